@@ -1,0 +1,5 @@
+"""What a stored model is: architecture, geometry, integers, artifact format, and the models.
+
+This package is the one room that both ``training`` (which writes artifacts) and ``service``
+(which reads them) may import. It imports neither of them, nor any web framework.
+"""

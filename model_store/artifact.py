@@ -1,0 +1,185 @@
+"""Stored models on disk: ``manifest.json`` and ``weights.safetensors`` in one folder.
+
+Loading is strict. The hash, every name, every dtype and every shape must be what the manifest's
+architecture calls for; anything else is refused with the file and the reason, because a model
+that is slightly wrong would answer with masks that are slightly wrong. Never pickle.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from pydantic import ValidationError
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from model_store.architecture import SamConfig, build_sam
+from model_store.conventions import CONVENTIONS, token_of
+from model_store.geometry import PREPROCESSING_VERSION
+from model_store.int8_layers import Int8Conv2d, Int8Linear, Int8Matrix
+from model_store.integers import SCHEME, WEIGHT_LIMIT
+from model_store.manifest import Manifest
+from model_store.quantizable import quantizable_layers, replace_module
+from model_store.sam import PromptableSam
+
+MANIFEST_FILE = "manifest.json"
+WEIGHTS_FILE = "weights.safetensors"
+FLOAT_SCHEME = "none"
+
+_LARGEST_MANIFEST_BYTES = 4 * 1024 * 1024
+
+
+class ArtifactError(ValueError):
+    """A stored model is refused; the message names the file and the reason."""
+
+
+def sha256_of(path: Path) -> str:
+    """Return the SHA-256 of a file, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """Read and validate ``manifest.json``.
+
+    Raises:
+        ArtifactError: Missing, not JSON, not of this schema, or made for other preprocessing.
+    """
+    path = folder / MANIFEST_FILE
+    if not path.is_file():
+        raise ArtifactError(f"{path} is missing; a stored model is a folder with a {MANIFEST_FILE}")
+    if path.stat().st_size > _LARGEST_MANIFEST_BYTES:
+        raise ArtifactError(f"{path} is larger than {_LARGEST_MANIFEST_BYTES} bytes")
+    try:
+        manifest = Manifest.model_validate_json(path.read_bytes())
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"]) or "the file"
+        raise ArtifactError(f"{path}: {place}: {first['msg']}") from error
+    if manifest.preprocessing_version != PREPROCESSING_VERSION:
+        raise ArtifactError(
+            f"{path}: preprocessing version {manifest.preprocessing_version} is not the "
+            f"{PREPROCESSING_VERSION} of this code"
+        )
+    if manifest.conventions != {name: token_of(name) for name in CONVENTIONS}:
+        raise ArtifactError(f"{path}: conventions {manifest.conventions} are not those of this code")
+    if manifest.quantization.scheme not in (SCHEME, FLOAT_SCHEME):
+        raise ArtifactError(f"{path}: unknown integer scheme {manifest.quantization.scheme!r}")
+    return manifest
+
+
+def write_artifact(folder: Path, manifest: Manifest, tensors: Mapping[str, Tensor]) -> None:
+    """Write a stored model; the manifest's weight entry must already describe ``tensors``."""
+    folder.mkdir(parents=True, exist_ok=True)
+    write_weights(folder / WEIGHTS_FILE, tensors)
+    write_manifest(folder, manifest)
+
+
+def write_weights(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    """Write tensors as safetensors, contiguous and by name."""
+    save_file({name: t.detach().cpu().contiguous() for name, t in sorted(tensors.items())}, path)
+
+
+def write_manifest(folder: Path, manifest: Manifest) -> None:
+    """Write ``manifest.json``, readable by people."""
+    text = json.dumps(manifest.model_dump(mode="json"), indent=2) + "\n"
+    (folder / MANIFEST_FILE).write_text(text, encoding="utf-8")
+
+
+def load_model(folder: Path) -> tuple[PromptableSam, Manifest]:
+    """Load a stored model on the CPU, ready to run, integer layers on the reference backend.
+
+    Raises:
+        ArtifactError: The folder is not exactly what its manifest says.
+    """
+    manifest = read_manifest(folder)
+    weights_path = folder / manifest.weights.file
+    if Path(manifest.weights.file).name != manifest.weights.file or not weights_path.is_file():
+        raise ArtifactError(f"{weights_path} is missing")
+    actual = sha256_of(weights_path)
+    if actual != manifest.weights.sha256:
+        raise ArtifactError(
+            f"{weights_path} is damaged or another file: its sha256 is {actual}, "
+            f"{MANIFEST_FILE} says {manifest.weights.sha256}"
+        )
+    model = _empty_model(folder, manifest)
+    try:
+        tensors = load_file(weights_path)
+    except (SafetensorError, OSError) as error:
+        raise ArtifactError(f"{weights_path} is not safetensors: {error}") from error
+    _check_tensors(weights_path, model.state_dict(), tensors)
+    with torch.no_grad():
+        for name, tensor in model.state_dict().items():
+            tensor.copy_(tensors[name])
+    _check_integers(weights_path, model)
+    return model.eval().requires_grad_(False), manifest
+
+
+def _empty_model(folder: Path, manifest: Manifest) -> PromptableSam:
+    path = folder / MANIFEST_FILE
+    try:
+        model = build_sam(SamConfig.from_dict(manifest.architecture))
+    except ValueError as error:
+        raise ArtifactError(f"{path}: {error}") from error
+    layers = quantizable_layers(model)
+    if set(layers) != set(manifest.quantization.layers):
+        odd = sorted(set(layers) ^ set(manifest.quantization.layers))
+        raise ArtifactError(f"{path}: quantization.layers does not fit the architecture: {odd[:3]}")
+    for name, precision in manifest.quantization.layers.items():
+        if precision == "int8":
+            replace_module(model, name, empty_int8_layer(layers[name]))
+    return model
+
+
+def empty_int8_layer(layer: nn.Linear | nn.Conv2d) -> Int8Linear | Int8Conv2d:
+    """Return the integer twin of a float layer, its integers all zero."""
+    outputs = layer.weight.shape[0]
+    matrix = Int8Matrix(
+        weight=torch.zeros(outputs, layer.weight[0].numel(), dtype=torch.int8),
+        weight_scale=torch.zeros(outputs),
+        activation_scale=torch.zeros(()),
+        bias=None if layer.bias is None else torch.zeros(outputs),
+    )
+    return wrap_matrix(matrix, layer)
+
+
+def wrap_matrix(matrix: Int8Matrix, layer: nn.Linear | nn.Conv2d) -> Int8Linear | Int8Conv2d:
+    """Give an integer matrix the shape handling of the float layer that it replaces."""
+    if isinstance(layer, nn.Linear):
+        return Int8Linear(matrix)
+    padding = layer.padding[0] if isinstance(layer.padding, tuple) else 0
+    return Int8Conv2d(matrix, layer.kernel_size[0], layer.stride[0], padding)
+
+
+def _check_tensors(path: Path, expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> None:
+    missing, extra = sorted(set(expected) - set(found)), sorted(set(found) - set(expected))
+    if missing:
+        raise ArtifactError(f"{path} lacks the tensor {missing[0]!r} ({len(missing)} missing)")
+    if extra:
+        raise ArtifactError(f"{path} has an unknown tensor {extra[0]!r} ({len(extra)} unknown)")
+    for name, tensor in found.items():
+        want = expected[name]
+        if tensor.shape != want.shape:
+            raise ArtifactError(
+                f"{path}: {name} has shape {tuple(tensor.shape)}, not {tuple(want.shape)}"
+            )
+        stored_as = {want.dtype, torch.float16} if want.is_floating_point() else {want.dtype}
+        if tensor.dtype not in stored_as:
+            raise ArtifactError(f"{path}: {name} is {tensor.dtype}, not {want.dtype}")
+        if want.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+            raise ArtifactError(f"{path}: {name} holds numbers that are not finite")
+
+
+def _check_integers(path: Path, model: PromptableSam) -> None:
+    """Refuse weights beyond ±63: CPUs without VNNI would saturate on them, silently."""
+    for name, module in model.named_modules():
+        if isinstance(module, Int8Matrix):
+            if int(module.weight.to(torch.int16).abs().max()) > WEIGHT_LIMIT:
+                raise ArtifactError(f"{path}: {name}.weight goes beyond ±{WEIGHT_LIMIT}")
+            if float(module.activation_scale) <= 0:
+                raise ArtifactError(f"{path}: {name}.activation_scale is not positive")

@@ -1,0 +1,30 @@
+"""The two ways in which people draw "the lungs" on a frontal X-ray.
+
+SAM answers an ambiguous prompt with several mask tokens. Which structure a lung mask should
+follow is such an ambiguity, so each convention owns one mask token, trained only on masks that
+were drawn by that convention. Pooled blindly, the two agree only to a median Dice of 0.950.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, get_args
+
+Convention = Literal["lung_field", "whole_lung"]
+"""``lung_field``: the visible field, heart and mediastinum outside (JSRT, Montgomery, Shenzhen).
+``whole_lung``: the lung behind the heart inside as well (V7)."""
+
+CONVENTIONS: tuple[Convention, ...] = get_args(Convention)
+
+DEFAULT_CONVENTION: Convention = "lung_field"
+
+
+def token_of(convention: str) -> int:
+    """Return the index of the mask token that draws by ``convention``.
+
+    Raises:
+        ValueError: ``convention`` is not one of `CONVENTIONS`.
+    """
+    for index, name in enumerate(CONVENTIONS):
+        if name == convention:
+            return index
+    raise ValueError(f"convention is {convention!r}; it must be one of {', '.join(CONVENTIONS)}")

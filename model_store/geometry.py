@@ -1,0 +1,192 @@
+"""Where a pixel of an X-ray lies in the model's input, and back: images, boxes and masks.
+
+Training and serving share this module, so a mask cannot shift between them. An X-ray is scaled
+so that its longest side fills the square input and padded at the right and the bottom. All image
+arithmetic is integer (a histogram window through a lookup table, then Pillow's fixed-point
+resize), so the input is the same bytes on every machine; a golden file in the tests holds it.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+PREPROCESSING_VERSION = 1
+"""Rises when the same X-ray would reach the model as other numbers; stored in each manifest."""
+
+WINDOW_PERCENTILES = (0.5, 99.5)
+"""Grey values below and above these are clipped: burnt-in letters and dead borders would
+otherwise squeeze a low-contrast X-ray into a few grey levels."""
+
+Box = tuple[float, float, float, float]
+"""``x0, y0, x1, y1`` in pixels, origin top left, half-open."""
+
+
+class BoxError(ValueError):
+    """A box that names no region of the image; the message is a sentence for the caller."""
+
+
+def validate_box(box: Sequence[float], width: int, height: int) -> Box:
+    """Return ``box`` as a tuple of floats when it lies inside the image.
+
+    Args:
+        box: ``x0, y0, x1, y1`` in pixels, half-open; edges may touch the image's edges.
+        width: Width of the image, in pixels.
+        height: Height of the image, in pixels.
+
+    Raises:
+        BoxError: Not four finite numbers, inverted, thinner than a pixel, or outside.
+    """
+    if len(box) != 4:
+        raise BoxError(f"A box has four numbers x0,y0,x1,y1; this one has {len(box)}.")
+    x0, y0, x1, y1 = (float(value) for value in box)
+    if not all(math.isfinite(value) for value in (x0, y0, x1, y1)):
+        raise BoxError("A box needs four finite numbers x0,y0,x1,y1.")
+    if x1 <= x0 or y1 <= y0:
+        raise BoxError("A box needs x0 < x1 and y0 < y1 (left, top, right, bottom).")
+    if x0 < 0 or y0 < 0 or x1 > width or y1 > height:
+        raise BoxError(
+            f"The box reaches outside the image, which is {width} x {height} pixels "
+            f"(0 <= x <= {width}, 0 <= y <= {height})."
+        )
+    if x1 - x0 < 1 or y1 - y0 < 1:
+        raise BoxError("A box must be at least one pixel wide and high.")
+    return (x0, y0, x1, y1)
+
+
+def window_to_uint8(image: NDArray[np.integer]) -> NDArray[np.uint8]:
+    """Stretch grey values between two percentiles to 0..255.
+
+    Args:
+        image: Grey values, uint8 or uint16, (H, W).
+
+    Returns:
+        uint8 (H, W); a constant image becomes all 0.
+
+    Raises:
+        ValueError: Another dtype or number of dimensions.
+    """
+    if image.ndim != 2 or image.dtype not in (np.uint8, np.uint16):
+        raise ValueError(
+            f"an X-ray must be uint8 or uint16 with shape (H, W), not {image.dtype} {image.shape}"
+        )
+    levels = 256 if image.dtype == np.uint8 else 65536
+    counts = np.bincount(image.ravel(), minlength=levels)
+    cumulative = np.cumsum(counts)
+    total = int(cumulative[-1])
+    low, high = (
+        int(np.searchsorted(cumulative, total * percent / 100.0)) for percent in WINDOW_PERCENTILES
+    )
+    if high <= low:  # nearly constant: fall back to the full range, if there is one
+        present = np.flatnonzero(counts)
+        low, high = int(present[0]), int(present[-1])
+    span = max(high - low, 1)
+    levels_seen = np.clip(np.arange(levels, dtype=np.int64) - low, 0, span)
+    table = ((levels_seen * 255 + span // 2) // span).astype(np.uint8)
+    stretched: NDArray[np.uint8] = table[image]
+    return stretched
+
+
+@dataclass(frozen=True)
+class InputGeometry:
+    """How one image of ``width`` x ``height`` pixels lies in a square input.
+
+    Attributes:
+        width: Width of the image, in pixels.
+        height: Height of the image, in pixels.
+        input_size: Side of the model's input, in pixels.
+    """
+
+    width: int
+    height: int
+    input_size: int
+
+    @property
+    def resized_width(self) -> int:
+        """Width of the scaled image inside the input, in pixels."""
+        return max(1, round(self.width * self.input_size / max(self.width, self.height)))
+
+    @property
+    def resized_height(self) -> int:
+        """Height of the scaled image inside the input, in pixels."""
+        return max(1, round(self.height * self.input_size / max(self.width, self.height)))
+
+    def image_to_input(self, windowed: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """Scale an image (H, W) and pad it with 0 to (S, S); antialiased, integer arithmetic."""
+        resized = Image.fromarray(windowed).resize(
+            (self.resized_width, self.resized_height), Image.Resampling.BILINEAR
+        )
+        padded = np.zeros((self.input_size, self.input_size), dtype=np.uint8)
+        padded[: self.resized_height, : self.resized_width] = np.asarray(resized)
+        return padded
+
+    def valid_region(self) -> NDArray[np.uint8]:
+        """Return (S, S) with 1 where the image is and 0 where the input is padding."""
+        valid = np.zeros((self.input_size, self.input_size), dtype=np.uint8)
+        valid[: self.resized_height, : self.resized_width] = 1
+        return valid
+
+    def box_to_input(self, box: Box) -> Box:
+        """Move a box from image pixels to input pixels."""
+        sx, sy = self.resized_width / self.width, self.resized_height / self.height
+        return (box[0] * sx, box[1] * sy, box[2] * sx, box[3] * sy)
+
+    def box_from_input(self, box: Box) -> Box:
+        """Move a box from input pixels back to image pixels."""
+        sx, sy = self.resized_width / self.width, self.resized_height / self.height
+        return (box[0] / sx, box[1] / sy, box[2] / sx, box[3] / sy)
+
+    def logits_to_image(self, logits: Tensor) -> Tensor:
+        """Resample mask logits to the image's own pixels, in one step and without the padding.
+
+        Args:
+            logits: Low-resolution logits over the whole padded input, (..., M, M).
+
+        Returns:
+            Logits at every pixel of the image, (..., H, W).
+        """
+        rows = resampling_matrix(logits.shape[-1], self.resized_height / self.input_size, self.height)
+        columns = resampling_matrix(logits.shape[-1], self.resized_width / self.input_size, self.width)
+        return rows.to(logits) @ logits @ columns.to(logits).T
+
+
+@functools.lru_cache(maxsize=64)
+def resampling_matrix(source: int, share: float, target: int) -> Tensor:
+    """Weights that resample the first ``share`` of ``source`` samples to ``target`` samples.
+
+    Keys' cubic convolution with a = -1/2 (Keys, IEEE TASSP 1981;29(6):1153): a 16-fold
+    enlargement of mask logits then has smooth contours, where bilinear shows facets. Samples sit
+    at pixel centres; beyond the edge the last sample repeats.
+
+    Args:
+        source: Number of samples along the axis.
+        share: Part of the source axis that the target covers, 0 < share <= 1.
+        target: Number of target samples.
+
+    Returns:
+        float32 (target, source); every row sums to 1.
+    """
+    centres = (np.arange(target) + 0.5) * (share * source / target) - 0.5
+    first = np.floor(centres).astype(np.int64)
+    weights = np.zeros((target, source))
+    rows = np.arange(target)
+    for offset in range(-1, 3):
+        distance = np.abs(centres - (first + offset))
+        column = np.clip(first + offset, 0, source - 1)
+        np.add.at(weights, (rows, column), _keys_cubic(distance))
+    return torch.from_numpy(weights.astype(np.float32))
+
+
+def _keys_cubic(distance: NDArray[np.float64]) -> NDArray[np.float64]:
+    near = 1.5 * distance**3 - 2.5 * distance**2 + 1.0
+    far = -0.5 * distance**3 + 2.5 * distance**2 - 4.0 * distance + 2.0
+    kernel: NDArray[np.float64] = np.where(distance <= 1, near, np.where(distance < 2, far, 0.0))
+    return kernel

@@ -1,0 +1,84 @@
+"""What a stored model says about itself: the schema of ``manifest.json``."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from model_store.conventions import Convention
+
+FORMAT_VERSION = 1
+"""Rises when an older reader could misread a newer folder."""
+
+Precision = Literal["int8", "float"]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class WeightsFile(_Strict):
+    """The file of tensors beside the manifest."""
+
+    file: str = "weights.safetensors"
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+    size_bytes: int = Field(gt=0)
+    float_size_bytes: int = Field(gt=0, description="size of the same weights in float32")
+
+
+class Quantization(_Strict):
+    """How each layer is stored and executed."""
+
+    scheme: str = Field(description="name of the integer scheme, or 'none'")
+    layers: dict[str, Precision] = Field(description="every layer that could be integers")
+
+
+class TrainingData(_Strict):
+    """One source of training X-rays."""
+
+    source: str
+    images: int = Field(ge=0)
+    convention: str
+    license: str
+
+
+class SelfTest(_Strict):
+    """A picture with the mask that this very model draws on it."""
+
+    image_file: str = "golden_image.png"
+    image_sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+    mask_file: str = "golden_mask.png"
+    mask_sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+    box: tuple[float, float, float, float]
+    convention: Convention
+    minimum_agreement: float = Field(
+        default=0.9999, gt=0, le=1, description="least share of equal pixels on any backend"
+    )
+
+
+class Manifest(_Strict):
+    """Everything about a stored model but its tensors."""
+
+    format_version: Literal[1] = FORMAT_VERSION
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9-]{0,63}$")
+    version: str = Field(pattern=r"^[0-9]{1,6}$")
+    architecture: dict[str, Any]
+    preprocessing_version: int
+    conventions: dict[str, int] = Field(description="mask token of each convention")
+    quantization: Quantization
+    weights: WeightsFile
+    training_data: tuple[TrainingData, ...] = ()
+    training: dict[str, Any] = Field(
+        default_factory=dict, description="recipe: stages, steps, ranks, seeds"
+    )
+    metrics: dict[str, Any] = Field(
+        default_factory=dict, description="quality on the test split, FP32 beside INT8"
+    )
+    float_twin: str | None = Field(
+        default=None, description="name/version of the same model before quantization"
+    )
+    code_version: str
+    license: str = "Apache-2.0"
+    intended_use: str
+    self_test: SelfTest | None = None

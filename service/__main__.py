@@ -1,0 +1,107 @@
+"""`python -m service`: reads the settings, opens the port, serves until it is asked to stop.
+
+Exit codes: 0 stopped on request, 2 a setting is not usable, 3 the port cannot be opened, 4 the
+model was refused. Each comes with one sentence on standard error and no stack trace.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import sys
+
+from service.settings import Settings, SettingsError, settings_from, unknown_variables
+
+EXIT_BAD_SETTING = 2
+EXIT_CANNOT_LISTEN = 3
+EXIT_MODEL_REFUSED = 4
+BACKLOG = 2048
+
+
+def main() -> int:
+    """Runs the service.
+
+    Returns:
+        The exit code.
+    """
+    try:
+        settings = settings_from(sys.argv[1:], os.environ)
+    except SettingsError as error:
+        return _refuse(str(error), EXIT_BAD_SETTING)
+    try:
+        listener = _listen(settings)
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        where = f"{settings.host}:{settings.port}"
+        return _refuse(f"Cannot listen on {where}: {reason}.", EXIT_CANNOT_LISTEN)
+    with listener:
+        return _serve(settings, listener)
+
+
+def _listen(settings: Settings) -> socket.socket:
+    """Opens the port, before the slow imports: early callers wait instead of being refused."""
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((settings.host, settings.port))
+        listener.listen(BACKLOG)
+    except OSError:
+        listener.close()
+        raise
+    return listener
+
+
+def _serve(settings: Settings, listener: socket.socket) -> int:
+    import prometheus_client
+    import uvicorn
+
+    from service.app import create_app
+    from service.request_log import configure_logging
+    from service.server import DrainingServer
+
+    configure_logging()
+    prometheus_client.disable_created_metrics()  # type: ignore[no-untyped-call]
+    logger = logging.getLogger("service.process")
+    for name in unknown_variables(os.environ):
+        logger.warning("unknown variable", extra={"fields": {"variable": name}})
+    refusals: list[Exception] = []
+    app = create_app(settings, on_refused=refusals.append)
+    service = app.state.service
+    server = DrainingServer(
+        uvicorn.Config(
+            app,
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            lifespan="on",
+            backlog=BACKLOG,
+            timeout_graceful_shutdown=max(1, int(settings.drain_timeout_s)),
+        ),
+        on_stop=service.readiness.mark_draining,
+        running=lambda: service.requests_running,
+        must_end=lambda: bool(refusals),
+        drain_timeout_s=settings.drain_timeout_s,
+    )
+    host, port = listener.getsockname()[:2]
+    shown_host = f"[{host}]" if ":" in host else host
+    logger.info("listening", extra={"fields": {"url": f"http://{shown_host}:{port}"}})
+    server.run(sockets=[listener])
+    logger.info("stopped")
+    if refusals:
+        return _refuse(_one_line(refusals[0]), EXIT_MODEL_REFUSED)
+    return 0
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def _refuse(sentence: str, exit_code: int) -> int:
+    print(f"service: {sentence}", file=sys.stderr)
+    return exit_code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,64 @@
+"""Which form of answer the caller's `Accept` header asks for (RFC 9110, section 12.5.1)."""
+
+from __future__ import annotations
+
+from enum import Enum
+
+from service.errors import NotAcceptable
+
+LONGEST_ACCEPT = 2048
+
+
+class AnswerKind(Enum):
+    """A form that the answer of `POST /segment` can have; the value is its media type."""
+
+    JSON = "application/json"
+    PNG = "image/png"
+    DICOM = "application/dicom"
+
+
+def wanted_answer(accept: str | None) -> AnswerKind:
+    """Chooses the form of the answer.
+
+    Args:
+        accept: the header, or None when there is none.
+
+    Returns:
+        The kind with the highest quality; JSON before PNG before DICOM when equal.
+
+    Raises:
+        NotAcceptable: none of the three is wanted.
+    """
+    if accept is None or not accept.strip():
+        return AnswerKind.JSON
+    ranges = [_media_range(part) for part in accept[:LONGEST_ACCEPT].split(",")]
+    qualities = {kind: _quality(kind.value, ranges) for kind in AnswerKind}
+    best = max(AnswerKind, key=lambda kind: qualities[kind])  # the first of equals
+    if qualities[best] <= 0:
+        raise NotAcceptable(
+            "The answer can be application/json, image/png (one mask) or application/dicom (when "
+            "the image is DICOM); ask for one of them in the Accept header."
+        )
+    return best
+
+
+def _media_range(part: str) -> tuple[str, float]:
+    media, *parameters = [piece.strip().lower() for piece in part.split(";")]
+    for parameter in parameters:
+        if parameter.startswith("q="):
+            try:
+                quality = float(parameter[2:])
+            except ValueError:
+                return media, 0.0
+            return media, quality if 0.0 <= quality <= 1.0 else 0.0
+    return media, 1.0
+
+
+def _quality(media: str, ranges: list[tuple[str, float]]) -> float:
+    """Quality of one media type: the most specific range that covers it decides."""
+    group = media.split("/")[0] + "/*"
+    for pattern in (media, group, "*/*"):
+        found = [quality for name, quality in ranges if name == pattern]
+        if found:
+            return max(found)
+    return 0.0

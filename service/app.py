@@ -1,0 +1,95 @@
+"""The application factory: puts the parts of the service together."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Callable
+from contextlib import asynccontextmanager
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+from fastapi import FastAPI
+
+from service.api_docs import add_docs_routes
+from service.edge import EdgeLayer
+from service.model_loading import (
+    PredictorFactory,
+    SelfTest,
+    load_stored_predictor,
+    stored_self_test,
+)
+from service.problems import install_problem_handlers
+from service.routes_segment import add_segment_routes
+from service.routes_status import add_status_routes
+from service.schemas import Problem
+from service.segmentation import SegmentationService
+from service.settings import Settings
+
+DISTRIBUTION = "adalora-qat"
+
+
+def create_app(
+    settings: Settings,
+    *,
+    predictor_factory: PredictorFactory = load_stored_predictor,
+    self_test: SelfTest = stored_self_test,
+    on_refused: Callable[[Exception], None] = lambda error: None,
+) -> FastAPI:
+    """Builds the application; the model starts loading when the server starts it.
+
+    Args:
+        settings: the validated settings.
+        predictor_factory: loads the model; tests hand in another.
+        self_test: proves the model; tests hand in another.
+        on_refused: told the error when the model cannot be loaded at all.
+
+    Returns:
+        The application; `app.state.service` is its `SegmentationService`.
+    """
+    service = SegmentationService(settings, predictor_factory, self_test, on_refused)
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncGenerator[None, None]:
+        service.start()
+        yield
+        service.stop()
+
+    app = FastAPI(
+        title="Lung segmentation",
+        version=_code_version(),
+        description="Masks of the lungs on frontal chest X-rays, by an INT8 Segment Anything "
+        "Model. Decision support: a person must look at every mask.",
+        docs_url=None,
+        redoc_url=None,
+        lifespan=lifespan,
+        redirect_slashes=False,
+    )
+    app.state.service = service
+    # Straight onto the app's own router: an included one would hide its routes from `app.routes`,
+    # which the answer to a wrong method reads.
+    add_segment_routes(app.router, service)
+    add_status_routes(app.router, service)
+    add_docs_routes(app.router)
+    install_problem_handlers(app)
+    app.add_middleware(EdgeLayer, metrics=service.metrics)
+    _describe_problems(app)
+    return app
+
+
+def _describe_problems(app: FastAPI) -> None:
+    """Adds the schema of problem documents, which no route returns as its model."""
+    describe = app.openapi
+
+    def openapi() -> dict[str, Any]:
+        document = describe()
+        schemas = document.setdefault("components", {}).setdefault("schemas", {})
+        schemas["Problem"] = Problem.model_json_schema()
+        return document
+
+    app.openapi = openapi  # type: ignore[method-assign]
+
+
+def _code_version() -> str:
+    try:
+        return version(DISTRIBUTION)
+    except PackageNotFoundError:  # run from a checkout that was not installed
+        return "0+uninstalled"

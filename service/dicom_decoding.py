@@ -1,0 +1,262 @@
+"""DICOM projection X-rays to grey pixels.
+
+Read are single-frame computed and digital radiographs and secondary captures, uncompressed or
+compressed in a way for which pydicom has a decoder: RLE by itself, JPEG baseline and JPEG 2000
+through Pillow, JPEG-LS through pyjpegls, JPEG lossless and 12-bit JPEG when `python-gdcm` is
+installed. Everything else is refused with 415.
+
+A DICOM file names a patient. No attribute value enters a message, a warning or a chained
+exception here, and pydicom's own log and warnings, which quote values, are silenced.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+import struct
+import warnings as python_warnings
+from io import BytesIO
+from typing import Any
+
+import numpy as np
+import pydicom
+from numpy.typing import NDArray
+from PIL import Image
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.encaps import get_frame
+from pydicom.filereader import read_dataset, read_preamble
+from pydicom.pixels.decoders.base import get_decoder
+from pydicom.tag import BaseTag
+from pydicom.uid import (
+    UID,
+    DeflatedExplicitVRLittleEndian,
+    ExplicitVRBigEndian,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+    RLELossless,
+)
+
+from service.codestream_size import read_codestream_size
+from service.dicom_pixels import PixelLayout, read_pixel_layout, to_monochrome2
+from service.errors import UndecodableImage, UnsupportedMediaType, UnsupportedTransferSyntax
+from service.image_size import check_image_size
+from service.raster_decoding import DECODER_ERRORS
+from service.response_warnings import Warning_, WarningCode
+
+_CR = "1.2.840.10008.5.1.4.1.1.1"
+_DX_FOR_PRESENTATION = "1.2.840.10008.5.1.4.1.1.1.1"
+_DX_FOR_PROCESSING = "1.2.840.10008.5.1.4.1.1.1.1.1"
+_SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
+SUPPORTED_SOP_CLASSES = frozenset(
+    {
+        _CR,
+        _DX_FOR_PRESENTATION,
+        _DX_FOR_PROCESSING,
+        _SECONDARY_CAPTURE,
+        f"{_SECONDARY_CAPTURE}.2",  # multi-frame grey byte, taken when it holds one frame
+        f"{_SECONDARY_CAPTURE}.3",  # multi-frame grey word, likewise
+    }
+)
+_FRONTAL_VIEWS = frozenset({"AP", "PA", "AP_ERECT", "PA_ERECT", "AP SUPINE", "ANTEROPOSTERIOR"})
+_CHEST_WORDS = ("CHEST", "THORAX", "LUNG", "TORAX")
+_SUPPORTED_SYNTAXES = (
+    "uncompressed (not deflated), RLE, JPEG, JPEG-LS and JPEG 2000, as far as decoders are "
+    "installed; send the image uncompressed, or as PNG with 16 bits"
+)
+
+
+def looks_like_dicom(data: bytes) -> bool:
+    """Returns whether the bytes are a DICOM file, with or without the 128-byte preamble.
+
+    Without one, the first element must be of group 2 or 8 in little endian, with a plausible
+    value representation or length.
+
+    Args:
+        data: the file, or at least its first 132 bytes.
+    """
+    if data[128:132] == b"DICM":
+        return True
+    if len(data) < 132 or data[:2] not in (b"\x02\x00", b"\x08\x00"):
+        return False
+    (element,) = struct.unpack_from("<H", data, 2)
+    is_explicit = data[4:6].isalpha() and data[4:6].isupper()
+    return element <= 0x0100 and (is_explicit or struct.unpack_from("<I", data, 4)[0] < 1024)
+
+
+def decode_dicom(
+    data: bytes, max_pixels: int
+) -> tuple[NDArray[Any], tuple[Warning_, ...], Dataset]:
+    """Decodes one DICOM file.
+
+    Args:
+        data: the file.
+        max_pixels: most pixels allowed; checked on the header and on the codestream.
+
+    Returns:
+        Grey pixels (H, W) uint8 or uint16 in MONOCHROME2 order; what was changed or looks
+        unsuitable; and the header without pixels, for a DICOM segmentation.
+
+    Raises:
+        UndecodableImage: truncated, damaged, or its attributes contradict each other.
+        UnsupportedMediaType: not a single-frame projection X-ray.
+        UnsupportedTransferSyntax: compressed in a way that is not read.
+        TooManyPixels: above the limit.
+        InvalidField: a side is too short.
+    """
+    _silence_pydicom()
+    try:
+        dataset = _read(data)
+        _check_object(dataset)
+        layout = read_pixel_layout(dataset)
+        check_image_size(layout.columns, layout.rows, max_pixels)
+        stored = _decode_pixels(dataset, layout)
+        pixels, warnings = _to_grey(stored, layout, dataset)
+        warnings += _suitability_warnings(dataset)
+        del dataset.PixelData
+    except DECODER_ERRORS:
+        raise UndecodableImage(
+            "The DICOM file is truncated or damaged; send it again in full."
+        ) from None
+    return pixels, tuple(warnings), dataset
+
+
+@functools.cache
+def _silence_pydicom() -> None:
+    """Stops pydicom from logging and warning, once: both quote attribute values."""
+    logging.getLogger("pydicom").setLevel(logging.CRITICAL + 1)
+    python_warnings.filterwarnings("ignore", module=r"pydicom(\.|$)")
+
+
+def _read(data: bytes) -> Dataset:
+    _refuse_deflated(data)
+    dataset = pydicom.dcmread(BytesIO(data), force=True)
+    meta = getattr(dataset, "file_meta", None) or FileMetaDataset()
+    dataset.file_meta = meta
+    if "TransferSyntaxUID" not in meta:
+        meta.TransferSyntaxUID = _native_syntax(*dataset.original_encoding)
+    return dataset
+
+
+def _refuse_deflated(data: bytes) -> None:
+    """Refuses deflated datasets before pydicom inflates them whole, without any limit."""
+    stream = BytesIO(data)
+    read_preamble(stream, force=True)
+    meta = read_dataset(
+        stream,
+        is_implicit_VR=False,
+        is_little_endian=True,
+        stop_when=_is_beyond_file_meta,
+    )
+    if meta.get("TransferSyntaxUID") == DeflatedExplicitVRLittleEndian:
+        raise _unsupported_syntax()
+
+
+def _is_beyond_file_meta(tag: BaseTag, representation: str | None, length: int) -> bool:
+    return tag >> 16 != 0x0002
+
+
+def _native_syntax(is_implicit: bool | None, is_little_endian: bool | None) -> UID:
+    if is_implicit:
+        return ImplicitVRLittleEndian
+    return ExplicitVRLittleEndian if is_little_endian else ExplicitVRBigEndian
+
+
+def _check_object(dataset: Dataset) -> None:
+    if str(dataset.get("SOPClassUID", "")) not in SUPPORTED_SOP_CLASSES:
+        raise UnsupportedMediaType(
+            "The DICOM object is not a projection X-ray; send a computed or digital radiograph "
+            "(CR, DX) or a secondary capture."
+        )
+    if "PixelData" not in dataset:
+        raise UndecodableImage("The DICOM object holds no pixel data.")
+
+
+def _decode_pixels(dataset: Dataset, layout: PixelLayout) -> NDArray[Any]:
+    """Returns (H, W) or (H, W, 3) with unused bits left as they are."""
+    syntax = dataset.file_meta.TransferSyntaxUID
+    try:
+        decoder = get_decoder(syntax)
+    except NotImplementedError:
+        raise _unsupported_syntax() from None
+    if not decoder.is_available:
+        raise _unsupported_syntax()
+    if syntax.is_encapsulated:
+        _check_frame(get_frame(dataset.PixelData, 0, number_of_frames=1), syntax, layout)
+    options: Any = {"correct_unused_bits": False}  # pydicom's annotation of **kwargs is wrong
+    array, _ = decoder.as_array(dataset, index=0, **options)
+    if array.shape[:2] != (layout.rows, layout.columns):
+        raise UndecodableImage("The DICOM pixel data contradict the header's size.")
+    return array
+
+
+def _check_frame(frame: bytes, syntax: UID, layout: PixelLayout) -> None:
+    """Refuses a compressed frame whose own size is not the header's, before it is decoded."""
+    if syntax == RLELossless:
+        return
+    if read_codestream_size(frame) != (layout.columns, layout.rows):
+        raise UndecodableImage("The DICOM pixel data contradict the header's size.")
+
+
+def _to_grey(
+    stored: NDArray[Any], layout: PixelLayout, dataset: Dataset
+) -> tuple[NDArray[Any], list[Warning_]]:
+    if not layout.is_grey:
+        return _colour_to_grey(stored)
+    pixels, is_inverted = to_monochrome2(stored, layout, dataset)
+    if not is_inverted:
+        return pixels, []
+    remark = Warning_(
+        WarningCode.INVERTED_TO_MONOCHROME2,
+        "The DICOM image stores white as its lowest value; the grey values were inverted.",
+    )
+    return pixels, [remark]
+
+
+def _colour_to_grey(stored: NDArray[Any]) -> tuple[NDArray[Any], list[Warning_]]:
+    grey = np.asarray(Image.fromarray(stored.astype(np.uint8), "RGB").convert("L"))
+    if bool((stored == stored[..., :1]).all()):
+        return grey, []
+    remark = Warning_(
+        WarningCode.COLOUR_TO_GREY, "The DICOM image has colour; it was turned to grey."
+    )
+    return grey, [remark]
+
+
+def _suitability_warnings(dataset: Dataset) -> list[Warning_]:
+    found: list[Warning_] = []
+    if str(dataset.get("SOPClassUID")) == _DX_FOR_PROCESSING:
+        found.append(
+            Warning_(
+                WarningCode.FOR_PROCESSING_IMAGE,
+                "This is a raw detector image; send the one made for presentation.",
+            )
+        )
+    view = str(dataset.get("ViewPosition", "") or "").strip().upper()
+    if view and view not in _FRONTAL_VIEWS:
+        found.append(
+            Warning_(
+                WarningCode.NOT_FRONTAL_VIEW,
+                "The DICOM header names a view that is not frontal; the mask may be meaningless.",
+            )
+        )
+    part = str(dataset.get("BodyPartExamined", "") or "").strip().upper()
+    if part and not any(word in part for word in _CHEST_WORDS):
+        found.append(
+            Warning_(
+                WarningCode.NOT_A_CHEST,
+                "The DICOM header names a body part other than the chest.",
+            )
+        )
+    if str(dataset.get("LossyImageCompression", "")).strip() == "01":
+        found.append(
+            Warning_(
+                WarningCode.LOSSY_PRECISION, "The DICOM image was compressed with loss of detail."
+            )
+        )
+    return found
+
+
+def _unsupported_syntax() -> UnsupportedTransferSyntax:
+    return UnsupportedTransferSyntax(
+        f"The DICOM file's compression is not read. Read are: {_SUPPORTED_SYNTAXES}."
+    )

@@ -1,0 +1,84 @@
+"""The outermost layer around every request: identity, common headers, counting, the log line.
+
+Also the last border: an error that nobody foresaw becomes a fixed sentence with the request id
+here, so that no stack trace, path or image value ever leaves the process.
+"""
+
+from __future__ import annotations
+
+import logging
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from service.metrics import Metrics
+from service.problems import internal_problem
+from service.request_log import describe_error, log_request
+from service.request_record import RequestRecord, new_record, server_timing
+from service.upload import CallerLeft
+
+logger = logging.getLogger("service.edge")
+
+SEGMENT_PATHS = ("/segment", "/v1/segment")
+STATUS_CALLER_LEFT = 499
+"""What logs and metrics say when nobody was left to answer (nginx's number for it)."""
+
+TIMED_STATUSES = (200, 500, 504)
+"""Statuses whose duration is observed; refusals take no time and would hide slow answers."""
+
+
+class EdgeLayer:
+    """ASGI middleware around the whole app."""
+
+    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
+        """Wraps `app`; `metrics` count every request."""
+        self._app = app
+        self._metrics = metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handles one ASGI scope."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        record = new_record(Headers(scope=scope))
+        scope["lungseg.record"] = record
+        status = STATUS_CALLER_LEFT
+        started = False
+
+        async def send_with_headers(message: Message) -> None:
+            nonlocal status, started
+            if message["type"] == "http.response.start":
+                started, status = True, message["status"]
+                _add_headers(MutableHeaders(scope=message), record)
+            await send(message)
+
+        try:
+            await self._app(scope, receive, send_with_headers)
+        except CallerLeft:
+            self._metrics.cancelled.inc()
+        except Exception as error:  # the top of the process
+            fields = {"request_id": record.request_id, **describe_error(error)}
+            logger.error("unforeseen error", extra={"fields": fields})
+            if not started:
+                record.problem_code = "internal_error"
+                answer = internal_problem(record.request_id)
+                await answer(scope, receive, send_with_headers)
+        finally:
+            record.route = getattr(scope.get("route"), "path", record.route)
+            self._count(record, status)
+            log_request(record, status)
+
+    def _count(self, record: RequestRecord, status: int) -> None:
+        self._metrics.requests.labels(record.route, str(status)).inc()
+        if record.route in SEGMENT_PATHS:
+            if status in TIMED_STATUSES:
+                self._metrics.request_duration.observe(record.elapsed_s())
+            if record.problem_code is not None:
+                self._metrics.rejected.labels(record.problem_code).inc()
+
+
+def _add_headers(headers: MutableHeaders, record: RequestRecord) -> None:
+    headers["X-Request-ID"] = record.request_id
+    headers["Server-Timing"] = server_timing(record)
+    headers.setdefault("Cache-Control", "no-store")
+    headers["X-Content-Type-Options"] = "nosniff"

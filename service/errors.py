@@ -1,0 +1,177 @@
+"""Every refusal the service knows, as one tree of exceptions that carry their HTTP status.
+
+A function deep in the pipeline raises the exception that names what is wrong; the HTTP edge
+turns it into an RFC 9457 problem document without a table of its own. The `code` of each class
+is part of the public contract: clients branch on it, so it never changes once released. The
+`detail` sentence is shown to the caller and must never hold a file name, a path, a DICOM value
+or anything else that could name a patient.
+"""
+# The classes are named after the problem they report (`QueueFull`), as httpx and starlette do.
+# ruff: noqa: N818
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class ServiceError(Exception):
+    """A request that cannot be answered, with its status, stable code and a sentence.
+
+    Attributes:
+        status: HTTP status code of the answer.
+        code: stable machine-readable code (closed set, also used as a metric label).
+        title: short human title of the problem class; the same for each occurrence.
+        detail: one sentence on this occurrence that says what to do.
+        retry_after_s: seconds after which a retry makes sense, or None.
+    """
+
+    status: ClassVar[int] = 500
+    code: ClassVar[str] = "internal_error"
+    title: ClassVar[str] = "Internal error"
+
+    def __init__(self, detail: str, *, retry_after_s: int | None = None) -> None:
+        """Keeps the sentence for the caller.
+
+        Args:
+            detail: one sentence, free of file names, paths and DICOM values.
+            retry_after_s: seconds to announce in `Retry-After`, or None for no such header.
+        """
+        super().__init__(detail)
+        self.detail = detail
+        self.retry_after_s = retry_after_s
+
+
+class UndecodableImage(ServiceError):
+    """The bytes look like an image but cannot be decoded (truncated, broken, empty)."""
+
+    status = 400
+    code = "undecodable_image"
+    title = "The image cannot be decoded"
+
+
+class MalformedRequest(ServiceError):
+    """The request body is not valid multipart/form-data, or has too many or too large fields."""
+
+    status = 400
+    code = "malformed_request"
+    title = "The request cannot be read"
+
+
+class NotFound(ServiceError):
+    """No route has this path."""
+
+    status = 404
+    code = "not_found"
+    title = "No such address"
+
+
+class MethodNotAllowed(ServiceError):
+    """The route exists but not for this HTTP method."""
+
+    status = 405
+    code = "method_not_allowed"
+    title = "Method not allowed"
+
+
+class NotAcceptable(ServiceError):
+    """The `Accept` header asks for a form of answer that this request cannot have."""
+
+    status = 406
+    code = "not_acceptable"
+    title = "The answer cannot have the form asked for"
+
+
+class PayloadTooLarge(ServiceError):
+    """The upload has more bytes than the limit."""
+
+    status = 413
+    code = "payload_too_large"
+    title = "The upload is too large"
+
+
+class TooManyPixels(ServiceError):
+    """The image has more pixels than the limit."""
+
+    status = 413
+    code = "too_many_pixels"
+    title = "The image has too many pixels"
+
+
+class UnsupportedMediaType(ServiceError):
+    """The request body or the file in it is of a kind that the service does not read."""
+
+    status = 415
+    code = "unsupported_media_type"
+    title = "Unsupported media type"
+
+
+class UnsupportedTransferSyntax(ServiceError):
+    """The DICOM file is compressed in a way that the service does not read."""
+
+    status = 415
+    code = "unsupported_transfer_syntax"
+    title = "Unsupported DICOM transfer syntax"
+
+
+class InvalidBox(ServiceError):
+    """A box is not four finite numbers inside the image."""
+
+    status = 422
+    code = "invalid_box"
+    title = "Invalid box"
+
+
+class InvalidField(ServiceError):
+    """A form field is unknown, repeated or holds a value that is not allowed."""
+
+    status = 422
+    code = "invalid_field"
+    title = "Invalid field"
+
+
+class MissingField(ServiceError):
+    """A required form field is absent."""
+
+    status = 422
+    code = "missing_field"
+    title = "Missing field"
+
+
+class QueueFull(ServiceError):
+    """As many requests wait as the service is willing to hold."""
+
+    status = 429
+    code = "queue_full"
+    title = "Too many requests are waiting"
+
+
+class InternalError(ServiceError):
+    """Something failed inside; the caller gets a fixed sentence and the request id."""
+
+    status = 500
+    code = "internal_error"
+    title = "Internal error"
+
+
+class NotReady(ServiceError):
+    """The model is still loading, or its self test failed."""
+
+    status = 503
+    code = "not_ready"
+    title = "Not ready"
+
+
+class Draining(ServiceError):
+    """The process is shutting down and takes no new work."""
+
+    status = 503
+    code = "draining"
+    title = "Shutting down"
+
+
+class DeadlineExceeded(ServiceError):
+    """The answer was not ready within the time allowed for one request."""
+
+    status = 504
+    code = "deadline_exceeded"
+    title = "The request took too long"

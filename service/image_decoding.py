@@ -1,0 +1,130 @@
+"""From uploaded bytes to grey pixels, whatever the file's kind.
+
+The kind is read from the first bytes: file names and content types are the sender's opinion, and
+often wrong (hospital exports name DICOM files `.jpg` and worse). The pixel count is judged on
+the header before anything is decoded, precision is kept (16 bits stay 16 bits), and everything
+that was changed on the way is said in a warning.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydicom.dataset import Dataset
+
+from service.dicom_decoding import decode_dicom, looks_like_dicom
+from service.errors import UndecodableImage, UnsupportedMediaType
+from service.png_chunks import PNG_SIGNATURE
+from service.raster_decoding import decode_jpeg, decode_png, decode_tiff
+from service.response_warnings import Warning_, WarningCode
+
+__all__ = ["DecodedImage", "WarningCode", "Warning_", "decode_image", "sniff_format"]
+
+_TIFF_SIGNATURES = (b"II*\x00", b"MM\x00*", b"II+\x00", b"MM\x00+")  # the last two: BigTIFF
+_KNOWN_OTHER_KINDS = (
+    (b"GIF8", "GIF"),
+    (b"BM", "BMP"),
+    (b"%PDF", "PDF"),
+    (b"PK\x03\x04", "ZIP"),
+    (b"\x1f\x8b", "gzip"),
+    (b"\x00\x00\x00\x0cjP  ", "JPEG 2000"),
+    (b"\xff\x4f\xff\x51", "JPEG 2000"),
+    (b"8BPS", "Photoshop"),
+    (b"\x93NUMPY", "NumPy"),
+)
+_SUPPORTED = "PNG, JPEG, TIFF or DICOM"
+
+
+@dataclass(frozen=True)
+class DecodedImage:
+    """One X-ray as the model takes it.
+
+    Attributes:
+        pixels: grey values, (H, W), uint8 or uint16, brighter = denser (MONOCHROME2).
+        format: "png", "jpeg", "tiff" or "dicom".
+        warnings: what was changed or looks wrong, in the order found.
+        dicom: the header of a DICOM input without its pixels, for DICOM SEG; else None. It names
+            the patient: never log it.
+    """
+
+    pixels: NDArray[Any]
+    format: str
+    warnings: tuple[Warning_, ...]
+    dicom: Dataset | None
+
+    @property
+    def width(self) -> int:
+        """Width in pixels."""
+        return int(self.pixels.shape[1])
+
+    @property
+    def height(self) -> int:
+        """Height in pixels."""
+        return int(self.pixels.shape[0])
+
+
+def decode_image(data: bytes, *, max_pixels: int) -> DecodedImage:
+    """Decodes one uploaded file.
+
+    Args:
+        data: the whole file.
+        max_pixels: most pixels allowed (width times height), inclusive.
+
+    Returns:
+        The image; `pixels` is contiguous, in native byte order and not shared with `data`.
+
+    Raises:
+        UndecodableImage: empty, truncated, damaged, or of no kind that is known.
+        UnsupportedMediaType: a known kind that is not read, an animation, several pages.
+        UnsupportedTransferSyntax: DICOM whose compression is not read.
+        TooManyPixels: more than `max_pixels`, said by the header.
+        InvalidField: a side shorter than 32 pixels.
+    """
+    kind = sniff_format(data)
+    dicom: Dataset | None = None
+    if kind == "png":
+        pixels, warnings = decode_png(data, max_pixels)
+    elif kind == "jpeg":
+        pixels, warnings = decode_jpeg(data, max_pixels)
+    elif kind == "tiff":
+        pixels, warnings = decode_tiff(data, max_pixels)
+    else:
+        pixels, warnings, dicom = decode_dicom(data, max_pixels)
+    return DecodedImage(np.ascontiguousarray(pixels), kind, warnings, dicom)
+
+
+def sniff_format(data: bytes) -> str:
+    """Returns "png", "jpeg", "tiff" or "dicom", judged by the first bytes alone.
+
+    Args:
+        data: the file, or its first 132 bytes at least.
+
+    Raises:
+        UndecodableImage: empty, or of no known kind.
+        UnsupportedMediaType: a known kind that is not read.
+    """
+    if not data:
+        raise UndecodableImage(f"The image is empty (0 bytes); send a {_SUPPORTED} file.")
+    if data.startswith(PNG_SIGNATURE):
+        return "png"
+    if data.startswith(b"\xff\xd8\xff"):
+        return "jpeg"
+    if data.startswith(_TIFF_SIGNATURES):
+        return "tiff"
+    if looks_like_dicom(data):
+        return "dicom"
+    _refuse_known_kinds(data)
+    raise UndecodableImage(f"The file is not an image that can be read; send {_SUPPORTED}.")
+
+
+def _refuse_known_kinds(data: bytes) -> None:
+    for signature, name in _KNOWN_OTHER_KINDS:
+        if data.startswith(signature):
+            raise UnsupportedMediaType(f"{name} files are not read; send {_SUPPORTED}.")
+    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
+        raise UnsupportedMediaType(f"WebP files are not read; send {_SUPPORTED}.")
+    if data[4:8] == b"ftyp":
+        raise UnsupportedMediaType(f"HEIC, AVIF and video files are not read; send {_SUPPORTED}.")

@@ -1,0 +1,39 @@
+"""The limits on an image's width and height, checked on its header before any pixel is decoded.
+
+A few kilobytes can claim a hundred megapixels, so the claim is judged before memory is given.
+"""
+
+from __future__ import annotations
+
+from service.errors import InvalidField, TooManyPixels, UndecodableImage
+
+MINIMUM_SIDE_PIXELS = 32
+"""Below this a side is shorter than two patches of the smallest model input, and no lung outline
+survives; such files are icons or thumbnails sent by mistake."""
+
+
+def check_image_size(width: int, height: int, max_pixels: int) -> None:
+    """Refuses images that are too large or too small.
+
+    Args:
+        width: width in pixels, as the header says.
+        height: height in pixels, as the header says.
+        max_pixels: most pixels allowed, inclusive.
+
+    Raises:
+        UndecodableImage: a side is zero or negative.
+        TooManyPixels: `width * height` is above `max_pixels`.
+        InvalidField: a side is shorter than `MINIMUM_SIDE_PIXELS`.
+    """
+    if width <= 0 or height <= 0:
+        raise UndecodableImage("The image header gives no valid width and height.")
+    if width * height > max_pixels:
+        raise TooManyPixels(
+            f"The image has {width * height} pixels ({width} x {height}); "
+            f"the limit is {max_pixels}. Send a smaller version."
+        )
+    if min(width, height) < MINIMUM_SIDE_PIXELS:
+        raise InvalidField(
+            f"The image is {width} x {height} pixels; each side must have at least "
+            f"{MINIMUM_SIDE_PIXELS}. Send the X-ray itself and not a thumbnail."
+        )

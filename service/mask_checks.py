@@ -1,0 +1,144 @@
+"""Looks at an answer before it leaves, and says when it does not look like lungs.
+
+The model answers every question, also a wrong one: a lateral film, a hand, a box over the
+abdomen. These checks cannot prove a mask right. They catch the answers that are wrong in ways
+that need no radiologist to see, so that no such mask is given silently.
+
+Where the limits come from: over 680 human masks of the `train` and `val` splits (four sources,
+both conventions) the lungs fill 0.34 to 0.69 of the tight box around both (1st and 99th
+percentile 0.36 and 0.67) and 0.10 to 0.61 of the whole image (0.11 and 0.56). In the same X-rays
+at most 0.5 % of the pixels have the brightest value, and the 1st and 99th percentile of grey lie
+at least 49 of 255 levels apart. The limits below leave room for boxes of a single lung, loose
+boxes and unusual patients: a warning that comes too often is not read.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from model_store.geometry import Box
+from service.response_warnings import Warning_, WarningCode
+
+MINIMUM_BOX_FRACTION = 0.05
+"""Less of the box than this is no lung: half of the smallest whole-image fraction seen, 0.10."""
+MAXIMUM_BOX_FRACTION = 0.95
+"""A box of one lung is filled to about 0.8; a mask that fills it wholly copies the box."""
+MAXIMUM_IMAGE_FRACTION = 0.75
+"""The most seen was 0.61, on a film cropped to the lungs."""
+MAXIMUM_OUTSIDE_FRACTION = 0.25
+"""A jittered or tight box cuts off a few per cent; a quarter outside is another structure."""
+MINIMUM_SCORE = 0.75
+"""The score is the model's own estimate of intersection over union; 0.75 is a Dice of 0.86,
+below which its users would redraw the mask."""
+MAXIMUM_SATURATED_FRACTION = 0.25
+"""Share of pixels at the brightest value present; the most seen was 0.005."""
+MINIMUM_CONTRAST = 0.02
+"""Spread of the 1st to 99th percentile over the range of the values; 0.19 was the least seen."""
+
+
+def check_image(pixels: NDArray[Any]) -> tuple[Warning_, ...]:
+    """Returns warnings on an X-ray that holds too little to segment.
+
+    A constant image has nothing in it. A burnt-out one has lost detail, or is inverted without
+    saying so: an X-ray's black surroundings are then white.
+
+    Args:
+        pixels: (H, W) uint8 or uint16, brighter = denser.
+    """
+    levels = int(np.iinfo(pixels.dtype).max) + 1
+    counts = np.bincount(pixels.ravel(), minlength=levels)
+    present = np.flatnonzero(counts)
+    lowest, highest = int(present[0]), int(present[-1])
+    cumulative = np.cumsum(counts)
+    first, last = (int(np.searchsorted(cumulative, pixels.size * share)) for share in (0.01, 0.99))
+    # 16-bit files often use 10 to 14 of their bits, so contrast is judged on what is used; but a
+    # range of a few levels is constant, whatever fraction of it the percentiles span.
+    used_range = max(highest, 255 if levels == 256 else 1023)
+    if highest == lowest or (last - first) < MINIMUM_CONTRAST * used_range:
+        return (
+            Warning_(
+                WarningCode.CONSTANT_IMAGE,
+                "The image has almost the same grey value everywhere; the mask means nothing.",
+            ),
+        )
+    if counts[highest] > MAXIMUM_SATURATED_FRACTION * pixels.size:
+        return (
+            Warning_(
+                WarningCode.SATURATED_IMAGE,
+                "A large part of the image has the brightest value: it is over-exposed, has a "
+                "white border, or is inverted. Look at the mask before using it.",
+            ),
+        )
+    return ()
+
+
+def check_mask(
+    mask: NDArray[np.bool_], score: float, box: Box, *, is_whole_image: bool = False
+) -> tuple[Warning_, ...]:
+    """Returns warnings on one mask.
+
+    An empty mask, and one that misses its box, are reported alone, since the other remarks would
+    follow from them.
+
+    Args:
+        mask: (H, W) bool.
+        score: predicted intersection over union, 0..1.
+        box: the box it answers, half-open pixels of the image.
+        is_whole_image: whether the caller gave no box, so that the image was the box.
+    """
+    area_px = int(np.count_nonzero(mask))
+    if area_px == 0:
+        return (Warning_(WarningCode.EMPTY_MASK, "No lung was found: the mask is empty."),)
+    inside_px = int(np.count_nonzero(_region_of(mask, box)))
+    if inside_px == 0:
+        return (Warning_(WarningCode.MASK_MISSES_BOX, "The mask lies wholly outside its box."),)
+    found: list[Warning_] = []
+    if area_px - inside_px > MAXIMUM_OUTSIDE_FRACTION * area_px:
+        found.append(
+            Warning_(
+                WarningCode.MASK_LEAVES_BOX,
+                f"More than {MAXIMUM_OUTSIDE_FRACTION:.0%} of the mask lies outside its box.",
+            )
+        )
+    found.extend(_check_area(area_px, inside_px, mask.size, box, is_whole_image))
+    if not score >= MINIMUM_SCORE:  # also true when the score is not a number
+        found.append(
+            Warning_(
+                WarningCode.LOW_SCORE,
+                f"The model expects a poor mask (score below {MINIMUM_SCORE}); look at it.",
+            )
+        )
+    return tuple(found)
+
+
+def _check_area(
+    area_px: int, inside_px: int, image_px: int, box: Box, is_whole_image: bool
+) -> list[Warning_]:
+    box_px = (box[2] - box[0]) * (box[3] - box[1])
+    box_fraction = inside_px / box_px
+    place = "image" if is_whole_image else "box"
+    if box_fraction < MINIMUM_BOX_FRACTION:
+        return [
+            Warning_(
+                WarningCode.IMPLAUSIBLY_SMALL_MASK,
+                f"The mask fills less than {MINIMUM_BOX_FRACTION:.0%} of its {place}, far less "
+                "than lungs do.",
+            )
+        ]
+    if box_fraction > MAXIMUM_BOX_FRACTION or area_px > MAXIMUM_IMAGE_FRACTION * image_px:
+        return [
+            Warning_(
+                WarningCode.IMPLAUSIBLY_LARGE_MASK,
+                f"The mask fills more of its {place} than lungs do.",
+            )
+        ]
+    return []
+
+
+def _region_of(mask: NDArray[np.bool_], box: Box) -> NDArray[np.bool_]:
+    """Returns the pixels of the mask that the box touches, edges rounded outwards."""
+    x0, y0, x1, y1 = box
+    return mask[int(np.floor(y0)) : int(np.ceil(y1)), int(np.floor(x0)) : int(np.ceil(x1))]

@@ -1,0 +1,135 @@
+"""The Prometheus metrics of one process, in a registry of their own.
+
+The registry is made with the app, so that two apps in one test process do not share counters.
+Label values come from closed sets only (route templates, status codes, problem codes, stage
+verbs, warning codes): nothing that a caller can choose becomes a label.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
+
+STAGES = (
+    "decode",
+    "preprocess",
+    "queue",
+    "encode_image",
+    "decode_mask",
+    "postprocess",
+    "render",
+)
+"""The pipeline verbs, in order; also the keys of `latency_ms`."""
+
+DURATION_BUCKETS_S = (
+    (0.005, 0.010, 0.015, 0.020, 0.030, 0.040, 0.050, 0.060, 0.070, 0.080, 0.090, 0.100)
+    + (0.110, 0.120, 0.130, 0.140, 0.150)
+    + (0.200, 0.300, 0.400, 0.500, 0.750, 1.0, 2.0, 5.0, 10.0)
+)
+"""5 ms to 10 s, dense from 10 to 150 ms, where one X-ray on a CPU or a GPU is expected."""
+
+BATCH_BUCKETS = (1, 2, 3, 4, 6, 8, 12, 16, 32, 64)
+PIXEL_BUCKETS = (65_536, 262_144, 1_048_576, 2_097_152, 4_194_304, 8_388_608, 16_777_216, 40e6)
+AREA_RATIO_BUCKETS = (0.0, 0.01, 0.05, 0.10, 0.15, 0.20, 0.25, 0.30, 0.35, 0.40, 0.50, 0.75, 1.0)
+
+
+class Metrics:
+    """All metrics of one process.
+
+    Attributes:
+        registry: what `/metrics` renders.
+    """
+
+    def __init__(self, *, queue_limit: int, queue_depth: Callable[[], int]) -> None:
+        """Registers every metric, so that each is visible (at zero) from the first scrape.
+
+        Args:
+            queue_limit: most requests that may wait.
+            queue_depth: reads how many wait now; called at each scrape.
+        """
+        registry = self.registry = CollectorRegistry()
+        self.requests = Counter(
+            "lungseg_requests", "Answered requests.", ["route", "code"], registry=registry
+        )
+        self.request_duration = Histogram(
+            "lungseg_request_duration_seconds",
+            "Time from the first byte of a segmentation request to the end of its answer.",
+            buckets=DURATION_BUCKETS_S,
+            registry=registry,
+        )
+        self.stage_duration = Histogram(
+            "lungseg_stage_duration_seconds",
+            "Time of one pipeline stage of one request.",
+            ["stage"],
+            buckets=DURATION_BUCKETS_S,
+            registry=registry,
+        )
+        for stage in STAGES:
+            self.stage_duration.labels(stage)
+        self.batch_size = Histogram(
+            "lungseg_batch_size", "Requests in a model call.", buckets=BATCH_BUCKETS,
+            registry=registry,
+        )  # fmt: skip
+        depth = Gauge("lungseg_queue_depth", "Requests that wait for the model.", registry=registry)
+        depth.set_function(queue_depth)
+        limit = Gauge(
+            "lungseg_queue_limit", "Most requests that may wait for the model.", registry=registry
+        )
+        limit.set(queue_limit)
+        self.inflight = Gauge(
+            "lungseg_inflight", "Segmentation requests being worked on.", registry=registry
+        )
+        self.rejected = Counter(
+            "lungseg_rejected", "Segmentation requests refused, by problem code.", ["reason"],
+            registry=registry,
+        )  # fmt: skip
+        self.cancelled = Counter(
+            "lungseg_cancelled", "Requests whose caller left before the answer.", registry=registry
+        )
+        self.input_pixels = Histogram(
+            "lungseg_input_pixels", "Pixels of a decoded image.", buckets=PIXEL_BUCKETS,
+            registry=registry,
+        )  # fmt: skip
+        self.mask_area_ratio = Histogram(
+            "lungseg_mask_area_ratio", "Share of the image that a mask covers.",
+            buckets=AREA_RATIO_BUCKETS, registry=registry,
+        )  # fmt: skip
+        self.warnings = Counter(
+            "lungseg_warnings", "Warnings given with an answer.", ["code"], registry=registry
+        )
+        self._ready = Gauge(
+            "lungseg_ready", "1 when the process answers with masks.", registry=registry
+        )
+        self._model_info = Gauge(
+            "lungseg_model_info", "The loaded model.",
+            ["name", "version", "sha256", "precision", "device"], registry=registry,
+        )  # fmt: skip
+        ProcessCollector(registry=registry)
+
+    def follow_readiness(self, is_ready: Callable[[], bool]) -> None:
+        """Lets `lungseg_ready` read the state of the process at each scrape."""
+        self._ready.set_function(lambda: 1.0 if is_ready() else 0.0)
+
+    def show_model(
+        self, *, name: str, version: str, sha256: str, precision: str, device: str
+    ) -> None:
+        """Publishes the loaded model, and the GPU's memory when it runs on one."""
+        self._model_info.labels(name, version, sha256, precision, device).set(1)
+        if device.startswith("cuda"):
+            self._show_gpu_memory(device)
+
+    def _show_gpu_memory(self, device: str) -> None:
+        import torch  # the model has loaded it already; a CPU service never needs it here
+
+        memory = Gauge(
+            "lungseg_gpu_memory_bytes",
+            "Memory of the GPU that the model runs on.",
+            ["kind"],
+            registry=self.registry,
+        )
+        memory.labels("allocated").set_function(lambda: torch.cuda.memory_allocated(device))
+        memory.labels("reserved").set_function(lambda: torch.cuda.memory_reserved(device))
+        memory.labels("total").set_function(
+            lambda: torch.cuda.get_device_properties(device).total_memory
+        )

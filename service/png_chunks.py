@@ -1,0 +1,164 @@
+"""Reads a PNG file down to the chunks that hold its pixels, and drops the rest.
+
+Text, colour profile and other ancillary chunks may be compressed, and a few kilobytes of them
+can inflate to gigabytes; an animation hides more frames. None of them changes a grey value that
+we use, so they never reach the image library. Every kept chunk's checksum is verified here,
+because Pillow verifies those of the pixel data neither by CRC nor by Adler-32: a byte that
+changed on the way would otherwise turn into a wrong image without a word.
+
+Format: PNG specification, third edition (W3C), sections 5 and 11.
+"""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from dataclasses import dataclass
+
+from service.errors import UndecodableImage, UnsupportedMediaType
+
+PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+_KEPT = frozenset({b"IHDR", b"PLTE", b"tRNS", b"eXIf", b"IDAT", b"IEND"})
+_KEPT_ANCILLARY_LIMIT_BYTES = 65_536  # tRNS has at most 256 bytes; eXIf is a small TIFF structure
+_CHUNK_FRAME_BYTES = 12  # length, type and CRC around a chunk's data
+_HEADER = struct.Struct(">IIBBBBB")
+_GREY_ALPHA, _RGBA = 4, 6  # colour types
+
+
+@dataclass(frozen=True)
+class PngHeader:
+    """The IHDR chunk: sizes in pixels, bits per channel, and the PNG colour type number."""
+
+    width: int
+    height: int
+    bit_depth: int
+    colour_type: int
+    compression: int
+    filtering: int
+    interlace: int
+
+    @property
+    def has_16_bit_alpha(self) -> bool:
+        """Whether the pixels are grey plus alpha with 16 bits each."""
+        return self.bit_depth == 16 and self.colour_type == _GREY_ALPHA
+
+    @property
+    def has_16_bit_colour(self) -> bool:
+        """Whether the pixels are colour with 16 bits per channel."""
+        return self.bit_depth == 16 and bool(self.colour_type & 2)
+
+    def pack(self) -> bytes:
+        """Returns the 13 bytes of IHDR data."""
+        return _HEADER.pack(
+            self.width,
+            self.height,
+            self.bit_depth,
+            self.colour_type,
+            self.compression,
+            self.filtering,
+            self.interlace,
+        )
+
+
+def read_png_header(data: bytes) -> PngHeader:
+    """Returns the header of a PNG file, without reading further.
+
+    Args:
+        data: the file; its signature is taken as checked.
+
+    Raises:
+        UndecodableImage: the file ends early or does not start with an IHDR chunk.
+    """
+    start = len(PNG_SIGNATURE)
+    if len(data) < start + _CHUNK_FRAME_BYTES + _HEADER.size:
+        raise UndecodableImage("The PNG file is truncated; send it again in full.")
+    length, kind = struct.unpack_from(">I4s", data, start)
+    if kind != b"IHDR" or length != _HEADER.size:
+        raise UndecodableImage("The PNG file does not start with its header chunk.")
+    return PngHeader(*_HEADER.unpack_from(data, start + 8))
+
+
+def keep_pixel_chunks(data: bytes) -> bytes:
+    """Returns the same PNG with nothing but the chunks that its pixels need.
+
+    A 16-bit grey+alpha image is relabelled as 8-bit RGBA: both have four bytes per pixel, so the
+    PNG filters undo in the same way, and the caller finds the high and low byte of grey in the
+    first two channels. Pillow would keep the high byte alone.
+
+    Args:
+        data: the file, with its PNG signature.
+
+    Raises:
+        UndecodableImage: truncated, a wrong checksum, or no pixel data.
+        UnsupportedMediaType: an animation (more than one frame).
+    """
+    header = read_png_header(data)
+    parts = [PNG_SIGNATURE]
+    has_pixels = False
+    for kind, chunk in _checked_chunks(data):
+        if kind == b"IHDR":
+            parts.append(png_chunk(b"IHDR", _relabelled(header).pack()))
+            continue
+        has_pixels = has_pixels or kind == b"IDAT"
+        parts.append(chunk)
+    if not has_pixels:
+        raise UndecodableImage("The PNG file holds no pixel data.")
+    return b"".join(parts)
+
+
+def png_chunk(kind: bytes, payload: bytes) -> bytes:
+    """Returns a whole chunk: length, type, payload, CRC of type and payload.
+
+    Args:
+        kind: the four bytes of its type.
+        payload: its data.
+    """
+    crc = zlib.crc32(payload, zlib.crc32(kind))
+    return b"".join((struct.pack(">I4s", len(payload), kind), payload, struct.pack(">I", crc)))
+
+
+def _checked_chunks(data: bytes) -> list[tuple[bytes, bytes]]:
+    """Returns (type, whole chunk) of each kept chunk, in file order, up to and with IEND."""
+    chunks: list[tuple[bytes, bytes]] = []
+    position = len(PNG_SIGNATURE)
+    while position + _CHUNK_FRAME_BYTES <= len(data):
+        length, kind = struct.unpack_from(">I4s", data, position)
+        end = position + _CHUNK_FRAME_BYTES + length
+        if end > len(data):
+            break
+        if kind == b"acTL":
+            raise UnsupportedMediaType("The PNG file is an animation; send a single image.")
+        if _is_kept(kind, length):
+            _check_crc(data, position, end)
+            chunks.append((kind, data[position:end]))
+        if kind == b"IEND":
+            return chunks
+        position = end
+    raise UndecodableImage("The PNG file is truncated; send it again in full.")
+
+
+def _is_kept(kind: bytes, length: int) -> bool:
+    is_ancillary = bool(kind[0] & 0x20)  # lower-case first letter, PNG section 5.4
+    return kind in _KEPT and not (is_ancillary and length > _KEPT_ANCILLARY_LIMIT_BYTES)
+
+
+def _check_crc(data: bytes, start: int, end: int) -> None:
+    # memoryview: slicing bytes would copy the pixel data once more.
+    view = memoryview(data)
+    (stored,) = struct.unpack_from(">I", data, end - 4)
+    if zlib.crc32(view[start + 4 : end - 4]) != stored:
+        raise UndecodableImage("The PNG file is damaged (a checksum is wrong); send it again.")
+
+
+def _relabelled(header: PngHeader) -> PngHeader:
+    if not header.has_16_bit_alpha:
+        return header
+    return PngHeader(
+        header.width,
+        header.height,
+        8,
+        _RGBA,
+        header.compression,
+        header.filtering,
+        header.interlace,
+    )

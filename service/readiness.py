@@ -1,0 +1,99 @@
+"""Whether this process may answer with masks: one state, with the reason when it may not.
+
+The state moves loading -> ready -> draining, or loading -> broken. Ready means that a real
+forward pass in this process gave the stored golden mask; a process that cannot show that never
+hands out a mask, because a wrong mask given silently is the worst failure.
+"""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass
+from enum import Enum
+
+from service.errors import Draining, NotReady
+
+LOADING_RETRY_S = 2
+BROKEN_RETRY_S = 30
+DRAINING_RETRY_S = 5
+
+
+class State(Enum):
+    """What the process is doing."""
+
+    LOADING = "loading"
+    READY = "ready"
+    BROKEN = "broken"
+    DRAINING = "draining"
+
+
+@dataclass(frozen=True)
+class SelfTestFigures:
+    """What the golden-mask self test measured.
+
+    Attributes:
+        agreement: share of pixels equal to the golden mask, 0 to 1.
+        seconds: how long the forward pass took.
+    """
+
+    agreement: float
+    seconds: float
+
+
+class Readiness:
+    """The state of the process, safe to read and write from any thread."""
+
+    def __init__(self) -> None:
+        """Starts in the state `loading`."""
+        self._lock = threading.Lock()
+        self._state = State.LOADING
+        self._reason = "The model is loading."
+        self._self_test: SelfTestFigures | None = None
+
+    @property
+    def state(self) -> State:
+        """The current state."""
+        return self._state
+
+    @property
+    def self_test(self) -> SelfTestFigures | None:
+        """Figures of the passed self test, or None before it."""
+        return self._self_test
+
+    def mark_ready(self, self_test: SelfTestFigures) -> None:
+        """Opens the service after a passed self test; a draining process stays draining."""
+        with self._lock:
+            self._self_test = self_test
+            if self._state is State.LOADING:
+                self._state = State.READY
+
+    def mark_broken(self, reason: str) -> None:
+        """Closes the service for good; `reason` is a sentence that callers may read."""
+        with self._lock:
+            if self._state is not State.DRAINING:
+                self._state = State.BROKEN
+                self._reason = reason
+
+    def mark_draining(self) -> None:
+        """Closes the service because the process was asked to stop."""
+        with self._lock:
+            self._state = State.DRAINING
+
+    def require_ready(self) -> None:
+        """Lets a request pass, or refuses it.
+
+        Raises:
+            NotReady: the model is loading or broken.
+            Draining: the process is shutting down.
+        """
+        with self._lock:
+            state, reason = self._state, self._reason
+        if state is State.LOADING:
+            raise NotReady(reason, retry_after_s=LOADING_RETRY_S)
+        if state is State.BROKEN:
+            raise NotReady(reason, retry_after_s=BROKEN_RETRY_S)
+        if state is State.DRAINING:
+            raise Draining(
+                "The service is shutting down; send the request to another instance.",
+                retry_after_s=DRAINING_RETRY_S,
+            )

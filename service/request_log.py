@@ -1,0 +1,90 @@
+"""Logs as JSON lines on standard output: one line per request, one per event of the process.
+
+A line holds what an operator needs (ids, route, status, times, sizes, codes) and nothing that
+could name a patient. Exceptions are logged by type and place only: their messages may quote a
+file name or a DICOM value.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from datetime import UTC, datetime
+from typing import Any, TextIO
+
+from service.request_record import RequestRecord
+
+logger = logging.getLogger("service.requests")
+
+DEEPEST_FRAMES = 8
+
+
+class JsonLineFormatter(logging.Formatter):
+    """Renders a log record as one JSON object on one line."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Returns the line; `extra={"fields": {...}}` of the call is merged in."""
+        line: dict[str, Any] = {
+            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "event": record.getMessage(),
+        }
+        line.update(getattr(record, "fields", {}))
+        if record.exc_info and record.exc_info[1] is not None:
+            line.update(describe_error(record.exc_info[1]))
+        return json.dumps(line, default=str)
+
+
+def describe_error(error: BaseException) -> dict[str, Any]:
+    """Returns the type of an error and the functions it passed, without its message."""
+    frames: list[str] = []
+    trace = error.__traceback__
+    while trace is not None:
+        module = trace.tb_frame.f_globals.get("__name__", "?")
+        frames.append(f"{module}.{trace.tb_frame.f_code.co_name}:{trace.tb_lineno}")
+        trace = trace.tb_next
+    return {"error_type": type(error).__name__, "where": frames[-DEEPEST_FRAMES:]}
+
+
+def configure_logging(stream: TextIO | None = None) -> None:
+    """Sends every log of the process to one stream as JSON lines; called once, by `__main__`.
+
+    Args:
+        stream: where to write; standard output when None.
+    """
+    handler = logging.StreamHandler(stream or sys.stdout)
+    handler.setFormatter(JsonLineFormatter())
+    root = logging.getLogger()
+    root.handlers = [handler]
+    root.setLevel(logging.WARNING)
+    logging.getLogger("service").setLevel(logging.INFO)
+    logging.captureWarnings(True)
+
+
+def log_request(record: RequestRecord, status: int) -> None:
+    """Writes the line of one request.
+
+    Args:
+        record: what is known about it.
+        status: HTTP status of the answer; 499 when the caller left before it.
+    """
+    fields: dict[str, Any] = {
+        "request_id": record.request_id,
+        "trace_id": record.trace_id,
+        "route": record.route,
+        "status": status,
+        "code": record.problem_code,
+        "total_ms": round(record.elapsed_s() * 1000, 1),
+        "stages_ms": {name: round(s * 1000, 1) for name, s in record.stage_seconds.items()},
+        "upload_bytes": record.upload_bytes,
+        "format": record.image_format,
+        "width": record.width,
+        "height": record.height,
+        "boxes": record.box_count,
+        "batch_size": record.batch_size,
+        "warnings": list(record.warning_codes),
+    }
+    shown = {name: value for name, value in fields.items() if value not in (None, [], {})}
+    logger.info("request", extra={"fields": shown})

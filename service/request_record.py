@@ -1,0 +1,98 @@
+"""What is known about one request while it is worked on: identity, times and sizes.
+
+The record is what the log line, the metrics and the answer's headers are made from, so they
+never disagree. It has no field that could hold a file name, a query, a box or a DICOM value.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from starlette.requests import Request
+
+UNMATCHED_ROUTE = "unmatched"
+
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
+_TRACEPARENT = re.compile(r"(?!ff)[0-9a-f]{2}-([0-9a-f]{32})-([0-9a-f]{16})-[0-9a-f]{2}(-.*)?")
+
+
+@dataclass
+class RequestRecord:
+    """One request, from its first byte to the end of its answer.
+
+    Attributes:
+        request_id: the caller's `X-Request-ID` when it is usable, else a new one.
+        trace_id: trace id of a valid W3C `traceparent`, or None.
+        started_at: `time.perf_counter()` at the start, in seconds.
+        route: template of the route, never the raw path.
+        problem_code: code of the problem that was answered, or None.
+        stage_seconds: seconds per pipeline verb, as far as the request got.
+        upload_bytes: bytes of the body.
+        image_format: "png", "jpeg", "tiff" or "dicom".
+        width: width of the decoded image in pixels.
+        height: height of the decoded image in pixels.
+        box_count: number of boxes asked for.
+        batch_size: requests in the model call that answered this one.
+        warning_codes: codes of the warnings given.
+    """
+
+    request_id: str
+    trace_id: str | None
+    started_at: float = field(default_factory=time.perf_counter)
+    route: str = UNMATCHED_ROUTE
+    problem_code: str | None = None
+    stage_seconds: dict[str, float] = field(default_factory=dict)
+    upload_bytes: int | None = None
+    image_format: str | None = None
+    width: int | None = None
+    height: int | None = None
+    box_count: int | None = None
+    batch_size: int | None = None
+    warning_codes: tuple[str, ...] = ()
+
+    def elapsed_s(self) -> float:
+        """Seconds since the request began."""
+        return time.perf_counter() - self.started_at
+
+
+def new_record(headers: Mapping[str, str]) -> RequestRecord:
+    """Begins the record of a request.
+
+    Args:
+        headers: request headers, lower-case names.
+
+    Returns:
+        A record that carries the caller's ids where they are well-formed. A request id with other
+        characters than letters, digits and `._:-`, or longer than 128, is replaced: it goes
+        into headers and logs, where it must not be able to forge anything.
+    """
+    given_id = headers.get("x-request-id", "")
+    usable = _REQUEST_ID.fullmatch(given_id) is not None
+    return RequestRecord(
+        request_id=given_id if usable else uuid.uuid4().hex,
+        trace_id=_trace_id(headers.get("traceparent", "")),
+    )
+
+
+def record_of(request: Request) -> RequestRecord:
+    """Returns the record that the outermost layer attached to this request."""
+    record = request.scope["lungseg.record"]
+    assert isinstance(record, RequestRecord)
+    return record
+
+
+def server_timing(record: RequestRecord) -> str:
+    """Renders the `Server-Timing` header: milliseconds per stage, then the total."""
+    parts = [f"{stage};dur={s * 1000:.1f}" for stage, s in record.stage_seconds.items()]
+    return ", ".join([*parts, f"total;dur={record.elapsed_s() * 1000:.1f}"])
+
+
+def _trace_id(traceparent: str) -> str | None:
+    match = _TRACEPARENT.fullmatch(traceparent)
+    if match is None or set(match[1]) == {"0"} or set(match[2]) == {"0"}:
+        return None
+    return match[1]

@@ -1,0 +1,62 @@
+"""The remarks that accompany an answer, and the closed set of their codes.
+
+A warning never stops a request: the mask is still given, and the caller (or the person who
+reads the overlay) is told why it deserves a second look. Clients branch on the codes and the
+metric `lungseg_warnings_total{code}` counts them, so codes are never renamed once released.
+Messages hold no file name, no path and no DICOM value.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class WarningCode(StrEnum):
+    """Every code a warning can have."""
+
+    COLOUR_TO_GREY = "colour_to_grey"
+    """The image had real colour (its channels differed); luma was used."""
+    ALPHA_COMPOSITED = "alpha_composited"
+    """Some pixels were transparent; they were laid over black."""
+    ORIENTATION_APPLIED = "orientation_applied"
+    """The file asked to be turned or mirrored; boxes and masks refer to the turned image."""
+    INVERTED_TO_MONOCHROME2 = "inverted_to_monochrome2"
+    """White meant zero in the file; the grey values were inverted (dense tissue is bright)."""
+    LOSSY_PRECISION = "lossy_precision"
+    """The DICOM image says that it was compressed with loss."""
+    NOT_FRONTAL_VIEW = "not_frontal_view"
+    """The DICOM header names a view that is not frontal; the model was trained on frontal ones."""
+    NOT_A_CHEST = "not_a_chest"
+    """The DICOM header names a body part other than the chest."""
+    FOR_PROCESSING_IMAGE = "for_processing_image"
+    """A raw detector image, which looks unlike what radiologists (and the model) see."""
+    CONSTANT_IMAGE = "constant_image"
+    """(Nearly) every pixel has the same grey value."""
+    SATURATED_IMAGE = "saturated_image"
+    """Much of the image is burnt out to the brightest value."""
+    EMPTY_MASK = "empty_mask"
+    """No pixel was found."""
+    MASK_MISSES_BOX = "mask_misses_box"
+    """No pixel of the mask lies in its box."""
+    MASK_LEAVES_BOX = "mask_leaves_box"
+    """A large part of the mask lies outside its box."""
+    IMPLAUSIBLY_SMALL_MASK = "implausibly_small_mask"
+    """The mask fills less of its box than lungs do."""
+    IMPLAUSIBLY_LARGE_MASK = "implausibly_large_mask"
+    """The mask fills more of its box than lungs do."""
+    LOW_SCORE = "low_score"
+    """The model itself expects the mask to be poor."""
+
+
+@dataclass(frozen=True)
+class Warning_:  # noqa: N801  -- `Warning` is a builtin exception
+    """One remark on an answer.
+
+    Attributes:
+        code: a member of `WarningCode`, stable.
+        message: one sentence for a person.
+    """
+
+    code: str
+    message: str

@@ -1,0 +1,159 @@
+"""`POST /segment` and `/v1/segment`: the route and its description for OpenAPI."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import APIRouter, Request, Response
+from fastapi.responses import JSONResponse
+
+from model_store.conventions import CONVENTIONS, DEFAULT_CONVENTION
+from service import errors
+from service.problems import problem_responses
+from service.schemas import SegmentAnswer
+from service.segment_form import DEFAULT_THRESHOLD
+from service.segmentation import SegmentationService
+from service.upload import RequestBody
+
+_REFUSALS = (
+    errors.UndecodableImage,
+    errors.MalformedRequest,
+    errors.NotAcceptable,
+    errors.PayloadTooLarge,
+    errors.TooManyPixels,
+    errors.UnsupportedMediaType,
+    errors.UnsupportedTransferSyntax,
+    errors.InvalidBox,
+    errors.InvalidField,
+    errors.MissingField,
+    errors.QueueFull,
+    errors.InternalError,
+    errors.NotReady,
+    errors.Draining,
+    errors.DeadlineExceeded,
+)
+
+_FORM_SCHEMA: dict[str, Any] = {
+    "type": "object",
+    "required": ["image"],
+    "additionalProperties": False,
+    "properties": {
+        "image": {
+            "type": "string",
+            "format": "binary",
+            "description": "frontal chest X-ray: PNG (8 or 16 bit), JPEG, TIFF or DICOM",
+        },
+        "bbox": {
+            "type": "array",
+            "items": {"type": "string", "examples": ["64,80,960,900"]},
+            "description": "boxes x0,y0,x1,y1 in pixels of the image, half-open, origin top left; "
+            "repeat the field for several; none means the whole image",
+        },
+        "convention": {
+            "type": "string",
+            "enum": list(CONVENTIONS),
+            "default": DEFAULT_CONVENTION,
+            "description": "lung_field: the visible field, heart outside; whole_lung: the lung "
+            "behind the heart inside as well",
+        },
+        "threshold": {
+            "type": "number",
+            "exclusiveMinimum": 0,
+            "exclusiveMaximum": 1,
+            "default": DEFAULT_THRESHOLD,
+            "description": "probability from which a pixel is lung",
+        },
+        "overlay": {
+            "type": "boolean",
+            "default": True,
+            "description": "whether a JSON answer holds the overlay picture",
+        },
+    },
+}
+
+_REQUEST: dict[str, Any] = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "multipart/form-data": {
+                "schema": _FORM_SCHEMA,
+                "encoding": {
+                    "image": {"contentType": "application/octet-stream"},
+                    "bbox": {"style": "form", "explode": True},
+                },
+            }
+        },
+    },
+    "parameters": [
+        {
+            "name": "X-Request-ID",
+            "in": "header",
+            "required": False,
+            "description": "id of the request, 1 to 128 letters, digits or ._:- (another value is "
+            "replaced); comes back in the answer and stands in the log",
+            "schema": {"type": "string"},
+        },
+        {
+            "name": "traceparent",
+            "in": "header",
+            "required": False,
+            "description": "W3C trace context; its trace id stands in the log",
+            "schema": {"type": "string"},
+        },
+    ],
+}
+
+_DESCRIPTION = """\
+Segments the lungs on one frontal chest X-ray.
+
+The form of the answer follows `Accept`: `application/json` (default), `image/png` (the mask of
+the one box, or of the whole image; score, area and model are in `X-Lungseg-...` headers), or
+`application/dicom` (a DICOM SEG, when the image is DICOM). All boxes of a request share one pass
+of the image encoder. The masks are decision support: a person must look at them.
+"""
+
+
+def add_segment_routes(router: APIRouter, service: SegmentationService) -> None:
+    """Adds the routes that answer with masks.
+
+    Args:
+        router: gets the routes.
+        service: what answers them.
+    """
+
+    async def segment(request: Request) -> Response:
+        body = RequestBody(request.receive)
+        with service.count_running():
+            try:
+                return await service.answer(request, body)
+            except errors.ServiceError:
+                # A client that waits for "100 Continue" has sent nothing that could be lost.
+                if request.headers.get("expect", "").lower() != "100-continue":
+                    await body.discard_rest()
+                raise
+
+    answers: dict[int | str, dict[str, Any]] = {
+        200: {
+            "model": SegmentAnswer,
+            "description": "The masks.",
+            "content": {
+                "image/png": {"schema": {"type": "string", "format": "binary"}},
+                "application/dicom": {"schema": {"type": "string", "format": "binary"}},
+            },
+        },
+        **problem_responses(*_REFUSALS),
+    }
+    for path, name in (("/segment", "segment"), ("/v1/segment", "segment_v1")):
+        router.add_api_route(
+            path,
+            segment,
+            methods=["POST"],
+            operation_id=name,
+            tags=["segmentation"],
+            summary="Segment the lungs",
+            description=_DESCRIPTION,
+            response_class=JSONResponse,
+            response_model=None,
+            responses=answers,
+            openapi_extra=_REQUEST,
+        )

@@ -1,0 +1,115 @@
+"""What operators and monitors ask: is it alive, is it ready, which model, which figures."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import APIRouter, Request, Response
+from prometheus_client.exposition import choose_encoder
+
+from model_store.conventions import CONVENTIONS
+from service import errors
+from service.compute_worker import SegmentationModel
+from service.problems import problem_responses
+from service.schemas import (
+    Limits,
+    LivenessAnswer,
+    ModelAnswer,
+    ReadinessAnswer,
+    SelfTestReport,
+)
+from service.segment_answer import identity_of
+from service.segmentation import SegmentationService
+
+
+def add_status_routes(router: APIRouter, service: SegmentationService) -> None:
+    """Adds the routes that tell about the process.
+
+    Args:
+        router: gets the routes.
+        service: what they tell about.
+    """
+
+    async def liveness() -> LivenessAnswer:
+        return LivenessAnswer(status="alive")
+
+    async def readiness() -> ReadinessAnswer:
+        model = _ready_model(service)
+        figures = service.readiness.self_test
+        agreement = figures.agreement if figures is not None else 0.0
+        seconds = figures.seconds if figures is not None else 0.0
+        return ReadinessAnswer(
+            status="ready",
+            model=identity_of(model.info),
+            device=model.info.device,
+            agreement=agreement,
+            self_test=SelfTestReport(passed=True, agreement=agreement, seconds=seconds),
+        )
+
+    async def model_card() -> ModelAnswer:
+        return _model_card(service)
+
+    async def metrics(request: Request) -> Response:
+        encode, media_type = choose_encoder(request.headers.get("accept", ""))
+        return Response(encode(service.metrics.registry), headers={"Content-Type": media_type})
+
+    not_ready = problem_responses(errors.NotReady, errors.Draining)
+    text = {"schema": {"type": "string"}}
+    metrics_answer: dict[int | str, dict[str, Any]] = {
+        200: {
+            "description": "Prometheus text format.",
+            "content": {"text/plain": text},
+        }
+    }
+    _add(router, ("/livez", "/health"), liveness, "Is the process alive?", {})
+    _add(router, ("/readyz", "/healthz"), readiness, "May it answer with masks?", not_ready)
+    _add(router, ("/v1/model",), model_card, "The model's card and the limits", not_ready)
+    _add(router, ("/metrics",), metrics, "Prometheus metrics", metrics_answer)
+
+
+def _add(
+    router: APIRouter,
+    paths: tuple[str, ...],
+    answer: Any,
+    summary: str,
+    responses: dict[int | str, dict[str, Any]],
+) -> None:
+    """Adds a route for GET, with its aliases, and for HEAD, which some balancers probe with."""
+    for path in paths:
+        name = path.strip("/").replace("/", "_")
+        router.add_api_route(
+            path,
+            answer,
+            methods=["GET"],
+            operation_id=name,
+            tags=["operation"],
+            summary=summary,
+            responses=responses,
+        )
+        router.add_api_route(path, answer, methods=["HEAD"], include_in_schema=False)
+
+
+def _ready_model(service: SegmentationService) -> SegmentationModel:
+    service.readiness.require_ready()
+    model = service.loader.model
+    if model is None:
+        raise errors.NotReady("The model is loading.", retry_after_s=2)
+    return model
+
+
+def _model_card(service: SegmentationService) -> ModelAnswer:
+    model = _ready_model(service)
+    settings = service.settings
+    return ModelAnswer(
+        model=identity_of(model.info),
+        conventions=CONVENTIONS,
+        limits=Limits(
+            max_upload_bytes=settings.max_upload_bytes,
+            max_pixels=settings.max_pixels,
+            max_boxes=settings.max_boxes,
+            request_timeout_s=settings.request_timeout_s,
+            queue_limit=settings.queue_limit,
+            max_batch=settings.max_batch,
+        ),
+        manifest=model.info.manifest.model_dump(mode="json"),
+    )

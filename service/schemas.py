@@ -1,0 +1,189 @@
+"""The bodies of the service's answers: their members, their meaning, and an example of each."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+_SHA256 = "b9d9a1f2c3e4d5061728394a5b6c7d8e9f00112233445566778899aabbccddee"
+
+
+class _Answer(BaseModel):
+    model_config = ConfigDict(frozen=True, protected_namespaces=())
+
+
+class Problem(_Answer):
+    """An error (RFC 9457 problem details)."""
+
+    type: str = Field(description="always about:blank: the status and `code` say what it is")
+    title: str = Field(description="short title of the kind of problem")
+    status: int = Field(description="the HTTP status again")
+    detail: str = Field(description="one sentence on this occurrence that says what to do")
+    code: str = Field(description="stable code for programs, for example invalid_box")
+    request_id: str = Field(description="id of this request; the operator finds it in the log")
+    error: str = Field(description="the same sentence as `detail`")
+
+
+class ModelIdentity(_Answer):
+    """The model that made the masks."""
+
+    name: str = Field(examples=["cxr-lung-tiny"])
+    version: str = Field(examples=["1"])
+    sha256: str = Field(description="digest of the weights", examples=[_SHA256])
+    precision: str = Field(examples=["int8"])
+    device: str = Field(description="where it runs", examples=["cpu"])
+
+
+class ImageSize(_Answer):
+    """Size of the decoded image in pixels."""
+
+    width: int = Field(examples=[1024])
+    height: int = Field(examples=[1024])
+
+
+class RunLengthMask(_Answer):
+    """A mask as COCO compressed run lengths (pycocotools reads it)."""
+
+    size: tuple[int, int] = Field(description="height, width", examples=[[1024, 1024]])
+    counts: str = Field(description="column-major run lengths in COCO's ASCII form")
+
+
+class SegmentedMask(_Answer):
+    """The lungs inside one box."""
+
+    bbox: tuple[float, float, float, float] = Field(
+        description="x0, y0, x1, y1 in pixels, half-open; the whole image when none was given",
+        examples=[[64.0, 80.0, 960.0, 900.0]],
+    )
+    score: float = Field(description="the model's estimate of the mask's IoU, 0 to 1")
+    area_px: int = Field(description="pixels inside the mask")
+    area_fraction: float = Field(description="area_px over the pixels of the image, 0 to 1")
+    png: str = Field(
+        description="base64 of an 8-bit grey PNG, 0 or 255, with the image's width and height"
+    )
+    rle: RunLengthMask
+
+
+class ResponseWarning(_Answer):
+    """A reason to look twice at this answer."""
+
+    code: str = Field(description="stable code", examples=["low_score"])
+    message: str = Field(description="one sentence")
+
+
+class Latency(_Answer):
+    """Milliseconds per pipeline verb; `total` also holds the time to receive the upload."""
+
+    decode: float
+    preprocess: float
+    queue: float
+    encode_image: float
+    decode_mask: float
+    postprocess: float
+    render: float
+    total: float
+
+
+class SegmentAnswer(_Answer):
+    """Masks of the lungs on one X-ray."""
+
+    request_id: str
+    model: ModelIdentity
+    image: ImageSize
+    convention: str = Field(description="what the masks follow", examples=["lung_field"])
+    threshold: float = Field(description="probability from which a pixel is lung", examples=[0.5])
+    masks: tuple[SegmentedMask, ...] = Field(description="one per box, in the order of the boxes")
+    overlay_png: str | None = Field(
+        description="base64 of an RGB PNG of the X-ray with masks and boxes; null if not asked for"
+    )
+    latency_ms: Latency
+    warnings: tuple[ResponseWarning, ...]
+
+    model_config = ConfigDict(
+        frozen=True,
+        json_schema_extra={
+            "example": {
+                "request_id": "5f0c6f0e3f4d4c0f8f4b6a1f0e9d8c7b",
+                "model": {
+                    "name": "cxr-lung-tiny",
+                    "version": "1",
+                    "sha256": _SHA256,
+                    "precision": "int8",
+                    "device": "cpu",
+                },
+                "image": {"width": 1024, "height": 1024},
+                "convention": "lung_field",
+                "threshold": 0.5,
+                "masks": [
+                    {
+                        "bbox": [64.0, 80.0, 960.0, 900.0],
+                        "score": 0.97,
+                        "area_px": 262144,
+                        "area_fraction": 0.25,
+                        "png": "iVBORw0KGgo...",
+                        "rle": {"size": [1024, 1024], "counts": "Pjb73mo0..."},
+                    }
+                ],
+                "overlay_png": "iVBORw0KGgo...",
+                "latency_ms": {
+                    "decode": 12.0,
+                    "preprocess": 3.0,
+                    "queue": 0.1,
+                    "encode_image": 70.0,
+                    "decode_mask": 8.0,
+                    "postprocess": 9.0,
+                    "render": 55.0,
+                    "total": 160.0,
+                },
+                "warnings": [],
+            }
+        },
+    )
+
+
+class LivenessAnswer(_Answer):
+    """The process runs and answers."""
+
+    status: str = Field(examples=["alive"])
+
+
+class SelfTestReport(_Answer):
+    """Result of the golden-mask self test at start."""
+
+    passed: bool
+    agreement: float = Field(description="share of pixels equal to the golden mask, 0 to 1")
+    seconds: float = Field(description="duration of the forward pass")
+
+
+class ReadinessAnswer(_Answer):
+    """The process answers with masks."""
+
+    status: str = Field(examples=["ready"])
+    model: ModelIdentity
+    device: str = Field(description="where the model runs", examples=["cpu"])
+    agreement: float = Field(description="the self test's agreement again, 0 to 1")
+    self_test: SelfTestReport
+
+
+class Limits(_Answer):
+    """What one request may ask for."""
+
+    max_upload_bytes: int
+    max_pixels: int
+    max_boxes: int
+    request_timeout_s: float
+    queue_limit: int
+    max_batch: int
+
+
+class ModelAnswer(_Answer):
+    """The model's card and the limits of this service."""
+
+    model: ModelIdentity
+    conventions: tuple[str, ...] = Field(examples=[["lung_field", "whole_lung"]])
+    limits: Limits
+    manifest: dict[str, Any] = Field(
+        description="the artifact's manifest: architecture, training data, licences, measured "
+        "quality, intended use"
+    )

@@ -1,0 +1,330 @@
+"""Segments one X-ray file without a server: `python -m service.segment_file --help`.
+
+The flags are those of the published AdaLoRA-QAT inference script, so its users' commands keep
+working; the ones that described the network (`--max_rank` and so on) are accepted and have no
+effect, because a stored model says that itself. The same decoding, prediction, checks and
+drawing run as behind `POST /segment`.
+
+Exit codes: 0 done; 1 internal failure; 2 bad flags or box; 3 the image cannot be read; 4 the
+checkpoint is refused; 5 a result cannot be written. Each failure is one sentence on the standard
+error stream. The result is one line of JSON on the standard output.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from model_store.conventions import CONVENTIONS, DEFAULT_CONVENTION
+from model_store.geometry import BoxError, validate_box
+from service.errors import ServiceError
+from service.image_decoding import DecodedImage, decode_image
+from service.mask_checks import check_image, check_mask
+from service.segment_file_results import ResultFiles, check_result_paths, write_results
+
+if TYPE_CHECKING:
+    from model_store.predictor import Prediction, PredictionRequest, Predictor
+
+EXIT_DONE = 0
+EXIT_INTERNAL = 1
+EXIT_USAGE = 2
+EXIT_IMAGE = 3
+EXIT_CHECKPOINT = 4
+EXIT_WRITE = 5
+
+DEFAULT_MAX_PIXELS = 40_000_000
+DEVICES = ("auto", "cpu", "cuda")
+_FIXED_BY_THE_MODEL = ("bit_width", "skip_qkv", "max_rank", "target_rank", "alpha")
+
+LoadPredictor = Callable[[Path, str], "Predictor"]
+
+
+class FileFailure(Exception):  # noqa: N818  -- it carries an exit code, like ServiceError a status
+    """A failure with its exit code and the sentence to print."""
+
+    def __init__(self, exit_code: int, sentence: str) -> None:
+        """Keeps both.
+
+        Args:
+            exit_code: one of the module's `EXIT_` constants.
+            sentence: one sentence that says what to do.
+        """
+        super().__init__(sentence)
+        self.exit_code = exit_code
+
+
+class _OneSentenceParser(argparse.ArgumentParser):
+    """Reports bad flags in one line; argparse prints the whole usage before it."""
+
+    def error(self, message: str) -> NoReturn:
+        """Raises instead of exiting, so that there is one place where failures end."""
+        raise FileFailure(EXIT_USAGE, f"{message} (see --help)")
+
+
+def main(argv: Sequence[str] | None = None, load_predictor: LoadPredictor | None = None) -> int:
+    """Runs the command.
+
+    Args:
+        argv: flags; None for those of the process.
+        load_predictor: replaces loading of the stored model, for tests.
+
+    Returns:
+        The exit code.
+    """
+    try:
+        result = segment_file(_build_parser().parse_args(argv), load_predictor or _load_predictor)
+    except FileFailure as failure:
+        print(f"segment_file: {_one_line(failure)}", file=sys.stderr)
+        return failure.exit_code
+    except Exception as failure:  # process top: the caller gets a sentence, never a traceback
+        print(f"segment_file: internal failure, {_one_line(failure)}", file=sys.stderr)
+        return EXIT_INTERNAL
+    print(json.dumps(result))
+    return EXIT_DONE
+
+
+def segment_file(flags: argparse.Namespace, load_predictor: LoadPredictor) -> dict[str, Any]:
+    """Segments the file that the flags name, and writes what they ask for.
+
+    Args:
+        flags: parsed flags.
+        load_predictor: takes the checkpoint folder and the device.
+
+    Returns:
+        The result line: area, score, box, model, warnings, files and `latency_ms`.
+
+    Raises:
+        FileFailure: every failure that has an exit code of its own.
+    """
+    _say_what_is_ignored(flags)
+    results = ResultFiles(
+        image_path=flags.image_path,
+        mask_path=flags.output_mask_path if flags.save_mask else None,
+        figure_path=_figure_path(flags.output_mask_path) if flags.visualize else None,
+        overlay_path=_overlay_path(flags),
+    )
+    _check_paths(results)
+    started = time.perf_counter()
+    image = _read_image(flags.image_path, flags.max_pixels)
+    seconds = {"decode": time.perf_counter() - started}
+    box = _check_box(flags.bbox, image)
+    # The model is loaded last: a bad flag, box or image is reported at once.
+    predictor = _checked_predictor(flags, load_predictor)
+    prediction = predictor.predict(_request(flags, image))
+    seconds.update(prediction.stage_seconds)
+    rendering_started = time.perf_counter()
+    files = _write(results, image, prediction, box, predictor, flags.convention)
+    seconds["render"] = time.perf_counter() - rendering_started
+    return _result(flags, image, prediction, predictor, seconds, files)
+
+
+def _build_parser() -> argparse.ArgumentParser:
+    parser = _OneSentenceParser(
+        prog="python -m service.segment_file",
+        description="Segment the lungs on one chest X-ray file (PNG, JPEG, TIFF or DICOM).",
+        epilog="Exit codes: 0 done, 1 internal failure, 2 bad flags or box, 3 image cannot be "
+        "read, 4 checkpoint refused, 5 a result cannot be written.",
+        allow_abbrev=False,
+    )
+    add = parser.add_argument
+    add("--image_path", type=Path, required=True, help="the X-ray")
+    add("--checkpoint_path", type=Path, required=True, help="folder of a stored model")
+    add(
+        "--bbox",
+        type=float,
+        nargs=4,
+        metavar=("X0", "Y0", "X1", "Y1"),
+        help="box in pixels, half-open (left, top, right, bottom); left out: the whole image",
+    )
+    add("--convention", choices=CONVENTIONS, default=DEFAULT_CONVENTION)
+    add("--threshold", type=_probability, default=0.5, help="probability from which it is lung")
+    add("--device", choices=DEVICES, default="auto")
+    add("--save_mask", action="store_true", help="write the mask to --output_mask_path")
+    add(
+        "--output_mask_path",
+        type=Path,
+        default=Path("outputs/pred_mask.png"),
+        help="PNG, 0 or 255; for a DICOM image also a .dcm file (default: %(default)s)",
+    )
+    add(
+        "--visualize",
+        action="store_true",
+        help="write X-ray and overlay side by side next to the mask, and open the picture where "
+        "there is a display",
+    )
+    add("--save_overlay", type=Path, metavar="FOLDER", help="write the overlay into this folder")
+    add("--max_pixels", type=int, default=DEFAULT_MAX_PIXELS, help="refuse larger images")
+    fixed = parser.add_argument_group("accepted for old commands, without effect")
+    fixed.add_argument("--bit_width", type=int, choices=(8,))
+    fixed.add_argument("--skip_qkv", nargs="?", const="True")
+    fixed.add_argument("--max_rank", type=int)
+    fixed.add_argument("--target_rank", type=int)
+    fixed.add_argument("--alpha", type=float)
+    return parser
+
+
+def _probability(text: str) -> float:
+    value = float(text)
+    if not 0.0 < value < 1.0:
+        raise argparse.ArgumentTypeError("must lie between 0 and 1, both excluded")
+    return value
+
+
+def _say_what_is_ignored(flags: argparse.Namespace) -> None:
+    given = [name for name in _FIXED_BY_THE_MODEL if getattr(flags, name) is not None]
+    if given:
+        names = ", ".join(f"--{name}" for name in given)
+        print(f"segment_file: {names} ignored: the stored model fixes it.", file=sys.stderr)
+
+
+def _figure_path(mask_path: Path) -> Path:
+    return mask_path.with_name(f"{mask_path.stem}_figure.png")
+
+
+def _overlay_path(flags: argparse.Namespace) -> Path | None:
+    folder: Path | None = flags.save_overlay
+    if folder is None:
+        return None
+    image_path: Path = flags.image_path
+    return folder / f"{image_path.stem}_overlay.png"
+
+
+def _check_paths(results: ResultFiles) -> None:
+    try:
+        check_result_paths(results)
+    except ValueError as error:
+        raise FileFailure(EXIT_USAGE, str(error)) from None
+
+
+def _read_image(path: Path, max_pixels: int) -> DecodedImage:
+    try:
+        return decode_image(path.read_bytes(), max_pixels=max_pixels)
+    except OSError as error:
+        reason = error.strerror or "it cannot be opened"
+        raise FileFailure(EXIT_IMAGE, f"{path} cannot be read: {reason}.") from None
+    except ServiceError as error:
+        raise FileFailure(EXIT_IMAGE, f"{path}: {error.detail}") from None
+
+
+def _check_box(numbers: Sequence[float] | None, image: DecodedImage) -> tuple[float, ...] | None:
+    if numbers is None:
+        return None
+    try:
+        return validate_box(numbers, image.width, image.height)
+    except BoxError as error:
+        raise FileFailure(
+            EXIT_USAGE, f"--bbox: {error} The image has {image.width} x {image.height} pixels."
+        ) from None
+
+
+def _load_predictor(folder: Path, device: str) -> Predictor:
+    # torch takes seconds to import, and --help or a bad image needs none of it.
+    from model_store.predictor import Predictor
+
+    return Predictor.load(folder, device=device)
+
+
+def _checked_predictor(flags: argparse.Namespace, load_predictor: LoadPredictor) -> Predictor:
+    from model_store.artifact import ArtifactError
+
+    folder: Path = flags.checkpoint_path
+    if not folder.is_dir():
+        raise FileFailure(
+            EXIT_CHECKPOINT,
+            f"{folder} is not a folder; a stored model is a folder with manifest.json and "
+            "weights.safetensors, such as model_store/models/cxr-lung-tiny/1.",
+        )
+    if flags.device == "cuda":
+        _check_cuda()
+    try:
+        return load_predictor(folder, flags.device)
+    except (ArtifactError, OSError) as error:
+        raise FileFailure(EXIT_CHECKPOINT, f"checkpoint {folder} refused: {error}") from None
+
+
+def _check_cuda() -> None:
+    import torch
+
+    if not torch.cuda.is_available():
+        raise FileFailure(EXIT_USAGE, "--device cuda: there is no CUDA device; use auto or cpu.")
+
+
+def _request(flags: argparse.Namespace, image: DecodedImage) -> PredictionRequest:
+    from model_store.predictor import PredictionRequest
+
+    return PredictionRequest(
+        image=image.pixels,
+        boxes=(tuple(flags.bbox),) if flags.bbox is not None else (),
+        convention=flags.convention,
+        threshold=flags.threshold,
+    )
+
+
+def _write(
+    results: ResultFiles,
+    image: DecodedImage,
+    prediction: Prediction,
+    box: tuple[float, ...] | None,
+    predictor: Predictor,
+    convention: str,
+) -> dict[str, str]:
+    try:
+        return write_results(
+            results, image, prediction.masks[0].mask, box, predictor.info, convention
+        )
+    except OSError as error:
+        reason = error.strerror or "unknown reason"
+        raise FileFailure(EXIT_WRITE, f"{error.filename} cannot be written: {reason}.") from None
+    except ServiceError as error:
+        raise FileFailure(EXIT_WRITE, error.detail) from None
+
+
+def _result(
+    flags: argparse.Namespace,
+    image: DecodedImage,
+    prediction: Prediction,
+    predictor: Predictor,
+    seconds: dict[str, float],
+    files: dict[str, str],
+) -> dict[str, Any]:
+    answer = prediction.masks[0]
+    area_px = int(answer.mask.sum())
+    remarks = (
+        *image.warnings,
+        *check_image(image.pixels),
+        *check_mask(answer.mask, answer.score, answer.box, is_whole_image=flags.bbox is None),
+    )
+    info = predictor.info
+    latency_ms = {stage: round(1e3 * spent_s, 3) for stage, spent_s in seconds.items()}
+    return {
+        "mask_area_px": area_px,
+        "mask_area_fraction": round(area_px / answer.mask.size, 6),
+        "score": round(float(answer.score), 4),
+        "bbox": list(answer.box),
+        "convention": flags.convention,
+        "threshold": flags.threshold,
+        "image": {"width": image.width, "height": image.height},
+        "model": {
+            "name": info.name,
+            "version": info.version,
+            "sha256": info.sha256,
+            "precision": info.precision,
+            "device": info.device,
+        },
+        "latency_ms": latency_ms | {"total": round(sum(latency_ms.values()), 3)},
+        "warnings": [{"code": str(each.code), "message": each.message} for each in remarks],
+        "files": files,
+    }
+
+
+def _one_line(failure: Exception) -> str:
+    return " ".join(str(failure).split()) or type(failure).__name__
+
+
+if __name__ == "__main__":
+    sys.exit(main())

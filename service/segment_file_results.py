@@ -1,0 +1,136 @@
+"""The files that `service.segment_file` leaves behind: mask, overlay and side-by-side figure."""
+
+from __future__ import annotations
+
+import os
+import sys
+import webbrowser
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from service.dicom_segmentation import NamedModel, encode_dicom_segmentation
+from service.errors import InvalidField
+from service.image_decoding import DecodedImage
+from service.png_encoding import encode_png
+from service.rendering import draw_overlay, encode_mask_png, window_for_display
+
+_GAP_PIXELS = 8  # black stripe between the two halves of the figure
+
+
+@dataclass(frozen=True)
+class ResultFiles:
+    """Where results go; None for what was not asked for.
+
+    Attributes:
+        image_path: the X-ray that was read, which must survive.
+        mask_path: the mask, `.png` or `.dcm`.
+        figure_path: X-ray and overlay side by side, PNG.
+        overlay_path: the overlay, PNG.
+    """
+
+    image_path: Path
+    mask_path: Path | None
+    figure_path: Path | None
+    overlay_path: Path | None
+
+
+def check_result_paths(results: ResultFiles) -> None:
+    """Refuses paths that would write a wrong kind of file, or over the X-ray itself.
+
+    Args:
+        results: the paths.
+
+    Raises:
+        ValueError: with a sentence for the caller.
+    """
+    mask_path = results.mask_path
+    if mask_path is not None and mask_path.suffix.lower() not in (".png", ".dcm"):
+        raise ValueError("--output_mask_path must end in .png, or in .dcm for a DICOM image.")
+    for path in (results.mask_path, results.figure_path, results.overlay_path):
+        if path is not None and path.resolve() == results.image_path.resolve():
+            raise ValueError("A result would overwrite the X-ray; choose another output path.")
+
+
+def write_results(
+    results: ResultFiles,
+    image: DecodedImage,
+    mask: NDArray[np.bool_],
+    box: tuple[float, ...] | None,
+    info: NamedModel,
+    convention: str,
+) -> dict[str, str]:
+    """Writes what was asked for.
+
+    Args:
+        results: the paths.
+        image: the decoded X-ray.
+        mask: (H, W) bool.
+        box: the caller's box, drawn into the overlay; None for none.
+        info: the model, named in a DICOM segmentation.
+        convention: the lung convention, likewise.
+
+    Returns:
+        Kind of file to its path, for the files that were written.
+
+    Raises:
+        OSError: a file cannot be written.
+        InvalidField: a `.dcm` mask was asked for, but the X-ray is not DICOM or cannot be
+            referred to.
+    """
+    written: dict[str, str] = {}
+    if results.mask_path is not None:
+        mask_bytes = _mask_bytes(results.mask_path, image, mask, info, convention, box is not None)
+        written["mask"] = _write(results.mask_path, mask_bytes)
+    if results.overlay_path is None and results.figure_path is None:
+        return written
+    boxes = () if box is None else ((box[0], box[1], box[2], box[3]),)
+    overlay = draw_overlay(image.pixels, [mask], boxes)  # (H, W, 3)
+    if results.overlay_path is not None:
+        written["overlay"] = _write(results.overlay_path, encode_png(overlay))
+    if results.figure_path is not None:
+        written["figure"] = _write(results.figure_path, encode_png(_side_by_side(image, overlay)))
+        _show(results.figure_path)
+    return written
+
+
+def _mask_bytes(
+    path: Path,
+    image: DecodedImage,
+    mask: NDArray[np.bool_],
+    info: NamedModel,
+    convention: str,
+    is_prompted: bool,
+) -> bytes:
+    if path.suffix.lower() != ".dcm":
+        return encode_mask_png(mask)
+    if image.dicom is None:
+        raise InvalidField("A .dcm mask needs a DICOM image to refer to; choose a .png path.")
+    return encode_dicom_segmentation(
+        image.dicom, [mask], info, convention=convention, is_prompted=is_prompted
+    )
+
+
+def _side_by_side(image: DecodedImage, overlay: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Returns (H, 2 W + gap, 3): the X-ray as it is on the left, the overlay on the right."""
+    plain = np.repeat(window_for_display(image.pixels)[..., np.newaxis], 3, axis=2)
+    gap = np.zeros((image.height, _GAP_PIXELS, 3), dtype=np.uint8)
+    return np.concatenate([plain, gap, overlay], axis=1)
+
+
+def _write(path: Path, data: bytes) -> str:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(data)
+    return str(path)
+
+
+def _show(path: Path) -> None:
+    """Opens the picture where there is a display, and says where it lies in any case."""
+    print(f"segment_file: figure written to {path}", file=sys.stderr)
+    has_display = sys.platform in ("win32", "darwin") or any(
+        os.environ.get(name) for name in ("DISPLAY", "WAYLAND_DISPLAY")
+    )
+    if has_display:
+        webbrowser.open(path.resolve().as_uri())

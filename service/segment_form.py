@@ -1,0 +1,126 @@
+"""The form of `POST /segment`, checked: known fields only, each at most as often as it may be.
+
+An unknown field is refused rather than ignored: a misspelt `convention` that is dropped would
+give a mask of another shape than the caller believes, and nobody would notice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from model_store.conventions import CONVENTIONS, DEFAULT_CONVENTION
+from service.boxes import Box, parse_box
+from service.errors import InvalidField, MissingField
+from service.upload import IMAGE_FIELD, shown_name
+
+DEFAULT_THRESHOLD = 0.5
+_SINGLE_FIELDS = ("convention", "threshold", "overlay")
+FIELDS = (IMAGE_FIELD, "bbox", *_SINGLE_FIELDS)
+_TRUE_WORDS = ("true", "1", "yes", "on")
+_FALSE_WORDS = ("false", "0", "no", "off")
+
+
+@dataclass(frozen=True)
+class SegmentForm:
+    """What the caller asks for.
+
+    Attributes:
+        image: bytes of the file.
+        boxes: boxes in pixels as given, not yet compared with the image; empty = whole image.
+        convention: what the masks follow.
+        threshold: probability from which a pixel is lung, between 0 and 1.
+        wants_overlay: whether a JSON answer holds the overlay picture.
+    """
+
+    image: bytes
+    boxes: tuple[Box, ...]
+    convention: str
+    threshold: float
+    wants_overlay: bool
+
+
+def most_fields(max_boxes: int) -> int:
+    """Returns how many form fields are read: some more than make sense.
+
+    The refusal of one box too many then names boxes and not fields.
+    """
+    return max_boxes + len(FIELDS) + 8
+
+
+def read_form(fields: Sequence[tuple[str, bytes]], *, max_boxes: int) -> SegmentForm:
+    """Checks the fields of a form.
+
+    Args:
+        fields: name and value of each field, in the order sent.
+        max_boxes: most boxes in one request.
+
+    Returns:
+        The checked form.
+
+    Raises:
+        InvalidField: a field is unknown, repeated, or holds a value that is not allowed.
+        InvalidBox: a box is not four finite numbers in order.
+        MissingField: there is no image.
+    """
+    images: list[bytes] = []
+    boxes: list[Box] = []
+    single: dict[str, str] = {}
+    for name, value in fields:
+        if name == IMAGE_FIELD:
+            images.append(value)
+        elif name == "bbox":
+            boxes.append(parse_box(_text(name, value)))
+        elif name not in _SINGLE_FIELDS:
+            raise InvalidField(
+                f"The field {shown_name(name)} is not known; the fields are {', '.join(FIELDS)}."
+            )
+        elif name in single:
+            raise InvalidField(f"The field {name} is given more than once; give it once.")
+        else:
+            single[name] = _text(name, value).strip()
+    if not images:
+        raise MissingField("The field image is missing; send the X-ray as `-F image=@file`.")
+    if len(images) > 1:
+        raise InvalidField("The field image is given more than once; send one X-ray a request.")
+    if len(boxes) > max_boxes:
+        raise InvalidField(f"There are {len(boxes)} boxes; one request may have {max_boxes}.")
+    return SegmentForm(
+        image=images[0],
+        boxes=tuple(boxes),
+        convention=_convention(single.get("convention", DEFAULT_CONVENTION)),
+        threshold=_threshold(single.get("threshold", str(DEFAULT_THRESHOLD))),
+        wants_overlay=_truth("overlay", single.get("overlay", "true")),
+    )
+
+
+def _text(name: str, value: bytes) -> str:
+    try:
+        return value.decode("utf-8")
+    except UnicodeDecodeError:
+        raise InvalidField(f"The field {name} is not UTF-8 text.") from None
+
+
+def _convention(value: str) -> str:
+    if value not in CONVENTIONS:
+        raise InvalidField(f"The field convention must be one of {', '.join(CONVENTIONS)}.")
+    return value
+
+
+def _threshold(value: str) -> float:
+    sentence = "The field threshold must be a number above 0 and below 1, for example 0.5."
+    try:
+        threshold = float(value)
+    except ValueError:
+        raise InvalidField(sentence) from None
+    if not 0.0 < threshold < 1.0:  # false for NaN as well
+        raise InvalidField(sentence)
+    return threshold
+
+
+def _truth(name: str, value: str) -> bool:
+    if value.lower() in _TRUE_WORDS:
+        return True
+    if value.lower() in _FALSE_WORDS:
+        return False
+    raise InvalidField(f"The field {name} must be true or false.")

@@ -1,0 +1,274 @@
+"""One segmentation request from its upload to its answer, and the parts that all of them share.
+
+decode -> (preprocess) -> queue -> (encode_image -> decode_mask -> postprocess) -> render: decoding
+and rendering run in a small thread pool beside the event loop, the verbs in brackets in the one
+compute thread. Whatever ends a request early (a refusal, its deadline, a caller who left), its
+place and its upload bytes are given back on the way out.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Coroutine, Generator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from service.answer_kind import AnswerKind, wanted_answer
+from service.compute_worker import ComputeResult, ComputeWorker
+from service.errors import DeadlineExceeded, InvalidBox, InvalidField, NotAcceptable, NotReady
+from service.image_decoding import DecodedImage, decode_image
+from service.metrics import Metrics
+from service.model_loading import ModelLoader, PredictorFactory, SelfTest
+from service.readiness import Readiness, State
+from service.request_record import RequestRecord, record_of
+from service.segment_answer import SegmentFindings, render_answer
+from service.segment_form import SegmentForm, most_fields, read_form
+from service.settings import Settings
+from service.upload import CallerLeft, RequestBody, Upload, UploadLimits, read_upload
+from service.waiting_room import WaitingRoom
+
+if TYPE_CHECKING:
+    from model_store.geometry import Box
+    from model_store.predictor import PredictionRequest
+
+Result = TypeVar("Result")
+
+UPLOADS_IN_MEMORY = 8
+"""Unfinished uploads of the largest size that may be held in memory together."""
+
+THREAD_END_TIMEOUT_S = 5.0
+"""How long `stop` waits for the running model call; the requests have been drained before."""
+
+
+class SegmentationService:
+    """Everything that the requests of one process share.
+
+    Attributes:
+        settings: the limits.
+        readiness: whether masks may be given.
+        room: counts who is inside.
+        metrics: the process's metrics.
+        loader: holds the model once it is proven.
+        worker: runs the model.
+        requests_running: segmentation requests being worked on.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        predictor_factory: PredictorFactory,
+        self_test: SelfTest,
+        on_refused: Callable[[Exception], None],
+    ) -> None:
+        """Builds the parts; nothing runs before `start`."""
+        self.settings = settings
+        self.readiness = Readiness()
+        self.room = WaitingRoom(
+            queue_limit=settings.queue_limit,
+            max_batch=settings.max_batch,
+            upload_budget_bytes=UPLOADS_IN_MEMORY * settings.max_upload_bytes,
+        )
+        self.metrics = Metrics(
+            queue_limit=settings.queue_limit, queue_depth=lambda: self.room.waiting
+        )
+        self.metrics.follow_readiness(lambda: self.readiness.state is State.READY)
+        self.loader = ModelLoader(
+            settings, self.readiness, self.metrics, predictor_factory, self_test, on_refused
+        )
+        self.worker = ComputeWorker(
+            load=self.loader.load,
+            max_batch=settings.max_batch,
+            on_batch=self._note_batch,
+            recheck=self.loader.recheck,
+        )
+        self.requests_running = 0
+        self._pool = ThreadPoolExecutor(settings.image_threads, thread_name_prefix="image")
+
+    def start(self) -> None:
+        """Starts loading the model in the compute thread."""
+        self.worker.start()
+
+    def stop(self) -> None:
+        """Refuses new work, ends the compute thread and the pool."""
+        self.readiness.mark_draining()
+        self.worker.close(THREAD_END_TIMEOUT_S)
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+    @contextmanager
+    def count_running(self) -> Generator[None, None, None]:
+        """Counts a request as running, for the metric and for the drain, however it ends."""
+        self.requests_running += 1
+        self.metrics.inflight.inc()
+        try:
+            yield
+        finally:
+            self.requests_running -= 1
+            self.metrics.inflight.dec()
+
+    async def answer(self, request: Request, body: RequestBody) -> Response:
+        """Answers one `POST /segment`.
+
+        Args:
+            request: the request, its body unread.
+            body: the incoming side of the same request.
+
+        Returns:
+            The answer in the form that `Accept` asks for.
+
+        Raises:
+            ServiceError: the request is refused.
+            CallerLeft: there is nobody to answer.
+        """
+        self.readiness.require_ready()
+        if request.url.query:
+            raise InvalidField(
+                "The address has a query (after '?'), which is not read; send form fields."
+            )
+        kind = wanted_answer(request.headers.get("accept"))
+        self.room.refuse_if_full()
+        try:
+            async with asyncio.timeout(self.settings.request_timeout_s):
+                upload = await self._receive(request, body)
+                work = self._segment(upload, kind, record_of(request))
+                return await _unless_caller_leaves(body, work)
+        except TimeoutError:
+            limit_s = self.settings.request_timeout_s
+            raise DeadlineExceeded(
+                f"The answer was not ready within {limit_s:g} seconds; send the request again "
+                "when the service is less busy."
+            ) from None
+
+    async def _receive(self, request: Request, body: RequestBody) -> Upload:
+        limits = UploadLimits(self.settings.max_upload_bytes, most_fields(self.settings.max_boxes))
+        held_bytes = 0
+
+        def hold(size_bytes: int) -> None:
+            nonlocal held_bytes
+            held_bytes += size_bytes
+            self.room.hold_upload_bytes(size_bytes)
+
+        try:
+            upload = await read_upload(body, request.headers, limits, hold)
+        finally:
+            self.room.hold_upload_bytes(-held_bytes)
+        record_of(request).upload_bytes = upload.size_bytes
+        return upload
+
+    async def _segment(self, upload: Upload, kind: AnswerKind, record: RequestRecord) -> Response:
+        form = read_form(upload.fields, max_boxes=self.settings.max_boxes)
+        record.box_count = len(form.boxes)
+        if kind is AnswerKind.PNG and len(form.boxes) > 1:
+            raise NotAcceptable(
+                f"An image/png answer is one mask, but {len(form.boxes)} boxes came; send one box "
+                "a request, or accept application/json."
+            )
+        with self.room.enter() as place:
+            decoded = await self._decode(form, kind, record)
+            model_request = _model_request(form, decoded)
+            result = await self._compute(model_request, place.reach_model)
+            prediction = result.prediction
+            record.stage_seconds |= _ordered(prediction.stage_seconds, result.queue_s)
+            record.batch_size = result.batch_size
+            findings = SegmentFindings(form, decoded, prediction.masks, self._model_info())
+            began = time.perf_counter()
+            answer = await self._in_pool(lambda: render_answer(kind, findings, record, began))
+        self._note_answer(record, findings)
+        return answer
+
+    async def _decode(
+        self, form: SegmentForm, kind: AnswerKind, record: RequestRecord
+    ) -> DecodedImage:
+        began = time.perf_counter()
+        decoded = await self._in_pool(
+            lambda: decode_image(form.image, max_pixels=self.settings.max_pixels)
+        )
+        record.stage_seconds["decode"] = time.perf_counter() - began
+        record.image_format = decoded.format
+        record.height, record.width = decoded.pixels.shape
+        if kind is AnswerKind.DICOM and decoded.dicom is None:
+            raise NotAcceptable(
+                "An application/dicom answer needs a DICOM image; accept application/json or "
+                "image/png for this one."
+            )
+        return decoded
+
+    async def _compute(
+        self, model_request: PredictionRequest, on_taken: Callable[[], None]
+    ) -> ComputeResult:
+        job = self.worker.submit(model_request, on_taken)
+        try:
+            return await asyncio.wrap_future(job.future)
+        finally:
+            self.worker.withdraw(job)
+
+    async def _in_pool(self, work: Callable[[], Result]) -> Result:
+        return await asyncio.get_running_loop().run_in_executor(self._pool, work)
+
+    def _model_info(self) -> Any:
+        if self.loader.model is None:
+            raise NotReady("The model is loading.", retry_after_s=2)
+        return self.loader.model.info
+
+    def _note_batch(self, size: int, seconds: float) -> None:
+        self.metrics.batch_size.observe(size)
+        self.room.note_pace(seconds / size)
+
+    def _note_answer(self, record: RequestRecord, findings: SegmentFindings) -> None:
+        for stage, seconds in record.stage_seconds.items():
+            self.metrics.stage_duration.labels(stage).observe(seconds)
+        self.metrics.input_pixels.observe(findings.decoded.pixels.size)
+        for found in findings.masks:
+            self.metrics.mask_area_ratio.observe(float(found.mask.mean()))
+        for code in record.warning_codes:
+            self.metrics.warnings.labels(code).inc()
+
+
+def _model_request(form: SegmentForm, decoded: DecodedImage) -> PredictionRequest:
+    from model_store.predictor import PredictionRequest  # torch: loaded by the compute thread
+
+    return PredictionRequest(
+        image=decoded.pixels,
+        boxes=tuple(_inside(box, decoded) for box in form.boxes),
+        convention=form.convention,
+        threshold=form.threshold,
+    )
+
+
+def _inside(box: Box, decoded: DecodedImage) -> Box:
+    from model_store.geometry import BoxError, validate_box
+
+    try:
+        return validate_box(box, decoded.width, decoded.height)
+    except BoxError as error:
+        raise InvalidBox(str(error)) from None
+
+
+def _ordered(model_stages: Any, queue_s: float) -> dict[str, float]:
+    """Puts the stage times of the model and the queue in the order of the pipeline."""
+    return {
+        "preprocess": float(model_stages.get("preprocess", 0.0)),
+        "queue": queue_s,
+        "encode_image": float(model_stages.get("encode_image", 0.0)),
+        "decode_mask": float(model_stages.get("decode_mask", 0.0)),
+        "postprocess": float(model_stages.get("postprocess", 0.0)),
+    }
+
+
+async def _unless_caller_leaves(body: RequestBody, work: Coroutine[Any, Any, Response]) -> Response:
+    """Waits for the work; cancels it and raises CallerLeft when the connection closes first."""
+    working = asyncio.ensure_future(work)
+    leaving = asyncio.ensure_future(body.wait_until_caller_leaves())
+    try:
+        await asyncio.wait({working, leaving}, return_when=asyncio.FIRST_COMPLETED)
+        if working.done():
+            return working.result()
+        raise CallerLeft
+    finally:
+        for task in (working, leaving):
+            task.cancel()
+        await asyncio.gather(working, leaving, return_exceptions=True)

@@ -1,0 +1,61 @@
+"""uvicorn, with a stop that drains: unready at once, running requests end, exit code 0."""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Callable
+from types import FrameType
+
+import uvicorn
+
+
+class DrainingServer(uvicorn.Server):
+    """A uvicorn server whose first SIGTERM or SIGINT drains and whose second one stops at once.
+
+    While requests run, the port stays open and answers 503 `draining`, so that a load balancer
+    sees it; uvicorn itself would close the port first and end the process by the signal.
+    """
+
+    def __init__(
+        self,
+        config: uvicorn.Config,
+        *,
+        on_stop: Callable[[], None],
+        running: Callable[[], int],
+        must_end: Callable[[], bool],
+        drain_timeout_s: float,
+    ) -> None:
+        """Makes the server.
+
+        Args:
+            config: uvicorn's own settings.
+            on_stop: called once, when the process is asked to stop.
+            running: reads how many requests are being worked on.
+            must_end: whether the process has to end by itself (there is nothing to serve).
+            drain_timeout_s: seconds after which the process stops with requests still running.
+        """
+        super().__init__(config)
+        self._on_stop = on_stop
+        self._running = running
+        self._must_end = must_end
+        self._drain_timeout_s = drain_timeout_s
+        self._stop_by: float | None = None
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Takes SIGTERM and SIGINT."""
+        if self._stop_by is None:
+            self._stop_by = time.monotonic() + self._drain_timeout_s
+            self._on_stop()
+        elif sig == signal.SIGINT or self.should_exit:
+            self.should_exit = self.force_exit = True
+
+    async def on_tick(self, counter: int) -> bool:
+        """Leaves the main loop once the last request is answered or the time is over."""
+        if self._stop_by is not None and (
+            self._running() == 0 or time.monotonic() >= self._stop_by
+        ):
+            self.should_exit = True
+        if self._must_end():
+            self.should_exit = True
+        return await super().on_tick(counter)

@@ -1,0 +1,146 @@
+"""The settings of one service process: validated once at the edge, frozen, passed in.
+
+Each setting has one name in three spellings: the field `max_upload_bytes`, the variable
+`LUNGSEG_MAX_UPLOAD_BYTES` and the flag `--max-upload-bytes` (or `--max_upload_bytes`). A flag
+wins over the environment, the environment over the default. Nothing here reads the environment
+by itself: the caller hands in a mapping.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+ENVIRONMENT_PREFIX = "LUNGSEG_"
+DEFAULT_MODEL_NAME = "cxr-lung-tiny"
+
+
+class SettingsError(ValueError):
+    """A setting has a value that is not allowed; the message is one sentence that names it."""
+
+
+class Settings(BaseModel):
+    """Everything an operator may choose for one service process."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+    host: str = Field("127.0.0.1", min_length=1, description="address to listen on")
+    port: int = Field(8000, ge=0, le=65535, description="TCP port, 0 for any free one")
+    model: Path | None = Field(
+        None, description="model folder; default: the newest stored cxr-lung-tiny"
+    )
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="where the model runs")
+    threads: int = Field(0, ge=0, le=1024, description="CPU threads of the model, 0 for all cores")
+    max_upload_bytes: int = Field(
+        64 * 1024 * 1024, ge=1024, le=2**31, description="largest request body in bytes"
+    )
+    max_pixels: int = Field(
+        40_000_000, ge=1024, le=2**31, description="largest image in pixels (width x height)"
+    )
+    max_boxes: int = Field(32, ge=1, le=1024, description="most boxes in one request")
+    max_batch: int = Field(4, ge=1, le=256, description="most requests in one model call")
+    queue_limit: int = Field(
+        64, ge=1, le=100_000, description="most requests that wait for the model; more get 429"
+    )
+    request_timeout_s: float = Field(
+        30.0, gt=0, le=3600, description="seconds for one request, upload included; then 504"
+    )
+    drain_timeout_s: float = Field(
+        25.0, ge=0, le=3600, description="seconds for running requests after SIGTERM"
+    )
+    image_threads: int = Field(
+        2, ge=1, le=256, description="threads that decode uploads and draw answers"
+    )
+
+
+def settings_from(
+    arguments: Sequence[str], environment: Mapping[str, str], *, program: str = "python -m service"
+) -> Settings:
+    """Builds the settings from command-line arguments and an environment.
+
+    Args:
+        arguments: the arguments without the program's name.
+        environment: variables; those that do not start with `LUNGSEG_` are not looked at.
+        program: how the usage text calls the program.
+
+    Returns:
+        The validated settings.
+
+    Raises:
+        SettingsError: a value is not allowed; the message is one sentence.
+        SystemExit: `--help` was asked for, or a flag is unknown (code 2, argparse's own text).
+    """
+    values: dict[str, Any] = {}
+    spelling: dict[str, str] = {}
+    for name in Settings.model_fields:
+        variable = ENVIRONMENT_PREFIX + name.upper()
+        if environment.get(variable, "") != "":
+            values[name], spelling[name] = environment[variable], variable
+    flags = vars(_argument_parser(program).parse_args(arguments))
+    for name, value in flags.items():
+        if value is not None:
+            values[name], spelling[name] = value, "--" + name.replace("_", "-")
+    try:
+        return Settings(**values)
+    except ValidationError as error:
+        raise SettingsError(_sentence(error, spelling)) from None
+
+
+def unknown_variables(environment: Mapping[str, str]) -> list[str]:
+    """Lists variables that look like settings but are none, such as a misspelt one.
+
+    They are worth a warning, not a refusal: Kubernetes adds variables of its own, like
+    `LUNGSEG_SERVICE_HOST`, when a Service is named `lungseg`.
+    """
+    known = {ENVIRONMENT_PREFIX + name.upper() for name in Settings.model_fields}
+    return sorted(
+        name for name in environment if name.startswith(ENVIRONMENT_PREFIX) and name not in known
+    )
+
+
+def default_model_folder() -> Path:
+    """Finds the newest version of the default model inside the installed `model_store`.
+
+    The package is located without importing it (importing costs the start of torch).
+
+    Returns:
+        The folder `model_store/models/cxr-lung-tiny/<highest number>`. When no version is
+        stored, the folder that would hold version 1, so that loading refuses it by name.
+    """
+    spec = find_spec("model_store")
+    if spec is None or not spec.submodule_search_locations:
+        raise SettingsError("The package model_store is not installed; give --model a folder.")
+    root = Path(next(iter(spec.submodule_search_locations))) / "models" / DEFAULT_MODEL_NAME
+    versions = [folder for folder in root.glob("*") if folder.name.isdecimal()]
+    if not versions:
+        return root / "1"
+    return max(versions, key=lambda folder: int(folder.name))
+
+
+def _argument_parser(program: str) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog=program,
+        description="Serves lung segmentation over HTTP (POST /segment).",
+        epilog="Each flag has a variable, for example LUNGSEG_PORT for --port; the flag wins. "
+        "Exit codes: 0 stopped, 2 a bad setting, 3 cannot listen, 4 the model was refused.",
+        allow_abbrev=False,
+    )
+    for name, field in Settings.model_fields.items():
+        flag = "--" + name.replace("_", "-")
+        spellings = [flag, "--" + name] if "_" in name else [flag]
+        shown = f"{field.description} (default: {field.default})"
+        metavar = "VALUE" if name != "device" else "{auto,cpu,cuda}"
+        parser.add_argument(*spellings, dest=name, help=shown, metavar=metavar)
+    return parser
+
+
+def _sentence(error: ValidationError, spelling: Mapping[str, str]) -> str:
+    first = error.errors()[0]
+    name = str(first["loc"][0])
+    reason = first["msg"][0].lower() + first["msg"][1:]
+    return f"{spelling.get(name, name)} is not usable: {reason} (it is {first['input']!r})."

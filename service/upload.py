@@ -1,0 +1,250 @@
+"""Reads a multipart/form-data body into memory, counting every byte while it arrives.
+
+Written on python-multipart's event parser instead of Starlette's `request.form()`, for three
+reasons: a limit must hold for chunked bodies, which announce no length; an X-ray of a patient
+must never reach a temporary file; and file names, which often carry patient names, are dropped
+here, at the door, so that no later line could log one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable, Mapping
+from dataclasses import dataclass
+
+from python_multipart.exceptions import FormParserError
+from python_multipart.multipart import MultipartParser, parse_options_header
+from starlette.types import Receive
+
+from service.errors import (
+    InvalidField,
+    MalformedRequest,
+    PayloadTooLarge,
+    UnsupportedMediaType,
+)
+
+IMAGE_FIELD = "image"
+MAX_FIELD_BYTES = 1024
+"""Longest value of a field other than the image; a box takes about 30 bytes."""
+
+DISCARD_BYTES = 256 * 1024 * 1024
+DISCARD_TIMEOUT_S = 5.0
+
+
+class CallerLeft(Exception):  # noqa: N818 - names what happened, like the errors of the service
+    """The caller closed the connection; there is nobody to answer."""
+
+
+@dataclass(frozen=True)
+class UploadLimits:
+    """Bounds of one request body.
+
+    Attributes:
+        max_bytes: largest body in bytes, everything included.
+        max_fields: most form fields.
+    """
+
+    max_bytes: int
+    max_fields: int
+
+
+@dataclass(frozen=True)
+class Upload:
+    """A request body, read.
+
+    Attributes:
+        fields: `(name, value)` in the order sent; no file names.
+        size_bytes: bytes of the body.
+    """
+
+    fields: tuple[tuple[str, bytes], ...]
+    size_bytes: int
+
+
+class RequestBody:
+    """The incoming side of one request: its bytes, and afterwards the news that it was closed.
+
+    Attributes:
+        is_complete: whether the last byte has been received.
+    """
+
+    def __init__(self, receive: Receive) -> None:
+        """Wraps the ASGI channel of a request that nothing was read from yet."""
+        self._receive = receive
+        self.is_complete = False
+
+    async def chunks(self) -> AsyncGenerator[bytes, None]:
+        """Yields the body as it arrives.
+
+        Raises:
+            CallerLeft: the connection was closed before the end.
+        """
+        while not self.is_complete:
+            message = await self._receive()
+            if message["type"] == "http.disconnect":
+                self.is_complete = True
+                raise CallerLeft
+            self.is_complete = not message.get("more_body", False)
+            if message.get("body"):
+                yield message["body"]
+
+    async def discard_rest(self) -> None:
+        """Reads and forgets what is left of a refused body, within bounds.
+
+        Most clients read the answer only after they have sent everything; a server that closes
+        the connection early makes them report a broken pipe instead of the 413 that explains it.
+        """
+        discarded = 0
+        try:
+            async with asyncio.timeout(DISCARD_TIMEOUT_S):
+                async for chunk in self.chunks():
+                    discarded += len(chunk)
+                    if discarded > DISCARD_BYTES:
+                        return
+        except (TimeoutError, CallerLeft):
+            return
+
+    async def wait_until_caller_leaves(self) -> None:
+        """Returns when the connection closes; call it once the whole body has been read."""
+        while (await self._receive())["type"] != "http.disconnect":
+            pass
+
+
+async def read_upload(
+    body: RequestBody,
+    headers: Mapping[str, str],
+    limits: UploadLimits,
+    hold_bytes: Callable[[int], None],
+) -> Upload:
+    """Reads the whole body of a request.
+
+    Args:
+        body: the incoming side of the request.
+        headers: request headers, lower-case names.
+        limits: bounds of the body.
+        hold_bytes: told the size of each chunk before it is kept; may refuse by raising.
+
+    Returns:
+        The fields of the form.
+
+    Raises:
+        UnsupportedMediaType: the body is not multipart/form-data.
+        PayloadTooLarge: the body is announced, or turns out, larger than the limit.
+        MalformedRequest: the body is not valid multipart, or has too many fields.
+        InvalidField: a field other than the image is too long.
+        CallerLeft: the connection was closed.
+    """
+    collector = _FieldCollector(limits.max_fields)
+    parser = _parser_for(headers.get("content-type", ""), collector)
+    announced = headers.get("content-length", "")
+    if announced.isascii() and announced.isdecimal() and int(announced) > limits.max_bytes:
+        raise _too_large(limits.max_bytes, f"{int(announced)} bytes were announced")
+    size_bytes = 0
+    try:
+        async for chunk in body.chunks():
+            size_bytes += len(chunk)
+            if size_bytes > limits.max_bytes:
+                raise _too_large(limits.max_bytes, f"{size_bytes} bytes had arrived")
+            hold_bytes(len(chunk))
+            parser.write(chunk)
+        parser.finalize()
+    except FormParserError:
+        raise MalformedRequest(
+            "The body is not valid multipart/form-data; send it as `curl -F image=@file` does."
+        ) from None
+    if not collector.has_ended:
+        raise MalformedRequest("The body ends before its closing boundary; send it again whole.")
+    return Upload(tuple(collector.fields), size_bytes)
+
+
+class _FieldCollector:
+    """Receives the parser's events and gathers the fields."""
+
+    def __init__(self, max_fields: int) -> None:
+        self.fields: list[tuple[str, bytes]] = []
+        self.has_ended = False
+        self._max_fields = max_fields
+        self._header_name = b""
+        self._header_value = b""
+        self._disposition = b""
+        self._name = ""
+        self._value = bytearray()
+
+    def begin_part(self) -> None:
+        if len(self.fields) >= self._max_fields:
+            raise MalformedRequest(f"The form has more than {self._max_fields} fields.")
+        self._disposition = b""
+        self._name = ""
+        self._value = bytearray()
+
+    def add_header_name(self, data: bytes, start: int, end: int) -> None:
+        self._header_name += data[start:end]
+
+    def add_header_value(self, data: bytes, start: int, end: int) -> None:
+        self._header_value += data[start:end]
+
+    def end_header(self) -> None:
+        if self._header_name.lower() == b"content-disposition":
+            self._disposition = self._header_value
+        self._header_name = self._header_value = b""
+
+    def end_headers(self) -> None:
+        _, options = parse_options_header(self._disposition)
+        name = options.get(b"name")
+        if not name:
+            raise MalformedRequest("A part of the form has no field name.")
+        self._name = name.decode("utf-8", errors="replace")
+
+    def add_data(self, data: bytes, start: int, end: int) -> None:
+        if self._name != IMAGE_FIELD and len(self._value) + end - start > MAX_FIELD_BYTES:
+            raise InvalidField(
+                f"The field {shown_name(self._name)} is longer than {MAX_FIELD_BYTES} bytes."
+            )
+        self._value += data[start:end]
+
+    def end_part(self) -> None:
+        self.fields.append((self._name, bytes(self._value)))
+        self._value = bytearray()
+
+    def end(self) -> None:
+        self.has_ended = True
+
+
+def shown_name(name: str) -> str:
+    """Quotes a field name of the caller for a sentence, shortened and without control marks."""
+    clean = "".join(character if character.isprintable() else "?" for character in name)
+    return f"'{clean[:64]}'" + (" (shortened)" if len(clean) > 64 else "")
+
+
+def _parser_for(content_type: str, collector: _FieldCollector) -> MultipartParser:
+    kind, options = parse_options_header(content_type)
+    if kind != b"multipart/form-data":
+        raise UnsupportedMediaType(
+            "The body must be multipart/form-data with the field image, as `curl -F image=@file` "
+            "sends it."
+        )
+    boundary = options.get(b"boundary")
+    if not boundary:
+        raise UnsupportedMediaType("The Content-Type multipart/form-data names no boundary.")
+    try:
+        return MultipartParser(
+            boundary,
+            {
+                "on_part_begin": collector.begin_part,
+                "on_header_field": collector.add_header_name,
+                "on_header_value": collector.add_header_value,
+                "on_header_end": collector.end_header,
+                "on_headers_finished": collector.end_headers,
+                "on_part_data": collector.add_data,
+                "on_part_end": collector.end_part,
+                "on_end": collector.end,
+            },
+        )
+    except FormParserError:
+        raise MalformedRequest("The boundary of the multipart body is not usable.") from None
+
+
+def _too_large(limit_bytes: int, actual: str) -> PayloadTooLarge:
+    return PayloadTooLarge(
+        f"The upload may have at most {limit_bytes} bytes; {actual}. Send a smaller file."
+    )

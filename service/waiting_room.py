@@ -1,0 +1,144 @@
+"""How many requests may be inside: a place is taken at the door and given back at the exit.
+
+Two bounds hold memory and waiting time: `queue_limit` requests wait for the model (being decoded
+or queued), and a few times `max_batch` more may be past the model, being drawn. Overload is
+refused at once with 429, before an upload is read when that is known then, instead of letting
+every caller wait longer. Bytes of unfinished uploads have a bound of their own, so that slow
+senders hold no place that a fast one could use.
+"""
+
+from __future__ import annotations
+
+import threading
+from types import TracebackType
+
+from service.errors import QueueFull
+
+PAST_THE_MODEL_BATCHES = 4
+"""Batches that may be past the model, being computed or drawn."""
+
+LONGEST_RETRY_S = 30
+
+
+class WaitingRoom:
+    """Counts the requests and the upload bytes inside; safe from any thread."""
+
+    def __init__(self, *, queue_limit: int, max_batch: int, upload_budget_bytes: int) -> None:
+        """Sets the bounds.
+
+        Args:
+            queue_limit: most requests that wait for the model.
+            max_batch: most requests in one model call.
+            upload_budget_bytes: most bytes of unfinished uploads held in memory.
+        """
+        self.queue_limit = queue_limit
+        self._total_limit = queue_limit + PAST_THE_MODEL_BATCHES * max_batch
+        self._upload_budget_bytes = upload_budget_bytes
+        self._lock = threading.Lock()
+        self._waiting = 0
+        self._inside = 0
+        self._upload_bytes = 0
+        self._seconds_per_request = 0.2
+
+    @property
+    def waiting(self) -> int:
+        """Requests that hold a place and have not reached the model."""
+        return self._waiting
+
+    @property
+    def inside(self) -> int:
+        """Requests that hold a place, wherever they are."""
+        return self._inside
+
+    def refuse_if_full(self) -> None:
+        """Refuses a request at the door without taking a place.
+
+        Raises:
+            QueueFull: as many requests wait as are allowed.
+        """
+        with self._lock:
+            self._refuse_if_full_locked()
+
+    def enter(self) -> Place:
+        """Takes a place.
+
+        Returns:
+            The place, a context manager that gives itself back.
+
+        Raises:
+            QueueFull: as many requests wait as are allowed.
+        """
+        with self._lock:
+            self._refuse_if_full_locked()
+            self._waiting += 1
+            self._inside += 1
+        return Place(self)
+
+    def hold_upload_bytes(self, size_bytes: int) -> None:
+        """Counts bytes that an unfinished upload holds; call with a negative size to give back.
+
+        Raises:
+            QueueFull: all unfinished uploads together hold more than the budget. The bytes are
+                counted all the same, so the caller gives back what it asked for in any case.
+        """
+        with self._lock:
+            self._upload_bytes += size_bytes
+            if size_bytes > 0 and self._upload_bytes > self._upload_budget_bytes:
+                raise self._full_locked()
+
+    def note_pace(self, seconds_per_request: float) -> None:
+        """Learns how long one request keeps the model, for `Retry-After` (moving average)."""
+        with self._lock:
+            self._seconds_per_request += 0.2 * (seconds_per_request - self._seconds_per_request)
+
+    def _refuse_if_full_locked(self) -> None:
+        if self._waiting >= self.queue_limit or self._inside >= self._total_limit:
+            raise self._full_locked()
+
+    def _full_locked(self) -> QueueFull:
+        wait_s = int(self._waiting * self._seconds_per_request) + 1
+        return QueueFull(
+            f"{self._waiting} requests wait for the model and the limit is {self.queue_limit}; "
+            "send the request again later.",
+            retry_after_s=min(wait_s, LONGEST_RETRY_S),
+        )
+
+
+class Place:
+    """One request's place in the waiting room; both ways out may be called more than once."""
+
+    def __init__(self, room: WaitingRoom) -> None:
+        """Holds a place that the room has already counted."""
+        self._room = room
+        self._waits = True
+        self._is_inside = True
+
+    def reach_model(self) -> None:
+        """Gives the waiting place to the next caller: the model works on this request now."""
+        with self._room._lock:
+            if self._waits:
+                self._waits = False
+                self._room._waiting -= 1
+
+    def leave(self) -> None:
+        """Gives everything back: the request is answered, refused or its caller has left."""
+        with self._room._lock:
+            if self._waits:
+                self._waits = False
+                self._room._waiting -= 1
+            if self._is_inside:
+                self._is_inside = False
+                self._room._inside -= 1
+
+    def __enter__(self) -> Place:
+        """Returns itself."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Gives the place back however the block ended."""
+        self.leave()

@@ -1,0 +1,217 @@
+"""The compute thread: every caller gets an answer, whatever the model does."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pytest
+
+from service.compute_worker import ComputeWorker, Job
+from service.errors import Draining, InternalError, InvalidBox
+from tests.service.conftest import FakeMask, FakePrediction, FakePredictor, Gate
+
+Start = Callable[..., ComputeWorker]
+
+
+@dataclass(frozen=True)
+class FakeRequest:
+    """Stands for `PredictionRequest`."""
+
+    image: np.ndarray
+    boxes: tuple[Any, ...] = ()
+    threshold: float = 0.5
+
+
+def request(level: int = 200) -> Any:
+    """A flat image; `level` says whose it is."""
+    return FakeRequest(np.full((8, 8), level, np.uint8))
+
+
+def nothing() -> None:
+    """Told that a job was taken."""
+
+
+@pytest.fixture
+def start() -> Iterator[Start]:
+    """Starts workers and stops them after the test."""
+    workers: list[ComputeWorker] = []
+
+    def make(model: Any, **changes: Any) -> ComputeWorker:
+        arguments: dict[str, Any] = {
+            "load": lambda: model,
+            "max_batch": 4,
+            "on_batch": lambda size, seconds: None,
+            "recheck": nothing,
+        }
+        worker = ComputeWorker(**(arguments | changes))
+        worker.start()
+        workers.append(worker)
+        return worker
+
+    yield make
+    for worker in workers:
+        assert worker.close(10)
+
+
+def queued_behind(gate: Gate, worker: ComputeWorker, requests: Sequence[Any]) -> list[Job]:
+    """Occupies the worker, then queues requests, so that they meet in one batch."""
+    worker.submit(request(), nothing)
+    assert gate.entered.wait(10)
+    return [worker.submit(one, nothing) for one in requests]
+
+
+def test_waiting_requests_meet_in_batches_up_to_the_limit(start: Start) -> None:
+    """One, then four, then the last two; and each gets its own mask."""
+    gate = Gate()
+    predictor = FakePredictor(gate.hold)
+    worker = start(predictor)
+    jobs = queued_behind(gate, worker, [request(200 if i % 2 else 50) for i in range(6)])
+    gate.opened.set()
+    results = [job.future.result(10) for job in jobs]
+    assert predictor.batch_sizes == [1, 4, 2]
+    assert [bool(r.prediction.masks[0].mask.all()) for r in results] == [False, True] * 3
+    assert [r.batch_size for r in results] == [4, 4, 4, 4, 2, 2]
+    assert all(result.queue_s >= 0 for result in results)
+
+
+def test_one_bad_item_does_not_take_its_neighbours_along(start: Start) -> None:
+    """The batch is tried one by one; only the bad one fails, without the model's own words."""
+    gate = Gate()
+
+    def before(requests: Sequence[Any]) -> None:
+        gate.hold(requests)
+        if any(one.image[0, 0] == 13 for one in requests):
+            raise ValueError("DOE^JOHN")
+
+    worker = start(FakePredictor(before))
+    jobs = queued_behind(gate, worker, [request(200), request(13), request(201)])
+    gate.opened.set()
+    assert jobs[0].future.result(10).batch_size == 1
+    assert jobs[2].future.result(10).prediction.masks[0].mask.all()
+    with pytest.raises(InternalError) as caught:
+        jobs[1].future.result(10)
+    assert "DOE" not in caught.value.detail
+
+
+def test_a_refusal_of_the_model_reaches_its_caller(start: Start) -> None:
+    """A ServiceError is passed on as it is."""
+
+    def before(requests: Sequence[Any]) -> None:
+        raise InvalidBox("The box is outside.")
+
+    job = start(FakePredictor(before)).submit(request(), nothing)
+    with pytest.raises(InvalidBox):
+        job.future.result(10)
+
+
+class Crooked(FakePredictor):
+    """A model whose answers do not fit."""
+
+    def __init__(self, spoil: Callable[[list[Any]], list[Any]]) -> None:
+        """Keeps how answers are spoilt."""
+        super().__init__()
+        self._spoil = spoil
+
+    def predict_batch(self, requests: Sequence[Any]) -> list[Any]:
+        """Answers, spoilt."""
+        return self._spoil(super().predict_batch(requests))
+
+
+def with_mask(mask: np.ndarray, score: float = 0.5) -> list[Any]:
+    """One answer with one mask."""
+    return [FakePrediction((FakeMask((0.0, 0.0, 8.0, 8.0), mask, score),), {})]
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda answers: answers[:-1],
+        lambda answers: answers * 2,
+        lambda answers: [FakePrediction((), {})],
+        lambda answers: with_mask(np.zeros((4, 8), bool)),
+        lambda answers: with_mask(np.zeros((8, 8), np.uint8)),
+        lambda answers: with_mask(np.zeros((8, 8), bool), float("nan")),
+    ],
+)
+def test_an_answer_that_cannot_be_right_is_never_given(
+    start: Start, spoil: Callable[[list[Any]], list[Any]]
+) -> None:
+    """Too few, too many, no mask, another shape, another type, no score: 500 instead."""
+    job = start(Crooked(spoil)).submit(request(), nothing)
+    with pytest.raises(InternalError):
+        job.future.result(10)
+
+
+def test_a_caller_who_left_is_dropped_before_compute(start: Start) -> None:
+    """And the queue forgets the image at once."""
+    gate = Gate()
+    predictor = FakePredictor(gate.hold)
+    worker = start(predictor)
+    jobs = queued_behind(gate, worker, [request(), request()])
+    worker.withdraw(jobs[0])
+    gate.opened.set()
+    jobs[1].future.result(10)
+    assert predictor.batch_sizes == [1, 1]
+    assert jobs[0].future.cancelled()
+
+
+def test_taking_a_job_is_told_before_compute(start: Start) -> None:
+    """The waiting place is free while the model works."""
+    gate = Gate()
+    worker = start(FakePredictor(gate.hold))
+    taken: list[bool] = []
+    worker.submit(request(), lambda: taken.append(True))
+    assert gate.entered.wait(10)
+    assert taken == [True]
+    gate.opened.set()
+
+
+def test_close_answers_everyone(start: Start) -> None:
+    """The running one gets its mask, the waiting ones a refusal, later ones too."""
+    gate = Gate()
+    worker = start(FakePredictor(gate.hold))
+    running = worker.submit(request(), nothing)
+    assert gate.entered.wait(10)
+    waiting = [worker.submit(request(), nothing) for _ in range(6)]
+    assert not worker.close(0.01)
+    gate.opened.set()
+    assert worker.close(10)
+    assert running.future.result(10).batch_size == 1
+    for job in waiting:
+        with pytest.raises(Draining):
+            job.future.result(10)
+    with pytest.raises(Draining):
+        worker.submit(request(), nothing)
+
+
+def test_no_model_means_refusals_and_not_silence(start: Start) -> None:
+    """When loading fails nobody waits for ever."""
+    worker = start(None)
+    time.sleep(0.05)
+    with pytest.raises(Draining):
+        worker.submit(request(), nothing).future.result(10)
+
+
+def test_failures_in_a_row_cause_one_recheck(start: Start) -> None:
+    """A success in between starts the count again."""
+    bad = [True]
+    rechecks: list[bool] = []
+
+    def before(requests: Sequence[Any]) -> None:
+        if bad[0]:
+            raise RuntimeError
+
+    worker = start(FakePredictor(before), recheck=lambda: rechecks.append(True))
+    for is_bad in (True, True, False, True, True):
+        bad[0] = is_bad
+        job = worker.submit(request(), nothing)
+        job.future.exception(10)
+    assert rechecks == []
+    bad[0] = True
+    worker.submit(request(), nothing).future.exception(10)
+    worker.submit(request(), nothing).future.exception(10)
+    assert rechecks == [True]

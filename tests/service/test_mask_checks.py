@@ -1,0 +1,113 @@
+"""Each warning appears for what it names, and not for a plain pair of lungs."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+
+from service.mask_checks import check_image, check_mask
+from service.response_warnings import Warning_
+
+SHARED = Path(__file__).resolve().parents[3] / "shared" / "data" / "cxr"
+BOX = (10.0, 10.0, 90.0, 90.0)
+
+
+def lungs() -> NDArray[np.bool_]:
+    mask = np.zeros((100, 100), bool)
+    mask[15:85, 15:42] = mask[15:85, 58:85] = True
+    return mask
+
+
+def codes(warnings: tuple[Warning_, ...]) -> list[str]:
+    return [str(warning.code) for warning in warnings]
+
+
+def test_a_plain_mask_has_no_warning() -> None:
+    assert check_mask(lungs(), 0.95, BOX) == ()
+
+
+def test_an_empty_mask_is_said_and_nothing_else() -> None:
+    assert codes(check_mask(np.zeros((100, 100), bool), 0.1, BOX)) == ["empty_mask"]
+
+
+def test_a_mask_beside_its_box() -> None:
+    mask = np.zeros((100, 100), bool)
+    mask[:5, :5] = True
+    assert codes(check_mask(mask, 0.9, BOX)) == ["mask_misses_box"]
+
+
+def test_a_mask_that_leaves_its_box() -> None:
+    mask = np.zeros((100, 100), bool)
+    mask[20:60, 20:60] = True
+    assert codes(check_mask(mask, 0.9, (20.0, 20.0, 60.0, 49.0))) == [
+        "mask_leaves_box",
+        "implausibly_large_mask",
+    ]
+    assert "mask_leaves_box" not in codes(check_mask(mask, 0.9, (20.0, 20.0, 60.0, 51.0)))
+
+
+def test_areas_that_no_lung_has() -> None:
+    small = np.zeros((100, 100), bool)
+    small[40:50, 40:50] = True
+    assert codes(check_mask(small, 0.9, BOX)) == ["implausibly_small_mask"]
+    full = np.zeros((100, 100), bool)
+    full[10:90, 10:90] = True
+    assert codes(check_mask(full, 0.9, BOX)) == ["implausibly_large_mask"]
+    whole = (0.0, 0.0, 100.0, 100.0)
+    mostly = np.ones((100, 100), bool)
+    mostly[:20] = False
+    assert codes(check_mask(mostly, 0.9, whole, is_whole_image=True)) == ["implausibly_large_mask"]
+
+
+@pytest.mark.parametrize(("score", "is_low"), [(0.74, True), (0.75, False), (float("nan"), True)])
+def test_a_low_or_missing_score(score: float, is_low: bool) -> None:
+    assert ("low_score" in codes(check_mask(lungs(), score, BOX))) is is_low
+
+
+def test_messages_say_image_when_no_box_was_given() -> None:
+    small = np.zeros((100, 100), bool)
+    small[0, 0] = True
+    (warning,) = check_mask(small, 0.9, (0.0, 0.0, 100.0, 100.0), is_whole_image=True)
+    assert "image" in warning.message
+    assert "box" not in warning.message
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+@pytest.mark.parametrize("value", [0, 100, 255])
+def test_constant_images(dtype: type[np.unsignedinteger], value: int) -> None:
+    assert codes(check_image(np.full((64, 64), value, dtype))) == ["constant_image"]
+    nearly = np.full((64, 64), value, dtype)
+    nearly[0, 0] ^= 1
+    assert codes(check_image(nearly)) == ["constant_image"]
+
+
+def test_saturated_images() -> None:
+    pixels = np.tile(np.arange(256, dtype=np.uint8), (64, 1))
+    assert check_image(pixels) == ()
+    pixels[:, :80] = 255
+    assert codes(check_image(pixels)) == ["saturated_image"]
+
+
+def test_a_twelve_bit_image_in_sixteen_bits_is_fine() -> None:
+    pixels = np.tile(np.linspace(0, 4095, 256).astype(np.uint16), (64, 1))
+    assert check_image(pixels) == ()
+
+
+def test_real_xrays_with_human_masks_draw_no_warning() -> None:
+    if not (SHARED / "manifest.csv").exists():
+        pytest.skip("needs ../shared/data/cxr, the chest X-rays with human masks")
+    with (SHARED / "manifest.csv").open() as file:
+        rows = [row for row in csv.DictReader(file) if row["split"] == "val"][::4]
+    warned = 0
+    for row in rows:
+        pixels = np.asarray(Image.open(SHARED / "val" / "images" / f"{row['name']}.jpg"))
+        mask = np.asarray(Image.open(SHARED / "val" / "masks" / f"{row['name']}.png")) > 0
+        whole = (0.0, 0.0, float(mask.shape[1]), float(mask.shape[0]))
+        warned += bool(check_image(pixels) + check_mask(mask, 0.95, whole, is_whole_image=True))
+    assert len(rows) >= 40
+    assert warned == 0

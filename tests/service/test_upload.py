@@ -1,0 +1,130 @@
+"""The multipart reader: limits while receiving, no file names, bounded fields."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import pytest
+
+from service.errors import (
+    InvalidField,
+    MalformedRequest,
+    PayloadTooLarge,
+    ServiceError,
+    UnsupportedMediaType,
+)
+from service.upload import CallerLeft, RequestBody, Upload, UploadLimits, read_upload
+
+pytestmark = pytest.mark.anyio
+LIMITS = UploadLimits(max_bytes=10_000, max_fields=4)
+TYPE = "multipart/form-data; boundary=b"
+
+
+def part(name: str, value: bytes, file_name: str | None = None) -> bytes:
+    """One part of a form."""
+    shown = f'; filename="{file_name}"' if file_name is not None else ""
+    head = f'--b\r\nContent-Disposition: form-data; name="{name}"{shown}\r\n\r\n'
+    return head.encode() + value + b"\r\n"
+
+
+def body_of(chunks: Iterable[bytes], *, breaks: bool = False) -> RequestBody:
+    """A body that arrives in chunks, and may break off."""
+    messages: list[dict[str, Any]] = [
+        {"type": "http.request", "body": chunk, "more_body": True} for chunk in chunks
+    ]
+    end = {"type": "http.disconnect"} if breaks else {"type": "http.request", "body": b""}
+    messages.append(end)
+    queue = iter(messages)
+
+    async def receive() -> dict[str, Any]:
+        return next(queue)
+
+    return RequestBody(receive)  # type: ignore[arg-type]
+
+
+async def read(data: bytes, *, size: int = 100, **headers: str) -> Upload:
+    """Reads `data`, which arrives in chunks of `size` bytes."""
+    chunks = [data[at : at + size] for at in range(0, len(data), size)]
+    given = {"content-type": TYPE} | {k.replace("_", "-"): v for k, v in headers.items()}
+    return await read_upload(body_of(chunks), given, LIMITS, lambda count: None)
+
+
+@pytest.mark.parametrize("size", [1, 7, 100_000])
+async def test_fields_come_whole_however_they_arrive(size: int) -> None:
+    """Also values that look like boundaries."""
+    value = b"\r\n--x\r\n--\r\r\n\x00\xff" * 20
+    data = part("image", value, "DOE_JOHN.png") + part("bbox", b"1,2,3,4") + b"--b--\r\n"
+    upload = await read(data, size=size)
+    assert upload.fields == (("image", value), ("bbox", b"1,2,3,4"))
+    assert upload.size_bytes == len(data)
+    assert "DOE" not in repr(upload)
+
+
+@pytest.mark.parametrize(
+    ("data", "content_type", "error"),
+    [
+        (b"x", "image/png", UnsupportedMediaType),
+        (b"x", "", UnsupportedMediaType),
+        (b"x", "application/x-www-form-urlencoded", UnsupportedMediaType),
+        (b"x", "multipart/form-data", UnsupportedMediaType),
+        (b"", TYPE, MalformedRequest),
+        (b"garbage without a boundary", TYPE, MalformedRequest),
+        (part("image", b"abc"), TYPE, MalformedRequest),
+        (b"--b\r\nX: y\r\n\r\nabc\r\n--b--\r\n", TYPE, MalformedRequest),
+        (part("bbox", b"1") * 5 + b"--b--\r\n", TYPE, MalformedRequest),
+        (part("bbox", b"1" * 2000) + b"--b--\r\n", TYPE, InvalidField),
+        (part("image", b"1" * 20_000) + b"--b--\r\n", TYPE, PayloadTooLarge),
+    ],
+)
+async def test_bad_bodies_are_refused(
+    data: bytes, content_type: str, error: type[ServiceError]
+) -> None:
+    """Each by its own error."""
+    with pytest.raises(error):
+        await read(data, content_type=content_type)
+
+
+async def test_an_announced_size_is_refused_before_anything_is_read() -> None:
+    """With limit and actual size."""
+    body = body_of([])
+    headers = {"content-type": TYPE, "content-length": "10001"}
+    with pytest.raises(PayloadTooLarge, match=r"10000 bytes; 10001"):
+        await read_upload(body, headers, LIMITS, lambda count: None)
+    assert not body.is_complete
+
+
+async def test_bytes_are_counted_while_they_arrive() -> None:
+    """A chunked body announces nothing; reading stops at the limit."""
+    given: list[int] = []
+
+    def endless() -> Iterable[bytes]:
+        yield b'--b\r\nContent-Disposition: form-data; name="image"\r\n\r\n'
+        while True:
+            given.append(1)
+            yield b"x" * 1000
+
+    stream = iter(endless())
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "http.request", "body": next(stream), "more_body": True}
+
+    body = RequestBody(receive)  # type: ignore[arg-type]
+    with pytest.raises(PayloadTooLarge, match="10000"):
+        await read_upload(body, {"content-type": TYPE}, LIMITS, lambda count: None)
+    assert len(given) <= 10
+
+
+async def test_a_caller_who_leaves_is_noticed() -> None:
+    """In the middle of the body."""
+    with pytest.raises(CallerLeft):
+        body = body_of([part("image", b"ab")], breaks=True)
+        await read_upload(body, {"content-type": TYPE}, LIMITS, lambda count: None)
+
+
+async def test_the_rest_of_a_refused_body_is_read_away() -> None:
+    """And a body that ended is not waited for."""
+    body = body_of([b"x"] * 50)
+    await body.discard_rest()
+    assert body.is_complete
+    await body.discard_rest()

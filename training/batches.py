@@ -1,0 +1,138 @@
+"""Which X-rays and which boxes each training step sees; a pure function of seed and step.
+
+Nothing here carries state between steps, so a resumed run sees exactly the batches that an
+uninterrupted one would have seen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from model_store.conventions import token_of
+from model_store.geometry import Box
+from training.augmentation import AugmentConfig, augment_batch
+from training.dataset import LabelledXray
+from training.prompts import PromptMix, draw_prompt, tight_box
+
+
+@dataclass(frozen=True)
+class TrainingBatch:
+    """One step's input and target.
+
+    Attributes:
+        pixels: Grey values of 0 to 255, float32 (B, 1, S, S).
+        valid: 1 where there is image, (B, 1, S, S).
+        boxes: Prompt boxes in input pixels, (N, 4).
+        image_index: Image of each prompt, int64 (N,).
+        tokens: Mask token of each prompt's convention, int64 (N,).
+        target: Share of each pixel that belongs to the mask, (N, L, L).
+    """
+
+    pixels: Tensor
+    valid: Tensor
+    boxes: Tensor
+    image_index: Tensor
+    tokens: Tensor
+    target: Tensor
+
+
+class BatchSource:
+    """Draws batches from X-rays in memory, each source repeated as configured."""
+
+    def __init__(
+        self,
+        xrays: Sequence[LabelledXray],
+        repeats: Mapping[str, int],
+        augment: AugmentConfig,
+        prompts: PromptMix,
+        *,
+        input_size: int,
+        loss_size: int,
+        batch_size: int,
+        prompts_per_image: int,
+        seed: int,
+    ) -> None:
+        """Hold the X-rays; ``repeats`` says how often a source's rows come in one epoch."""
+        self._xrays = xrays
+        self._augment = augment
+        self._prompts = prompts
+        self._input_size = input_size
+        self._loss_size = loss_size
+        self._batch_size = batch_size
+        self._prompts_per_image = prompts_per_image
+        self._seed = seed
+        self._epoch_rows = np.concatenate(
+            [np.full(repeats.get(x.source, 1), index) for index, x in enumerate(xrays)]
+        ).astype(np.int64)
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Steps in which every row comes as often as configured."""
+        return max(1, len(self._epoch_rows) // self._batch_size)
+
+    def rows_of_step(self, step: int) -> list[int]:
+        """Return the rows that step ``step`` (from 0) sees; no row twice too often an epoch."""
+        epoch, place = divmod(step, self.steps_per_epoch)
+        order = np.random.default_rng([self._seed, epoch]).permutation(self._epoch_rows)
+        start = place * self._batch_size
+        return [int(row) for row in order[start : start + self._batch_size]]
+
+    def batch(self, step: int) -> TrainingBatch:
+        """Make the batch of step ``step`` (from 0)."""
+        rows = self.rows_of_step(step)
+        rngs = [np.random.default_rng([self._seed, step, place]) for place in range(len(rows))]
+        chosen = [self._xrays[row] for row in rows]
+        moved = augment_batch(
+            [x.image for x in chosen], [x.lungs for x in chosen], self._input_size,
+            self._augment, rngs,
+        )  # fmt: skip
+        small = functional.adaptive_avg_pool2d(moved.lungs, self._loss_size)  # (B, 2, L, L)
+        boxes: list[Box] = []
+        targets: list[Tensor] = []
+        tokens: list[int] = []
+        for place, (xray, rng) in enumerate(zip(chosen, rngs, strict=True)):
+            lungs = moved.lungs[place].numpy()
+            bounds = tight_box(moved.valid[place, 0].numpy() > 0) or _whole(self._input_size)
+            for _ in range(self._prompts_per_image):
+                box, meant = draw_prompt(lungs, bounds, self._prompts, rng)
+                boxes.append(box)
+                weights = torch.from_numpy(meant.astype(np.float32)).view(2, 1, 1)
+                targets.append((small[place] * weights).sum(dim=0).clamp(max=1.0))
+                tokens.append(token_of(xray.convention))
+        image_index = torch.arange(len(rows)).repeat_interleave(self._prompts_per_image)
+        return TrainingBatch(
+            pixels=moved.pixels,
+            valid=moved.valid,
+            boxes=torch.tensor(boxes, dtype=torch.float32),
+            image_index=image_index,
+            tokens=torch.tensor(tokens),
+            target=torch.stack(targets),
+        )
+
+
+def _whole(size: int) -> Box:
+    return (0.0, 0.0, float(size), float(size))
+
+
+def prefetched(
+    make: Callable[[int], TrainingBatch], steps: Iterable[int]
+) -> Iterator[TrainingBatch]:
+    """Yield ``make(step)`` for each step, the next one made while this one is used."""
+    remaining = iter(steps)
+    first = next(remaining, None)
+    if first is None:
+        return
+    with ThreadPoolExecutor(max_workers=1) as pool:
+        upcoming = pool.submit(make, first)
+        for step in remaining:
+            batch = upcoming.result()
+            upcoming = pool.submit(make, step)
+            yield batch
+        yield upcoming.result()

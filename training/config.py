@@ -1,0 +1,265 @@
+"""One training run as validated, frozen settings, read from a TOML file.
+
+A TOML table per dataclass; names that are not a field are refused, so a misspelt setting never
+silently keeps its default.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import tomllib
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from model_store.architecture import SamConfig, sam_config
+from training.augmentation import AugmentConfig
+from training.losses import LossWeights
+from training.prompts import PromptMix
+
+StageName = Literal["pretrain", "stage1", "stage2"]
+STAGES: tuple[StageName, ...] = typing.get_args(StageName)
+
+
+class ConfigError(ValueError):
+    """A setting is unknown, missing or out of range; the message names it."""
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """What is trained on.
+
+    Attributes:
+        root: Folder with ``manifest.csv``.
+        repeats: How often the rows of a source come in one epoch; 1 where not named.
+        phantoms: Number of drawn chest phantoms that are mixed in, half per convention.
+        cached_side: Longest side of the X-rays held in memory, in pixels.
+    """
+
+    root: str = "../shared/data/cxr"
+    repeats: Mapping[str, int] = field(default_factory=dict)
+    phantoms: int = 0
+    cached_side: int = 288
+
+    def __post_init__(self) -> None:
+        """Refuse repeats below 1 and negative counts."""
+        if any(not isinstance(n, int) or n < 1 for n in self.repeats.values()):
+            raise ConfigError(f"data.repeats {dict(self.repeats)} must be whole numbers from 1")
+        if self.phantoms < 0 or self.cached_side < 32:
+            raise ConfigError("data.phantoms must be at least 0 and data.cached_side at least 32")
+
+
+@dataclass(frozen=True)
+class OptimizerConfig:
+    """How weights move.
+
+    Attributes:
+        learning_rate: Peak rate of AdamW.
+        matrix_learning_rate: Peak rate of Muon for the encoder's weight matrices; 0 leaves
+            them to AdamW.
+        weight_decay: Decoupled weight decay.
+        warmup_steps: Linear rise from 0.
+        decay_share: Share of the steps, at the end, over which the rate falls linearly to 0.
+        clip_norm: Gradients are scaled down to this global norm.
+        ema_decay: Decay of the running mean of the weights, which is what is kept; 0 for none.
+    """
+
+    learning_rate: float = 1e-3
+    matrix_learning_rate: float = 0.0
+    weight_decay: float = 0.05
+    warmup_steps: int = 100
+    decay_share: float = 0.4
+    clip_norm: float = 1.0
+    ema_decay: float = 0.998
+
+    def __post_init__(self) -> None:
+        """Refuse rates and shares out of range."""
+        if self.learning_rate <= 0 or self.matrix_learning_rate < 0 or self.weight_decay < 0:
+            raise ConfigError("optimizer rates must be positive and weight_decay at least 0")
+        if not 0 <= self.decay_share <= 1 or not 0 <= self.ema_decay < 1:
+            raise ConfigError("optimizer.decay_share lies in 0..1, ema_decay in 0..1 without 1")
+        if self.warmup_steps < 0 or self.clip_norm <= 0:
+            raise ConfigError("optimizer.warmup_steps is at least 0, clip_norm positive")
+
+
+@dataclass(frozen=True)
+class AdaLoraConfig:
+    """Adaptive low-rank adapters (Zhang et al., ICLR 2023).
+
+    Attributes:
+        initial_rank: Triplets of each q, k and v slice at the start.
+        target_rank: Mean number of triplets per slice at the end; the budget is global.
+        alpha: The adapter's output is scaled by ``alpha / target_rank``.
+        warmup_steps: Steps before the first triplet is cut.
+        final_steps: Steps at the end in which the kept triplets train on.
+        interval_steps: Steps between two cuts.
+        sensitivity_decay: Beta 1, smoothing of the sensitivity.
+        uncertainty_decay: Beta 2, smoothing of the uncertainty.
+        orthogonality: Weight of the penalty that keeps P and Q orthogonal.
+    """
+
+    initial_rank: int = 12
+    target_rank: int = 8
+    alpha: float = 16.0
+    warmup_steps: int = 50
+    final_steps: int = 200
+    interval_steps: int = 10
+    sensitivity_decay: float = 0.85
+    uncertainty_decay: float = 0.85
+    orthogonality: float = 0.1
+
+    def __post_init__(self) -> None:
+        """Refuse ranks and decays out of range."""
+        if not 1 <= self.target_rank <= self.initial_rank:
+            raise ConfigError(
+                f"adalora.target_rank {self.target_rank} must lie in 1..initial_rank "
+                f"{self.initial_rank}"
+            )
+        if not (0 < self.sensitivity_decay < 1 and 0 < self.uncertainty_decay < 1):
+            raise ConfigError("adalora decays lie between 0 and 1")
+        if min(self.warmup_steps, self.final_steps, self.orthogonality) < 0:
+            raise ConfigError("adalora.warmup_steps, final_steps, orthogonality are at least 0")
+        if self.interval_steps < 1:
+            raise ConfigError("adalora.interval_steps is at least 1")
+
+
+@dataclass(frozen=True)
+class QatConfig:
+    """Quantization-aware training.
+
+    Attributes:
+        float_layers: Layers that stay float, by name.
+        calibration_batches: Batches by which activation scales are set before training.
+        train_base: Whether the base weights learn too, not the adapters alone.
+    """
+
+    float_layers: tuple[str, ...] = ()
+    calibration_batches: int = 8
+    train_base: bool = False
+
+    def __post_init__(self) -> None:
+        """Refuse a run without calibration: its first scales would be arbitrary."""
+        if self.calibration_batches < 1:
+            raise ConfigError("qat.calibration_batches is at least 1")
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """One training run.
+
+    Attributes:
+        stage: ``pretrain``, ``stage1`` or ``stage2``.
+        steps: Optimizer steps.
+        seed: Seed of weights, batches and phantoms.
+        batch_size: X-rays per step.
+        prompts_per_image: Boxes asked of each X-ray in a step.
+        loss_size: Side at which masks are compared, in pixels.
+        precision: ``bf16`` runs matrix products in bfloat16; ``fp32`` all in float32.
+        validate_every_steps: Steps between two readings of the ``val`` split.
+        checkpoint_every_steps: Steps between two checkpoints.
+        model: Sizes of the model; used by ``pretrain`` alone, the later stages take those of
+            their base.
+    """
+
+    stage: StageName
+    steps: int
+    model: SamConfig
+    seed: int = 0
+    batch_size: int = 16
+    prompts_per_image: int = 3
+    loss_size: int = 128
+    precision: Literal["bf16", "fp32"] = "fp32"
+    validate_every_steps: int = 400
+    checkpoint_every_steps: int = 100
+    data: DataConfig = field(default_factory=DataConfig)
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
+    prompts: PromptMix = field(default_factory=PromptMix)
+    loss: LossWeights = field(default_factory=LossWeights)
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    adalora: AdaLoraConfig = field(default_factory=AdaLoraConfig)
+    qat: QatConfig = field(default_factory=QatConfig)
+
+    def __post_init__(self) -> None:
+        """Refuse counts below 1 and unknown names."""
+        if self.stage not in STAGES:
+            raise ConfigError(f"stage is {self.stage!r}; it must be one of {', '.join(STAGES)}")
+        for name in ("steps", "batch_size", "prompts_per_image", "loss_size",
+                     "validate_every_steps", "checkpoint_every_steps"):  # fmt: skip
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} is {getattr(self, name)}; it must be at least 1")
+        if self.precision not in ("bf16", "fp32"):
+            raise ConfigError(f"precision is {self.precision!r}; it must be bf16 or fp32")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain types for checkpoints and logs."""
+        return dataclasses.asdict(self)
+
+
+_TABLES: Mapping[str, type[Any]] = {
+    "data": DataConfig,
+    "augment": AugmentConfig,
+    "prompts": PromptMix,
+    "loss": LossWeights,
+    "optimizer": OptimizerConfig,
+    "adalora": AdaLoraConfig,
+    "qat": QatConfig,
+}
+
+
+def load_config(path: Path, changes: Mapping[str, Any] | None = None) -> RunConfig:
+    """Read a run from TOML.
+
+    Args:
+        path: The file.
+        changes: Settings that replace those of the file, by dotted name (``data.root``).
+
+    Raises:
+        ConfigError: No such file, not TOML, or a setting that is unknown or out of range.
+    """
+    try:
+        with path.open("rb") as file:
+            values = tomllib.load(file)
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read: {error.strerror}") from error
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{path} is not TOML: {error}") from error
+    for dotted, value in (changes or {}).items():
+        _set(values, dotted, value)
+    try:
+        return parse_config(values)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"{path}: {error}") from error
+
+
+def parse_config(values: Mapping[str, Any]) -> RunConfig:
+    """Build a run from nested tables.
+
+    Raises:
+        ConfigError: A setting is unknown, missing or out of range.
+    """
+    plain = dict(values)
+    model = dict(plain.pop("model", {"variant": "vit_t"}))
+    tables = {name: _build(kind, plain.pop(name, {}), name) for name, kind in _TABLES.items()}
+    config = sam_config(model.pop("variant", "vit_t"), **model)
+    return typing.cast(RunConfig, _build(RunConfig, {**plain, **tables, "model": config}, "run"))
+
+
+def _build(kind: type[Any], values: Mapping[str, Any], table: str) -> Any:
+    known = {f.name for f in dataclasses.fields(kind)}
+    unknown = sorted(set(values) - known)
+    if unknown:
+        raise ConfigError(f"unknown settings in [{table}]: {', '.join(unknown)}")
+    plain = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+    try:
+        return kind(**plain)
+    except TypeError as error:
+        raise ConfigError(f"[{table}]: {error}") from error
+
+
+def _set(values: dict[str, Any], dotted: str, value: Any) -> None:
+    *tables, name = dotted.split(".")
+    for table in tables:
+        values = values.setdefault(table, {})
+    values[name] = value

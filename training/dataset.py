@@ -1,0 +1,168 @@
+"""X-rays with lung masks: the rows of a manifest, read from disk and held ready in memory.
+
+A data set is a folder with ``manifest.csv`` (columns ``name, split, source, convention`` at
+least) and ``{split}/images/NAME.jpg`` and ``{split}/masks/NAME.png``.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from scipy import ndimage
+
+from model_store.conventions import Convention, token_of
+from model_store.geometry import InputGeometry, window_to_uint8
+
+_REQUIRED_COLUMNS = ("name", "split", "source", "convention")
+
+SMALLEST_LUNG_SHARE = 0.08
+"""A connected part counts as a lung of its own from this share of the whole mask on; smaller
+parts are specks of the annotation or a lobe cut off by a drawn border."""
+
+
+class DataError(ValueError):
+    """The data set cannot be used; the message names the file and the reason."""
+
+
+@dataclass(frozen=True)
+class DataRow:
+    """One row of the manifest: where an X-ray and its mask lie and how the mask was drawn."""
+
+    name: str
+    source: str
+    convention: Convention
+    image_path: Path
+    mask_path: Path
+
+
+@dataclass(frozen=True)
+class LabelledXray:
+    """An X-ray in memory.
+
+    Attributes:
+        name: Name in the manifest.
+        source: Which data set it comes from.
+        convention: How the mask was drawn.
+        image: Windowed grey values, uint8 (H, W).
+        lungs: The lung at the image's left and the one at its right, bool (2, H, W). When the
+            mask does not fall into two parts, all of it is in the first and the second is empty.
+    """
+
+    name: str
+    source: str
+    convention: Convention
+    image: NDArray[np.uint8]
+    lungs: NDArray[np.bool_]
+
+    @property
+    def mask(self) -> NDArray[np.bool_]:
+        """Both lungs, bool (H, W)."""
+        both: NDArray[np.bool_] = self.lungs.any(axis=0)
+        return both
+
+
+def read_rows(root: Path, split: str) -> list[DataRow]:
+    """Read the rows of one split.
+
+    Raises:
+        DataError: No manifest, a missing column, an unknown convention, or an empty split.
+    """
+    manifest = root / "manifest.csv"
+    if not manifest.is_file():
+        raise DataError(f"{manifest} is missing; a data set is a folder with a manifest.csv")
+    with manifest.open(newline="", encoding="utf-8") as file:
+        reader = csv.DictReader(file)
+        missing = [c for c in _REQUIRED_COLUMNS if c not in (reader.fieldnames or ())]
+        if missing:
+            raise DataError(f"{manifest} lacks the columns {', '.join(missing)}")
+        rows = [_row(root, split, record) for record in reader if record["split"] == split]
+    if not rows:
+        raise DataError(f"{manifest} has no rows of the split {split!r}")
+    return rows
+
+
+def _row(root: Path, split: str, record: dict[str, str]) -> DataRow:
+    name = record["name"]
+    try:
+        token_of(record["convention"])
+    except ValueError as error:
+        raise DataError(f"{root / 'manifest.csv'}, row {name!r}: {error}") from error
+    return DataRow(
+        name=name,
+        source=record["source"],
+        convention=record["convention"],  # type: ignore[arg-type]  # checked above
+        image_path=root / split / "images" / f"{name}.jpg",
+        mask_path=root / split / "masks" / f"{name}.png",
+    )
+
+
+def load_xray(row: DataRow, longest_side: int | None = None) -> LabelledXray:
+    """Read one X-ray and its mask, scaled down to ``longest_side`` pixels if it is given.
+
+    Raises:
+        DataError: A file is missing or unreadable, or image and mask differ in size.
+    """
+    try:
+        with Image.open(row.image_path) as file:
+            image = np.asarray(file.convert("L"))
+        with Image.open(row.mask_path) as file:
+            mask = np.asarray(file.convert("L")) > 0
+    except OSError as error:
+        raise DataError(f"{row.name}: {error}") from error
+    if image.shape != mask.shape:
+        raise DataError(f"{row.name}: image is {image.shape} but its mask is {mask.shape}")
+    windowed = window_to_uint8(image)
+    if longest_side is not None:
+        windowed, mask = _scaled(windowed, mask, longest_side)
+    return LabelledXray(row.name, row.source, row.convention, windowed, split_lungs(mask))
+
+
+def load_xrays(rows: Sequence[DataRow], longest_side: int | None = None) -> list[LabelledXray]:
+    """Read many X-rays, in the order of ``rows``; Pillow decodes outside the interpreter lock."""
+    with ThreadPoolExecutor() as pool:
+        return list(pool.map(lambda row: load_xray(row, longest_side), rows))
+
+
+def _scaled(
+    image: NDArray[np.uint8], mask: NDArray[np.bool_], longest_side: int
+) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+    height, width = image.shape
+    geometry = InputGeometry(width, height, longest_side)
+    size = (geometry.resized_width, geometry.resized_height)
+    small = Image.fromarray(image).resize(size, Image.Resampling.BILINEAR)
+    soft = Image.fromarray(mask.astype(np.uint8) * 255).resize(size, Image.Resampling.BILINEAR)
+    return np.asarray(small), np.asarray(soft) >= 128
+
+
+def split_lungs(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Split a mask of both lungs into the image's left and right one.
+
+    Args:
+        mask: Both lungs, bool (H, W).
+
+    Returns:
+        bool (2, H, W). Parts go left or right by their centre of mass against the middle between
+        the two largest parts. With fewer than two large parts all is in the first.
+    """
+    labels, count = ndimage.label(mask)
+    lungs = np.zeros((2, *mask.shape), dtype=bool)
+    areas = np.bincount(labels.ravel(), minlength=count + 1)[1:]
+    large = np.flatnonzero(areas >= SMALLEST_LUNG_SHARE * max(int(mask.sum()), 1)) + 1
+    if len(large) < 2:
+        lungs[0] = mask
+        return lungs
+    centres_x = {
+        part: ndimage.center_of_mass(labels == part)[1] for part in range(1, count + 1)
+    }
+    two_largest = sorted(large, key=lambda part: -areas[part - 1])[:2]
+    middle = sum(centres_x[part] for part in two_largest) / 2
+    for part, centre in centres_x.items():
+        lungs[int(centre > middle)] |= labels == part
+    return lungs

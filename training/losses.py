@@ -1,0 +1,76 @@
+"""What training minimises: overlap, per-pixel cross entropy, and an honest quality score."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from monai.losses.dice import DiceLoss
+from torch import Tensor
+from torch.nn import functional
+
+from model_store.geometry import resampling_matrix
+
+
+@dataclass(frozen=True)
+class LossWeights:
+    """Weights of the terms of the loss.
+
+    Attributes:
+        dice: Soft Dice, per prompt.
+        cross_entropy: Mean binary cross entropy over pixels.
+        iou: Squared error of the predicted IoU, SAM's quality score.
+    """
+
+    dice: float = 1.0
+    cross_entropy: float = 2.0
+    iou: float = 0.2
+
+    def __post_init__(self) -> None:
+        """Refuse negative weights."""
+        if min(self.dice, self.cross_entropy, self.iou) < 0:
+            raise ValueError("loss weights must be at least 0")
+
+
+class MaskLoss:
+    """Loss of the one mask token that each prompt's convention owns."""
+
+    def __init__(self, weights: LossWeights, loss_size: int) -> None:
+        """Compare masks at ``loss_size`` x ``loss_size`` pixels of the padded input."""
+        self.weights = weights
+        self.loss_size = loss_size
+        # smooth 1 instead of MONAI's 1e-5: an empty target then still pulls pixels down.
+        self._dice = DiceLoss(sigmoid=True, smooth_nr=1.0, smooth_dr=1.0)
+
+    def __call__(
+        self, logits: Tensor, predicted_iou: Tensor, target: Tensor, tokens: Tensor
+    ) -> tuple[Tensor, dict[str, float]]:
+        """Compute the loss.
+
+        Args:
+            logits: Low-resolution logits of all tokens, (N, T, M, M).
+            predicted_iou: Predicted IoU of all tokens, (N, T).
+            target: Share of each pixel that belongs to the mask, (N, L, L) at the loss size.
+            tokens: Which token each prompt trains, int64 (N,).
+
+        Returns:
+            The weighted sum (a scalar with gradient) and its terms for the log.
+        """
+        rows = torch.arange(len(tokens), device=logits.device)
+        matrix = resampling_matrix(logits.shape[-1], 1.0, self.loss_size).to(logits.device)
+        chosen = matrix @ logits[rows, tokens].float() @ matrix.T  # (N, L, L)
+        dice = self._dice(chosen.unsqueeze(1), target.unsqueeze(1))
+        cross_entropy = functional.binary_cross_entropy_with_logits(chosen, target)
+        true_iou = _iou(chosen.detach() > 0, target > 0.5)
+        iou = functional.mse_loss(predicted_iou[rows, tokens].float(), true_iou)
+        w = self.weights
+        total: Tensor = w.dice * dice + w.cross_entropy * cross_entropy + w.iou * iou
+        terms = {"dice": dice.item(), "cross_entropy": cross_entropy.item(), "iou": iou.item()}
+        return total, terms
+
+
+def _iou(predicted: Tensor, true: Tensor) -> Tensor:
+    """IoU of bool masks (N, L, L); two empty masks agree fully."""
+    both = (predicted & true).sum(dim=(1, 2)).float()
+    either = (predicted | true).sum(dim=(1, 2)).float()
+    return torch.where(either > 0, both / either.clamp(min=1), torch.ones_like(either))

@@ -1,0 +1,85 @@
+"""Which optimizer moves which weight, and how its rate rises and falls."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+from torch import nn
+
+from training.config import OptimizerConfig
+
+
+def build_optimizers(
+    named: Iterable[tuple[str, nn.Parameter]], config: OptimizerConfig
+) -> list[torch.optim.Optimizer]:
+    """Build AdamW for everything, or Muon for the encoder's matrices beside it.
+
+    Muon orthogonalises the momentum of weight matrices (Jordan et al. 2024); biases, norms,
+    embeddings and position tables stay with AdamW, without weight decay.
+
+    Args:
+        named: The parameters that train.
+        config: Rates.
+
+    Returns:
+        One or two optimizers; the peak rate of each group is kept as ``peak_lr`` in it.
+    """
+    matrices: list[nn.Parameter] = []
+    decayed: list[nn.Parameter] = []
+    plain: list[nn.Parameter] = []
+    for name, parameter in named:
+        if config.matrix_learning_rate > 0 and _is_encoder_matrix(name, parameter):
+            matrices.append(parameter)
+        elif parameter.ndim >= 2 and not _is_table(name):
+            decayed.append(parameter)
+        else:
+            plain.append(parameter)
+    adamw = torch.optim.AdamW(
+        [
+            {"params": decayed, "weight_decay": config.weight_decay},
+            {"params": plain, "weight_decay": 0.0},
+        ],
+        lr=config.learning_rate,
+        betas=(0.9, 0.98),
+    )
+    optimizers: list[torch.optim.Optimizer] = [adamw]
+    if matrices:
+        optimizers.append(
+            torch.optim.Muon(
+                matrices,
+                lr=config.matrix_learning_rate,
+                weight_decay=config.weight_decay,
+                adjust_lr_fn="match_rms_adamw",
+            )
+        )
+    for optimizer in optimizers:
+        for group in optimizer.param_groups:
+            group["peak_lr"] = group["lr"]
+    return optimizers
+
+
+def _is_encoder_matrix(name: str, parameter: nn.Parameter) -> bool:
+    return parameter.ndim == 2 and "image_encoder.blocks" in name and not _is_table(name)
+
+
+def _is_table(name: str) -> bool:
+    return any(part in name for part in ("rel_pos", "pos_embed", "_embed", "token"))
+
+
+def rate_share(step: int, steps: int, config: OptimizerConfig) -> float:
+    """Share of the peak rate at a step: linear rise, constant, linear fall to 0.
+
+    The constant middle lets a run be prolonged without having been planned longer.
+    """
+    rise = min(1.0, (step + 1) / config.warmup_steps) if config.warmup_steps else 1.0
+    decay_steps = config.decay_share * steps
+    fall = min(1.0, (steps - step) / decay_steps) if decay_steps else 1.0
+    return rise * fall
+
+
+def set_rates(optimizers: Iterable[torch.optim.Optimizer], share: float) -> None:
+    """Set every group's rate to ``share`` of its peak."""
+    for optimizer in optimizers:
+        for group in optimizer.param_groups:
+            group["lr"] = group["peak_lr"] * share

@@ -1,0 +1,128 @@
+"""A chest phantom: a drawn frontal chest X-ray with its true lung masks, no patient in it.
+
+Examples, self tests and miniature training runs need a picture that may be published and whose
+truth is known; a drawn one has both. It is made as an X-ray is made: a thickness map per tissue,
+Beer-Lambert attenuation, noise, logarithm, display curve.
+
+    python -m training.phantom --seed 7 --size 1024 --out examples/phantom.png
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from training.phantom_anatomy import Bools, sample_anatomy
+from training.phantom_bone import bone_cm
+from training.phantom_exposure import display, expose
+from training.phantom_frame import frame_of, lung_masks, sample_view
+from training.phantom_marks import add_marks
+from training.phantom_tissue import soft_tissue_cm
+
+STREAMS = range(18, 24)
+"""Random streams of the six steps; these make seed 7, the example, an unremarkable adult."""
+
+CONVENTIONS = ("lung_field", "whole_lung")
+
+
+@dataclass(frozen=True)
+class Phantom:
+    """A drawn X-ray and its truth.
+
+    Attributes:
+        image: The picture, brighter = denser. (H, W) uint8
+        lung_field: Visible lung fields, heart and mediastinum outside. (H, W) bool
+        whole_lung: Lungs, the part behind the heart inside. (H, W) bool
+        image_left_half: Where the pixel lies left of the spine in the picture. (H, W) bool
+    """
+
+    image: NDArray[np.uint8]
+    lung_field: Bools
+    whole_lung: Bools
+    image_left_half: Bools
+
+    def mask(self, convention: str) -> Bools:
+        """Mask of both lungs.
+
+        Args:
+            convention: ``lung_field`` or ``whole_lung``.
+
+        Returns:
+            The mask. (H, W)
+
+        Raises:
+            ValueError: The convention is neither of the two.
+        """
+        if convention not in CONVENTIONS:
+            raise ValueError(f"convention must be one of {CONVENTIONS}, not {convention!r}")
+        return self.lung_field if convention == "lung_field" else self.whole_lung
+
+    def image_left_lung(self, convention: str) -> Bools:
+        """Lung on the left of the picture, the patient's right one. (H, W)."""
+        return self.mask(convention) & self.image_left_half
+
+    def image_right_lung(self, convention: str) -> Bools:
+        """Lung on the right of the picture, the patient's left one. (H, W)."""
+        return self.mask(convention) & ~self.image_left_half
+
+
+def draw_phantom(seed: int, size: tuple[int, int] = (512, 512)) -> Phantom:
+    """Draw the phantom of a seed; the same seed is the same patient at any size.
+
+    Args:
+        seed: Any integer that is not negative.
+        size: Height and width in pixels, at least 32 each.
+
+    Returns:
+        The picture and its masks.
+
+    Raises:
+        ValueError: The seed is negative or the size too small.
+    """
+    if seed < 0:
+        raise ValueError(f"seed must not be negative, got {seed}")
+    if min(size) < 32:
+        raise ValueError(f"size must be at least 32 x 32 pixels, got {size}")
+    # One stream per step: a step that draws a number per pixel leaves the others untouched.
+    patient, position, tissue, detector, viewer, marks = (
+        np.random.default_rng([seed, stream]) for stream in STREAMS
+    )
+    anatomy = sample_anatomy(patient)
+    frame = frame_of(anatomy, sample_view(position), size)
+    lung_field, whole_lung = lung_masks(anatomy, frame)
+    soft = soft_tissue_cm(anatomy, frame, tissue)
+    bone = bone_cm(anatomy, frame, tissue)
+    density = expose(soft, bone, frame.pixels_per_unit, detector)
+    image = display(density, lung_field, frame.pixels_per_unit, viewer)
+    return Phantom(
+        image=add_marks(image, whole_lung, marks),
+        lung_field=lung_field,
+        whole_lung=whole_lung,
+        image_left_half=frame.u < 0.0,
+    )
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Draw one phantom into a PNG file.
+
+    Args:
+        arguments: Command line; None = that of the process.
+    """
+    parser = argparse.ArgumentParser(description="Draw a chest phantom into a PNG file.")
+    parser.add_argument("--seed", type=int, default=7)
+    parser.add_argument("--size", type=int, default=1024, help="height and width in pixels")
+    parser.add_argument("--out", type=Path, required=True)
+    options = parser.parse_args(arguments)
+    phantom = draw_phantom(options.seed, (options.size, options.size))
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(phantom.image).save(options.out, optimize=True)
+
+
+if __name__ == "__main__":
+    main()

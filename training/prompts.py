@@ -1,0 +1,127 @@
+"""Which box is asked, and which mask it means: the prompts of training and of evaluation.
+
+A box means the lungs of which at least half lies inside it; both lungs for a box around both and
+for the whole image, one lung for a box around it, none for a box that holds neither. So every
+box that a caller may send has an answer that was trained.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from model_store.geometry import Box
+
+HALF = 0.5
+"""Share of a lung that must lie in a box for the box to mean it."""
+
+
+@dataclass(frozen=True)
+class PromptMix:
+    """How often each kind of box is asked in training; shares of 1.
+
+    Attributes:
+        both: Jittered box around both lungs.
+        single: Jittered box around one lung.
+        whole_image: The whole image.
+        anywhere: A random box, which may hold both lungs, one or none.
+        jitter: Largest standard deviation of an edge, as a share of the box's side.
+    """
+
+    both: float = 0.45
+    single: float = 0.22
+    whole_image: float = 0.25
+    anywhere: float = 0.08
+    jitter: float = 0.08
+
+    def __post_init__(self) -> None:
+        """Refuse shares that are negative or do not add up to 1."""
+        shares = (self.both, self.single, self.whole_image, self.anywhere)
+        if min(shares) < 0 or abs(sum(shares) - 1.0) > 1e-6:
+            raise ValueError(f"prompt shares {shares} must be at least 0 and add up to 1")
+        if not 0 <= self.jitter <= 0.5:
+            raise ValueError(f"prompt jitter {self.jitter} must lie in 0..0.5")
+
+
+def tight_box(mask: NDArray[np.bool_]) -> Box | None:
+    """Return the smallest half-open box around a mask (H, W), or None when it is empty."""
+    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    if len(rows) == 0:
+        return None
+    return (float(columns[0]), float(rows[0]), float(columns[-1] + 1), float(rows[-1] + 1))
+
+
+def jitter_box(box: Box, deviation: float, bounds: Box, rng: np.random.Generator) -> Box:
+    """Move each edge by a normal share of the box's side, staying in ``bounds``.
+
+    Args:
+        box: The box, in pixels.
+        deviation: Standard deviation of the move, as a share of the side.
+        bounds: Region that the result may not leave.
+        rng: Source of randomness.
+
+    Returns:
+        A box of at least a pixel a side; the old one if the moved one would collapse.
+    """
+    width, height = box[2] - box[0], box[3] - box[1]
+    sides = np.array([width, height, width, height])
+    moved = np.array(box) + rng.normal(0.0, deviation, 4) * sides
+    low, high = np.array(bounds[:2] * 2), np.array(bounds[2:] * 2)
+    x0, y0, x1, y1 = np.clip(moved, low, high).tolist()
+    return (x0, y0, x1, y1) if x1 - x0 >= 1 and y1 - y0 >= 1 else box
+
+
+def lungs_meant(box: Box, lungs: NDArray[np.floating] | NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Say which lungs a box means.
+
+    Args:
+        box: In pixels of ``lungs``.
+        lungs: Share of each pixel that is lung, (2, H, W); an empty one is never meant.
+
+    Returns:
+        bool (2,).
+    """
+    x0, y0, x1, y1 = (int(round(value)) for value in box)
+    whole = lungs.sum(axis=(1, 2))
+    inside = lungs[:, max(y0, 0) : max(y1, 0), max(x0, 0) : max(x1, 0)].sum(axis=(1, 2))
+    meant: NDArray[np.bool_] = (whole > 0) & (inside >= HALF * whole)
+    return meant
+
+
+def draw_prompt(
+    lungs: NDArray[np.floating], bounds: Box, mix: PromptMix, rng: np.random.Generator
+) -> tuple[Box, NDArray[np.bool_]]:
+    """Draw one training prompt.
+
+    Args:
+        lungs: Share of each pixel that is lung, left and right, (2, H, W).
+        bounds: The image inside the input, in pixels.
+        mix: How often each kind is drawn.
+        rng: Source of randomness.
+
+    Returns:
+        The box and which of the two lungs it means, bool (2,).
+    """
+    kind = rng.choice(4, p=[mix.both, mix.single, mix.whole_image, mix.anywhere])
+    box: Box | None = bounds
+    if kind == 0:
+        box = tight_box(lungs.max(axis=0) > HALF)
+    elif kind == 1:
+        present = np.flatnonzero(lungs.reshape(2, -1).max(axis=1) > HALF)
+        box = tight_box(lungs[rng.choice(present)] > HALF) if len(present) else None
+    elif kind == 3:
+        box = _box_anywhere(bounds, rng)
+    if box is None:  # the lungs were moved out of the picture: ask for all of it
+        box = bounds
+    elif kind < 2:
+        box = jitter_box(box, rng.uniform(0.0, mix.jitter), bounds, rng)
+    return box, lungs_meant(box, lungs)
+
+
+def _box_anywhere(bounds: Box, rng: np.random.Generator) -> Box:
+    x0, y0, x1, y1 = bounds
+    width, height = rng.uniform(0.15, 0.7, 2) * (x1 - x0, y1 - y0)
+    left, top = rng.uniform(x0, x1 - width), rng.uniform(y0, y1 - height)
+    return (float(left), float(top), float(left + width), float(top + height))
