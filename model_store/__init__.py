@@ -3,3 +3,5 @@
 This package is the one room that both ``training`` (which writes artifacts) and ``service``
 (which reads them) may import. It imports neither of them, nor any web framework.
 """
+
+__version__ = "0.1.0"

@@ -161,11 +161,14 @@ class RunConfig:
         checkpoint_every_steps: Steps between two checkpoints.
         model: Sizes of the model; used by ``pretrain`` alone, the later stages take those of
             their base.
+        input_size: Side of the input for ``stage1``, in pixels, when it shall differ from the
+            base's; position tables are interpolated.
     """
 
     stage: StageName
     steps: int
     model: SamConfig
+    input_size: int | None = None
     seed: int = 0
     batch_size: int = 16
     prompts_per_image: int = 3

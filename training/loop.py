@@ -38,8 +38,10 @@ class TrainingLoop:
         validation: Sequence[LabelledXray],
         folder: Path,
         device: torch.device,
+        lineage: Sequence[dict[str, Any]] = (),
     ) -> None:
-        """Prepare a run that writes into ``folder``."""
+        """Prepare a run that writes into ``folder``; ``lineage`` tells what its base was."""
+        self._lineage = list(lineage)
         self.config = config
         self.architecture = architecture
         self.stage = stage
@@ -96,7 +98,7 @@ class TrainingLoop:
 
     def _train_step(self, batch: TrainingBatch) -> dict[str, float]:
         started = time.perf_counter()
-        cfg, model = self.config.optimizer, self.stage.model
+        cfg = self.config.optimizer
         share = rate_share(self._step, self.config.steps, cfg)
         set_rates(self._optimizers, share)
         loss, terms = self._forward(batch)
@@ -116,7 +118,6 @@ class TrainingLoop:
         terms.update(self.stage.after_step(self._step))
         self._average.update(self._step)
         seconds = time.perf_counter() - started
-        assert model.training
         return {"loss": loss.item(), **terms, "norm": norm.item(), "rate": share,
                 "step_s": seconds}  # fmt: skip
 
@@ -136,7 +137,7 @@ class TrainingLoop:
         bf16 = self.config.precision == "bf16"
         with self._average.applied():
             scores = validate(
-                self.stage.model, self._validation, self.architecture.input_size, bf16=bf16
+                self.stage.model, self._validation, self.architecture.input_size
             )
             if scores.selection > self._best:
                 self._best = scores.selection
@@ -159,6 +160,7 @@ class TrainingLoop:
             "config": _plain(self.config.to_dict()),
             "model": averaged,
             "stage_state": self.stage.extra_state(),
+            "lineage": self._lineage,
         }
         if name == LATEST:
             state["weights_now"] = self.stage.model.state_dict()

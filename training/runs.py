@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import json
 from pathlib import Path
@@ -12,11 +13,15 @@ import torch
 from model_store.architecture import SamConfig, build_sam
 from model_store.conventions import CONVENTIONS
 from model_store.geometry import window_to_uint8
+from training.adapted_model import Base, load_base
 from training.batches import BatchSource
-from training.config import DataConfig, RunConfig
+from training.checkpoint import LATEST
+from training.config import ConfigError, DataConfig, RunConfig
 from training.dataset import LabelledXray, load_xrays, read_rows
 from training.loop import TrainingLoop
 from training.phantom import draw_phantom
+from training.stage1 import AdaLoraStage
+from training.stage2 import QatStage
 from training.stages import PretrainStage, Stage
 
 PHANTOM_SOURCE = "phantom"
@@ -67,19 +72,62 @@ def batch_source(
     )
 
 
-def pretrain_stage(config: RunConfig) -> tuple[SamConfig, Stage]:
-    """Build a model with fresh weights."""
-    torch.manual_seed(config.seed)
-    return config.model, PretrainStage(build_sam(config.model))
-
-
-def training_loop(
-    config: RunConfig, architecture: SamConfig, stage: Stage, folder: Path, device: torch.device
+def prepare_run(
+    config: RunConfig,
+    base: Path | None,
+    folder: Path,
+    *,
+    resume: bool,
+    device: torch.device,
 ) -> TrainingLoop:
-    """Put a run together; its folder is made and its settings are written into it."""
+    """Put a run together: its folder, data, model and stage, at its first or last stored step.
+
+    Args:
+        config: The run.
+        base: Checkpoint, run folder or Meta's file that a stage after ``pretrain`` starts from.
+        folder: Where the run writes; made when it is not there.
+        resume: Whether to continue from the newest checkpoint in ``folder``.
+        device: Where to compute.
+
+    Raises:
+        ConfigError: No base where one is needed, or a run in ``folder`` that is not resumed.
+        CheckpointError: The base or the checkpoint to resume cannot be used.
+        DataError: The data set cannot be used.
+    """
+    if not resume and (folder / LATEST).exists():
+        raise ConfigError(f"{folder} holds a run already; add --resume or choose another folder")
+    torch.manual_seed(config.seed)
+    if config.stage == "pretrain":
+        start = Base(config.model, build_sam(config.model), "fresh", ())
+    elif base is None:
+        raise ConfigError(f"{config.stage} needs --base, the checkpoint that it starts from")
+    else:
+        start = load_base(base, config.input_size)
+    if start.adalora is not None:  # adapters keep the settings that they were made with
+        config = dataclasses.replace(config, adalora=start.adalora)
+    stage = _stage(config, start)
+    source = batch_source(config, start.architecture, load_training_xrays(config.data))
+    if isinstance(stage, QatStage) and not resume:
+        stage.calibrate(source)
+    stage.model.to(device)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.json").write_text(json.dumps(config.to_dict(), indent=2), encoding="utf-8")
-    stage.model.to(device)
-    source = batch_source(config, architecture, load_training_xrays(config.data))
-    validation = load_validation_xrays(config.data)
-    return TrainingLoop(config, architecture, stage, source, validation, folder, device)
+    loop = TrainingLoop(
+        config, start.architecture, stage, source, load_validation_xrays(config.data), folder,
+        device, start.lineage,
+    )  # fmt: skip
+    if resume:
+        loop.resume()
+    return loop
+
+
+def _stage(config: RunConfig, start: Base) -> Stage:
+    if config.stage == "pretrain":
+        return PretrainStage(start.model)
+    if config.stage == "stage1":
+        if start.stage not in ("pretrain", "meta"):
+            raise ConfigError(f"stage1 starts from pretrain or Meta's file, not {start.stage}")
+        return AdaLoraStage(start.model, config.adalora, config.steps)
+    if start.stage != "stage1":
+        raise ConfigError(f"stage2 starts from stage1, not {start.stage}")
+    return QatStage(start.model, config.qat)

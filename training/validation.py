@@ -39,9 +39,9 @@ class ValidationScores:
 
 @torch.no_grad()
 def validate(
-    model: PromptableSam, xrays: Sequence[LabelledXray], input_size: int, *, bf16: bool
+    model: PromptableSam, xrays: Sequence[LabelledXray], input_size: int
 ) -> ValidationScores:
-    """Score a model at each image's own resolution, each in its own convention."""
+    """Score a model in float32 at each image's own resolution, each in its own convention."""
     was_training = model.training
     model.eval()
     own: dict[str, list[float]] = {}
@@ -49,7 +49,7 @@ def validate(
     for start in range(0, len(xrays), _BATCH_SIZE):
         chosen = xrays[start : start + _BATCH_SIZE]
         for xray, (own_dice, whole_dice) in zip(
-            chosen, _score_batch(model, chosen, input_size, bf16), strict=True
+            chosen, _score_batch(model, chosen, input_size), strict=True
         ):
             own.setdefault(xray.source, []).append(own_dice)
             whole.setdefault(xray.source, []).append(whole_dice)
@@ -58,20 +58,19 @@ def validate(
 
 
 def _score_batch(
-    model: PromptableSam, xrays: Sequence[LabelledXray], input_size: int, bf16: bool
+    model: PromptableSam, xrays: Sequence[LabelledXray], input_size: int
 ) -> list[tuple[float, float]]:
     device = next(model.parameters()).device
     geometries = [InputGeometry(x.image.shape[1], x.image.shape[0], input_size) for x in xrays]
     pixels = np.stack([g.image_to_input(x.image) for g, x in zip(geometries, xrays, strict=True)])
     valid = np.stack([g.valid_region() for g in geometries])
     boxes = [box for x, g in zip(xrays, geometries, strict=True) for box in _boxes(x, g)]
-    with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
-        normalized = model.normalize(
-            torch.from_numpy(pixels).unsqueeze(1).to(device),
-            torch.from_numpy(valid).unsqueeze(1).to(device),
-        )
-        image_index = torch.arange(len(xrays), device=device).repeat_interleave(2)
-        logits, _ = model(normalized, torch.tensor(boxes, device=device), image_index)
+    normalized = model.normalize(
+        torch.from_numpy(pixels).unsqueeze(1).to(device),
+        torch.from_numpy(valid).unsqueeze(1).to(device),
+    )
+    image_index = torch.arange(len(xrays), device=device).repeat_interleave(2)
+    logits, _ = model(normalized, torch.tensor(boxes, device=device), image_index)
     scores: list[tuple[float, float]] = []
     for place, (xray, geometry) in enumerate(zip(xrays, geometries, strict=True)):
         pair = logits[2 * place : 2 * place + 2, token_of(xray.convention)].float().cpu()

@@ -32,7 +32,9 @@ def test_the_header_chooses_the_form(accept: str | None, kind: AnswerKind) -> No
     assert wanted_answer(accept) is kind
 
 
-@pytest.mark.parametrize("accept", ["text/html", "image/jpeg", "*/*;q=0", "image/png;q=oops", ",;,"])
+@pytest.mark.parametrize(
+    "accept", ["text/html", "image/jpeg", "*/*;q=0", "image/png;q=oops", ",;,"]
+)
 def test_forms_that_do_not_exist_are_refused(accept: str) -> None:
     """And the sentence names those that do."""
     with pytest.raises(NotAcceptable, match="application/json"):

@@ -12,7 +12,7 @@ import pytest
 
 from service.compute_worker import ComputeWorker, Job
 from service.errors import Draining, InternalError, InvalidBox
-from tests.service.conftest import FakeMask, FakePrediction, FakePredictor, Gate
+from tests.service.fake_model import FakeMask, FakePrediction, FakePredictor, Gate
 
 Start = Callable[..., ComputeWorker]
 

@@ -27,7 +27,9 @@ CONTRACT = {
 
 def test_statuses_and_codes_are_those_of_the_contract() -> None:
     """Every class, and no other."""
-    kinds = {kind.__name__: (kind.status, kind.code) for kind in errors.ServiceError.__subclasses__()}
+    kinds = {
+        kind.__name__: (kind.status, kind.code) for kind in errors.ServiceError.__subclasses__()
+    }
     assert kinds == CONTRACT
 
 

@@ -1,0 +1,170 @@
+"""A fake model and a client for it: the HTTP tests need no stored model."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import threading
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import httpx
+import numpy as np
+from fastapi import FastAPI
+from PIL import Image
+
+from service.app import create_app
+from service.settings import Settings
+
+
+@dataclass(frozen=True)
+class FakeManifest:
+    """Stands for the manifest of an artifact."""
+
+    def model_dump(self, mode: str = "python") -> dict[str, Any]:
+        """Returns what `/v1/model` shows."""
+        return {"format_version": 1, "intended_use": "tests"}
+
+
+@dataclass(frozen=True)
+class FakeInfo:
+    """Stands for `ModelInfo`."""
+
+    name: str = "fake"
+    version: str = "1"
+    sha256: str = "0" * 64
+    precision: str = "int8"
+    device: str = "cpu"
+    manifest: FakeManifest = FakeManifest()
+
+
+@dataclass(frozen=True)
+class FakeMask:
+    """Stands for `MaskPrediction`."""
+
+    box: tuple[float, float, float, float]
+    mask: np.ndarray
+    score: float
+
+
+@dataclass(frozen=True)
+class FakePrediction:
+    """Stands for `Prediction`."""
+
+    masks: tuple[FakeMask, ...]
+    stage_seconds: dict[str, float]
+
+
+@dataclass
+class FakePredictor:
+    """Thresholds the image inside each box, so that every answer shows whose it is.
+
+    Attributes:
+        before: called with each batch before it is answered; may block or raise.
+        batch_sizes: size of every call.
+    """
+
+    before: Callable[[Sequence[Any]], None] = lambda requests: None
+    info: Any = field(default_factory=FakeInfo)
+    batch_sizes: list[int] = field(default_factory=list)
+
+    def predict_batch(self, requests: Sequence[Any]) -> list[Any]:
+        """Answers a batch."""
+        self.batch_sizes.append(len(requests))
+        self.before(requests)
+        return [self._answer(request) for request in requests]
+
+    def _answer(self, request: Any) -> FakePrediction:
+        height, width = request.image.shape
+        boxes = request.boxes or ((0.0, 0.0, float(width), float(height)),)
+        masks = []
+        for box in boxes:
+            x0, y0, x1, y1 = (int(value) for value in box)
+            mask = np.zeros((height, width), dtype=bool)
+            inside = request.image[y0:y1, x0:x1]
+            mask[y0:y1, x0:x1] = inside > np.iinfo(request.image.dtype).max * request.threshold
+            masks.append(FakeMask(box, mask, 0.9))
+        stages = {
+            "preprocess": 0.001,
+            "encode_image": 0.002,
+            "decode_mask": 0.003,
+            "postprocess": 0.004,
+        }
+        return FakePrediction(tuple(masks), stages)
+
+
+@dataclass(frozen=True)
+class FakeOutcome:
+    """Stands for `SelfTestResult`."""
+
+    passed: bool = True
+    agreement: float = 1.0
+    seconds: float = 0.01
+
+
+class Gate:
+    """Holds a model call until the test opens it."""
+
+    def __init__(self) -> None:
+        """Starts closed."""
+        self.entered = threading.Event()
+        self.opened = threading.Event()
+
+    def hold(self, requests: Sequence[Any]) -> None:
+        """Waits for `opened`; use as `FakePredictor.before`."""
+        self.entered.set()
+        assert self.opened.wait(20)
+
+
+def make_app(predictor: FakePredictor | None = None, **settings: Any) -> FastAPI:
+    """Builds an app on a fake predictor with a self test that passes."""
+    made = predictor if predictor is not None else FakePredictor()
+    return create_app(
+        Settings(**settings),
+        predictor_factory=lambda _: made,  # type: ignore[arg-type, return-value]
+        self_test=lambda model, folder: FakeOutcome(),
+    )
+
+
+@asynccontextmanager
+async def running(app: FastAPI, *, wait: bool = True) -> AsyncGenerator[httpx.AsyncClient, None]:
+    """Starts an app, without a socket, and gives a client; waits until it is ready."""
+    transport = httpx.ASGITransport(app=app, raise_app_exceptions=True)
+    async with (
+        app.router.lifespan_context(app),
+        httpx.AsyncClient(transport=transport, base_url="http://test", timeout=30) as client,
+    ):
+        if wait:
+            await until(lambda: app.state.service.readiness.state.value != "loading")
+        yield client
+
+
+async def until(condition: Callable[[], bool], timeout_s: float = 10.0) -> None:
+    """Waits until a condition holds."""
+    async with asyncio.timeout(timeout_s):
+        while not condition():
+            await asyncio.sleep(0.005)
+
+
+def picture(seed: int = 0, size: tuple[int, int] = (96, 80)) -> np.ndarray:
+    """Draws blurred noise, (H, W) uint8, another one for each seed."""
+    width, height = size
+    coarse = np.random.default_rng(seed).integers(0, 256, (8, 8), dtype=np.uint8)
+    return np.asarray(Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC))
+
+
+def png(pixels: np.ndarray) -> bytes:
+    """Encodes grey pixels as PNG."""
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def form(
+    pixels: np.ndarray | None = None, name: str = "image.png", **fields: Any
+) -> dict[str, Any]:
+    """Returns httpx's arguments for one request with an image and fields."""
+    data = png(picture() if pixels is None else pixels)
+    return {"files": {"image": (name, data, "image/png")}, "data": fields}

@@ -1,0 +1,331 @@
+"""DICOM X-rays: exact values in every storage form, and no word about the patient."""
+
+from __future__ import annotations
+
+import io
+import logging
+import struct
+from typing import Any
+
+import numpy as np
+import pydicom
+import pytest
+from PIL import Image
+from pydicom.dataset import Dataset
+from pydicom.encaps import encapsulate
+from pydicom.pixels.decoders.base import get_decoder
+from pydicom.uid import (
+    UID,
+    DeflatedExplicitVRLittleEndian,
+    JPEG2000Lossless,
+    JPEGBaseline8Bit,
+    JPEGLosslessSV1,
+    JPEGLSLossless,
+    MPEG2MPML,
+    RLELossless,
+)
+
+from service.codestream_size import read_codestream_size
+from service.errors import (
+    InvalidField,
+    ServiceError,
+    TooManyPixels,
+    UndecodableImage,
+    UnsupportedMediaType,
+    UnsupportedTransferSyntax,
+)
+from service.image_decoding import DecodedImage, decode_image
+from dicom_files import PATIENT, as_big_endian_file, as_file, make_xray, ramp_12_bit
+
+LIMIT = 1_000_000
+
+
+def decoded(dataset: Dataset) -> DecodedImage:
+    return decode_image(as_file(dataset), max_pixels=LIMIT)
+
+
+def codes(image: DecodedImage) -> list[str]:
+    return [str(warning.code) for warning in image.warnings]
+
+
+def test_twelve_bits_come_out_as_they_were() -> None:
+    image = decoded(make_xray())
+    assert image.format == "dicom"
+    assert image.pixels.dtype == np.uint16
+    assert np.array_equal(image.pixels, ramp_12_bit())
+    assert image.warnings == ()
+
+
+def test_the_header_is_kept_without_pixels() -> None:
+    header = decoded(make_xray()).dicom
+    assert header is not None
+    assert header.Rows == 48
+    assert "PixelData" not in header
+
+
+def test_eight_bits_give_eight_bits() -> None:
+    pixels = (ramp_12_bit() % 256).astype(np.uint8)
+    image = decoded(make_xray(pixels, bits_stored=8))
+    assert image.pixels.dtype == np.uint8
+    assert np.array_equal(image.pixels, pixels)
+
+
+def test_monochrome1_is_inverted_within_its_bits() -> None:
+    image = decoded(make_xray(PhotometricInterpretation="MONOCHROME1"))
+    assert np.array_equal(image.pixels, 4095 - ramp_12_bit())
+    assert codes(image) == ["inverted_to_monochrome2"]
+
+
+def test_a_falling_rescale_slope_inverts_and_twice_is_none() -> None:
+    falling = decoded(make_xray(RescaleSlope="-1", RescaleIntercept="4095"))
+    assert np.array_equal(falling.pixels, 4095 - ramp_12_bit())
+    both = decoded(
+        make_xray(
+            RescaleSlope="-1", RescaleIntercept="4095", PhotometricInterpretation="MONOCHROME1"
+        )
+    )
+    assert np.array_equal(both.pixels, ramp_12_bit())
+
+
+def test_rescale_and_window_change_nothing() -> None:
+    image = decoded(
+        make_xray(RescaleSlope="2", RescaleIntercept="-9", WindowCenter="50", WindowWidth="10")
+    )
+    assert np.array_equal(image.pixels, ramp_12_bit())
+
+
+def test_signed_values_keep_their_order() -> None:
+    signed = ramp_12_bit().astype(np.int16) - 2048
+    image = decoded(make_xray(signed))
+    assert np.array_equal(image.pixels, ramp_12_bit())
+
+
+def test_values_in_the_upper_bits_are_shifted_down() -> None:
+    image = decoded(make_xray((ramp_12_bit() << 4).astype(np.uint16), HighBit=15))
+    assert np.array_equal(image.pixels, ramp_12_bit())
+
+
+def test_overlay_planes_in_unused_bits_are_dropped() -> None:
+    image = decoded(make_xray((ramp_12_bit() | 0xA000).astype(np.uint16)))
+    assert np.array_equal(image.pixels, ramp_12_bit())
+
+
+@pytest.mark.parametrize(("photometric", "filled"), [("MONOCHROME1", 3000), ("MONOCHROME2", 100)])
+def test_padding_becomes_black(photometric: str, filled: int) -> None:
+    pixels = np.clip(ramp_12_bit(), 100, 3000).astype(np.uint16)
+    pixels[:5] = 4095
+    dataset = make_xray(pixels, PhotometricInterpretation=photometric)
+    dataset.add_new("PixelPaddingValue", "US", 4095)
+    image = decoded(dataset)
+    black = 4095 - filled if photometric == "MONOCHROME1" else filled
+    assert (image.pixels[:5] == black).all()
+    assert image.pixels.min() == black
+
+
+def test_a_modality_lookup_table_is_applied() -> None:
+    item = Dataset()
+    item.add_new("LUTDescriptor", "US", [4096, 0, 16])
+    item.add_new("LUTData", "US", [65535 - 16 * value for value in range(4096)])
+    item.ModalityLUTType = "US"
+    image = decoded(make_xray(ModalityLUTSequence=[item]))
+    assert np.array_equal(image.pixels, 65535 - 16 * ramp_12_bit())
+
+
+def test_colour_becomes_grey_and_grey_colour_is_exact() -> None:
+    grey = np.repeat((ramp_12_bit() % 256).astype(np.uint8)[..., None], 3, axis=2)
+    image = decoded(make_xray(grey, bits_stored=8))
+    assert np.array_equal(image.pixels, grey[..., 0])
+    assert image.warnings == ()
+    grey[..., 0] = 255
+    assert codes(decoded(make_xray(grey, bits_stored=8))) == ["colour_to_grey"]
+
+
+def test_big_endian_and_missing_preamble() -> None:
+    data = as_big_endian_file(make_xray(), ramp_12_bit())
+    assert np.array_equal(decode_image(data, max_pixels=LIMIT).pixels, ramp_12_bit())
+    for is_implicit in (True, False):
+        buffer = io.BytesIO()
+        dataset = make_xray()
+        del dataset.file_meta
+        pydicom.dcmwrite(buffer, dataset, implicit_vr=is_implicit, little_endian=True)
+        image = decode_image(buffer.getvalue(), max_pixels=LIMIT)
+        assert np.array_equal(image.pixels, ramp_12_bit())
+        assert image.dicom is not None
+
+
+@pytest.mark.parametrize("syntax", [RLELossless, JPEGLSLossless])
+def test_lossless_compression_is_exact(syntax: UID) -> None:
+    dataset = make_xray()
+    dataset.compress(syntax, generate_instance_uid=False)
+    image = decoded(dataset)
+    assert np.array_equal(image.pixels, ramp_12_bit())
+
+
+def compressed(pixels: np.ndarray, syntax: UID, codestream: bytes, **attributes: Any) -> Dataset:
+    dataset = make_xray(pixels, bits_stored=pixels.dtype.itemsize * 8, **attributes)
+    dataset.file_meta.TransferSyntaxUID = syntax
+    dataset.PixelData = encapsulate([codestream])
+    dataset["PixelData"].is_undefined_length = True
+    dataset["PixelData"].VR = "OB"
+    return dataset
+
+
+def test_jpeg_2000_of_16_bits_is_exact() -> None:
+    pixels = (ramp_12_bit() * 16).astype(np.uint16)
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "JPEG2000", no_jp2=True, irreversible=False)
+    image = decoded(compressed(pixels, JPEG2000Lossless, buffer.getvalue()))
+    assert np.array_equal(image.pixels, pixels)
+
+
+def jpeg(height: int, width: int) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(np.full((height, width), 90, np.uint8)).save(buffer, "JPEG", quality=95)
+    return buffer.getvalue()
+
+
+def test_baseline_jpeg_is_read() -> None:
+    pixels = np.full((48, 64), 90, np.uint8)
+    dataset = compressed(pixels, JPEGBaseline8Bit, jpeg(48, 64), LossyImageCompression="01")
+    image = decoded(dataset)
+    assert np.abs(image.pixels.astype(int) - 90).max() <= 1
+    assert codes(image) == ["lossy_precision"]
+
+
+def lossless_jpeg(height: int, width: int) -> bytes:
+    """A 16-bit lossless JPEG (process 14, SV1) of the constant value 32768: all differences 0."""
+    frame = struct.pack(">BHHBBBB", 16, height, width, 1, 1, 0x11, 0)
+    table = bytes([0, 1] + [0] * 15 + [0])  # one Huffman code, "0", for a difference of 0
+    scan = bytes([1, 1, 0, 1, 0, 0])
+    bits = height * width
+    data = bytes(bits // 8) + (b"" if bits % 8 == 0 else bytes([(1 << (8 - bits % 8)) - 1]))
+    segments = ((0xC3, frame), (0xC4, table), (0xDA, scan))
+    body = b"".join(struct.pack(">BBH", 255, mark, len(s) + 2) + s for mark, s in segments)
+    return b"\xff\xd8" + body + data + b"\xff\xd9"
+
+
+def test_lossless_jpeg_is_read_or_refused_by_name() -> None:
+    dataset = compressed(np.zeros((48, 64), np.uint16), JPEGLosslessSV1, lossless_jpeg(48, 64))
+    if get_decoder(JPEGLosslessSV1).is_available:
+        assert (decoded(dataset).pixels == 32768).all()
+    else:
+        with pytest.raises(UnsupportedTransferSyntax):
+            decoded(dataset)
+
+
+@pytest.mark.parametrize("size", [(480, 64), (48, 65)])
+def test_a_codestream_of_another_size_is_refused_before_decoding(size: tuple[int, int]) -> None:
+    dataset = compressed(np.zeros((48, 64), np.uint8), JPEGBaseline8Bit, jpeg(*size))
+    with pytest.raises(UndecodableImage, match="size"):
+        decoded(dataset)
+
+
+def test_codestream_sizes_are_read() -> None:
+    assert read_codestream_size(jpeg(48, 65)) == (65, 48)
+    assert read_codestream_size(lossless_jpeg(40, 33)) == (33, 40)
+    buffer = io.BytesIO()
+    Image.fromarray(ramp_12_bit()).save(buffer, "JPEG2000", no_jp2=True)
+    assert read_codestream_size(buffer.getvalue()) == (64, 48)
+    for broken in (b"", b"\xff\xd8", b"\xff\xd8\xff\xd9", b"\xff\x4f\xff\x51", b"\x00" * 50):
+        with pytest.raises(ValueError, match="codestream"):
+            read_codestream_size(broken)
+
+
+def test_an_rle_frame_that_swells_is_refused() -> None:
+    segment = bytes([0x81, 0]) * 60_000  # each pair of bytes becomes 128
+    header = struct.pack("<16L", 2, 64, 64 + len(segment), *[0] * 13)
+    dataset = compressed(np.zeros((48, 64), np.uint16), RLELossless, header + segment * 2)
+    with pytest.raises(UndecodableImage):
+        decoded(dataset)
+
+
+@pytest.mark.parametrize("syntax", [DeflatedExplicitVRLittleEndian, MPEG2MPML, UID("1.2.3.4")])
+def test_other_transfer_syntaxes_are_refused(syntax: UID) -> None:
+    dataset = make_xray()
+    if syntax != DeflatedExplicitVRLittleEndian:
+        dataset.PixelData = encapsulate([b"\x00" * 100])
+        dataset["PixelData"].is_undefined_length = True
+    data = as_file(dataset)
+    old = dataset.file_meta.TransferSyntaxUID.encode()
+    new = str(syntax).encode()
+    at = data.index(old)
+    old_padded, new_padded = old + b"\x00" * (len(old) % 2), new + b"\x00" * (len(new) % 2)
+    patched = data[: at - 2] + struct.pack("<H", len(new_padded)) + new_padded
+    patched += data[at + len(old_padded) :]
+    with pytest.raises(UnsupportedTransferSyntax):
+        decode_image(patched, max_pixels=LIMIT)
+
+
+def test_the_pixel_limit_is_checked_on_the_header() -> None:
+    dataset = make_xray(Rows=30_000, Columns=30_000)  # with pixels for 48 x 64 only
+    with pytest.raises(TooManyPixels, match="900000000"):
+        decoded(dataset)
+
+
+@pytest.mark.parametrize(
+    ("attributes", "error"),
+    [
+        ({"SOPClassUID": "1.2.840.10008.5.1.4.1.1.2"}, UnsupportedMediaType),  # CT
+        ({"SOPClassUID": None}, UnsupportedMediaType),
+        ({"NumberOfFrames": 3}, UnsupportedMediaType),
+        ({"PixelData": None}, UndecodableImage),
+        ({"Rows": None}, UndecodableImage),
+        ({"Rows": 0}, UndecodableImage),
+        ({"Rows": 20}, InvalidField),
+        ({"Rows": 49}, UndecodableImage),  # too few pixels in the file
+        ({"BitsAllocated": 32}, UnsupportedMediaType),
+        ({"BitsStored": 17}, UndecodableImage),
+        ({"HighBit": 3}, UndecodableImage),
+        ({"PhotometricInterpretation": None}, UndecodableImage),
+        ({"PhotometricInterpretation": "PALETTE COLOR"}, UnsupportedMediaType),
+    ],
+)
+def test_objects_that_do_not_fit_are_refused(
+    attributes: dict[str, Any], error: type[ServiceError]
+) -> None:
+    with pytest.raises(error):
+        decoded(make_xray(**attributes))
+
+
+@pytest.mark.parametrize(
+    ("attributes", "code"),
+    [
+        ({"ViewPosition": "LL"}, "not_frontal_view"),
+        ({"BodyPartExamined": "HAND"}, "not_a_chest"),
+        ({"SOPClassUID": "1.2.840.10008.5.1.4.1.1.1.1.1"}, "for_processing_image"),
+    ],
+)
+def test_unsuitable_images_draw_a_warning(attributes: dict[str, Any], code: str) -> None:
+    assert codes(decoded(make_xray(**attributes))) == [code]
+
+
+@pytest.mark.parametrize("share", [0.3, 0.6, 0.95])
+def test_truncated_files_are_refused(share: float) -> None:
+    data = as_file(make_xray())
+    with pytest.raises(ServiceError):
+        decode_image(data[: int(len(data) * share)], max_pixels=LIMIT)
+
+
+@pytest.mark.filterwarnings("error")
+def test_no_attribute_value_reaches_a_message_a_warning_or_the_log(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    generator = np.random.default_rng(5)
+    data = as_file(make_xray(PatientBirthDate="not a date 4711", WindowCenter="1"))
+    header_end = data.index(b"CHEST") + 200
+    said = []
+    with caplog.at_level(logging.DEBUG):
+        for _ in range(400):
+            broken = bytearray(data)
+            for position in generator.integers(0, header_end, 2):
+                broken[position] = generator.integers(0, 256)
+            try:
+                image = decode_image(bytes(broken), max_pixels=LIMIT)
+                said += [warning.message for warning in image.warnings]
+            except ServiceError as error:
+                assert error.__cause__ is None
+                assert error.__suppress_context__ or error.__context__ is None
+                said.append(error.detail)
+    said += [record.getMessage() for record in caplog.records]
+    assert said
+    assert not [text for text in said if PATIENT in text or "4711" in text or "Muster" in text]

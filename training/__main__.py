@@ -1,0 +1,172 @@
+"""``python -m training``: pretrain, stage1, stage2, export, evaluate, phantoms."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+STAGE_HELP = {
+    "pretrain": "train a compact SAM from scratch",
+    "stage1": "adapt a base by AdaLoRA, mask decoder in full",
+    "stage2": "quantization-aware training of a stage 1 model",
+}
+
+EXIT_REFUSED = 2
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser of all commands."""
+    parser = argparse.ArgumentParser(prog="python -m training", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    for stage, text in STAGE_HELP.items():
+        _add_stage(commands.add_parser(stage, help=text), stage)
+    _add_export(commands.add_parser("export", help="write a stored model from a checkpoint"))
+    _add_phantoms(commands.add_parser("phantoms", help="write a data set of drawn chest phantoms"))
+    _add_evaluate(commands.add_parser("evaluate", help="Dice and IoU per data set"))
+    return parser
+
+
+def _add_stage(parser: argparse.ArgumentParser, stage: str) -> None:
+    parser.add_argument("--config", type=Path, required=True, help="TOML file of the run")
+    parser.add_argument("--run", type=Path, required=True, help="folder that the run writes")
+    if stage != "pretrain":
+        help_text = "checkpoint or run folder to start from; for stage1 also Meta's sam_vit_*.pth"
+        parser.add_argument("--base", type=Path, required=True, help=help_text)
+    parser.add_argument("--resume", action="store_true", help="continue the run in --run")
+    parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="NAME=VALUE",
+        help="replace one setting of the file, e.g. --set data.root=/data or --set steps=100",
+    )  # fmt: skip
+
+
+def _add_export(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--run", type=Path, required=True, help="checkpoint or run folder")
+    parser.add_argument("--name", required=True, help="name of the model, e.g. cxr-lung-tiny")
+    parser.add_argument("--version", required=True, help="version, a whole number")
+    parser.add_argument("--out", type=Path, default=Path("model_store/models"))
+    parser.add_argument("--data", type=Path, required=True, help="data set it was trained on")
+    parser.add_argument("--float-twin", help="name/version of the model before quantization")
+
+
+def _add_phantoms(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--out", type=Path, required=True, help="folder of the data set")
+    parser.add_argument("--train", type=int, default=64, help="phantoms to train on")
+    parser.add_argument("--val", type=int, default=16, help="phantoms to choose by")
+    parser.add_argument("--test", type=int, default=16, help="phantoms to measure on")
+
+
+def _add_evaluate(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--model", type=Path, required=True, help="folder of a stored model")
+    parser.add_argument("--data", type=Path, required=True, help="folder with manifest.csv")
+    parser.add_argument("--split", default="val", choices=("train", "val", "test"))
+    parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
+    parser.add_argument("--json", type=Path, help="also write the scores of every image here")
+    parser.add_argument("--store", action="store_true", help="write the table into the manifest")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; return 0, or 2 with one sentence on stderr when it was refused."""
+    arguments = build_parser().parse_args(argv)
+    # Imported late: --help answers at once, MONAI alone takes seconds to load.
+    from model_store.artifact import ArtifactError
+    from training.checkpoint import CheckpointError
+    from training.config import ConfigError
+    from training.dataset import DataError
+
+    try:
+        if arguments.command == "export":
+            return _export(arguments)
+        if arguments.command == "phantoms":
+            return _phantoms(arguments)
+        if arguments.command == "evaluate":
+            return _evaluate(arguments)
+        return _train(arguments)
+    except (ArtifactError, CheckpointError, ConfigError, DataError, FileExistsError) as error:
+        print(f"python -m training {arguments.command}: {error}", file=sys.stderr)
+        return EXIT_REFUSED
+
+
+def _train(arguments: argparse.Namespace) -> int:
+    from model_store.predictor import choose_device
+    from training.config import ConfigError, load_config
+    from training.runs import prepare_run
+
+    changes = dict(_parse_setting(text) for text in arguments.set)
+    config = load_config(arguments.config, changes)
+    if config.stage != arguments.command:
+        raise ConfigError(f"{arguments.config} is a {config.stage} run, not {arguments.command}")
+    try:
+        device = choose_device(arguments.device)
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+    base = getattr(arguments, "base", None)
+    loop = prepare_run(config, base, arguments.run, resume=arguments.resume, device=device)
+    scores = loop.run()
+    print(json.dumps({"own_box": scores.own_box, "whole_image": scores.whole_image}, indent=2))
+    return 0
+
+
+def _parse_setting(text: str) -> tuple[str, Any]:
+    from training.config import ConfigError
+
+    name, separator, value = text.partition("=")
+    if not separator:
+        raise ConfigError(f"--set {text!r} is not NAME=VALUE")
+    try:
+        return name, json.loads(value)
+    except json.JSONDecodeError:
+        return name, value
+
+
+def _export(arguments: argparse.Namespace) -> int:
+    from training.export import export_checkpoint
+
+    result = export_checkpoint(
+        arguments.run, arguments.out, arguments.name, arguments.version, arguments.data,
+        arguments.float_twin,
+    )  # fmt: skip
+    share = result.size_bytes / result.float_size_bytes
+    print(
+        f"{result.folder}: {result.size_bytes / 1e6:.2f} MB, {share:.3f} of the weights in "
+        f"float32; Dice of its golden mask on the phantom {result.golden_dice:.4f}"
+    )
+    return 0
+
+
+def _phantoms(arguments: argparse.Namespace) -> int:
+    from training.phantom_dataset import write_phantom_dataset
+
+    counts = {"train": arguments.train, "val": arguments.val, "test": arguments.test}
+    write_phantom_dataset(arguments.out, counts)
+    print(f"{sum(counts.values())} phantoms in {arguments.out}")
+    return 0
+
+
+def _evaluate(arguments: argparse.Namespace) -> int:
+    from model_store.predictor import Predictor
+    from training.dataset import read_rows
+    from training.evaluation import format_table, score_rows, store_metrics, summarise
+
+    predictor = Predictor.load(arguments.model, arguments.device)
+    rows = read_rows(arguments.data, arguments.split)
+    scores = score_rows(predictor, predictor.info.precision, rows)
+    twin = predictor.info.manifest.float_twin
+    if twin is not None:
+        twin_folder = arguments.model.resolve().parent.parent / twin
+        scores += score_rows(Predictor.load(twin_folder, arguments.device), "fp32", rows)
+    table = summarise(scores)
+    print(format_table(table))
+    if arguments.json is not None:
+        arguments.json.write_text(json.dumps([vars(s) for s in scores]), encoding="utf-8")
+    if arguments.store:
+        store_metrics(arguments.model, predictor, arguments.split, table)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,178 @@
+"""From a checkpoint to a stored model: adapters folded, integers on disk, a manifest beside.
+
+Stage 2 becomes an INT8 model. A float checkpoint (stage 1, or pretrain) becomes a float model,
+stored as float16: the FP32 side of every comparison, the same network before quantization.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+import model_store
+from model_store.artifact import (
+    FLOAT_SCHEME,
+    WEIGHTS_FILE,
+    load_model,
+    sha256_of,
+    write_manifest,
+    write_weights,
+)
+from model_store.conventions import CONVENTIONS, DEFAULT_CONVENTION, token_of
+from model_store.geometry import PREPROCESSING_VERSION, Box
+from model_store.int8_layers import Int8Matrix
+from model_store.integers import SCHEME
+from model_store.manifest import Manifest, Quantization, SelfTest, TrainingData, WeightsFile
+from model_store.predictor import PredictionRequest, Predictor
+from model_store.quantizable import quantizable_layers, replace_module
+from model_store.sam import PromptableSam
+from training.adapted_model import find_layers, load_base, merge_adapters
+from training.fake_quantization import FakeQuantized
+from training.metrics import dice
+from training.phantom import draw_phantom
+from training.prompts import tight_box
+
+INTENDED_USE = (
+    "Outlines the lungs on frontal chest X-rays of children and adults as a step of further "
+    "processing or as a drawing aid that a qualified reader checks. Not a diagnosis, not for "
+    "lateral views, not cleared as a medical device."
+)
+
+GOLDEN_SEED = 7
+GOLDEN_SIZE = 512
+
+
+@dataclass(frozen=True)
+class ExportResult:
+    """What an export wrote.
+
+    Attributes:
+        folder: The stored model.
+        size_bytes: Size of the folder.
+        float_size_bytes: Size of the same weights in float32.
+        golden_dice: Dice of the model's golden mask with the phantom's true mask.
+    """
+
+    folder: Path
+    size_bytes: int
+    float_size_bytes: int
+    golden_dice: float
+
+
+def export_checkpoint(
+    checkpoint: Path, out: Path, name: str, version: str, data_root: Path, float_twin: str | None
+) -> ExportResult:
+    """Write ``out/name/version``.
+
+    Args:
+        checkpoint: Checkpoint or run folder.
+        out: Folder of stored models.
+        name: Name of the model.
+        version: Version, a whole number.
+        data_root: The data set that it was trained on, for the manifest.
+        float_twin: ``name/version`` of the same model before quantization, if stored.
+
+    Raises:
+        CheckpointError: The checkpoint cannot be used.
+        FileExistsError: The version exists; a stored version never changes.
+    """
+    folder = out / name / version
+    if (folder / WEIGHTS_FILE).exists():
+        raise FileExistsError(f"{folder} exists; a stored version never changes, raise --version")
+    base = load_base(checkpoint)
+    float_bytes = _float_size_bytes(base.model)
+    precisions = to_deployed(base.model)
+    tensors = base.model.state_dict()
+    integers = "int8" in precisions.values()
+    if not integers:
+        tensors = {key: value.half() for key, value in tensors.items()}
+    folder.mkdir(parents=True, exist_ok=True)
+    write_weights(folder / WEIGHTS_FILE, tensors)
+    manifest = Manifest(
+        name=name,
+        version=version,
+        architecture=base.architecture.to_dict(),
+        preprocessing_version=PREPROCESSING_VERSION,
+        conventions={c: token_of(c) for c in CONVENTIONS},
+        quantization=Quantization(scheme=SCHEME if integers else FLOAT_SCHEME, layers=precisions),  # type: ignore[arg-type]
+        weights=WeightsFile(
+            sha256=sha256_of(folder / WEIGHTS_FILE),
+            size_bytes=(folder / WEIGHTS_FILE).stat().st_size,
+            float_size_bytes=float_bytes,
+        ),
+        training_data=training_data(data_root),
+        training={"stages": list(base.lineage)},
+        float_twin=float_twin,
+        code_version=model_store.__version__,
+        intended_use=INTENDED_USE,
+    )
+    write_manifest(folder, manifest)
+    golden_dice = add_self_test(folder, manifest)
+    size = sum(file.stat().st_size for file in folder.iterdir())
+    return ExportResult(folder, size, float_bytes, golden_dice)
+
+
+def to_deployed(model: PromptableSam) -> dict[str, str]:
+    """Turn a trained model, in place, into the one that is deployed.
+
+    Returns:
+        The precision of every layer that could be integers.
+    """
+    fake = find_layers(model, FakeQuantized)
+    for name, layer in fake.items():
+        replace_module(model, name, layer.to_integers())
+    merge_adapters(model)
+    precisions = {name: "float" for name in quantizable_layers(model)}
+    precisions.update({name.removesuffix(".matrix"): "int8" for name in find_layers(model, Int8Matrix)})
+    return dict(sorted(precisions.items()))
+
+
+def _float_size_bytes(model: PromptableSam) -> int:
+    """Size of the plain model's parameters in float32, adapters folded, no scales."""
+    adapted = ("P", "Q", "singular", "mask", "log_scale")
+    kept = (t for k, t in model.state_dict().items() if k.rpartition(".")[2] not in adapted)
+    return sum(4 * tensor.numel() for tensor in kept)
+
+
+def training_data(root: Path) -> tuple[TrainingData, ...]:
+    """Count the rows of the ``train`` split per source and licence."""
+    with (root / "manifest.csv").open(newline="", encoding="utf-8") as file:
+        rows = [row for row in csv.DictReader(file) if row["split"] == "train"]
+    counts = Counter((r["source"], r["convention"], r.get("license", "unknown")) for r in rows)
+    return tuple(
+        TrainingData(source=source, convention=convention, license=license_, images=images)
+        for (source, convention, license_), images in sorted(counts.items())
+    )
+
+
+def add_self_test(folder: Path, manifest: Manifest) -> float:
+    """Let the stored model draw its golden mask on a phantom, and write it into the folder.
+
+    Returns:
+        Dice of the golden mask with the phantom's true mask.
+    """
+    phantom = draw_phantom(GOLDEN_SEED, (GOLDEN_SIZE, GOLDEN_SIZE))
+    truth = phantom.mask(DEFAULT_CONVENTION)
+    box: Box = tight_box(truth) or (0.0, 0.0, float(GOLDEN_SIZE), float(GOLDEN_SIZE))
+    model, _ = load_model(folder)
+    predictor = Predictor(model, manifest, torch.device("cpu"))
+    request = PredictionRequest(phantom.image, (box,), DEFAULT_CONVENTION)
+    mask = predictor.predict(request).masks[0].mask
+    image_path, mask_path = folder / "golden_image.png", folder / "golden_mask.png"
+    Image.fromarray(phantom.image).save(image_path, optimize=True)
+    Image.fromarray(mask.astype(np.uint8) * 255).save(mask_path, optimize=True)
+    test = SelfTest(
+        image_sha256=sha256_of(image_path),
+        mask_sha256=sha256_of(mask_path),
+        box=box,
+        convention=DEFAULT_CONVENTION,
+    )
+    write_manifest(folder, manifest.model_copy(update={"self_test": test}))
+    return dice(mask, truth)
+

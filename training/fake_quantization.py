@@ -1,0 +1,152 @@
+"""Layers that compute in float exactly what the integer engine will compute.
+
+The weight that is quantized is the folded one, adapter included, so training sees the weight
+that is deployed. Products run on integer-valued floats: with at most 2,080 terms of at most
+128 * 63 they stay below 2**24 and float32 sums them exactly, so the accumulators equal the
+integer engine's bit for bit. Gradients pass straight through rounding and stop where a value
+was clipped; the activation scale learns as in LSQ (Esser et al., ICLR 2020), in the logarithm.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from model_store.int8_layers import Int8Conv2d, Int8Linear, Int8Matrix
+from model_store.integers import (
+    ACTIVATION_HIGH,
+    ACTIVATION_LOW,
+    WEIGHT_LIMIT,
+    quantize_weight,
+    weight_scale,
+)
+from training.adalora import AdaLoraQkv
+
+QuantizedSource = nn.Linear | nn.Conv2d | AdaLoraQkv
+
+_SAMPLES_PER_BATCH = 16_384
+_SCALE_CANDIDATES = 48
+
+
+def folded_weight(source: QuantizedSource) -> Tensor:
+    """Return the one weight that a layer multiplies by, adapter included."""
+    return source.folded_weight() if isinstance(source, AdaLoraQkv) else source.weight
+
+
+def folded_bias(source: QuantizedSource) -> Tensor | None:
+    """Return the bias of a layer."""
+    return source.folded_bias if isinstance(source, AdaLoraQkv) else source.bias
+
+
+def round_straight_through(values: Tensor) -> Tensor:
+    """Round to even; the gradient passes as if nothing had been rounded."""
+    return values + (torch.round(values) - values).detach()
+
+
+class FakeQuantized(nn.Module):
+    """A linear or convolution layer on fake-quantized weight and input."""
+
+    def __init__(self, source: QuantizedSource) -> None:
+        """Wrap ``source``; until calibrated the activation scale is 1."""
+        super().__init__()
+        self.source = source
+        self.log_scale = nn.Parameter(torch.zeros(()))
+        self.samples: list[Tensor] | None = None
+
+    @property
+    def activation_scale(self) -> Tensor:
+        """Present scale of the input, float32 scalar."""
+        return self.log_scale.exp()
+
+    def forward(self, values: Tensor) -> Tensor:
+        """Compute what the integer layer will compute, in float32."""
+        if self.samples is not None:
+            self._sample(values)
+            return self._float_forward(values)
+        with torch.autocast(values.device.type, enabled=False):
+            scale = self.activation_scale
+            steps = (values.float() / scale).clamp(ACTIVATION_LOW, ACTIVATION_HIGH)
+            weight = folded_weight(self.source)
+            per_channel = weight_scale(weight.detach().flatten(1))  # (N,)
+            shape = (-1,) + (1,) * (weight.ndim - 1)
+            integers = round_straight_through(weight / per_channel.view(shape))
+            integers = integers.clamp(-WEIGHT_LIMIT, WEIGHT_LIMIT)
+            accumulator = self._product(round_straight_through(steps), integers)
+            return self._dequantize(accumulator, scale * per_channel)
+
+    def _product(self, values: Tensor, weight: Tensor) -> Tensor:
+        if isinstance(self.source, nn.Conv2d):
+            return functional.conv2d(
+                values, weight, stride=self.source.stride, padding=self.source.padding
+            )
+        return functional.linear(values, weight)
+
+    def _dequantize(self, accumulator: Tensor, scale: Tensor) -> Tensor:
+        bias = folded_bias(self.source)
+        shape = (-1, 1, 1) if isinstance(self.source, nn.Conv2d) else (-1,)
+        output = accumulator * scale.view(shape)
+        return output if bias is None else output + bias.view(shape)
+
+    def _float_forward(self, values: Tensor) -> Tensor:
+        output: Tensor = self.source(values)
+        return output
+
+    def _sample(self, values: Tensor) -> None:
+        assert self.samples is not None
+        flat = values.detach().float().flatten()
+        stride = max(1, flat.numel() // _SAMPLES_PER_BATCH)
+        # The extremes decide what clipping costs, so they are always among the samples.
+        extremes = torch.stack([flat.min(), flat.max()])
+        self.samples.append(torch.cat([flat[::stride], extremes]))
+
+    def calibrate(self) -> None:
+        """Set the scale to the one of least squared error on the sampled inputs."""
+        if not self.samples:
+            raise ValueError("no inputs were sampled; run batches inside `sampling` first")
+        values = torch.cat(self.samples)
+        largest = max(values.max().item() / ACTIVATION_HIGH, values.min().item() / ACTIVATION_LOW)
+        largest = max(largest, 1e-6)
+        candidates = [largest * 0.5 ** (4 * i / _SCALE_CANDIDATES) for i in range(_SCALE_CANDIDATES)]
+        best = min(candidates, key=lambda scale: _squared_error(values, scale))
+        with torch.no_grad():
+            self.log_scale.fill_(math.log(best))
+        self.samples = None
+
+    def to_integers(self) -> Int8Linear | Int8Conv2d:
+        """Return the integer layer that computes the same."""
+        weight = folded_weight(self.source).detach().flatten(1)
+        scale, bias = weight_scale(weight), folded_bias(self.source)
+        matrix = Int8Matrix(
+            quantize_weight(weight, scale),
+            scale,
+            self.activation_scale.detach().clone(),
+            None if bias is None else bias.detach().clone(),
+        )
+        if isinstance(self.source, nn.Conv2d):
+            padding = self.source.padding
+            return Int8Conv2d(
+                matrix, self.source.kernel_size[0], self.source.stride[0],
+                padding[0] if isinstance(padding, tuple) else 0,
+            )  # fmt: skip
+        return Int8Linear(matrix)
+
+
+def _squared_error(values: Tensor, scale: float) -> float:
+    steps = torch.round(values / scale).clamp(ACTIVATION_LOW, ACTIVATION_HIGH)
+    return float((steps * scale - values).square().mean())
+
+
+@contextmanager
+def sampling(layers: Iterable[FakeQuantized]) -> Iterator[None]:
+    """Within the block the layers compute in float and remember samples of their inputs."""
+    chosen = list(layers)
+    for layer in chosen:
+        layer.samples = []
+    yield
+    for layer in chosen:
+        layer.calibrate()

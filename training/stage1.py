@@ -1,0 +1,71 @@
+"""Stage 1: AdaLoRA on q, k and v of every encoder block, the mask decoder in full."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from model_store.sam import PromptableSam
+from training.adalora import AdaLoraQkv, RankAllocator
+from training.adapted_model import add_adapters
+from training.config import AdaLoraConfig
+from training.stages import freeze_unused
+
+
+class AdaLoraStage:
+    """Trains adapters, mask decoder and prompt encoder; the encoder's own weights are frozen."""
+
+    name = "stage1"
+
+    def __init__(self, model: PromptableSam, config: AdaLoraConfig, total_steps: int) -> None:
+        """Put adapters into ``model``.
+
+        Raises:
+            ConfigError: The budget schedule does not fit into ``total_steps``.
+        """
+        self.model = model
+        self._config = config
+        model.image_encoder.requires_grad_(False)
+        freeze_unused(model)
+        self._adapters: dict[str, AdaLoraQkv] = add_adapters(model, config)
+        self._allocator = RankAllocator(self._adapters, config, total_steps)
+        self._kept = self._allocator.initial_budget
+
+    def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
+        """Yield the parameters that train."""
+        return ((n, p) for n, p in self.model.named_parameters() if p.requires_grad)
+
+    def penalty(self) -> Tensor | None:
+        """Return the weighted orthogonality penalty, averaged over the adapted layers."""
+        total = torch.stack([adapter.penalty() for adapter in self._adapters.values()])
+        return self._config.orthogonality * total.mean()
+
+    def after_backward(self, step: int) -> None:
+        """Take the gradients into the importance of the triplets."""
+        self._allocator.observe_gradients()
+
+    def after_step(self, step: int) -> dict[str, float]:
+        """Move the budget at every interval; report the triplets kept."""
+        warm = step >= self._config.warmup_steps
+        if warm and (step - self._config.warmup_steps) % self._config.interval_steps == 0:
+            self._kept = self._allocator.allocate(step)
+        return {"rank_total": float(self._kept)}
+
+    def extra_state(self) -> dict[str, Any]:
+        """Return the allocator's statistics and the ranks of each slice."""
+        return {
+            "allocator": self._allocator.state_dict(),
+            "kept": self._kept,
+            "frozen": all(adapter.frozen_mask for adapter in self._adapters.values()),
+            "ranks": self._allocator.ranks(),
+        }
+
+    def load_extra_state(self, state: dict[str, Any]) -> None:
+        """Take over the allocator's statistics."""
+        self._allocator.load_state_dict(state["allocator"])
+        self._kept = int(state["kept"])
+        for adapter in self._adapters.values():
+            adapter.frozen_mask = bool(state["frozen"])

@@ -1,0 +1,72 @@
+"""Stage 2: quantization-aware training through the folded weight, rank masks frozen."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from model_store.sam import PromptableSam
+from training.adalora import AdaLoraQkv
+from training.adapted_model import add_fake_quantization, find_layers
+from training.batches import BatchSource
+from training.config import QatConfig
+from training.fake_quantization import sampling
+from training.stages import freeze_unused
+
+
+class QatStage:
+    """Trains adapters, decoder and activation scales under fake quantization."""
+
+    name = "stage2"
+
+    def __init__(self, model: PromptableSam, config: QatConfig) -> None:
+        """Put fake quantization into a model of stage 1 (or a plain one).
+
+        Raises:
+            ConfigError: ``float_layers`` names an unknown layer.
+        """
+        self.model = model
+        self._config = config
+        model.image_encoder.requires_grad_(config.train_base)
+        adapters = find_layers(model, AdaLoraQkv)
+        for adapter in adapters.values():
+            adapter.frozen_mask = True
+            for parameter in (adapter.P, adapter.singular, adapter.Q):
+                parameter.requires_grad_(True)
+        self.layers = add_fake_quantization(model, config.float_layers)
+        freeze_unused(model)
+
+    @torch.no_grad()
+    def calibrate(self, source: BatchSource) -> None:
+        """Set every activation scale from the first training batches, in float."""
+        self.model.eval()
+        with sampling(self.layers.values()):
+            for step in range(self._config.calibration_batches):
+                batch = source.batch(step)
+                normalized = self.model.normalize(batch.pixels, batch.valid)
+                self.model(normalized, batch.boxes, batch.image_index)
+
+    def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
+        """Yield the parameters that train."""
+        return ((n, p) for n, p in self.model.named_parameters() if p.requires_grad)
+
+    def penalty(self) -> Tensor | None:
+        """Add nothing: the factors only fine-tune, their directions are settled."""
+        return None
+
+    def after_backward(self, step: int) -> None:
+        """Do nothing."""
+
+    def after_step(self, step: int) -> dict[str, float]:
+        """Do nothing."""
+        return {}
+
+    def extra_state(self) -> dict[str, Any]:
+        """Return nothing beside the weights: masks and scales are in the model."""
+        return {}
+
+    def load_extra_state(self, state: dict[str, Any]) -> None:
+        """Take nothing."""
