@@ -118,7 +118,9 @@ class SamConfig:
         unknown = sorted(set(values) - known)
         if unknown:
             raise ValueError(f"unknown architecture fields: {', '.join(unknown)}")
-        plain = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+        plain: dict[str, Any] = {
+            k: tuple(v) if isinstance(v, list) else v for k, v in values.items()
+        }
         try:
             return cls(**plain)
         except TypeError as error:
@@ -212,6 +214,4 @@ def build_sam(config: SamConfig) -> PromptableSam:
         iou_head_depth=3,
         iou_head_hidden_dim=config.iou_head_hidden_dim,
     )
-    return PromptableSam(
-        encoder, prompt_encoder, mask_decoder, config.pixel_mean, config.pixel_std
-    )
+    return PromptableSam(encoder, prompt_encoder, mask_decoder, config.pixel_mean, config.pixel_std)

@@ -67,7 +67,9 @@ def read_manifest(folder: Path) -> Manifest:
             f"{PREPROCESSING_VERSION} of this code"
         )
     if manifest.conventions != {name: token_of(name) for name in CONVENTIONS}:
-        raise ArtifactError(f"{path}: conventions {manifest.conventions} are not those of this code")
+        raise ArtifactError(
+            f"{path}: conventions {manifest.conventions} are not those of this code"
+        )
     if manifest.quantization.scheme not in (SCHEME, FLOAT_SCHEME):
         raise ArtifactError(f"{path}: unknown integer scheme {manifest.quantization.scheme!r}")
     return manifest
@@ -83,6 +85,7 @@ def write_artifact(folder: Path, manifest: Manifest, tensors: Mapping[str, Tenso
 def write_weights(path: Path, tensors: Mapping[str, Tensor]) -> None:
     """Write tensors as safetensors, contiguous and by name."""
     save_file({name: t.detach().cpu().contiguous() for name, t in sorted(tensors.items())}, path)
+    path.chmod(0o644)  # safetensors writes 0600, which a container's other user could not read
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:

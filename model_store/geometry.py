@@ -153,8 +153,12 @@ class InputGeometry:
         Returns:
             Logits at every pixel of the image, (..., H, W).
         """
-        rows = resampling_matrix(logits.shape[-1], self.resized_height / self.input_size, self.height)
-        columns = resampling_matrix(logits.shape[-1], self.resized_width / self.input_size, self.width)
+        rows = resampling_matrix(
+            logits.shape[-1], self.resized_height / self.input_size, self.height
+        )
+        columns = resampling_matrix(
+            logits.shape[-1], self.resized_width / self.input_size, self.width
+        )
         return rows.to(logits) @ logits @ columns.to(logits).T
 
 

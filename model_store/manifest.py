@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from model_store.conventions import Convention
 
-FORMAT_VERSION = 1
+FORMAT_VERSION: Literal[1] = 1
 """Rises when an older reader could misread a newer folder."""
 
 Precision = Literal["int8", "float"]

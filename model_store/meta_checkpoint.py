@@ -93,9 +93,7 @@ def _read(path: Path) -> dict[str, Tensor]:
     return state
 
 
-def _architecture_of(
-    path: Path, state: Mapping[str, Tensor], input_size: int | None
-) -> SamConfig:
+def _architecture_of(path: Path, state: Mapping[str, Tensor], input_size: int | None) -> SamConfig:
     grid, width = state[_POSITION_KEY].shape[1], state[_POSITION_KEY].shape[3]
     for name in VARIANTS:
         config = sam_config(name)

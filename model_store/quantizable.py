@@ -25,8 +25,4 @@ def quantizable_layers(model: PromptableSam) -> dict[str, nn.Linear | nn.Conv2d]
 def replace_module(root: nn.Module, name: str, replacement: nn.Module) -> None:
     """Put ``replacement`` at the dotted ``name`` below ``root``."""
     parent_name, _, child_name = name.rpartition(".")
-    parent = root.get_submodule(parent_name)
-    if child_name.isdigit():
-        parent[int(child_name)] = replacement  # type: ignore[index]
-    else:
-        setattr(parent, child_name, replacement)
+    setattr(root.get_submodule(parent_name), child_name, replacement)

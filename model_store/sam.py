@@ -8,6 +8,7 @@ are composed here; `predict_all_masks` is checked against the original decoder i
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +16,12 @@ from torch import Tensor, nn
 
 class PromptableSam(nn.Module):
     """SAM with Meta's parameter names, so that ``sam_vit_*.pth`` load by key."""
+
+    image_encoder: Any
+    prompt_encoder: Any
+    mask_decoder: Any
+    pixel_mean: Tensor
+    pixel_std: Tensor
 
     def __init__(
         self,
@@ -84,7 +91,7 @@ def _is_identity(image_index: Tensor, embeddings: Tensor) -> bool:
 
 
 def predict_all_masks(
-    decoder: nn.Module, image: Tensor, position: Tensor, sparse: Tensor, dense: Tensor
+    decoder: Any, image: Tensor, position: Tensor, sparse: Tensor, dense: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Run SAM's mask decoder on N (image, prompt) pairs at once.
 

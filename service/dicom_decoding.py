@@ -11,8 +11,8 @@ exception here, and pydicom's own log and warnings, which quote values, are sile
 
 from __future__ import annotations
 
-import functools
 import logging
+import re
 import struct
 import warnings as python_warnings
 from io import BytesIO
@@ -42,6 +42,7 @@ from service.errors import UndecodableImage, UnsupportedMediaType, UnsupportedTr
 from service.image_size import check_image_size
 from service.raster_decoding import DECODER_ERRORS
 from service.response_warnings import Warning_, WarningCode
+from service.rle_expansion import check_rle_expansion
 
 _CR = "1.2.840.10008.5.1.4.1.1.1"
 _DX_FOR_PRESENTATION = "1.2.840.10008.5.1.4.1.1.1.1"
@@ -57,6 +58,8 @@ SUPPORTED_SOP_CLASSES = frozenset(
         f"{_SECONDARY_CAPTURE}.3",  # multi-frame grey word, likewise
     }
 )
+_PYDICOM_MODULES = r"pydicom(\.|$)"
+_IGNORE_PYDICOM = ("ignore", None, Warning, re.compile(_PYDICOM_MODULES), 0)
 _FRONTAL_VIEWS = frozenset({"AP", "PA", "AP_ERECT", "PA_ERECT", "AP SUPINE", "ANTEROPOSTERIOR"})
 _CHEST_WORDS = ("CHEST", "THORAX", "LUNG", "TORAX")
 _SUPPORTED_SYNTAXES = (
@@ -120,11 +123,14 @@ def decode_dicom(
     return pixels, tuple(warnings), dataset
 
 
-@functools.cache
 def _silence_pydicom() -> None:
-    """Stops pydicom from logging and warning, once: both quote attribute values."""
+    """Stops pydicom from logging and warning: both quote attribute values.
+
+    Done at each call, because others may reset the process's warning filters.
+    """
     logging.getLogger("pydicom").setLevel(logging.CRITICAL + 1)
-    python_warnings.filterwarnings("ignore", module=r"pydicom(\.|$)")
+    if _IGNORE_PYDICOM not in python_warnings.filters:
+        python_warnings.filterwarnings("ignore", module=_PYDICOM_MODULES)
 
 
 def _read(data: bytes) -> Dataset:
@@ -190,10 +196,15 @@ def _decode_pixels(dataset: Dataset, layout: PixelLayout) -> NDArray[Any]:
 
 
 def _check_frame(frame: bytes, syntax: UID, layout: PixelLayout) -> None:
-    """Refuses a compressed frame whose own size is not the header's, before it is decoded."""
+    """Refuses a compressed frame whose own size is not the header's, before it is decoded.
+
+    Raises:
+        UndecodableImage: the codestream has another width or height.
+        ValueError: it has no readable size, or its runs expand beyond the image.
+    """
     if syntax == RLELossless:
-        return
-    if read_codestream_size(frame) != (layout.columns, layout.rows):
+        check_rle_expansion(frame, layout.rows * layout.columns)
+    elif read_codestream_size(frame) != (layout.columns, layout.rows):
         raise UndecodableImage("The DICOM pixel data contradict the header's size.")
 
 

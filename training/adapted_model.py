@@ -27,14 +27,13 @@ from training.checkpoint import BEST, CheckpointError, load_checkpoint
 from training.config import AdaLoraConfig, ConfigError
 from training.fake_quantization import FakeQuantized
 
-
 Layer = TypeVar("Layer", bound=nn.Module)
 
 
 def add_adapters(model: PromptableSam, config: AdaLoraConfig) -> dict[str, AdaLoraQkv]:
     """Wrap the ``qkv`` layer of every encoder block, and return the wrapped layers by name."""
     adapters: dict[str, AdaLoraQkv] = {}
-    for index in range(len(model.image_encoder.blocks)):  # type: ignore[arg-type]
+    for index in range(len(model.image_encoder.blocks)):
         name = f"image_encoder.blocks.{index}.attn.qkv"
         layer = model.get_submodule(name)
         assert isinstance(layer, nn.Linear)

@@ -236,7 +236,9 @@ def _draw_devices(image: Pixels, rng: np.random.Generator) -> Pixels:
             + 3 * (1 - t) * t**2 * points[2] + t**3 * points[3]
         )  # fmt: skip
         width = int(rng.integers(1, max(2, size // 64)))
-        draw.line([tuple(p) for p in curve.tolist()], fill=float(rng.uniform(0.1, 0.5)), width=width)
+        draw.line(
+            [tuple(p) for p in curve.tolist()], fill=float(rng.uniform(0.1, 0.5)), width=width
+        )
     for _ in range(int(rng.integers(0, 3))):
         x, y = rng.uniform(0, size, 2)
         radius = rng.uniform(0.01, 0.05) * size
@@ -269,7 +271,9 @@ def _draw_marks(image: Pixels, rng: np.random.Generator) -> Pixels:
 def _draw_border(image: Pixels, rng: np.random.Generator) -> Pixels:
     """Cover up to 8 % at each edge in black or white: collimation, film edge, screenshot."""
     size = image.shape[0]
-    left, top, right, bottom = (rng.uniform(0.0, 0.08, 4) * size * (rng.random(4) < 0.6)).astype(int)
+    left, top, right, bottom = (rng.uniform(0.0, 0.08, 4) * size * (rng.random(4) < 0.6)).astype(
+        int
+    )
     framed = np.full_like(image, float(rng.choice([0.0, 0.0, 1.0])))
     inner = (slice(top, size - bottom), slice(left, size - right))
     framed[inner] = image[inner]

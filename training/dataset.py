@@ -64,8 +64,7 @@ class LabelledXray:
     @property
     def mask(self) -> NDArray[np.bool_]:
         """Both lungs, bool (H, W)."""
-        both: NDArray[np.bool_] = self.lungs.any(axis=0)
-        return both
+        return np.asarray(self.lungs.any(axis=0))
 
 
 def read_rows(root: Path, split: str) -> list[DataRow]:
@@ -158,10 +157,8 @@ def split_lungs(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
     if len(large) < 2:
         lungs[0] = mask
         return lungs
-    centres_x = {
-        part: ndimage.center_of_mass(labels == part)[1] for part in range(1, count + 1)
-    }
-    two_largest = sorted(large, key=lambda part: -areas[part - 1])[:2]
+    centres_x = {part: ndimage.center_of_mass(labels == part)[1] for part in range(1, count + 1)}
+    two_largest = sorted(large.tolist(), key=lambda part: -areas[part - 1])[:2]
     middle = sum(centres_x[part] for part in two_largest) / 2
     for part, centre in centres_x.items():
         lungs[int(centre > middle)] |= labels == part

@@ -10,12 +10,14 @@ import csv
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
 
 import model_store
+from model_store.architecture import SamConfig
 from model_store.artifact import (
     FLOAT_SCHEME,
     WEIGHTS_FILE,
@@ -28,7 +30,14 @@ from model_store.conventions import CONVENTIONS, DEFAULT_CONVENTION, token_of
 from model_store.geometry import PREPROCESSING_VERSION, Box
 from model_store.int8_layers import Int8Matrix
 from model_store.integers import SCHEME
-from model_store.manifest import Manifest, Quantization, SelfTest, TrainingData, WeightsFile
+from model_store.manifest import (
+    Manifest,
+    Precision,
+    Quantization,
+    SelfTest,
+    TrainingData,
+    WeightsFile,
+)
 from model_store.predictor import PredictionRequest, Predictor
 from model_store.quantizable import quantizable_layers, replace_module
 from model_store.sam import PromptableSam
@@ -68,7 +77,7 @@ class ExportResult:
 def export_checkpoint(
     checkpoint: Path, out: Path, name: str, version: str, data_root: Path, float_twin: str | None
 ) -> ExportResult:
-    """Write ``out/name/version``.
+    """Write ``out/name/version`` from a checkpoint or run folder.
 
     Args:
         checkpoint: Checkpoint or run folder.
@@ -82,13 +91,51 @@ def export_checkpoint(
         CheckpointError: The checkpoint cannot be used.
         FileExistsError: The version exists; a stored version never changes.
     """
+    base = load_base(checkpoint)
+    return write_deployed(
+        base.model,
+        base.architecture,
+        out,
+        name=name,
+        version=version,
+        training_data=training_data(data_root),
+        training={"stages": list(base.lineage)},
+        float_twin=float_twin,
+    )
+
+
+def write_deployed(
+    model: PromptableSam,
+    architecture: SamConfig,
+    out: Path,
+    *,
+    name: str,
+    version: str,
+    training_data: tuple[TrainingData, ...] = (),
+    training: dict[str, Any] | None = None,
+    float_twin: str | None = None,
+) -> ExportResult:
+    """Turn a trained model into the one that is deployed and write ``out/name/version``.
+
+    Args:
+        model: The model, with whatever adapters and fake quantization it has; consumed.
+        architecture: Its sizes.
+        out: Folder of stored models.
+        name: Name of the model.
+        version: Version, a whole number.
+        training_data: What it was trained on.
+        training: Its recipe.
+        float_twin: ``name/version`` of the same model before quantization, if stored.
+
+    Raises:
+        FileExistsError: The version exists; a stored version never changes.
+    """
     folder = out / name / version
     if (folder / WEIGHTS_FILE).exists():
         raise FileExistsError(f"{folder} exists; a stored version never changes, raise --version")
-    base = load_base(checkpoint)
-    float_bytes = _float_size_bytes(base.model)
-    precisions = to_deployed(base.model)
-    tensors = base.model.state_dict()
+    float_bytes = _float_size_bytes(model)
+    precisions = to_deployed(model)
+    tensors = model.state_dict()
     integers = "int8" in precisions.values()
     if not integers:
         tensors = {key: value.half() for key, value in tensors.items()}
@@ -97,17 +144,17 @@ def export_checkpoint(
     manifest = Manifest(
         name=name,
         version=version,
-        architecture=base.architecture.to_dict(),
+        architecture=architecture.to_dict(),
         preprocessing_version=PREPROCESSING_VERSION,
         conventions={c: token_of(c) for c in CONVENTIONS},
-        quantization=Quantization(scheme=SCHEME if integers else FLOAT_SCHEME, layers=precisions),  # type: ignore[arg-type]
+        quantization=Quantization(scheme=SCHEME if integers else FLOAT_SCHEME, layers=precisions),
         weights=WeightsFile(
             sha256=sha256_of(folder / WEIGHTS_FILE),
             size_bytes=(folder / WEIGHTS_FILE).stat().st_size,
             float_size_bytes=float_bytes,
         ),
-        training_data=training_data(data_root),
-        training={"stages": list(base.lineage)},
+        training_data=training_data,
+        training=training or {},
         float_twin=float_twin,
         code_version=model_store.__version__,
         intended_use=INTENDED_USE,
@@ -118,7 +165,7 @@ def export_checkpoint(
     return ExportResult(folder, size, float_bytes, golden_dice)
 
 
-def to_deployed(model: PromptableSam) -> dict[str, str]:
+def to_deployed(model: PromptableSam) -> dict[str, Precision]:
     """Turn a trained model, in place, into the one that is deployed.
 
     Returns:
@@ -128,8 +175,10 @@ def to_deployed(model: PromptableSam) -> dict[str, str]:
     for name, layer in fake.items():
         replace_module(model, name, layer.to_integers())
     merge_adapters(model)
-    precisions = {name: "float" for name in quantizable_layers(model)}
-    precisions.update({name.removesuffix(".matrix"): "int8" for name in find_layers(model, Int8Matrix)})
+    precisions: dict[str, Precision] = dict.fromkeys(quantizable_layers(model), "float")
+    precisions.update(
+        {name.removesuffix(".matrix"): "int8" for name in find_layers(model, Int8Matrix)}
+    )
     return dict(sorted(precisions.items()))
 
 
@@ -175,4 +224,3 @@ def add_self_test(folder: Path, manifest: Manifest) -> float:
     )
     write_manifest(folder, manifest.model_copy(update={"self_test": test}))
     return dice(mask, truth)
-

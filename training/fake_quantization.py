@@ -111,7 +111,9 @@ class FakeQuantized(nn.Module):
         values = torch.cat(self.samples)
         largest = max(values.max().item() / ACTIVATION_HIGH, values.min().item() / ACTIVATION_LOW)
         largest = max(largest, 1e-6)
-        candidates = [largest * 0.5 ** (4 * i / _SCALE_CANDIDATES) for i in range(_SCALE_CANDIDATES)]
+        candidates = [
+            largest * 0.5 ** (4 * i / _SCALE_CANDIDATES) for i in range(_SCALE_CANDIDATES)
+        ]
         best = min(candidates, key=lambda scale: _squared_error(values, scale))
         with torch.no_grad():
             self.log_scale.fill_(math.log(best))

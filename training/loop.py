@@ -129,16 +129,11 @@ class TrainingLoop:
             logits, predicted_iou = model(
                 normalized, batch.boxes.to(device), batch.image_index.to(device)
             )
-        return self._loss(
-            logits, predicted_iou, batch.target.to(device), batch.tokens.to(device)
-        )
+        return self._loss(logits, predicted_iou, batch.target.to(device), batch.tokens.to(device))
 
     def _validate_and_keep_best(self) -> ValidationScores:
-        bf16 = self.config.precision == "bf16"
         with self._average.applied():
-            scores = validate(
-                self.stage.model, self._validation, self.architecture.input_size
-            )
+            scores = validate(self.stage.model, self._validation, self.architecture.input_size)
             if scores.selection > self._best:
                 self._best = scores.selection
                 self._save(BEST)

@@ -100,7 +100,7 @@ def _spine_cm(anatomy: Anatomy, frame: Frame, rng: np.random.Generator) -> Float
     away_u, away_v = across / 0.16, (within - 0.22) / 0.2
     process = dome(np.sqrt(away_u * away_u + away_v * away_v))
     wings = dome((frame.distance - half) / (0.6 * half)) * np.clip((0.2 - within) / 0.1, 0.0, 1.0)
-    spine: Floats = rng.uniform(0.8, 2.2) * (body + 0.5 * pedicle + 0.4 * process + 0.2 * wings)
+    spine: Floats = rng.uniform(0.6, 1.6) * (body + 0.5 * pedicle + 0.4 * process + 0.2 * wings)
     return spine
 
 

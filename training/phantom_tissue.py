@@ -121,7 +121,7 @@ def _lung_air_cm(anatomy: Anatomy, frame: Frame, rng: np.random.Generator) -> Fl
 
 def _windpipe_cm(frame: Frame, rng: np.random.Generator) -> Floats:
     half, deviation = rng.uniform(0.03, 0.045), rng.normal(-0.008, 0.01)
-    tube = 1.9 * dome((frame.u - deviation) / half) * np.clip((0.36 - frame.v) / 0.05, 0.0, 1.0)
+    tube = 2.3 * dome((frame.u - deviation) / half) * np.clip((0.36 - frame.v) / 0.05, 0.0, 1.0)
     bronchi = capsule(frame, (0.0, 0.33), (0.2, 0.46))
     windpipe: Floats = np.maximum(tube, 0.6 * dome(bronchi / (0.8 * half)))
     return windpipe

@@ -83,7 +83,7 @@ def lungs_meant(box: Box, lungs: NDArray[np.floating] | NDArray[np.bool_]) -> ND
     Returns:
         bool (2,).
     """
-    x0, y0, x1, y1 = (int(round(value)) for value in box)
+    x0, y0, x1, y1 = (round(value) for value in box)
     whole = lungs.sum(axis=(1, 2))
     inside = lungs[:, max(y0, 0) : max(y1, 0), max(x0, 0) : max(x1, 0)].sum(axis=(1, 2))
     meant: NDArray[np.bool_] = (whole > 0) & (inside >= HALF * whole)

@@ -37,7 +37,8 @@ def load_training_xrays(config: DataConfig) -> list[LabelledXray]:
     conventions = itertools.cycle(CONVENTIONS)
     for seed, convention in zip(range(config.phantoms), conventions, strict=False):
         rng = np.random.default_rng([seed, config.cached_side])
-        height, width = (int(v) for v in rng.integers(3 * config.cached_side // 4, config.cached_side + 1, 2))
+        sides = rng.integers(3 * config.cached_side // 4, config.cached_side + 1, 2)
+        height, width = int(sides[0]), int(sides[1])
         phantom = draw_phantom(1000 + seed, (height, width))
         lungs = np.stack(
             [phantom.image_left_lung(convention), phantom.image_right_lung(convention)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -72,7 +73,7 @@ def test_drawing_leaves_the_global_random_state_alone() -> None:
 
 def test_different_seeds_are_different_patients(phantoms: list[Phantom]) -> None:
     """Seeds vary the anatomy and not only the noise."""
-    for one, other in zip(phantoms, phantoms[1:], strict=False):
+    for one, other in pairwise(phantoms):
         assert not np.array_equal(one.image, other.image)
         assert dice(one.whole_lung, other.whole_lung) < 0.995
     areas = [phantom.lung_field.mean() for phantom in phantoms]

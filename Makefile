@@ -1,0 +1,31 @@
+# `make serve` and `make test` are all there is to know; each makes its own environment first.
+HOST ?= 127.0.0.1
+PORT ?= 8000
+PYTHON ?= python3
+
+.PHONY: serve test check clean
+
+serve: .venv-serve/ready
+	.venv-serve/bin/python -m service --host $(HOST) --port $(PORT)
+
+test: .venv/ready
+	.venv/bin/python -m pytest
+
+check: .venv/ready
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+	.venv/bin/mypy
+
+# What serving needs and nothing else, so that `make serve` starts soon.
+.venv-serve/ready: pyproject.toml
+	$(PYTHON) -m venv .venv-serve
+	.venv-serve/bin/python -m pip install --quiet --editable .
+	touch $@
+
+.venv/ready: pyproject.toml
+	$(PYTHON) -m venv .venv
+	.venv/bin/python -m pip install --quiet --editable '.[train,test]'
+	touch $@
+
+clean:
+	rm -rf .venv .venv-serve build *.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -1,0 +1,79 @@
+"""Fixtures of all tests: tiny models, a tiny stored model, the data set if it is there."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from model_store.architecture import SamConfig, build_sam, sam_config
+from model_store.sam import PromptableSam
+from training.export import write_deployed
+from training.fake_quantization import sampling
+from training.stage2 import QatStage
+from training.config import QatConfig
+
+DATA_ROOT = Path(__file__).parents[2] / "shared" / "data"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_thread() -> None:
+    """Tiny models are faster on one thread, and other work on the machine disturbs less."""
+    torch.set_num_threads(1)
+
+
+def make_tiny_config(**changes: object) -> SamConfig:
+    """A SAM of 64 pixels, width 32 and depth 2."""
+    sizes: dict[str, object] = {
+        "input_size": 64, "embed_dim": 32, "depth": 2, "num_heads": 2, "prompt_dim": 32,
+        "decoder_heads": 2, "decoder_mlp_dim": 32, "iou_head_hidden_dim": 16,
+    }  # fmt: skip
+    return sam_config("vit_t", **{**sizes, **changes})
+
+
+def make_tiny_model(seed: int = 0, **changes: object) -> PromptableSam:
+    """The tiny SAM with random weights, position tables included."""
+    torch.manual_seed(seed)
+    model = build_sam(make_tiny_config(**changes))
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "rel_pos" in name or "pos_embed" in name:
+                parameter.normal_(0.0, 0.2)
+    return model.eval()
+
+
+@pytest.fixture
+def tiny_config() -> SamConfig:
+    return make_tiny_config()
+
+
+@pytest.fixture
+def tiny_model() -> PromptableSam:
+    return make_tiny_model()
+
+
+def write_tiny_artifact(out: Path, seed: int = 0) -> Path:
+    """Store the tiny SAM in INT8, scales calibrated on noise; returns its folder."""
+    model = make_tiny_model(seed)
+    stage = QatStage(model, QatConfig())
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad(), sampling(stage.layers.values()):
+        pixels = torch.rand(2, 1, 64, 64, generator=generator) * 255
+        model(model.normalize(pixels), torch.tensor([[4.0, 4.0, 60.0, 60.0]] * 2), torch.arange(2))
+    return write_deployed(model, make_tiny_config(), out, name="tiny", version="1").folder
+
+
+@pytest.fixture(scope="session")
+def tiny_artifact(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A stored tiny INT8 model; tests must not change it."""
+    return write_tiny_artifact(tmp_path_factory.mktemp("models"))
+
+
+@pytest.fixture(scope="session")
+def xray_data() -> Path:
+    """The data set of real X-rays; its tests are skipped, loudly, where it is not."""
+    root = DATA_ROOT / "cxr"
+    if not (root / "manifest.csv").is_file():
+        pytest.skip(f"no X-rays at {root}: tests on real data did NOT run")
+    return root

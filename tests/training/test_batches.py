@@ -1,0 +1,64 @@
+from collections import Counter
+
+import numpy as np
+import pytest
+import torch
+
+from training.augmentation import AugmentConfig
+from training.batches import BatchSource, prefetched
+from training.dataset import LabelledXray
+from training.prompts import PromptMix
+
+
+def make_source(seed: int = 1) -> BatchSource:
+    lungs = np.zeros((2, 50, 60), bool)
+    lungs[0, 10:40, 5:25] = lungs[1, 10:40, 35:55] = True
+    xrays = [
+        LabelledXray(f"x{i}", "rare" if i == 0 else "often", "whole_lung" if i % 2 else "lung_field",
+                     np.full((50, 60), 10 * i, np.uint8), lungs)
+        for i in range(6)
+    ]  # fmt: skip
+    return BatchSource(
+        xrays, {"rare": 5}, AugmentConfig(), PromptMix(), input_size=32, loss_size=16,
+        batch_size=2, prompts_per_image=3, seed=seed,
+    )  # fmt: skip
+
+
+def test_a_step_is_the_same_whenever_it_is_asked() -> None:
+    first, second = make_source().batch(3), make_source().batch(3)
+    for name, value in vars(first).items():
+        assert torch.equal(value, getattr(second, name)), name
+    assert not torch.equal(first.pixels, make_source(2).batch(3).pixels)
+
+
+def test_every_row_comes_as_often_as_configured() -> None:
+    source = make_source()
+    assert source.steps_per_epoch == 5
+    for epoch in range(3):
+        steps = range(5 * epoch, 5 * epoch + 5)
+        seen = Counter(row for step in steps for row in source.rows_of_step(step))
+        assert seen == {0: 5, 1: 1, 2: 1, 3: 1, 4: 1, 5: 1}
+
+
+def test_shapes_and_tokens() -> None:
+    source = make_source()
+    batch = source.batch(0)
+    assert batch.pixels.shape == (2, 1, 32, 32) and batch.target.shape == (6, 16, 16)
+    assert batch.boxes.shape == (6, 4) and batch.image_index.tolist() == [0, 0, 0, 1, 1, 1]
+    rows = source.rows_of_step(0)
+    assert batch.tokens.tolist() == [row % 2 for row in rows for _ in range(3)]
+    assert 0 <= float(batch.target.min()) and float(batch.target.max()) <= 1
+
+
+def test_prefetching_keeps_order_and_passes_errors_on() -> None:
+    source = make_source()
+    wanted = [source.batch(step).boxes for step in range(4)]
+    got = [batch.boxes for batch in prefetched(source.batch, range(4))]
+    assert all(torch.equal(a, b) for a, b in zip(wanted, got, strict=True))
+    assert list(prefetched(source.batch, [])) == []
+
+    def broken(step: int) -> object:
+        raise OSError("disk gone")
+
+    with pytest.raises(OSError, match="disk gone"):
+        list(prefetched(broken, range(2)))  # type: ignore[arg-type]

@@ -1,0 +1,43 @@
+from pathlib import Path
+
+import pytest
+
+from training.config import ConfigError, load_config
+
+CONFIGS = sorted((Path(__file__).parents[2] / "training" / "configs").glob("*.toml"))
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_every_shipped_config_is_valid(path: Path) -> None:
+    assert load_config(path).stage in path.stem
+
+
+def write(folder: Path, text: str) -> Path:
+    path = folder / "run.toml"
+    path.write_text(text)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ('stage = "pretrain"', "steps"),
+        ('stage = "stage9"\nsteps = 1', "stage9"),
+        ('stage = "pretrain"\nsteps = 0', "steps is 0"),
+        ('stage = "pretrain"\nsteps = 1\nspeed = 3', "speed"),
+        ('stage = "pretrain"\nsteps = 1\n[optimizer]\nlearning_rat = 1', "learning_rat"),
+        ('stage = "pretrain"\nsteps = 1\n[data]\nrepeats = {a = 0}', "repeats"),
+        ('stage = "pretrain"\nsteps = 1\n[model]\nvariant = "vit_x"', "vit_x"),
+        ('stage = "pretrain"\nsteps = "many"', "run.toml"),
+        ("stage = ", "not TOML"),
+    ],
+)
+def test_a_wrong_setting_is_named(tmp_path: Path, text: str, said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        load_config(write(tmp_path, text))
+
+
+def test_single_settings_can_be_replaced(tmp_path: Path) -> None:
+    path = write(tmp_path, 'stage = "pretrain"\nsteps = 5\n[data]\nroot = "a"')
+    config = load_config(path, {"data.root": "b", "optimizer.learning_rate": 0.5, "steps": 7})
+    assert (config.data.root, config.optimizer.learning_rate, config.steps) == ("b", 0.5, 7)

@@ -1,0 +1,65 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from training.dataset import DataError, load_xray, load_xrays, read_rows, split_lungs
+from training.phantom_dataset import write_phantom_dataset
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    write_phantom_dataset(tmp_path, {"train": 3, "val": 2}, longest_side=96)
+    return tmp_path
+
+
+def test_rows_and_images_come_back(data: Path) -> None:
+    rows = read_rows(data, "train")
+    assert [row.convention for row in rows] == ["lung_field", "whole_lung", "lung_field"]
+    for xray in load_xrays(rows):
+        assert xray.image.shape == xray.mask.shape == xray.lungs.shape[1:]
+        assert xray.lungs[0].any() and xray.lungs[1].any()
+        assert not (xray.lungs[0] & xray.lungs[1]).any()
+
+
+def test_images_can_be_held_smaller(data: Path) -> None:
+    xray = load_xray(read_rows(data, "val")[0], longest_side=48)
+    assert max(xray.image.shape) == 48 and xray.mask.shape == xray.image.shape
+
+
+def test_the_left_lung_of_the_picture_comes_first() -> None:
+    mask = np.zeros((40, 60), bool)
+    mask[5:35, 5:25] = mask[5:30, 35:55] = True
+    mask[36:38, 40:42] = True  # a speck goes with its side
+    lungs = split_lungs(mask)
+    assert lungs[0].sum() == 600 and lungs[1].sum() == 504
+    assert np.array_equal(lungs.any(axis=0), mask)
+
+
+def test_touching_lungs_stay_together() -> None:
+    mask = np.zeros((40, 60), bool)
+    mask[5:35, 5:55] = True
+    lungs = split_lungs(mask)
+    assert np.array_equal(lungs[0], mask) and not lungs[1].any()
+
+
+def test_problems_are_named(data: Path, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"manifest\.csv is missing"):
+        read_rows(tmp_path / "nowhere", "train")
+    with pytest.raises(DataError, match="no rows of the split 'test'"):
+        read_rows(data, "test")
+    row = read_rows(data, "val")[0]
+    Image.new("1", (5, 5)).save(row.mask_path)
+    with pytest.raises(DataError, match=rf"{row.name}: image is"):
+        load_xray(row)
+    row.image_path.write_bytes(b"not an image")
+    with pytest.raises(DataError, match=row.name):
+        load_xray(row)
+    manifest = data / "manifest.csv"
+    manifest.write_text(manifest.read_text().replace("lung_field", "lungs"))
+    with pytest.raises(DataError, match="lung_field, whole_lung"):
+        read_rows(data, "train")
+    manifest.write_text("name,split\n")
+    with pytest.raises(DataError, match="source, convention"):
+        read_rows(data, "train")
