@@ -58,6 +58,11 @@ class TrainingLoop:
         self._step = 0
         self._best = -1.0
 
+    @property
+    def step(self) -> int:
+        """Steps done so far."""
+        return self._step
+
     def resume(self) -> bool:
         """Continue from the newest readable checkpoint; False when there is none."""
         found = load_latest(self.folder)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import make_tiny_model
+from tiny_models import make_tiny_model
 
 import model_store.meta_checkpoint as meta
 from model_store.architecture import VARIANTS, SamConfig

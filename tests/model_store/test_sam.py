@@ -4,7 +4,7 @@ import sys
 
 import pytest
 import torch
-from conftest import make_tiny_model
+from tiny_models import make_tiny_model
 
 from model_store.sam import PromptableSam, predict_all_masks
 

@@ -11,18 +11,19 @@ from typing import Any
 import numpy as np
 import pydicom
 import pytest
+from dicom_files import PATIENT, as_big_endian_file, as_file, make_xray, ramp_12_bit
 from PIL import Image
 from pydicom.dataset import Dataset
 from pydicom.encaps import encapsulate
 from pydicom.pixels.decoders.base import get_decoder
 from pydicom.uid import (
+    MPEG2MPML,
     UID,
     DeflatedExplicitVRLittleEndian,
     JPEG2000Lossless,
     JPEGBaseline8Bit,
     JPEGLosslessSV1,
     JPEGLSLossless,
-    MPEG2MPML,
     RLELossless,
 )
 
@@ -36,7 +37,6 @@ from service.errors import (
     UnsupportedTransferSyntax,
 )
 from service.image_decoding import DecodedImage, decode_image
-from dicom_files import PATIENT, as_big_endian_file, as_file, make_xray, ramp_12_bit
 
 LIMIT = 1_000_000
 

@@ -69,8 +69,8 @@ def test_values_stay_in_range(seed: int) -> None:
     )  # fmt: skip
     batch = augment_batch([image], [lungs], 64, everything, [np.random.default_rng(seed)])
     assert bool(batch.pixels.isfinite().all())
-    assert 0 <= float(batch.pixels.min()) and float(batch.pixels.max()) <= 255
-    assert 0 <= float(batch.lungs.min()) and float(batch.lungs.max()) <= 1
+    assert float(batch.pixels.min()) >= 0 and float(batch.pixels.max()) <= 255
+    assert float(batch.lungs.min()) >= 0 and float(batch.lungs.max()) <= 1
     assert not batch.pixels[batch.valid == 0].any()
 
 

@@ -47,7 +47,7 @@ def test_shapes_and_tokens() -> None:
     assert batch.boxes.shape == (6, 4) and batch.image_index.tolist() == [0, 0, 0, 1, 1, 1]
     rows = source.rows_of_step(0)
     assert batch.tokens.tolist() == [row % 2 for row in rows for _ in range(3)]
-    assert 0 <= float(batch.target.min()) and float(batch.target.max()) <= 1
+    assert float(batch.target.min()) >= 0 and float(batch.target.max()) <= 1
 
 
 def test_prefetching_keeps_order_and_passes_errors_on() -> None:

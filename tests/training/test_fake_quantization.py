@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from conftest import make_tiny_model
+from tiny_models import make_tiny_model
 from torch import nn
 
 from model_store.integers import ZERO_POINT, quantize_activation, reference_accumulate

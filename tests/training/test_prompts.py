@@ -71,7 +71,7 @@ def test_lungs_out_of_the_picture_fall_back_to_all_of_it() -> None:
 def test_jitter_stays_inside(seed: int, deviation: float) -> None:
     rng = np.random.default_rng(seed)
     x0, y0, x1, y1 = jitter_box((10, 10, 50, 40), deviation, BOUNDS, rng)
-    assert 0 <= x0 and x1 <= 64 and 0 <= y0 and y1 <= 64 and x1 - x0 >= 1 and y1 - y0 >= 1
+    assert x0 >= 0 and x1 <= 64 and y0 >= 0 and y1 <= 64 and x1 - x0 >= 1 and y1 - y0 >= 1
 
 
 @pytest.mark.parametrize("shares", [{"both": 0.9}, {"both": -0.1, "single": 0.77}, {"jitter": 0.6}])

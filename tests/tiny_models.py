@@ -1,0 +1,45 @@
+"""Models small enough for a test: 64 pixels, width 32, depth 2."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from model_store.architecture import SamConfig, build_sam, sam_config
+from model_store.sam import PromptableSam
+from training.config import QatConfig
+from training.export import write_deployed
+from training.fake_quantization import sampling
+from training.stage2 import QatStage
+
+
+def make_tiny_config(**changes: object) -> SamConfig:
+    """A SAM of 64 pixels, width 32 and depth 2."""
+    sizes: dict[str, object] = {
+        "input_size": 64, "embed_dim": 32, "depth": 2, "num_heads": 2, "prompt_dim": 32,
+        "decoder_heads": 2, "decoder_mlp_dim": 32, "iou_head_hidden_dim": 16,
+    }  # fmt: skip
+    return sam_config("vit_t", **{**sizes, **changes})
+
+
+def make_tiny_model(seed: int = 0, **changes: object) -> PromptableSam:
+    """The tiny SAM with random weights, position tables included."""
+    torch.manual_seed(seed)
+    model = build_sam(make_tiny_config(**changes))
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "rel_pos" in name or "pos_embed" in name:
+                parameter.normal_(0.0, 0.2)
+    return model.eval()
+
+
+def write_tiny_artifact(out: Path, seed: int = 0) -> Path:
+    """Store the tiny SAM in INT8, scales calibrated on noise; returns its folder."""
+    model = make_tiny_model(seed)
+    stage = QatStage(model, QatConfig())
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad(), sampling(stage.layers.values()):
+        pixels = torch.rand(2, 1, 64, 64, generator=generator) * 255
+        model(model.normalize(pixels), torch.tensor([[4.0, 4.0, 60.0, 60.0]] * 2), torch.arange(2))
+    return write_deployed(model, make_tiny_config(), out, name="tiny", version="1").folder
