@@ -139,7 +139,7 @@ def _export(arguments: argparse.Namespace) -> int:
 
 
 def _phantoms(arguments: argparse.Namespace) -> int:
-    from training.phantom_dataset import write_phantom_dataset
+    from training.phantom.dataset import write_phantom_dataset
 
     counts = {"train": arguments.train, "val": arguments.val, "test": arguments.test}
     write_phantom_dataset(arguments.out, counts)

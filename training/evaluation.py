@@ -92,8 +92,8 @@ def summarise(scores: Sequence[ImageScore]) -> dict[str, Any]:
 def format_table(table: dict[str, Any]) -> str:
     """Return the summary as text, a line per data set, box and model."""
     head = (
-        f"{'data set':<12} {'box':<12} {'model':<6} {'n':>4}   "
-        f"{'Dice mean':>9} {'median':>7} {'5th pc':>7}   {'IoU mean':>8} {'median':>7} {'5th pc':>7}"
+        f"{'data set':<12} {'box':<12} {'model':<6} {'n':>4}   {'Dice mean':>9} {'median':>7} "
+        f"{'5th pc':>7}   {'IoU mean':>8} {'median':>7} {'5th pc':>7}"
     )
     lines = [head, "-" * len(head)]
     for source, boxes in table.items():

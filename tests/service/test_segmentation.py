@@ -28,7 +28,16 @@ from tests.service.fake_model import (
 )
 
 pytestmark = pytest.mark.anyio
-STAGES = ["decode", "preprocess", "queue", "encode_image", "decode_mask", "postprocess", "render", "total"]
+STAGES = [
+    "decode",
+    "preprocess",
+    "queue",
+    "encode_image",
+    "decode_mask",
+    "postprocess",
+    "render",
+    "total",
+]
 
 
 def pixels_of(data: bytes) -> np.ndarray:

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from model_store.conventions import CONVENTIONS
 from training.augmentation import AugmentConfig
 from training.batches import BatchSource, prefetched
 from training.dataset import LabelledXray
@@ -14,7 +15,7 @@ def make_source(seed: int = 1) -> BatchSource:
     lungs = np.zeros((2, 50, 60), bool)
     lungs[0, 10:40, 5:25] = lungs[1, 10:40, 35:55] = True
     xrays = [
-        LabelledXray(f"x{i}", "rare" if i == 0 else "often", "whole_lung" if i % 2 else "lung_field",
+        LabelledXray(f"x{i}", "rare" if i == 0 else "often", CONVENTIONS[i % 2],
                      np.full((50, 60), 10 * i, np.uint8), lungs)
         for i in range(6)
     ]  # fmt: skip

@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from training.dataset import DataError, load_xray, load_xrays, read_rows, split_lungs
-from training.phantom_dataset import write_phantom_dataset
+from training.phantom.dataset import write_phantom_dataset
 
 
 @pytest.fixture

@@ -12,7 +12,9 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy import ndimage
 
-from training.phantom import CONVENTIONS, Phantom, draw_phantom, main
+from model_store.conventions import CONVENTIONS
+from training.phantom import Phantom, draw_phantom
+from training.phantom.__main__ import main
 
 SEEDS = range(40)
 SIZE = (224, 224)

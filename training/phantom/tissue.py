@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from training.phantom_anatomy import Anatomy, Floats
-from training.phantom_frame import Frame
-from training.phantom_lung_texture import aeration, vessels_cm
+from training.phantom.anatomy import Anatomy, Floats
+from training.phantom.frame import Frame
+from training.phantom.lung_texture import aeration, vessels_cm
 
 AIR_SHARE = 0.74
 """Share of lung volume that is air at full breath; the density of lung is about 0.26 g/cm3."""

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from training.phantom_anatomy import TABLE_AXIS, TABLE_START, TABLE_STEP, Anatomy, Bools, Floats
+from training.phantom.anatomy import TABLE_AXIS, TABLE_START, TABLE_STEP, Anatomy, Bools, Floats
 
 
 @dataclass(frozen=True)

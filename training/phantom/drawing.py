@@ -3,32 +3,25 @@
 Examples, self tests and miniature training runs need a picture that may be published and whose
 truth is known; a drawn one has both. It is made as an X-ray is made: a thickness map per tissue,
 Beer-Lambert attenuation, noise, logarithm, display curve.
-
-    python -m training.phantom --seed 7 --size 1024 --out examples/phantom.png
 """
 
 from __future__ import annotations
 
-import argparse
-from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
-from training.phantom_anatomy import Bools, sample_anatomy
-from training.phantom_bone import bone_cm
-from training.phantom_exposure import display, expose
-from training.phantom_frame import frame_of, lung_masks, sample_view
-from training.phantom_marks import add_marks
-from training.phantom_tissue import soft_tissue_cm
+from model_store.conventions import CONVENTIONS
+from training.phantom.anatomy import Bools, sample_anatomy
+from training.phantom.bone import bone_cm
+from training.phantom.exposure import display, expose
+from training.phantom.frame import frame_of, lung_masks, sample_view
+from training.phantom.marks import add_marks
+from training.phantom.tissue import soft_tissue_cm
 
 STREAMS = range(18, 24)
 """Random streams of the six steps; these make seed 7, the example, an unremarkable adult."""
-
-CONVENTIONS = ("lung_field", "whole_lung")
 
 
 @dataclass(frozen=True)
@@ -106,23 +99,3 @@ def draw_phantom(seed: int, size: tuple[int, int] = (512, 512)) -> Phantom:
         whole_lung=whole_lung,
         image_left_half=frame.u < 0.0,
     )
-
-
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Draw one phantom into a PNG file.
-
-    Args:
-        arguments: Command line; None = that of the process.
-    """
-    parser = argparse.ArgumentParser(description="Draw a chest phantom into a PNG file.")
-    parser.add_argument("--seed", type=int, default=7)
-    parser.add_argument("--size", type=int, default=1024, help="height and width in pixels")
-    parser.add_argument("--out", type=Path, required=True)
-    options = parser.parse_args(arguments)
-    phantom = draw_phantom(options.seed, (options.size, options.size))
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(phantom.image).save(options.out, optimize=True)
-
-
-if __name__ == "__main__":
-    main()

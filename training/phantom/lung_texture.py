@@ -12,8 +12,8 @@ import numpy as np
 from PIL import Image, ImageDraw
 from scipy import ndimage
 
-from training.phantom_anatomy import Anatomy, Floats, table_value
-from training.phantom_frame import Frame
+from training.phantom.anatomy import Anatomy, Floats, table_value
+from training.phantom.frame import Frame
 
 CANVAS_PIXELS_PER_UNIT = 440.0
 """Finest vessel drawn is 1 canvas pixel, about 0.5 mm in an adult."""

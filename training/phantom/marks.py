@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
-from training.phantom_anatomy import Bools
+from training.phantom.anatomy import Bools
 
 LABELS = ("A-P", "PA ERECT", "AP SUPINE", "PORTABLE", "PA", "SITTING", "KV59", "ERECT")
 

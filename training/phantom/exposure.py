@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy import ndimage
 
-from training.phantom_anatomy import Bools, Floats
+from training.phantom.anatomy import Bools, Floats
 
 SOFT_PER_CM = 0.2
 """Attenuation of water near 60 keV, a usual mean energy (NIST XCOM: 0.206 / cm)."""

@@ -10,9 +10,9 @@ import math
 
 import numpy as np
 
-from training.phantom_anatomy import Anatomy, Floats
-from training.phantom_frame import Frame
-from training.phantom_tissue import capsule, dome
+from training.phantom.anatomy import Anatomy, Floats
+from training.phantom.frame import Frame
+from training.phantom.tissue import capsule, dome
 
 
 def bone_cm(anatomy: Anatomy, frame: Frame, rng: np.random.Generator) -> Floats:

@@ -1,0 +1,5 @@
+"""A chest phantom: drawn frontal chest X-rays with their true lung masks, no patient in them."""
+
+from training.phantom.drawing import Phantom, draw_phantom
+
+__all__ = ["Phantom", "draw_phantom"]
