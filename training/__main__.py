@@ -148,6 +148,8 @@ def _phantoms(arguments: argparse.Namespace) -> int:
 
 
 def _evaluate(arguments: argparse.Namespace) -> int:
+    import torch
+
     from model_store.predictor import Predictor
     from training.dataset import read_rows
     from training.evaluation import format_table, score_rows, store_metrics, summarise
@@ -158,7 +160,10 @@ def _evaluate(arguments: argparse.Namespace) -> int:
     twin = predictor.info.manifest.float_twin
     if twin is not None:
         twin_folder = arguments.model.resolve().parent.parent / twin
-        scores += score_rows(Predictor.load(twin_folder, arguments.device), "fp32", rows)
+        float_model = Predictor.load(twin_folder, arguments.device)
+        scores += score_rows(float_model, "fp32", rows)
+        with torch.autocast(float_model.info.device, torch.bfloat16):
+            scores += score_rows(float_model, "bf16", rows)
     table = summarise(scores)
     print(format_table(table))
     if arguments.json is not None:

@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from model_store.artifact import write_manifest
 from model_store.geometry import Box
 from model_store.predictor import PredictionRequest, Predictor
 from training.dataset import DataRow, load_xray
 from training.metrics import dice, iou
+from training.model_card import write_manifest_and_card
 from training.prompts import tight_box
 
 BOXES = ("own_box", "whole_image")
@@ -112,4 +112,4 @@ def store_metrics(folder: Path, predictor: Predictor, split: str, table: dict[st
     """Write a summary into the manifest of the stored model that it was measured on."""
     manifest = predictor.info.manifest
     metrics = {**manifest.metrics, split: table}
-    write_manifest(folder, manifest.model_copy(update={"metrics": metrics}))
+    write_manifest_and_card(folder, manifest.model_copy(update={"metrics": metrics}))

@@ -44,6 +44,7 @@ from model_store.sam import PromptableSam
 from training.adapted_model import find_layers, load_base, merge_adapters
 from training.fake_quantization import FakeQuantized
 from training.metrics import dice
+from training.model_card import write_manifest_and_card
 from training.phantom import draw_phantom
 from training.prompts import tight_box
 
@@ -222,5 +223,5 @@ def add_self_test(folder: Path, manifest: Manifest) -> float:
         box=box,
         convention=DEFAULT_CONVENTION,
     )
-    write_manifest(folder, manifest.model_copy(update={"self_test": test}))
+    write_manifest_and_card(folder, manifest.model_copy(update={"self_test": test}))
     return dice(mask, truth)

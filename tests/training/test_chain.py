@@ -5,7 +5,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from tiny_models import make_tiny_model
 
+from model_store.architecture import VARIANTS
 from model_store.predictor import Predictor
 from model_store.self_test import run_self_test
 from training.__main__ import main
@@ -63,10 +65,14 @@ def test_the_table_has_int8_beside_fp32(chain: Path, capsys: pytest.CaptureFixtu
                  "--json", str(scores)]  # fmt: skip
     assert main(arguments) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert sum("int8" in line for line in lines) == sum("fp32" in line for line in lines) == 4
-    assert len(json.loads(scores.read_text())) == 4 * 2 * 2
+    for model in ("int8", "fp32", "bf16"):
+        assert sum(f" {model} " in line for line in lines) == 4
+    assert len(json.loads(scores.read_text())) == 4 * 2 * 3
     stored = Predictor.load(chain / "models" / "mini" / "1", "cpu").info.manifest.metrics["test"]
-    assert stored["phantom_lung_field"]["own_box"]["int8"]["dice"]["n"] == 2
+    int8 = stored["phantom_lung_field"]["own_box"]["int8"]["dice"]
+    assert int8["n"] == 2
+    card = (chain / "models" / "mini" / "1" / "README.md").read_text()
+    assert f"| phantom_lung_field | own_box | int8 | 2 | {int8['mean']:.4f} |" in card
 
 
 def test_the_ranks_add_up_to_the_target(chain: Path) -> None:
@@ -143,3 +149,24 @@ def test_stages_in_the_wrong_order_are_refused(
     config = str(CONFIGS / "miniature_stage1.toml")
     assert main(["pretrain", "--config", config, "--run", str(chain / "wrong")]) == 2
     assert "is a stage1 run, not pretrain" in capsys.readouterr().err
+
+
+def test_stage1_starts_from_metas_file(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three channels, windowed attention and four mask tokens, at another input size."""
+    sizes = {
+        "input_size": 64, "embed_dim": 32, "depth": 2, "num_heads": 2, "window_size": 3,
+        "global_attn_indexes": (1,), "in_channels": 3, "prompt_dim": 32, "decoder_heads": 2,
+        "num_mask_tokens": 4, "pixel_mean": (120.0, 110.0, 100.0), "pixel_std": (60.0, 55.0, 50.0),
+        "decoder_mlp_dim": 32, "iou_head_hidden_dim": 16,
+    }  # fmt: skip
+    monkeypatch.setitem(VARIANTS, "vit_small", sizes)  # type: ignore[misc]
+    torch.save(make_tiny_model(**sizes).state_dict(), work / "sam_vit_small.pth")
+    extra = ["--base", str(work / "sam_vit_small.pth"), "--set", "input_size=96"]
+    assert run_stage(work, "stage1", "meta", *extra) == 0
+    state = torch.load(work / "meta" / "best.pt", weights_only=True)
+    assert state["architecture"]["input_size"] == 96 and state["architecture"]["in_channels"] == 3
+    assert state["lineage"] == [{"stage": "meta", "file": "sam_vit_small.pth"}]
+    assert run_stage(work, "stage2", "meta2", "--base", str(work / "meta")) == 0
+    assert export(work, "meta2", "from-meta") == 0
+    folder = work / "models" / "from-meta" / "1"
+    assert run_self_test(Predictor.load(folder, "cpu"), folder).passed
