@@ -131,6 +131,12 @@ class RankAllocator:
         span = self.initial_budget - self.target_budget
         return self.target_budget + round(span * (1 - progress) ** 3)
 
+    def is_due(self, step: int) -> bool:
+        """Tell whether triplets are chosen after step ``step`` (from 0)."""
+        since_warmup = step - self._config.warmup_steps
+        at_interval = since_warmup >= 0 and since_warmup % self._config.interval_steps == 0
+        return at_interval or step == self._total_steps - self._config.final_steps
+
     def observe_gradients(self) -> None:
         """Update smoothed sensitivity and uncertainty from the present gradients (eq. 8-10)."""
         beta1, beta2 = self._config.sensitivity_decay, self._config.uncertainty_decay

@@ -119,10 +119,10 @@ class AdaLoraConfig:
             )
         if not (0 < self.sensitivity_decay < 1 and 0 < self.uncertainty_decay < 1):
             raise ConfigError("adalora decays lie between 0 and 1")
-        if min(self.warmup_steps, self.final_steps, self.orthogonality) < 0:
-            raise ConfigError("adalora.warmup_steps, final_steps, orthogonality are at least 0")
-        if self.interval_steps < 1:
-            raise ConfigError("adalora.interval_steps is at least 1")
+        if min(self.warmup_steps, self.orthogonality) < 0:
+            raise ConfigError("adalora.warmup_steps and orthogonality are at least 0")
+        if self.interval_steps < 1 or self.final_steps < 1:
+            raise ConfigError("adalora.interval_steps and final_steps are at least 1")
 
 
 @dataclass(frozen=True)

@@ -139,7 +139,7 @@ class TrainingLoop:
     def _validate_and_keep_best(self) -> ValidationScores:
         with self._average.applied():
             scores = validate(self.stage.model, self._validation, self.architecture.input_size)
-            if scores.selection > self._best:
+            if self.stage.settled() and scores.selection > self._best:
                 self._best = scores.selection
                 self._save(BEST)
         self._log.write(

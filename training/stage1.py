@@ -49,17 +49,20 @@ class AdaLoraStage:
 
     def after_step(self, step: int) -> dict[str, float]:
         """Move the budget at every interval; report the triplets kept."""
-        warm = step >= self._config.warmup_steps
-        if warm and (step - self._config.warmup_steps) % self._config.interval_steps == 0:
+        if self._allocator.is_due(step):
             self._kept = self._allocator.allocate(step)
         return {"rank_total": float(self._kept)}
+
+    def settled(self) -> bool:
+        """Return True once the rank masks are frozen at the target budget."""
+        return all(adapter.frozen_mask for adapter in self._adapters.values())
 
     def extra_state(self) -> dict[str, Any]:
         """Return the allocator's statistics and the ranks of each slice."""
         return {
             "allocator": self._allocator.state_dict(),
             "kept": self._kept,
-            "frozen": all(adapter.frozen_mask for adapter in self._adapters.values()),
+            "frozen": self.settled(),
             "ranks": self._allocator.ranks(),
         }
 

@@ -64,6 +64,10 @@ class QatStage:
         """Do nothing."""
         return {}
 
+    def settled(self) -> bool:
+        """Return True at any step."""
+        return True
+
     def extra_state(self) -> dict[str, Any]:
         """Return nothing beside the weights: masks and scales are in the model."""
         return {}

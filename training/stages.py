@@ -36,6 +36,10 @@ class Stage(Protocol):
         """Act after the optimizer moved; return numbers for the log."""
         ...
 
+    def settled(self) -> bool:
+        """Tell whether the weights have the form in which the stage hands them on."""
+        ...
+
     def extra_state(self) -> dict[str, Any]:
         """Return what a checkpoint must hold beside the weights."""
         ...
@@ -69,6 +73,10 @@ class PretrainStage:
     def after_step(self, step: int) -> dict[str, float]:
         """Do nothing."""
         return {}
+
+    def settled(self) -> bool:
+        """Return True at any step."""
+        return True
 
     def extra_state(self) -> dict[str, Any]:
         """Return nothing beside the weights."""

@@ -106,6 +106,14 @@ def test_the_budget_falls_by_a_cube_and_is_met_at_every_step() -> None:
     assert all(layer.frozen_mask for layer in layers.values())
 
 
+def test_triplets_are_chosen_at_intervals_and_when_the_final_phase_begins() -> None:
+    config = AdaLoraConfig(
+        initial_rank=4, target_rank=2, warmup_steps=3, final_steps=5, interval_steps=10
+    )
+    allocator = RankAllocator(make_layers(1, config), config, 30)
+    assert [step for step in range(30) if allocator.is_due(step)] == [3, 13, 23, 25]
+
+
 def test_rank_goes_where_gradients_are() -> None:
     """A budget over the whole model, not the same cut in every layer."""
     layers = make_layers(2)
