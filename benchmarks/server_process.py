@@ -48,10 +48,12 @@ class RunningServer:
     """A server that is ready on the loopback interface.
 
     Attributes:
+        process: the server's process.
         port: TCP port.
         readiness: the body of `/readyz`.
     """
 
+    process: subprocess.Popen[bytes]
     port: int
     readiness: dict[str, Any]
 
@@ -138,7 +140,7 @@ def _wait_until_ready(process: subprocess.Popen[bytes], log: Any) -> RunningServ
         if port is not None:
             status, body = _request(port, "GET", "/readyz", None, {})
             if status == 200:
-                return RunningServer(port, json.loads(body))
+                return RunningServer(process, port, json.loads(body))
         time.sleep(0.05)
     log.seek(0)
     raise ServerFailedError("the server did not become ready; its output: " + log.read()[-2000:])

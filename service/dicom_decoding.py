@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.encaps import get_frame
+from pydicom.errors import BytesLengthException, InvalidDicomError
 from pydicom.filereader import read_dataset, read_preamble
 from pydicom.pixels.decoders.base import get_decoder
 from pydicom.tag import BaseTag
@@ -44,6 +45,9 @@ from service.raster_decoding import DECODER_ERRORS
 from service.response_warnings import Warning_, WarningCode
 from service.rle_expansion import check_rle_expansion
 
+DICOM_ERRORS = (*DECODER_ERRORS, BytesLengthException, InvalidDicomError)
+"""What pydicom and its decoders were seen to raise on damaged files, beside Pillow's errors."""
+
 _CR = "1.2.840.10008.5.1.4.1.1.1"
 _DX_FOR_PRESENTATION = "1.2.840.10008.5.1.4.1.1.1.1"
 _DX_FOR_PROCESSING = "1.2.840.10008.5.1.4.1.1.1.1.1"
@@ -58,6 +62,7 @@ SUPPORTED_SOP_CLASSES = frozenset(
         f"{_SECONDARY_CAPTURE}.3",  # multi-frame grey word, likewise
     }
 )
+_PYDICOM_ERRORS = (BytesLengthException, InvalidDicomError)  # no subclasses of ValueError
 _PYDICOM_MODULES = r"pydicom(\.|$)"
 _IGNORE_PYDICOM = ("ignore", None, Warning, re.compile(_PYDICOM_MODULES), 0)
 _FRONTAL_VIEWS = frozenset({"AP", "PA", "AP_ERECT", "PA_ERECT", "AP SUPINE", "ANTEROPOSTERIOR"})
@@ -116,7 +121,7 @@ def decode_dicom(
         pixels, warnings = _to_grey(stored, layout, dataset)
         warnings += _suitability_warnings(dataset)
         del dataset.PixelData
-    except DECODER_ERRORS:
+    except (*DECODER_ERRORS, *_PYDICOM_ERRORS):
         raise UndecodableImage(
             "The DICOM file is truncated or damaged; send it again in full."
         ) from None

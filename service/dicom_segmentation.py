@@ -121,7 +121,7 @@ def _referable(source: Dataset) -> Dataset:
             "The DICOM image has no study, series and instance identifiers, so a segmentation "
             "cannot refer to it; ask for JSON or PNG instead."
         )
-    header = copy.copy(source)  # attributes are added, none is changed
+    header = copy.deepcopy(source)  # attributes are added; a shallow copy would share them
     for keyword in _MAY_BE_EMPTY:
         if keyword not in header:
             setattr(header, keyword, None)

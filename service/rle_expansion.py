@@ -9,6 +9,7 @@ Format: DICOM PS3.5 annex G.
 
 from __future__ import annotations
 
+import itertools
 import struct
 
 _HEADER = struct.Struct("<16L")  # number of segments, then up to 15 offsets
@@ -32,7 +33,7 @@ def check_rle_expansion(frame: bytes, segment_bytes: int) -> None:
     if not 1 <= count <= 15:
         raise ValueError("the run-length frame has no valid number of segments")
     bounds = [*offsets[:count], len(frame)]
-    for start, end in zip(bounds, bounds[1:], strict=False):
+    for start, end in itertools.pairwise(bounds):
         if not _HEADER.size <= start <= end <= len(frame):
             raise ValueError("the run-length segments overlap or lie outside the frame")
         _check_segment(frame, start, end, 2 * segment_bytes)

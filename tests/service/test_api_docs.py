@@ -5,8 +5,7 @@ from __future__ import annotations
 import re
 
 import pytest
-
-from tests.service.fake_model import make_app, running
+from fake_model import make_app, running
 
 pytestmark = pytest.mark.anyio
 

@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from fake_model import FakeMask, FakePrediction, FakePredictor, Gate
 
 from service.compute_worker import ComputeWorker, Job
 from service.errors import Draining, InternalError, InvalidBox
-from tests.service.fake_model import FakeMask, FakePrediction, FakePredictor, Gate
 
 Start = Callable[..., ComputeWorker]
 

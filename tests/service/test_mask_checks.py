@@ -98,6 +98,11 @@ def test_a_twelve_bit_image_in_sixteen_bits_is_fine() -> None:
     assert check_image(pixels) == ()
 
 
+def picture(path: Path) -> NDArray[np.uint8]:
+    with Image.open(path) as image:
+        return np.asarray(image)
+
+
 def test_real_xrays_with_human_masks_draw_no_warning() -> None:
     if not (SHARED / "manifest.csv").exists():
         pytest.skip("needs ../shared/data/cxr, the chest X-rays with human masks")
@@ -105,8 +110,8 @@ def test_real_xrays_with_human_masks_draw_no_warning() -> None:
         rows = [row for row in csv.DictReader(file) if row["split"] == "val"][::4]
     warned = 0
     for row in rows:
-        pixels = np.asarray(Image.open(SHARED / "val" / "images" / f"{row['name']}.jpg"))
-        mask = np.asarray(Image.open(SHARED / "val" / "masks" / f"{row['name']}.png")) > 0
+        pixels = picture(SHARED / "val" / "images" / f"{row['name']}.jpg")
+        mask = picture(SHARED / "val" / "masks" / f"{row['name']}.png") > 0
         whole = (0.0, 0.0, float(mask.shape[1]), float(mask.shape[0]))
         warned += bool(check_image(pixels) + check_mask(mask, 0.95, whole, is_whole_image=True))
     assert len(rows) >= 40

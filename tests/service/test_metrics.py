@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 from prometheus_client import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -64,7 +66,7 @@ def test_buckets_are_dense_where_answers_are_expected() -> None:
     """5 ms to 10 s, no step above 10 ms between 10 and 150 ms."""
     assert (DURATION_BUCKETS_S[0], DURATION_BUCKETS_S[-1]) == (0.005, 10.0)
     dense = [edge for edge in DURATION_BUCKETS_S if 0.010 <= edge <= 0.150]
-    steps = [after - before for before, after in zip(dense, dense[1:], strict=False)]
+    steps = [after - before for before, after in itertools.pairwise(dense)]
     assert max(steps) <= 0.0101
     assert list(DURATION_BUCKETS_S) == sorted(set(DURATION_BUCKETS_S))
 

@@ -7,10 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
-from service.app import create_app
-from service.settings import Settings
-from tests.service.fake_model import (
+from fake_model import (
     FakeOutcome,
     FakePredictor,
     form,
@@ -18,6 +15,9 @@ from tests.service.fake_model import (
     running,
     until,
 )
+
+from service.app import create_app
+from service.settings import Settings
 
 pytestmark = pytest.mark.anyio
 

@@ -22,6 +22,12 @@ from service.segment_file import main
 torch.set_num_threads(1)
 
 
+def pixels_of(path: Path) -> NDArray[Any]:
+    """Decodes a picture that was written."""
+    with Image.open(path) as image:
+        return np.asarray(image)
+
+
 @dataclass(frozen=True)
 class FakeInfo:
     """Stands for `ModelInfo`."""
@@ -98,6 +104,11 @@ def run(
     return call
 
 
+def picture(path: Path) -> NDArray[np.uint8]:
+    with Image.open(path) as image:
+        return np.asarray(image)
+
+
 def test_everything_is_written_and_reported(run: Run, tmp_path: Path) -> None:
     mask_path = tmp_path / "new" / "inf_res.png"
     flags = ["--bbox", 0, 0, 100, 79, "--save_mask", "--visualize", "--output_mask_path", mask_path]
@@ -105,7 +116,7 @@ def test_everything_is_written_and_reported(run: Run, tmp_path: Path) -> None:
     assert code == 0
     result = json.loads(out)
     assert out.count("\n") == 1
-    mask = np.asarray(Image.open(mask_path))
+    mask = pixels_of(mask_path)
     assert mask.shape == (80, 100)
     assert set(np.unique(mask)) == {0, 255}
     assert result["mask_area_px"] == (mask == 255).sum() == 71 * 50
@@ -115,9 +126,9 @@ def test_everything_is_written_and_reported(run: Run, tmp_path: Path) -> None:
     assert result["latency_ms"]["encode_image"] == 1.0
     assert result["latency_ms"]["total"] >= 1.0
     assert result["model"]["name"] == "fake"
-    assert Image.open(tmp_path / "overlay" / "xray_overlay.png").size == (100, 80)
+    assert pixels_of(tmp_path / "overlay" / "xray_overlay.png").shape == (80, 100, 3)
     figure = tmp_path / "new" / "inf_res_figure.png"
-    assert Image.open(figure).size == (208, 80)
+    assert pixels_of(figure).shape == (80, 208, 3)
     assert str(figure) in err
     assert result["files"] == {
         "mask": str(mask_path),

@@ -13,10 +13,7 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
-from fastapi import FastAPI
-from PIL import Image
-
-from tests.service.fake_model import (
+from fake_model import (
     FakePredictor,
     Gate,
     form,
@@ -26,6 +23,8 @@ from tests.service.fake_model import (
     running,
     until,
 )
+from fastapi import FastAPI
+from PIL import Image
 
 pytestmark = pytest.mark.anyio
 STAGES = [
@@ -164,8 +163,11 @@ REFUSED: list[tuple[str, dict[str, Any], dict[str, str], int, str]] = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("arguments", "headers", "status", "code"),
-                         [case[1:] for case in REFUSED], ids=[case[0] for case in REFUSED])  # fmt: skip
+@pytest.mark.parametrize(
+    ("arguments", "headers", "status", "code"),
+    [case[1:] for case in REFUSED],
+    ids=[case[0] for case in REFUSED],
+)
 async def test_bad_input_gets_its_problem_and_the_server_goes_on(
     arguments: dict[str, Any], headers: dict[str, str], status: int, code: str
 ) -> None:
