@@ -58,7 +58,7 @@ def _serve(settings: Settings, listener: socket.socket) -> int:
     import uvicorn
 
     from service.app import create_app
-    from service.request_log import configure_logging
+    from service.requests.request_log import configure_logging
     from service.server import DrainingServer
 
     configure_logging()
@@ -89,13 +89,16 @@ def _serve(settings: Settings, listener: socket.socket) -> int:
     logger.info("listening", extra={"fields": {"url": f"http://{shown_host}:{port}"}})
     server.run(sockets=[listener])
     logger.info("stopped")
-    if refusals:
-        return _refuse(_one_line(refusals[0]), EXIT_MODEL_REFUSED)
-    return 0
+    return _explain_refusal(refusals[0]) if refusals else 0
 
 
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
+def _explain_refusal(error: Exception) -> int:
+    from model_store.artifact import ArtifactError
+
+    sentence = " ".join(str(error).split()) or type(error).__name__
+    if isinstance(error, ValueError) and not isinstance(error, ArtifactError):
+        return _refuse(sentence, EXIT_BAD_SETTING)  # a device that this machine has not
+    return _refuse(sentence, EXIT_MODEL_REFUSED)
 
 
 def _refuse(sentence: str, exit_code: int) -> int:

@@ -9,19 +9,19 @@ from typing import Any
 
 from fastapi import FastAPI
 
+from service.answers.schemas import Problem
 from service.api_docs import add_docs_routes
-from service.edge import EdgeLayer
-from service.model_loading import (
+from service.compute.model_loading import (
     PredictorFactory,
     SelfTest,
     load_stored_predictor,
     stored_self_test,
 )
+from service.compute.segmentation import SegmentationService
+from service.edge import EdgeLayer
 from service.problems import install_problem_handlers
 from service.routes_segment import add_segment_routes
 from service.routes_status import add_status_routes
-from service.schemas import Problem
-from service.segmentation import SegmentationService
 from service.settings import Settings
 
 DISTRIBUTION = "adalora-qat"

@@ -13,9 +13,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.metrics import Metrics
 from service.problems import internal_problem
-from service.request_log import describe_error, log_request
-from service.request_record import RequestRecord, new_record, server_timing
-from service.upload import CallerLeft
+from service.requests.request_log import describe_error, log_request
+from service.requests.request_record import RequestRecord, new_record, server_timing
+from service.requests.upload import CallerLeft
 
 logger = logging.getLogger("service.edge")
 

@@ -15,9 +15,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Match
 
+from service.answers.schemas import Problem
 from service.errors import InternalError, MethodNotAllowed, NotFound, ServiceError
-from service.request_record import record_of
-from service.schemas import Problem
+from service.requests.request_record import record_of
 
 PROBLEM_MEDIA_TYPE = "application/problem+json"
 INTERNAL_SENTENCE = (

@@ -9,11 +9,11 @@ from fastapi.responses import JSONResponse
 
 from model_store.conventions import CONVENTIONS, DEFAULT_CONVENTION
 from service import errors
+from service.answers.schemas import SegmentAnswer
+from service.compute.segmentation import SegmentationService
 from service.problems import problem_responses
-from service.schemas import SegmentAnswer
-from service.segment_form import DEFAULT_THRESHOLD
-from service.segmentation import SegmentationService
-from service.upload import RequestBody
+from service.requests.segment_form import DEFAULT_THRESHOLD
+from service.requests.upload import RequestBody
 
 _REFUSALS = (
     errors.UndecodableImage,

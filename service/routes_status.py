@@ -9,17 +9,17 @@ from prometheus_client.exposition import choose_encoder
 
 from model_store.conventions import CONVENTIONS
 from service import errors
-from service.compute_worker import SegmentationModel
-from service.problems import problem_responses
-from service.schemas import (
+from service.answers.schemas import (
     Limits,
     LivenessAnswer,
     ModelAnswer,
     ReadinessAnswer,
     SelfTestReport,
 )
-from service.segment_answer import identity_of
-from service.segmentation import SegmentationService
+from service.answers.segment_answer import identity_of
+from service.compute.compute_worker import SegmentationModel
+from service.compute.segmentation import SegmentationService
+from service.problems import problem_responses
 
 
 def add_status_routes(router: APIRouter, service: SegmentationService) -> None:

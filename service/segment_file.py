@@ -22,9 +22,9 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from model_store.conventions import CONVENTIONS, DEFAULT_CONVENTION
 from model_store.geometry import BoxError, validate_box
+from service.answers.mask_checks import check_image, check_mask
+from service.decoding.image_decoding import DecodedImage, decode_image
 from service.errors import ServiceError
-from service.image_decoding import DecodedImage, decode_image
-from service.mask_checks import check_image, check_mask
 from service.segment_file_results import ResultFiles, check_result_paths, write_results
 
 if TYPE_CHECKING:

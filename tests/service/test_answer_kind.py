@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from service.answer_kind import AnswerKind, wanted_answer
+from service.answers.answer_kind import AnswerKind, wanted_answer
 from service.errors import NotAcceptable
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from service.boxes import parse_box
 from service.errors import InvalidBox
+from service.requests.boxes import parse_box
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from fake_model import FakeMask, FakePrediction, FakePredictor, Gate
 
-from service.compute_worker import ComputeWorker, Job
+from service.compute.compute_worker import ComputeWorker, Job
 from service.errors import Draining, InternalError, InvalidBox
 
 Start = Callable[..., ComputeWorker]

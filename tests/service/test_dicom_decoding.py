@@ -27,7 +27,8 @@ from pydicom.uid import (
     RLELossless,
 )
 
-from service.codestream_size import read_codestream_size
+from service.decoding.codestream_size import read_codestream_size
+from service.decoding.image_decoding import DecodedImage, decode_image
 from service.errors import (
     InvalidField,
     ServiceError,
@@ -36,7 +37,6 @@ from service.errors import (
     UnsupportedMediaType,
     UnsupportedTransferSyntax,
 )
-from service.image_decoding import DecodedImage, decode_image
 
 LIMIT = 1_000_000
 

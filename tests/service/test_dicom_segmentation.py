@@ -16,9 +16,9 @@ from dicom_files import DX, PATIENT, as_file, make_xray
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 
-from service.dicom_segmentation import encode_dicom_segmentation
+from service.answers.dicom_segmentation import encode_dicom_segmentation
+from service.decoding.image_decoding import decode_image
 from service.errors import InvalidField
-from service.image_decoding import decode_image
 
 
 @dataclass(frozen=True)
@@ -121,5 +121,5 @@ def test_the_source_is_not_changed() -> None:
 
 
 def test_highdicom_is_not_imported_until_it_is_needed() -> None:
-    code = "import sys, service.dicom_segmentation; sys.exit('highdicom' in sys.modules)"
+    code = "import sys, service.answers.dicom_segmentation; sys.exit('highdicom' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -12,6 +12,8 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image, ImageFile, PngImagePlugin
 
+from service.decoding.image_decoding import DecodedImage, decode_image
+from service.decoding.png_chunks import png_chunk
 from service.errors import (
     InvalidField,
     ServiceError,
@@ -19,8 +21,6 @@ from service.errors import (
     UndecodableImage,
     UnsupportedMediaType,
 )
-from service.image_decoding import DecodedImage, decode_image
-from service.png_chunks import png_chunk
 
 # Pillow warns about damaged EXIF data, which some of the files here hold on purpose.
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:PIL")

@@ -10,8 +10,8 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from service.mask_checks import check_image, check_mask
-from service.response_warnings import Warning_
+from service.answers.mask_checks import check_image, check_mask
+from service.answers.response_warnings import Warning_
 
 SHARED = Path(__file__).resolve().parents[3] / "shared" / "data" / "cxr"
 BOX = (10.0, 10.0, 90.0, 90.0)

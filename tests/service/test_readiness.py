@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from service.compute.readiness import Readiness, SelfTestFigures, State
 from service.errors import Draining, NotReady
-from service.readiness import Readiness, SelfTestFigures, State
 
 FIGURES = SelfTestFigures(agreement=1.0, seconds=0.1)
 

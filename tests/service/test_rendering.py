@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from pycocotools import mask as coco_mask
 
-from service.png_encoding import encode_png
-from service.rendering import (
+from service.answers.png_encoding import encode_png
+from service.answers.rendering import (
     BOX_COLOUR,
     MASK_COLOURS,
     draw_overlay,

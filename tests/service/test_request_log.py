@@ -6,7 +6,7 @@ import json
 import logging
 import sys
 
-from service.request_log import JsonLineFormatter, describe_error
+from service.requests.request_log import JsonLineFormatter, describe_error
 
 
 def formatted(**extra: object) -> dict[str, object]:

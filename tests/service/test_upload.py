@@ -14,7 +14,7 @@ from service.errors import (
     ServiceError,
     UnsupportedMediaType,
 )
-from service.upload import CallerLeft, RequestBody, Upload, UploadLimits, read_upload
+from service.requests.upload import CallerLeft, RequestBody, Upload, UploadLimits, read_upload
 
 pytestmark = pytest.mark.anyio
 LIMITS = UploadLimits(max_bytes=10_000, max_fields=4)

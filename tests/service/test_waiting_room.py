@@ -6,8 +6,8 @@ import threading
 
 import pytest
 
+from service.compute.waiting_room import PAST_THE_MODEL_BATCHES, WaitingRoom
 from service.errors import QueueFull
-from service.waiting_room import PAST_THE_MODEL_BATCHES, WaitingRoom
 
 
 def make_room(queue_limit: int = 2, max_batch: int = 1, budget: int = 100) -> WaitingRoom:

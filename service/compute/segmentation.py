@@ -18,19 +18,19 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from starlette.requests import Request
 from starlette.responses import Response
 
-from service.answer_kind import AnswerKind, wanted_answer
-from service.compute_worker import ComputeResult, ComputeWorker
+from service.answers.answer_kind import AnswerKind, wanted_answer
+from service.answers.segment_answer import SegmentFindings, render_answer
+from service.compute.compute_worker import ComputeResult, ComputeWorker
+from service.compute.model_loading import ModelLoader, PredictorFactory, SelfTest
+from service.compute.readiness import Readiness, State
+from service.compute.waiting_room import WaitingRoom
+from service.decoding.image_decoding import DecodedImage, decode_image
 from service.errors import DeadlineExceeded, InvalidBox, InvalidField, NotAcceptable, NotReady
-from service.image_decoding import DecodedImage, decode_image
 from service.metrics import Metrics
-from service.model_loading import ModelLoader, PredictorFactory, SelfTest
-from service.readiness import Readiness, State
-from service.request_record import RequestRecord, record_of
-from service.segment_answer import SegmentFindings, render_answer
-from service.segment_form import SegmentForm, most_fields, read_form
+from service.requests.request_record import RequestRecord, record_of
+from service.requests.segment_form import SegmentForm, most_fields, read_form
+from service.requests.upload import CallerLeft, RequestBody, Upload, UploadLimits, read_upload
 from service.settings import Settings
-from service.upload import CallerLeft, RequestBody, Upload, UploadLimits, read_upload
-from service.waiting_room import WaitingRoom
 
 if TYPE_CHECKING:
     from model_store.geometry import Box

@@ -13,14 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 from starlette.responses import Response
 
-from service.answer_kind import AnswerKind
-from service.errors import NotAcceptable
-from service.image_decoding import DecodedImage
-from service.mask_checks import check_image, check_mask
-from service.metrics import STAGES
-from service.rendering import encode_mask_png, encode_overlay_png, encode_rle
-from service.request_record import RequestRecord
-from service.schemas import (
+from service.answers.answer_kind import AnswerKind
+from service.answers.mask_checks import check_image, check_mask
+from service.answers.rendering import encode_mask_png, encode_overlay_png, encode_rle
+from service.answers.schemas import (
     ImageSize,
     Latency,
     ModelIdentity,
@@ -29,7 +25,11 @@ from service.schemas import (
     SegmentAnswer,
     SegmentedMask,
 )
-from service.segment_form import SegmentForm
+from service.decoding.image_decoding import DecodedImage
+from service.errors import NotAcceptable
+from service.metrics import STAGES
+from service.requests.request_record import RequestRecord
+from service.requests.segment_form import SegmentForm
 
 if TYPE_CHECKING:
     from model_store.predictor import MaskPrediction, ModelInfo
@@ -132,7 +132,9 @@ def _png_answer(findings: SegmentFindings, record: RequestRecord, began: float) 
 
 
 def _dicom_answer(findings: SegmentFindings, record: RequestRecord, began: float) -> Response:
-    from service.dicom_segmentation import encode_dicom_segmentation  # slow import, seldom needed
+    from service.answers.dicom_segmentation import (
+        encode_dicom_segmentation,  # slow import, seldom needed
+    )
 
     source = findings.decoded.dicom
     if source is None:

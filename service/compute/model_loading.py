@@ -7,10 +7,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from service.compute_worker import SegmentationModel
+from service.compute.compute_worker import SegmentationModel
+from service.compute.readiness import Readiness, SelfTestFigures
 from service.metrics import Metrics
-from service.readiness import Readiness, SelfTestFigures
-from service.request_log import describe_error
+from service.requests.request_log import describe_error
 from service.settings import Settings, default_model_folder
 
 if TYPE_CHECKING:
@@ -113,9 +113,7 @@ class ModelLoader:
         try:
             model = self._predictor_factory(self._settings)
         except Exception as error:  # the border of the compute thread
-            logger.error("model refused", extra={"fields": describe_error(error)})
-            self._readiness.mark_broken(REFUSED_SENTENCE)
-            self._on_refused(error)
+            self._refuse(error)
             return None
         if not self._prove(model):
             return None
@@ -135,9 +133,17 @@ class ModelLoader:
         if self.model is not None:
             self._prove(self.model)
 
+    def _refuse(self, error: Exception) -> None:
+        logger.error("model refused", extra={"fields": describe_error(error)})
+        self._readiness.mark_broken(REFUSED_SENTENCE)
+        self._on_refused(error)
+
     def _prove(self, model: SegmentationModel) -> bool:
         try:
             outcome = self._self_test(model, model_folder(self._settings))
+        except ValueError as error:  # ArtifactError: the golden files are missing or damaged
+            self._refuse(error)
+            return False
         except Exception as error:  # the border of the compute thread
             logger.error("self test failed", extra={"fields": describe_error(error)})
             self._readiness.mark_broken(SELF_TEST_FAILED_SENTENCE)

@@ -15,11 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 
-from service.dicom_decoding import decode_dicom, looks_like_dicom
+from service.answers.response_warnings import Warning_, WarningCode
+from service.decoding.dicom_decoding import decode_dicom, looks_like_dicom
+from service.decoding.png_chunks import PNG_SIGNATURE
+from service.decoding.raster_decoding import decode_jpeg, decode_png, decode_tiff
 from service.errors import UndecodableImage, UnsupportedMediaType
-from service.png_chunks import PNG_SIGNATURE
-from service.raster_decoding import decode_jpeg, decode_png, decode_tiff
-from service.response_warnings import Warning_, WarningCode
 
 __all__ = ["DecodedImage", "WarningCode", "Warning_", "decode_image", "sniff_format"]
 

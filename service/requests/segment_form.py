@@ -10,9 +10,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from model_store.conventions import CONVENTIONS, DEFAULT_CONVENTION
-from service.boxes import Box, parse_box
 from service.errors import InvalidField, MissingField
-from service.upload import IMAGE_FIELD, shown_name
+from service.requests.boxes import Box, parse_box
+from service.requests.upload import IMAGE_FIELD, shown_name
 
 DEFAULT_THRESHOLD = 0.5
 _SINGLE_FIELDS = ("convention", "threshold", "overlay")

@@ -21,7 +21,7 @@ from PIL import Image, ImageDraw, ImageFilter
 from pycocotools import mask as coco_mask
 
 from model_store.geometry import Box
-from service.png_encoding import encode_png
+from service.answers.png_encoding import encode_png
 
 Mask = NDArray[np.bool_]
 Colour = tuple[int, int, int]

@@ -14,7 +14,7 @@ import zlib
 import numpy as np
 from numpy.typing import NDArray
 
-from service.png_chunks import PNG_SIGNATURE, PngHeader, png_chunk
+from service.decoding.png_chunks import PNG_SIGNATURE, PngHeader, png_chunk
 
 _FILTER_UP = 2
 _COMPRESS_LEVEL = 1

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model_store.geometry import Box
-from service.response_warnings import Warning_, WarningCode
+from service.answers.response_warnings import Warning_, WarningCode
 
 MINIMUM_BOX_FRACTION = 0.05
 """Less of the box than this is no lung: half of the smallest whole-image fraction seen, 0.10."""

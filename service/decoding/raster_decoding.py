@@ -29,10 +29,10 @@ from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 
+from service.answers.response_warnings import Warning_, WarningCode
+from service.decoding.image_size import check_image_size
+from service.decoding.png_chunks import keep_pixel_chunks, read_png_header
 from service.errors import TooManyPixels, UndecodableImage, UnsupportedMediaType
-from service.image_size import check_image_size
-from service.png_chunks import keep_pixel_chunks, read_png_header
-from service.response_warnings import Warning_, WarningCode
 
 Decoded = tuple[NDArray[Any], tuple[Warning_, ...]]
 

@@ -37,13 +37,13 @@ from pydicom.uid import (
     RLELossless,
 )
 
-from service.codestream_size import read_codestream_size
-from service.dicom_pixels import PixelLayout, read_pixel_layout, to_monochrome2
+from service.answers.response_warnings import Warning_, WarningCode
+from service.decoding.codestream_size import read_codestream_size
+from service.decoding.dicom_pixels import PixelLayout, read_pixel_layout, to_monochrome2
+from service.decoding.image_size import check_image_size
+from service.decoding.raster_decoding import DECODER_ERRORS
+from service.decoding.rle_expansion import check_rle_expansion
 from service.errors import UndecodableImage, UnsupportedMediaType, UnsupportedTransferSyntax
-from service.image_size import check_image_size
-from service.raster_decoding import DECODER_ERRORS
-from service.response_warnings import Warning_, WarningCode
-from service.rle_expansion import check_rle_expansion
 
 DICOM_ERRORS = (*DECODER_ERRORS, BytesLengthException, InvalidDicomError)
 """What pydicom and its decoders were seen to raise on damaged files, beside Pillow's errors."""

@@ -1,0 +1,1 @@
+"""Bytes of a caller in, grey pixels out: PNG, JPEG, TIFF and DICOM, bounded before decoding."""
