@@ -217,9 +217,7 @@ def _check_box(numbers: Sequence[float] | None, image: DecodedImage) -> tuple[fl
     try:
         return validate_box(numbers, image.width, image.height)
     except BoxError as error:
-        raise FileFailure(
-            EXIT_USAGE, f"--bbox: {error} The image has {image.width} x {image.height} pixels."
-        ) from None
+        raise FileFailure(EXIT_USAGE, f"--bbox: {error}") from None
 
 
 def _load_predictor(folder: Path, device: str) -> Predictor:
