@@ -139,3 +139,14 @@ def test_cpu_and_reference_layers_agree(bias: bool) -> None:
         rtol=0.1,
         atol=0.6,
     )
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("pattern", PATTERNS)
+def test_the_product_meant_for_gpus_is_exact(shape: tuple[int, int, int], pattern: str) -> None:
+    """The padding around ``torch._int_mm`` is the same on any device; here it runs on the CPU."""
+    activation, weight = make_integers(shape, pattern)
+    matrix = Int8Matrix(weight, torch.ones(shape[2]), torch.ones(()), None)
+    matrix.use_backend("cuda")
+    wanted = reference_accumulate(activation, weight)
+    assert torch.equal(matrix.accumulate(activation).long(), wanted)
