@@ -122,7 +122,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--size", type=int, default=1024, help="side of the image sent, pixels")
     parser.add_argument("--count", type=int, default=50, help="measured requests")
     parser.add_argument("--model", type=Path, help="model folder (default: the stored model)")
-    parser.add_argument("--threads", type=int, default=0, help="CPU threads, 0 for all cores")
+    parser.add_argument("--threads", type=int, default=0, help="CPU threads, 0 for the default")
     parser.add_argument("--limit_ms", type=float, help="exit code 1 if the median is above it")
     return parser
 

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 START_TIMEOUT_S = 120.0
-REQUEST_TIMEOUT_S = 120.0
+REQUEST_TIMEOUT_S = 600.0
 
 
 class ServerFailedError(RuntimeError):

@@ -35,7 +35,9 @@ class Settings(BaseModel):
         None, description="model folder; default: the newest stored cxr-lung-tiny"
     )
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="where the model runs")
-    threads: int = Field(0, ge=0, le=1024, description="CPU threads of the model, 0 for all cores")
+    threads: int = Field(
+        0, ge=0, le=1024, description="CPU threads of the model, 0 for the allowed CPUs less one"
+    )
     max_upload_bytes: int = Field(
         64 * 1024 * 1024, ge=1024, le=2**31, description="largest request body in bytes"
     )

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from service.compute.compute_worker import SegmentationModel
+from service.compute.cpu_allowance import model_threads
 from service.compute.readiness import Readiness, SelfTestFigures
 from service.metrics import Metrics
 from service.requests.request_log import describe_error
@@ -55,8 +56,7 @@ def load_stored_predictor(settings: Settings) -> Predictor:
 
     from model_store.predictor import Predictor
 
-    if settings.threads:
-        torch.set_num_threads(settings.threads)
+    torch.set_num_threads(settings.threads or model_threads())
     return Predictor.load(model_folder(settings), settings.device)
 
 
