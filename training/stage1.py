@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from model_store.sam import PromptableSam
 from training.adalora import AdaLoraQkv, RankAllocator
 from training.adapted_model import add_adapters
 from training.config import AdaLoraConfig
-from training.stages import freeze_unused
+from training.stages import Stage, freeze_unused
 
 
-class AdaLoraStage:
+class AdaLoraStage(Stage):
     """Trains adapters, mask decoder and prompt encoder; the encoder's own weights are frozen."""
 
     name = "stage1"
@@ -26,17 +25,13 @@ class AdaLoraStage:
         Raises:
             ConfigError: The budget schedule does not fit into ``total_steps``.
         """
-        self.model = model
+        super().__init__(model)
         self._config = config
         model.image_encoder.requires_grad_(False)
         freeze_unused(model)
         self._adapters: dict[str, AdaLoraQkv] = add_adapters(model, config)
         self._allocator = RankAllocator(self._adapters, config, total_steps)
         self._kept = self._allocator.initial_budget
-
-    def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
-        """Yield the parameters that train."""
-        return ((n, p) for n, p in self.model.named_parameters() if p.requires_grad)
 
     def penalty(self) -> Tensor | None:
         """Return the weighted orthogonality penalty, averaged over the adapted layers."""

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
-
 import torch
-from torch import Tensor, nn
 
 from model_store.sam import PromptableSam
 from training.adalora import AdaLoraQkv
@@ -14,11 +10,14 @@ from training.adapted_model import add_fake_quantization, find_layers
 from training.batches import BatchSource
 from training.config import QatConfig
 from training.fake_quantization import sampling
-from training.stages import freeze_unused
+from training.stages import Stage, freeze_unused
 
 
-class QatStage:
-    """Trains adapters, decoder and activation scales under fake quantization."""
+class QatStage(Stage):
+    """Trains adapters, decoder and activation scales under fake quantization.
+
+    No orthogonality penalty: the factors only fine-tune, their directions are settled.
+    """
 
     name = "stage2"
 
@@ -28,7 +27,7 @@ class QatStage:
         Raises:
             ConfigError: ``float_layers`` names an unknown layer.
         """
-        self.model = model
+        super().__init__(model)
         self._config = config
         model.image_encoder.requires_grad_(config.train_base)
         adapters = find_layers(model, AdaLoraQkv)
@@ -48,29 +47,3 @@ class QatStage:
                 batch = source.batch(step)
                 normalized = self.model.normalize(batch.pixels, batch.valid)
                 self.model(normalized, batch.boxes, batch.image_index)
-
-    def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
-        """Yield the parameters that train."""
-        return ((n, p) for n, p in self.model.named_parameters() if p.requires_grad)
-
-    def penalty(self) -> Tensor | None:
-        """Add nothing: the factors only fine-tune, their directions are settled."""
-        return None
-
-    def after_backward(self, step: int) -> None:
-        """Do nothing."""
-
-    def after_step(self, step: int) -> dict[str, float]:
-        """Do nothing."""
-        return {}
-
-    def settled(self) -> bool:
-        """Return True at any step."""
-        return True
-
-    def extra_state(self) -> dict[str, Any]:
-        """Return nothing beside the weights: masks and scales are in the model."""
-        return {}
-
-    def load_extra_state(self, state: dict[str, Any]) -> None:
-        """Take nothing."""

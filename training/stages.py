@@ -1,94 +1,69 @@
 """What differs between the stages: which model, which weights train, what happens each step.
 
-The loop knows only `Stage`. `PretrainStage` trains everything; the AdaLoRA and the
+The loop knows only `Stage`, whose defaults are those of plain training. The AdaLoRA and the
 quantization-aware stage live in modules of their own.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, Protocol
+from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
 from model_store.sam import PromptableSam
 
 
-class Stage(Protocol):
-    """A stage as the loop sees it."""
+class Stage:
+    """A stage as the loop sees it; by itself it trains every weight that is not frozen."""
 
-    name: str
-    model: PromptableSam
-
-    def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
-        """Yield the parameters that train."""
-        ...
-
-    def penalty(self) -> Tensor | None:
-        """Return what the loss gets added, or None."""
-        ...
-
-    def after_backward(self, step: int) -> None:
-        """See the gradients of step ``step`` (from 0), before the optimizer moves."""
-        ...
-
-    def after_step(self, step: int) -> dict[str, float]:
-        """Act after the optimizer moved; return numbers for the log."""
-        ...
-
-    def settled(self) -> bool:
-        """Tell whether the weights have the form in which the stage hands them on."""
-        ...
-
-    def extra_state(self) -> dict[str, Any]:
-        """Return what a checkpoint must hold beside the weights."""
-        ...
-
-    def load_extra_state(self, state: dict[str, Any]) -> None:
-        """Take over what `extra_state` returned."""
-        ...
-
-
-class PretrainStage:
-    """Trains every weight of a float model."""
-
-    name = "pretrain"
+    name: ClassVar[str]
 
     def __init__(self, model: PromptableSam) -> None:
-        """Train ``model``; unused parts of the prompt encoder stay as they are."""
+        """Train ``model``."""
         self.model = model
-        freeze_unused(model)
 
     def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
         """Yield the parameters that train."""
         return ((n, p) for n, p in self.model.named_parameters() if p.requires_grad)
 
     def penalty(self) -> Tensor | None:
-        """Add nothing to the loss."""
+        """Return what the loss gets added, or None."""
         return None
 
     def after_backward(self, step: int) -> None:
-        """Do nothing."""
+        """See the gradients of step ``step`` (from 0), before the optimizer moves."""
 
     def after_step(self, step: int) -> dict[str, float]:
-        """Do nothing."""
+        """Act after the optimizer moved; return numbers for the log."""
         return {}
 
     def settled(self) -> bool:
-        """Return True at any step."""
+        """Tell whether the weights have the form in which the stage hands them on."""
         return True
 
     def extra_state(self) -> dict[str, Any]:
-        """Return nothing beside the weights."""
+        """Return what a checkpoint must hold beside the weights."""
         return {}
 
     def load_extra_state(self, state: dict[str, Any]) -> None:
-        """Take nothing."""
+        """Take over what `extra_state` returned."""
+
+
+class PretrainStage(Stage):
+    """Trains every weight of a float model."""
+
+    name = "pretrain"
+
+    def __init__(self, model: PromptableSam) -> None:
+        """Train ``model``; unused parts of the prompt encoder stay as they are."""
+        super().__init__(model)
+        freeze_unused(model)
 
 
 def freeze_unused(model: PromptableSam) -> None:
     """Freeze what box prompts never reach: point, mask and no-point embeddings of SAM."""
-    prompt: Any = model.prompt_encoder
+    prompt = model.prompt_encoder
     unused = [prompt.mask_downscaling, prompt.not_a_point_embed, *prompt.point_embeddings[:2]]
     for module in unused:
         for parameter in module.parameters():
