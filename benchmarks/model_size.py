@@ -5,7 +5,7 @@ Every candidate trains from scratch for the same time with the recipe of
 quantized and timed from X-ray to mask. Short runs favour small models; the table says which size
 learns fastest here and what each costs, not where each would end.
 
-    python -m benchmarks.model_size --data ../shared/data/cxr --minutes 4
+    python -m benchmarks.model_size --data DATA --minutes 4
 """
 
 from __future__ import annotations
@@ -66,7 +66,6 @@ def measure(
     label: str,
     model_config: SamConfig,
     recipe: RunConfig,
-    training: list[LabelledXray],
     validation: list[LabelledXray],
     seconds: float,
 ) -> Row:
@@ -76,10 +75,11 @@ def measure(
         recipe,
         model=model_config,
         loss_size=model_config.input_size // 2,
+        data=replace(recipe.data, cached_side=9 * model_config.input_size // 8),
         optimizer=replace(recipe.optimizer, decay_share=0.0, warmup_steps=50, ema_decay=0.98),
     )
     stage = PretrainStage(build_sam(model_config))
-    source = batch_source(config, model_config, training)
+    source = batch_source(config, model_config, load_training_xrays(config.data))
     with tempfile.TemporaryDirectory() as folder:
         loop = TrainingLoop(
             config, model_config, stage, source, validation, Path(folder), torch.device("cpu")
@@ -116,15 +116,13 @@ def main() -> int:
     parser.add_argument("--data", required=True, help="data set with manifest.csv")
     parser.add_argument("--minutes", type=float, default=4.0, help="training time of each size")
     arguments = parser.parse_args()
-    recipe = load_config(
-        RECIPE,
-        {"data.root": arguments.data, "data.cached_side": 576, "validate_every_steps": 10**9},
-    )
-    training, validation = load_training_xrays(recipe.data), load_validation_xrays(recipe.data)
+    changes = {"data.root": arguments.data, "validate_every_steps": 10**9}
+    recipe = load_config(RECIPE, changes)
+    validation = load_validation_xrays(recipe.data)
     rows: list[Row] = []
     print(f"{processor_name()}; {arguments.minutes} minutes of training each", flush=True)
     for label, model_config in CANDIDATES.items():
-        row = measure(label, model_config, recipe, training, validation, 60 * arguments.minutes)
+        row = measure(label, model_config, recipe, validation, 60 * arguments.minutes)
         rows.append(row)
         print(
             f"{row.size:<28} {row.parameters / 1e6:5.2f} M  {row.stored_megabytes:5.2f} MB  "

@@ -3,7 +3,7 @@
 Every X-ray of a split is asked as it is and after changes that other hospitals, archives and
 generators make to pictures; the whole image is the box.
 
-    python -m benchmarks.robustness --data ../shared/data/cxr --count 15
+    python -m benchmarks.robustness --data DATA --count 15
 """
 
 from __future__ import annotations

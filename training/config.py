@@ -38,7 +38,7 @@ class DataConfig:
         cached_side: Longest side of the X-rays held in memory, in pixels.
     """
 
-    root: str = "../shared/data/cxr"
+    root: str = "data/cxr"
     repeats: Mapping[str, int] = field(default_factory=dict)
     phantoms: int = 0
     cached_side: int = 288
