@@ -164,6 +164,7 @@ def lineage_of(state: Mapping[str, Any]) -> tuple[dict[str, Any], ...]:
         "batch_size": config["batch_size"],
         "seed": config["seed"],
         "precision": config["precision"],
+        "phantoms": config["data"]["phantoms"],
         "input_size": state["architecture"]["input_size"],
         "validation_selection": state["best"],
     }

@@ -87,7 +87,7 @@ def _training(manifest: Manifest) -> str:
         f"| {entry.source} | `{entry.convention}` | {entry.images} | {entry.license} |"
         for entry in manifest.training_data
     ]
-    lines += ["", "Drawn chest phantoms were mixed in. The stages:", ""]
+    lines += ["", "`phantoms` counts drawn chest phantoms that were mixed in. The stages:", ""]
     for stage in manifest.training.get("stages", ()):
         shown = ", ".join(f"{key} {value}" for key, value in stage.items() if key != "ranks")
         lines.append(f"- {shown}")
