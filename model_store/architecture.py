@@ -95,11 +95,6 @@ class SamConfig:
         """Side of the patch grid and of the image embedding."""
         return self.input_size // self.patch_size
 
-    @property
-    def mask_size(self) -> int:
-        """Side of the low-resolution mask logits (SAM upscales the embedding four times)."""
-        return 4 * self.grid_size
-
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON types; `from_dict` reads them back."""
         return {

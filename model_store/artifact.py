@@ -75,13 +75,6 @@ def read_manifest(folder: Path) -> Manifest:
     return manifest
 
 
-def write_artifact(folder: Path, manifest: Manifest, tensors: Mapping[str, Tensor]) -> None:
-    """Write a stored model; the manifest's weight entry must already describe ``tensors``."""
-    folder.mkdir(parents=True, exist_ok=True)
-    write_weights(folder / WEIGHTS_FILE, tensors)
-    write_manifest(folder, manifest)
-
-
 def write_weights(path: Path, tensors: Mapping[str, Tensor]) -> None:
     """Write tensors as safetensors, contiguous and by name."""
     save_file({name: t.detach().cpu().contiguous() for name, t in sorted(tensors.items())}, path)

@@ -52,11 +52,6 @@ class PixelLayout:
         """Whether there is one sample per pixel."""
         return self.samples == 1
 
-    @property
-    def frame_bytes(self) -> int:
-        """Bytes of the decoded frame."""
-        return self.rows * self.columns * self.samples * self.bits_allocated // 8
-
 
 def read_pixel_layout(dataset: Dataset) -> PixelLayout:
     """Reads the image pixel attributes.

@@ -38,8 +38,3 @@ def test_vit_b_has_the_published_parameter_count() -> None:
     # 93.7 M parameters, of which 89.7 M in the image encoder (Kirillov et al. 2023).
     assert sum(p.numel() for p in model.parameters()) == 93_735_472
     assert round(sum(p.numel() for p in model.image_encoder.parameters()) / 1e6, 1) == 89.7
-
-
-def test_mask_logits_are_a_quarter_of_the_input() -> None:
-    config = sam_config("vit_t", input_size=96)
-    assert (config.grid_size, config.mask_size) == (6, 24)
