@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from fastapi import FastAPI
 
+import model_store
 from service.answers.schemas import Problem
 from service.api_docs import add_docs_routes
 from service.compute.model_loading import (
@@ -23,8 +23,6 @@ from service.problems import install_problem_handlers
 from service.routes_segment import add_segment_routes
 from service.routes_status import add_status_routes
 from service.settings import Settings
-
-DISTRIBUTION = "adalora-qat"
 
 
 def create_app(
@@ -55,7 +53,7 @@ def create_app(
 
     app = FastAPI(
         title="Lung segmentation",
-        version=_code_version(),
+        version=model_store.__version__,
         description="Masks of the lungs on frontal chest X-rays, by an INT8 Segment Anything "
         "Model. Decision support: a person must look at every mask.",
         docs_url=None,
@@ -86,10 +84,3 @@ def _describe_problems(app: FastAPI) -> None:
         return document
 
     app.openapi = openapi  # type: ignore[method-assign]
-
-
-def _code_version() -> str:
-    try:
-        return version(DISTRIBUTION)
-    except PackageNotFoundError:  # run from a checkout that was not installed
-        return "0+uninstalled"
