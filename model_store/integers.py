@@ -66,4 +66,4 @@ def dequantize_accumulator(
 ) -> Tensor:
     """Turn integer accumulators (M, N) into float32 outputs (M, N)."""
     output = accumulator.float() * (activation_scale * scale)
-    return output if bias is None else output + bias
+    return output if bias is None else output.add_(bias)

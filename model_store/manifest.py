@@ -53,7 +53,7 @@ class SelfTest(_Strict):
     box: tuple[float, float, float, float]
     convention: Convention
     minimum_agreement: float = Field(
-        default=0.9999, gt=0, le=1, description="least share of equal pixels on any backend"
+        default=0.999, gt=0, le=1, description="least share of equal pixels on any machine"
     )
 
 

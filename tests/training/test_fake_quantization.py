@@ -5,6 +5,7 @@ import torch
 from tiny_models import make_tiny_model
 from torch import nn
 
+from model_store.int8_layers import Backend
 from model_store.integers import ZERO_POINT, quantize_activation, reference_accumulate
 from training.adalora import AdaLoraQkv
 from training.adapted_model import add_adapters, add_fake_quantization, merge_adapters
@@ -31,11 +32,15 @@ def make_source(kind: str, seed: int) -> tuple[nn.Module, torch.Tensor]:
 @pytest.mark.parametrize("kind", ["linear", "adapter", "conv"])
 @pytest.mark.parametrize("seed", range(5))
 @pytest.mark.parametrize("scale", [0.003, 0.02, 0.3])  # clipping hard, barely, and coarse
-def test_the_engine_computes_what_training_computed(kind: str, seed: int, scale: float) -> None:
+@pytest.mark.parametrize("backend", ["reference", "cpu"])
+def test_the_engine_computes_what_training_computed(
+    kind: str, seed: int, scale: float, backend: Backend
+) -> None:
     source, values = make_source(kind, seed)
     fake = FakeQuantized(source)  # type: ignore[arg-type]
     fake.log_scale.data.fill_(torch.tensor(scale).log())
     integers = fake.to_integers()
+    integers.matrix.use_backend(backend)
     with torch.no_grad():
         assert torch.equal(fake(values), integers(values))
 
