@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ import pydicom
 import pytest
 import torch
 from dicom_files import as_file, make_xray
+from fake_model import FakeInfo, FakeMask, FakePrediction
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -28,39 +29,11 @@ def pixels_of(path: Path) -> NDArray[Any]:
         return np.asarray(image)
 
 
-@dataclass(frozen=True)
-class FakeInfo:
-    """Stands for `ModelInfo`."""
-
-    name: str = "fake"
-    version: str = "1"
-    sha256: str = "0" * 64
-    precision: str = "int8"
-    device: str = "cpu"
-
-
-@dataclass(frozen=True)
-class FakeMask:
-    """Stands for `MaskPrediction`."""
-
-    box: tuple[float, float, float, float]
-    mask: NDArray[np.bool_]
-    score: float
-
-
-@dataclass(frozen=True)
-class FakePrediction:
-    """Stands for `Prediction`."""
-
-    masks: tuple[FakeMask, ...]
-    stage_seconds: Mapping[str, float]
-
-
 @dataclass
 class FakePredictor:
     """Answers with the inner half of the box and remembers what was asked."""
 
-    info: FakeInfo = FakeInfo()
+    info: FakeInfo = field(default_factory=FakeInfo)
     asked: list[Any] = field(default_factory=list)
 
     def predict(self, request: Any) -> FakePrediction:

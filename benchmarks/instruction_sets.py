@@ -1,0 +1,109 @@
+"""What older processors compute: integer products exactly, masks almost.
+
+Each instruction set runs in a process of its own, limited by the variables of oneDNN and PyTorch.
+Printed are the largest error of an integer product of 768 extreme terms, with weights of ±63 (the
+scheme) and of ±127 (the trap), and the share of equal mask pixels against this processor's best.
+
+    python -m benchmarks.instruction_sets --data DATA --count 20
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from benchmarks.server_process import processor_name
+from model_store.int8_layers import Int8Matrix
+from model_store.integers import reference_accumulate
+from model_store.predictor import PredictionRequest, Predictor
+from training.dataset import DataRow, load_xray, read_rows
+
+DEFAULT_MODEL = Path(__file__).parents[1] / "model_store" / "models" / "cxr-lung-tiny" / "1"
+INSTRUCTION_SETS = {
+    "best": {},
+    "AVX2": {"ONEDNN_MAX_CPU_ISA": "AVX2", "ATEN_CPU_CAPABILITY": "avx2"},
+    "SSE4.1": {"ONEDNN_MAX_CPU_ISA": "SSE41", "ATEN_CPU_CAPABILITY": "default"},
+}
+
+
+def largest_error(limit: int) -> int:
+    """Largest difference of the CPU's product from int64, with weights of ±limit."""
+    weight = torch.full((192, 768), limit, dtype=torch.int8)
+    weight[1::2] = -limit
+    activation = torch.zeros((256, 768), dtype=torch.uint8)
+    activation[0::2] = 255
+    matrix = Int8Matrix(weight, torch.ones(192), torch.ones(()), None)
+    matrix.use_backend("cpu")
+    difference = matrix.accumulate(activation).long() - reference_accumulate(activation, weight)
+    return int(difference.abs().max())
+
+
+def chosen_rows(data: Path, count: int) -> list[DataRow]:
+    """Return the first rows of each source of ``val``."""
+    rows = read_rows(data, "val")
+    sources = sorted({row.source for row in rows})
+    return [r for s in sources for r in [row for row in rows if row.source == s][:count]]
+
+
+def measure(model: Path, data: Path, count: int, out: Path) -> None:
+    """Predict in this process, as it is limited, and store masks and errors."""
+    predictor = Predictor.load(model, "cpu")
+    masks = [
+        predictor.predict(PredictionRequest(load_xray(row).image, (), row.convention)).masks[0].mask
+        for row in chosen_rows(data, count)
+    ]
+    named = {f"mask{index}": mask for index, mask in enumerate(masks)}
+    errors = np.array([largest_error(63), largest_error(127)])
+    np.savez(out, allow_pickle=False, errors=errors, **named)
+
+
+def main() -> int:
+    """Print a line per instruction set, and one JSON line last."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.instruction_sets", description=__doc__
+    )
+    parser.add_argument("--data", type=Path, required=True, help="data set with manifest.csv")
+    parser.add_argument("--model", type=Path, default=DEFAULT_MODEL)
+    parser.add_argument("--count", type=int, default=20, help="X-rays of each source of val")
+    parser.add_argument("--measure_into", type=Path, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.measure_into is not None:
+        measure(options.model, options.data, options.count, options.measure_into)
+        return 0
+    report: dict[str, dict[str, float]] = {}
+    print(processor_name())
+    with tempfile.TemporaryDirectory() as folder:
+        best: list[np.ndarray] = []
+        for name, limits in INSTRUCTION_SETS.items():
+            out = Path(folder) / f"{name}.npz"
+            command = [sys.executable, "-m", "benchmarks.instruction_sets", *sys.argv[1:]]
+            subprocess.run(
+                [*command, "--measure_into", str(out)], env={**os.environ, **limits}, check=True
+            )
+            with np.load(out) as stored:
+                masks = [stored[f"mask{i}"] for i in range(len(stored.files) - 1)]
+                exact, trap = (int(error) for error in stored["errors"])
+            best = best or masks
+            equal = [float((a == b).mean()) for a, b in zip(best, masks, strict=True)]
+            report[name] = {"error_63": exact, "error_127": trap,
+                            "agreement_mean": float(np.mean(equal)),
+                            "agreement_least": min(equal)}  # fmt: skip
+            print(
+                f"{name:<7} error with ±63: {exact}, with ±127: {trap}; equal pixels over "
+                f"{len(masks)} X-rays: mean {100 * np.mean(equal):.3f} %, "
+                f"least {100 * min(equal):.3f} %"
+            )
+    print(json.dumps(report))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
