@@ -119,20 +119,20 @@ def augment_batch(
     Returns:
         The batch at the input size.
     """
-    planes = torch.cat(
+    planes = np.stack(
         [
             _warp(image, pair, _draw_affine(image.shape, input_size, config, rng), input_size)
             for image, pair, rng in zip(images, lungs, rngs, strict=True)
         ]
     )  # (B, 4, S, S): image, valid, left, right
-    valid = (planes[:, 1:2] > 0.5).float()
+    valid = torch.from_numpy((planes[:, 1] > 127).astype(np.float32)).unsqueeze(1)
     exposed = [
-        _expose(plane[0].numpy() / 255.0, config, rng)
-        for plane, rng in zip(planes, rngs, strict=True)
+        _expose(plane / np.float32(255.0), config, rng)
+        for plane, rng in zip(planes[:, 0], rngs, strict=True)
     ]
     pixels = torch.from_numpy(np.stack(exposed)).unsqueeze(1) * 255.0
     flips = [rng.random() < config.mirror for rng in rngs]
-    swapped = planes[:, 2:].clone()
+    swapped = torch.from_numpy(planes[:, 2:] / np.float32(255.0))  # (B, 2, S, S)
     for index in np.flatnonzero(flips):
         pixels[index], valid[index] = pixels[index].flip(-1), valid[index].flip(-1)
         swapped[index] = swapped[index].flip(0).flip(-1)  # the left lung is now the right one
@@ -163,19 +163,24 @@ def _draw_affine(
 
 def _warp(
     image: NDArray[np.uint8], lungs: NDArray[np.bool_], affine: NDArray[np.float64], size: int
-) -> Tensor:
-    """Sample image, valid region and lungs at the input's pixel centres, (1, 4, S, S)."""
-    height, width = image.shape
-    planes = np.empty((4, height, width), dtype=np.float32)
-    planes[0], planes[1], planes[2:] = image, 1.0, lungs
-    # grid_sample wants coordinates of -1..1 across the edges of the image.
-    to_unit = np.array([[2.0 / width, 0.0, -1.0], [0.0, 2.0 / height, -1.0], [0.0, 0.0, 1.0]])
-    from_unit = np.array([[size / 2, 0.0, size / 2], [0.0, size / 2, size / 2], [0.0, 0.0, 1.0]])
-    matrix = to_unit @ np.vstack([affine, [0.0, 0.0, 1.0]]) @ from_unit
-    theta = torch.from_numpy(matrix[:2].astype(np.float32)).unsqueeze(0)
-    grid = functional.affine_grid(theta, [1, 4, size, size], align_corners=False)
-    source = torch.from_numpy(planes).unsqueeze(0)
-    return functional.grid_sample(source, grid, mode="bilinear", align_corners=False)
+) -> NDArray[np.uint8]:
+    """Sample image, valid region and lungs at the input's pixel centres, (4, S, S).
+
+    The four planes travel as the channels of one picture of bytes: Pillow's bilinear transform
+    takes half the time of torch's ``grid_sample``. RGBA will not do, as Pillow would multiply
+    the other channels by the last.
+    """
+    planes = np.empty((*image.shape, 4), dtype=np.uint8)
+    planes[..., 0], planes[..., 1] = image, 255
+    planes[..., 2], planes[..., 3] = lungs[0] * np.uint8(255), lungs[1] * np.uint8(255)
+    picture = Image.frombytes("CMYK", image.shape[::-1], planes.tobytes())
+    moved = picture.transform(
+        (size, size),
+        Image.Transform.AFFINE,
+        tuple(affine.ravel().tolist()),
+        Image.Resampling.BILINEAR,
+    )
+    return np.ascontiguousarray(np.asarray(moved).transpose(2, 0, 1))
 
 
 def _expose(pixels: Pixels, config: AugmentConfig, rng: np.random.Generator) -> Pixels:

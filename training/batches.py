@@ -7,13 +7,13 @@ uninterrupted one would have seen.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
+from torch.utils.data import DataLoader, Dataset
 
 from model_store.conventions import token_of
 from model_store.geometry import Box
@@ -121,18 +121,29 @@ def _whole(size: int) -> Box:
     return (0.0, 0.0, float(size), float(size))
 
 
+class _BatchOfStep(Dataset[TrainingBatch]):
+    """The batches of a source, by step number."""
+
+    def __init__(self, make: Callable[[int], TrainingBatch]) -> None:
+        self._make = make
+
+    def __getitem__(self, step: int) -> TrainingBatch:
+        return self._make(step)
+
+
 def prefetched(
-    make: Callable[[int], TrainingBatch], steps: Iterable[int]
+    make: Callable[[int], TrainingBatch], steps: Iterable[int], workers: int
 ) -> Iterator[TrainingBatch]:
-    """Yield ``make(step)`` for each step, the next one made while this one is used."""
-    remaining = iter(steps)
-    first = next(remaining, None)
-    if first is None:
-        return
-    with ThreadPoolExecutor(max_workers=1) as pool:
-        upcoming = pool.submit(make, first)
-        for step in remaining:
-            batch = upcoming.result()
-            upcoming = pool.submit(make, step)
-            yield batch
-        yield upcoming.result()
+    """Yield ``make(step)`` for each step, in order, made ahead by worker processes.
+
+    Args:
+        make: Makes the batch of a step; a pure function, so any process may call it.
+        steps: The steps.
+        workers: Processes that make batches; 0 makes each when it is asked for.
+    """
+    loader = DataLoader(
+        _BatchOfStep(make), batch_size=None, sampler=list(steps), num_workers=workers,
+        prefetch_factor=2 if workers else None,
+        generator=torch.Generator(),  # its base seed must not draw from the training's
+    )  # fmt: skip
+    yield from loader

@@ -34,21 +34,29 @@ class DataConfig:
     Attributes:
         root: Folder with ``manifest.csv``.
         repeats: How often the rows of a source come in one epoch; 1 where not named.
+        leave_out: Sources that neither train nor choose, to learn how the model does on
+            hospitals that it has never seen.
         phantoms: Number of drawn chest phantoms that are mixed in, half per convention.
         cached_side: Longest side of the X-rays held in memory, in pixels.
+        workers: Processes that make batches beside the training.
     """
 
     root: str = "data/cxr"
     repeats: Mapping[str, int] = field(default_factory=dict)
+    leave_out: tuple[str, ...] = ()
     phantoms: int = 0
     cached_side: int = 288
+    workers: int = 1
 
     def __post_init__(self) -> None:
         """Refuse repeats below 1 and negative counts."""
         if any(not isinstance(n, int) or n < 1 for n in self.repeats.values()):
             raise ConfigError(f"data.repeats {dict(self.repeats)} must be whole numbers from 1")
-        if self.phantoms < 0 or self.cached_side < 32:
-            raise ConfigError("data.phantoms must be at least 0 and data.cached_side at least 32")
+        if self.phantoms < 0 or self.workers < 0 or self.cached_side < 32:
+            raise ConfigError(
+                f"data.phantoms {self.phantoms} and data.workers {self.workers} must be at least "
+                f"0, data.cached_side {self.cached_side} at least 32"
+            )
 
 
 @dataclass(frozen=True)

@@ -84,7 +84,8 @@ class TrainingLoop:
         self.stage.model.train()
         with _progress() as bar:
             task = bar.add_task(self.stage.name, total=self.config.steps, completed=self._step)
-            for batch in prefetched(self._source.batch, range(self._step, self.config.steps)):
+            steps = range(self._step, self.config.steps)
+            for batch in prefetched(self._source.batch, steps, self.config.data.workers):
                 if should_stop():
                     break
                 terms = self._train_step(batch)

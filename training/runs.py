@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import json
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ from training.adapted_model import Base, load_base
 from training.batches import BatchSource
 from training.checkpoint import LATEST
 from training.config import ConfigError, DataConfig, RunConfig
-from training.dataset import LabelledXray, load_xrays, read_rows
+from training.dataset import DataError, DataRow, LabelledXray, load_xrays, read_rows
 from training.loop import TrainingLoop
 from training.phantom import draw_phantom
 from training.stage1 import AdaLoraStage
@@ -31,29 +32,38 @@ def load_training_xrays(config: DataConfig) -> list[LabelledXray]:
     """Read the ``train`` split into memory and draw the phantoms beside it.
 
     Raises:
-        DataError: The data set cannot be used.
+        DataError: The data set cannot be used, or nothing is left of it.
     """
-    xrays = load_xrays(read_rows(Path(config.root), "train"), config.cached_side)
-    conventions = itertools.cycle(CONVENTIONS)
-    for seed, convention in zip(range(config.phantoms), conventions, strict=False):
-        rng = np.random.default_rng([seed, config.cached_side])
-        sides = rng.integers(3 * config.cached_side // 4, config.cached_side + 1, 2)
-        height, width = int(sides[0]), int(sides[1])
-        phantom = draw_phantom(1000 + seed, (height, width))
-        lungs = np.stack(
-            [phantom.image_left_lung(convention), phantom.image_right_lung(convention)]
-        )
-        xrays.append(
-            LabelledXray(
-                f"phantom_{seed}", PHANTOM_SOURCE, convention, window_to_uint8(phantom.image), lungs
-            )
-        )
+    xrays = load_xrays(_wanted_rows(config, "train"), config.cached_side)
+    if config.phantoms:
+        with ProcessPoolExecutor() as pool:
+            seeds = range(config.phantoms)
+            sides = itertools.repeat(config.cached_side)
+            xrays += pool.map(_draw_labelled_phantom, seeds, sides, chunksize=8)
     return xrays
 
 
+def _wanted_rows(config: DataConfig, split: str) -> list[DataRow]:
+    rows = [r for r in read_rows(Path(config.root), split) if r.source not in config.leave_out]
+    if not rows:
+        raise DataError(f"{config.root}: data.leave_out leaves nothing of the split {split!r}")
+    return rows
+
+
+def _draw_labelled_phantom(seed: int, longest_side: int) -> LabelledXray:
+    """Draw phantom ``seed``; even ones show one convention, odd ones the other."""
+    convention = CONVENTIONS[seed % len(CONVENTIONS)]
+    rng = np.random.default_rng([seed, longest_side])
+    sides = rng.integers(3 * longest_side // 4, longest_side + 1, 2)
+    phantom = draw_phantom(1000 + seed, (int(sides[0]), int(sides[1])))
+    lungs = np.stack([phantom.image_left_lung(convention), phantom.image_right_lung(convention)])
+    image = window_to_uint8(phantom.image)
+    return LabelledXray(f"phantom_{seed}", PHANTOM_SOURCE, convention, image, lungs)
+
+
 def load_validation_xrays(config: DataConfig) -> list[LabelledXray]:
-    """Read the ``val`` split at its own resolution."""
-    return load_xrays(read_rows(Path(config.root), "val"))
+    """Read the ``val`` split at its own resolution, without the sources that are left out."""
+    return load_xrays(_wanted_rows(config, "val"))
 
 
 def batch_source(

@@ -51,15 +51,16 @@ def test_shapes_and_tokens() -> None:
     assert float(batch.target.min()) >= 0 and float(batch.target.max()) <= 1
 
 
-def test_prefetching_keeps_order_and_passes_errors_on() -> None:
+@pytest.mark.parametrize("workers", [0, 2])
+def test_prefetching_keeps_order_and_passes_errors_on(workers: int) -> None:
     source = make_source()
     wanted = [source.batch(step).boxes for step in range(4)]
-    got = [batch.boxes for batch in prefetched(source.batch, range(4))]
+    got = [batch.boxes for batch in prefetched(source.batch, range(4), workers)]
     assert all(torch.equal(a, b) for a, b in zip(wanted, got, strict=True))
-    assert list(prefetched(source.batch, [])) == []
+    assert list(prefetched(source.batch, [], workers)) == []
 
     def broken(step: int) -> object:
         raise OSError("disk gone")
 
     with pytest.raises(OSError, match="disk gone"):
-        list(prefetched(broken, range(2)))  # type: ignore[arg-type]
+        list(prefetched(broken, range(2), workers))  # type: ignore[arg-type]
