@@ -187,6 +187,10 @@ class RankAllocator:
             for name, layer in self._layers.items()
         }
 
+    def to(self, device: torch.device) -> None:
+        """Move the smoothed statistics to where the gradients will be."""
+        self._state = {name: tensor.to(device) for name, tensor in self._state.items()}
+
     def state_dict(self) -> dict[str, Tensor]:
         """Return the smoothed statistics, for a checkpoint."""
         return dict(self._state)

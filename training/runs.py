@@ -120,7 +120,7 @@ def prepare_run(
     source = batch_source(config, start.architecture, load_training_xrays(config.data))
     if isinstance(stage, QatStage) and not resume:
         stage.calibrate(source)
-    stage.model.to(device)
+    stage.to(device)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.json").write_text(json.dumps(config.to_dict(), indent=2), encoding="utf-8")
     loop = TrainingLoop(

@@ -33,6 +33,11 @@ class AdaLoraStage(Stage):
         self._allocator = RankAllocator(self._adapters, config, total_steps)
         self._kept = self._allocator.initial_budget
 
+    def to(self, device: torch.device) -> None:
+        """Move the model and the allocator's statistics."""
+        super().to(device)
+        self._allocator.to(device)
+
     def penalty(self) -> Tensor | None:
         """Return the weighted orthogonality penalty, averaged over the adapted layers."""
         total = torch.stack([adapter.penalty() for adapter in self._adapters.values()])

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, ClassVar
 
+import torch
 from torch import Tensor, nn
 
 from model_store.sam import PromptableSam
@@ -22,6 +23,10 @@ class Stage:
     def __init__(self, model: PromptableSam) -> None:
         """Train ``model``."""
         self.model = model
+
+    def to(self, device: torch.device) -> None:
+        """Move the model, and what a stage keeps beside it, to where it will be trained."""
+        self.model.to(device)
 
     def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
         """Yield the parameters that train."""
