@@ -9,8 +9,6 @@ resize), so the input is the same bytes on every machine; a golden file in the t
 from __future__ import annotations
 
 import functools
-import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,47 +17,16 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from model_store.boxes import Box as Box
+from model_store.boxes import BoxError as BoxError
+from model_store.boxes import validate_box as validate_box
+
 PREPROCESSING_VERSION = 1
 """Rises when the same X-ray would reach the model as other numbers; stored in each manifest."""
 
 WINDOW_PERCENTILES = (0.5, 99.5)
 """Grey values below and above these are clipped: burnt-in letters and dead borders would
 otherwise squeeze a low-contrast X-ray into a few grey levels."""
-
-Box = tuple[float, float, float, float]
-"""``x0, y0, x1, y1`` in pixels, origin top left, half-open."""
-
-
-class BoxError(ValueError):
-    """A box that names no region of the image; the message is a sentence for the caller."""
-
-
-def validate_box(box: Sequence[float], width: int, height: int) -> Box:
-    """Return ``box`` as a tuple of floats when it lies inside the image.
-
-    Args:
-        box: ``x0, y0, x1, y1`` in pixels, half-open; edges may touch the image's edges.
-        width: Width of the image, in pixels.
-        height: Height of the image, in pixels.
-
-    Raises:
-        BoxError: Not four finite numbers, inverted, thinner than a pixel, or outside.
-    """
-    if len(box) != 4:
-        raise BoxError(f"A box has four numbers x0,y0,x1,y1; this one has {len(box)}.")
-    x0, y0, x1, y1 = (float(value) for value in box)
-    if not all(math.isfinite(value) for value in (x0, y0, x1, y1)):
-        raise BoxError("A box needs four finite numbers x0,y0,x1,y1.")
-    if x1 <= x0 or y1 <= y0:
-        raise BoxError("A box needs x0 < x1 and y0 < y1 (left, top, right, bottom).")
-    if x0 < 0 or y0 < 0 or x1 > width or y1 > height:
-        raise BoxError(
-            f"The box reaches outside the image, which is {width} x {height} pixels "
-            f"(0 <= x <= {width}, 0 <= y <= {height})."
-        )
-    if x1 - x0 < 1 or y1 - y0 < 1:
-        raise BoxError("A box must be at least one pixel wide and high.")
-    return (x0, y0, x1, y1)
 
 
 def window_to_uint8(image: NDArray[np.integer]) -> NDArray[np.uint8]:

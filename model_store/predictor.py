@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,66 +20,18 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from model_store.artifact import load_model
-from model_store.conventions import DEFAULT_CONVENTION, token_of
+from model_store.conventions import token_of
 from model_store.geometry import Box, InputGeometry, validate_box, window_to_uint8
 from model_store.int8_layers import Backend, Int8Matrix
 from model_store.manifest import Manifest
+from model_store.prediction import MaskPrediction as MaskPrediction
+from model_store.prediction import ModelInfo as ModelInfo
+from model_store.prediction import Prediction as Prediction
+from model_store.prediction import PredictionRequest as PredictionRequest
 from model_store.sam import PromptableSam
 
 STAGES = ("preprocess", "encode_image", "decode_mask", "postprocess")
 """The steps of a prediction, by the names they have everywhere."""
-
-
-@dataclass(frozen=True)
-class PredictionRequest:
-    """One X-ray and what is asked of it.
-
-    Attributes:
-        image: Grey values, brighter = denser, uint8 or uint16 (H, W).
-        boxes: Prompt boxes in pixels of ``image``; none means the whole image.
-        convention: Which structure the mask follows.
-        threshold: Probability from which on a pixel belongs to the mask, 0 < threshold < 1.
-    """
-
-    image: NDArray[np.uint8] | NDArray[np.uint16]
-    boxes: tuple[Box, ...] = ()
-    convention: str = DEFAULT_CONVENTION
-    threshold: float = 0.5
-
-
-@dataclass(frozen=True)
-class MaskPrediction:
-    """One mask.
-
-    Attributes:
-        box: The box that was asked.
-        mask: bool (H, W).
-        score: Predicted IoU of the mask with the truth, 0..1.
-    """
-
-    box: Box
-    mask: NDArray[np.bool_]
-    score: float
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """The masks of one X-ray, in the order of its boxes, and the seconds of each stage."""
-
-    masks: tuple[MaskPrediction, ...]
-    stage_seconds: Mapping[str, float]
-
-
-@dataclass(frozen=True)
-class ModelInfo:
-    """Which model answers, and where it runs."""
-
-    name: str
-    version: str
-    sha256: str
-    precision: str
-    device: str
-    manifest: Manifest
 
 
 @dataclass

@@ -20,8 +20,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from model_store.boxes import BoxError, validate_box
 from model_store.conventions import CONVENTIONS, DEFAULT_CONVENTION
-from model_store.geometry import BoxError, validate_box
 from service.answers.mask_checks import check_image, check_mask
 from service.decoding.image_decoding import DecodedImage, decode_image
 from service.errors import ServiceError

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from model_store.geometry import Box
+from model_store.boxes import Box
 from service.answers.response_warnings import Warning_, WarningCode
 
 MINIMUM_BOX_FRACTION = 0.05

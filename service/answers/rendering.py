@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFilter
 from pycocotools import mask as coco_mask
 
-from model_store.geometry import Box
+from model_store.boxes import Box
 from service.answers.png_encoding import encode_png
 
 Mask = NDArray[np.bool_]

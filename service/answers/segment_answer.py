@@ -32,7 +32,7 @@ from service.requests.request_record import RequestRecord
 from service.requests.segment_form import SegmentForm
 
 if TYPE_CHECKING:
-    from model_store.predictor import MaskPrediction, ModelInfo
+    from model_store.prediction import MaskPrediction, ModelInfo
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Protocol
 from service.errors import Draining, InternalError, ServiceError
 
 if TYPE_CHECKING:
-    from model_store.predictor import ModelInfo, Prediction, PredictionRequest
+    from model_store.prediction import ModelInfo, Prediction, PredictionRequest
 
 logger = logging.getLogger("service.compute")
 

@@ -33,7 +33,7 @@ from service.requests.upload import CallerLeft, RequestBody, Upload, UploadLimit
 from service.settings import Settings
 
 if TYPE_CHECKING:
-    from model_store.geometry import Box
+    from model_store.boxes import Box
     from model_store.predictor import PredictionRequest
 
 Result = TypeVar("Result")
@@ -240,7 +240,7 @@ def _model_request(form: SegmentForm, decoded: DecodedImage) -> PredictionReques
 
 
 def _inside(box: Box, decoded: DecodedImage) -> Box:
-    from model_store.geometry import BoxError, validate_box
+    from model_store.boxes import BoxError, validate_box
 
     try:
         return validate_box(box, decoded.width, decoded.height)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from model_store.geometry import Box
+from model_store.boxes import Box
 from service.errors import InvalidBox
 
 __all__ = ["MAX_BOX_TEXT_LENGTH", "Box", "parse_box"]

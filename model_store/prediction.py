@@ -1,0 +1,68 @@
+"""What a stored model is asked and what it answers, as plain data.
+
+Apart from `predictor`, so that a process that hands requests to another one needs no PyTorch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from model_store.boxes import Box
+from model_store.conventions import DEFAULT_CONVENTION
+from model_store.manifest import Manifest
+
+
+@dataclass(frozen=True)
+class PredictionRequest:
+    """One X-ray and what is asked of it.
+
+    Attributes:
+        image: Grey values, brighter = denser, uint8 or uint16 (H, W).
+        boxes: Prompt boxes in pixels of ``image``; none means the whole image.
+        convention: Which structure the mask follows.
+        threshold: Probability from which on a pixel belongs to the mask, 0 < threshold < 1.
+    """
+
+    image: NDArray[np.uint8] | NDArray[np.uint16]
+    boxes: tuple[Box, ...] = ()
+    convention: str = DEFAULT_CONVENTION
+    threshold: float = 0.5
+
+
+@dataclass(frozen=True)
+class MaskPrediction:
+    """One mask.
+
+    Attributes:
+        box: The box that was asked.
+        mask: bool (H, W).
+        score: Predicted IoU of the mask with the truth, 0..1.
+    """
+
+    box: Box
+    mask: NDArray[np.bool_]
+    score: float
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """The masks of one X-ray, in the order of its boxes, and the seconds of each stage."""
+
+    masks: tuple[MaskPrediction, ...]
+    stage_seconds: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """Which model answers, and where it runs."""
+
+    name: str
+    version: str
+    sha256: str
+    precision: str
+    device: str
+    manifest: Manifest
