@@ -6,8 +6,8 @@ around the same weights, so that each stage can start from the one before it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -22,34 +22,56 @@ from model_store.meta_checkpoint import (
 )
 from model_store.quantizable import quantizable_layers, replace_module
 from model_store.sam import PromptableSam
-from training.adalora import AdaLoraQkv
+from training.adalora import AdaLoraLinear
+from training.adapted_linear import LAYER_SLICES, AdaptedLinear
 from training.checkpoint import BEST, CheckpointError, load_checkpoint
-from training.config import AdaLoraConfig, ConfigError
+from training.config import (
+    AdaLoraConfig,
+    AdaptationConfig,
+    ConfigError,
+    LoraConfig,
+    build_settings,
+)
 from training.fake_quantization import FakeQuantized
+from training.lora import LoraLinear
 
 Layer = TypeVar("Layer", bound=nn.Module)
 
 
-def add_adapters(model: PromptableSam, config: AdaLoraConfig) -> dict[str, AdaLoraQkv]:
-    """Wrap the ``qkv`` layer of every encoder block, and return the wrapped layers by name."""
-    adapters: dict[str, AdaLoraQkv] = {}
+def add_adapters(model: PromptableSam, config: AdaLoraConfig) -> dict[str, AdaLoraLinear]:
+    """Wrap the targets of AdaLoRA in every encoder block; return the wrapped layers by name."""
+    return _adapt(model, config.targets, lambda layer, names: AdaLoraLinear(layer, config, names))
+
+
+def add_lora(model: PromptableSam, config: LoraConfig) -> dict[str, LoraLinear]:
+    """Wrap the targets of LoRA in every encoder block; return the wrapped layers by name."""
+    return _adapt(model, config.targets, lambda layer, names: LoraLinear(layer, config, names))
+
+
+def _adapt(
+    model: PromptableSam,
+    targets: Sequence[str],
+    wrap: Callable[[nn.Linear, tuple[str, ...]], Layer],
+) -> dict[str, Layer]:
+    adapters: dict[str, Layer] = {}
     for index in range(len(model.image_encoder.blocks)):
-        name = f"image_encoder.blocks.{index}.attn.qkv"
-        layer = model.get_submodule(name)
-        assert isinstance(layer, nn.Linear)
-        adapters[name] = AdaLoraQkv(layer, config)
-        replace_module(model, name, adapters[name])
+        for path, slices in LAYER_SLICES.items():
+            if not set(slices) & set(targets):
+                continue
+            name = f"image_encoder.blocks.{index}.{path}"
+            layer = model.get_submodule(name)
+            assert isinstance(layer, nn.Linear)
+            adapters[name] = wrap(layer, slices)
+            replace_module(model, name, adapters[name])
     return adapters
 
 
 def merge_adapters(model: PromptableSam) -> None:
     """Replace every adapted layer by a plain one that multiplies by the folded weight."""
-    for name, adapter in find_layers(model, AdaLoraQkv).items():
-        merged = nn.Linear(adapter.base.in_features, adapter.base.out_features)
+    for name, adapter in find_layers(model, AdaptedLinear).items():
         with torch.no_grad():
-            merged.weight.copy_(adapter.folded_weight())
-            merged.bias.copy_(adapter.base.bias)
-        replace_module(model, name, merged)
+            adapter.base.weight.copy_(adapter.folded_weight())
+        replace_module(model, name, adapter.base)
 
 
 def add_fake_quantization(
@@ -87,15 +109,28 @@ def model_from_checkpoint(state: Mapping[str, Any]) -> tuple[SamConfig, Promptab
     """Build the model of a checkpoint, with the adapters and fake quantization it had."""
     architecture = SamConfig.from_dict(state["architecture"])
     model = build_sam(architecture)
-    stage, config = state["stage"], state["config"]
-    if stage in ("stage1", "stage2"):
-        adapters = add_adapters(model, AdaLoraConfig(**config["adalora"]))
-        for adapter in adapters.values():
+    stage, settings = state["stage"], adapter_settings(state)
+    if settings and settings["adaptation"].method == "adalora":
+        for adapter in add_adapters(model, settings["adalora"]).values():
             adapter.frozen_mask = True
+    if settings and settings["adaptation"].method == "lora":
+        add_lora(model, settings["lora"])
     if stage == "stage2":
-        add_fake_quantization(model, tuple(config["qat"]["float_layers"]))
+        add_fake_quantization(model, tuple(state["config"]["qat"]["float_layers"]))
     model.load_state_dict(state["model"])
     return architecture, model
+
+
+def adapter_settings(state: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings, by table, by which the adapters of a checkpoint were made.
+
+    Empty before stage 1. Checkpoints from before there was a choice of methods are AdaLoRA's.
+    """
+    if state["stage"] == "pretrain":
+        return {}
+    tables = {"adaptation": AdaptationConfig, "adalora": AdaLoraConfig, "lora": LoraConfig}
+    config = state["config"]
+    return {name: build_settings(kind, config.get(name, {}), name) for name, kind in tables.items()}
 
 
 @dataclass(frozen=True)
@@ -107,14 +142,14 @@ class Base:
         model: The model, with the adapters and fake quantization that it had.
         stage: Name of the stage that made it; ``meta`` for Meta's file.
         lineage: What was trained before, first stage first, for the manifest.
-        adalora: Settings of the adapters in the model, if it has any.
+        settings: Tables of the run's config by which the adapters in the model were made.
     """
 
     architecture: SamConfig
     model: PromptableSam
     stage: str
     lineage: tuple[dict[str, Any], ...]
-    adalora: AdaLoraConfig | None = None
+    settings: Mapping[str, Any] = field(default_factory=dict)
 
 
 def load_base(path: Path, input_size: int | None = None) -> Base:
@@ -140,14 +175,15 @@ def load_base(path: Path, input_size: int | None = None) -> Base:
     architecture, model = model_from_checkpoint(state)
     if input_size not in (None, architecture.input_size):
         architecture, model = _resized(architecture, model, int(input_size or 0))
-    adalora = AdaLoraConfig(**state["config"]["adalora"]) if state["stage"] != "pretrain" else None
-    return Base(architecture, model, str(state["stage"]), lineage_of(state), adalora)
+    return Base(
+        architecture, model, str(state["stage"]), lineage_of(state), adapter_settings(state)
+    )
 
 
 def _resized(
     architecture: SamConfig, model: PromptableSam, input_size: int
 ) -> tuple[SamConfig, PromptableSam]:
-    if find_layers(model, AdaLoraQkv):
+    if find_layers(model, AdaptedLinear):
         raise CheckpointError("the input size can change before stage 1 only")
     changed = SamConfig.from_dict({**architecture.to_dict(), "input_size": input_size})
     resized = build_sam(changed)
@@ -168,6 +204,8 @@ def lineage_of(state: Mapping[str, Any]) -> tuple[dict[str, Any], ...]:
         "input_size": state["architecture"]["input_size"],
         "validation_selection": state["best"],
     }
+    if state["stage"] == "stage1":
+        own["method"] = adapter_settings(state)["adaptation"].method
     if "ranks" in state["stage_state"]:
         own["ranks"] = state["stage_state"]["ranks"]
     return (*state.get("lineage", ()), own)

@@ -15,12 +15,15 @@ from pathlib import Path
 from typing import Any, Literal
 
 from model_store.architecture import SamConfig, sam_config
+from training.adapted_linear import TARGETS
 from training.augmentation import AugmentConfig
 from training.losses import LossWeights
 from training.prompts import PromptMix
 
 StageName = Literal["pretrain", "stage1", "stage2"]
 STAGES: tuple[StageName, ...] = typing.get_args(StageName)
+MethodName = Literal["adalora", "lora", "decoder_only", "full"]
+METHODS: tuple[MethodName, ...] = typing.get_args(MethodName)
 
 
 class ConfigError(ValueError):
@@ -93,11 +96,52 @@ class OptimizerConfig:
 
 
 @dataclass(frozen=True)
+class AdaptationConfig:
+    """What stage 1 trains.
+
+    Attributes:
+        method: ``adalora``, adapters whose rank moves to where it matters; ``lora``, adapters of
+            a fixed rank; ``decoder_only``, no adapters; ``full``, every weight. The mask decoder
+            and the prompt encoder train in each of them.
+    """
+
+    method: MethodName = "adalora"
+
+    def __post_init__(self) -> None:
+        """Refuse an unknown method."""
+        if self.method not in METHODS:
+            raise ConfigError(
+                f"adaptation.method is {self.method!r}; it must be one of {', '.join(METHODS)}"
+            )
+
+
+@dataclass(frozen=True)
+class LoraConfig:
+    """Adapters of a fixed rank (Hu et al., ICLR 2022).
+
+    Attributes:
+        rank: Rank of the matrix that is added to each adapted slice.
+        alpha: The adapter's output is scaled by ``alpha / rank``.
+        targets: The adapted slices of every encoder block.
+    """
+
+    rank: int = 8
+    alpha: float = 16.0
+    targets: tuple[str, ...] = ("q", "k", "v")
+
+    def __post_init__(self) -> None:
+        """Refuse a rank below 1 and unknown targets."""
+        if self.rank < 1:
+            raise ConfigError(f"lora.rank is {self.rank}; it must be at least 1")
+        _check_targets("lora", self.targets)
+
+
+@dataclass(frozen=True)
 class AdaLoraConfig:
     """Adaptive low-rank adapters (Zhang et al., ICLR 2023).
 
     Attributes:
-        initial_rank: Triplets of each q, k and v slice at the start.
+        initial_rank: Triplets of each adapted slice at the start.
         target_rank: Mean number of triplets per slice at the end; the budget is global.
         alpha: The adapter's output is scaled by ``alpha / target_rank``.
         warmup_steps: Steps before the first triplet is cut.
@@ -106,6 +150,7 @@ class AdaLoraConfig:
         sensitivity_decay: Beta 1, smoothing of the sensitivity.
         uncertainty_decay: Beta 2, smoothing of the uncertainty.
         orthogonality: Weight of the penalty that keeps P and Q orthogonal.
+        targets: The adapted slices of every encoder block; one budget over all of them.
     """
 
     initial_rank: int = 12
@@ -117,6 +162,7 @@ class AdaLoraConfig:
     sensitivity_decay: float = 0.85
     uncertainty_decay: float = 0.85
     orthogonality: float = 0.1
+    targets: tuple[str, ...] = ("q", "k", "v")
 
     def __post_init__(self) -> None:
         """Refuse ranks and decays out of range."""
@@ -131,6 +177,29 @@ class AdaLoraConfig:
             raise ConfigError("adalora.warmup_steps and orthogonality are at least 0")
         if self.interval_steps < 1 or self.final_steps < 1:
             raise ConfigError("adalora.interval_steps and final_steps are at least 1")
+        _check_targets("adalora", self.targets)
+
+    def check_schedule(self, total_steps: int) -> None:
+        """Refuse a run that is too short for the budget to fall.
+
+        Raises:
+            ConfigError: No step is left between warm-up and the final phase.
+        """
+        kept_back = self.warmup_steps + self.final_steps
+        if kept_back >= total_steps:
+            raise ConfigError(
+                f"adalora: warmup_steps {self.warmup_steps} + final_steps {self.final_steps} "
+                f"= {kept_back} leave none of the {total_steps} steps in which the budget could "
+                "fall"
+            )
+
+
+def _check_targets(table: str, targets: tuple[str, ...]) -> None:
+    unknown = [name for name in targets if name not in TARGETS]
+    if not targets or unknown:
+        raise ConfigError(
+            f"{table}.targets {list(targets)} must name one or more of {', '.join(TARGETS)}"
+        )
 
 
 @dataclass(frozen=True)
@@ -159,7 +228,7 @@ class RunConfig:
 
     Attributes:
         stage: ``pretrain``, ``stage1`` or ``stage2``.
-        steps: Optimizer steps.
+        steps: Optimizer steps; 0 in ``stage2`` calibrates and quantizes without training.
         seed: Seed of weights, batches and phantoms.
         batch_size: X-rays per step.
         prompts_per_image: Boxes asked of each X-ray in a step.
@@ -189,19 +258,27 @@ class RunConfig:
     prompts: PromptMix = field(default_factory=PromptMix)
     loss: LossWeights = field(default_factory=LossWeights)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    adaptation: AdaptationConfig = field(default_factory=AdaptationConfig)
     adalora: AdaLoraConfig = field(default_factory=AdaLoraConfig)
+    lora: LoraConfig = field(default_factory=LoraConfig)
     qat: QatConfig = field(default_factory=QatConfig)
 
     def __post_init__(self) -> None:
         """Refuse counts below 1 and unknown names."""
         if self.stage not in STAGES:
             raise ConfigError(f"stage is {self.stage!r}; it must be one of {', '.join(STAGES)}")
-        for name in ("steps", "batch_size", "prompts_per_image", "loss_size",
+        if self.stage == "stage2" and self.steps < 0:
+            raise ConfigError(f"steps is {self.steps}; it must be at least 0")
+        if self.stage != "stage2" and self.steps < 1:
+            raise ConfigError(f"steps is {self.steps}; it must be at least 1")
+        for name in ("batch_size", "prompts_per_image", "loss_size",
                      "validate_every_steps", "checkpoint_every_steps"):  # fmt: skip
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} is {getattr(self, name)}; it must be at least 1")
         if self.precision not in ("bf16", "fp32"):
             raise ConfigError(f"precision is {self.precision!r}; it must be bf16 or fp32")
+        if self.stage == "stage1" and self.adaptation.method == "adalora":
+            self.adalora.check_schedule(self.steps)
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain types for checkpoints and logs."""
@@ -214,7 +291,9 @@ _TABLES: Mapping[str, type[Any]] = {
     "prompts": PromptMix,
     "loss": LossWeights,
     "optimizer": OptimizerConfig,
+    "adaptation": AdaptationConfig,
     "adalora": AdaLoraConfig,
+    "lora": LoraConfig,
     "qat": QatConfig,
 }
 
@@ -252,12 +331,26 @@ def parse_config(values: Mapping[str, Any]) -> RunConfig:
     """
     plain = dict(values)
     model = dict(plain.pop("model", {"variant": "vit_t"}))
-    tables = {name: _build(kind, plain.pop(name, {}), name) for name, kind in _TABLES.items()}
+    tables = {
+        name: build_settings(kind, plain.pop(name, {}), name) for name, kind in _TABLES.items()
+    }
     config = sam_config(model.pop("variant", "vit_t"), **model)
-    return typing.cast(RunConfig, _build(RunConfig, {**plain, **tables, "model": config}, "run"))
+    return typing.cast(
+        RunConfig, build_settings(RunConfig, {**plain, **tables, "model": config}, "run")
+    )
 
 
-def _build(kind: type[Any], values: Mapping[str, Any], table: str) -> Any:
+def build_settings(kind: type[Any], values: Mapping[str, Any], table: str) -> Any:
+    """Build the dataclass ``kind`` from the plain types of TOML or a checkpoint.
+
+    Args:
+        kind: A settings dataclass of this module.
+        values: Its fields; lists become tuples.
+        table: Name of the table, for messages.
+
+    Raises:
+        ConfigError: A setting is unknown, missing or out of range.
+    """
     known = {f.name for f in dataclasses.fields(kind)}
     unknown = sorted(set(values) - known)
     if unknown:

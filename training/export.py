@@ -185,7 +185,7 @@ def to_deployed(model: PromptableSam) -> dict[str, Precision]:
 
 def _float_size_bytes(model: PromptableSam) -> int:
     """Size of the plain model's parameters in float32, adapters folded, no scales."""
-    adapted = ("P", "Q", "singular", "mask", "log_scale")
+    adapted = ("P", "Q", "singular", "mask", "A", "B", "log_scale")
     kept = (t for k, t in model.state_dict().items() if k.rpartition(".")[2] not in adapted)
     return sum(4 * tensor.numel() for tensor in kept)
 

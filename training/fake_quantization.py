@@ -25,9 +25,9 @@ from model_store.integers import (
     quantize_weight,
     weight_scale,
 )
-from training.adalora import AdaLoraQkv
+from training.adapted_linear import AdaptedLinear
 
-QuantizedSource = nn.Linear | nn.Conv2d | AdaLoraQkv
+QuantizedSource = nn.Linear | nn.Conv2d | AdaptedLinear
 
 _SAMPLES_PER_BATCH = 16_384
 _SCALE_CANDIDATES = 48
@@ -35,12 +35,12 @@ _SCALE_CANDIDATES = 48
 
 def folded_weight(source: QuantizedSource) -> Tensor:
     """Return the one weight that a layer multiplies by, adapter included."""
-    return source.folded_weight() if isinstance(source, AdaLoraQkv) else source.weight
+    return source.folded_weight() if isinstance(source, AdaptedLinear) else source.weight
 
 
 def folded_bias(source: QuantizedSource) -> Tensor | None:
     """Return the bias of a layer."""
-    return source.folded_bias if isinstance(source, AdaLoraQkv) else source.bias
+    return source.folded_bias if isinstance(source, AdaptedLinear) else source.bias
 
 
 def round_straight_through(values: Tensor) -> Tensor:

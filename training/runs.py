@@ -16,12 +16,12 @@ from model_store.conventions import CONVENTIONS
 from model_store.geometry import window_to_uint8
 from training.adapted_model import Base, load_base
 from training.batches import BatchSource
-from training.checkpoint import LATEST
+from training.checkpoint import LATEST, PREVIOUS
 from training.config import ConfigError, DataConfig, RunConfig
 from training.dataset import DataError, DataRow, LabelledXray, load_xrays, read_rows
 from training.loop import TrainingLoop
 from training.phantom import draw_phantom
-from training.stage1 import AdaLoraStage
+from training.stage1_methods import build_stage1
 from training.stage2 import QatStage
 from training.stages import PretrainStage, Stage
 
@@ -114,11 +114,12 @@ def prepare_run(
         raise ConfigError(f"{config.stage} needs --base, the checkpoint that it starts from")
     else:
         start = load_base(base, config.input_size)
-    if start.adalora is not None:  # adapters keep the settings that they were made with
-        config = dataclasses.replace(config, adalora=start.adalora)
+    # Adapters keep the settings that they were made with.
+    config = dataclasses.replace(config, **start.settings)
     stage = _stage(config, start)
     source = batch_source(config, start.architecture, load_training_xrays(config.data))
-    if isinstance(stage, QatStage) and not resume:
+    stored = resume and any((folder / name).exists() for name in (LATEST, PREVIOUS))
+    if isinstance(stage, QatStage) and not stored:
         stage.calibrate(source)
     stage.to(device)
     folder.mkdir(parents=True, exist_ok=True)
@@ -138,7 +139,7 @@ def _stage(config: RunConfig, start: Base) -> Stage:
     if config.stage == "stage1":
         if start.stage not in ("pretrain", "meta"):
             raise ConfigError(f"stage1 starts from pretrain or Meta's file, not {start.stage}")
-        return AdaLoraStage(start.model, config.adalora, config.steps)
+        return build_stage1(start.model, config)
     if start.stage != "stage1":
         raise ConfigError(f"stage2 starts from stage1, not {start.stage}")
     return QatStage(start.model, config.qat)

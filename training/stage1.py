@@ -8,9 +8,10 @@ import torch
 from torch import Tensor
 
 from model_store.sam import PromptableSam
-from training.adalora import AdaLoraQkv, RankAllocator
+from training.adalora import AdaLoraLinear
 from training.adapted_model import add_adapters
 from training.config import AdaLoraConfig
+from training.rank_allocator import RankAllocator
 from training.stages import Stage, freeze_unused
 
 
@@ -29,7 +30,7 @@ class AdaLoraStage(Stage):
         self._config = config
         model.image_encoder.requires_grad_(False)
         freeze_unused(model)
-        self._adapters: dict[str, AdaLoraQkv] = add_adapters(model, config)
+        self._adapters: dict[str, AdaLoraLinear] = add_adapters(model, config)
         self._allocator = RankAllocator(self._adapters, config, total_steps)
         self._kept = self._allocator.initial_budget
 

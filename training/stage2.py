@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 
 from model_store.sam import PromptableSam
-from training.adalora import AdaLoraQkv
+from training.adalora import AdaLoraLinear
+from training.adapted_linear import AdaptedLinear
 from training.adapted_model import add_fake_quantization, find_layers
 from training.batches import BatchSource
 from training.config import QatConfig
@@ -30,11 +31,11 @@ class QatStage(Stage):
         super().__init__(model)
         self._config = config
         model.image_encoder.requires_grad_(config.train_base)
-        adapters = find_layers(model, AdaLoraQkv)
-        for adapter in adapters.values():
+        for adapter in find_layers(model, AdaptedLinear).values():
+            for factor in adapter.factors():
+                factor.requires_grad_(True)
+        for adapter in find_layers(model, AdaLoraLinear).values():
             adapter.frozen_mask = True
-            for parameter in (adapter.P, adapter.singular, adapter.Q):
-                parameter.requires_grad_(True)
         self.layers = add_fake_quantization(model, config.float_layers)
         freeze_unused(model)
 

@@ -5,20 +5,21 @@ import pytest
 import torch
 from torch import nn
 
-from training.adalora import SLICES, AdaLoraQkv, RankAllocator
+from training.adalora import AdaLoraLinear
 from training.config import AdaLoraConfig, ConfigError
+from training.rank_allocator import RankAllocator
 
 CONFIG = AdaLoraConfig(
     initial_rank=6, target_rank=2, alpha=4.0, warmup_steps=3, final_steps=5, interval_steps=1
 )
 
 
-def make_layers(count: int = 3, config: AdaLoraConfig = CONFIG) -> dict[str, AdaLoraQkv]:
+def make_layers(count: int = 3, config: AdaLoraConfig = CONFIG) -> dict[str, AdaLoraLinear]:
     torch.manual_seed(0)
-    return {f"block{i}": AdaLoraQkv(nn.Linear(16, 48), config) for i in range(count)}
+    return {f"block{i}": AdaLoraLinear(nn.Linear(16, 48), config) for i in range(count)}
 
 
-def train_step(layers: dict[str, AdaLoraQkv], seed: int) -> None:
+def train_step(layers: dict[str, AdaLoraLinear], seed: int) -> None:
     generator = torch.Generator().manual_seed(seed)
     values = torch.randn(10, 16, generator=generator)
     for layer in layers.values():
@@ -31,7 +32,7 @@ def test_a_fresh_adapter_changes_nothing_and_costs_no_penalty() -> None:
     layer = nn.Linear(16, 48)
     values = torch.randn(4, 16)
     wanted = layer(values)
-    adapter = AdaLoraQkv(layer, CONFIG)
+    adapter = AdaLoraLinear(layer, CONFIG)
     torch.testing.assert_close(adapter(values), wanted)
     assert adapter.penalty().item() < 1e-8
     assert not adapter.base.weight.requires_grad
@@ -43,7 +44,7 @@ def test_the_folded_weight_is_the_formula() -> None:
         adapter.singular.normal_()
         adapter.mask[1, 2:] = 0
     delta = adapter.folded_weight().detach().double() - adapter.base.weight.double()
-    for index, _ in enumerate(SLICES):
+    for index in range(3):
         p, q = adapter.P[index].double(), adapter.Q[index].double()
         kept = (adapter.singular * adapter.mask)[index].double()
         wanted = p @ torch.diag(kept) @ q * (4.0 / 2)
@@ -157,7 +158,7 @@ def test_impossible_schedules_are_refused_with_the_arithmetic() -> None:
 def test_a_rank_beyond_the_width_is_refused() -> None:
     config = AdaLoraConfig(initial_rank=17, target_rank=2)
     with pytest.raises(ConfigError, match="17 exceeds"):
-        AdaLoraQkv(nn.Linear(16, 48), config)
+        AdaLoraLinear(nn.Linear(16, 48), config)
 
 
 def test_statistics_survive_a_checkpoint() -> None:

@@ -7,7 +7,7 @@ from torch import nn
 
 from model_store.int8_layers import Backend
 from model_store.integers import ZERO_POINT, quantize_activation, reference_accumulate
-from training.adalora import AdaLoraQkv
+from training.adalora import AdaLoraLinear
 from training.adapted_model import add_adapters, add_fake_quantization, merge_adapters
 from training.config import AdaLoraConfig, ConfigError
 from training.export import to_deployed
@@ -21,7 +21,7 @@ def make_source(kind: str, seed: int) -> tuple[nn.Module, torch.Tensor]:
     if kind == "linear":
         return nn.Linear(96, 40), torch.randn(5, 7, 96)
     if kind == "adapter":
-        adapter = AdaLoraQkv(nn.Linear(48, 96), ADALORA)
+        adapter = AdaLoraLinear(nn.Linear(48, 96), ADALORA)
         with torch.no_grad():
             adapter.singular.normal_()
             adapter.mask[0, 1:] = 0
@@ -150,7 +150,7 @@ def test_merging_adapters_keeps_the_function() -> None:
         wanted = model.encode_image(images)
         merge_adapters(model)
         torch.testing.assert_close(model.encode_image(images), wanted)
-    assert not any(isinstance(m, AdaLoraQkv) for m in model.modules())
+    assert not any(isinstance(m, AdaLoraLinear) for m in model.modules())
 
 
 def test_an_unknown_float_layer_is_refused() -> None:
