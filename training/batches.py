@@ -27,8 +27,8 @@ class TrainingBatch:
     """One step's input and target.
 
     Attributes:
-        pixels: Grey values of 0 to 255, float32 (B, 1, S, S).
-        valid: 1 where there is image, (B, 1, S, S).
+        pixels: Grey values of 0 to 255, uint8 as in serving, (B, 1, S, S).
+        valid: 1 where there is image, uint8 (B, 1, S, S).
         boxes: Prompt boxes in input pixels, (N, 4).
         image_index: Image of each prompt, int64 (N,).
         tokens: Mask token of each prompt's convention, int64 (N,).
@@ -108,8 +108,8 @@ class BatchSource:
                 tokens.append(token_of(xray.convention))
         image_index = torch.arange(len(rows)).repeat_interleave(self._prompts_per_image)
         return TrainingBatch(
-            pixels=moved.pixels,
-            valid=moved.valid,
+            pixels=moved.pixels.round().to(torch.uint8),
+            valid=moved.valid.to(torch.uint8),
             boxes=torch.tensor(boxes, dtype=torch.float32),
             image_index=image_index,
             tokens=torch.tensor(tokens),
