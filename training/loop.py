@@ -100,6 +100,8 @@ class TrainingLoop:
         scores = self._validate_and_keep_best()
         self._save(LATEST)
         self._log.write("end", step=self._step, best=self._best)
+        if self._step == self.config.steps:
+            self.stage.finish(self.folder)
         return scores
 
     def _train_step(self, batch: TrainingBatch) -> dict[str, float]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -12,6 +13,7 @@ from training.adalora import AdaLoraLinear
 from training.adapted_model import add_adapters
 from training.config import AdaLoraConfig
 from training.rank_allocator import RankAllocator
+from training.rank_map import save_rank_map
 from training.stages import Stage, freeze_unused
 
 
@@ -53,6 +55,10 @@ class AdaLoraStage(Stage):
         if self._allocator.is_due(step):
             self._kept = self._allocator.allocate(step)
         return {"rank_total": float(self._kept)}
+
+    def finish(self, folder: Path) -> None:
+        """Draw where the ranks went."""
+        save_rank_map(folder, self._allocator.ranks(), self._config.initial_rank)
 
     def settled(self) -> bool:
         """Return True once the rank masks are frozen at the target budget."""

@@ -7,6 +7,7 @@ quantization-aware stage live in modules of their own.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
@@ -42,6 +43,9 @@ class Stage:
     def after_step(self, step: int) -> dict[str, float]:
         """Act after the optimizer moved; return numbers for the log."""
         return {}
+
+    def finish(self, folder: Path) -> None:
+        """Write what a finished run leaves beside its checkpoints."""
 
     def settled(self) -> bool:
         """Tell whether the weights have the form in which the stage hands them on."""

@@ -79,6 +79,7 @@ def test_the_ranks_add_up_to_the_target(chain: Path) -> None:
     state = torch.load(chain / "stage1" / "best.pt", weights_only=True)
     ranks = state["stage_state"]["ranks"]
     assert sum(sum(slices.values()) for slices in ranks.values()) == 2 * 3 * 2
+    assert (chain / "stage1" / "rank_map.png").stat().st_size > 1000
     frozen = torch.load(chain / "stage2" / "best.pt", weights_only=True)["model"]
     for name, mask in state["model"].items():
         if name.endswith(".mask"):
