@@ -1,12 +1,14 @@
 """X-rays with lung masks: the rows of a manifest, read from disk and held ready in memory.
 
 A data set is a folder with ``manifest.csv`` (columns ``name, split, source, convention`` at
-least) and ``{split}/images/NAME.jpg`` and ``{split}/masks/NAME.png``.
+least) and ``{split}/images/NAME.jpg`` and ``{split}/masks/NAME.png``. A column ``spacing_mm``
+may give the side of a pixel in millimetres; an empty field says that it is not known.
 """
 
 from __future__ import annotations
 
 import csv
+import math
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -40,6 +42,7 @@ class DataRow:
     convention: Convention
     image_path: Path
     mask_path: Path
+    spacing_mm: float | None = None
 
 
 @dataclass(frozen=True)
@@ -99,7 +102,24 @@ def _row(root: Path, split: str, record: dict[str, str]) -> DataRow:
         convention=record["convention"],  # type: ignore[arg-type]  # checked above
         image_path=root / split / "images" / f"{name}.jpg",
         mask_path=root / split / "masks" / f"{name}.png",
+        spacing_mm=_spacing(root, record),
     )
+
+
+def _spacing(root: Path, record: dict[str, str]) -> float | None:
+    text = (record.get("spacing_mm") or "").strip()
+    if not text:
+        return None
+    try:
+        spacing = float(text)
+    except ValueError:
+        spacing = math.nan
+    if not 0 < spacing < math.inf:
+        raise DataError(
+            f"{root / 'manifest.csv'}, row {record['name']!r}: spacing_mm is {text!r}; it must be "
+            "a positive number of millimetres, or empty"
+        )
+    return spacing
 
 
 def load_xray(row: DataRow, longest_side: int | None = None) -> LabelledXray:

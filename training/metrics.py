@@ -1,4 +1,9 @@
-"""Overlap of masks. Empty masks: both empty agree fully (1), one empty not at all (0)."""
+"""Overlap of masks: Dice and IoU.
+
+Empty masks, here and in every measure of `training.evaluation`: two empty masks agree fully, and
+an empty mask against one that is not is a miss, which gets the worst value of its measure. So
+every image counts, and no miss can drop out of a mean as NaN.
+"""
 
 from __future__ import annotations
 
@@ -7,12 +12,18 @@ from numpy.typing import NDArray
 
 
 def dice(predicted: NDArray[np.bool_], true: NDArray[np.bool_]) -> float:
-    """Twice the shared area over the sum of areas, 0..1, of bool masks of one shape."""
+    """Twice the shared area over the sum of areas, 0..1, of bool masks of one shape.
+
+    Both empty: 1. One empty: 0.
+    """
     total = int(predicted.sum()) + int(true.sum())
     return 2.0 * int((predicted & true).sum()) / total if total else 1.0
 
 
 def iou(predicted: NDArray[np.bool_], true: NDArray[np.bool_]) -> float:
-    """Shared area over joint area, 0..1, of bool masks of one shape."""
+    """Shared area over joint area, 0..1, of bool masks of one shape.
+
+    Both empty: 1. One empty: 0.
+    """
     joint = int((predicted | true).sum())
     return int((predicted & true).sum()) / joint if joint else 1.0
