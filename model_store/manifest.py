@@ -75,6 +75,10 @@ class Manifest(_Strict):
     metrics: dict[str, Any] = Field(
         default_factory=dict, description="quality on the test split, FP32 beside INT8"
     )
+    evaluation: dict[str, Any] = Field(
+        default_factory=dict,
+        description="per split: paired comparison with FP32, SSIM, Dice against box jitter",
+    )
     float_twin: str | None = Field(
         default=None, description="name/version of the same model before quantization"
     )

@@ -100,6 +100,11 @@ class Predictor:
         model, manifest = load_model(folder)
         return cls(model, manifest, chosen)
 
+    @property
+    def model(self) -> PromptableSam:
+        """The network itself, for analyses that look inside it."""
+        return self._model
+
     def predict(self, request: PredictionRequest) -> Prediction:
         """Draw the masks of one X-ray; all its boxes share one encoder pass.
 

@@ -26,7 +26,7 @@ def build_parser() -> argparse.ArgumentParser:
         _add_stage(commands.add_parser(stage, help=text), stage)
     _add_export(commands.add_parser("export", help="write a stored model from a checkpoint"))
     _add_phantoms(commands.add_parser("phantoms", help="write a data set of drawn chest phantoms"))
-    _add_evaluate(commands.add_parser("evaluate", help="Dice and IoU per data set"))
+    _add_evaluate(commands.add_parser("evaluate", help="how good a stored model is, per data set"))
     return parser
 
 
@@ -65,6 +65,13 @@ def _add_evaluate(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", type=Path, required=True, help="folder with manifest.csv")
     parser.add_argument("--split", default="val", choices=("train", "val", "test"))
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
+    parser.add_argument("--surface", action="store_true", help="also NSD, HD95 and ASSD")
+    parser.add_argument("--ssim", action="store_true", help="also SSIM of INT8 against FP32 maps")
+    parser.add_argument("--jitter", action="store_true", help="also Dice against box jitter")
+    parser.add_argument("--full", action="store_true", help="all of them")
+    parser.add_argument(
+        "--margin", type=float, default=0.002, help="margin of the equivalence test, in Dice"
+    )
     parser.add_argument("--json", type=Path, help="also write the scores of every image here")
     parser.add_argument("--store", action="store_true", help="write the table into the manifest")
 
@@ -148,28 +155,32 @@ def _phantoms(arguments: argparse.Namespace) -> int:
 
 
 def _evaluate(arguments: argparse.Namespace) -> int:
-    import torch
-
     from model_store.predictor import Predictor
     from training.dataset import read_rows
-    from training.evaluation import format_table, score_rows, store_metrics, summarise
+    from training.evaluation.evaluation import (
+        Depth,
+        evaluate,
+        evaluation_to_json,
+        load_float_twin,
+        store_evaluation,
+    )
+    from training.evaluation.text import format_evaluation
 
     predictor = Predictor.load(arguments.model, arguments.device)
+    twin = load_float_twin(arguments.model, predictor, arguments.device)
     rows = read_rows(arguments.data, arguments.split)
-    scores = score_rows(predictor, predictor.info.precision, rows)
-    twin = predictor.info.manifest.float_twin
-    if twin is not None:
-        twin_folder = arguments.model.resolve().parent.parent / twin
-        float_model = Predictor.load(twin_folder, arguments.device)
-        scores += score_rows(float_model, "fp32", rows)
-        with torch.autocast(float_model.info.device, torch.bfloat16):
-            scores += score_rows(float_model, "bf16", rows)
-    table = summarise(scores)
-    print(format_table(table))
+    depth = Depth(
+        surface=arguments.surface or arguments.full,
+        similarity=arguments.ssim or arguments.full,
+        jitter=arguments.jitter or arguments.full,
+        margin=arguments.margin,
+    )
+    found = evaluate(predictor, twin, rows, depth)
+    print(format_evaluation(found))
     if arguments.json is not None:
-        arguments.json.write_text(json.dumps([vars(s) for s in scores]), encoding="utf-8")
+        arguments.json.write_text(json.dumps(evaluation_to_json(found)), encoding="utf-8")
     if arguments.store:
-        store_metrics(arguments.model, predictor, arguments.split, table)
+        store_evaluation(arguments.model, predictor, arguments.split, found)
     return 0
 
 

@@ -20,6 +20,7 @@ EQUIVALENCE_MARGIN = 0.002
 CONFIDENCE = 0.95
 RESAMPLES = 2000
 _SEED = 0
+_NO_SPREAD = 1e-12  # rounding, not spread; t and the bootstrap would divide by it
 
 
 @dataclass(frozen=True)
@@ -79,7 +80,7 @@ def mean_interval(values: NDArray[np.float64]) -> tuple[float, float] | None:
     """
     if len(values) < 2:
         return None
-    if np.ptp(values) == 0:
+    if np.ptp(values) < _NO_SPREAD:
         return float(values[0]), float(values[0])
     found = stats.bootstrap(
         (values,), np.mean, n_resamples=RESAMPLES, confidence_level=CONFIDENCE, method="BCa",
@@ -103,7 +104,7 @@ class PairedComparison:
         margin: Margin of equivalence.
         tost_p: The larger p of the two one-sided t-tests that the mean difference lies above
             -margin and below +margin; None for fewer than two images.
-        equivalent: Whether ``tost_p`` is below 0.05: the mean difference is smaller than the margin.
+        equivalent: Whether ``tost_p`` is below 0.05: the difference is smaller than the margin.
     """
 
     n: int
@@ -155,7 +156,7 @@ def equivalence_p(differences: NDArray[np.float64], margin: float) -> float | No
     """
     if len(differences) < 2:
         return None
-    if np.ptp(differences) == 0:  # no spread, no t: the one difference lies inside or it does not
+    if np.ptp(differences) < _NO_SPREAD:  # no spread, no t
         return 0.0 if abs(differences[0]) < margin else 1.0
     above = stats.ttest_1samp(differences, -margin, alternative="greater").pvalue
     below = stats.ttest_1samp(differences, margin, alternative="less").pvalue

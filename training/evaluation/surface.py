@@ -92,4 +92,5 @@ def _outline(mask: NDArray[np.bool_]) -> NDArray[np.intp]:
     cut = mask[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
     around = np.pad(cut, 1)
     inner = around[:-2, 1:-1] & around[2:, 1:-1] & around[1:-1, :-2] & around[1:-1, 2:]
-    return np.argwhere(cut & ~inner) + (rows[0], columns[0])
+    points: NDArray[np.intp] = np.argwhere(cut & ~inner) + np.array([rows[0], columns[0]])
+    return points

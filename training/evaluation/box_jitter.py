@@ -1,0 +1,74 @@
+"""How much a mask suffers when the box is not tight: Dice against the jitter of its edges."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+
+from model_store.geometry import Box
+from model_store.predictor import PredictionRequest, Predictor
+from training.dataset import DataRow, load_xray
+from training.evaluation.scores import prompt_boxes
+from training.evaluation.statistics import Summary
+from training.metrics import dice
+
+JITTERS = (0.0, 0.05, 0.10, 0.20)
+"""Farthest move of an edge, as a share of the box's side."""
+
+DRAWS = 3
+"""Boxes drawn per X-ray and jitter."""
+
+JitterTable = dict[str, dict[str, Any]]
+"""``{source: {jitter or "whole_image": summary of Dice}}``."""
+
+
+def moved_box(box: Box, share: float, bounds: Box, rng: np.random.Generator) -> Box:
+    """Move each edge by a uniform draw of up to ``share`` of its side, in or out.
+
+    Unlike the normal draws of training no move is larger than stated.
+
+    Args:
+        box: In pixels.
+        share: Below 0.5, so that the box cannot collapse.
+        bounds: Region that the result may not leave.
+        rng: Source of randomness.
+    """
+    width, height = box[2] - box[0], box[3] - box[1]
+    moves = rng.uniform(-share, share, 4) * (width, height, width, height)
+    low, high = np.array(bounds[:2] * 2), np.array(bounds[2:] * 2)
+    x0, y0, x1, y1 = np.clip(np.array(box) + moves, low, high).tolist()
+    return (x0, y0, x1, y1)
+
+
+def score_jitter(predictor: Predictor, rows: Sequence[DataRow], seed: int = 0) -> JitterTable:
+    """Return Dice against box jitter, and for the whole image as the box, per data set.
+
+    The truth stays both lungs, also where a moved edge cuts most of one off: whoever drew that box
+    wanted both. The boxes of an X-ray depend on its name and the seed alone.
+    """
+    values: dict[str, dict[str, list[float]]] = {}
+    for row in rows:
+        xray = load_xray(row)
+        own, whole = prompt_boxes(xray)
+        rng = np.random.default_rng([seed, zlib.crc32(row.name.encode())])
+        asked = [(f"{JITTERS[0]:.0%}", own), ("whole_image", whole)]
+        for share in JITTERS[1:]:
+            asked += [(f"{share:.0%}", moved_box(own, share, whole, rng)) for _ in range(DRAWS)]
+        request = PredictionRequest(xray.image, tuple(box for _, box in asked), row.convention)
+        answers = predictor.predict(request).masks
+        for (label, _), answer in zip(asked, answers, strict=True):
+            source = values.setdefault(row.source, {})
+            source.setdefault(label, []).append(dice(answer.mask, xray.mask))
+    return {
+        source: {label: asdict(Summary.of(values[source][label])) for label in jitter_labels()}
+        for source in sorted(values)
+    }
+
+
+def jitter_labels() -> list[str]:
+    """Return the columns of the table: jitters from small to large, then the whole image."""
+    return [f"{share:.0%}" for share in JITTERS] + ["whole_image"]

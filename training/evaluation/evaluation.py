@@ -1,0 +1,116 @@
+"""The whole evaluation of a stored model, in the depth that was asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from model_store.predictor import Predictor
+from training.dataset import DataRow
+from training.evaluation.box_jitter import JitterTable, score_jitter
+from training.evaluation.probability_maps import compare_maps, summarise_maps
+from training.evaluation.scores import ImageScore, score_rows
+from training.evaluation.statistics import EQUIVALENCE_MARGIN
+from training.evaluation.tables import ComparisonTable, SummaryTable, compare_models, summarise
+from training.model_card import write_manifest_and_card
+
+
+@dataclass(frozen=True)
+class Depth:
+    """What to measure beside Dice and IoU.
+
+    Attributes:
+        surface: NSD, HD95 and ASSD.
+        similarity: SSIM of the probability maps against the float twin's.
+        jitter: Dice against box jitter.
+        bf16: The float twin in bfloat16 too.
+        margin: Margin of the equivalence test, in Dice.
+    """
+
+    surface: bool = False
+    similarity: bool = False
+    jitter: bool = False
+    bf16: bool = True
+    margin: float = EQUIVALENCE_MARGIN
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What came out.
+
+    Attributes:
+        label: How the evaluated model is called in the tables, e.g. ``int8``.
+        scores: Every image, box and model.
+        table: Their spread.
+        comparison: The model against its float twin, paired; empty without a twin.
+        similarity: SSIM against the float twin per data set; empty if not measured.
+        jitter: Dice against box jitter per data set; empty if not measured.
+    """
+
+    label: str
+    scores: list[ImageScore]
+    table: SummaryTable
+    comparison: ComparisonTable = field(default_factory=dict)
+    similarity: dict[str, dict[str, Any]] = field(default_factory=dict)
+    jitter: JitterTable = field(default_factory=dict)
+
+
+def load_float_twin(folder: Path, predictor: Predictor, device: str) -> Predictor | None:
+    """Load the model that a stored model was before quantization, or None if it names none.
+
+    Raises:
+        ArtifactError: It is named, but not there or refused.
+    """
+    twin = predictor.info.manifest.float_twin
+    return None if twin is None else Predictor.load(folder.resolve().parent.parent / twin, device)
+
+
+def evaluate(
+    predictor: Predictor, twin: Predictor | None, rows: Sequence[DataRow], depth: Depth
+) -> Evaluation:
+    """Measure a stored model on X-rays, beside its float twin where there is one."""
+    label = predictor.info.precision
+    scores = score_rows(predictor, label, rows, surface=depth.surface)
+    comparison: ComparisonTable = {}
+    similarity: dict[str, dict[str, Any]] = {}
+    if twin is not None:
+        scores += score_rows(twin, "fp32", rows, surface=depth.surface)
+        if depth.bf16:
+            with torch.autocast(twin.info.device, torch.bfloat16):
+                scores += score_rows(twin, "bf16", rows, surface=depth.surface)
+        comparison = compare_models(scores, label, "fp32", depth.margin)
+        if depth.similarity:
+            input_size = int(predictor.info.manifest.architecture["input_size"])
+            found = compare_maps(predictor.model, twin.model, rows, input_size)
+            similarity = summarise_maps(found)
+    return Evaluation(
+        label, scores, summarise(scores), comparison, similarity,
+        score_jitter(predictor, rows) if depth.jitter else {},
+    )  # fmt: skip
+
+
+def store_evaluation(folder: Path, predictor: Predictor, split: str, found: Evaluation) -> None:
+    """Write an evaluation into the manifest and the card of the model that it was measured on.
+
+    What a shallower evaluation did not measure is removed rather than left from an older one.
+    """
+    manifest = predictor.info.manifest
+    details = {
+        name: value
+        for name in ("comparison", "similarity", "jitter")
+        if (value := getattr(found, name))
+    }
+    changes = {
+        "metrics": {**manifest.metrics, split: found.table},
+        "evaluation": {**manifest.evaluation, split: details},
+    }
+    write_manifest_and_card(folder, manifest.model_copy(update=changes))
+
+
+def evaluation_to_json(found: Evaluation) -> list[dict[str, Any]]:
+    """Return the score of every image, box and model as plain data."""
+    return [asdict(score) for score in found.scores]
