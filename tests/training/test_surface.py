@@ -36,7 +36,9 @@ def test_equals_monai_on_any_masks(first: np.ndarray, second: np.ndarray, spacin
     ours = surface_scores(first, second, spacing)
     assert ours.unit == MILLIMETRE
     assert [ours.nsd, ours.hd95, ours.assd] == pytest.approx(
-        monai_scores(first, second, spacing), rel=1e-5, abs=1e-6
+        monai_scores(first, second, spacing),
+        rel=1e-5,
+        abs=1e-4,  # float32 percentiles
     )
 
 
