@@ -1,4 +1,4 @@
-"""``python -m training``: pretrain, stage1, stage2, export, evaluate, phantoms."""
+"""``python -m training``: pretrain, stage1, stage2, params, export, evaluate, phantoms."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+
+from training.commands import params
 
 STAGE_HELP = {
     "pretrain": "train a compact SAM from scratch",
@@ -24,6 +25,7 @@ def build_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True)
     for stage, text in STAGE_HELP.items():
         _add_stage(commands.add_parser(stage, help=text), stage)
+    params.add_arguments(commands.add_parser("params", help="count what a run trains"))
     _add_export(commands.add_parser("export", help="write a stored model from a checkpoint"))
     _add_phantoms(commands.add_parser("phantoms", help="write a data set of drawn chest phantoms"))
     _add_evaluate(commands.add_parser("evaluate", help="how good a stored model is, per data set"))
@@ -86,6 +88,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     from training.dataset import DataError
 
     try:
+        if arguments.command == "params":
+            return params.run(arguments)
         if arguments.command == "export":
             return _export(arguments)
         if arguments.command == "phantoms":
@@ -100,10 +104,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _train(arguments: argparse.Namespace) -> int:
     from model_store.predictor import choose_device
-    from training.config import ConfigError, load_config
+    from training.config import ConfigError, load_config, parse_setting
     from training.runs import prepare_run
 
-    changes = dict(_parse_setting(text) for text in arguments.set)
+    changes = dict(parse_setting(text) for text in arguments.set)
     config = load_config(arguments.config, changes)
     if config.stage != arguments.command:
         raise ConfigError(f"{arguments.config} is a {config.stage} run, not {arguments.command}")
@@ -116,18 +120,6 @@ def _train(arguments: argparse.Namespace) -> int:
     scores = loop.run()
     print(json.dumps({"own_box": scores.own_box, "whole_image": scores.whole_image}, indent=2))
     return 0
-
-
-def _parse_setting(text: str) -> tuple[str, Any]:
-    from training.config import ConfigError
-
-    name, separator, value = text.partition("=")
-    if not separator:
-        raise ConfigError(f"--set {text!r} is not NAME=VALUE")
-    try:
-        return name, json.loads(value)
-    except json.JSONDecodeError:
-        return name, value
 
 
 def _export(arguments: argparse.Namespace) -> int:

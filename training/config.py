@@ -7,6 +7,7 @@ silently keeps its default.
 from __future__ import annotations
 
 import dataclasses
+import json
 import tomllib
 import typing
 from collections.abc import Mapping
@@ -315,12 +316,36 @@ def load_config(path: Path, changes: Mapping[str, Any] | None = None) -> RunConf
         raise ConfigError(f"{path} cannot be read: {error.strerror}") from error
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{path} is not TOML: {error}") from error
-    for dotted, value in (changes or {}).items():
-        _set(values, dotted, value)
     try:
-        return parse_config(values)
+        return with_settings(values, changes or {})
     except (TypeError, ValueError) as error:
         raise ConfigError(f"{path}: {error}") from error
+
+
+def with_settings(values: dict[str, Any], changes: Mapping[str, Any]) -> RunConfig:
+    """Build a run from nested tables after replacing settings by dotted name.
+
+    Raises:
+        ConfigError: A setting is unknown, missing or out of range.
+    """
+    for dotted, value in changes.items():
+        _set(values, dotted, value)
+    return parse_config(values)
+
+
+def parse_setting(text: str) -> tuple[str, Any]:
+    """Read ``NAME=VALUE`` of a command line; a value that is not JSON is a string.
+
+    Raises:
+        ConfigError: There is no ``=``.
+    """
+    name, separator, value = text.partition("=")
+    if not separator:
+        raise ConfigError(f"--set {text!r} is not NAME=VALUE")
+    try:
+        return name, json.loads(value)
+    except json.JSONDecodeError:
+        return name, value
 
 
 def parse_config(values: Mapping[str, Any]) -> RunConfig:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from monai.losses.dice import DiceLoss
 from torch import Tensor
 from torch.nn import functional
 
@@ -39,6 +38,9 @@ class MaskLoss:
         """Compare masks at ``loss_size`` x ``loss_size`` pixels of the padded input."""
         self.weights = weights
         self.loss_size = loss_size
+        # Imported here: MONAI takes seconds to load, and settings alone do not need it.
+        from monai.losses.dice import DiceLoss
+
         # smooth 1 instead of MONAI's 1e-5: an empty target then still pulls pixels down.
         self._dice = DiceLoss(sigmoid=True, smooth_nr=1.0, smooth_dr=1.0)
 
