@@ -21,6 +21,7 @@ from torch import Tensor
 
 from model_store.artifact import load_model
 from model_store.conventions import token_of
+from model_store.embedding_cache import EmbeddingCache, content_key
 from model_store.geometry import Box, InputGeometry, validate_box, window_to_uint8
 from model_store.int8_layers import Backend, Int8Matrix
 from model_store.manifest import Manifest
@@ -66,9 +67,16 @@ def choose_device(wanted: str) -> torch.device:
 class Predictor:
     """A stored model, loaded. Stateless and safe to call from several threads."""
 
-    def __init__(self, model: PromptableSam, manifest: Manifest, device: torch.device) -> None:
+    def __init__(
+        self,
+        model: PromptableSam,
+        manifest: Manifest,
+        device: torch.device,
+        cache: EmbeddingCache | None = None,
+    ) -> None:
         """Run ``model`` on ``device``; see `load` for the ordinary way."""
         self._device = device
+        self._cache = cache
         self._model = model.to(device).eval().requires_grad_(False)
         self._input_size = int(manifest.architecture["input_size"])
         backend: Backend = "cuda" if device.type == "cuda" else "cpu"
@@ -85,12 +93,15 @@ class Predictor:
         )
 
     @classmethod
-    def load(cls, folder: Path, device: str = "auto") -> Predictor:
+    def load(
+        cls, folder: Path, device: str = "auto", cache: EmbeddingCache | None = None
+    ) -> Predictor:
         """Load a stored model.
 
         Args:
             folder: Folder with ``manifest.json`` and the weights.
             device: ``auto`` (CUDA when there is one, else the CPU), ``cpu`` or ``cuda``.
+            cache: Keeps embeddings of images seen before; None keeps none.
 
         Raises:
             ArtifactError: The folder is refused.
@@ -98,7 +109,7 @@ class Predictor:
         """
         chosen = choose_device(device)
         model, manifest = load_model(folder)
-        return cls(model, manifest, chosen)
+        return cls(model, manifest, chosen, cache)
 
     @property
     def model(self) -> PromptableSam:
@@ -119,11 +130,8 @@ class Predictor:
         boxes = boxes or ((0.0, 0.0, float(width), float(height)),)
         watch = _Stopwatch(self._device)
         with torch.inference_mode():
-            with watch.stage("preprocess"):
-                geometry = InputGeometry(width, height, self._input_size)
-                normalized = self._normalized(request.image, geometry)
-            with watch.stage("encode_image"):
-                embedding = self._model.encode_image(normalized)
+            geometry = InputGeometry(width, height, self._input_size)
+            embedding = self._embedding(request.image, geometry, watch)
             masks = tuple(
                 self._decode(embedding, box, token, logit_threshold, geometry, watch)
                 for box in boxes
@@ -133,6 +141,26 @@ class Predictor:
     def predict_batch(self, requests: Sequence[PredictionRequest]) -> list[Prediction]:
         """Draw the masks of several X-rays, each exactly as `predict` would draw it alone."""
         return [self.predict(request) for request in requests]
+
+    def _embedding(
+        self,
+        image: NDArray[np.uint8] | NDArray[np.uint16],
+        geometry: InputGeometry,
+        watch: _Stopwatch,
+    ) -> Tensor:
+        key = b""
+        with watch.stage("preprocess"):
+            if self._cache is not None:
+                key = content_key(image)
+                known = self._cache.find(key)
+                if known is not None:
+                    return known
+            normalized = self._normalized(image, geometry)
+        with watch.stage("encode_image"):
+            embedding = self._model.encode_image(normalized)
+        if self._cache is not None:
+            self._cache.keep(key, embedding)
+        return embedding
 
     def _normalized(
         self, image: NDArray[np.uint8] | NDArray[np.uint16], geometry: InputGeometry

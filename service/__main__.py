@@ -93,10 +93,8 @@ def _serve(settings: Settings, listener: socket.socket) -> int:
 
 
 def _explain_refusal(error: Exception) -> int:
-    from model_store.artifact import ArtifactError
-
     sentence = " ".join(str(error).split()) or type(error).__name__
-    if isinstance(error, ValueError) and not isinstance(error, ArtifactError):
+    if getattr(error, "is_setting", False):
         return _refuse(sentence, EXIT_BAD_SETTING)  # a device that this machine has not
     return _refuse(sentence, EXIT_MODEL_REFUSED)
 

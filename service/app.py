@@ -14,8 +14,8 @@ from service.api_docs import add_docs_routes
 from service.compute.model_loading import (
     PredictorFactory,
     SelfTest,
-    load_stored_predictor,
-    stored_self_test,
+    self_test_of_child,
+    start_compute_child,
 )
 from service.compute.segmentation import SegmentationService
 from service.edge import EdgeLayer
@@ -28,8 +28,8 @@ from service.settings import Settings
 def create_app(
     settings: Settings,
     *,
-    predictor_factory: PredictorFactory = load_stored_predictor,
-    self_test: SelfTest = stored_self_test,
+    predictor_factory: PredictorFactory = start_compute_child,
+    self_test: SelfTest = self_test_of_child,
     on_refused: Callable[[Exception], None] = lambda error: None,
 ) -> FastAPI:
     """Builds the application; the model starts loading when the server starts it.

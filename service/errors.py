@@ -57,6 +57,22 @@ class MalformedRequest(ServiceError):
     title = "The request cannot be read"
 
 
+class MissingKey(ServiceError):
+    """The service asks for an API key and none came."""
+
+    status = 401
+    code = "missing_key"
+    title = "An API key is needed"
+
+
+class WrongKey(ServiceError):
+    """The API key is not one of those that the service knows."""
+
+    status = 403
+    code = "wrong_key"
+    title = "The API key is not valid"
+
+
 class NotFound(ServiceError):
     """No route has this path."""
 
@@ -79,6 +95,14 @@ class NotAcceptable(ServiceError):
     status = 406
     code = "not_acceptable"
     title = "The answer cannot have the form asked for"
+
+
+class UploadTooSlow(ServiceError):
+    """The body arrives so slowly that the service stops waiting for it."""
+
+    status = 408
+    code = "upload_too_slow"
+    title = "The upload is too slow"
 
 
 class PayloadTooLarge(ServiceError):
@@ -137,6 +161,14 @@ class MissingField(ServiceError):
     title = "Missing field"
 
 
+class HeadersTooLarge(ServiceError):
+    """The request has too many headers."""
+
+    status = 431
+    code = "headers_too_large"
+    title = "Too many request headers"
+
+
 class QueueFull(ServiceError):
     """As many requests wait as the service is willing to hold."""
 
@@ -159,6 +191,22 @@ class NotReady(ServiceError):
     status = 503
     code = "not_ready"
     title = "Not ready"
+
+
+class ComputeLost(ServiceError):
+    """The compute process or its device was lost while the request was in its hands."""
+
+    status = 503
+    code = "compute_lost"
+    title = "The computation was interrupted"
+
+
+class OutOfMemory(ServiceError):
+    """The device had too little memory for the request at that moment."""
+
+    status = 503
+    code = "out_of_memory"
+    title = "Too little device memory"
 
 
 class Draining(ServiceError):

@@ -1,4 +1,8 @@
-"""The Prometheus metrics of one process, in a registry of their own.
+"""The Prometheus metrics of the service, in a registry of their own.
+
+The registry lives in the serving process. The compute process has none: what is worth knowing of
+it comes with its answers, so that one scrape tells about both and no figure is lost or counted
+twice when the compute process is replaced.
 
 The registry is made with the app, so that two apps in one test process do not share counters.
 Label values come from closed sets only (route templates, status codes, problem codes, stage
@@ -10,6 +14,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
+
+from service.compute.model_messages import Memory
 
 STAGES = (
     "decode",
@@ -64,12 +70,19 @@ class Metrics:
         registry: what `/metrics` renders.
     """
 
-    def __init__(self, *, queue_limit: int, queue_depth: Callable[[], int]) -> None:
+    def __init__(
+        self,
+        *,
+        queue_limit: int,
+        queue_depth: Callable[[], int],
+        queue_bytes: Callable[[], int] = lambda: 0,
+    ) -> None:
         """Registers every metric, so that each is visible (at zero) from the first scrape.
 
         Args:
             queue_limit: most requests that may wait.
             queue_depth: reads how many wait now; called at each scrape.
+            queue_bytes: reads how many bytes the requests inside hold.
         """
         registry = self.registry = CollectorRegistry()
         self.requests = Counter(
@@ -110,6 +123,23 @@ class Metrics:
         self.cancelled = Counter(
             "lungseg_cancelled", "Requests whose caller left before the answer.", registry=registry
         )
+        held = Gauge(
+            "lungseg_queue_bytes", "Bytes of uploads and images inside.", registry=registry
+        )
+        held.set_function(queue_bytes)
+        self.compute_restarts = Counter(
+            "lungseg_compute_restarts", "Attempts to start the compute process anew.",
+            registry=registry,
+        )  # fmt: skip
+        self.self_test_failures = Counter(
+            "lungseg_self_test_failures", "Self tests that did not give the golden mask.",
+            registry=registry,
+        )  # fmt: skip
+        self.compute_memory = Gauge(
+            "lungseg_compute_resident_memory_bytes", "Main memory of the compute process.",
+            registry=registry,
+        )  # fmt: skip
+        self._gpu_memory: Gauge | None = None
         self.input_pixels = Histogram(
             "lungseg_input_pixels", "Pixels of a decoded image.", buckets=PIXEL_BUCKETS,
             registry=registry,
@@ -137,22 +167,20 @@ class Metrics:
     def show_model(
         self, *, name: str, version: str, sha256: str, precision: str, device: str
     ) -> None:
-        """Publishes the loaded model, and the GPU's memory when it runs on one."""
+        """Publishes the loaded model."""
+        self._model_info.clear()
         self._model_info.labels(name, version, sha256, precision, device).set(1)
-        if device.startswith("cuda"):
-            self._show_gpu_memory(device)
 
-    def _show_gpu_memory(self, device: str) -> None:
-        import torch  # the model has loaded it already; a CPU service never needs it here
-
-        memory = Gauge(
-            "lungseg_gpu_memory_bytes",
-            "Memory of the GPU that the model runs on.",
-            ["kind"],
-            registry=self.registry,
-        )
-        memory.labels("allocated").set_function(lambda: torch.cuda.memory_allocated(device))
-        memory.labels("reserved").set_function(lambda: torch.cuda.memory_reserved(device))
-        memory.labels("total").set_function(
-            lambda: torch.cuda.get_device_properties(device).total_memory
-        )
+    def show_memory(self, memory: Memory) -> None:
+        """Publishes the compute process's memory, and the GPU's when it runs on one."""
+        self.compute_memory.set(memory.resident_bytes)
+        if memory.gpu_bytes and self._gpu_memory is None:
+            self._gpu_memory = Gauge(
+                "lungseg_gpu_memory_bytes",
+                "Memory of the GPU that the model runs on.",
+                ["kind"],
+                registry=self.registry,
+            )
+        for kind, size_bytes in memory.gpu_bytes.items():
+            assert self._gpu_memory is not None
+            self._gpu_memory.labels(kind).set(size_bytes)

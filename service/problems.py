@@ -62,21 +62,23 @@ def install_problem_handlers(app: FastAPI) -> None:
 
     async def answer_service_error(request: Request, error: Exception) -> Response:
         assert isinstance(error, ServiceError)
-        return _noted(request, error)
+        return noted_problem(request, error)
 
     async def answer_router_error(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
         if error.status_code == 405:
             return _method_not_allowed(app, request)
         if error.status_code == 404:
-            return _noted(request, NotFound("No such address; see /docs for those that exist."))
-        return _noted(request, InternalError(INTERNAL_SENTENCE))
+            sentence = "No such address; see /docs for those that exist."
+            return noted_problem(request, NotFound(sentence))
+        return noted_problem(request, InternalError(INTERNAL_SENTENCE))
 
     app.add_exception_handler(ServiceError, answer_service_error)
     app.add_exception_handler(HTTPException, answer_router_error)
 
 
-def _noted(request: Request, error: ServiceError) -> Response:
+def noted_problem(request: Request, error: ServiceError) -> Response:
+    """Renders an error and notes its code in the request's record, for log and metrics."""
     record = record_of(request)
     record.problem_code = error.code
     return problem_response(error, record.request_id)
@@ -90,7 +92,7 @@ def _method_not_allowed(app: FastAPI, request: Request) -> Response:
         if match is not Match.NONE:
             methods |= getattr(route, "methods", None) or set()
     allowed = ", ".join(sorted(methods))
-    response = _noted(request, MethodNotAllowed(f"This address answers only {allowed}."))
+    response = noted_problem(request, MethodNotAllowed(f"This address answers only {allowed}."))
     response.headers["Allow"] = allowed
     return response
 

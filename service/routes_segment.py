@@ -11,11 +11,16 @@ from model_store.conventions import CONVENTIONS, DEFAULT_CONVENTION
 from service import errors
 from service.answers.schemas import SegmentAnswer
 from service.compute.segmentation import SegmentationService
-from service.problems import problem_responses
+from service.problems import noted_problem, problem_responses
+from service.requests.early_answer import AnswerBeforeTheEnd
 from service.requests.segment_form import DEFAULT_THRESHOLD
 from service.requests.upload import RequestBody
 
 _REFUSALS = (
+    errors.MissingKey,
+    errors.WrongKey,
+    errors.UploadTooSlow,
+    errors.HeadersTooLarge,
     errors.UndecodableImage,
     errors.MalformedRequest,
     errors.NotAcceptable,
@@ -29,6 +34,8 @@ _REFUSALS = (
     errors.QueueFull,
     errors.InternalError,
     errors.NotReady,
+    errors.ComputeLost,
+    errors.OutOfMemory,
     errors.Draining,
     errors.DeadlineExceeded,
 )
@@ -126,11 +133,11 @@ def add_segment_routes(router: APIRouter, service: SegmentationService) -> None:
         with service.count_running():
             try:
                 return await service.answer(request, body)
-            except errors.ServiceError:
+            except errors.ServiceError as error:
                 # A client that waits for "100 Continue" has sent nothing that could be lost.
-                if request.headers.get("expect", "").lower() != "100-continue":
-                    await body.discard_rest()
-                raise
+                if request.headers.get("expect", "").lower() == "100-continue":
+                    raise
+                return AnswerBeforeTheEnd(noted_problem(request, error), body)
 
     answers: dict[int | str, dict[str, Any]] = {
         200: {

@@ -50,6 +50,7 @@ def add_status_routes(router: APIRouter, service: SegmentationService) -> None:
         return _model_card(service)
 
     async def metrics(request: Request) -> Response:
+        service.metrics.show_memory(service.loader.memory())
         encode, media_type = choose_encoder(request.headers.get("accept", ""))
         return Response(encode(service.metrics.registry), headers={"Content-Type": media_type})
 

@@ -9,6 +9,9 @@ from types import FrameType
 
 import uvicorn
 
+LINGER_S = 0.5
+"""Between closing the port and closing connections: who had just connected is still answered."""
+
 
 class DrainingServer(uvicorn.Server):
     """A uvicorn server whose first SIGTERM or SIGINT drains and whose second one stops at once.
@@ -41,6 +44,7 @@ class DrainingServer(uvicorn.Server):
         self._must_end = must_end
         self._drain_timeout_s = drain_timeout_s
         self._stop_by: float | None = None
+        self._linger_until: float | None = None
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Takes SIGTERM and SIGINT."""
@@ -52,10 +56,14 @@ class DrainingServer(uvicorn.Server):
 
     async def on_tick(self, counter: int) -> bool:
         """Leaves the main loop once the last request is answered or the time is over."""
-        if self._stop_by is not None and (
-            self._running() == 0 or time.monotonic() >= self._stop_by
-        ):
-            self.should_exit = True
+        now = time.monotonic()
+        if self._stop_by is not None and (self._running() == 0 or now >= self._stop_by):
+            if self._linger_until is None:
+                self._linger_until = now + LINGER_S
+                for listener in self.servers:
+                    listener.close()
+            if now >= self._linger_until:
+                self.should_exit = True
         if self._must_end():
             self.should_exit = True
         return await super().on_tick(counter)

@@ -45,15 +45,46 @@ class Settings(BaseModel):
         40_000_000, ge=1024, le=2**31, description="largest image in pixels (width x height)"
     )
     max_boxes: int = Field(32, ge=1, le=1024, description="most boxes in one request")
-    max_batch: int = Field(4, ge=1, le=256, description="most requests in one model call")
+    max_batch: int = Field(
+        4, ge=1, le=256, description="most requests handed to the model at a time"
+    )
+    batch_window_s: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="seconds after the first waiting request in which more may join its batch, "
+        "under load only; 0 waits never, best for models that compute image by image",
+    )
     queue_limit: int = Field(
         64, ge=1, le=100_000, description="most requests that wait for the model; more get 429"
+    )
+    queue_limit_bytes: int = Field(
+        1024 * 1024 * 1024,
+        ge=1024,
+        le=2**40,
+        description="most bytes of uploads and decoded images inside; more get 429",
+    )
+    embedding_cache_bytes: int = Field(
+        0,
+        ge=0,
+        le=2**40,
+        description="bytes of image embeddings kept for further boxes on the same X-ray",
     )
     request_timeout_s: float = Field(
         30.0, gt=0, le=3600, description="seconds for one request, upload included; then 504"
     )
     drain_timeout_s: float = Field(
         25.0, ge=0, le=3600, description="seconds for running requests after SIGTERM"
+    )
+    recheck_interval_s: float = Field(
+        60.0, gt=0, le=86_400, description="seconds between repetitions of the self test"
+    )
+    stall_timeout_s: float = Field(
+        60.0,
+        gt=0,
+        le=3600,
+        description="seconds for one image in the compute process; then it "
+        "counts as stalled and is restarted",
     )
     image_threads: int = Field(
         2, ge=1, le=256, description="threads that decode uploads and draw answers"

@@ -1,10 +1,10 @@
-"""The one thread that runs the model: it loads it, proves it, then answers what waits.
+"""The one thread that talks to the model: it brings it up, proves it, hands over what waits.
 
-One thread, because two model calls at a time on one device only slow each other down. It takes
-whatever waits, up to `max_batch`, without waiting for more, so a lone caller never pays for
-batching. Every caller gets an answer: when a batch fails, its items are tried one by one and the
-error goes only to the item that caused it; when the thread itself ends, the rest is refused.
-A caller that has left is dropped before compute.
+One thread, because two model calls at a time on one device only slow each other down. Every
+caller gets an answer: an item whose call failed gets its error while its neighbours get their
+masks; when the compute process is lost, all that was accepted is refused at once, with the advice
+to come back, and a new process is started; when the thread itself ends, the rest is refused. A
+caller that has left is dropped before compute.
 """
 
 from __future__ import annotations
@@ -13,13 +13,15 @@ import logging
 import math
 import threading
 import time
-from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence, Sized
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
-from service.errors import Draining, InternalError, ServiceError
+from service.compute.batch_queue import BatchQueue
+from service.compute.compute_child import LOST_SENTENCE, ModelCallError
+from service.errors import ComputeLost, Draining, InternalError, OutOfMemory, ServiceError
+from service.requests.request_log import describe_error
 
 if TYPE_CHECKING:
     from model_store.prediction import ModelInfo, Prediction, PredictionRequest
@@ -30,16 +32,36 @@ INTERNAL_SENTENCE = "The image could not be segmented because of an error inside
 FAILURES_BEFORE_RECHECK = 3
 """Calls that fail in a row before the worker doubts the device and repeats the self test."""
 
+LONGEST_RESTART_PAUSE_S = 30.0
+
 
 class SegmentationModel(Protocol):
-    """What the worker needs of a predictor; `model_store.predictor.Predictor` has it."""
+    """What the worker needs of a model; `service.compute.compute_child.ComputeChild` has it."""
 
     @property
     def info(self) -> ModelInfo:
         """Name, version, digest, precision and device of the model."""
 
-    def predict_batch(self, requests: Sequence[PredictionRequest]) -> list[Prediction]:
-        """Segments several images in one call, in the order given."""
+    def predict_batch(
+        self, requests: Sequence[PredictionRequest]
+    ) -> Iterable[Prediction | Exception]:
+        """Segments several images, in the order given; an error stands for a failed one."""
+
+
+class ModelSource(Protocol):
+    """Brings a model up and judges it; `service.compute.model_loading.ModelLoader` has it."""
+
+    def load(self) -> SegmentationModel | None:
+        """Makes the first model ready; None when there is none to run."""
+
+    def reload(self) -> SegmentationModel | None:
+        """Replaces the model by a new one; None when that did not work this time."""
+
+    def recheck(self) -> bool:
+        """Repeats the self test; False when the model must not be used any more."""
+
+    def lose(self) -> None:
+        """Is told that the model is gone."""
 
 
 @dataclass(frozen=True)
@@ -48,11 +70,14 @@ class ComputeResult:
 
     Attributes:
         prediction: masks and stage times.
-        queue_s: seconds between being queued and being taken by the thread.
-        batch_size: requests in the model call that answered this one.
+        model: the model that drew them.
+        queue_s: seconds between being queued and being answered in which the model did not work
+            on this request.
+        batch_size: requests that were handed over with this one, itself included.
     """
 
     prediction: Prediction
+    model: ModelInfo
     queue_s: float
     batch_size: int
 
@@ -65,12 +90,20 @@ class Job:
         request: what the model gets.
         on_taken: called by the worker when it starts on this job.
         future: gets the result, or the error; cancel it to withdraw.
+        queued_at: `time.perf_counter()` when it was queued.
     """
 
     request: PredictionRequest
     on_taken: Callable[[], None]
     future: Future[ComputeResult] = field(default_factory=Future)
     queued_at: float = field(default_factory=time.perf_counter)
+
+    def refuse(self, error: Exception) -> None:
+        """Answers with an error, unless the caller has left or has its answer."""
+        if self.future.done():
+            return
+        if self.future.running() or self.future.set_running_or_notify_cancel():
+            self.future.set_exception(error)
 
 
 class ComputeWorker:
@@ -79,27 +112,29 @@ class ComputeWorker:
     def __init__(
         self,
         *,
-        load: Callable[[], SegmentationModel | None],
+        source: ModelSource,
         max_batch: int,
         on_batch: Callable[[int, float], None],
-        recheck: Callable[[], None],
+        batch_window_s: float = 0.0,
+        recheck_interval_s: float = 60.0,
     ) -> None:
         """Makes the worker; `start` runs it.
 
         Args:
-            load: makes the model ready, in the worker's thread; None when there is none to run.
-            max_batch: most requests in one model call.
-            on_batch: told the size and the seconds of each model call that succeeded.
-            recheck: called in the worker's thread after several failures in a row.
+            source: brings models up, in the worker's thread.
+            max_batch: most requests handed over at a time.
+            on_batch: told the size and the seconds of each batch.
+            batch_window_s: how long after the first waiting request others may join it.
+            recheck_interval_s: seconds between repetitions of the self test.
         """
-        self._load = load
-        self._max_batch = max_batch
+        self._source = source
         self._on_batch = on_batch
-        self._recheck = recheck
-        self._jobs: deque[Job] = deque()
-        self._condition = threading.Condition()
-        self._is_closed = False
+        self._recheck_interval_s = recheck_interval_s
+        self._queue: BatchQueue[Job] = BatchQueue(max_batch, batch_window_s)
+        self._stop = threading.Event()
         self._failures_in_a_row = 0
+        self._must_recheck = False
+        self._is_lost = False
         self._thread = threading.Thread(target=self._run, name="compute", daemon=True)
 
     def start(self) -> None:
@@ -120,19 +155,14 @@ class ComputeWorker:
             Draining: the worker is closed.
         """
         job = Job(request, on_taken)
-        with self._condition:
-            if self._is_closed:
-                raise Draining("The service is shutting down.", retry_after_s=5)
-            self._jobs.append(job)
-            self._condition.notify()
+        if not self._queue.put(job):
+            raise Draining("The service is shutting down.", retry_after_s=5)
         return job
 
     def withdraw(self, job: Job) -> None:
         """Takes a job out of the queue when its caller no longer waits (a job done is left)."""
         job.future.cancel()
-        with self._condition:
-            if job in self._jobs:
-                self._jobs.remove(job)
+        self._queue.remove(job)
 
     def close(self, timeout_s: float) -> bool:
         """Refuses what still waits, lets the running call end, and stops the thread.
@@ -140,113 +170,131 @@ class ComputeWorker:
         Returns:
             Whether the thread ended within `timeout_s` seconds.
         """
-        with self._condition:
-            self._is_closed = True
-            self._condition.notify_all()
+        self._stop.set()
+        self._queue.close()
         if self._thread.ident is not None:
             self._thread.join(timeout_s)
         return not self._thread.is_alive()
 
     def _run(self) -> None:
         try:
-            model = self._load()
+            model = self._source.load()
+            recheck_at = time.monotonic() + self._recheck_interval_s
             while model is not None:
-                batch = self._take_batch()
-                if not batch:
+                batch = self._queue.take(recheck_at - time.monotonic())
+                if batch is None:
                     break
-                self._answer(model, batch)
+                taken = [job for job in batch if job.future.set_running_or_notify_cancel()]
+                if taken:
+                    self._answer(model, taken)
+                if self._must_recheck or time.monotonic() >= recheck_at:
+                    self._must_recheck = False
+                    self._is_lost = self._is_lost or not self._source.recheck()
+                    recheck_at = time.monotonic() + self._recheck_interval_s
+                if self._is_lost:
+                    model = self._recover()
         finally:
-            self._refuse_the_rest()
+            self._stop.set()
+            self._queue.close()
+            self._refuse_waiting(lambda: Draining("The service is shutting down.", retry_after_s=5))
 
-    def _take_batch(self) -> list[Job]:
-        """Waits for jobs; an empty list says that the worker is closed."""
-        with self._condition:
-            while not self._is_closed:
-                batch: list[Job] = []
-                while self._jobs and len(batch) < self._max_batch:
-                    job = self._jobs.popleft()
-                    if job.future.set_running_or_notify_cancel():
-                        batch.append(job)
-                if batch:
-                    return batch
-                self._condition.wait()
-        return []
+    def _recover(self) -> SegmentationModel | None:
+        """Starts new models until one is proven; the pauses between attempts double."""
+        self._source.lose()
+        pause_s = 0.5
+        while not self._stop.is_set():
+            self._refuse_waiting(lambda: ComputeLost(LOST_SENTENCE, retry_after_s=2))
+            model = self._source.reload()
+            if model is not None:
+                self._is_lost = False
+                self._failures_in_a_row = 0
+                return model
+            self._stop.wait(pause_s)
+            pause_s = min(2 * pause_s, LONGEST_RESTART_PAUSE_S)
+        return None
 
     def _answer(self, model: SegmentationModel, batch: list[Job]) -> None:
-        taken_at = time.perf_counter()
+        began = time.perf_counter()
         for job in batch:
             job.on_taken()
         try:
-            predictions = _predict(model, batch)
+            for job, found in zip(batch, _checked(model, batch), strict=True):
+                if isinstance(found, Exception):
+                    self._fail(job, found)
+                    continue
+                self._failures_in_a_row = 0
+                waited_s = time.perf_counter() - job.queued_at
+                queue_s = max(0.0, waited_s - sum(found.stage_seconds.values()))
+                job.future.set_result(ComputeResult(found, model.info, queue_s, len(batch)))
         except Exception as error:  # the border: every waiting caller gets an answer
-            _log_failure(error, len(batch))
-            if len(batch) > 1:
-                for job in batch:
-                    self._answer(model, [job])
-            else:
-                self._fail(batch[0], error)
+            self._answer_the_rest(model, batch, error)
             return
-        self._failures_in_a_row = 0
-        for job, prediction in zip(batch, predictions, strict=True):
-            job.future.set_result(ComputeResult(prediction, taken_at - job.queued_at, len(batch)))
-        self._on_batch(len(batch), time.perf_counter() - taken_at)
+        self._on_batch(len(batch), time.perf_counter() - began)
+
+    def _answer_the_rest(
+        self, model: SegmentationModel, batch: list[Job], error: Exception
+    ) -> None:
+        """After a call that failed as a whole: one by one, unless the model is gone."""
+        rest = [job for job in batch if not job.future.done()]
+        if isinstance(error, ComputeLost) or len(batch) == 1:
+            for job in rest:
+                self._fail(job, error)
+            return
+        _log_failure(error, len(batch))
+        for job in rest:
+            if self._is_lost:
+                job.refuse(ComputeLost(LOST_SENTENCE, retry_after_s=2))
+            else:
+                self._answer(model, [job])
 
     def _fail(self, job: Job, error: Exception) -> None:
         is_refusal = isinstance(error, ServiceError)
-        job.future.set_exception(error if is_refusal else InternalError(INTERNAL_SENTENCE))
-        if is_refusal:
-            return
-        self._failures_in_a_row += 1
-        if self._failures_in_a_row >= FAILURES_BEFORE_RECHECK:
-            self._failures_in_a_row = 0
-            self._recheck()
+        job.refuse(error if is_refusal else InternalError(INTERNAL_SENTENCE))
+        if isinstance(error, ComputeLost):
+            self._is_lost = True
+        elif isinstance(error, OutOfMemory):
+            logger.error("out of memory", extra={"fields": {"error_type": "OutOfMemory"}})
+            self._must_recheck = True
+        elif not is_refusal:
+            _log_failure(error, 1)
+            self._failures_in_a_row += 1
+            if self._failures_in_a_row >= FAILURES_BEFORE_RECHECK:
+                self._failures_in_a_row = 0
+                self._must_recheck = True
 
-    def _refuse_the_rest(self) -> None:
-        with self._condition:
-            self._is_closed = True
-            jobs = list(self._jobs)
-            self._jobs.clear()
-        for job in jobs:
-            if job.future.set_running_or_notify_cancel():
-                refusal = Draining("The service is shutting down.", retry_after_s=5)
-                job.future.set_exception(refusal)
+    def _refuse_waiting(self, refusal: Callable[[], ServiceError]) -> None:
+        for job in self._queue.empty():
+            job.refuse(refusal())
 
 
-def _predict(model: SegmentationModel, batch: list[Job]) -> list[Prediction]:
+def _checked(model: SegmentationModel, batch: list[Job]) -> Iterable[Prediction | Exception]:
     """Calls the model and checks that each answer can only belong to its own request."""
-    requests = [job.request for job in batch]
-    predictions = model.predict_batch(requests)
-    if len(predictions) != len(requests):
+    found = model.predict_batch([job.request for job in batch])
+    if isinstance(found, Sized) and len(found) != len(batch):
         raise ValueError("the model gave another number of answers than it got requests")
-    for request, prediction in zip(requests, predictions, strict=True):
-        if len(prediction.masks) != max(1, len(request.boxes)):
-            raise ValueError("the model gave another number of masks than it got boxes")
-        for mask, box in zip(prediction.masks, request.boxes, strict=False):
-            if tuple(mask.box) != tuple(box):
-                raise ValueError("the model answered another box than the one asked for")
-        for mask in prediction.masks:
-            if mask.mask.shape != request.image.shape or mask.mask.dtype != bool:
-                raise ValueError("the model gave a mask that does not fit its image")
-            if not math.isfinite(mask.score):
-                raise ValueError("the model gave a score that is not a number")
-    return predictions
+    for job, one in zip(batch, found, strict=True):
+        yield one if isinstance(one, Exception) else _misfit(job.request, one) or one
+
+
+def _misfit(request: PredictionRequest, prediction: Prediction) -> Exception | None:
+    if len(prediction.masks) != max(1, len(request.boxes)):
+        return ValueError("the model gave another number of masks than it got boxes")
+    for mask, box in zip(prediction.masks, request.boxes, strict=False):
+        if tuple(mask.box) != tuple(box):
+            return ValueError("the model answered another box than the one asked for")
+    for mask in prediction.masks:
+        if mask.mask.shape != request.image.shape or mask.mask.dtype != bool:
+            return ValueError("the model gave a mask that does not fit its image")
+        if not math.isfinite(mask.score):
+            return ValueError("the model gave a score that is not a number")
+    return None
 
 
 def _log_failure(error: Exception, batch_size: int) -> None:
     """Logs where a model call failed, without the message, which could quote its input."""
-    frames: list[str] = []
-    trace = error.__traceback__
-    while trace is not None:
-        code = trace.tb_frame.f_code
-        frames.append(f"{code.co_name}:{trace.tb_lineno}")
-        trace = trace.tb_next
-    logger.error(
-        "model call failed",
-        extra={
-            "fields": {
-                "error_type": type(error).__name__,
-                "where": frames[-8:],
-                "batch_size": batch_size,
-            }
-        },
-    )
+    if isinstance(error, ModelCallError):
+        failure = error.failure
+        fields = {"error_type": failure.error_type, "where": list(failure.where)}
+    else:
+        fields = describe_error(error)
+    logger.error("model call failed", extra={"fields": {**fields, "batch_size": batch_size}})

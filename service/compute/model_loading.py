@@ -1,21 +1,20 @@
-"""Loads the stored model and proves it by its golden mask before it may answer anybody."""
+"""Brings the model up, proves it by its golden mask, and replaces it when it is lost."""
 
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable
-from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
+from service.compute.compute_child import ComputeChild, ModelRefusedError
 from service.compute.compute_worker import SegmentationModel
-from service.compute.cpu_allowance import model_threads
+from service.compute.model_messages import Memory
 from service.compute.readiness import Readiness, SelfTestFigures
+from service.errors import ServiceError
 from service.metrics import Metrics
 from service.requests.request_log import describe_error
-from service.settings import Settings, default_model_folder
-
-if TYPE_CHECKING:
-    from model_store.predictor import Predictor
+from service.settings import Settings
 
 logger = logging.getLogger("service.model")
 
@@ -24,6 +23,7 @@ SELF_TEST_FAILED_SENTENCE = (
     "The model failed its self test on this machine; it gives no masks, because they could be "
     "wrong. Send the request to another instance."
 )
+RECOVERING_SENTENCE = "The compute process was lost or doubted; a new one is being started."
 
 
 class SelfTestOutcome(Protocol):
@@ -43,42 +43,30 @@ class SelfTestOutcome(Protocol):
 
 
 PredictorFactory = Callable[[Settings], SegmentationModel]
-SelfTest = Callable[[SegmentationModel, Path], SelfTestOutcome]
+SelfTest = Callable[[SegmentationModel], SelfTestOutcome]
 
 
-def load_stored_predictor(settings: Settings) -> Predictor:
-    """Loads the predictor that the settings name (imports torch, so call it off the event loop).
+def start_compute_child(settings: Settings) -> ComputeChild:
+    """Starts a compute process with the stored model.
 
     Raises:
-        ArtifactError: the folder holds no usable model.
+        ModelRefusedError: the folder holds no usable model, or the device is absent.
+        ComputeLost: the process ended before the model was loaded.
     """
-    import torch
-
-    from model_store.predictor import Predictor
-
-    torch.set_num_threads(settings.threads or model_threads())
-    return Predictor.load(model_folder(settings), settings.device)
+    return ComputeChild(settings)
 
 
-def stored_self_test(model: SegmentationModel, folder: Path) -> SelfTestOutcome:
-    """Runs the golden-mask self test that lies in the model's folder."""
-    from model_store.predictor import Predictor
-    from model_store.self_test import run_self_test
-
-    assert isinstance(model, Predictor)
-    return run_self_test(model, folder)
-
-
-def model_folder(settings: Settings) -> Path:
-    """Returns the folder to serve: the one given, or the newest stored default model."""
-    return settings.model if settings.model is not None else default_model_folder()
+def self_test_of_child(model: SegmentationModel) -> SelfTestOutcome:
+    """Lets the compute process draw the golden mask."""
+    assert isinstance(model, ComputeChild)
+    return model.self_test()
 
 
 class ModelLoader:
-    """Brings the model up, in the compute thread, and tells readiness how it went.
+    """Brings models up, in the compute thread, and tells readiness how it went.
 
     Attributes:
-        model: the loaded model once its self test passed, else None.
+        model: the model in use once its self test passed, else None.
     """
 
     def __init__(
@@ -95,10 +83,10 @@ class ModelLoader:
         Args:
             settings: names the model folder and the device.
             readiness: told about success and failure.
-            metrics: shown the model.
+            metrics: shown the model and its restarts.
             predictor_factory: loads a model.
             self_test: proves a model.
-            on_refused: told the error when the model cannot be loaded at all.
+            on_refused: told the error when the first model cannot be loaded at all.
         """
         self.model: SegmentationModel | None = None
         self._settings = settings
@@ -109,14 +97,75 @@ class ModelLoader:
         self._on_refused = on_refused
 
     def load(self) -> SegmentationModel | None:
-        """Loads and proves the model; None when it must not be used (readiness says why)."""
+        """Loads and proves the first model; None when there is none to use (readiness says why)."""
         try:
             model = self._predictor_factory(self._settings)
-        except Exception as error:  # the border of the compute thread
+            outcome = self._self_test(model)
+        except (ModelRefusedError, ValueError) as error:
             self._refuse(error)
             return None
-        if not self._prove(model):
+        except Exception as error:  # the border of the compute thread
+            logger.error("self test failed", extra={"fields": describe_error(error)})
+            self._readiness.mark_broken(SELF_TEST_FAILED_SENTENCE)
             return None
+        if not outcome.passed:
+            self._note_failed(outcome)
+            self._readiness.mark_broken(SELF_TEST_FAILED_SENTENCE)
+            return None
+        return self._use(model, outcome)
+
+    def recheck(self) -> bool:
+        """Repeats the self test; False closes the service until `reload` succeeds."""
+        if self.model is None:
+            return False
+        try:
+            outcome = self._self_test(self.model)
+        except Exception as error:  # the border of the compute thread
+            self._metrics.self_test_failures.inc()
+            logger.error("self test failed", extra={"fields": describe_error(error)})
+            return False
+        if not outcome.passed:
+            self._note_failed(outcome)
+        return outcome.passed
+
+    def lose(self) -> None:
+        """Closes the service and ends the model, which is gone or must not be used any more."""
+        logger.error("model lost", extra={"fields": {}})
+        self._readiness.mark_recovering(RECOVERING_SENTENCE)
+        self.close()
+
+    def reload(self) -> SegmentationModel | None:
+        """Starts and proves a new model; None when that did not work."""
+        self._metrics.compute_restarts.inc()
+        began = time.perf_counter()
+        model: SegmentationModel | None = None
+        try:
+            model = self._predictor_factory(self._settings)
+            outcome = self._self_test(model)
+        except Exception as error:  # the border: the next attempt may succeed
+            sentence = str(error) if isinstance(error, ModelRefusedError | ServiceError) else ""
+            fields = {**describe_error(error), "sentence": sentence}
+            logger.error("restart failed", extra={"fields": fields})
+            _end(model)
+            return None
+        if not outcome.passed:
+            self._note_failed(outcome)
+            _end(model)
+            return None
+        seconds = round(time.perf_counter() - began, 2)
+        logger.info("recovered", extra={"fields": {"seconds": seconds}})
+        return self._use(model, outcome)
+
+    def memory(self) -> Memory:
+        """Memory of the compute process, zeros while there is none."""
+        return self.model.memory if isinstance(self.model, ComputeChild) else Memory()
+
+    def close(self) -> None:
+        """Ends the model."""
+        model, self.model = self.model, None
+        _end(model)
+
+    def _use(self, model: SegmentationModel, outcome: SelfTestOutcome) -> SegmentationModel:
         info = model.info
         self._metrics.show_model(
             name=info.name,
@@ -126,33 +175,22 @@ class ModelLoader:
             device=info.device,
         )
         self.model = model
+        figures = {"agreement": outcome.agreement, "seconds": round(outcome.seconds, 3)}
+        logger.info("ready", extra={"fields": {**figures, "device": info.device}})
+        self._readiness.mark_ready(SelfTestFigures(outcome.agreement, outcome.seconds))
         return model
 
-    def recheck(self) -> None:
-        """Repeats the self test after failures in a row; a failure closes the service."""
-        if self.model is not None:
-            self._prove(self.model)
+    def _note_failed(self, outcome: SelfTestOutcome) -> None:
+        self._metrics.self_test_failures.inc()
+        figures = {"agreement": outcome.agreement, "seconds": round(outcome.seconds, 3)}
+        logger.error("self test failed", extra={"fields": figures})
 
     def _refuse(self, error: Exception) -> None:
         logger.error("model refused", extra={"fields": describe_error(error)})
         self._readiness.mark_broken(REFUSED_SENTENCE)
         self._on_refused(error)
 
-    def _prove(self, model: SegmentationModel) -> bool:
-        try:
-            outcome = self._self_test(model, model_folder(self._settings))
-        except ValueError as error:  # ArtifactError: the golden files are missing or damaged
-            self._refuse(error)
-            return False
-        except Exception as error:  # the border of the compute thread
-            logger.error("self test failed", extra={"fields": describe_error(error)})
-            self._readiness.mark_broken(SELF_TEST_FAILED_SENTENCE)
-            return False
-        figures = {"agreement": outcome.agreement, "seconds": round(outcome.seconds, 3)}
-        if not outcome.passed:
-            logger.error("self test failed", extra={"fields": figures})
-            self._readiness.mark_broken(SELF_TEST_FAILED_SENTENCE)
-            return False
-        logger.info("ready", extra={"fields": {**figures, "device": model.info.device}})
-        self._readiness.mark_ready(SelfTestFigures(outcome.agreement, outcome.seconds))
-        return True
+
+def _end(model: SegmentationModel | None) -> None:
+    if isinstance(model, ComputeChild):
+        model.close()

@@ -1,8 +1,9 @@
 """Whether this process may answer with masks: one state, with the reason when it may not.
 
-The state moves loading -> ready -> draining, or loading -> broken. Ready means that a real
-forward pass in this process gave the stored golden mask; a process that cannot show that never
-hands out a mask, because a wrong mask given silently is the worst failure.
+The state moves loading -> ready -> draining, or loading -> broken. A ready process whose compute
+process is lost, or whose self test fails, is recovering until a new one is proven. Ready means
+that a real forward pass on this machine gave the stored golden mask; a service that cannot show
+that never hands out a mask, because a wrong mask given silently is the worst failure.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ class State(Enum):
 
     LOADING = "loading"
     READY = "ready"
+    RECOVERING = "recovering"
     BROKEN = "broken"
     DRAINING = "draining"
 
@@ -64,8 +66,15 @@ class Readiness:
         """Opens the service after a passed self test; a draining process stays draining."""
         with self._lock:
             self._self_test = self_test
-            if self._state is State.LOADING:
+            if self._state in (State.LOADING, State.RECOVERING):
                 self._state = State.READY
+
+    def mark_recovering(self, reason: str) -> None:
+        """Closes the service until `mark_ready`; `reason` is a sentence that callers may read."""
+        with self._lock:
+            if self._state is not State.DRAINING:
+                self._state = State.RECOVERING
+                self._reason = reason
 
     def mark_broken(self, reason: str) -> None:
         """Closes the service for good; `reason` is a sentence that callers may read."""
@@ -83,12 +92,12 @@ class Readiness:
         """Lets a request pass, or refuses it.
 
         Raises:
-            NotReady: the model is loading or broken.
+            NotReady: the model is loading, recovering or broken.
             Draining: the process is shutting down.
         """
         with self._lock:
             state, reason = self._state, self._reason
-        if state is State.LOADING:
+        if state in (State.LOADING, State.RECOVERING):
             raise NotReady(reason, retry_after_s=LOADING_RETRY_S)
         if state is State.BROKEN:
             raise NotReady(reason, retry_after_s=BROKEN_RETRY_S)

@@ -13,11 +13,13 @@ import time
 from collections.abc import Callable, Coroutine, Generator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 from starlette.requests import Request
 from starlette.responses import Response
 
+from model_store.boxes import Box, BoxError, validate_box
+from model_store.prediction import PredictionRequest
 from service.answers.answer_kind import AnswerKind, wanted_answer
 from service.answers.segment_answer import SegmentFindings, render_answer
 from service.compute.compute_worker import ComputeResult, ComputeWorker
@@ -25,16 +27,12 @@ from service.compute.model_loading import ModelLoader, PredictorFactory, SelfTes
 from service.compute.readiness import Readiness, State
 from service.compute.waiting_room import WaitingRoom
 from service.decoding.image_decoding import DecodedImage, decode_image
-from service.errors import DeadlineExceeded, InvalidBox, InvalidField, NotAcceptable, NotReady
+from service.errors import DeadlineExceeded, InvalidBox, InvalidField, NotAcceptable
 from service.metrics import Metrics
 from service.requests.request_record import RequestRecord, record_of
 from service.requests.segment_form import SegmentForm, most_fields, read_form
 from service.requests.upload import CallerLeft, RequestBody, Upload, UploadLimits, read_upload
 from service.settings import Settings
-
-if TYPE_CHECKING:
-    from model_store.boxes import Box
-    from model_store.predictor import PredictionRequest
 
 Result = TypeVar("Result")
 
@@ -72,19 +70,23 @@ class SegmentationService:
             queue_limit=settings.queue_limit,
             max_batch=settings.max_batch,
             upload_budget_bytes=UPLOADS_IN_MEMORY * settings.max_upload_bytes,
+            queue_limit_bytes=settings.queue_limit_bytes,
         )
         self.metrics = Metrics(
-            queue_limit=settings.queue_limit, queue_depth=lambda: self.room.waiting
+            queue_limit=settings.queue_limit,
+            queue_depth=lambda: self.room.waiting,
+            queue_bytes=lambda: self.room.inside_bytes,
         )
         self.metrics.follow_readiness(lambda: self.readiness.state is State.READY)
         self.loader = ModelLoader(
             settings, self.readiness, self.metrics, predictor_factory, self_test, on_refused
         )
         self.worker = ComputeWorker(
-            load=self.loader.load,
+            source=self.loader,
             max_batch=settings.max_batch,
             on_batch=self._note_batch,
-            recheck=self.loader.recheck,
+            batch_window_s=settings.batch_window_s,
+            recheck_interval_s=settings.recheck_interval_s,
         )
         self.requests_running = 0
         self._pool = ThreadPoolExecutor(settings.image_threads, thread_name_prefix="image")
@@ -97,6 +99,7 @@ class SegmentationService:
         """Refuses new work, ends the compute thread and the pool."""
         self.readiness.mark_draining()
         self.worker.close(THREAD_END_TIMEOUT_S)
+        self.loader.close()
         self._pool.shutdown(wait=False, cancel_futures=True)
 
     @contextmanager
@@ -168,13 +171,15 @@ class SegmentationService:
                 "a request, or accept application/json."
             )
         with self.room.enter() as place:
+            place.hold_bytes(upload.size_bytes)
             decoded = await self._decode(form, kind, record)
+            place.hold_bytes(decoded.pixels.nbytes)
             model_request = _model_request(form, decoded)
             result = await self._compute(model_request, place.reach_model)
             prediction = result.prediction
             record.stage_seconds |= _ordered(prediction.stage_seconds, result.queue_s)
             record.batch_size = result.batch_size
-            findings = SegmentFindings(form, decoded, prediction.masks, self._model_info())
+            findings = SegmentFindings(form, decoded, prediction.masks, result.model)
             began = time.perf_counter()
             answer = await self._in_pool(lambda: render_answer(kind, findings, record, began))
         self._note_answer(record, findings)
@@ -209,11 +214,6 @@ class SegmentationService:
     async def _in_pool(self, work: Callable[[], Result]) -> Result:
         return await asyncio.get_running_loop().run_in_executor(self._pool, work)
 
-    def _model_info(self) -> Any:
-        if self.loader.model is None:
-            raise NotReady("The model is loading.", retry_after_s=2)
-        return self.loader.model.info
-
     def _note_batch(self, size: int, seconds: float) -> None:
         self.metrics.batch_size.observe(size)
         self.room.note_pace(seconds / size)
@@ -229,8 +229,6 @@ class SegmentationService:
 
 
 def _model_request(form: SegmentForm, decoded: DecodedImage) -> PredictionRequest:
-    from model_store.predictor import PredictionRequest  # torch: loaded by the compute thread
-
     return PredictionRequest(
         image=decoded.pixels,
         boxes=tuple(_inside(box, decoded) for box in form.boxes),
@@ -240,8 +238,6 @@ def _model_request(form: SegmentForm, decoded: DecodedImage) -> PredictionReques
 
 
 def _inside(box: Box, decoded: DecodedImage) -> Box:
-    from model_store.boxes import BoxError, validate_box
-
     try:
         return validate_box(box, decoded.width, decoded.height)
     except BoxError as error:

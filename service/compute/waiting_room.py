@@ -1,7 +1,9 @@
 """How many requests may be inside: a place is taken at the door and given back at the exit.
 
-Two bounds hold memory and waiting time: `queue_limit` requests wait for the model (being decoded
-or queued), and a few times `max_batch` more may be past the model, being drawn. Overload is
+Three bounds hold memory and waiting time: `queue_limit` requests wait for the model (being decoded
+or queued), a few times `max_batch` more may be past the model, being drawn, and all of them
+together hold at most `queue_limit_bytes` of uploads and decoded images (a single larger one is
+let in when nothing else is there). Overload is
 refused at once with 429, before an upload is read when that is known then, instead of letting
 every caller wait longer. Bytes of unfinished uploads have a bound of their own, so that slow
 senders hold no place that a fast one could use.
@@ -23,14 +25,24 @@ LONGEST_RETRY_S = 30
 class WaitingRoom:
     """Counts the requests and the upload bytes inside; safe from any thread."""
 
-    def __init__(self, *, queue_limit: int, max_batch: int, upload_budget_bytes: int) -> None:
+    def __init__(
+        self,
+        *,
+        queue_limit: int,
+        max_batch: int,
+        upload_budget_bytes: int,
+        queue_limit_bytes: int = 2**62,
+    ) -> None:
         """Sets the bounds.
 
         Args:
             queue_limit: most requests that wait for the model.
             max_batch: most requests in one model call.
             upload_budget_bytes: most bytes of unfinished uploads held in memory.
+            queue_limit_bytes: most bytes that the requests inside hold.
         """
+        self._queue_limit_bytes = queue_limit_bytes
+        self._inside_bytes = 0
         self.queue_limit = queue_limit
         self._total_limit = queue_limit + PAST_THE_MODEL_BATCHES * max_batch
         self._upload_budget_bytes = upload_budget_bytes
@@ -49,6 +61,11 @@ class WaitingRoom:
     def inside(self) -> int:
         """Requests that hold a place, wherever they are."""
         return self._inside
+
+    @property
+    def inside_bytes(self) -> int:
+        """Bytes of uploads and images that the requests inside hold."""
+        return self._inside_bytes
 
     def refuse_if_full(self) -> None:
         """Refuses a request at the door without taking a place.
@@ -96,12 +113,16 @@ class WaitingRoom:
             raise self._full_locked()
 
     def _full_locked(self) -> QueueFull:
-        wait_s = int(self._waiting * self._seconds_per_request) + 1
         return QueueFull(
             f"{self._waiting} requests wait for the model and the limit is {self.queue_limit}; "
             "send the request again later.",
-            retry_after_s=min(wait_s, LONGEST_RETRY_S),
+            retry_after_s=self._retry_after_s_locked(),
         )
+
+    def _retry_after_s_locked(self) -> int:
+        """Seconds until those who wait now will have been served, at the latest pace."""
+        wait_s = int(self._waiting * self._seconds_per_request) + 1
+        return min(wait_s, LONGEST_RETRY_S)
 
 
 class Place:
@@ -112,6 +133,25 @@ class Place:
         self._room = room
         self._waits = True
         self._is_inside = True
+        self._bytes = 0
+
+    def hold_bytes(self, size_bytes: int) -> None:
+        """Counts bytes that this request keeps in memory until it leaves.
+
+        Raises:
+            QueueFull: with the others inside it holds more than `queue_limit_bytes`.
+        """
+        room = self._room
+        with room._lock:
+            others = room._inside_bytes - self._bytes
+            self._bytes += size_bytes
+            room._inside_bytes += size_bytes
+            if others and room._inside_bytes > room._queue_limit_bytes:
+                raise QueueFull(
+                    f"The requests inside hold {room._inside_bytes} bytes and the limit is "
+                    f"{room._queue_limit_bytes}; send the request again later.",
+                    retry_after_s=room._retry_after_s_locked(),
+                )
 
     def reach_model(self) -> None:
         """Gives the waiting place to the next caller: the model works on this request now."""
@@ -123,6 +163,8 @@ class Place:
     def leave(self) -> None:
         """Gives everything back: the request is answered, refused or its caller has left."""
         with self._room._lock:
+            self._room._inside_bytes -= self._bytes
+            self._bytes = 0
             if self._waits:
                 self._waits = False
                 self._room._waiting -= 1

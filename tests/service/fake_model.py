@@ -104,6 +104,39 @@ class FakeOutcome:
     seconds: float = 0.01
 
 
+@dataclass
+class FakeSource:
+    """Stands for the loader: gives one model, again and again.
+
+    Attributes:
+        model: the model.
+        is_good: what a recheck finds.
+        events: what was asked, in order.
+    """
+
+    model: Any
+    is_good: bool = True
+    events: list[str] = field(default_factory=list)
+
+    def load(self) -> Any:
+        """Gives the model."""
+        return self.model
+
+    def reload(self) -> Any:
+        """Gives the model again."""
+        self.events.append("reload")
+        return self.model
+
+    def recheck(self) -> bool:
+        """Tells what is to be found."""
+        self.events.append("recheck")
+        return self.is_good
+
+    def lose(self) -> None:
+        """Notes it."""
+        self.events.append("lose")
+
+
 class Gate:
     """Holds a model call until the test opens it."""
 
@@ -124,7 +157,7 @@ def make_app(predictor: FakePredictor | None = None, **settings: Any) -> FastAPI
     return create_app(
         Settings(**settings),
         predictor_factory=lambda _: made,  # type: ignore[arg-type, return-value]
-        self_test=lambda model, folder: FakeOutcome(),
+        self_test=lambda model: FakeOutcome(),
     )
 
 

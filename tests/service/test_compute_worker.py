@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from fake_model import FakeMask, FakePrediction, FakePredictor, Gate
+from fake_model import FakeMask, FakePrediction, FakePredictor, FakeSource, Gate
 
 from service.compute.compute_worker import ComputeWorker, Job
 from service.errors import Draining, InternalError, InvalidBox
@@ -42,10 +42,9 @@ def start() -> Iterator[Start]:
 
     def make(model: Any, **changes: Any) -> ComputeWorker:
         arguments: dict[str, Any] = {
-            "load": lambda: model,
+            "source": FakeSource(model),
             "max_batch": 4,
             "on_batch": lambda size, seconds: None,
-            "recheck": nothing,
         }
         worker = ComputeWorker(**(arguments | changes))
         worker.start()
@@ -199,19 +198,20 @@ def test_no_model_means_refusals_and_not_silence(start: Start) -> None:
 def test_failures_in_a_row_cause_one_recheck(start: Start) -> None:
     """A success in between starts the count again."""
     bad = [True]
-    rechecks: list[bool] = []
 
     def before(requests: Sequence[Any]) -> None:
         if bad[0]:
             raise RuntimeError
 
-    worker = start(FakePredictor(before), recheck=lambda: rechecks.append(True))
+    source = FakeSource(FakePredictor(before))
+    worker = start(None, source=source)
     for is_bad in (True, True, False, True, True):
         bad[0] = is_bad
         job = worker.submit(request(), nothing)
         job.future.exception(10)
-    assert rechecks == []
+    assert source.events == []
     bad[0] = True
     worker.submit(request(), nothing).future.exception(10)
     worker.submit(request(), nothing).future.exception(10)
-    assert rechecks == [True]
+    worker.close(10)
+    assert source.events == ["recheck"]

@@ -5,6 +5,12 @@ from __future__ import annotations
 from service import errors
 
 CONTRACT = {
+    "MissingKey": (401, "missing_key"),
+    "WrongKey": (403, "wrong_key"),
+    "UploadTooSlow": (408, "upload_too_slow"),
+    "HeadersTooLarge": (431, "headers_too_large"),
+    "ComputeLost": (503, "compute_lost"),
+    "OutOfMemory": (503, "out_of_memory"),
     "UndecodableImage": (400, "undecodable_image"),
     "MalformedRequest": (400, "malformed_request"),
     "NotFound": (404, "not_found"),

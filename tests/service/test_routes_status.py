@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -44,7 +43,7 @@ async def test_while_the_model_loads_the_process_answers_that_it_is_not_ready() 
         return FakePredictor()
 
     app = create_app(
-        Settings(), predictor_factory=slow_factory, self_test=lambda model, folder: FakeOutcome()
+        Settings(), predictor_factory=slow_factory, self_test=lambda model: FakeOutcome()
     )
     async with running(app, wait=False) as client:
         assert (await client.get("/livez")).status_code == 200
@@ -63,12 +62,12 @@ async def test_while_the_model_loads_the_process_answers_that_it_is_not_ready() 
         assert "lungseg_ready 1.0" in (await client.get("/metrics")).text
 
 
-def raising(model: Any, folder: Path) -> FakeOutcome:
+def raising(model: Any) -> FakeOutcome:
     """A self test that breaks."""
     raise RuntimeError("/secret/path")
 
 
-@pytest.mark.parametrize("self_test", [lambda m, f: FakeOutcome(False, 0.4), raising])
+@pytest.mark.parametrize("self_test", [lambda m: FakeOutcome(False, 0.4), raising])
 async def test_a_failed_self_test_means_never_ready(self_test: Any) -> None:
     """Alive, but no mask is given, and the sentence says why."""
     app = create_app(
@@ -109,11 +108,11 @@ async def test_failures_in_a_row_repeat_the_self_test_and_close_the_service() ->
     app = create_app(
         Settings(),
         predictor_factory=lambda _: FakePredictor(before),
-        self_test=lambda model, folder: next(outcomes),
+        self_test=lambda model: next(outcomes),
     )
     async with running(app) as client:
         statuses = [(await client.post("/segment", **form())).status_code for _ in range(3)]
-        await until(lambda: app.state.service.readiness.state.value == "broken")
+        await until(lambda: app.state.service.readiness.state.value == "recovering")
         assert (await client.post("/segment", **form())).status_code == 503
         assert (await client.get("/readyz")).status_code == 503
     assert statuses == [500, 500, 500]

@@ -102,3 +102,20 @@ def test_counts_hold_when_threads_come_and_go() -> None:
     for thread in threads:
         thread.join()
     assert (room.waiting, room.inside) == (0, 0)
+
+
+def test_bytes_inside_are_bounded_and_come_back() -> None:
+    """A large one is let in alone, and nobody beside it."""
+    room = WaitingRoom(queue_limit=9, max_batch=1, upload_budget_bytes=100, queue_limit_bytes=1000)
+    with room.enter() as large:
+        large.hold_bytes(5000)
+        large.hold_bytes(5000)
+        with pytest.raises(QueueFull) as caught, room.enter() as small:
+            small.hold_bytes(1)
+        assert "limit is 1000" in caught.value.detail
+        assert room.inside_bytes == 10_000
+    assert room.inside_bytes == 0
+    with room.enter() as first, room.enter() as second:
+        first.hold_bytes(500)
+        second.hold_bytes(500)
+    assert (room.inside_bytes, room.inside) == (0, 0)

@@ -1,0 +1,73 @@
+"""Image embeddings that are kept for a while: another prompt on the same X-ray skips the encoder.
+
+Bounded in bytes; the one used longest ago goes first. The key is the content of the image, so a
+kept embedding is the very tensor that the encoder gave for these pixels, and masks do not change.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from collections import OrderedDict
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+
+class EmbeddingCache:
+    """Embeddings by content of the image, least recently used out first; safe from any thread."""
+
+    def __init__(self, limit_bytes: int) -> None:
+        """Makes an empty cache.
+
+        Args:
+            limit_bytes: most bytes of embeddings kept; larger ones are not kept at all.
+        """
+        self._limit_bytes = limit_bytes
+        self._size_bytes = 0
+        self._entries: OrderedDict[bytes, Tensor] = OrderedDict()
+        self._lock = threading.Lock()
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes of the embeddings kept now."""
+        return self._size_bytes
+
+    def find(self, key: bytes) -> Tensor | None:
+        """Returns the embedding kept under a key, and keeps it longer; None when there is none."""
+        with self._lock:
+            embedding = self._entries.get(key)
+            if embedding is not None:
+                self._entries.move_to_end(key)
+            return embedding
+
+    def keep(self, key: bytes, embedding: Tensor) -> None:
+        """Keeps an embedding, and drops others to stay within the bound."""
+        size_bytes = embedding.nbytes
+        with self._lock:
+            if size_bytes > self._limit_bytes or key in self._entries:
+                return
+            self._entries[key] = embedding
+            self._size_bytes += size_bytes
+            while self._size_bytes > self._limit_bytes:
+                _, dropped = self._entries.popitem(last=False)
+                self._size_bytes -= dropped.nbytes
+
+    def clear(self) -> None:
+        """Drops everything."""
+        with self._lock:
+            self._entries.clear()
+            self._size_bytes = 0
+
+
+def content_key(image: NDArray[Any]) -> bytes:
+    """Returns a key of an image's grey values, size and type (SHA-256).
+
+    Args:
+        image: any dtype, (H, W).
+    """
+    digest = hashlib.sha256(f"{image.dtype.str} {image.shape} ".encode())
+    digest.update(np.ascontiguousarray(image).data.cast("B"))
+    return digest.digest()

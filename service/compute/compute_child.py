@@ -1,0 +1,214 @@
+"""The serving process's handle on the compute process: starts it, asks it, ends it.
+
+Every wait for the other side is bounded: a call that takes longer than `stall_timeout_s` means a
+process that hangs, and a process that hangs is killed. Killed from here or from outside, the
+caller of this module sees the same: `ComputeLost`.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import contextmanager
+from multiprocessing import Pipe
+from multiprocessing.connection import Connection
+from typing import Any
+
+from model_store.prediction import ModelInfo, Prediction, PredictionRequest
+from service.compute.model_messages import (
+    SELF_TEST,
+    Failure,
+    Hello,
+    Memory,
+    Outcome,
+    Refusal,
+    receive_prediction,
+    send_requests,
+)
+from service.errors import ComputeLost, OutOfMemory
+from service.settings import Settings
+
+STORED_MODEL = "service.compute.stored_model:make_stored_model"
+LOAD_TIMEOUT_S = 180.0
+END_TIMEOUT_S = 3.0
+LOST_SENTENCE = (
+    "The compute process ended while the request was being worked on; it is being started anew. "
+    "Send the request again."
+)
+MEMORY_SENTENCE = (
+    "The device had too little memory for this request; the memory has been freed. Send it again "
+    "later, or a smaller image."
+)
+
+
+class ModelRefusedError(Exception):
+    """The model cannot be used; the message is a sentence for the operator.
+
+    Attributes:
+        is_setting: whether another setting would help.
+    """
+
+    def __init__(self, refusal: Refusal) -> None:
+        """Takes over what the compute process said."""
+        super().__init__(refusal.sentence)
+        self.is_setting = refusal.is_setting
+
+
+class ModelCallError(Exception):
+    """A model call raised in the compute process.
+
+    Attributes:
+        failure: kind of error and where, without its words.
+    """
+
+    def __init__(self, failure: Failure) -> None:
+        """Takes over what the compute process said."""
+        super().__init__(failure.error_type)
+        self.failure = failure
+
+
+class ComputeChild:
+    """A compute process with a loaded model; used by one thread at a time.
+
+    Attributes:
+        info: the model.
+        memory: memory of the process after its latest answer.
+    """
+
+    info: ModelInfo
+
+    def __init__(self, settings: Settings, source: str = STORED_MODEL) -> None:
+        """Starts the process and waits until its model is loaded.
+
+        Args:
+            settings: handed to the process.
+            source: `module:function` that makes the model there.
+
+        Raises:
+            ModelRefusedError: the model cannot be used.
+            ComputeLost: the process ended, or took longer than `LOAD_TIMEOUT_S`.
+        """
+        self.memory = Memory()
+        self._stall_timeout_s = settings.stall_timeout_s
+        self._deadline: float | None = None
+        self._next_number = 0
+        self._is_closed = threading.Event()
+        self._connection, self._process = _start(source)
+        threading.Thread(target=self._watch, name="watchdog", daemon=True).start()
+        try:
+            with self._bounded(LOAD_TIMEOUT_S):
+                self._connection.send(settings)
+                answer = self._connection.recv()
+            if isinstance(answer, Refusal):
+                raise ModelRefusedError(answer)
+            assert isinstance(answer, Hello)
+        except BaseException:
+            self.close()
+            raise
+        self.info = answer.info
+
+    @property
+    def process_id(self) -> int:
+        """Id of the compute process."""
+        return self._process.pid
+
+    def predict_batch(
+        self, requests: Sequence[PredictionRequest]
+    ) -> Iterator[Prediction | Exception]:
+        """Hands images over and yields their masks, each as soon as it is there.
+
+        The process works on the next image while the caller uses the one before. An image whose
+        call failed yields the error, `ModelCallError` or `OutOfMemory`, in its place.
+
+        Raises:
+            ComputeLost: the process ended or hung.
+        """
+        first = self._next_number
+        self._next_number += len(requests)
+        with self._bounded(self._stall_timeout_s):
+            send_requests(self._connection, first, requests)
+        for number in range(first, self._next_number):
+            with self._bounded(self._stall_timeout_s):
+                found, self.memory = receive_prediction(self._connection, number)
+            yield _error_of(found) if isinstance(found, Failure) else found
+
+    def self_test(self) -> Outcome:
+        """Proves the model by its golden mask.
+
+        Raises:
+            ModelRefusedError: the golden files are missing or damaged.
+            ModelCallError: the forward pass raised.
+            ComputeLost: the process ended or hung.
+        """
+        with self._bounded(self._stall_timeout_s):
+            self._connection.send((SELF_TEST, None))
+            answer = self._connection.recv()
+        if isinstance(answer, Refusal):
+            raise ModelRefusedError(answer)
+        if isinstance(answer, Failure):
+            raise ModelCallError(answer)
+        assert isinstance(answer, Outcome)
+        return answer
+
+    def close(self) -> None:
+        """Ends the process; may be called more than once."""
+        self._is_closed.set()
+        self._connection.close()
+        try:
+            self._process.wait(END_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+
+    @contextmanager
+    def _bounded(self, timeout_s: float) -> Generator[None, None, None]:
+        """Kills the process when the block takes longer; a process that is gone is ComputeLost."""
+        self._deadline = time.monotonic() + timeout_s
+        try:
+            yield
+        except (EOFError, OSError):
+            self._process.kill()
+            raise ComputeLost(LOST_SENTENCE, retry_after_s=2) from None
+        finally:
+            self._deadline = None
+
+    def _watch(self) -> None:
+        period_s = min(1.0, self._stall_timeout_s / 4)
+        while not self._is_closed.wait(period_s):
+            deadline = self._deadline
+            if deadline is not None and time.monotonic() > deadline:
+                self._process.kill()  # the blocked read or write ends with an error
+
+
+def _start(source: str) -> tuple[Connection, subprocess.Popen[bytes]]:
+    ours, theirs = Pipe()
+    module = "service.compute.compute_process"
+    command = [sys.executable, "-m", module, str(theirs.fileno()), source]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
+    try:
+        process = subprocess.Popen(
+            command, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL, env=environment
+        )
+    except BaseException:
+        ours.close()
+        raise
+    finally:
+        theirs.close()
+    return _as_connection(ours), process
+
+
+def _as_connection(one: Any) -> Connection:
+    assert isinstance(one, Connection)
+    return one
+
+
+def _error_of(failure: Failure) -> Exception:
+    if failure.out_of_memory:
+        return OutOfMemory(MEMORY_SENTENCE, retry_after_s=2)
+    if failure.device_lost:
+        return ComputeLost(LOST_SENTENCE, retry_after_s=5)
+    return ModelCallError(failure)

@@ -1,0 +1,169 @@
+"""The compute process: loads the model and answers what the serving process hands over.
+
+A process of its own, because a model call can die in ways that no exception tells: the kernel
+kills it for memory, a native library crashes, a GPU is lost for as long as its process lives. The
+process that holds the callers' connections then still stands, tells them, and starts this one
+anew. It ends by itself when the other side is gone, and leaves signals to the other side, since
+a terminal or systemd sends them to both.
+
+`python -m service.compute.compute_process FD MODULE:FUNCTION` is how `compute_child` starts it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import logging
+import os
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+from service.compute.model_messages import (
+    PREDICT,
+    Failure,
+    Hello,
+    Memory,
+    Outcome,
+    Refusal,
+    receive_requests,
+    send_failure,
+    send_prediction,
+)
+from service.requests.request_log import configure_logging, describe_error
+from service.settings import Settings
+
+if TYPE_CHECKING:
+    from model_store.prediction import ModelInfo, Prediction, PredictionRequest
+
+logger = logging.getLogger("service.compute_process")
+
+_LOST_DEVICE_WORDS = ("CUDA error", "CUDNN_STATUS", "CUBLAS_STATUS", "device-side assert")
+
+
+class HostedModel(Protocol):
+    """A model inside the compute process; `service.compute.stored_model` has the real one."""
+
+    @property
+    def info(self) -> ModelInfo:
+        """Name, version, digest, precision and device of the model."""
+
+    def predict(self, request: PredictionRequest) -> Prediction:
+        """Draws the masks of one image."""
+
+    def self_test(self) -> Outcome:
+        """Proves the model by its golden mask."""
+
+    def free_memory(self) -> None:
+        """Gives memory back that is only kept for later use."""
+
+    def gpu_memory(self) -> dict[str, int]:
+        """Bytes of GPU memory by kind; empty on a CPU."""
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Runs the compute process.
+
+    Args:
+        arguments: number of the socket's file descriptor, and `module:function` of the model.
+
+    Returns:
+        The exit code: 0 when the other side has gone.
+    """
+    for ours in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(ours, signal.SIG_IGN)
+    configure_logging()
+    module, _, function = arguments[1].partition(":")
+    make_model: Callable[[Settings], HostedModel] = getattr(
+        importlib.import_module(module), function
+    )
+    connection = Connection(int(arguments[0]))
+    # It ends when the serving process has ended, or wants another compute process.
+    with connection, contextlib.suppress(EOFError, ConnectionError):
+        _serve(connection, make_model)
+    return 0
+
+
+def _serve(connection: Connection, make_model: Callable[[Settings], HostedModel]) -> None:
+    settings: Settings = connection.recv()
+    try:
+        model = make_model(settings)
+    except Exception as error:  # the top of this process
+        connection.send(refusal_of(error))
+        return
+    connection.send(Hello(model.info))
+    while True:
+        kind, content = connection.recv()
+        if kind == PREDICT:
+            for number, request in receive_requests(connection, content):
+                _answer(connection, model, number, request)
+        else:
+            connection.send(_tested(model))
+
+
+def _answer(
+    connection: Connection, model: HostedModel, number: int, request: PredictionRequest
+) -> None:
+    """Answers one image; its failure is its own, so that the neighbours get their masks."""
+    try:
+        prediction = model.predict(request)
+    except Exception as error:  # the border: every image gets an answer
+        failure = failure_of(error)
+        error.__traceback__ = None  # its frames hold tensors
+        if failure.out_of_memory:
+            model.free_memory()
+        send_failure(connection, number, failure, _memory(model))
+        return
+    send_prediction(connection, number, prediction, _memory(model))
+
+
+def _tested(model: HostedModel) -> Outcome | Refusal | Failure:
+    try:
+        return model.self_test()
+    except ValueError as error:  # ArtifactError: the golden files are missing or damaged
+        return refusal_of(error)
+    except Exception as error:  # the border, as above
+        return failure_of(error)
+
+
+def refusal_of(error: Exception) -> Refusal:
+    """Says why a model cannot be used; another setting helps when it is about the device."""
+    logger.error("model refused", extra={"fields": describe_error(error)})
+    sentence = " ".join(str(error).split()) or type(error).__name__
+    is_artifact_error = any(each.__name__ == "ArtifactError" for each in type(error).__mro__)
+    return Refusal(sentence, isinstance(error, ValueError) and not is_artifact_error)
+
+
+def failure_of(error: Exception) -> Failure:
+    """Describes a failed call without its words, and tells what kind of failure it is."""
+    described = describe_error(error)
+    words = str(error)
+    out_of_memory = isinstance(error, MemoryError) or any(
+        each.__name__ == "OutOfMemoryError" for each in type(error).__mro__
+    )
+    is_lost = not out_of_memory and any(word in words for word in _LOST_DEVICE_WORDS)
+    return Failure(
+        described["error_type"],
+        tuple(described["where"]),
+        out_of_memory,
+        is_lost and isinstance(error, RuntimeError),
+    )
+
+
+def _memory(model: HostedModel) -> Memory:
+    return Memory(resident_bytes(), model.gpu_memory())
+
+
+def resident_bytes(statm: Path = Path("/proc/self/statm")) -> int:
+    """Returns the main memory of this process, 0 where Linux's `/proc` is absent."""
+    try:
+        return int(statm.read_text(encoding="ascii").split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except (OSError, ValueError, IndexError):
+        return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

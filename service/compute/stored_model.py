@@ -1,0 +1,82 @@
+"""The stored model as the compute process holds it: predictor, golden mask and GPU memory."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from model_store.embedding_cache import EmbeddingCache
+from model_store.prediction import ModelInfo, Prediction, PredictionRequest
+from model_store.predictor import Predictor
+from model_store.self_test import run_self_test
+from service.compute.cpu_allowance import model_threads
+from service.compute.model_messages import Outcome
+from service.settings import Settings, default_model_folder
+
+
+def make_stored_model(settings: Settings) -> StoredModel:
+    """Loads the model that the settings name.
+
+    Raises:
+        ArtifactError: the folder holds no usable model.
+        ValueError: the device is absent.
+    """
+    torch.set_num_threads(settings.threads or model_threads())
+    folder = model_folder(settings)
+    size_bytes = settings.embedding_cache_bytes
+    cache = EmbeddingCache(size_bytes) if size_bytes else None
+    return StoredModel(Predictor.load(folder, settings.device, cache), folder, cache)
+
+
+def model_folder(settings: Settings) -> Path:
+    """Returns the folder to serve: the one given, or the newest stored default model."""
+    return settings.model if settings.model is not None else default_model_folder()
+
+
+class StoredModel:
+    """A loaded predictor with what the compute process asks beside masks."""
+
+    def __init__(self, predictor: Predictor, folder: Path, cache: EmbeddingCache | None) -> None:
+        """Keeps the predictor, the folder it came from and its cache of embeddings."""
+        self._predictor = predictor
+        self._folder = folder
+        self._cache = cache
+
+    @property
+    def info(self) -> ModelInfo:
+        """Name, version, digest, precision and device of the model."""
+        return self._predictor.info
+
+    def predict(self, request: PredictionRequest) -> Prediction:
+        """Draws the masks of one image."""
+        return self._predictor.predict(request)
+
+    def self_test(self) -> Outcome:
+        """Draws the golden image and compares; embeddings kept from before prove nothing.
+
+        Raises:
+            ArtifactError: the golden files are missing or damaged.
+        """
+        if self._cache is not None:
+            self._cache.clear()
+        result = run_self_test(self._predictor, self._folder)
+        return Outcome(result.passed, result.agreement, result.seconds)
+
+    def free_memory(self) -> None:
+        """Drops kept embeddings and gives the GPU's cached blocks back."""
+        if self._cache is not None:
+            self._cache.clear()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+    def gpu_memory(self) -> dict[str, int]:
+        """Bytes of GPU memory by kind; empty on a CPU."""
+        device = self.info.device
+        if not device.startswith("cuda"):
+            return {}
+        return {
+            "allocated": torch.cuda.memory_allocated(device),
+            "reserved": torch.cuda.memory_reserved(device),
+            "total": torch.cuda.get_device_properties(device).total_memory,
+        }

@@ -1,0 +1,36 @@
+"""A refusal that is sent at once, although the caller may still be sending the X-ray.
+
+The answer goes out before the rest of the body has come, so that an overloaded service says so in
+milliseconds however slow the upload is. What still comes is then read and forgotten, within
+bounds: a server that closed the connection instead would make most clients report a broken pipe
+and never show the answer.
+"""
+
+from __future__ import annotations
+
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from service.requests.upload import RequestBody
+
+
+class AnswerBeforeTheEnd(Response):
+    """Wraps a finished answer; the connection stays usable for the next request."""
+
+    def __init__(self, answer: Response, body: RequestBody) -> None:
+        """Takes over status, headers and content of `answer`."""
+        super().__init__(answer.body, answer.status_code)
+        self.raw_headers = answer.raw_headers
+        self._request_body = body
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Sends everything, reads the rest of the request, then ends the answer."""
+        start = {
+            "type": "http.response.start",
+            "status": self.status_code,
+            "headers": self.raw_headers,
+        }
+        await send(start)
+        await send({"type": "http.response.body", "body": self.body, "more_body": True})
+        await self._request_body.discard_rest()
+        await send({"type": "http.response.body", "body": b"", "more_body": False})

@@ -1,0 +1,64 @@
+"""Kept embeddings: bounded in bytes, oldest out first, and masks that do not change."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from model_store.embedding_cache import EmbeddingCache, content_key
+from model_store.predictor import PredictionRequest, Predictor
+
+
+def embedding(value: float, count: int = 25) -> torch.Tensor:
+    return torch.full((count,), value, dtype=torch.float32)  # 4 bytes each
+
+
+def test_the_bound_holds_and_the_least_recently_used_goes_first() -> None:
+    cache = EmbeddingCache(250)
+    cache.keep(b"a", embedding(1))
+    cache.keep(b"b", embedding(2))
+    assert cache.find(b"a") is not None
+    cache.keep(b"c", embedding(3))
+    assert cache.find(b"b") is None
+    assert cache.find(b"a") is not None and cache.find(b"c") is not None
+    assert cache.size_bytes == 200
+    cache.keep(b"too large", embedding(4, count=100))
+    assert cache.find(b"too large") is None and cache.size_bytes == 200
+    cache.clear()
+    assert cache.size_bytes == 0 and cache.find(b"a") is None
+
+
+def test_the_key_is_the_content() -> None:
+    image = np.arange(12, dtype=np.uint8).reshape(3, 4)
+    assert content_key(image) == content_key(np.asfortranarray(image))
+    others = [image.reshape(4, 3), image.astype(np.uint16), image + 1]
+    assert len({content_key(one) for one in [image, *others]}) == 4
+
+
+def test_a_second_prompt_skips_the_encoder_and_gets_the_same_mask(
+    tiny_artifact: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache = EmbeddingCache(2**30)
+    caching = Predictor.load(tiny_artifact, "cpu", cache)
+    plain = Predictor.load(tiny_artifact, "cpu")
+    image = np.random.default_rng(1).integers(0, 256, (50, 60), dtype=np.uint8)
+    encoded = []
+    encode = caching._model.encode_image
+
+    def counted(pixels: torch.Tensor) -> torch.Tensor:
+        encoded.append(1)
+        return encode(pixels)
+
+    monkeypatch.setattr(caching._model, "encode_image", counted)
+    for box in ((0.0, 0.0, 30.0, 50.0), (30.0, 0.0, 60.0, 50.0)):
+        request = PredictionRequest(image, (box,))
+        found, expected = caching.predict(request), plain.predict(request)
+        assert np.array_equal(found.masks[0].mask, expected.masks[0].mask)
+        assert found.masks[0].score == expected.masks[0].score
+    assert len(encoded) == 1
+    other = PredictionRequest(image + 1)
+    assert np.array_equal(caching.predict(other).masks[0].mask, plain.predict(other).masks[0].mask)
+    assert len(encoded) == 2

@@ -1,0 +1,73 @@
+"""Models for compute processes of the tests: the first pixel of the image says what happens."""
+
+from __future__ import annotations
+
+import os
+import time
+from typing import Any
+
+from fake_model import FakeInfo, FakePredictor
+
+from model_store.prediction import MaskPrediction, Prediction, PredictionRequest
+from service.compute.model_messages import Outcome
+from service.settings import Settings
+
+RAISE, OUT_OF_MEMORY, DEVICE_LOST, DIE, HANG = 201, 202, 203, 204, 205
+
+
+class OutOfMemoryError(RuntimeError):
+    """Named as PyTorch's."""
+
+
+class TroubledModel:
+    """Thresholds like `FakePredictor`, unless the first pixel asks for trouble."""
+
+    info: Any = FakeInfo()
+
+    def __init__(self) -> None:
+        """Has freed nothing yet."""
+        self._freed = 0
+
+    def predict(self, request: PredictionRequest) -> Prediction:
+        """Draws a mask or does what the first pixel says."""
+        first = int(request.image[0, 0])
+        if first == RAISE:
+            raise ValueError("DOE^JOHN")
+        if first == OUT_OF_MEMORY:
+            raise OutOfMemoryError("CUDA out of memory. Tried to allocate DOE^JOHN")
+        if first == DEVICE_LOST:
+            raise RuntimeError("CUDA error: an illegal memory access was encountered")
+        if first == DIE:
+            os._exit(9)
+        if first == HANG:
+            time.sleep(60)
+        fake = FakePredictor().predict_batch([request])[0]
+        masks = tuple(MaskPrediction(one.box, one.mask, one.score) for one in fake.masks)
+        return Prediction(masks, fake.stage_seconds)
+
+    def self_test(self) -> Outcome:
+        """Passes, and shows the process and how often memory was freed."""
+        return Outcome(True, float(self._freed), float(os.getpid()))
+
+    def free_memory(self) -> None:
+        """Counts."""
+        self._freed += 1
+
+    def gpu_memory(self) -> dict[str, int]:
+        """Shows the kinds that a GPU has."""
+        return {"allocated": 5, "reserved": 6, "total": 7}
+
+
+def make(settings: Settings) -> TroubledModel:
+    """Makes a troubled model."""
+    return TroubledModel()
+
+
+def refuse(settings: Settings) -> TroubledModel:
+    """Finds no device."""
+    raise ValueError("device is 'cuda', but there is none")
+
+
+def die(settings: Settings) -> TroubledModel:
+    """Ends while loading."""
+    os._exit(9)

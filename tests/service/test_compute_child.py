@@ -1,0 +1,150 @@
+"""The compute process, really started: answers, errors, deaths and hangs on the other side."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+
+import child_models
+import numpy as np
+import pytest
+
+from model_store.prediction import Prediction, PredictionRequest
+from service.compute.compute_child import ComputeChild, ModelCallError, ModelRefusedError
+from service.compute.compute_process import failure_of, resident_bytes
+from service.errors import ComputeLost, OutOfMemory
+from service.settings import Settings
+
+QUICK = Settings(stall_timeout_s=1.0)
+
+
+@pytest.fixture
+def child() -> Iterator[ComputeChild]:
+    started = ComputeChild(QUICK, "child_models:make")
+    yield started
+    started.close()
+
+
+def image(first: int = 0, level: int = 250, size: tuple[int, int] = (40, 33)) -> PredictionRequest:
+    pixels = np.full(size, level, np.uint8)
+    pixels[0, 0] = first
+    return PredictionRequest(pixels, ((1.0, 2.0, 30.0, 31.5), (0.0, 0.0, 5.0, 5.0)))
+
+
+def is_gone(process_id: int) -> bool:
+    try:
+        os.kill(process_id, 0)
+    except ProcessLookupError:
+        return True
+    return False
+
+
+def test_masks_cross_the_border_unchanged(child: ComputeChild) -> None:
+    rng = np.random.default_rng(5)
+    requests = [
+        PredictionRequest(rng.integers(0, 200, (37, 41 + i)).astype(kind), ((0, 0, 41, 37.0),))
+        for i, kind in enumerate([np.uint8, np.uint16, np.uint8])
+    ]
+    for request, found in zip(requests, child.predict_batch(requests), strict=True):
+        assert isinstance(found, Prediction)
+        alone = child_models.TroubledModel().predict(request)
+        assert np.array_equal(found.masks[0].mask, alone.masks[0].mask)
+        assert found.masks[0].box == alone.masks[0].box
+        assert found.stage_seconds == alone.stage_seconds
+
+
+def test_the_bad_item_of_a_batch_fails_alone_and_without_its_words(child: ComputeChild) -> None:
+    batch = [image(), image(child_models.RAISE), image(level=100)]
+    found = list(child.predict_batch(batch))
+    assert isinstance(found[0], Prediction) and isinstance(found[2], Prediction)
+    assert found[0].masks[0].mask.any() and not found[2].masks[0].mask.any()
+    assert isinstance(found[1], ModelCallError)
+    assert found[1].failure.error_type == "ValueError" and found[1].failure.where
+    assert "DOE" not in repr(found[1].failure)
+
+
+def test_out_of_memory_frees_memory_and_the_process_goes_on(child: ComputeChild) -> None:
+    found = list(child.predict_batch([image(child_models.OUT_OF_MEMORY), image()]))
+    assert isinstance(found[0], OutOfMemory) and "DOE" not in str(found[0])
+    assert isinstance(found[1], Prediction)
+    assert child.self_test().agreement == 1  # times that memory was freed
+    assert child.memory.gpu_bytes == {"allocated": 5, "reserved": 6, "total": 7}
+    assert child.memory.resident_bytes > 1_000_000
+
+
+def test_a_lost_device_is_a_lost_process(child: ComputeChild) -> None:
+    (found,) = child.predict_batch([image(child_models.DEVICE_LOST)])
+    assert isinstance(found, ComputeLost)
+
+
+def test_death_is_noticed_at_once(child: ComputeChild) -> None:
+    with pytest.raises(ComputeLost):
+        list(child.predict_batch([image(), image(child_models.DIE)]))
+    with pytest.raises(ComputeLost):
+        child.self_test()
+
+
+def test_a_killed_process_is_noticed_while_idle(child: ComputeChild) -> None:
+    os.kill(child.process_id, signal.SIGKILL)
+    with pytest.raises(ComputeLost):
+        child.self_test()
+
+
+@pytest.mark.parametrize("size", [(40, 33), (3000, 3000)])
+def test_a_process_that_hangs_is_killed(child: ComputeChild, size: tuple[int, int]) -> None:
+    """While it computes, and while it does not even read what it is sent."""
+    began = time.monotonic()
+    if size == (40, 33):
+        request = image(child_models.HANG)
+    else:
+        request = image(size=size)
+        os.kill(child.process_id, signal.SIGSTOP)
+    with pytest.raises(ComputeLost):
+        list(child.predict_batch([request]))
+    assert 0.9 < time.monotonic() - began < 5
+
+
+def test_answers_out_of_step_are_never_taken(child: ComputeChild) -> None:
+    """A batch that was given up half-way leaves answers behind; they are nobody else's."""
+    answers = iter(child.predict_batch([image(), image(level=100)]))
+    next(answers)
+    with pytest.raises(ComputeLost):
+        list(child.predict_batch([image()]))
+
+
+def test_closing_ends_the_process_and_a_stopping_terminal_does_not(child: ComputeChild) -> None:
+    for ours in (signal.SIGINT, signal.SIGTERM):
+        os.kill(child.process_id, ours)
+    time.sleep(0.1)
+    assert child.self_test().passed
+    child.close()
+    assert is_gone(child.process_id)
+
+
+def test_a_refusal_and_a_death_while_loading() -> None:
+    with pytest.raises(ModelRefusedError, match="cuda") as caught:
+        ComputeChild(QUICK, "child_models:refuse")
+    assert caught.value.is_setting
+    with pytest.raises(ComputeLost):
+        ComputeChild(QUICK, "child_models:die")
+
+
+@pytest.mark.parametrize(
+    ("error", "memory", "lost"),
+    [
+        (child_models.OutOfMemoryError("CUDA out of memory"), True, False),
+        (MemoryError(), True, False),
+        (RuntimeError("CUDA error: device-side assert triggered"), False, True),
+        (RuntimeError("shapes do not match"), False, False),
+        (ValueError("CUDA error"), False, False),
+    ],
+)
+def test_kinds_of_failure(error: Exception, memory: bool, lost: bool) -> None:
+    failure = failure_of(error)
+    assert (failure.out_of_memory, failure.device_lost) == (memory, lost)
+
+
+def test_resident_memory_is_that_of_the_process() -> None:
+    assert 10_000_000 < resident_bytes() < 2**40

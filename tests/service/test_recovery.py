@@ -1,0 +1,129 @@
+"""The worker and the loader when the model is lost: refusals at once, a new model, the truth."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+from fake_model import FakeOutcome, FakePredictor, Gate, form, running, until
+from fastapi import FastAPI
+
+from service.app import create_app
+from service.errors import ComputeLost, OutOfMemory
+from service.settings import Settings
+
+pytestmark = pytest.mark.anyio
+
+
+class Devices:
+    """Hands out models: each new one starts healthy.
+
+    Attributes:
+        made: how many were started.
+        outcome: what the self test finds.
+    """
+
+    def __init__(self, before: Any = lambda requests: None) -> None:
+        """Keeps what happens before each call of the first model."""
+        self.made = 0
+        self.tests = 0
+        self.outcome = FakeOutcome()
+        self.failing_starts = 0
+        self._before = before
+
+    def make(self, settings: Settings) -> Any:
+        """Starts a model, or fails to."""
+        self.made += 1
+        if self.failing_starts and self.made > 1:
+            self.failing_starts -= 1
+            raise RuntimeError("no memory")
+        return FakePredictor(self._before if self.made == 1 else lambda requests: None)
+
+    def test(self, model: Any) -> FakeOutcome:
+        """Tells what is to be found; the first model only may be bad."""
+        self.tests += 1
+        return self.outcome if self.made == 1 else FakeOutcome()
+
+    def app(self, **settings: Any) -> FastAPI:
+        """Builds an app on these devices."""
+        return create_app(Settings(**settings), predictor_factory=self.make, self_test=self.test)
+
+
+def sample(app: FastAPI, name: str) -> float:
+    value = app.state.service.metrics.registry.get_sample_value(name)
+    return 0.0 if value is None else float(value)
+
+
+def state(app: FastAPI) -> str:
+    return str(app.state.service.readiness.state.value)
+
+
+async def test_a_lost_process_refuses_all_in_flight_and_comes_back() -> None:
+    gate = Gate()
+
+    def die(requests: Sequence[Any]) -> None:
+        gate.hold(requests)
+        raise ComputeLost("It ended.", retry_after_s=2)
+
+    devices = Devices(die)
+    devices.failing_starts = 1
+    app = devices.app(max_batch=2)
+    async with running(app) as client:
+        waiting = [asyncio.create_task(client.post("/segment", **form())) for _ in range(5)]
+        await until(lambda: gate.entered.is_set() and app.state.service.room.inside == 5)
+        gate.opened.set()
+        answers = await asyncio.gather(*waiting)
+        assert state(app) == "recovering"
+        not_ready = await client.get("/readyz")
+        refused = await client.post("/segment", **form())
+        await until(lambda: state(app) == "ready")
+        again = await client.post("/segment", **form())
+    assert {(one.status_code, one.json()["code"]) for one in answers} == {(503, "compute_lost")}
+    assert all(int(one.headers["retry-after"]) >= 1 for one in answers)
+    assert (not_ready.status_code, refused.status_code) == (503, 503)
+    assert refused.json()["code"] == "not_ready"
+    assert again.status_code == 200
+    assert sample(app, "lungseg_compute_restarts_total") == 2
+    assert devices.made == 3
+
+
+async def test_out_of_memory_is_503_once_and_the_model_is_proven_again() -> None:
+    calls = []
+
+    def exhausted(requests: Sequence[Any]) -> None:
+        calls.append(len(requests))
+        if len(calls) == 1:
+            raise OutOfMemory("Too little.", retry_after_s=2)
+
+    devices = Devices(exhausted)
+    app = devices.app()
+    async with running(app) as client:
+        first = await client.post("/segment", **form())
+        second = await client.post("/segment", **form())
+        await until(lambda: devices.tests == 2)
+    assert (first.status_code, first.json()["code"]) == (503, "out_of_memory")
+    assert second.status_code == 200
+    assert devices.made == 1
+
+
+async def test_a_model_that_draws_the_golden_mask_no_more_is_replaced() -> None:
+    """On a timer, without any request."""
+    devices = Devices()
+    app = devices.app(recheck_interval_s=0.05)
+    async with running(app):
+        await until(lambda: devices.tests >= 3)
+        assert devices.made == 1
+        devices.outcome = FakeOutcome(passed=False, agreement=0.5)
+        await until(lambda: devices.made == 2 and state(app) == "ready")
+    assert sample(app, "lungseg_self_test_failures_total") == 1
+
+
+async def test_the_timer_runs_under_load_too() -> None:
+    devices = Devices()
+    app = devices.app(recheck_interval_s=0.05)
+    async with running(app) as client:
+        for _ in range(20):
+            assert (await client.post("/segment", **form())).status_code == 200
+        assert devices.tests >= 2
