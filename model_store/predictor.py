@@ -1,8 +1,9 @@
 """X-rays and boxes in, masks and scores out: the one way in which a stored model is asked.
 
-A `Predictor` holds weights and nothing about its callers. Each image and each box goes through
-the network alone: float kernels may add in another order when the batch has another size, and a
-patient's mask must not change with its neighbours, not by a pixel.
+A `Predictor` holds weights and nothing about its callers. A patient's mask must not change with
+its neighbours, not by a pixel. Float kernels of PyTorch may add in another order when the batch
+has another size, so on the CPU each image and each box goes through the network alone; the fused
+kernels for GPUs add in the same order at any batch size, so there images share an encoder pass.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -22,8 +23,9 @@ from torch import Tensor
 from model_store.artifact import load_model
 from model_store.conventions import token_of
 from model_store.embedding_cache import EmbeddingCache, content_key
+from model_store.engine.execution import choose_engine
 from model_store.geometry import Box, InputGeometry, validate_box, window_to_uint8
-from model_store.int8_layers import Backend, Int8Matrix
+from model_store.int8_layers import Int8Matrix
 from model_store.manifest import Manifest
 from model_store.prediction import MaskPrediction as MaskPrediction
 from model_store.prediction import ModelInfo as ModelInfo
@@ -33,6 +35,22 @@ from model_store.sam import PromptableSam
 
 STAGES = ("preprocess", "encode_image", "decode_mask", "postprocess")
 """The steps of a prediction, by the names they have everywhere."""
+
+
+@dataclass(frozen=True)
+class _Question:
+    """What is asked of an image, validated."""
+
+    boxes: tuple[Box, ...]
+    token: int
+    logit_threshold: float
+
+    @classmethod
+    def of(cls, request: PredictionRequest) -> _Question:
+        token, threshold = token_of(request.convention), _logit(request.threshold)
+        height, width = request.image.shape
+        boxes = tuple(validate_box(box, width, height) for box in request.boxes)
+        return cls(boxes or ((0.0, 0.0, float(width), float(height)),), token, threshold)
 
 
 @dataclass
@@ -79,17 +97,17 @@ class Predictor:
         self._cache = cache
         self._model = model.to(device).eval().requires_grad_(False)
         self._input_size = int(manifest.architecture["input_size"])
-        backend: Backend = "cuda" if device.type == "cuda" else "cpu"
-        integer_layers = [m for m in self._model.modules() if isinstance(m, Int8Matrix)]
-        for layer in integer_layers:
-            layer.use_backend(backend)
+        integers = any(isinstance(module, Int8Matrix) for module in self._model.modules())
+        self._engine = choose_engine(self._model, self._input_size)
         self.info = ModelInfo(
             name=manifest.name,
             version=manifest.version,
             sha256=manifest.weights.sha256,
-            precision="int8" if integer_layers else "fp32",
+            precision="int8" if integers else "fp32",
             device=str(device),
             manifest=manifest,
+            engine=self._engine.name,
+            fallback_reason=self._engine.fallback_reason,
         )
 
     @classmethod
@@ -123,44 +141,77 @@ class Predictor:
             BoxError: A box does not lie in the image.
             ValueError: Wrong image type, unknown convention, threshold outside (0, 1).
         """
-        token = token_of(request.convention)
-        logit_threshold = _logit(request.threshold)
-        height, width = request.image.shape
-        boxes = tuple(validate_box(box, width, height) for box in request.boxes)
-        boxes = boxes or ((0.0, 0.0, float(width), float(height)),)
-        watch = _Stopwatch(self._device)
-        with torch.inference_mode():
-            geometry = InputGeometry(width, height, self._input_size)
-            embedding = self._embedding(request.image, geometry, watch)
-            masks = tuple(
-                self._decode(embedding, box, token, logit_threshold, geometry, watch)
-                for box in boxes
-            )
-        return Prediction(masks, watch.seconds)
+        return self.predict_batch([request])[0]
 
     def predict_batch(self, requests: Sequence[PredictionRequest]) -> list[Prediction]:
-        """Draw the masks of several X-rays, each exactly as `predict` would draw it alone."""
-        return [self.predict(request) for request in requests]
+        """Draw the masks of several X-rays, each exactly as `predict` would draw it alone.
 
-    def _embedding(
+        The time of a shared encoder pass counts in full for every X-ray in it.
+
+        Raises:
+            BoxError: A box does not lie in its image.
+            ValueError: Wrong image type, unknown convention, threshold outside (0, 1).
+        """
+        questions = [_Question.of(request) for request in requests]
+        watches = [_Stopwatch(self._device) for _ in requests]
+        with torch.inference_mode():
+            geometries = [
+                InputGeometry(r.image.shape[1], r.image.shape[0], self._input_size)
+                for r in requests
+            ]
+            embeddings = self._embeddings(requests, geometries, watches)
+            return [
+                Prediction(
+                    tuple(
+                        self._decode(embedding, box, question, geometry, watch)
+                        for box in question.boxes
+                    ),
+                    watch.seconds,
+                )
+                for embedding, question, geometry, watch in zip(
+                    embeddings, questions, geometries, watches, strict=True
+                )
+            ]
+
+    def _embeddings(
         self,
-        image: NDArray[np.uint8] | NDArray[np.uint16],
-        geometry: InputGeometry,
-        watch: _Stopwatch,
-    ) -> Tensor:
-        key = b""
-        with watch.stage("preprocess"):
+        requests: Sequence[PredictionRequest],
+        geometries: Sequence[InputGeometry],
+        watches: Sequence[_Stopwatch],
+    ) -> list[Tensor]:
+        """Embedding (1, D, G, G) of each X-ray, kept from before or encoded now."""
+        found: list[Tensor | None] = []
+        keys: list[bytes] = []
+        inputs: dict[int, Tensor] = {}
+        for index, (request, watch) in enumerate(zip(requests, watches, strict=True)):
+            with watch.stage("preprocess"):
+                keys.append(b"" if self._cache is None else content_key(request.image))
+                found.append(None if self._cache is None else self._cache.find(keys[-1]))
+                if found[-1] is None:
+                    inputs[index] = self._normalized(request.image, geometries[index])
+        encoded = self._encode(list(inputs.values()), [watches[index] for index in inputs])
+        for index, embedding in zip(inputs, encoded, strict=True):
+            found[index] = embedding
             if self._cache is not None:
-                key = content_key(image)
-                known = self._cache.find(key)
-                if known is not None:
-                    return known
-            normalized = self._normalized(image, geometry)
-        with watch.stage("encode_image"):
-            embedding = self._model.encode_image(normalized)
-        if self._cache is not None:
-            self._cache.keep(key, embedding)
-        return embedding
+                self._cache.keep(keys[index], embedding)
+        return [embedding for embedding in found if embedding is not None]
+
+    def _encode(self, inputs: list[Tensor], watches: list[_Stopwatch]) -> list[Tensor]:
+        """Encode images (1, C, S, S), together where that changes nothing, to (1, D, G, G)."""
+        if not self._engine.batches_alike:
+            embeddings = []
+            for normalized, watch in zip(inputs, watches, strict=True):
+                with watch.stage("encode_image"):
+                    embeddings.append(self._engine.encode_image(normalized))
+            return embeddings
+        if not inputs:
+            return []
+        with ExitStack() as stages:
+            for watch in watches:
+                stages.enter_context(watch.stage("encode_image"))
+            together = self._engine.encode_image(torch.cat(inputs))
+        # Copies, so that one that is kept does not hold the memory of its whole batch.
+        return [together[index : index + 1].clone() for index in range(len(inputs))]
 
     def _normalized(
         self, image: NDArray[np.uint8] | NDArray[np.uint16], geometry: InputGeometry
@@ -175,19 +226,17 @@ class Predictor:
         self,
         embedding: Tensor,
         box: Box,
-        token: int,
-        logit_threshold: float,
+        question: _Question,
         geometry: InputGeometry,
         watch: _Stopwatch,
     ) -> MaskPrediction:
         with watch.stage("decode_mask"):
             prompt = torch.tensor([geometry.box_to_input(box)], device=self._device)
-            index = torch.zeros(1, dtype=torch.int64, device=self._device)
-            logits, predicted_iou = self._model.decode_masks(embedding, prompt, index)
+            logits, predicted_iou = self._engine.decode_box(embedding, prompt)
         with watch.stage("postprocess"):
-            full = geometry.logits_to_image(logits[0, token].float())  # (H, W)
-            mask: NDArray[np.bool_] = (full > logit_threshold).cpu().numpy()
-            score = min(max(float(predicted_iou[0, token]), 0.0), 1.0)
+            full = geometry.logits_to_image(logits[0, question.token].float())  # (H, W)
+            mask: NDArray[np.bool_] = (full > question.logit_threshold).cpu().numpy()
+            score = min(max(float(predicted_iou[0, question.token]), 0.0), 1.0)
         return MaskPrediction(box, mask, score)
 
 
