@@ -58,7 +58,19 @@ class Prediction:
 
 @dataclass(frozen=True)
 class ModelInfo:
-    """Which model answers, and where it runs."""
+    """Which model answers, and where it runs.
+
+    Attributes:
+        name: Name of the stored model.
+        version: Its version.
+        sha256: Hash of its weights.
+        precision: ``int8`` or ``fp32``.
+        device: ``cpu`` or ``cuda``.
+        manifest: Everything else that the stored model says about itself.
+        engine: Who executes it: ``modules`` (layer by layer) or ``fused`` (kernels for GPUs).
+        fallback_reason: Why a GPU executes it layer by layer, in a sentence; None when nothing
+            fell back.
+    """
 
     name: str
     version: str
@@ -66,3 +78,5 @@ class ModelInfo:
     precision: str
     device: str
     manifest: Manifest
+    engine: str = "modules"
+    fallback_reason: str | None = None

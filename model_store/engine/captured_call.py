@@ -29,7 +29,7 @@ class CapturedCall:
             pool: Memory pool that several calls share, from ``torch.cuda.graph_pool_handle``.
         """
         self._inputs = tuple(example.clone() for example in examples)
-        side = torch.cuda.Stream()
+        side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         side.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(side):
             for _ in range(_WARM_UPS):

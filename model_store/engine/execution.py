@@ -44,7 +44,11 @@ class Engine(Protocol):
         """Encode normalised images (B, C, S, S) into embeddings (B, D, G, G)."""
 
     def decode_box(self, embedding: Tensor, box: Tensor) -> tuple[Tensor, Tensor]:
-        """Decode one box (1, 4) on one embedding (1, D, G, G): logits (1, T, 4G, 4G), IoU (1, T)."""
+        """Decode a box (1, 4) on an embedding (1, D, G, G).
+
+        Returns:
+            Mask logits (1, T, 4G, 4G) and predicted IoU (1, T).
+        """
 
 
 class ModuleEngine:
@@ -132,10 +136,11 @@ def cut_into_batches(count: int) -> list[int]:
 def choose_engine(model: PromptableSam, input_size: int) -> Engine:
     """Return the fastest engine that computes the model rightly on the device it is on."""
     device = model.pixel_mean.device
+    kind = device_type_of(device)
     layers = [module for module in model.modules() if isinstance(module, Int8Matrix)]
     for layer in layers:
-        layer.use_backend("cuda" if device.type == "cuda" else "cpu")
-    if device.type != "cuda" or not layers:
+        layer.use_backend("cuda" if kind == "cuda" else "cpu")
+    if kind != "cuda" or not layers:
         return ModuleEngine(model)
     reason = fallback_reason_of(device)
     if reason is None:
@@ -147,6 +152,11 @@ def choose_engine(model: PromptableSam, input_size: int) -> Engine:
             restore()
             reason = f"the fused engine could not be built: {type(error).__name__}: {error}"
     return ModuleEngine(model, reason)
+
+
+def device_type_of(device: torch.device) -> str:
+    """Return ``cpu`` or ``cuda``."""
+    return device.type
 
 
 def fallback_reason_of(device: torch.device) -> str | None:

@@ -40,6 +40,9 @@ FLOAT16_TOLERANCE, FLOAT32_TOLERANCE = 4e-3, 2e-5
 SHAPES = ((1, 8, 8), (7, 128, 64), (130, 192, 200), (64, 1152, 128), (33, 2080, 17))
 """Rows, terms and columns; none but one a multiple of a tile."""
 
+SMALL_GRIDS = ((16, 5, 0), (32, 6, 4), (64, 4, 0))
+"""Head width, grid size and window size (0: none) of attention."""
+
 LARGE_SHAPES = ((4096, 768, 2304), (4900, 3072, 768), (513, 2304, 256))
 """The products of a ViT-B, for a GPU."""
 
@@ -89,7 +92,7 @@ def check_kernels(
                 for tile in tile_list
             ]  # fmt: skip
         checks.append((f"epilogues {shape}", lambda s=shape: _check_epilogues(device, s)))  # type: ignore[misc]
-    for head, side, window in grids or ((16, 5, 0), (32, 6, 4), (64, 4, 0)):
+    for head, side, window in SMALL_GRIDS if grids is None else grids:
         for dtype in (torch.float32, torch.float16):
             checks.append(
                 (f"attention head {head}, grid {side}, window {window}, {dtype}",
@@ -114,9 +117,8 @@ def _outcome(name: str, check: Callable[[], tuple[bool, str]]) -> KernelCheck:
     except Exception as error:  # whatever a compiler or driver throws is a failed kernel
         last = traceback.extract_tb(error.__traceback__)[-1]
         first_line = (str(error).splitlines() or [""])[0]
-        return KernelCheck(
-            name, False, f"{type(error).__name__}: {first_line} (line {last.lineno})"
-        )
+        place = f"{last.name}, line {last.lineno}"
+        return KernelCheck(name, False, f"{type(error).__name__}: {first_line} ({place})")
     return KernelCheck(name, passed, detail)
 
 
@@ -254,12 +256,12 @@ def _plain_attention(
     q, k, v = qkv[chosen].view(groups, tokens, 3, heads, -1).permute(2, 0, 3, 1, 4).unbind(0)
     line = torch.arange(side, device=device)
     distance = line[:, None] - line[None, :] + side - 1  # (side, side), query first
-    squares = q.unflatten(2, (side, side))  # (groups, heads, y, x, head)
+    squares = q.reshape(groups, heads, side, side, -1)  # (groups, heads, y, x, head)
     score_y = torch.einsum("ghyxc,ykc->ghyxk", squares, table_y[distance])
     score_x = torch.einsum("ghyxc,xkc->ghyxk", squares, table_x[distance])
     bias = score_y[..., :, None] + score_x[..., None, :]
     score = (q * q.shape[-1] ** -0.5) @ k.transpose(-2, -1)
-    score += bias.view(groups, heads, tokens, tokens)
+    score += bias.reshape(groups, heads, tokens, tokens)
     mixed = (score.softmax(-1) @ v).transpose(1, 2).reshape(groups * tokens, -1)
     output = torch.zeros(rows + 1, mixed.shape[1], dtype=mixed.dtype, device=device)
     output[chosen] = mixed

@@ -50,7 +50,8 @@ _ROW_GROUP = tl.constexpr(8)  # neighbouring programs share weights in the L2 ca
 @triton.jit
 def _int8_matrix_kernel(
     activation, weight, scale, bias, residual, step, output, rows, columns, residual_rows,
-    TERMS: tl.constexpr, STORE: tl.constexpr, HAS_BIAS: tl.constexpr, GELU: tl.constexpr, HAS_RESIDUAL: tl.constexpr,
+    TERMS: tl.constexpr, STORE: tl.constexpr, HAS_BIAS: tl.constexpr, GELU: tl.constexpr,
+    HAS_RESIDUAL: tl.constexpr,
     EVEN_TERMS: tl.constexpr, BLOCK_ROWS: tl.constexpr, BLOCK_COLUMNS: tl.constexpr,
     BLOCK_TERMS: tl.constexpr,
 ):  # fmt: skip
@@ -189,7 +190,8 @@ def _start(
         activation, weight, unused if scale is None else scale, unused if bias is None else bias,
         unused if residual is None else residual, unused if step is None else step, output,
         rows, columns, rows if residual is None else residual.shape[0],
-        TERMS=terms, STORE=store, HAS_BIAS=bias is not None, GELU=gelu, HAS_RESIDUAL=residual is not None,
+        TERMS=terms, STORE=store, HAS_BIAS=bias is not None, GELU=gelu,
+        HAS_RESIDUAL=residual is not None,
         EVEN_TERMS=terms % tile.terms == 0, BLOCK_ROWS=tile.rows, BLOCK_COLUMNS=tile.columns,
         BLOCK_TERMS=tile.terms, num_warps=tile.warps, num_stages=tile.stages,
         enable_fp_fusion=False,

@@ -1,0 +1,144 @@
+"""The fused encoder beside the modules, and which engine is chosen where."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from tiny_models import make_tiny_model
+from torch import Tensor
+
+from model_store.artifact import load_model
+from model_store.engine import execution
+from model_store.engine.execution import (
+    BATCH_SIZES,
+    ModuleEngine,
+    choose_engine,
+    cut_into_batches,
+    fallback_reason_of,
+    fuse_linear_layers,
+)
+from model_store.predictor import Predictor
+from model_store.quantizable import quantizable_layers, replace_module
+from model_store.sam import PromptableSam
+from training.config import QatConfig
+from training.export import to_deployed
+from training.fake_quantization import sampling
+from training.stage2 import QatStage
+
+
+def quantized(float_layers: tuple[str, ...] = (), **changes: object) -> PromptableSam:
+    """A tiny integer model on the CPU backend, with windows if asked."""
+    model = make_tiny_model(**changes)
+    stage = QatStage(model, QatConfig(float_layers=float_layers))
+    with torch.no_grad(), sampling(stage.layers.values()):
+        pixels = torch.rand(2, 1, 64, 64, generator=torch.Generator().manual_seed(0)) * 255
+        model(model.normalize(pixels), torch.tensor([[4.0, 4.0, 60.0, 60.0]] * 2), torch.arange(2))
+    to_deployed(model)
+    choose_engine(model, 64)
+    return model.eval().requires_grad_(False)
+
+
+def images(count: int) -> Tensor:
+    return torch.rand(count, 1, 64, 64, generator=torch.Generator().manual_seed(1)) * 4 - 2
+
+
+def fused_encode(model: PromptableSam, dtype: str) -> Callable[[Tensor], Tensor]:
+    pytest.importorskip("triton", reason="no Triton: the fused encoder was NOT tested")
+    from model_store.engine.fused_encoder import FusedEncoder
+
+    return FusedEncoder(model.image_encoder, dtype).forward  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{}, {"window_size": 3, "global_attn_indexes": (1,)}],
+    ids=["global", "windows that do not divide the grid"],
+)
+def test_the_fused_encoder_computes_what_the_modules_compute(changes: dict[str, object]) -> None:
+    model = quantized(**changes)
+    normalized = images(2)
+    wanted = model.encode_image(normalized)
+    got = fused_encode(model, "float32")(normalized)
+    # A last bit may tip a rounding, which moves one token by about a step.
+    assert float(((got - wanted).abs() > 1e-4).float().mean()) < 0.02
+    half = fused_encode(model, "float16")(normalized)
+    assert float((half - wanted).abs().mean()) < 0.03
+
+
+def test_layers_that_stay_float_are_computed_in_float() -> None:
+    names = [n for n in quantizable_layers(make_tiny_model()) if n.startswith("image_encoder.")]
+    for kept in (names[0], "image_encoder.blocks.0.mlp.lin1", "image_encoder.blocks.1.attn.proj",
+                 "image_encoder.blocks.0.attn.qkv", "image_encoder.neck.2"):  # fmt: skip
+        model = quantized(float_layers=(kept,))
+        normalized = images(1)
+        difference = fused_encode(model, "float32")(normalized) - model.encode_image(normalized)
+        assert float((difference.abs() > 1e-4).float().mean()) < 0.02, kept
+
+
+def test_an_image_is_the_same_in_any_batch() -> None:
+    model = quantized(window_size=3, global_attn_indexes=(1,))
+    encode, together = fused_encode(model, "float16"), images(3)
+    assert torch.equal(encode(together)[2:], encode(together[2:]))
+
+
+def test_fused_linear_layers_can_be_undone() -> None:
+    pytest.importorskip("triton", reason="no Triton: the fused layers were NOT tested")
+    model = quantized()
+    embedding, box = torch.randn(1, 32, 4, 4), torch.tensor([[1.0, 2.0, 50.0, 60.0]])
+    engine = ModuleEngine(model)
+    wanted, wanted_iou = engine.decode_box(embedding, box)
+    restore = fuse_linear_layers(model.mask_decoder)
+    got, iou = engine.decode_box(embedding, box)
+    torch.testing.assert_close(got, wanted, atol=1e-3, rtol=0)
+    torch.testing.assert_close(iou, wanted_iou, atol=1e-3, rtol=0)
+    restore()
+    again, _ = engine.decode_box(embedding, box)
+    assert torch.equal(again, wanted)
+
+
+def test_a_layer_of_another_kind_is_refused() -> None:
+    model = quantized()
+    replace_module(model, "image_encoder.blocks.0.mlp.lin1", torch.nn.Identity())
+    with pytest.raises(TypeError, match="Identity"):
+        fused_encode(model, "float32")
+
+
+@pytest.mark.parametrize(
+    ("count", "sizes"), [(1, [1]), (7, [4, 2, 1]), (19, [8, 8, 2, 1]), (0, [])]
+)
+def test_batches_are_cut_into_recorded_sizes(count: int, sizes: list[int]) -> None:
+    assert cut_into_batches(count) == sizes
+    assert set(sizes) <= set(BATCH_SIZES)
+
+
+def test_the_cpu_falls_back_from_nothing(tiny_artifact: Path) -> None:
+    info = Predictor.load(tiny_artifact, "cpu").info
+    assert (info.engine, info.fallback_reason) == ("modules", None)
+
+
+def test_the_reason_of_a_fallback_is_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    device = torch.device("cuda")
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (7, 0))
+    if importlib.util.find_spec("triton") is not None:
+        assert fallback_reason_of(device) == "the GPU has compute capability 7.0, not 8.0"
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
+    assert fallback_reason_of(device) == "Triton is not installed"
+
+
+def test_a_gpu_whose_kernels_fail_still_answers(
+    tiny_artifact: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A GPU is only imitated: the model stays on the CPU, its products go the way of cuBLAS."""
+    model, _ = load_model(tiny_artifact)
+    wanted = choose_engine(model, 64).encode_image(images(1))
+    monkeypatch.setattr(execution, "device_type_of", lambda _: "cuda")
+    monkeypatch.setattr(execution, "fallback_reason_of", lambda _: None)
+    engine = choose_engine(model, 64)  # recording a graph fails: there is no GPU
+    assert engine.name == "modules"
+    assert engine.fallback_reason is not None
+    assert "could not be built" in engine.fallback_reason
+    torch.testing.assert_close(engine.encode_image(images(1)), wanted, atol=1e-5, rtol=0)

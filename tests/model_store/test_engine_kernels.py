@@ -1,0 +1,90 @@
+"""Every GPU kernel against its definition, line by line on the CPU in Triton's interpreter."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+
+pytest.importorskip("triton", reason="no Triton: the GPU kernels were NOT tested")
+
+from model_store.engine import kernel_checks
+from model_store.engine.kernel_checks import KernelCheck, check_kernels, make_integers
+from model_store.engine.kernels.matrix import TILES, choose_tile, int8_accumulate
+from model_store.engine.token_windows import window_source_rows
+from model_store.integers import ZERO_POINT, reference_accumulate
+from model_store.segment_anything_parts import ImageEncoderViT
+
+CPU = torch.device("cpu")
+
+
+def test_every_kernel_computes_its_definition() -> None:
+    failed = [check for check in check_kernels(CPU) if not check.passed]
+    assert not failed, failed
+
+
+@pytest.mark.parametrize("tile", TILES, ids=str)
+@pytest.mark.parametrize("pattern", ["random", "extremes"])
+def test_every_tile_adds_the_same_integers(tile: object, pattern: str) -> None:
+    activation, weight = make_integers((150, 200, 70), pattern)
+    steps = (activation.to(torch.int16) - ZERO_POINT).to(torch.int8)
+    got = int8_accumulate(steps, weight, tile)  # type: ignore[arg-type]
+    assert got.dtype == torch.int32
+    assert torch.equal(got.long(), reference_accumulate(activation, weight))
+
+
+def test_sums_beyond_float32_stay_exact() -> None:
+    """3,072 extreme terms add to 24.8 million, more than float32 counts to."""
+    activation = torch.full((16, 3072), -128, dtype=torch.int8)
+    weight = torch.full((16, 3072), -63, dtype=torch.int8)
+    weight[:, 0] = -62  # an odd sum that float32 would round
+    weight[0, 1] = -61
+    got = int8_accumulate(activation, weight).long()
+    assert torch.equal(got, activation.long() @ weight.long().T)
+
+
+def test_a_wrong_kernel_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    def off_by_one(*operands: object) -> torch.Tensor:
+        return int8_accumulate(*operands) + 1  # type: ignore[arg-type]
+
+    def broken(*operands: object, **options: object) -> torch.Tensor:
+        raise RuntimeError("no such instruction")
+
+    monkeypatch.setattr(kernel_checks, "int8_accumulate", off_by_one)
+    monkeypatch.setattr(kernel_checks, "quantize", broken)
+    checks = check_kernels(CPU, shapes=((7, 16, 8),), grids=())
+    failed: dict[str, KernelCheck] = {c.name.split()[0]: c for c in checks if not c.passed}
+    assert set(failed) == {"accumulate", "quantize"}, failed
+    assert "no such instruction" in failed["quantize"].detail
+
+
+@pytest.mark.parametrize(("grid", "window"), [(6, 4), (8, 4), (5, 7)])
+def test_window_rows_are_where_sam_puts_the_tokens(grid: int, window: int) -> None:
+    images = 2
+    tokens = torch.arange(images * grid * grid, dtype=torch.float32).view(images, grid, grid, 1)
+    sam = sys.modules[ImageEncoderViT.__module__]
+    windows, _ = sam.window_partition(tokens + 1, window)  # padding is 0
+    rows = window_source_rows(images, grid, window)
+    wanted = torch.where(rows == images * grid * grid, 0, rows + 1)
+    assert torch.equal(windows.flatten(), wanted.float())
+
+
+def test_small_work_gets_small_tiles() -> None:
+    assert choose_tile(32768, 2304, 132) == TILES[0]
+    assert choose_tile(256, 192, 132) == TILES[-1]
+
+
+def test_without_triton_nothing_of_it_is_imported() -> None:
+    """The service must start where Triton is not installed."""
+    code = (
+        "import sys; sys.modules['triton'] = None; import model_store.predictor; "
+        "sys.exit('triton.language' in sys.modules)"
+    )
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
