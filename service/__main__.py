@@ -11,7 +11,14 @@ import os
 import socket
 import sys
 
-from service.settings import Settings, SettingsError, settings_from, unknown_variables
+from service.requests.api_keys import KeyFileError, read_hashes
+from service.settings import (
+    Settings,
+    SettingsError,
+    require_safe_address,
+    settings_from,
+    unknown_variables,
+)
 
 EXIT_BAD_SETTING = 2
 EXIT_CANNOT_LISTEN = 3
@@ -27,7 +34,10 @@ def main() -> int:
     """
     try:
         settings = settings_from(sys.argv[1:], os.environ)
-    except SettingsError as error:
+        require_safe_address(settings)
+        if settings.api_keys_file is not None:
+            read_hashes(settings.api_keys_file)
+    except (SettingsError, KeyFileError) as error:
         return _refuse(str(error), EXIT_BAD_SETTING)
     try:
         listener = _listen(settings)

@@ -9,10 +9,12 @@ from __future__ import annotations
 import logging
 
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from service.errors import HeadersTooLarge
 from service.metrics import Metrics
-from service.problems import internal_problem
+from service.problems import internal_problem, problem_response
 from service.requests.request_log import describe_error, log_request
 from service.requests.request_record import RequestRecord, new_record, server_timing
 from service.requests.upload import CallerLeft
@@ -22,6 +24,8 @@ logger = logging.getLogger("service.edge")
 SEGMENT_PATHS = ("/segment", "/v1/segment")
 STATUS_CALLER_LEFT = 499
 """What logs and metrics say when nobody was left to answer (nginx's number for it)."""
+
+MAX_HEADERS = 100
 
 TIMED_STATUSES = (200, 500, 504)
 """Statuses whose duration is observed; refusals take no time and would hide slow answers."""
@@ -53,6 +57,9 @@ class EdgeLayer:
             await send(message)
 
         try:
+            if len(scope["headers"]) > MAX_HEADERS:
+                await _too_many_headers(scope, record)(scope, receive, send_with_headers)
+                return
             await self._app(scope, receive, send_with_headers)
         except CallerLeft:
             self._metrics.cancelled.inc()
@@ -77,8 +84,18 @@ class EdgeLayer:
                 self._metrics.rejected.labels(record.problem_code).inc()
 
 
+def _too_many_headers(scope: Scope, record: RequestRecord) -> Response:
+    record.problem_code = HeadersTooLarge.code
+    count = len(scope["headers"])
+    sentence = f"A request may have {MAX_HEADERS} headers; this one has {count}."
+    return problem_response(HeadersTooLarge(sentence), record.request_id)
+
+
 def _add_headers(headers: MutableHeaders, record: RequestRecord) -> None:
     headers["X-Request-ID"] = record.request_id
     headers["Server-Timing"] = server_timing(record)
     headers.setdefault("Cache-Control", "no-store")
     headers["X-Content-Type-Options"] = "nosniff"
+    headers["X-Frame-Options"] = "DENY"
+    headers["Referrer-Policy"] = "no-referrer"
+    headers["Cross-Origin-Resource-Policy"] = "same-origin"

@@ -38,6 +38,8 @@ def problem_response(error: ServiceError, request_id: str) -> Response:
     headers = {}
     if error.retry_after_s is not None:
         headers["Retry-After"] = str(error.retry_after_s)
+    if error.status == 401:
+        headers["WWW-Authenticate"] = "Bearer"
     problem = Problem(
         type="about:blank",
         title=error.title,

@@ -129,7 +129,7 @@ def add_segment_routes(router: APIRouter, service: SegmentationService) -> None:
     """
 
     async def segment(request: Request) -> Response:
-        body = RequestBody(request.receive)
+        body = RequestBody(request.receive, service.settings.upload_idle_timeout_s)
         with service.count_running():
             try:
                 return await service.answer(request, body)

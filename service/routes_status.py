@@ -46,7 +46,8 @@ def add_status_routes(router: APIRouter, service: SegmentationService) -> None:
             self_test=SelfTestReport(passed=True, agreement=agreement, seconds=seconds),
         )
 
-    async def model_card() -> ModelAnswer:
+    async def model_card(request: Request) -> ModelAnswer:
+        service.require_key(request)
         return _model_card(service)
 
     async def metrics(request: Request) -> Response:
@@ -55,6 +56,9 @@ def add_status_routes(router: APIRouter, service: SegmentationService) -> None:
         return Response(encode(service.metrics.registry), headers={"Content-Type": media_type})
 
     not_ready = problem_responses(errors.NotReady, errors.Draining)
+    card_refusals = problem_responses(
+        errors.MissingKey, errors.WrongKey, errors.NotReady, errors.Draining
+    )
     text = {"schema": {"type": "string"}}
     metrics_answer: dict[int | str, dict[str, Any]] = {
         200: {
@@ -64,7 +68,7 @@ def add_status_routes(router: APIRouter, service: SegmentationService) -> None:
     }
     _add(router, ("/livez", "/health"), liveness, "Is the process alive?", {})
     _add(router, ("/readyz", "/healthz"), readiness, "May it answer with masks?", not_ready)
-    _add(router, ("/v1/model",), model_card, "The model's card and the limits", not_ready)
+    _add(router, ("/v1/model",), model_card, "The model's card and the limits", card_refusals)
     _add(router, ("/metrics",), metrics, "Prometheus metrics", metrics_answer)
 
 

@@ -9,6 +9,7 @@ by itself: the caller hands in a mapping.
 from __future__ import annotations
 
 import argparse
+import ipaddress
 from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -31,6 +32,12 @@ class Settings(BaseModel):
 
     host: str = Field("127.0.0.1", min_length=1, description="address to listen on")
     port: int = Field(8000, ge=0, le=65535, description="TCP port, 0 for any free one")
+    api_keys_file: Path | None = Field(
+        None, description="file with the SHA-256 of an API key a line; default: no key is needed"
+    )
+    allow_anyone: bool = Field(
+        False, description="true: listen beyond this machine although no key is needed"
+    )
     model: Path | None = Field(
         None, description="model folder; default: the newest stored cxr-lung-tiny"
     )
@@ -86,9 +93,34 @@ class Settings(BaseModel):
         description="seconds for one image in the compute process; then it "
         "counts as stalled and is restarted",
     )
+    upload_idle_timeout_s: float = Field(
+        10.0, gt=0, le=3600, description="seconds without a byte of an upload; then 408"
+    )
     image_threads: int = Field(
         2, ge=1, le=256, description="threads that decode uploads and draw answers"
     )
+
+
+def require_safe_address(settings: Settings) -> None:
+    """Refuses to let everyone in by accident.
+
+    Raises:
+        SettingsError: the address can be reached from other machines, no API key is asked for,
+            and nobody said that this is meant.
+    """
+    if settings.api_keys_file or settings.allow_anyone or _is_loopback(settings.host):
+        return
+    raise SettingsError(
+        f"{settings.host} can be reached from other machines and no API key is asked for; give "
+        "--api-keys-file FILE, or --allow-anyone true if something else keeps strangers out."
+    )
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:  # a name
+        return host == "localhost"
 
 
 def settings_from(

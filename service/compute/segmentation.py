@@ -29,6 +29,7 @@ from service.compute.waiting_room import WaitingRoom
 from service.decoding.image_decoding import DecodedImage, decode_image
 from service.errors import DeadlineExceeded, InvalidBox, InvalidField, NotAcceptable
 from service.metrics import Metrics
+from service.requests.api_keys import ApiKeys
 from service.requests.request_record import RequestRecord, record_of
 from service.requests.segment_form import SegmentForm, most_fields, read_form
 from service.requests.upload import CallerLeft, RequestBody, Upload, UploadLimits, read_upload
@@ -88,6 +89,7 @@ class SegmentationService:
             batch_window_s=settings.batch_window_s,
             recheck_interval_s=settings.recheck_interval_s,
         )
+        self._keys = ApiKeys(settings.api_keys_file) if settings.api_keys_file else None
         self.requests_running = 0
         self._pool = ThreadPoolExecutor(settings.image_threads, thread_name_prefix="image")
 
@@ -101,6 +103,16 @@ class SegmentationService:
         self.worker.close(THREAD_END_TIMEOUT_S)
         self.loader.close()
         self._pool.shutdown(wait=False, cancel_futures=True)
+
+    def require_key(self, request: Request) -> None:
+        """Lets a request pass that needs no API key or has a valid one.
+
+        Raises:
+            MissingKey: there is none.
+            WrongKey: it is not valid.
+        """
+        if self._keys is not None:
+            self._keys.require(request.headers)
 
     @contextmanager
     def count_running(self) -> Generator[None, None, None]:
@@ -127,6 +139,7 @@ class SegmentationService:
             ServiceError: the request is refused.
             CallerLeft: there is nobody to answer.
         """
+        self.require_key(request)
         self.readiness.require_ready()
         if request.url.query:
             raise InvalidField(

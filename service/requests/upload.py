@@ -21,6 +21,7 @@ from service.errors import (
     MalformedRequest,
     PayloadTooLarge,
     UnsupportedMediaType,
+    UploadTooSlow,
 )
 
 IMAGE_FIELD = "image"
@@ -68,9 +69,15 @@ class RequestBody:
         is_complete: whether the last byte has been received.
     """
 
-    def __init__(self, receive: Receive) -> None:
-        """Wraps the ASGI channel of a request that nothing was read from yet."""
+    def __init__(self, receive: Receive, idle_timeout_s: float = 60.0) -> None:
+        """Wraps the ASGI channel of a request that nothing was read from yet.
+
+        Args:
+            receive: the channel.
+            idle_timeout_s: longest pause between two pieces of the body.
+        """
         self._receive = receive
+        self._idle_timeout_s = idle_timeout_s
         self.is_complete = False
 
     async def chunks(self) -> AsyncGenerator[bytes, None]:
@@ -78,9 +85,17 @@ class RequestBody:
 
         Raises:
             CallerLeft: the connection was closed before the end.
+            UploadTooSlow: nothing came for too long; the rest is not waited for.
         """
         while not self.is_complete:
-            message = await self._receive()
+            try:
+                message = await asyncio.wait_for(self._receive(), self._idle_timeout_s)
+            except TimeoutError:
+                self.is_complete = True
+                raise UploadTooSlow(
+                    f"No byte of the upload came for {self._idle_timeout_s:g} seconds; send it "
+                    "again over a better connection."
+                ) from None
             if message["type"] == "http.disconnect":
                 self.is_complete = True
                 raise CallerLeft
