@@ -15,6 +15,7 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
+from model_store.engine.widened_attention import widen_attention
 from model_store.int8_layers import Int8Linear, Int8Matrix
 from model_store.quantizable import replace_module
 from model_store.sam import PromptableSam
@@ -140,6 +141,8 @@ def choose_engine(model: PromptableSam, input_size: int) -> Engine:
     layers = [module for module in model.modules() if isinstance(module, Int8Matrix)]
     for layer in layers:
         layer.use_backend("cuda" if kind == "cuda" else "cpu")
+    if kind != "cuda":
+        widen_attention(model.image_encoder)
     if kind != "cuda" or not layers:
         return ModuleEngine(model)
     reason = fallback_reason_of(device)

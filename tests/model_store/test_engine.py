@@ -21,6 +21,7 @@ from model_store.engine.execution import (
     fallback_reason_of,
     fuse_linear_layers,
 )
+from model_store.engine.widened_attention import WidenedAttention, widen_attention
 from model_store.predictor import Predictor
 from model_store.quantizable import quantizable_layers, replace_module
 from model_store.sam import PromptableSam
@@ -142,3 +143,27 @@ def test_a_gpu_whose_kernels_fail_still_answers(
     assert engine.fallback_reason is not None
     assert "could not be built" in engine.fallback_reason
     torch.testing.assert_close(engine.encode_image(images(1)), wanted, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("window", [0, 3])
+def test_widened_attention_computes_sams_attention(window: int) -> None:
+    changes = {"window_size": window, "global_attn_indexes": (1,)} if window else {}
+    model = make_tiny_model(**changes)
+    normalized = images(2)
+    with torch.inference_mode():
+        wanted = model.encode_image(normalized)
+        widen_attention(model.image_encoder)
+        assert all(isinstance(b.attn, WidenedAttention) for b in model.image_encoder.blocks)
+        got = model.encode_image(normalized)
+    torch.testing.assert_close(got, wanted, atol=2e-5, rtol=1e-4)
+    table = model.image_encoder.blocks[0].attn.rel_pos_w
+    table.data.add_(1.0 * torch.arange(table.shape[0])[:, None])  # the tables do matter
+    with torch.inference_mode():
+        assert not torch.allclose(model.encode_image(normalized), wanted, atol=1e-3)
+
+
+def test_widening_keeps_every_tensors_name() -> None:
+    model = make_tiny_model()
+    names = set(model.state_dict())
+    widen_attention(model.image_encoder)
+    assert set(model.state_dict()) == names
