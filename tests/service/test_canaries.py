@@ -1,0 +1,65 @@
+"""Names planted in file names, queries, fields, headers and DICOM values come out nowhere."""
+
+from __future__ import annotations
+
+import io
+import logging
+from collections.abc import Iterator
+
+import pytest
+from dicom_files import as_file, make_xray
+from fake_model import FakePredictor, form, make_app, picture, png, running
+
+from service.requests.request_log import JsonLineFormatter
+
+pytestmark = pytest.mark.anyio
+CANARY = "CANARY^ZEBEDEE"
+
+
+@pytest.fixture
+def log() -> Iterator[io.StringIO]:
+    """Every log line of every library, as the process would write it."""
+    stream = io.StringIO()
+    handler = logging.StreamHandler(stream)
+    handler.setFormatter(JsonLineFormatter())
+    handler.addFilter(lambda line: not line.name.startswith("http"))  # the caller, in this process
+    root = logging.getLogger()
+    level = root.level
+    root.addHandler(handler)
+    root.setLevel(logging.INFO)
+    yield stream
+    root.removeHandler(handler)
+    root.setLevel(level)
+
+
+def raising(requests: object) -> None:
+    raise ValueError(CANARY)
+
+
+@pytest.mark.parametrize("predictor", [FakePredictor(), FakePredictor(raising)])
+async def test_no_canary_in_logs_metrics_or_answers(
+    predictor: FakePredictor, log: io.StringIO
+) -> None:
+    dicom = as_file(make_xray(PatientName=CANARY, PatientID=CANARY, StudyDescription=CANARY))
+    named = f"{CANARY}.png"
+    async with running(make_app(predictor)) as client:
+        answers = [
+            await client.post("/segment", **form(name=named)),
+            await client.post("/segment", files={"image": (named, dicom)}),
+            await client.post("/segment", files={"image": (named, dicom[: len(dicom) // 2])}),
+            await client.post("/segment", files={"image": (named, CANARY.encode() * 9)}),
+            await client.post(f"/segment?patient={CANARY}", **form()),
+            await client.post("/segment", **form(bbox=CANARY)),
+            await client.post("/segment", **form(convention=CANARY)),
+            await client.post("/segment", **form(), headers={"X-Request-ID": CANARY}),
+            await client.post("/segment", **form(), headers={"traceparent": CANARY}),
+            await client.get(f"/{CANARY}"),
+            await client.get("/metrics"),
+        ]
+        answers.append(await client.post("/segment", files={"image": (named, png(picture()))}))
+    assert '"event": "request"' in log.getvalue()
+    assert log.getvalue().count('"event": "request"') == len(answers)
+    for text in (log.getvalue(), *(answer.text for answer in answers)):
+        assert "ZEBEDEE" not in text
+    for answer in answers:
+        assert "ZEBEDEE" not in str(answer.headers)
