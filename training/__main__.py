@@ -1,4 +1,4 @@
-"""``python -m training``: pretrain, stage1, stage2, params, export, evaluate, phantoms."""
+"""``python -m training``: pretrain, stage1, stage2, params, export, evaluate, report, phantoms."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from training.commands import params
+from training.commands import params, report
 
 STAGE_HELP = {
     "pretrain": "train a compact SAM from scratch",
@@ -29,6 +29,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_export(commands.add_parser("export", help="write a stored model from a checkpoint"))
     _add_phantoms(commands.add_parser("phantoms", help="write a data set of drawn chest phantoms"))
     _add_evaluate(commands.add_parser("evaluate", help="how good a stored model is, per data set"))
+    report.add_arguments(commands.add_parser("report", help="one HTML page about a model or run"))
     return parser
 
 
@@ -90,6 +91,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         if arguments.command == "params":
             return params.run(arguments)
+        if arguments.command == "report":
+            return report.run(arguments)
         if arguments.command == "export":
             return _export(arguments)
         if arguments.command == "phantoms":

@@ -208,4 +208,5 @@ def lineage_of(state: Mapping[str, Any]) -> tuple[dict[str, Any], ...]:
         own["method"] = adapter_settings(state)["adaptation"].method
     if "ranks" in state["stage_state"]:
         own["ranks"] = state["stage_state"]["ranks"]
+        own["initial_rank"] = config["adalora"]["initial_rank"]
     return (*state.get("lineage", ()), own)

@@ -23,14 +23,15 @@ def render_card(manifest: Manifest) -> str:
         f"# {manifest.name}, version {manifest.version}",
         manifest.intended_use,
         _facts(manifest),
-        _quality(manifest.metrics),
+        _quality(manifest.metrics, manifest.evaluation),
         _training(manifest),
-        _LIMITS,
+        "## Limits\n\n" + LIMITS,
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def _facts(manifest: Manifest) -> str:
+def card_facts(manifest: Manifest) -> dict[str, str]:
+    """Return what the card states first, in Markdown, by name."""
     sizes, weights = manifest.architecture, manifest.weights
     integers = list(manifest.quantization.layers.values()).count("int8")
     facts = {
@@ -47,11 +48,15 @@ def _facts(manifest: Manifest) -> str:
     }
     if manifest.float_twin is not None:
         facts["Before quantization"] = f"`{manifest.float_twin}`"
-    lines = [f"| {name} | {value} |" for name, value in facts.items()]
+    return facts
+
+
+def _facts(manifest: Manifest) -> str:
+    lines = [f"| {name} | {value} |" for name, value in card_facts(manifest).items()]
     return "\n".join(["| | |", "|---|---|", *lines])
 
 
-def _quality(metrics: dict[str, Any]) -> str:
+def _quality(metrics: dict[str, Any], evaluation: dict[str, Any]) -> str:
     sections: list[str] = []
     for split, sources in metrics.items():
         lines = [
@@ -68,6 +73,7 @@ def _quality(metrics: dict[str, Any]) -> str:
             for box, models in boxes.items():
                 lines += [_quality_line(source, box, name, models[name]) for name in models]
         sections.append("\n".join(lines))
+        sections += _details(split, sources, evaluation.get(split, {}))
     return "\n\n".join(sections)
 
 
@@ -77,6 +83,43 @@ def _quality_line(source: str, box: str, model: str, measures: dict[str, Any]) -
         f"{m[key]:.4f}" for m in (d, i) for key in ("mean", "median", "percentile_5")
     )
     return f"| {source} | {box} | {model} | {d['n']} | {numbers} |"
+
+
+def _details(split: str, sources: dict[str, Any], found: dict[str, Any]) -> list[str]:
+    """Tables that only a deeper evaluation fills."""
+    parts: list[str] = []
+    outlines = [
+        f"| {source} | {box} | {model} | " + " | ".join(_outline_cells(measures)) + " |"
+        for source, boxes in sources.items()
+        for box, models in boxes.items()
+        for model, measures in models.items()
+        if "nsd" in measures
+    ]
+    if outlines:
+        head = "| data set | box | model | NSD mean | 5th pc | HD95 mean | 95th pc | ASSD mean |"
+        parts.append(
+            "\n".join([f"### Outlines on `{split}`", "", head, "|---" * 8 + "|", *outlines])
+        )
+    if found.get("comparison"):
+        head = "| data set | box | Dice minus FP32 | Wilcoxon p | TOST p | equal within |"
+        lines = [
+            f"| {source} | {box} | {c['mean']:+.5f} | {c['wilcoxon_p']:.2g} | "
+            f"{'-' if c['tost_p'] is None else format(c['tost_p'], '.2g')} | "
+            f"{'yes' if c['equivalent'] else 'not shown'}, {c['margin']:g} |"
+            for source, boxes in found["comparison"].items()
+            for box, c in boxes.items()
+        ]
+        title = f"### Against FP32 on `{split}`, paired by image"
+        parts.append("\n".join([title, "", head, "|---" * 6 + "|", *lines]))
+    return parts
+
+
+def _outline_cells(measures: dict[str, Any]) -> list[str]:
+    nsd, hd95, assd = measures["nsd"], measures["hd95"], measures["assd"]
+    return [
+        f"{nsd['mean']:.4f}", f"{nsd['percentile_5']:.4f}", f"{hd95['mean']:.2f} {hd95['unit']}",
+        f"{hd95['percentile_95']:.2f}", f"{assd['mean']:.2f}",
+    ]  # fmt: skip
 
 
 def _training(manifest: Manifest) -> str:
@@ -97,8 +140,7 @@ def _training(manifest: Manifest) -> str:
     return "\n".join(lines)
 
 
-_LIMITS = """## Limits
-
+LIMITS = """\
 - Frontal views only. Children of 1 to 5 years and adults were trained on; older children and
   newborns were not.
 - Annotators disagree: films masked twice agree to a median Dice of 0.971, and the two conventions

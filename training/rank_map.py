@@ -44,27 +44,31 @@ def _block_of(layer: str) -> int:
     return int(found.group(1))
 
 
-def draw_rank_map(ranks: Ranks, initial_rank: int) -> Figure:
+def draw_rank_map(ranks: Ranks, initial_rank: int | None) -> Figure:
     """Draw the ranks before and after the budget fell, on one colour scale.
 
     Args:
         ranks: Triplets kept, by layer and slice.
-        initial_rank: Triplets that every slice started with.
+        initial_rank: Triplets that every slice started with; None where that was not recorded,
+            then only the map after is drawn.
     """
     after, columns = rank_grid(ranks)
-    before = np.full_like(after, initial_rank)
+    grids = {"after": after}
+    if initial_rank is not None:
+        grids = {"before": np.full_like(after, initial_rank), **grids}
+    highest = int(after.max()) if initial_rank is None else initial_rank
     blocks = len(after)
     size = (2.6 + 0.9 * len(columns), 1.6 + 0.34 * blocks)
     figure = Figure(figsize=(max(6.4, size[0] * 1.5), size[1]), layout="constrained")
-    axes = figure.subplots(1, 2, sharey=True)
-    for axis, grid, title in zip(axes, (before, after), ("before", "after"), strict=True):
-        picture = axis.imshow(grid, cmap="viridis", vmin=0, vmax=initial_rank, aspect="auto")
+    axes = figure.subplots(1, len(grids), sharey=True, squeeze=False)[0]
+    for axis, (title, grid) in zip(axes, grids.items(), strict=True):
+        picture = axis.imshow(grid, cmap="viridis", vmin=0, vmax=highest, aspect="auto")
         axis.set_title(f"{title}: {int(grid.sum())} triplets")
         axis.set_xticks(range(len(columns)), columns)
         axis.set_yticks(range(blocks))
-        _write_numbers(axis, grid, initial_rank)
+        _write_numbers(axis, grid, highest)
     axes[0].set_ylabel("encoder block")
-    figure.colorbar(picture, ax=axes, label="rank")
+    figure.colorbar(picture, ax=list(axes), label="rank")
     return figure
 
 

@@ -17,6 +17,7 @@ from training.evaluation.scores import ImageScore, score_rows
 from training.evaluation.statistics import EQUIVALENCE_MARGIN
 from training.evaluation.tables import ComparisonTable, SummaryTable, compare_models, summarise
 from training.model_card import write_manifest_and_card
+from training.quantization_error.mask_difference import MaskDifference
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,7 @@ class Evaluation:
         comparison: The model against its float twin, paired; empty without a twin.
         similarity: SSIM against the float twin per data set; empty if not measured.
         jitter: Dice against box jitter per data set; empty if not measured.
+        difference: Where masks differ from the float twin's, or None if not measured.
     """
 
     label: str
@@ -57,6 +59,7 @@ class Evaluation:
     comparison: ComparisonTable = field(default_factory=dict)
     similarity: dict[str, dict[str, Any]] = field(default_factory=dict)
     jitter: JitterTable = field(default_factory=dict)
+    difference: MaskDifference | None = None
 
 
 def load_float_twin(folder: Path, predictor: Predictor, device: str) -> Predictor | None:
@@ -77,6 +80,7 @@ def evaluate(
     scores = score_rows(predictor, label, rows, surface=depth.surface)
     comparison: ComparisonTable = {}
     similarity: dict[str, dict[str, Any]] = {}
+    difference: MaskDifference | None = None
     if twin is not None:
         scores += score_rows(twin, "fp32", rows, surface=depth.surface)
         if depth.bf16:
@@ -85,11 +89,12 @@ def evaluate(
         comparison = compare_models(scores, label, "fp32", depth.margin)
         if depth.similarity:
             input_size = int(predictor.info.manifest.architecture["input_size"])
-            found = compare_maps(predictor.model, twin.model, rows, input_size)
+            difference = MaskDifference()
+            found = compare_maps(predictor.model, twin.model, rows, input_size, difference)
             similarity = summarise_maps(found)
     return Evaluation(
         label, scores, summarise(scores), comparison, similarity,
-        score_jitter(predictor, rows) if depth.jitter else {},
+        score_jitter(predictor, rows) if depth.jitter else {}, difference,
     )  # fmt: skip
 
 

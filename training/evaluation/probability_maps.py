@@ -17,6 +17,7 @@ from training.dataset import DataRow, LabelledXray, load_xray
 from training.evaluation.scores import prompt_boxes
 from training.evaluation.similarity import MapSimilarity, map_similarity
 from training.evaluation.statistics import Summary
+from training.quantization_error.mask_difference import MaskDifference
 
 
 @torch.inference_mode()
@@ -47,15 +48,29 @@ def probability_map(
 
 
 def compare_maps(
-    first: PromptableSam, second: PromptableSam, rows: Sequence[DataRow], input_size: int
+    first: PromptableSam,
+    second: PromptableSam,
+    rows: Sequence[DataRow],
+    input_size: int,
+    difference: MaskDifference | None = None,
 ) -> dict[str, list[MapSimilarity]]:
-    """Compare two models' maps of every X-ray with its own box, per data set."""
+    """Compare two models' maps of every X-ray with its own box, per data set.
+
+    Args:
+        first: The model in question.
+        second: The model that it is compared with.
+        rows: The X-rays.
+        input_size: Side of the models' input, in pixels.
+        difference: Also counts where the masks differ, if given.
+    """
     found: dict[str, list[MapSimilarity]] = {}
     for row in rows:
         xray = load_xray(row)
         box = prompt_boxes(xray)[0]
         maps = [probability_map(model, xray, box, input_size) for model in (first, second)]
         found.setdefault(row.source, []).append(map_similarity(*maps))
+        if difference is not None:
+            difference.add(maps[0] > 0.5, maps[1] > 0.5, xray.mask, box)
     return found
 
 

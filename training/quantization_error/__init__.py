@@ -1,0 +1,1 @@
+"""What quantization changes: weights, activations, and where in the image masks differ."""
