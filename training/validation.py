@@ -37,24 +37,32 @@ class ValidationScores:
         return float(np.mean(scores))
 
 
-@torch.no_grad()
 def validate(
     model: PromptableSam, xrays: Sequence[LabelledXray], input_size: int
 ) -> ValidationScores:
     """Score a model in float32 at each image's own resolution, each in its own convention."""
-    was_training = model.training
-    model.eval()
     own: dict[str, list[float]] = {}
     whole: dict[str, list[float]] = {}
-    for start in range(0, len(xrays), _BATCH_SIZE):
-        chosen = xrays[start : start + _BATCH_SIZE]
-        for xray, (own_dice, whole_dice) in zip(
-            chosen, _score_batch(model, chosen, input_size), strict=True
-        ):
-            own.setdefault(xray.source, []).append(own_dice)
-            whole.setdefault(xray.source, []).append(whole_dice)
-    model.train(was_training)
+    for xray, (own_dice, whole_dice) in zip(
+        xrays, dice_of_each(model, xrays, input_size), strict=True
+    ):
+        own.setdefault(xray.source, []).append(own_dice)
+        whole.setdefault(xray.source, []).append(whole_dice)
     return ValidationScores(_means(own), _means(whole))
+
+
+@torch.no_grad()
+def dice_of_each(
+    model: PromptableSam, xrays: Sequence[LabelledXray], input_size: int
+) -> list[tuple[float, float]]:
+    """Return the Dice of each X-ray, with its own box and with the whole image as the box."""
+    was_training = model.training
+    model.eval()
+    scores: list[tuple[float, float]] = []
+    for start in range(0, len(xrays), _BATCH_SIZE):
+        scores += _score_batch(model, xrays[start : start + _BATCH_SIZE], input_size)
+    model.train(was_training)
+    return scores
 
 
 def _score_batch(
