@@ -131,6 +131,10 @@ class Metrics:
             "lungseg_compute_restarts", "Attempts to start the compute process anew.",
             registry=registry,
         )  # fmt: skip
+        self.device_fallback = Counter(
+            "lungseg_device_fallback", "Models loaded on a GPU without its fused kernels.",
+            registry=registry,
+        )  # fmt: skip
         self.self_test_failures = Counter(
             "lungseg_self_test_failures", "Self tests that did not give the golden mask.",
             registry=registry,

@@ -44,6 +44,7 @@ def add_status_routes(router: APIRouter, service: SegmentationService) -> None:
             device=model.info.device,
             agreement=agreement,
             self_test=SelfTestReport(passed=True, agreement=agreement, seconds=seconds),
+            fallback=model.info.fallback_reason,
         )
 
     async def model_card(request: Request) -> ModelAnswer:

@@ -164,6 +164,11 @@ class ReadinessAnswer(_Answer):
     device: str = Field(description="where the model runs", examples=["cpu"])
     agreement: float = Field(description="the self test's agreement again, 0 to 1")
     self_test: SelfTestReport
+    fallback: str | None = Field(
+        description="why a GPU runs the model by slower means than its fused kernels; the masks "
+        "are held to the same golden mask; null when nothing fell back",
+        examples=[None],
+    )
 
 
 class Limits(_Answer):

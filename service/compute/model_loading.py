@@ -175,6 +175,9 @@ class ModelLoader:
             device=info.device,
         )
         self.model = model
+        if info.fallback_reason is not None:
+            self._metrics.device_fallback.inc()
+            logger.warning("device fallback", extra={"fields": {"reason": info.fallback_reason}})
         figures = {"agreement": outcome.agreement, "seconds": round(outcome.seconds, 3)}
         logger.info("ready", extra={"fields": {**figures, "device": info.device}})
         self._readiness.mark_ready(SelfTestFigures(outcome.agreement, outcome.seconds))

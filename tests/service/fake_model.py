@@ -38,6 +38,7 @@ class FakeInfo:
     precision: str = "int8"
     device: str = "cpu"
     manifest: FakeManifest = FakeManifest()
+    fallback_reason: str | None = None
 
 
 @dataclass(frozen=True)
