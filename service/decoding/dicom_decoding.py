@@ -73,6 +73,9 @@ _SUPPORTED_SYNTAXES = (
 )
 
 
+_UNDEFINED_LENGTH = 0xFFFFFFFF  # PS3.5, section 7.1.1: encapsulated frames
+
+
 def looks_like_dicom(data: bytes) -> bool:
     """Returns whether the bytes are a DICOM file, with or without the 128-byte preamble.
 
@@ -180,6 +183,13 @@ def _check_object(dataset: Dataset) -> None:
         )
     if "PixelData" not in dataset:
         raise UndecodableImage("The DICOM object holds no pixel data.")
+    raw = dataset.get_item("PixelData")
+    stated = getattr(raw, "length", None)  # gone once the element was converted
+    if stated is not None and stated != _UNDEFINED_LENGTH and stated != len(raw.value):
+        raise UndecodableImage(
+            f"The DICOM pixel data state {stated} bytes and hold {len(raw.value)}; "
+            "send the file again in full."
+        )
 
 
 def _decode_pixels(dataset: Dataset, layout: PixelLayout) -> NDArray[Any]:
