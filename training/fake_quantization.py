@@ -1,9 +1,9 @@
 """Layers that compute in float exactly what the integer engine will compute.
 
 The weight that is quantized is the folded one, adapter included, so training sees the weight
-that is deployed. Products run on integer-valued floats: with at most 2,080 terms of at most
-128 * 63 they stay below 2**24 and float32 sums them exactly, so the accumulators equal the
-integer engine's bit for bit. Gradients pass straight through rounding and stop where a value
+that is deployed. Products run on integer-valued floats and sum exactly
+(`training.exact_products`), so the accumulators equal the integer engine's bit for bit. Gradients
+pass straight through rounding and stop where a value
 was clipped; the activation scale learns as in LSQ (Esser et al., ICLR 2020), in the logarithm.
 """
 
@@ -15,7 +15,6 @@ from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from model_store.int8_layers import Int8Conv2d, Int8Linear, Int8Matrix
 from model_store.integers import (
@@ -26,6 +25,7 @@ from model_store.integers import (
     weight_scale,
 )
 from training.adapted_linear import AdaptedLinear
+from training.exact_products import exact_convolution, exact_linear
 
 QuantizedSource = nn.Linear | nn.Conv2d | AdaptedLinear
 
@@ -81,10 +81,8 @@ class FakeQuantized(nn.Module):
 
     def _product(self, values: Tensor, weight: Tensor) -> Tensor:
         if isinstance(self.source, nn.Conv2d):
-            return functional.conv2d(
-                values, weight, stride=self.source.stride, padding=self.source.padding
-            )
-        return functional.linear(values, weight)
+            return exact_convolution(values, weight, self.source.stride, self.source.padding)
+        return exact_linear(values, weight)
 
     def _dequantize(self, accumulator: Tensor, scale: Tensor) -> Tensor:
         bias = folded_bias(self.source)

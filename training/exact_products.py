@@ -1,0 +1,59 @@
+"""Products of integer-valued floats that equal the integer engine's, on any backend.
+
+float32 sums integers exactly below 2**24, that is up to 2,080 terms of at most 128 * 63. ViT-B has
+layers of 3,072 terms (``lin2``) and 2,304 (the neck), ViT-H of 5,120. Their sum is cut into parts
+that are exact, the parts are added in float64 and the whole is rounded to float32 once, which is
+what the engine does with its int32.
+"""
+
+from __future__ import annotations
+
+import math
+
+from torch import Tensor
+from torch.nn import functional
+
+from model_store.integers import ACTIVATION_LOW, WEIGHT_LIMIT
+
+EXACT_TERMS = 2**24 // (-ACTIVATION_LOW * WEIGHT_LIMIT)
+"""How many products float32 sums exactly whatever they are: 2,080."""
+
+
+def exact_linear(values: Tensor, weight: Tensor) -> Tensor:
+    """Multiply integer-valued float32 (..., K) with (N, K) to (..., N).
+
+    Returns:
+        float32: the integer sum, rounded once where it does not fit into 24 bits.
+    """
+    terms = weight.shape[1]
+    if terms <= EXACT_TERMS:
+        return functional.linear(values, weight)
+    size = math.ceil(terms / math.ceil(terms / EXACT_TERMS))
+    parts = [
+        functional.linear(v, w).double()
+        for v, w in zip(values.split(size, dim=-1), weight.split(size, dim=1), strict=True)
+    ]
+    total = parts[0]
+    for part in parts[1:]:
+        total = total + part
+    return total.float()
+
+
+def exact_convolution(
+    values: Tensor,
+    weight: Tensor,
+    stride: tuple[int, ...],
+    padding: tuple[int, ...] | str,
+) -> Tensor:
+    """Convolve integer-valued float32 (B, C, H, W) with (N, C, k, k) to (B, N, H', W').
+
+    As a product on unfolded patches, like the engine: libraries may choose Winograd's algorithm
+    for a convolution, which multiplies by fractions and is not exact.
+    """
+    if isinstance(padding, str):
+        raise ValueError(f"padding {padding!r} is not a number of pixels")
+    size = weight.shape[2]
+    patches = functional.unfold(values, size, padding=padding, stride=stride)  # (B, C*k*k, L)
+    product = exact_linear(patches.transpose(1, 2), weight.flatten(1))  # (B, L, N)
+    height = (values.shape[2] + 2 * padding[0] - size) // stride[0] + 1
+    return product.transpose(1, 2).unflatten(2, (height, -1))
