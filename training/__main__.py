@@ -16,6 +16,12 @@ STAGE_HELP = {
     "stage2": "quantization-aware training of a stage 1 model",
 }
 
+BASE_HELP = {
+    "pretrain": "pretraining run or checkpoint to go on from; without it, random weights",
+    "stage1": "pretraining run or checkpoint to start from, or Meta's sam_vit_*.pth",
+    "stage2": "stage 1 run or checkpoint to start from",
+}
+
 EXIT_REFUSED = 2
 
 
@@ -36,9 +42,7 @@ def build_parser() -> argparse.ArgumentParser:
 def _add_stage(parser: argparse.ArgumentParser, stage: str) -> None:
     parser.add_argument("--config", type=Path, required=True, help="TOML file of the run")
     parser.add_argument("--run", type=Path, required=True, help="folder that the run writes")
-    if stage != "pretrain":
-        help_text = "checkpoint or run folder to start from; for stage1 also Meta's sam_vit_*.pth"
-        parser.add_argument("--base", type=Path, required=True, help=help_text)
+    parser.add_argument("--base", type=Path, required=stage != "pretrain", help=BASE_HELP[stage])
     parser.add_argument("--resume", action="store_true", help="continue the run in --run")
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
     parser.add_argument(
@@ -118,8 +122,9 @@ def _train(arguments: argparse.Namespace) -> int:
         device = choose_device(arguments.device)
     except ValueError as error:
         raise ConfigError(str(error)) from error
-    base = getattr(arguments, "base", None)
-    loop = prepare_run(config, base, arguments.run, resume=arguments.resume, device=device)
+    loop = prepare_run(
+        config, arguments.base, arguments.run, resume=arguments.resume, device=device
+    )
     scores = loop.run()
     print(json.dumps({"own_box": scores.own_box, "whole_image": scores.whole_image}, indent=2))
     return 0

@@ -95,7 +95,8 @@ def prepare_run(
 
     Args:
         config: The run.
-        base: Checkpoint, run folder or Meta's file that a stage after ``pretrain`` starts from.
+        base: Checkpoint, run folder or Meta's file that the stage starts from; None for a
+            ``pretrain`` from random weights.
         folder: Where the run writes; made when it is not there.
         resume: Whether to continue from the newest checkpoint in ``folder``.
         device: Where to compute.
@@ -109,7 +110,7 @@ def prepare_run(
         raise ConfigError(f"{folder} holds a run already; add --resume or choose another folder")
     torch.manual_seed(config.seed)
     if config.stage == "pretrain":
-        start = Base(config.model, build_sam(config.model), "fresh", ())
+        start = _pretraining_start(config.model, base)
     elif base is None:
         raise ConfigError(f"{config.stage} needs --base, the checkpoint that it starts from")
     else:
@@ -131,6 +132,18 @@ def prepare_run(
     if resume:
         loop.resume()
     return loop
+
+
+def _pretraining_start(architecture: SamConfig, base: Path | None) -> Base:
+    """Return a fresh model, or the one that an earlier pretraining left, to train it further."""
+    if base is None:
+        return Base(architecture, build_sam(architecture), "fresh", ())
+    start = load_base(base, architecture.input_size)
+    if start.stage != "pretrain":
+        raise ConfigError(f"pretrain goes on from a pretrain, not from {start.stage}")
+    if start.architecture != architecture:
+        raise ConfigError(f"the model in {base} has other sizes than the config's [model]")
+    return start
 
 
 def _stage(config: RunConfig, start: Base) -> Stage:

@@ -124,6 +124,26 @@ def test_a_resumed_run_ends_with_the_same_weights(chain: Path, stage: str) -> No
             assert torch.equal(got[part][name], tensor), (part, name)
 
 
+def test_pretraining_goes_on_from_an_earlier_one(
+    chain: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    one_step = ["--set", "steps=1", "--set", "optimizer.warmup_steps=0"]
+    still = [*one_step, "--set", "optimizer.learning_rate=1e-30"]
+    still += ["--set", "optimizer.matrix_learning_rate=0.0"]
+    base = ["--base", str(chain / "pretrain")]
+    assert run_stage(chain, "pretrain", "further", *base, *still) == 0
+    first = torch.load(chain / "pretrain" / "best.pt", weights_only=True)
+    further = torch.load(chain / "further" / "best.pt", weights_only=True)
+    for name, tensor in first["model"].items():
+        torch.testing.assert_close(further["model"][name], tensor)
+    assert [entry["stage"] for entry in further["lineage"]] == ["pretrain"]
+    other_sizes = [*base, "--set", "model.depth=3"]
+    assert run_stage(chain, "pretrain", "deeper", *other_sizes) == 2
+    assert "has other sizes than the config's [model]" in capsys.readouterr().err
+    assert run_stage(chain, "pretrain", "back", "--base", str(chain / "stage1")) == 2
+    assert "goes on from a pretrain" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
