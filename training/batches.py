@@ -6,6 +6,7 @@ uninterrupted one would have seen.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -18,7 +19,10 @@ from torch.utils.data import DataLoader, Dataset
 from model_store.conventions import token_of
 from model_store.geometry import Box
 from training.augmentation import AugmentConfig, augment_batch
+from training.config import ConfigError
 from training.dataset import LabelledXray
+from training.distributed import ONE_PROCESS, Processes
+from training.interruption import leave_interrupts_to_the_parent
 from training.prompts import PromptMix, draw_prompt, tight_box
 
 
@@ -41,6 +45,10 @@ class TrainingBatch:
     image_index: Tensor
     tokens: Tensor
     target: Tensor
+
+    def to(self, device: torch.device) -> TrainingBatch:
+        """Return the batch on a device."""
+        return TrainingBatch(**{name: value.to(device) for name, value in vars(self).items()})
 
 
 class BatchSource:
@@ -68,9 +76,26 @@ class BatchSource:
         self._batch_size = batch_size
         self._prompts_per_image = prompts_per_image
         self._seed = seed
+        self._processes = ONE_PROCESS
         self._epoch_rows = np.concatenate(
             [np.full(repeats.get(x.source, 1), index) for index, x in enumerate(xrays)]
         ).astype(np.int64)
+
+    def divided(self, processes: Processes) -> BatchSource:
+        """Return the same batches, of which this process makes its share.
+
+        Raises:
+            ConfigError: The X-rays of a step cannot be divided evenly.
+        """
+        rows_per_step = min(self._batch_size, len(self._epoch_rows))
+        if rows_per_step % processes.count:
+            raise ConfigError(
+                f"a step's {rows_per_step} X-rays cannot be divided evenly among "
+                f"{processes.count} processes; choose a batch_size that is a multiple"
+            )
+        share = copy.copy(self)
+        share._processes = processes
+        return share
 
     @property
     def steps_per_epoch(self) -> int:
@@ -84,10 +109,14 @@ class BatchSource:
         start = place * self._batch_size
         return [int(row) for row in order[start : start + self._batch_size]]
 
+    def share_of_step(self, step: int) -> list[tuple[int, int]]:
+        """Return the places in the step's batch that this process fills, with their rows."""
+        return list(self._processes.share(list(enumerate(self.rows_of_step(step)))))
+
     def batch(self, step: int) -> TrainingBatch:
-        """Make the batch of step ``step`` (from 0)."""
-        rows = self.rows_of_step(step)
-        rngs = [np.random.default_rng([self._seed, step, place]) for place in range(len(rows))]
+        """Make the batch of step ``step`` (from 0), or this process's share of it."""
+        places, rows = zip(*self.share_of_step(step), strict=True)
+        rngs = [np.random.default_rng([self._seed, step, place]) for place in places]
         chosen = [self._xrays[row] for row in rows]
         moved = augment_batch(
             [x.image for x in chosen], [x.lungs for x in chosen], self._input_size,
@@ -143,7 +172,7 @@ def prefetched(
     """
     loader = DataLoader(
         _BatchOfStep(make), batch_size=None, sampler=list(steps), num_workers=workers,
-        prefetch_factor=2 if workers else None,
+        prefetch_factor=2 if workers else None, worker_init_fn=leave_interrupts_to_the_parent,
         generator=torch.Generator(),  # its base seed must not draw from the training's
     )  # fmt: skip
     yield from loader

@@ -3,11 +3,15 @@ from collections import Counter
 import numpy as np
 import pytest
 import torch
+from tiny_models import make_tiny_model
 
 from model_store.conventions import CONVENTIONS
+from training.accumulation import parts_of
 from training.augmentation import AugmentConfig
 from training.batches import BatchSource, prefetched
 from training.dataset import LabelledXray
+from training.distributed import Processes
+from training.losses import LossWeights, MaskLoss
 from training.prompts import PromptMix
 
 
@@ -64,3 +68,36 @@ def test_prefetching_keeps_order_and_passes_errors_on(workers: int) -> None:
 
     with pytest.raises(OSError, match="disk gone"):
         list(prefetched(broken, range(2), workers))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("count", [2, 3])
+def test_parts_have_the_gradient_of_the_whole(count: int) -> None:
+    """Two parts of two X-rays, and three parts of two (so each X-ray alone)."""
+    batch = make_source().batch(0)
+    loss = MaskLoss(LossWeights(), 16)
+
+    def gradients(parts: int) -> dict[str, torch.Tensor]:
+        model = make_tiny_model(input_size=32)
+        for part, weight in parts_of(batch, parts):
+            normalized = model.normalize(part.pixels, part.valid)
+            logits, iou = model(normalized, part.boxes, part.image_index)
+            (weight * loss(logits, iou, part.target, part.tokens)[0]).backward()
+        return {n: p.grad for n, p in model.named_parameters() if p.grad is not None}
+
+    whole, parted = gradients(1), gradients(count)
+    assert whole.keys() == parted.keys() and len(whole) > 20
+    for name, gradient in whole.items():
+        torch.testing.assert_close(parted[name], gradient, atol=1e-5, rtol=1e-4)
+
+
+def test_no_row_is_seen_twice_by_two_processes() -> None:
+    source = make_source()
+    for step in range(10):
+        shares = [source.divided(Processes(rank, 2)).share_of_step(step) for rank in range(2)]
+        assert sorted(shares[0] + shares[1]) == list(enumerate(source.rows_of_step(step)))
+        whole = source.batch(step)
+        for rank in range(2):
+            part = source.divided(Processes(rank, 2)).batch(step)
+            assert torch.equal(part.pixels, whole.pixels[rank : rank + 1])
+    with pytest.raises(ValueError, match="2 X-rays cannot be divided evenly among 3"):
+        source.divided(Processes(0, 3))

@@ -1,0 +1,57 @@
+"""Stopping in an orderly way: a signal asks, the loop answers between two steps.
+
+Schedulers announce a preemption by SIGTERM, a person presses Ctrl-C. Either way the step at hand
+is finished and a checkpoint written. A second signal stops at once.
+"""
+
+from __future__ import annotations
+
+import signal
+from types import FrameType, TracebackType
+from typing import Any
+
+STOPPING = (signal.SIGTERM, signal.SIGINT)
+
+
+class StopRequest:
+    """Within a ``with`` block, remembers the first signal that asked to stop."""
+
+    def __init__(self) -> None:
+        """Wait for a signal from `__enter__` on."""
+        self.signal: signal.Signals | None = None
+        self._before: dict[signal.Signals, Any] = {}
+
+    def __call__(self) -> bool:
+        """Tell whether a signal came."""
+        return self.signal is not None
+
+    def __enter__(self) -> StopRequest:
+        """Listen."""
+        self._before = {number: signal.signal(number, self._remember) for number in STOPPING}
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Put back who listened before."""
+        self._stop_listening()
+
+    def _remember(self, number: int, frame: FrameType | None) -> None:
+        self.signal = signal.Signals(number)
+        self._stop_listening()  # the second signal does what it always did
+
+    def _stop_listening(self) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+
+def leave_interrupts_to_the_parent(worker: int = 0) -> None:
+    """Ignore Ctrl-C in a worker process, to which a terminal sends it too.
+
+    A worker that ended on its own would break the step that the parent wants to finish. SIGTERM
+    is left alone: it is how Python ends the workers of a parent that goes.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
