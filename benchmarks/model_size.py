@@ -85,7 +85,8 @@ def measure(
             config, model_config, stage, source, validation, Path(folder), torch.device("cpu")
         )
         started = time.perf_counter()
-        scores = loop.run(lambda: time.perf_counter() - started > seconds)
+        stopped = loop.run(lambda: time.perf_counter() - started > seconds)
+        scores = stopped or loop.validate()
         steps = loop.step
         parameters = sum(p.numel() for p in stage.model.parameters())
         quantized = QatStage(stage.model, config.qat)

@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from training.commands import params, report
+
+if TYPE_CHECKING:
+    from training.loop import TrainingLoop
+    from training.validation import ValidationScores
 
 STAGE_HELP = {
     "pretrain": "train a compact SAM from scratch",
@@ -23,6 +29,7 @@ BASE_HELP = {
 }
 
 EXIT_REFUSED = 2
+EXIT_STOPPED = 3
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -84,7 +91,12 @@ def _add_evaluate(parser: argparse.ArgumentParser) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; return 0, or 2 with one sentence on stderr when it was refused."""
+    """Run one command.
+
+    Returns:
+        0, or 2 with one sentence on stderr when it was refused or could not go on, or 3 when a
+        signal stopped a training that can be resumed.
+    """
     arguments = build_parser().parse_args(argv)
     # Imported late: --help answers at once, MONAI alone takes seconds to load.
     from model_store.artifact import ArtifactError
@@ -104,7 +116,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         if arguments.command == "evaluate":
             return _evaluate(arguments)
         return _train(arguments)
-    except (ArtifactError, CheckpointError, ConfigError, DataError, FileExistsError) as error:
+    except (
+        ArtifactError, CheckpointError, ConfigError, DataError, FloatingPointError, OSError,
+    ) as error:  # fmt: skip
         print(f"python -m training {arguments.command}: {error}", file=sys.stderr)
         return EXIT_REFUSED
 
@@ -112,22 +126,46 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _train(arguments: argparse.Namespace) -> int:
     from model_store.predictor import choose_device
     from training.config import ConfigError, load_config, parse_setting
+    from training.distributed import processes_from_environment
+    from training.interruption import StopRequest
     from training.runs import prepare_run
 
     changes = dict(parse_setting(text) for text in arguments.set)
     config = load_config(arguments.config, changes)
     if config.stage != arguments.command:
         raise ConfigError(f"{arguments.config} is a {config.stage} run, not {arguments.command}")
+    processes = processes_from_environment(os.environ)
     try:
-        device = choose_device(arguments.device)
+        device = processes.device(choose_device(arguments.device))
     except ValueError as error:
         raise ConfigError(str(error)) from error
-    loop = prepare_run(
-        config, arguments.base, arguments.run, resume=arguments.resume, device=device
-    )
-    scores = loop.run()
-    print(json.dumps({"own_box": scores.own_box, "whole_image": scores.whole_image}, indent=2))
-    return 0
+    with processes.joined(device), StopRequest() as stop:
+        loop = prepare_run(
+            config, arguments.base, arguments.run, resume=arguments.resume, device=device,
+            processes=processes,
+        )  # fmt: skip
+        scores = loop.run(stop)
+        if processes.is_writer:
+            _report(arguments, loop, scores)
+    return EXIT_STOPPED if scores is None else 0
+
+
+def _report(
+    arguments: argparse.Namespace, loop: TrainingLoop, scores: ValidationScores | None
+) -> None:
+    if scores is None:
+        print(
+            f"stopped after step {loop.step} of {loop.config.steps}; {arguments.run} is saved, "
+            "go on with --resume",
+            file=sys.stderr,
+        )
+        return
+    result = {
+        "own_box": scores.own_box,
+        "whole_image": scores.whole_image,
+        "weights_sha256": loop.weights_sha256(),
+    }
+    print(json.dumps(result, indent=2))
 
 
 def _export(arguments: argparse.Namespace) -> int:

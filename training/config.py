@@ -231,12 +231,19 @@ class RunConfig:
         stage: ``pretrain``, ``stage1`` or ``stage2``.
         steps: Optimizer steps; 0 in ``stage2`` calibrates and quantizes without training.
         seed: Seed of weights, batches and phantoms.
-        batch_size: X-rays per step.
+        batch_size: X-rays per step, over all parts and processes.
+        accumulate: Parts in which a step's X-rays go through the model one after the other; the
+            gradient is that of the whole batch, the memory that of a part.
         prompts_per_image: Boxes asked of each X-ray in a step.
         loss_size: Side at which masks are compared, in pixels.
         precision: ``bf16`` runs matrix products in bfloat16; ``fp32`` all in float32.
+        recompute_blocks: Whether encoder blocks compute twice to keep less (activation
+            checkpointing).
+        deterministic: Whether to allow only operations that repeat to the bit on a GPU too.
         validate_every_steps: Steps between two readings of the ``val`` split.
         checkpoint_every_steps: Steps between two checkpoints.
+        patience: Stop after this many validations in a row without a gain; 0 never stops early.
+        tensorboard: Whether the numbers of the log also go to TensorBoard.
         model: Sizes of the model; used by ``pretrain`` alone, the later stages take those of
             their base.
         input_size: Side of the input for ``stage1``, in pixels, when it shall differ from the
@@ -249,11 +256,16 @@ class RunConfig:
     input_size: int | None = None
     seed: int = 0
     batch_size: int = 16
+    accumulate: int = 1
     prompts_per_image: int = 3
     loss_size: int = 128
     precision: Literal["bf16", "fp32"] = "fp32"
+    recompute_blocks: bool = False
+    deterministic: bool = False
     validate_every_steps: int = 400
     checkpoint_every_steps: int = 100
+    patience: int = 0
+    tensorboard: bool = False
     data: DataConfig = field(default_factory=DataConfig)
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     prompts: PromptMix = field(default_factory=PromptMix)
@@ -272,10 +284,17 @@ class RunConfig:
             raise ConfigError(f"steps is {self.steps}; it must be at least 0")
         if self.stage != "stage2" and self.steps < 1:
             raise ConfigError(f"steps is {self.steps}; it must be at least 1")
-        for name in ("batch_size", "prompts_per_image", "loss_size",
+        for name in ("batch_size", "accumulate", "prompts_per_image", "loss_size",
                      "validate_every_steps", "checkpoint_every_steps"):  # fmt: skip
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} is {getattr(self, name)}; it must be at least 1")
+        if self.accumulate > self.batch_size:
+            raise ConfigError(
+                f"accumulate {self.accumulate} exceeds batch_size {self.batch_size}: a part holds "
+                "at least one X-ray"
+            )
+        if self.patience < 0:
+            raise ConfigError(f"patience is {self.patience}; it must be at least 0")
         if self.precision not in ("bf16", "fp32"):
             raise ConfigError(f"precision is {self.precision!r}; it must be bf16 or fp32")
         if self.stage == "stage1" and self.adaptation.method == "adalora":

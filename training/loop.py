@@ -3,24 +3,30 @@
 from __future__ import annotations
 
 import dataclasses
-import time
-from collections.abc import Callable, Sequence
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import torch
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from torch import Tensor
 
 from model_store.architecture import SamConfig
+from training.accumulation import parts_of
 from training.batches import BatchSource, TrainingBatch, prefetched
-from training.checkpoint import BEST, LATEST, load_latest, save_checkpoint
+from training.checkpoint import BEST, LATEST, CheckpointError, save_checkpoint, weights_sha256
 from training.config import RunConfig
 from training.dataset import LabelledXray
+from training.determinism import deterministic_algorithms
+from training.distributed import ONE_PROCESS, Processes
 from training.ema import WeightAverage
 from training.losses import MaskLoss
 from training.optimizers import build_optimizers, rate_share, set_rates
+from training.progress import ProgressBar
 from training.run_log import RunLog
 from training.stages import Stage
+from training.step_terms import StepTerms
 from training.validation import ValidationScores, validate
 
 _LOG_EVERY_STEPS = 20
@@ -39,8 +45,12 @@ class TrainingLoop:
         folder: Path,
         device: torch.device,
         lineage: Sequence[dict[str, Any]] = (),
+        processes: Processes = ONE_PROCESS,
     ) -> None:
-        """Prepare a run that writes into ``folder``; ``lineage`` tells what its base was."""
+        """Prepare a run that writes into ``folder``; ``lineage`` tells what its base was.
+
+        With several processes, ``source`` holds this process's share of every step.
+        """
         self._lineage = list(lineage)
         self.config = config
         self.architecture = architecture
@@ -49,127 +59,212 @@ class TrainingLoop:
         self._source = source
         self._validation = validation
         self._device = device
-        self._log = RunLog(folder)
+        self._processes = processes
+        self._log = RunLog(folder, writes=processes.is_writer, tensorboard=config.tensorboard)
         self._loss = MaskLoss(config.loss, config.loss_size)
+        self._model = processes.averaging(stage.model)
         parameters = list(stage.named_parameters())
         self._parameters = [parameter for _, parameter in parameters]
         self._optimizers = build_optimizers(parameters, config.optimizer)
         self._average = WeightAverage(parameters, config.optimizer.ema_decay)
+        self._terms = StepTerms()
         self._step = 0
         self._best = -1.0
+        self._validations_without_gain = 0
 
     @property
     def step(self) -> int:
         """Steps done so far."""
         return self._step
 
-    def resume(self) -> bool:
-        """Continue from the newest readable checkpoint; False when there is none."""
-        found = load_latest(self.folder)
-        if found is None:
-            return False
-        state, path = found
+    def resume(self, state: dict[str, Any], name: str) -> None:
+        """Continue from a stored ``latest`` checkpoint, read from the file ``name``."""
         self.stage.load_extra_state(state["stage_state"])
         self.stage.model.load_state_dict(state["weights_now"])
         self._average.load_state_dict(state["average"])
         for optimizer, stored in zip(self._optimizers, state["optimizers"], strict=True):
             optimizer.load_state_dict(stored)
         self._step, self._best = state["step"], state["best"]
-        self._log.write("resume", step=self._step, checkpoint=path.name)
-        return True
+        self._validations_without_gain = state.get("validations_without_gain", 0)
+        self._log.write("resume", step=self._step, checkpoint=name)
 
-    def run(self, should_stop: Callable[[], bool] = lambda: False) -> ValidationScores:
-        """Train to the end (or until ``should_stop``), and return the last validation."""
+    def run(self, should_stop: Callable[[], bool] = lambda: False) -> ValidationScores | None:
+        """Train to the end, or until ``should_stop`` after a step.
+
+        Returns:
+            The last validation, or None when stopped before the end; a checkpoint is written in
+            both cases.
+
+        Raises:
+            CheckpointError: The last checkpoint cannot be written.
+            FloatingPointError: A gradient is not finite; no checkpoint holds its step.
+        """
         self._log.write("start", step=self._step, config=self.config.to_dict())
-        self.stage.model.train()
-        with _progress() as bar:
-            task = bar.add_task(self.stage.name, total=self.config.steps, completed=self._step)
-            steps = range(self._step, self.config.steps)
-            for batch in prefetched(self._source.batch, steps, self.config.data.workers):
-                if should_stop():
+        scores = None
+        with deterministic_algorithms(self.config.deterministic), self._progress() as bar:
+            self.stage.model.train()
+            for batch in self._batches():
+                self._train_step(batch)
+                bar.show_step(self._step)
+                if self._is_due(_LOG_EVERY_STEPS):
+                    bar.show_loss(self._log_terms()["loss"])
+                if self._is_due(self.config.validate_every_steps):
+                    scores = self.validate()
+                    self._keep_if_best(scores)
+                if self._processes.any(should_stop()) and self._step < self.config.steps:
+                    self._write(LATEST)
+                    self._log.write("stop", step=self._step)
+                    return None
+                if self._patience_is_over():
+                    self._log.write("early_stop", step=self._step, best=self._best)
                     break
-                terms = self._train_step(batch)
-                self._step += 1
-                bar.update(task, completed=self._step, description=_describe(self.stage, terms))
-                if self._step % _LOG_EVERY_STEPS == 0:
-                    self._log.write("step", step=self._step, **terms)
-                if self._step % self.config.validate_every_steps == 0:
-                    self._validate_and_keep_best()
                 if self._step % self.config.checkpoint_every_steps == 0:
                     self._save(LATEST)
-        scores = self._validate_and_keep_best()
-        self._save(LATEST)
-        self._log.write("end", step=self._step, best=self._best)
-        if self._step == self.config.steps:
+            if scores is None:  # no step was left to do
+                scores = self.validate()
+                if scores.selection > self._best:
+                    self._keep_if_best(scores)
+        self._write(LATEST)
+        self._log.write("end", step=self._step, best=self._best, sha256=self.weights_sha256())
+        if self._processes.is_writer:
             self.stage.finish(self.folder)
         return scores
 
-    def _train_step(self, batch: TrainingBatch) -> dict[str, float]:
-        started = time.perf_counter()
-        cfg = self.config.optimizer
-        share = rate_share(self._step, self.config.steps, cfg)
+    def weights_sha256(self) -> str:
+        """Return the hash of the weights that the run stands for, its running mean if it has one.
+
+        Equal runs have equal hashes.
+        """
+        return weights_sha256(self._averaged_weights())
+
+    def _batches(self) -> Iterator[TrainingBatch]:
+        if self._patience_is_over():
+            return
+        steps = range(self._step, self.config.steps)
+        yield from prefetched(self._source.batch, steps, self.config.data.workers)
+
+    def _is_due(self, every_steps: int) -> bool:
+        return self._step % every_steps == 0 or self._step == self.config.steps
+
+    def _patience_is_over(self) -> bool:
+        return 0 < self.config.patience <= self._validations_without_gain
+
+    def _train_step(self, batch: TrainingBatch) -> None:
+        share = rate_share(self._step, self.config.steps, self.config.optimizer)
         set_rates(self._optimizers, share)
-        loss, terms = self._forward(batch)
-        penalty = self.stage.penalty()
-        if penalty is not None:
-            terms["penalty"] = penalty.item()
-            loss = loss + penalty
         for optimizer in self._optimizers:
             optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
+        terms = self._backward(batch.to(self._device))
         self.stage.after_backward(self._step)
-        norm = torch.nn.utils.clip_grad_norm_(self._parameters, cfg.clip_norm)
-        if not torch.isfinite(norm):
-            raise FloatingPointError(f"gradient is not finite at step {self._step}")
+        terms["norm"] = torch.nn.utils.clip_grad_norm_(
+            self._parameters, self.config.optimizer.clip_norm
+        )
         for optimizer in self._optimizers:
             optimizer.step()
-        terms.update(self.stage.after_step(self._step))
+        own_terms = self.stage.after_step(self._step)
         self._average.update(self._step)
-        seconds = time.perf_counter() - started
-        return {"loss": loss.item(), **terms, "norm": norm.item(), "rate": share,
-                "step_s": seconds}  # fmt: skip
+        self._terms.add({**terms, **own_terms, "rate": share})
+        self._step += 1
 
-    def _forward(self, batch: TrainingBatch) -> tuple[torch.Tensor, dict[str, float]]:
-        model, device = self.stage.model, self._device
+    def _backward(self, batch: TrainingBatch) -> dict[str, Tensor]:
+        """Add up the gradients of all parts of the batch; the penalty comes with the last."""
+        sums: dict[str, Tensor] = {}
+        parts = list(parts_of(batch, self.config.accumulate))
+        for place, (part, weight) in enumerate(parts, start=1):
+            is_last = place == len(parts)
+            later = nullcontext() if is_last else self._processes.without_averaging(self._model)
+            with later:
+                loss, terms = self._forward(part)
+                loss = loss * weight
+                terms = {name: term * weight for name, term in terms.items()}
+                penalty = self.stage.penalty() if is_last else None
+                if penalty is not None:
+                    terms["penalty"] = penalty.detach()
+                    loss = loss + penalty
+                loss.backward()  # type: ignore[no-untyped-call]
+            for name, term in {"loss": loss.detach(), **terms}.items():
+                sums[name] = sums[name] + term if name in sums else term
+        return sums
+
+    def _forward(self, batch: TrainingBatch) -> tuple[Tensor, dict[str, Tensor]]:
         bf16 = self.config.precision == "bf16"
-        with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
-            normalized = model.normalize(batch.pixels.to(device), batch.valid.to(device))
-            logits, predicted_iou = model(
-                normalized, batch.boxes.to(device), batch.image_index.to(device)
-            )
-        return self._loss(logits, predicted_iou, batch.target.to(device), batch.tokens.to(device))
+        with torch.autocast(self._device.type, torch.bfloat16, enabled=bf16):
+            normalized = self.stage.model.normalize(batch.pixels, batch.valid)
+            logits, predicted_iou = self._model(normalized, batch.boxes, batch.image_index)
+        return self._loss(logits, predicted_iou, batch.target, batch.tokens)
 
-    def _validate_and_keep_best(self) -> ValidationScores:
+    def _log_terms(self) -> dict[str, float]:
+        self._terms.check_finite("norm", self._step)
+        means = self._processes.mean(self._terms.read())
+        self._log.write("step", step=self._step, **means)
+        return means
+
+    def validate(self) -> ValidationScores:
+        """Score the present weights, or their running mean if there is one."""
+        self._terms.check_finite("norm", self._step)
+        if self._processes.count > 1:
+            self._processes.require_equal("weights", self.weights_sha256())
         with self._average.applied():
-            scores = validate(self.stage.model, self._validation, self.architecture.input_size)
-            if self.stage.settled() and scores.selection > self._best:
-                self._best = scores.selection
-                self._save(BEST)
+            size = self.architecture.input_size
+            scores = validate(self.stage.model, self._validation, size, self._processes)
         self._log.write(
             "validation", step=self._step, selection=scores.selection,
             own_box=scores.own_box, whole_image=scores.whole_image,
         )  # fmt: skip
         return scores
 
-    def _save(self, name: str) -> None:
-        """Store a checkpoint; ``model`` holds the averaged weights, which later stages read."""
-        with self._average.applied():
-            averaged = {k: v.clone() for k, v in self.stage.model.state_dict().items()}
+    def _keep_if_best(self, scores: ValidationScores) -> None:
+        if not self.stage.settled():
+            return
+        if scores.selection <= self._best:
+            self._validations_without_gain += 1
+            return
+        before, self._best = self._best, scores.selection
+        self._validations_without_gain = 0
+        if not self._save(BEST):
+            self._best = before  # the file on the disk still is the one before
+
+    def _save(self, name: str) -> bool:
+        """Store a checkpoint; when that fails, say so, keep the one before, and train on."""
+        failed = False
+        try:
+            self._write(name)
+        except CheckpointError as error:
+            print(f"{error}; the checkpoint before it stays, training goes on", file=sys.stderr)
+            self._log.write("not_saved", step=self._step, reason=str(error))
+            failed = True
+        return not self._processes.any(failed)
+
+    def _write(self, name: str) -> None:
+        self._terms.check_finite("norm", self._step)
+        if self._processes.is_writer:
+            save_checkpoint(self.folder, name, self._state(name))
+
+    def _state(self, name: str) -> dict[str, Any]:
+        """Return a checkpoint; ``model`` holds the averaged weights, which later stages read."""
         state: dict[str, Any] = {
             "stage": self.stage.name,
             "step": self._step,
             "best": self._best,
+            "validations_without_gain": self._validations_without_gain,
             "architecture": self.architecture.to_dict(),
             "config": _plain(self.config.to_dict()),
-            "model": averaged,
+            "model": self._averaged_weights(),
             "stage_state": self.stage.extra_state(),
             "lineage": self._lineage,
         }
-        if name == LATEST:
+        if name == LATEST:  # torch.save stores what `model` shares with these once
             state["weights_now"] = self.stage.model.state_dict()
             state["average"] = self._average.state_dict()
             state["optimizers"] = [optimizer.state_dict() for optimizer in self._optimizers]
-        save_checkpoint(self.folder, name, state)
+        return state
+
+    def _averaged_weights(self) -> dict[str, Tensor]:
+        return {**self.stage.model.state_dict(), **self._average.state_dict()}
+
+    def _progress(self) -> ProgressBar:
+        shown = self._processes.is_writer
+        return ProgressBar(self.stage.name, self.config.steps, self._step, shown=shown)
 
 
 def _plain(value: Any) -> Any:
@@ -180,14 +275,3 @@ def _plain(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [_plain(v) for v in value]
     return value
-
-
-def _describe(stage: Stage, terms: dict[str, float]) -> str:
-    return f"{stage.name} loss {terms['loss']:.4f}"
-
-
-def _progress() -> Progress:
-    return Progress(
-        TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed}/{task.total}"),
-        TimeElapsedColumn(), TimeRemainingColumn(),
-    )  # fmt: skip

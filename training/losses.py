@@ -46,7 +46,7 @@ class MaskLoss:
 
     def __call__(
         self, logits: Tensor, predicted_iou: Tensor, target: Tensor, tokens: Tensor
-    ) -> tuple[Tensor, dict[str, float]]:
+    ) -> tuple[Tensor, dict[str, Tensor]]:
         """Compute the loss.
 
         Args:
@@ -56,7 +56,8 @@ class MaskLoss:
             tokens: Which token each prompt trains, int64 (N,).
 
         Returns:
-            The weighted sum (a scalar with gradient) and its terms for the log.
+            The weighted sum (a scalar with gradient) and its terms for the log, which stay on
+            the device: reading them would wait for it.
         """
         rows = torch.arange(len(tokens), device=logits.device)
         matrix = resampling_matrix(logits.shape[-1], 1.0, self.loss_size).to(logits.device)
@@ -67,8 +68,8 @@ class MaskLoss:
         iou = functional.mse_loss(predicted_iou[rows, tokens].float(), true_iou)
         w = self.weights
         total: Tensor = w.dice * dice + w.cross_entropy * cross_entropy + w.iou * iou
-        terms = {"dice": dice.item(), "cross_entropy": cross_entropy.item(), "iou": iou.item()}
-        return total, terms
+        terms = {"dice": dice, "cross_entropy": cross_entropy, "iou": iou}
+        return total, {name: term.detach() for name, term in terms.items()}
 
 
 def _iou(predicted: Tensor, true: Tensor) -> Tensor:

@@ -3,20 +3,44 @@
 from __future__ import annotations
 
 import json
+import sys
 import time
 from pathlib import Path
 from typing import Any
+
+from training.tensorboard_log import TensorBoardLog
 
 
 class RunLog:
     """Appends events to ``log.jsonl`` in the run's folder."""
 
-    def __init__(self, folder: Path) -> None:
-        """Log into ``folder``."""
+    def __init__(self, folder: Path, *, writes: bool = True, tensorboard: bool = False) -> None:
+        """Log into ``folder``.
+
+        Args:
+            folder: The run's folder.
+            writes: False in all processes of a run but one; they log nothing.
+            tensorboard: Whether the numbers also go to TensorBoard.
+
+        Raises:
+            ConfigError: TensorBoard is wanted but not installed.
+        """
         self._path = folder / "log.jsonl"
+        self._writes = writes
+        self._tensorboard = TensorBoardLog(folder) if tensorboard and writes else None
 
     def write(self, event: str, **values: Any) -> None:
-        """Append one event with the time of day in seconds since 1970."""
+        """Append one event with the time of day in seconds since 1970.
+
+        A full disk costs the line, not the training.
+        """
+        if not self._writes:
+            return
         line = json.dumps({"event": event, "time_s": round(time.time(), 3), **values})
-        with self._path.open("a", encoding="utf-8") as file:
-            file.write(line + "\n")
+        try:
+            with self._path.open("a", encoding="utf-8") as file:
+                file.write(line + "\n")
+            if self._tensorboard is not None:
+                self._tensorboard.write(event, values)
+        except OSError as error:
+            print(f"{self._path}: {error.strerror}; not logged: {line}", file=sys.stderr)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import json
+import sys
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
@@ -16,11 +17,13 @@ from model_store.conventions import CONVENTIONS
 from model_store.geometry import window_to_uint8
 from training.adapted_model import Base, load_base
 from training.batches import BatchSource
-from training.checkpoint import LATEST, PREVIOUS
+from training.checkpoint import LatestCheckpoint, holds_run, load_latest
 from training.config import ConfigError, DataConfig, RunConfig
 from training.dataset import DataError, DataRow, LabelledXray, load_xrays, read_rows
+from training.distributed import ONE_PROCESS, Processes
 from training.loop import TrainingLoop
 from training.phantom import draw_phantom
+from training.recomputation import recompute_encoder_blocks
 from training.stage1_methods import build_stage1
 from training.stage2 import QatStage
 from training.stages import PretrainStage, Stage
@@ -90,6 +93,7 @@ def prepare_run(
     *,
     resume: bool,
     device: torch.device,
+    processes: Processes = ONE_PROCESS,
 ) -> TrainingLoop:
     """Put a run together: its folder, data, model and stage, at its first or last stored step.
 
@@ -100,13 +104,15 @@ def prepare_run(
         folder: Where the run writes; made when it is not there.
         resume: Whether to continue from the newest checkpoint in ``folder``.
         device: Where to compute.
+        processes: Those that train together; this one makes its share of every batch.
 
     Raises:
-        ConfigError: No base where one is needed, or a run in ``folder`` that is not resumed.
+        ConfigError: No base where one is needed, a run in ``folder`` that is not resumed, or a
+            batch that cannot be divided among the processes.
         CheckpointError: The base or the checkpoint to resume cannot be used.
         DataError: The data set cannot be used.
     """
-    if not resume and (folder / LATEST).exists():
+    if not resume and holds_run(folder):
         raise ConfigError(f"{folder} holds a run already; add --resume or choose another folder")
     torch.manual_seed(config.seed)
     if config.stage == "pretrain":
@@ -119,18 +125,22 @@ def prepare_run(
     config = dataclasses.replace(config, **start.settings)
     stage = _stage(config, start)
     source = batch_source(config, start.architecture, load_training_xrays(config.data))
-    stored = resume and any((folder / name).exists() for name in (LATEST, PREVIOUS))
-    if isinstance(stage, QatStage) and not stored:
+    latest = processes.from_writer(lambda: _latest(folder)) if resume else None
+    if isinstance(stage, QatStage) and latest is None:
         stage.calibrate(source)
+    if config.recompute_blocks:
+        recompute_encoder_blocks(stage.model)
     stage.to(device)
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "config.json").write_text(json.dumps(config.to_dict(), indent=2), encoding="utf-8")
+    if processes.is_writer:
+        folder.mkdir(parents=True, exist_ok=True)
+        text = json.dumps(config.to_dict(), indent=2)
+        (folder / "config.json").write_text(text, encoding="utf-8")
     loop = TrainingLoop(
-        config, start.architecture, stage, source, load_validation_xrays(config.data), folder,
-        device, start.lineage,
+        config, start.architecture, stage, source.divided(processes),
+        load_validation_xrays(config.data), folder, device, start.lineage, processes,
     )  # fmt: skip
-    if resume:
-        loop.resume()
+    if latest is not None:
+        loop.resume(latest.state, latest.path.name)
     return loop
 
 
@@ -144,6 +154,15 @@ def _pretraining_start(architecture: SamConfig, base: Path | None) -> Base:
     if start.architecture != architecture:
         raise ConfigError(f"the model in {base} has other sizes than the config's [model]")
     return start
+
+
+def _latest(folder: Path) -> LatestCheckpoint | None:
+    """Return the newest checkpoint of a run, if any, and say which ones were passed over."""
+    latest = load_latest(folder)
+    if latest is not None and latest.refused:
+        step = latest.state["step"]
+        print(f"{latest.refused[0]}; going on from {latest.path}, step {step}", file=sys.stderr)
+    return latest
 
 
 def _stage(config: RunConfig, start: Base) -> Stage:

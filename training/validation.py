@@ -12,6 +12,7 @@ from model_store.conventions import token_of
 from model_store.geometry import Box, InputGeometry
 from model_store.sam import PromptableSam
 from training.dataset import LabelledXray
+from training.distributed import ONE_PROCESS, Processes
 from training.metrics import dice
 from training.prompts import tight_box
 
@@ -38,14 +39,19 @@ class ValidationScores:
 
 
 def validate(
-    model: PromptableSam, xrays: Sequence[LabelledXray], input_size: int
+    model: PromptableSam,
+    xrays: Sequence[LabelledXray],
+    input_size: int,
+    processes: Processes = ONE_PROCESS,
 ) -> ValidationScores:
-    """Score a model in float32 at each image's own resolution, each in its own convention."""
+    """Score a model in float32 at each image's own resolution, each in its own convention.
+
+    Several processes score a share of the X-rays each, and all of them get all scores.
+    """
     own: dict[str, list[float]] = {}
     whole: dict[str, list[float]] = {}
-    for xray, (own_dice, whole_dice) in zip(
-        xrays, dice_of_each(model, xrays, input_size), strict=True
-    ):
+    dices = processes.gather(dice_of_each(model, processes.share(xrays), input_size))
+    for xray, (own_dice, whole_dice) in zip(xrays, dices, strict=True):
         own.setdefault(xray.source, []).append(own_dice)
         whole.setdefault(xray.source, []).append(whole_dice)
     return ValidationScores(_means(own), _means(whole))

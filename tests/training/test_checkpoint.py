@@ -70,3 +70,28 @@ def test_a_writer_killed_at_any_moment_leaves_a_readable_checkpoint(tmp_path: Pa
         found = load_latest(tmp_path)
         assert found is not None
         assert found[0]["model"]["w"].eq(float(found[0]["step"])).all()
+
+
+@pytest.mark.parametrize("place", [0.1, 0.5, 0.9])
+def test_a_flipped_bit_is_noticed(tmp_path: Path, place: float) -> None:
+    for step in (1, 2):
+        weights = {"w": torch.full((4000,), float(step))}
+        save_checkpoint(tmp_path, "latest.pt", {"model": weights, "step": step})
+    path = tmp_path / "latest.pt"
+    content = bytearray(path.read_bytes())
+    content[int(place * len(content))] ^= 1
+    path.write_bytes(content)
+    found = load_latest(tmp_path)
+    assert found is not None and found.state["step"] == 1
+    assert "latest.pt is damaged" in found.refused[0]
+
+
+def test_a_full_disk_leaves_the_checkpoint_before(tmp_path: Path) -> None:
+    """``/dev/full`` answers every write as a full disk does."""
+    save_checkpoint(tmp_path, "latest.pt", state(1))
+    (tmp_path / "latest.pt.partial").symlink_to("/dev/full")
+    with pytest.raises(CheckpointError, match=r"latest\.pt cannot be written: No space left"):
+        save_checkpoint(tmp_path, "latest.pt", {"model": {"w": torch.ones(100_000)}, "step": 2})
+    found = load_latest(tmp_path)
+    assert found is not None and found.state["step"] == 1
+    assert not (tmp_path / "latest.pt.partial").exists()
