@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 
+import torch
 from torch import Tensor
 from torch.nn import functional
 
@@ -31,7 +32,9 @@ def exact_linear(values: Tensor, weight: Tensor) -> Tensor:
     size = math.ceil(terms / math.ceil(terms / EXACT_TERMS))
     parts = [
         functional.linear(v, w).double()
-        for v, w in zip(values.split(size, dim=-1), weight.split(size, dim=1), strict=True)
+        for v, w in zip(
+            torch.split(values, size, dim=-1), torch.split(weight, size, dim=1), strict=True
+        )
     ]
     total = parts[0]
     for part in parts[1:]:
@@ -56,4 +59,4 @@ def exact_convolution(
     patches = functional.unfold(values, size, padding=padding, stride=stride)  # (B, C*k*k, L)
     product = exact_linear(patches.transpose(1, 2), weight.flatten(1))  # (B, L, N)
     height = (values.shape[2] + 2 * padding[0] - size) // stride[0] + 1
-    return product.transpose(1, 2).unflatten(2, (height, -1))
+    return product.transpose(1, 2).reshape(*product.shape[::2], height, -1)
