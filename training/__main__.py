@@ -23,8 +23,10 @@ STAGE_HELP = {
 }
 
 BASE_HELP = {
-    "pretrain": "pretraining run or checkpoint to go on from; without it, random weights",
-    "stage1": "pretraining run or checkpoint to start from, or Meta's sam_vit_*.pth",
+    "pretrain": "pretraining run, checkpoint or stored float model to go on from; without it, "
+    "random weights",
+    "stage1": "pretraining run, checkpoint or stored float model to start from, or Meta's "
+    "sam_vit_*.pth",
     "stage2": "stage 1 run or checkpoint to start from",
 }
 

@@ -6,6 +6,7 @@ around the same weights, so that each stage can start from the one before it.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,11 +16,8 @@ import torch
 from torch import nn
 
 from model_store.architecture import SamConfig, build_sam
-from model_store.meta_checkpoint import (
-    is_meta_checkpoint,
-    load_meta_checkpoint,
-    resize_position_tables,
-)
+from model_store.artifact import MANIFEST_FILE, load_model
+from model_store.meta_checkpoint import is_meta_checkpoint, load_meta_checkpoint
 from model_store.quantizable import quantizable_layers, replace_module
 from model_store.sam import PromptableSam
 from training.adalora import AdaLoraLinear
@@ -34,6 +32,7 @@ from training.config import (
 )
 from training.fake_quantization import FakeQuantized
 from training.lora import LoraLinear
+from training.resizing import resized_model
 
 Layer = TypeVar("Layer", bound=nn.Module)
 
@@ -140,7 +139,8 @@ class Base:
     Attributes:
         architecture: Sizes of the model.
         model: The model, with the adapters and fake quantization that it had.
-        stage: Name of the stage that made it; ``meta`` for Meta's file.
+        stage: Name of the stage that made it; ``meta`` for Meta's file, ``stored`` for a model
+            of the store.
         lineage: What was trained before, first stage first, for the manifest.
         settings: Tables of the run's config by which the adapters in the model were made.
     """
@@ -153,7 +153,7 @@ class Base:
 
 
 def load_base(path: Path, input_size: int | None = None) -> Base:
-    """Load a checkpoint of ours, the best one of a run's folder, or Meta's file.
+    """Load a checkpoint of ours, the best one of a run's folder, Meta's file or a stored model.
 
     Args:
         path: The file or folder.
@@ -161,7 +161,10 @@ def load_base(path: Path, input_size: int | None = None) -> Base:
 
     Raises:
         CheckpointError: The file is not there or not usable.
+        ArtifactError: The folder holds a stored model that is refused.
     """
+    if (path / MANIFEST_FILE).is_file():
+        return _resized(_load_stored(path), input_size)
     file = path / BEST if path.is_dir() else path
     if not file.exists():
         raise CheckpointError(f"{file} does not exist")
@@ -173,22 +176,30 @@ def load_base(path: Path, input_size: int | None = None) -> Base:
         return Base(architecture, model, "meta", ({"stage": "meta", "file": file.name},))
     state = load_checkpoint(file)
     architecture, model = model_from_checkpoint(state)
-    if input_size not in (None, architecture.input_size):
-        architecture, model = _resized(architecture, model, int(input_size or 0))
-    return Base(
-        architecture, model, str(state["stage"]), lineage_of(state), adapter_settings(state)
-    )
+    stage, settings = str(state["stage"]), adapter_settings(state)
+    return _resized(Base(architecture, model, stage, lineage_of(state), settings), input_size)
 
 
-def _resized(
-    architecture: SamConfig, model: PromptableSam, input_size: int
-) -> tuple[SamConfig, PromptableSam]:
-    if find_layers(model, AdaptedLinear):
+def _load_stored(folder: Path) -> Base:
+    """Load a stored model whose weights are floats, to train it further."""
+    model, manifest = load_model(folder)
+    if "int8" in manifest.quantization.layers.values():
+        twin = f"; its float twin {manifest.float_twin} can" if manifest.float_twin else ""
+        raise CheckpointError(f"{folder} holds integers, which cannot be trained further{twin}")
+    own = {"stage": "stored", "model": f"{manifest.name}/{manifest.version}"}
+    lineage = (*manifest.training.get("stages", ()), own)
+    architecture = SamConfig.from_dict(manifest.architecture)
+    return Base(architecture, model.train().requires_grad_(True), "stored", lineage)
+
+
+def _resized(base: Base, input_size: int | None) -> Base:
+    if input_size is None or input_size == base.architecture.input_size:
+        return base
+    if find_layers(base.model, AdaptedLinear):
         raise CheckpointError("the input size can change before stage 1 only")
-    changed = SamConfig.from_dict({**architecture.to_dict(), "input_size": input_size})
-    resized = build_sam(changed)
-    resized.load_state_dict(resize_position_tables(model.state_dict(), resized.state_dict()))
-    return changed, resized
+    wanted = dataclasses.replace(base.architecture, input_size=input_size)
+    model = resized_model(base.architecture, base.model, wanted)
+    return dataclasses.replace(base, architecture=wanted, model=model)
 
 
 def lineage_of(state: Mapping[str, Any]) -> tuple[dict[str, Any], ...]:

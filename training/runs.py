@@ -24,6 +24,7 @@ from training.distributed import ONE_PROCESS, Processes
 from training.loop import TrainingLoop
 from training.phantom import draw_phantom
 from training.recomputation import recompute_encoder_blocks
+from training.resizing import resized_model
 from training.stage1_methods import build_stage1
 from training.stage2 import QatStage
 from training.stages import PretrainStage, Stage
@@ -145,15 +146,19 @@ def prepare_run(
 
 
 def _pretraining_start(architecture: SamConfig, base: Path | None) -> Base:
-    """Return a fresh model, or the one that an earlier pretraining left, to train it further."""
+    """Return a fresh model, or an earlier one to train further, at the config's sizes."""
     if base is None:
         return Base(architecture, build_sam(architecture), "fresh", ())
-    start = load_base(base, architecture.input_size)
-    if start.stage != "pretrain":
-        raise ConfigError(f"pretrain goes on from a pretrain, not from {start.stage}")
-    if start.architecture != architecture:
-        raise ConfigError(f"the model in {base} has other sizes than the config's [model]")
-    return start
+    start = load_base(base)
+    if start.stage not in ("pretrain", "stored"):
+        raise ConfigError(
+            f"pretrain goes on from a pretrain or a stored model, not from {start.stage}"
+        )
+    try:
+        model = resized_model(start.architecture, start.model, architecture)
+    except ValueError as error:
+        raise ConfigError(f"{base} does not fit the config's [model]: {error}") from error
+    return dataclasses.replace(start, architecture=architecture, model=model)
 
 
 def _latest(folder: Path) -> LatestCheckpoint | None:
@@ -169,8 +174,11 @@ def _stage(config: RunConfig, start: Base) -> Stage:
     if config.stage == "pretrain":
         return PretrainStage(start.model)
     if config.stage == "stage1":
-        if start.stage not in ("pretrain", "meta"):
-            raise ConfigError(f"stage1 starts from pretrain or Meta's file, not {start.stage}")
+        if start.stage not in ("pretrain", "meta", "stored"):
+            raise ConfigError(
+                "stage1 starts from a pretrain, Meta's file or a stored model, not from "
+                f"{start.stage}"
+            )
         return build_stage1(start.model, config)
     if start.stage != "stage1":
         raise ConfigError(f"stage2 starts from stage1, not {start.stage}")

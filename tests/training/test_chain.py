@@ -139,7 +139,7 @@ def test_pretraining_goes_on_from_an_earlier_one(
     assert [entry["stage"] for entry in further["lineage"]] == ["pretrain"]
     other_sizes = [*base, "--set", "model.depth=3"]
     assert run_stage(chain, "pretrain", "deeper", *other_sizes) == 2
-    assert "has other sizes than the config's [model]" in capsys.readouterr().err
+    assert "does not fit the config's [model]" in capsys.readouterr().err
     assert run_stage(chain, "pretrain", "back", "--base", str(chain / "stage1")) == 2
     assert "goes on from a pretrain" in capsys.readouterr().err
 

@@ -1,0 +1,96 @@
+"""A trained model at another input size or with other windows."""
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+import torch
+from tiny_models import make_tiny_config
+
+import model_store
+from model_store.architecture import build_sam
+from training.adapted_model import load_base
+from training.checkpoint import CheckpointError
+from training.export import write_deployed
+from training.metrics import dice
+from training.phantom import draw_phantom
+from training.prompts import tight_box
+from training.resizing import resized_model
+
+TINY = make_tiny_config()
+SMALL = make_tiny_config(window_size=0, global_attn_indexes=())
+MODELS = Path(model_store.__file__).parent / "models"
+
+
+def test_equal_sizes_leave_the_model_alone() -> None:
+    model = build_sam(SMALL)
+    assert resized_model(SMALL, model, SMALL) is model
+
+
+def test_windows_keep_the_near_part_of_the_table_at_its_scale() -> None:
+    torch.manual_seed(0)
+    model = build_sam(SMALL)
+    for name, parameter in model.named_parameters():
+        if "rel_pos" in name:
+            torch.nn.init.normal_(parameter)
+    wanted = dataclasses.replace(SMALL, window_size=2, global_attn_indexes=(1,))
+    resized = resized_model(SMALL, model, wanted)
+    middle = SMALL.grid_size - 1
+    before = model.image_encoder.blocks[0].attn.rel_pos_h
+    assert torch.equal(
+        resized.image_encoder.blocks[0].attn.rel_pos_h, before[middle - 1 : middle + 2]
+    )
+    whole = model.image_encoder.blocks[1].attn.rel_pos_h
+    assert torch.equal(resized.image_encoder.blocks[1].attn.rel_pos_h, whole)
+
+
+def test_a_constant_table_stays_constant_at_another_input_size() -> None:
+    model = build_sam(SMALL)
+    with torch.no_grad():
+        model.image_encoder.pos_embed.fill_(0.5)
+    wanted = dataclasses.replace(SMALL, input_size=2 * SMALL.input_size)
+    resized = resized_model(SMALL, model, wanted)
+    expected = (1, wanted.grid_size, wanted.grid_size, wanted.embed_dim)
+    assert resized.image_encoder.pos_embed.shape == expected
+    torch.testing.assert_close(resized.image_encoder.pos_embed, torch.full(expected, 0.5))
+
+
+def test_other_sizes_are_refused() -> None:
+    model = build_sam(SMALL)
+    with pytest.raises(ValueError, match="only the input size and the attention windows"):
+        resized_model(SMALL, model, dataclasses.replace(SMALL, depth=SMALL.depth + 1))
+    windowed = dataclasses.replace(SMALL, window_size=2)
+    with pytest.raises(ValueError, match="windows can only shrink"):
+        resized_model(windowed, build_sam(windowed), SMALL)
+
+
+def test_a_stored_float_model_is_a_base_and_integers_are_not(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = build_sam(TINY)
+    expected = {name: value.half().float() for name, value in model.state_dict().items()}
+    write_deployed(model, TINY, tmp_path, name="tiny", version="1", training={"stages": [{"a": 1}]})
+    base = load_base(tmp_path / "tiny" / "1")
+    assert base.stage == "stored"
+    assert base.lineage == ({"a": 1}, {"stage": "stored", "model": "tiny/1"})
+    for name, value in base.model.state_dict().items():
+        assert torch.equal(value, expected[name])
+    assert all(p.requires_grad for p in base.model.parameters() if p.is_floating_point())
+    with pytest.raises(CheckpointError, match="cxr-lung-tiny-float/1 can"):
+        load_base(MODELS / "cxr-lung-tiny" / "1")
+
+
+@torch.no_grad()
+def test_the_stored_twin_of_the_default_model_stays_useful_at_a_larger_input() -> None:
+    """Version 2 of the default model is trained on from version 1 like this."""
+    base = load_base(MODELS / "cxr-lung-tiny-float" / "1")
+    wanted = dataclasses.replace(
+        base.architecture, input_size=384, window_size=12, global_attn_indexes=(3, 7)
+    )
+    resized = resized_model(base.architecture, base.model, wanted)
+    phantom = draw_phantom(3, (384, 384))
+    truth = phantom.mask("whole_lung")
+    box = torch.tensor([tight_box(truth)])
+    pixels = torch.tensor(phantom.image, dtype=torch.float32)[None, None]
+    logits, _ = resized(resized.normalize(pixels), box, torch.tensor([0]))
+    found = torch.nn.functional.interpolate(logits[:, 1:2], size=(384, 384), mode="bilinear")
+    assert dice(found[0, 0].numpy() > 0, truth) > 0.8

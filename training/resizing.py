@@ -1,0 +1,59 @@
+"""A trained model at another input size or with other attention windows."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from torch import Tensor
+
+from model_store.architecture import SamConfig, build_sam
+from model_store.meta_checkpoint import resize_position_tables
+from model_store.sam import PromptableSam
+
+
+def resized_model(
+    architecture: SamConfig, model: PromptableSam, wanted: SamConfig
+) -> PromptableSam:
+    """Return the model with the input size and the windows of ``wanted``.
+
+    Position tables are interpolated to the new grid. A block that attends within windows needs
+    the near part of its table alone, which keeps its scale.
+
+    Args:
+        architecture: Sizes of ``model``.
+        model: A float model without adapters.
+        wanted: The same sizes but for ``input_size``, ``window_size`` and ``global_attn_indexes``.
+
+    Raises:
+        ValueError: Another size differs, or a window reaches past the table of the model.
+    """
+    if wanted == architecture:
+        return model
+    same_sizes = dataclasses.replace(
+        architecture,
+        input_size=wanted.input_size,
+        window_size=wanted.window_size,
+        global_attn_indexes=wanted.global_attn_indexes,
+    )
+    if same_sizes != wanted:
+        raise ValueError("only the input size and the attention windows can change")
+    larger = build_sam(dataclasses.replace(architecture, input_size=wanted.input_size))
+    state = resize_position_tables(model.state_dict(), larger.state_dict())
+    resized = build_sam(wanted)
+    for name, target in resized.state_dict().items():
+        if "rel_pos" in name:
+            state[name] = _near_part(state[name], len(target), name)
+    resized.load_state_dict(state)
+    return resized
+
+
+def _near_part(table: Tensor, length: int, name: str) -> Tensor:
+    """Cut a table of relative positions (2G - 1, head) around its middle, distance 0."""
+    if len(table) < length:
+        reach = (len(table) + 1) // 2
+        raise ValueError(
+            f"{name} knows distances within {reach} patches, not within {(length + 1) // 2}; "
+            "windows can only shrink"
+        )
+    start = (len(table) - length) // 2
+    return table[start : start + length]
