@@ -12,6 +12,8 @@ from runs that a GPU made.
 from __future__ import annotations
 
 import argparse
+import dataclasses
+import functools
 import json
 import os
 import statistics
@@ -26,7 +28,12 @@ from typing import Any
 import numpy as np
 
 from benchmarks.server_process import processor_name
-from benchmarks.training_runs import recipe, seconds_per_epoch, train_unless_done
+from benchmarks.training_runs import (
+    recipe,
+    seconds_per_epoch,
+    side_by_side,
+    train_unless_done,
+)
 from model_store.architecture import build_sam
 from model_store.boxes import Box
 from model_store.prediction import PredictionRequest
@@ -42,6 +49,9 @@ from training.phantom.dataset import write_phantom_dataset
 
 METHODS = ("decoder_only", "full", "lora", "adalora")
 TIMED_IMAGES = 15
+
+Runs = dict[str, tuple[RunConfig, str | None]]
+"""Each run's settings and the run that it starts from, by name."""
 
 
 @dataclass(frozen=True)
@@ -84,10 +94,10 @@ class Row:
     trainable: int
     size_bytes: int
     epoch_s: float | None
-    cpu_ms: float
+    cpu_ms: float | None = None
 
 
-def runs_of(data: Path, phantoms: Path, effort: Effort) -> dict[str, tuple[RunConfig, str | None]]:
+def runs_of(data: Path, phantoms: Path, effort: Effort) -> Runs:
     """Return every run and the run that it starts from, in the order of training."""
     common: dict[str, Any] = {
         "data.root": str(data),
@@ -117,9 +127,7 @@ def runs_of(data: Path, phantoms: Path, effort: Effort) -> dict[str, tuple[RunCo
         "optimizer.ema_decay": 0.995,
     }
     rare = {"validate_every_steps": 10**6, "checkpoint_every_steps": 100}
-    runs: dict[str, tuple[RunConfig, str | None]] = {
-        "base": (recipe("pretrain", {**common, **rare, **base}), None)
-    }
+    runs: Runs = {"base": (recipe("pretrain", {**common, **rare, **base}), None)}
     for method in METHODS:
         settings = {**common, **rare, **adapters, **adapt, "adaptation.method": method}
         runs[method] = (recipe("stage1", settings), "base")
@@ -139,41 +147,56 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not (phantoms / "manifest.csv").exists():
         write_phantom_dataset(phantoms, {"train": 16, "val": 16, "test": 2})
     runs = runs_of(options.data, phantoms, effort)
-    device = choose_device(options.device)
-    for name, (config, base) in runs.items():
-        start = options.out / base if base else None
-        train_unless_done(config, start, options.out / name, device)
     rows = read_rows(options.data, options.split)[:: options.every]
-    table = _measure(options.out, runs, rows)
+    _train(runs, options.out, options.device, options.processes)
+    table = _measure(options.out, runs, rows, options.processes)
     print(f"{processor_name()}, {os.cpu_count()} cores; {options.split}, every box its own")
     _print(table)
     print(json.dumps({"effort": asdict(effort), "rows": [asdict(row) for row in table]}))
     return 0
 
 
-def _measure(
-    folder: Path, runs: dict[str, tuple[RunConfig, str | None]], rows: Sequence[DataRow]
-) -> list[Row]:
-    table: list[Row] = []
+def _train(runs: Runs, folder: Path, device: str, processes: int) -> None:
+    """Train what is missing; runs whose bases are finished train side by side."""
+    done: set[str | None] = {None}
+    while waiting := [name for name in runs if name not in done]:
+        ready = [name for name in waiting if runs[name][1] in done]
+        job = functools.partial(_train_one, runs=runs, folder=folder, device=device)
+        side_by_side(job, ready, processes)
+        done.update(ready)
+
+
+def _train_one(name: str, runs: Runs, folder: Path, device: str) -> None:
+    config, base = runs[name]
+    start = folder / base if base else None
+    train_unless_done(config, start, folder / name, choose_device(device))
+
+
+def _measure(folder: Path, runs: Runs, rows: Sequence[DataRow], processes: int) -> list[Row]:
+    """Score every way, side by side; then time them alone, one after the other."""
     with tempfile.TemporaryDirectory() as work:
-        predictors = {name: _stored(folder / name, name, Path(work)) for name in runs}
-        for name, (config, base) in runs.items():
-            predictor, size = predictors[name]
-            float_model = predictors["adalora" if name in ("ptq", "qat") else name][0]
-            table += _rows_of(
-                name, predictor, float_model, rows, _trainable(folder, config, base), size,
-                seconds_per_epoch(folder / name, _steps_per_epoch(config)),
-            )  # fmt: skip
-    return table
+        sizes = {name: _store(folder / name, name, Path(work)) for name in runs}
+        job = functools.partial(
+            _rows_of, runs=runs, folder=folder, work=Path(work), rows=rows, sizes=sizes
+        )
+        found = [row for table in side_by_side(job, list(runs), processes) for row in table]
+        times = {name: _milliseconds(_predictor(name, Path(work)), rows) for name in runs}
+    return [dataclasses.replace(row, cpu_ms=times[row.method]) for row in found]
 
 
-def _stored(run: Path, name: str, work: Path) -> tuple[Predictor, int]:
-    """Export a run's best weights and load them as a service would; also their size in bytes."""
+def _store(run: Path, name: str, work: Path) -> int:
+    """Export a run's best weights as a service would load them; return their size in bytes."""
     base = load_base(run)
-    result = write_deployed(
-        base.model, base.architecture, work, name=name.replace("_", "-"), version="1"
-    )
-    return Predictor.load(result.folder, "cpu"), result.size_bytes
+    stored = _stored_name(name)
+    return write_deployed(base.model, base.architecture, work, name=stored, version="1").size_bytes
+
+
+def _predictor(name: str, work: Path) -> Predictor:
+    return Predictor.load(work / _stored_name(name) / "1", "cpu")
+
+
+def _stored_name(name: str) -> str:
+    return name.replace("_", "-")
 
 
 def _trainable(folder: Path, config: RunConfig, base: str | None) -> int:
@@ -191,18 +214,17 @@ def _steps_per_epoch(config: RunConfig) -> int:
 
 
 def _rows_of(
-    name: str,
-    predictor: Predictor,
-    float_model: Predictor,
-    rows: Sequence[DataRow],
-    trainable: int,
-    size_bytes: int,
-    epoch_s: float | None,
+    name: str, runs: Runs, folder: Path, work: Path, rows: Sequence[DataRow], sizes: dict[str, int]
 ) -> list[Row]:
+    config, base = runs[name]
+    predictor = _predictor(name, work)
+    float_model = _predictor("adalora" if name in ("ptq", "qat") else name, work).model
     scores = [s for s in score_rows(predictor, name, rows, surface=True) if s.box == "own_box"]
-    input_size = int(predictor.info.manifest.architecture["input_size"])
-    similar = compare_maps(predictor.model, float_model.model, rows, input_size)
-    cpu_ms = _milliseconds(predictor, rows)
+    similar = compare_maps(
+        predictor.model, float_model, rows, int(predictor.info.manifest.architecture["input_size"])
+    )
+    trainable = _trainable(folder, config, base)
+    epoch_s = seconds_per_epoch(folder / name, _steps_per_epoch(config))
     table = []
     for source in sorted({s.source for s in scores}):
         mine = [s for s in scores if s.source == source]
@@ -211,7 +233,7 @@ def _rows_of(
                 name, source, len(mine), _mean(mine, "dice"), _mean(mine, "iou"),
                 _mean(mine, "nsd"), _mean(mine, "hd95"), _mean(mine, "assd"),
                 mine[0].unit or "px", float(np.mean([s.whole for s in similar[source]])),
-                trainable, size_bytes, epoch_s, cpu_ms,
+                trainable, sizes[name], epoch_s,
             )
         )  # fmt: skip
     return table
@@ -244,7 +266,7 @@ def _print(table: Sequence[Row]) -> None:
         print(
             f"{r.method:<13}{r.source:<12}{r.n:>4}{r.dice:>8.4f}{r.iou:>8.4f}{r.nsd:>8.4f}"
             f"{r.hd95:>8.2f}{r.assd:>7.2f} {r.unit:<10}{r.ssim:>8.4f}{r.trainable:>11,}"
-            f"{r.size_bytes:>12,}{epoch:>9}{r.cpu_ms:>8.1f}"
+            f"{r.size_bytes:>12,}{epoch:>9}{r.cpu_ms or 0:>8.1f}"
         )
 
 
@@ -263,6 +285,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--phantoms", type=int, default=default.phantoms)
     parser.add_argument("--workers", type=int, default=default.workers)
     parser.add_argument("--input-size", type=int, default=default.input_size)
+    parser.add_argument("--processes", type=int, default=1, help="runs trained at a time")
     return parser
 
 

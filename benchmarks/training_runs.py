@@ -1,17 +1,25 @@
-"""Training runs that a benchmark needs: trained once, resumed when stopped, read when finished."""
+"""Training runs that a benchmark needs: trained once, resumed when stopped, read when finished.
+
+Small models leave a GPU waiting for Python; several runs side by side, a process each, use it.
+"""
 
 from __future__ import annotations
 
 import json
 import statistics
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
 from training.config import RunConfig, load_config
 from training.runs import prepare_run
+
+Job = TypeVar("Job")
+Result = TypeVar("Result")
 
 RECIPES = Path(__file__).parents[1] / "training" / "configs"
 
@@ -29,6 +37,25 @@ def train_unless_done(
         return
     resume = (folder / "latest.pt").exists()
     prepare_run(config, base, folder, resume=resume, device=device).run()
+
+
+def side_by_side(
+    function: Callable[[Job], Result], jobs: Sequence[Job], processes: int
+) -> list[Result]:
+    """Return ``function(job)`` of each job, in order, computed by so many processes at a time.
+
+    Each process takes one thread; with one process all is done in this one, with its threads.
+    """
+    if processes == 1:
+        return [function(job) for job in jobs]
+    with ProcessPoolExecutor(
+        processes, mp_context=get_context("spawn"), initializer=_take_one_thread
+    ) as pool:
+        return list(pool.map(function, jobs))
+
+
+def _take_one_thread() -> None:
+    torch.set_num_threads(1)
 
 
 def seconds_per_epoch(folder: Path, steps_per_epoch: int) -> float | None:

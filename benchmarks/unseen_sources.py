@@ -11,6 +11,7 @@ Finished runs in ``--out`` are not trained again.
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import os
 import sys
@@ -21,7 +22,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.server_process import processor_name
-from benchmarks.training_runs import recipe, train_unless_done
+from benchmarks.training_runs import recipe, side_by_side, train_unless_done
 from model_store.predictor import choose_device
 from training.adapted_model import load_base
 from training.config import RunConfig
@@ -77,13 +78,9 @@ def run_without(source: str, options: argparse.Namespace) -> RunConfig:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Train what is missing, measure, print the table and one line of JSON."""
     options = _parser().parse_args(arguments)
-    device = choose_device(options.device)
     sources = sorted({row.source for row in read_rows(options.data, "train")})
-    table: list[Row] = []
-    for source in sources:
-        folder = options.out / source
-        train_unless_done(run_without(source, options), None, folder, device)
-        table.append(_measure(folder, source, options))
+    job = functools.partial(_train_and_measure, options=options)
+    table = side_by_side(job, sources, options.processes)
     print(f"{processor_name()}, {os.cpu_count()} cores; float model, {options.steps} steps")
     head = f"{'left out':<12}{'n':>5}   {'own box: mean':>14}{'median':>8}{'5th pc':>8}"
     print(head + f"   {'whole image':>12}   known sources")
@@ -96,6 +93,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         )
     print(json.dumps([asdict(row) for row in table]))
     return 0
+
+
+def _train_and_measure(source: str, options: argparse.Namespace) -> Row:
+    folder = options.out / source
+    device = choose_device(options.device)
+    train_unless_done(run_without(source, options), None, folder, device)
+    return _measure(folder, source, options)
 
 
 def _measure(folder: Path, source: str, options: argparse.Namespace) -> Row:
@@ -119,6 +123,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--input-size", type=int, default=256)
+    parser.add_argument("--processes", type=int, default=1, help="sources trained at a time")
     return parser
 
 
