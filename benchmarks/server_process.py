@@ -9,6 +9,7 @@ import http.client
 import json
 import os
 import platform
+import ssl
 import subprocess
 import sys
 import tempfile
@@ -51,11 +52,13 @@ class RunningServer:
         process: the server's process.
         port: TCP port.
         readiness: the body of `/readyz`.
+        trusted: certificates to trust when it serves HTTPS.
     """
 
     process: subprocess.Popen[bytes]
     port: int
     readiness: dict[str, Any]
+    trusted: ssl.SSLContext | None = None
 
     def segment(
         self, image: bytes, fields: Mapping[str, str], accept: str = "application/json"
@@ -70,19 +73,20 @@ class RunningServer:
         body, content_type = multipart(image, fields)
         headers = {"Content-Type": content_type, "Accept": accept}
         began = time.perf_counter()
-        status, data = _request(self.port, "POST", "/segment", body, headers)
+        status, data = _request(self.port, "POST", "/segment", body, headers, self.trusted)
         return Answer(status, data, time.perf_counter() - began)
 
 
 @contextmanager
 def running_server(
-    model: Path | None, arguments: Sequence[str] = ()
+    model: Path | None, arguments: Sequence[str] = (), trusted: ssl.SSLContext | None = None
 ) -> Generator[RunningServer, None, None]:
     """Starts `python -m service` on a free port, waits until it is ready, and stops it.
 
     Args:
         model: model folder; the default model when None.
         arguments: further flags of the service.
+        trusted: certificates to trust, when the flags make it serve HTTPS.
 
     Raises:
         ServerFailedError: it ended, or was not ready in time.
@@ -94,7 +98,7 @@ def running_server(
     with tempfile.TemporaryFile("w+") as log:
         process = subprocess.Popen(command, stdout=log, stderr=log, env=environment)
         try:
-            yield _wait_until_ready(process, log)
+            yield _wait_until_ready(process, log, trusted)
         finally:
             process.terminate()
             try:
@@ -130,7 +134,9 @@ def processor_name() -> str:
     return platform.processor() or platform.machine()
 
 
-def _wait_until_ready(process: subprocess.Popen[bytes], log: Any) -> RunningServer:
+def _wait_until_ready(
+    process: subprocess.Popen[bytes], log: Any, trusted: ssl.SSLContext | None
+) -> RunningServer:
     stop_by = time.monotonic() + START_TIMEOUT_S
     port: int | None = None
     while time.monotonic() < stop_by:
@@ -138,9 +144,9 @@ def _wait_until_ready(process: subprocess.Popen[bytes], log: Any) -> RunningServ
             break
         port = port or _announced_port(log)
         if port is not None:
-            status, body = _request(port, "GET", "/readyz", None, {})
+            status, body = _request(port, "GET", "/readyz", None, {}, trusted)
             if status == 200:
-                return RunningServer(process, port, json.loads(body))
+                return RunningServer(process, port, json.loads(body), trusted)
         time.sleep(0.05)
     log.seek(0)
     raise ServerFailedError("the server did not become ready; its output: " + log.read()[-2000:])
@@ -157,9 +163,20 @@ def _announced_port(log: Any) -> int | None:
 
 
 def _request(
-    port: int, method: str, path: str, body: bytes | None, headers: Mapping[str, str]
+    port: int,
+    method: str,
+    path: str,
+    body: bytes | None,
+    headers: Mapping[str, str],
+    trusted: ssl.SSLContext | None,
 ) -> tuple[int, bytes]:
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=REQUEST_TIMEOUT_S)
+    connection = (
+        http.client.HTTPConnection("127.0.0.1", port, timeout=REQUEST_TIMEOUT_S)
+        if trusted is None
+        else http.client.HTTPSConnection(
+            "127.0.0.1", port, timeout=REQUEST_TIMEOUT_S, context=trusted
+        )
+    )
     try:
         connection.request(method, path, body, dict(headers))
         response = connection.getresponse()

@@ -16,6 +16,7 @@ from service.settings import (
     Settings,
     SettingsError,
     require_safe_address,
+    require_usable_certificate,
     settings_from,
     unknown_variables,
 )
@@ -35,6 +36,7 @@ def main() -> int:
     try:
         settings = settings_from(sys.argv[1:], os.environ)
         require_safe_address(settings)
+        require_usable_certificate(settings)
         if settings.api_keys_file is not None:
             read_hashes(settings.api_keys_file)
     except (SettingsError, KeyFileError) as error:
@@ -68,6 +70,7 @@ def _serve(settings: Settings, listener: socket.socket) -> int:
     import uvicorn
 
     from service.app import create_app
+    from service.connection import bounded_connection
     from service.requests.request_log import configure_logging
     from service.server import DrainingServer
 
@@ -82,6 +85,10 @@ def _serve(settings: Settings, listener: socket.socket) -> int:
     server = DrainingServer(
         uvicorn.Config(
             app,
+            http=bounded_connection(settings.header_timeout_s, settings.answer_idle_timeout_s),
+            ws="none",
+            ssl_certfile=settings.tls_cert,
+            ssl_keyfile=settings.tls_key,
             log_config=None,
             access_log=False,
             server_header=False,
@@ -96,7 +103,8 @@ def _serve(settings: Settings, listener: socket.socket) -> int:
     )
     host, port = listener.getsockname()[:2]
     shown_host = f"[{host}]" if ":" in host else host
-    logger.info("listening", extra={"fields": {"url": f"http://{shown_host}:{port}"}})
+    scheme = "http" if settings.tls_cert is None else "https"
+    logger.info("listening", extra={"fields": {"url": f"{scheme}://{shown_host}:{port}"}})
     server.run(sockets=[listener])
     logger.info("stopped")
     return _explain_refusal(refusals[0]) if refusals else 0

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import ipaddress
+import ssl
 from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -38,6 +39,10 @@ class Settings(BaseModel):
     allow_anyone: bool = Field(
         False, description="true: listen beyond this machine although no key is needed"
     )
+    tls_cert: Path | None = Field(
+        None, description="PEM file with the certificate and its chain: serves HTTPS"
+    )
+    tls_key: Path | None = Field(None, description="PEM file with the certificate's private key")
     model: Path | None = Field(
         None, description="model folder; default: the newest stored cxr-lung-tiny"
     )
@@ -96,6 +101,16 @@ class Settings(BaseModel):
     upload_idle_timeout_s: float = Field(
         10.0, gt=0, le=3600, description="seconds without a byte of an upload; then 408"
     )
+    header_timeout_s: float = Field(
+        10.0, gt=0, le=3600, description="seconds for the headers of a request; then 408"
+    )
+    answer_idle_timeout_s: float = Field(
+        60.0,
+        gt=0,
+        le=3600,
+        description="seconds in which a caller takes nothing of its answer; "
+        "then the connection is cut",
+    )
     image_threads: int = Field(
         2, ge=1, le=256, description="threads that decode uploads and draw answers"
     )
@@ -114,6 +129,29 @@ def require_safe_address(settings: Settings) -> None:
         f"{settings.host} can be reached from other machines and no API key is asked for; give "
         "--api-keys-file FILE, or --allow-anyone true if something else keeps strangers out."
     )
+
+
+def require_usable_certificate(settings: Settings) -> None:
+    """Refuses a certificate with which no TLS connection could be made.
+
+    Raises:
+        SettingsError: one of certificate and key is missing, unreadable, locked by a passphrase, or
+            they do not belong together.
+    """
+    if settings.tls_cert is None and settings.tls_key is None:
+        return
+    if settings.tls_cert is None or settings.tls_key is None:
+        raise SettingsError("TLS needs both --tls-cert FILE and --tls-key FILE.")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    try:
+        # Without a passphrase of its own OpenSSL would ask for one on the terminal, and wait.
+        context.load_cert_chain(settings.tls_cert, settings.tls_key, password="")
+    except (OSError, ValueError) as error:  # ssl.SSLError is an OSError
+        reason = getattr(error, "reason", None) or getattr(error, "strerror", None) or "locked"
+        raise SettingsError(
+            f"The TLS certificate {settings.tls_cert} and key {settings.tls_key} cannot be used: "
+            f"{str(reason).lower().replace('_', ' ')}."
+        ) from None
 
 
 def _is_loopback(host: str) -> bool:

@@ -52,7 +52,7 @@ class ModelSource(Protocol):
     """Brings a model up and judges it; `service.compute.model_loading.ModelLoader` has it."""
 
     def load(self) -> SegmentationModel | None:
-        """Makes the first model ready; None when there is none to run."""
+        """Makes the first model ready; None when there is none to run, ComputeLost to try again."""
 
     def reload(self) -> SegmentationModel | None:
         """Replaces the model by a new one; None when that did not work this time."""
@@ -178,7 +178,7 @@ class ComputeWorker:
 
     def _run(self) -> None:
         try:
-            model = self._source.load()
+            model = self._first_model()
             recheck_at = time.monotonic() + self._recheck_interval_s
             while model is not None:
                 batch = self._queue.take(recheck_at - time.monotonic())
@@ -197,6 +197,12 @@ class ComputeWorker:
             self._stop.set()
             self._queue.close()
             self._refuse_waiting(lambda: Draining("The service is shutting down.", retry_after_s=5))
+
+    def _first_model(self) -> SegmentationModel | None:
+        try:
+            return self._source.load()
+        except ComputeLost:
+            return self._recover()
 
     def _recover(self) -> SegmentationModel | None:
         """Starts new models until one is proven; the pauses between attempts double."""

@@ -7,11 +7,11 @@ import time
 from collections.abc import Callable
 from typing import Protocol
 
-from service.compute.compute_child import ComputeChild, ModelRefusedError
+from service.compute.compute_child import LOST_SENTENCE, ComputeChild, ModelRefusedError
 from service.compute.compute_worker import SegmentationModel
 from service.compute.model_messages import Memory
 from service.compute.readiness import Readiness, SelfTestFigures
-from service.errors import ServiceError
+from service.errors import ComputeLost, ServiceError
 from service.metrics import Metrics
 from service.requests.request_log import describe_error
 from service.settings import Settings
@@ -23,7 +23,9 @@ SELF_TEST_FAILED_SENTENCE = (
     "The model failed its self test on this machine; it gives no masks, because they could be "
     "wrong. Send the request to another instance."
 )
-RECOVERING_SENTENCE = "The compute process was lost or doubted; a new one is being started."
+RECOVERING_SENTENCE = (
+    "The compute process was lost or its self test failed; a new one is being started."
+)
 
 
 class SelfTestOutcome(Protocol):
@@ -97,18 +99,28 @@ class ModelLoader:
         self._on_refused = on_refused
 
     def load(self) -> SegmentationModel | None:
-        """Loads and proves the first model; None when there is none to use (readiness says why)."""
+        """Loads and proves the first model.
+
+        Returns:
+            The model; None when there is none to use, now or later (readiness says why).
+
+        Raises:
+            ComputeLost: the compute process died or the forward pass raised; another may do better.
+        """
+        model: SegmentationModel | None = None
         try:
             model = self._predictor_factory(self._settings)
             outcome = self._self_test(model)
         except (ModelRefusedError, ValueError) as error:
+            _end(model)
             self._refuse(error)
             return None
         except Exception as error:  # the border of the compute thread
-            logger.error("self test failed", extra={"fields": describe_error(error)})
-            self._readiness.mark_broken(SELF_TEST_FAILED_SENTENCE)
-            return None
+            _end(model)
+            logger.error("start failed", extra={"fields": describe_error(error)})
+            raise ComputeLost(LOST_SENTENCE) from None
         if not outcome.passed:
+            _end(model)
             self._note_failed(outcome)
             self._readiness.mark_broken(SELF_TEST_FAILED_SENTENCE)
             return None

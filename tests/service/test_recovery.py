@@ -127,3 +127,41 @@ async def test_the_timer_runs_under_load_too() -> None:
         for _ in range(20):
             assert (await client.post("/segment", **form())).status_code == 200
         assert devices.tests >= 2
+
+
+@pytest.mark.parametrize("fails_in", ["start", "self test"])
+async def test_a_first_start_that_is_lost_is_tried_again(fails_in: str) -> None:
+    """A process killed while it loads, or a device busy for a moment, says nothing of the masks."""
+    calls = []
+
+    def make(settings: Settings) -> Any:
+        calls.append("start")
+        if fails_in == "start" and len(calls) == 1:
+            raise ComputeLost("It ended.", retry_after_s=2)
+        return FakePredictor()
+
+    def test(model: Any) -> FakeOutcome:
+        if fails_in == "self test" and len(calls) == 1:
+            raise RuntimeError("CUDA out of memory")
+        return FakeOutcome()
+
+    app = create_app(Settings(), predictor_factory=make, self_test=test)
+    async with running(app) as client:
+        await until(lambda: state(app) == "ready")
+        assert (await client.post("/segment", **form())).status_code == 200
+    assert calls == ["start", "start"]
+
+
+async def test_a_first_model_that_draws_another_mask_is_final() -> None:
+    """The same model on the same machine would only come out right by chance."""
+    devices = Devices()
+    devices.outcome = FakeOutcome(passed=False, agreement=0.5)
+    app = devices.app(recheck_interval_s=0.05)
+    async with running(app) as client:
+        await asyncio.sleep(0.2)
+        answer = await client.get("/readyz")
+        assert (await client.get("/livez")).status_code == 200
+    assert (answer.status_code, answer.json()["code"]) == (503, "not_ready")
+    assert "self test" in answer.json()["detail"]
+    assert (devices.made, devices.tests) == (1, 1)
+    assert sample(app, "lungseg_self_test_failures_total") == 1

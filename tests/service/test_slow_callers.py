@@ -1,0 +1,101 @@
+"""Callers who hold a connection without sending a request or taking an answer, on real sockets."""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from fake_model import picture, png
+
+from benchmarks.server_process import RunningServer, multipart, running_server
+
+HEADER_TIMEOUT_S = 1.5
+FLAGS = [
+    "--threads", "1", "--header-timeout-s", str(HEADER_TIMEOUT_S), "--answer-idle-timeout-s", "1",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def server(tiny_artifact: Path) -> Iterator[RunningServer]:
+    with running_server(tiny_artifact, FLAGS) as running:
+        yield running
+
+
+def connected(server: RunningServer) -> socket.socket:
+    return socket.create_connection(("127.0.0.1", server.port), timeout=20)
+
+
+def received(connection: socket.socket) -> bytes:
+    """Everything until the other side closes."""
+    return b"".join(iter(lambda: connection.recv(65536), b""))
+
+
+def test_headers_that_trickle_in_are_cut_although_each_byte_is_in_time(
+    server: RunningServer,
+) -> None:
+    with connected(server) as connection:
+        began = time.monotonic()
+        connection.sendall(b"GET /livez HTTP/1.1\r\nHost: x\r\n")
+        with pytest.raises(OSError):
+            while time.monotonic() - began < 10:
+                connection.sendall(b"X-A: b\r\n")
+                time.sleep(0.1)
+        spent_s = time.monotonic() - began
+    assert HEADER_TIMEOUT_S * 0.9 < spent_s < 5
+
+
+def test_who_sends_half_a_head_is_told_408(server: RunningServer) -> None:
+    with connected(server) as connection:
+        connection.sendall(b"GET /livez HTTP/1.1\r\nHos")
+        assert received(connection).startswith(b"HTTP/1.1 408 ")
+
+
+def test_who_sends_nothing_is_cut(server: RunningServer) -> None:
+    with connected(server) as connection:
+        assert received(connection) == b""
+
+
+def test_the_second_request_of_a_connection_is_watched_too(server: RunningServer) -> None:
+    with connected(server) as connection:
+        connection.sendall(b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert b"alive" in connection.recv(65536)
+        connection.sendall(b"GET /livez HT")
+        assert received(connection).startswith(b"HTTP/1.1 408 ")
+
+
+def test_a_slow_body_is_not_a_slow_head(server: RunningServer) -> None:
+    body, content_type = multipart(png(picture()), {})
+    head = (
+        f"POST /segment HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Type: {content_type}"
+        f"\r\nContent-Length: {len(body)}\r\n\r\n"
+    )
+    with connected(server) as connection:
+        connection.sendall(head.encode() + body[:100])
+        time.sleep(HEADER_TIMEOUT_S + 0.5)
+        connection.sendall(body[100:])
+        assert received(connection).startswith(b"HTTP/1.1 200 ")
+
+
+def test_two_hundred_of_them_do_not_keep_others_out(server: RunningServer) -> None:
+    held = [connected(server) for _ in range(200)]
+    for connection in held:
+        connection.sendall(b"POST /segment HTTP/1.1\r\nX: ")
+    assert server.segment(png(picture()), {}).status == 200
+    for connection in held:
+        with connection:
+            assert received(connection).startswith(b"HTTP/1.1 408 ")
+
+
+def test_who_takes_nothing_of_an_answer_is_cut(server: RunningServer) -> None:
+    """Requests without end, answers unread: the buffers fill, then the connection is reset."""
+    with connected(server) as connection:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        began = time.monotonic()
+        with pytest.raises(OSError):
+            while time.monotonic() - began < 15:
+                connection.sendall(b"GET /openapi.json HTTP/1.1\r\nHost: x\r\n\r\n")
+                time.sleep(0.01)
+    assert server.segment(png(picture()), {}).status == 200
