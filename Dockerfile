@@ -1,29 +1,60 @@
-# The service with its stored model inside. TORCH_INDEX chooses the build of PyTorch:
-#   docker build -t adalora-qat:cpu .
-#   docker build -t adalora-qat:cuda --build-arg TORCH_INDEX=https://download.pytorch.org/whl/cu128 .
+# The service with its stored model inside, for CPUs and for NVIDIA GPUs:
+#   docker build --target cpu  -t adalora-qat:cpu .
+#   docker build --target cuda -t adalora-qat:cuda .
+# The base needs Python 3.11 or newer with venv; `deploy/image/build.sh` makes one of Debian where
+# no image registry can be reached.
 ARG BASE_IMAGE=python:3.11-slim-bookworm
 
 FROM ${BASE_IMAGE} AS build
-ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
+ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_CONSTRAINT=/src/versions.txt
 WORKDIR /src
-RUN python3 -m venv /opt/lungseg \
- && /opt/lungseg/bin/pip install --no-cache-dir --index-url "${TORCH_INDEX}" 'torch>=2.9,<2.14'
+COPY deploy/image/versions.txt ./
+RUN python3 -m venv /opt/lungseg && /opt/lungseg/bin/pip install setuptools
+
+FROM build AS build-cpu
+ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
+RUN /opt/lungseg/bin/pip install --extra-index-url "${TORCH_INDEX}" 'torch==2.13.0+cpu'
+# Optional extras of pyproject.toml, such as "otel" or "otel,dicom".
+ARG EXTRAS=""
 COPY pyproject.toml README.md LICENSE ./
 COPY model_store model_store
-COPY training training
 COPY service service
-RUN /opt/lungseg/bin/pip install --no-cache-dir .
+RUN /opt/lungseg/bin/pip install --no-build-isolation ".${EXTRAS:+[$EXTRAS]}" \
+ && /opt/lungseg/bin/pip check && /opt/lungseg/bin/pip uninstall --yes pip \
+ && cd /opt/lungseg/lib/python3*/site-packages && rm -r torch/include torch/test
 
-FROM ${BASE_IMAGE}
+FROM ${BASE_IMAGE} AS serving
 LABEL org.opencontainers.image.title="adalora-qat" \
       org.opencontainers.image.description="Lung segmentation of chest X-rays over HTTP" \
-      org.opencontainers.image.licenses="Apache-2.0"
-COPY --from=build /opt/lungseg /opt/lungseg
-ENV PATH=/opt/lungseg/bin:$PATH PYTHONUNBUFFERED=1 LUNGSEG_HOST=0.0.0.0 LUNGSEG_PORT=8000
+      org.opencontainers.image.version="0.1.0" \
+      org.opencontainers.image.licenses="Apache-2.0" \
+      org.opencontainers.image.documentation="docs/operations.md"
+# Everything that is written goes to /tmp, the one place that needs not be read-only.
+ENV PATH=/opt/lungseg/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 HOME=/tmp \
+    TRITON_CACHE_DIR=/tmp/triton LUNGSEG_HOST=0.0.0.0 LUNGSEG_PORT=8000
 WORKDIR /tmp
 USER 10001:10001
 EXPOSE 8000
 STOPSIGNAL SIGTERM
-HEALTHCHECK --interval=15s --timeout=5s --start-period=30s \
-  CMD ["python3", "-c", "import urllib.request; urllib.request.urlopen('http://127.0.0.1:8000/readyz', timeout=4)"]
+HEALTHCHECK --interval=15s --timeout=5s --start-period=30s CMD ["python3", "-m", "service.healthcheck"]
 ENTRYPOINT ["python3", "-m", "service"]
+
+FROM serving AS cpu
+COPY --from=build-cpu /opt/lungseg /opt/lungseg
+
+FROM build AS build-cuda
+RUN /opt/lungseg/bin/pip install 'torch==2.13.0'
+ARG EXTRAS="cuda"
+COPY pyproject.toml README.md LICENSE ./
+COPY model_store model_store
+COPY service service
+RUN /opt/lungseg/bin/pip install --no-build-isolation ".${EXTRAS:+[$EXTRAS]}" \
+ && /opt/lungseg/bin/pip check && /opt/lungseg/bin/pip uninstall --yes pip
+
+FROM serving AS cuda
+# Triton builds a small launcher of each kernel with the C compiler, at the first start.
+USER 0:0
+RUN apt-get update && apt-get install --yes --no-install-recommends gcc libc6-dev \
+ && rm -rf /var/lib/apt/lists/*
+USER 10001:10001
+COPY --from=build-cuda /opt/lungseg /opt/lungseg

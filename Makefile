@@ -3,13 +3,17 @@ HOST ?= 127.0.0.1
 PORT ?= 8000
 PYTHON ?= python3
 
-.PHONY: serve test check clean
+.PHONY: serve test test-image check clean
 
 serve: .venv-serve/ready
 	.venv-serve/bin/python -m service --host $(HOST) --port $(PORT)
 
 test: .venv/ready
 	.venv/bin/python -m pytest
+
+# Builds the container image and starts it without network: root, buildah, debootstrap, minutes.
+test-image: .venv/ready
+	LUNGSEG_TEST_IMAGE=1 .venv/bin/python -m pytest tests/deploy/test_image.py
 
 check: .venv/ready
 	.venv/bin/ruff check .
