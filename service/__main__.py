@@ -16,6 +16,7 @@ from service.settings import (
     Settings,
     SettingsError,
     require_safe_address,
+    require_trace_exporter,
     require_usable_certificate,
     settings_from,
     unknown_variables,
@@ -37,6 +38,7 @@ def main() -> int:
         settings = settings_from(sys.argv[1:], os.environ)
         require_safe_address(settings)
         require_usable_certificate(settings)
+        require_trace_exporter(settings)
         if settings.api_keys_file is not None:
             read_hashes(settings.api_keys_file)
     except (SettingsError, KeyFileError) as error:

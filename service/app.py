@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -23,6 +24,7 @@ from service.problems import install_problem_handlers
 from service.routes_segment import add_segment_routes
 from service.routes_status import add_status_routes
 from service.settings import Settings
+from service.trace_export import TraceExport
 
 
 def create_app(
@@ -44,12 +46,15 @@ def create_app(
         The application; `app.state.service` is its `SegmentationService`.
     """
     service = SegmentationService(settings, predictor_factory, self_test, on_refused)
+    traces = TraceExport(settings.otlp_endpoint) if settings.otlp_endpoint else None
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncGenerator[None, None]:
         service.start()
         yield
         service.stop()
+        if traces is not None:
+            await asyncio.to_thread(traces.close)
 
     app = FastAPI(
         title="Lung segmentation",
@@ -68,7 +73,7 @@ def create_app(
     add_status_routes(app.router, service)
     add_docs_routes(app.router)
     install_problem_handlers(app)
-    app.add_middleware(EdgeLayer, metrics=service.metrics)
+    app.add_middleware(EdgeLayer, metrics=service.metrics, traces=traces)
     _describe_problems(app)
     return app
 

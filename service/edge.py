@@ -18,6 +18,7 @@ from service.problems import internal_problem, problem_response
 from service.requests.request_log import describe_error, log_request
 from service.requests.request_record import RequestRecord, new_record, server_timing
 from service.requests.upload import CallerLeft
+from service.trace_export import TraceSink
 
 logger = logging.getLogger("service.edge")
 
@@ -34,10 +35,11 @@ TIMED_STATUSES = (200, 500, 504)
 class EdgeLayer:
     """ASGI middleware around the whole app."""
 
-    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
-        """Wraps `app`; `metrics` count every request."""
+    def __init__(self, app: ASGIApp, metrics: Metrics, traces: TraceSink | None = None) -> None:
+        """Wraps `app`; `metrics` count every request, `traces` get those for masks."""
         self._app = app
         self._metrics = metrics
+        self._traces = traces
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handles one ASGI scope."""
@@ -73,6 +75,8 @@ class EdgeLayer:
         finally:
             record.route = getattr(scope.get("route"), "path", record.route)
             self._count(record, status)
+            if self._traces is not None and record.route in SEGMENT_PATHS:
+                self._traces.send(record, status)
             log_request(record, status)
 
     def _count(self, record: RequestRecord, status: int) -> None:

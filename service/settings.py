@@ -111,6 +111,12 @@ class Settings(BaseModel):
         description="seconds in which a caller takes nothing of its answer; "
         "then the connection is cut",
     )
+    otlp_endpoint: str | None = Field(
+        None,
+        pattern=r"https?://[^/]+/?",
+        description="collector of OpenTelemetry traces, such as http://127.0.0.1:4318; default: "
+        "nothing is sent anywhere",
+    )
     image_threads: int = Field(
         2, ge=1, le=256, description="threads that decode uploads and draw answers"
     )
@@ -152,6 +158,28 @@ def require_usable_certificate(settings: Settings) -> None:
             f"The TLS certificate {settings.tls_cert} and key {settings.tls_key} cannot be used: "
             f"{str(reason).lower().replace('_', ' ')}."
         ) from None
+
+
+def require_trace_exporter(settings: Settings) -> None:
+    """Refuses to promise traces that cannot be sent.
+
+    Raises:
+        SettingsError: an endpoint is set and the extra `otel` is not installed.
+    """
+    names = ("opentelemetry", "opentelemetry.sdk", "opentelemetry.exporter.otlp.proto.http")
+    if settings.otlp_endpoint is None or _are_installed(names):
+        return
+    raise SettingsError(
+        "--otlp-endpoint needs OpenTelemetry, which is not installed: "
+        "pip install 'adalora-qat[otel]'."
+    )
+
+
+def _are_installed(names: Sequence[str]) -> bool:
+    try:
+        return all(find_spec(name) is not None for name in names)
+    except ModuleNotFoundError:  # a package that one of them lies in
+        return False
 
 
 def _is_loopback(host: str) -> bool:

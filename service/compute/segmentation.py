@@ -201,7 +201,7 @@ class SegmentationService:
     async def _decode(
         self, form: SegmentForm, kind: AnswerKind, record: RequestRecord
     ) -> DecodedImage:
-        began = time.perf_counter()
+        began = record.decode_began_at = time.perf_counter()
         decoded = await self._in_pool(
             lambda: decode_image(form.image, max_pixels=self.settings.max_pixels)
         )

@@ -26,8 +26,10 @@ class RequestRecord:
 
     Attributes:
         request_id: the caller's `X-Request-ID` when it is usable, else a new one.
-        trace_id: trace id of a valid W3C `traceparent`, or None.
+        trace_id: trace id of a valid W3C `traceparent`, or of the exported trace, or None.
+        traceparent: the whole of a valid `traceparent`, or None.
         started_at: `time.perf_counter()` at the start, in seconds.
+        decode_began_at: `time.perf_counter()` when decoding was asked for, or None.
         route: template of the route, never the raw path.
         problem_code: code of the problem that was answered, or None.
         stage_seconds: seconds per pipeline verb, as far as the request got.
@@ -42,7 +44,9 @@ class RequestRecord:
 
     request_id: str
     trace_id: str | None
+    traceparent: str | None = None
     started_at: float = field(default_factory=time.perf_counter)
+    decode_began_at: float | None = None
     route: str = UNMATCHED_ROUTE
     problem_code: str | None = None
     stage_seconds: dict[str, float] = field(default_factory=dict)
@@ -72,9 +76,12 @@ def new_record(headers: Mapping[str, str]) -> RequestRecord:
     """
     given_id = headers.get("x-request-id", "")
     usable = _REQUEST_ID.fullmatch(given_id) is not None
+    traceparent = headers.get("traceparent", "")
+    trace_id = _trace_id(traceparent)
     return RequestRecord(
         request_id=given_id if usable else uuid.uuid4().hex,
-        trace_id=_trace_id(headers.get("traceparent", "")),
+        trace_id=trace_id,
+        traceparent=None if trace_id is None else traceparent,
     )
 
 

@@ -1,0 +1,122 @@
+"""Optional export of one trace per request to an OpenTelemetry collector (`--otlp-endpoint`).
+
+Off unless an endpoint is set, and nothing of OpenTelemetry is imported then: the service opens no
+connection by itself. The spans are made from the request's record once it is answered, so that
+log, metrics and traces say the same, and they hold no more than the log does. Sending happens in
+a thread of the exporter's own; a collector that is away costs spans, never an answer.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+import model_store
+from service.requests.request_record import RequestRecord
+
+STAGES_IN_TIME = (
+    "decode",
+    "queue",
+    "preprocess",
+    "encode_image",
+    "decode_mask",
+    "postprocess",
+    "render",
+)
+"""In the order in which they happen; each begins where the one before ended, to about 1 ms."""
+
+SEND_TIMEOUT_S = 3.0
+
+
+class TraceSink(Protocol):
+    """Takes finished requests."""
+
+    def send(self, record: RequestRecord, status: int) -> None:
+        """Makes the spans of one request and queues them."""
+
+    def close(self) -> None:
+        """Sends what waits, within seconds."""
+
+
+class TraceExport:
+    """Sends spans to one collector over OTLP/HTTP."""
+
+    def __init__(self, endpoint: str) -> None:
+        """Starts the exporter's thread.
+
+        Args:
+            endpoint: address of the collector, such as `http://127.0.0.1:4318`.
+        """
+        from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+        from opentelemetry.sdk.resources import Resource
+        from opentelemetry.sdk.trace import TracerProvider
+        from opentelemetry.sdk.trace.export import BatchSpanProcessor
+        from opentelemetry.sdk.trace.sampling import ALWAYS_ON, ParentBased
+
+        resource = Resource({"service.name": "lungseg", "service.version": model_store.__version__})
+        # The caller's decision whether to sample is kept; a request without one is traced.
+        self._provider = TracerProvider(
+            sampler=ParentBased(ALWAYS_ON), resource=resource, shutdown_on_exit=False
+        )
+        url = endpoint.rstrip("/") + "/v1/traces"
+        exporter = OTLPSpanExporter(endpoint=url, timeout=SEND_TIMEOUT_S)
+        self._provider.add_span_processor(BatchSpanProcessor(exporter))
+        self._tracer = self._provider.get_tracer("service")
+
+    def send(self, record: RequestRecord, status: int) -> None:
+        """Makes the spans of one request and queues them; the record learns its trace id.
+
+        Args:
+            record: the request, answered.
+            status: HTTP status of the answer.
+        """
+        from opentelemetry import trace
+        from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+
+        parent = {} if record.traceparent is None else {"traceparent": record.traceparent}
+        clock_ns = time.time_ns() - time.perf_counter_ns()  # of record's times
+        root = self._tracer.start_span(
+            f"POST {record.route}",
+            context=TraceContextTextMapPropagator().extract(parent),
+            kind=trace.SpanKind.SERVER,
+            start_time=clock_ns + _ns(record.started_at),
+            attributes=_attributes(record, status),
+        )
+        if status >= 500:
+            root.set_status(trace.StatusCode.ERROR)
+        inside = trace.set_span_in_context(root)
+        at_ns = clock_ns + _ns(record.decode_began_at or record.started_at)
+        for stage in STAGES_IN_TIME:
+            if stage in record.stage_seconds:
+                span = self._tracer.start_span(stage, context=inside, start_time=at_ns)
+                at_ns += _ns(record.stage_seconds[stage])
+                span.end(at_ns)
+        root.end()
+        record.trace_id = f"{root.get_span_context().trace_id:032x}"
+
+    def close(self) -> None:
+        """Sends what waits, within seconds."""
+        self._provider.shutdown()
+
+
+def _ns(seconds: float) -> int:
+    return int(seconds * 1e9)
+
+
+def _attributes(record: RequestRecord, status: int) -> Mapping[str, Any]:
+    attributes = {
+        "http.request.method": "POST",
+        "http.route": record.route,
+        "http.response.status_code": status,
+        "lungseg.request_id": record.request_id,
+        "lungseg.code": record.problem_code,
+        "lungseg.upload_bytes": record.upload_bytes,
+        "lungseg.format": record.image_format,
+        "lungseg.width": record.width,
+        "lungseg.height": record.height,
+        "lungseg.boxes": record.box_count,
+        "lungseg.batch_size": record.batch_size,
+        "lungseg.warnings": record.warning_codes or None,
+    }
+    return {name: value for name, value in attributes.items() if value is not None}
