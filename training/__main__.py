@@ -1,4 +1,4 @@
-"""``python -m training``: pretrain, stage1, stage2, params, export, evaluate, report, phantoms."""
+"""``python -m training``: train, count, quantize, store, measure; a command for each."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from training.commands import params, report
+from training.commands import params, report, sensitivity
 
 if TYPE_CHECKING:
     from training.loop import TrainingLoop
@@ -44,6 +44,9 @@ def build_parser() -> argparse.ArgumentParser:
     _add_export(commands.add_parser("export", help="write a stored model from a checkpoint"))
     _add_phantoms(commands.add_parser("phantoms", help="write a data set of drawn chest phantoms"))
     _add_evaluate(commands.add_parser("evaluate", help="how good a stored model is, per data set"))
+    sensitivity.add_arguments(
+        commands.add_parser("sensitivity", help="what each layer loses when it alone is INT8")
+    )
     report.add_arguments(commands.add_parser("report", help="one HTML page about a model or run"))
     return parser
 
@@ -111,6 +114,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             return params.run(arguments)
         if arguments.command == "report":
             return report.run(arguments)
+        if arguments.command == "sensitivity":
+            return sensitivity.run(arguments)
         if arguments.command == "export":
             return _export(arguments)
         if arguments.command == "phantoms":

@@ -26,13 +26,18 @@ from training.checkpoint import BEST, CheckpointError, load_checkpoint
 from training.config import (
     AdaLoraConfig,
     AdaptationConfig,
-    ConfigError,
     LoraConfig,
     build_settings,
 )
 from training.fake_quantization import FakeQuantized
 from training.lora import LoraLinear
 from training.resizing import resized_model
+from training.sensitivity.choice import (
+    EVERY_LAYER_INT8,
+    PrecisionChoice,
+    check_layers,
+    stored_choice,
+)
 
 Layer = TypeVar("Layer", bound=nn.Module)
 
@@ -74,20 +79,18 @@ def merge_adapters(model: PromptableSam) -> None:
 
 
 def add_fake_quantization(
-    model: PromptableSam, float_layers: tuple[str, ...]
+    model: PromptableSam, choice: PrecisionChoice = EVERY_LAYER_INT8
 ) -> dict[str, FakeQuantized]:
-    """Wrap every layer that can become integers but ``float_layers``.
+    """Wrap every layer that can become integers but those that were chosen to stay float.
 
     Raises:
-        ConfigError: A name in ``float_layers`` is none of them.
+        ConfigError: The choice was made for another model.
     """
     names = quantizable_names(model)
-    unknown = sorted(set(float_layers) - set(names))
-    if unknown:
-        raise ConfigError(f"qat.float_layers names no layer that could be quantized: {unknown[0]}")
+    check_layers(choice, names)
     layers: dict[str, FakeQuantized] = {}
     for name in names:
-        if name not in float_layers:
+        if name not in choice.float_layers:
             layers[name] = FakeQuantized(model.get_submodule(name))  # type: ignore[arg-type]
             replace_module(model, name, layers[name])
     return layers
@@ -115,7 +118,7 @@ def model_from_checkpoint(state: Mapping[str, Any]) -> tuple[SamConfig, Promptab
     if settings and settings["adaptation"].method == "lora":
         add_lora(model, settings["lora"])
     if stage == "stage2":
-        add_fake_quantization(model, tuple(state["config"]["qat"]["float_layers"]))
+        add_fake_quantization(model, stored_choice(state))
     model.load_state_dict(state["model"])
     return architecture, model
 
@@ -220,4 +223,6 @@ def lineage_of(state: Mapping[str, Any]) -> tuple[dict[str, Any], ...]:
     if "ranks" in state["stage_state"]:
         own["ranks"] = state["stage_state"]["ranks"]
         own["initial_rank"] = config["adalora"]["initial_rank"]
+    if state["stage_state"].get("sensitivity"):
+        own["sensitivity"] = state["stage_state"]["sensitivity"]
     return (*state.get("lineage", ()), own)

@@ -15,6 +15,7 @@ from model_store.architecture import SamConfig, build_sam
 from training.adapted_linear import AdaptedLinear
 from training.adapted_model import find_layers
 from training.config import RunConfig
+from training.sensitivity.choice import choose_precisions
 from training.stage1_methods import build_stage1
 from training.stage2 import QatStage
 from training.stages import PretrainStage, Stage
@@ -102,7 +103,8 @@ def _build_stage(config: RunConfig, architecture: SamConfig) -> Stage:
         return build_stage1(model, config)
     # Stage 2 has fewer steps than the schedule of stage 1 that made its adapters.
     made = dataclasses.replace(config, stage="stage1", steps=10**9)
-    return QatStage(build_stage1(model, made).model, config.qat)
+    choice = choose_precisions(config.qat)
+    return QatStage(build_stage1(model, made).model, config.qat, choice)
 
 
 def format_count(count: ParameterCount) -> str:

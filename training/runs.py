@@ -25,6 +25,7 @@ from training.loop import TrainingLoop
 from training.phantom import draw_phantom
 from training.recomputation import recompute_encoder_blocks
 from training.resizing import resized_model
+from training.sensitivity.choice import choose_precisions, stored_choice
 from training.stage1_methods import build_stage1
 from training.stage2 import QatStage
 from training.stages import PretrainStage, Stage
@@ -124,9 +125,9 @@ def prepare_run(
         start = load_base(base, config.input_size)
     # Adapters keep the settings that they were made with.
     config = dataclasses.replace(config, **start.settings)
-    stage = _stage(config, start)
-    source = batch_source(config, start.architecture, load_training_xrays(config.data))
     latest = processes.from_writer(lambda: _latest(folder)) if resume else None
+    stage = _stage(config, start, latest)
+    source = batch_source(config, start.architecture, load_training_xrays(config.data))
     if isinstance(stage, QatStage) and latest is None:
         stage.calibrate(source)
     if config.recompute_blocks:
@@ -170,7 +171,7 @@ def _latest(folder: Path) -> LatestCheckpoint | None:
     return latest
 
 
-def _stage(config: RunConfig, start: Base) -> Stage:
+def _stage(config: RunConfig, start: Base, latest: LatestCheckpoint | None) -> Stage:
     if config.stage == "pretrain":
         return PretrainStage(start.model)
     if config.stage == "stage1":
@@ -182,4 +183,6 @@ def _stage(config: RunConfig, start: Base) -> Stage:
         return build_stage1(start.model, config)
     if start.stage != "stage1":
         raise ConfigError(f"stage2 starts from stage1, not {start.stage}")
-    return QatStage(start.model, config.qat)
+    # A table may have been measured anew since; a run that goes on keeps its choice.
+    choice = choose_precisions(config.qat) if latest is None else stored_choice(latest.state)
+    return QatStage(start.model, config.qat, choice)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 
 from model_store.sam import PromptableSam
@@ -11,6 +13,7 @@ from training.adapted_model import add_fake_quantization, find_layers
 from training.batches import BatchSource
 from training.config import QatConfig
 from training.fake_quantization import sampling
+from training.sensitivity.choice import EVERY_LAYER_INT8, PrecisionChoice
 from training.stages import Stage, freeze_unused
 
 
@@ -22,11 +25,16 @@ class QatStage(Stage):
 
     name = "stage2"
 
-    def __init__(self, model: PromptableSam, config: QatConfig) -> None:
+    def __init__(
+        self,
+        model: PromptableSam,
+        config: QatConfig,
+        choice: PrecisionChoice = EVERY_LAYER_INT8,
+    ) -> None:
         """Put fake quantization into a model of stage 1 (or a plain one).
 
         Raises:
-            ConfigError: ``float_layers`` names an unknown layer.
+            ConfigError: The choice of float layers was made for another model.
         """
         super().__init__(model)
         self._config = config
@@ -36,7 +44,8 @@ class QatStage(Stage):
                 factor.requires_grad_(True)
         for adapter in find_layers(model, AdaLoraLinear).values():
             adapter.frozen_mask = True
-        self.layers = add_fake_quantization(model, config.float_layers)
+        self._choice = choice
+        self.layers = add_fake_quantization(model, choice)
         freeze_unused(model)
 
     @torch.no_grad()
@@ -48,3 +57,10 @@ class QatStage(Stage):
                 batch = source.batch(step)
                 normalized = self.model.normalize(batch.pixels, batch.valid)
                 self.model(normalized, batch.boxes, batch.image_index)
+
+    def extra_state(self) -> dict[str, Any]:
+        """Return which layers stay float, and the measurement behind it."""
+        return {
+            "float_layers": list(self._choice.float_layers),
+            "sensitivity": self._choice.record,
+        }

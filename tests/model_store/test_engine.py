@@ -28,13 +28,14 @@ from model_store.sam import PromptableSam
 from training.config import QatConfig
 from training.export import to_deployed
 from training.fake_quantization import sampling
+from training.sensitivity.choice import PrecisionChoice
 from training.stage2 import QatStage
 
 
 def quantized(float_layers: tuple[str, ...] = (), **changes: object) -> PromptableSam:
     """A tiny integer model on the CPU backend, with windows if asked."""
     model = make_tiny_model(**changes)
-    stage = QatStage(model, QatConfig(float_layers=float_layers))
+    stage = QatStage(model, QatConfig(), PrecisionChoice(float_layers))
     with torch.no_grad(), sampling(stage.layers.values()):
         pixels = torch.rand(2, 1, 64, 64, generator=torch.Generator().manual_seed(0)) * 255
         model(model.normalize(pixels), torch.tensor([[4.0, 4.0, 60.0, 60.0]] * 2), torch.arange(2))

@@ -12,6 +12,7 @@ from training.adapted_model import add_adapters, add_fake_quantization, merge_ad
 from training.config import AdaLoraConfig, ConfigError
 from training.export import to_deployed
 from training.fake_quantization import FakeQuantized, round_straight_through, sampling
+from training.sensitivity.choice import PrecisionChoice
 
 ADALORA = AdaLoraConfig(initial_rank=4, target_rank=2, warmup_steps=1, final_steps=1)
 
@@ -122,7 +123,7 @@ def test_a_whole_model_deploys_to_the_same_masks() -> None:
         for adapter in adapters.values():
             adapter.singular.normal_()
             adapter.frozen_mask = True
-    layers = add_fake_quantization(model, ("image_encoder.neck.0",))
+    layers = add_fake_quantization(model, PrecisionChoice(("image_encoder.neck.0",)))
     arguments = (
         model.normalize(torch.rand(2, 1, 64, 64) * 255),
         torch.tensor([[4.0, 4.0, 60.0, 60.0], [0.0, 0.0, 30.0, 64.0]]),
@@ -155,4 +156,4 @@ def test_merging_adapters_keeps_the_function() -> None:
 
 def test_an_unknown_float_layer_is_refused() -> None:
     with pytest.raises(ConfigError, match="no_such_layer"):
-        add_fake_quantization(make_tiny_model(), ("no_such_layer",))
+        add_fake_quantization(make_tiny_model(), PrecisionChoice(("no_such_layer",)))
