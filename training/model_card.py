@@ -11,6 +11,9 @@ from model_store.manifest import Manifest
 CARD_FILE = "README.md"
 
 
+_LONG = ("ranks", "sensitivity")  # too long for a line; summarised below it
+
+
 def write_manifest_and_card(folder: Path, manifest: Manifest) -> None:
     """Write ``manifest.json`` and the card that says the same for people."""
     write_manifest(folder, manifest)
@@ -132,12 +135,24 @@ def _training(manifest: Manifest) -> str:
     ]
     lines += ["", "`phantoms` counts drawn chest phantoms that were mixed in. The stages:", ""]
     for stage in manifest.training.get("stages", ()):
-        shown = ", ".join(f"{key} {value}" for key, value in stage.items() if key != "ranks")
+        shown = ", ".join(f"{key} {value}" for key, value in stage.items() if key not in _LONG)
         lines.append(f"- {shown}")
         if "ranks" in stage:
             total = sum(sum(slices.values()) for slices in stage["ranks"].values())
             lines.append(f"  - {total} triplets kept by the rank budget, per slice in the manifest")
+        if "sensitivity" in stage:
+            lines.append(f"  - {_sensitivity(stage['sensitivity'])}")
     return "\n".join(lines)
+
+
+def _sensitivity(record: dict[str, Any]) -> str:
+    layers = record["layers"]
+    kept = sum(row["precision"] == "float" for row in layers.values())
+    return (
+        f"{kept} of {len(layers)} layers stay float, as each of them alone loses more than "
+        f"{record['dice_margin']:g} Dice or {record['ssim_margin']:g} SSIM when it is quantized; "
+        "the losses of every layer are in the manifest"
+    )
 
 
 LIMITS = """\

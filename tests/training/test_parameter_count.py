@@ -7,9 +7,11 @@ import pytest
 from tiny_models import make_tiny_config, make_tiny_model
 
 from model_store.architecture import sam_config
+from model_store.quantizable import quantizable_layers
 from training.__main__ import main
 from training.config import RunConfig, load_config, parse_config
 from training.parameter_count import count_parameters
+from training.sensitivity.table import ALL_LAYERS, LayerSensitivity, SensitivityTable, write_table
 from training.stage1_methods import build_stage1
 
 CONFIGS = Path(__file__).parents[2] / "training" / "configs"
@@ -42,11 +44,14 @@ def test_the_count_is_that_of_the_real_stage(method: str) -> None:
     assert count.base == sum(p.numel() for p in make_tiny_model().parameters())
 
 
-def test_stage2_counts_a_scale_per_quantized_layer() -> None:
+def test_stage2_counts_a_scale_per_quantized_layer(tmp_path: Path) -> None:
     plain = parse_config({"stage": "stage2", "steps": 5})
-    some = parse_config(
-        {"stage": "stage2", "steps": 5, "qat": {"float_layers": ["image_encoder.neck.0"]}}
-    )
+    losses = {name: 0.0 for name in (ALL_LAYERS, *quantizable_layers(make_tiny_model()))}
+    losses["image_encoder.neck.0"] = 0.01
+    rows = [LayerSensitivity(name, 1, lost, lost, 0.0) for name, lost in losses.items()]
+    write_table(tmp_path / "table.csv", SensitivityTable.of(rows))
+    table = {"sensitivity": str(tmp_path / "table.csv")}
+    some = parse_config({"stage": "stage2", "steps": 5, "qat": table})
     all_scales = count_parameters(plain, make_tiny_config()).parts["activation scales"].trainable
     fewer = count_parameters(some, make_tiny_config()).parts["activation scales"].trainable
     assert fewer == all_scales - 1

@@ -8,6 +8,7 @@ import pytest
 from tiny_models import make_tiny_config, make_tiny_model, write_tiny_artifact
 
 from model_store.artifact import read_manifest
+from model_store.manifest import TrainingData
 from training.__main__ import main
 from training.evaluation.scores import ImageScore
 from training.export import write_deployed
@@ -16,6 +17,16 @@ from training.phantom.dataset import write_phantom_dataset
 from training.report.learning_curves import draw_learning_curves, read_events
 from training.report.overlays import choose_examples
 
+SENSITIVITY = {
+    "dice_margin": 0.001, "ssim_margin": 0.25,
+    "together": {"dice_lost": 0.01234, "worst_dice_lost": 0.5, "ssim_lost": 0.3},
+    "layers": {
+        "image_encoder.neck.0": {"precision": "float", "dice_lost": 0.00456, "worst_dice_lost": 0.1,
+                                 "ssim_lost": 0.1},
+        "image_encoder.neck.2": {"precision": "int8", "dice_lost": 0.0001, "worst_dice_lost": 0.01,
+                                 "ssim_lost": 0.02},
+    },
+}  # fmt: skip
 RANKS = {f"image_encoder.blocks.{i}.attn.qkv": {"q": i, "k": 2, "v": 3} for i in range(2)}
 
 
@@ -29,8 +40,18 @@ def stored(tmp_path_factory: pytest.TempPathFactory) -> Path:
         make_tiny_model(), make_tiny_config(), folder / "models", name="tiny-float", version="1"
     )
     manifest = read_manifest(model)
-    training = {"stages": [{"stage": "stage1", "steps": 9, "ranks": RANKS, "initial_rank": 4}]}
-    changes = {"float_twin": "tiny-float/1", "training": training, "intended_use": "<b>Tests</b>"}
+    stages = [
+        {"stage": "stage1", "steps": 9, "ranks": RANKS, "initial_rank": 4},
+        {"stage": "stage2", "steps": 3, "sensitivity": SENSITIVITY},
+    ]
+    training = {"stages": stages}
+    data = (TrainingData(source="drawn", images=2, convention="lung_field", license="Apache-2.0"),)
+    changes = {
+        "float_twin": "tiny-float/1",
+        "training": training,
+        "intended_use": "<b>Tests</b>",
+        "training_data": data,
+    }
     write_manifest_and_card(model, manifest.model_copy(update=changes))
     return folder
 
@@ -53,7 +74,8 @@ def test_the_page_needs_nothing_outside_itself(page: str) -> None:
 def test_every_section_is_there_and_in_the_contents(page: str) -> None:
     sections = re.findall(r'<h2 id="([a-z0-9-]+)"', page)
     assert sections == [
-        "quality", "against-fp32", "boxes", "examples", "quantization", "ranks", "card",
+        "quality", "against-fp32", "boxes", "examples", "quantization", "sensitivity", "ranks",
+        "card",
     ]  # fmt: skip
     assert re.findall(r'<li><a href="#([a-z0-9-]+)"', page) == sections
     for words in ("NSD", "HD95", "TOST p", "SSIM", "excess kurtosis", "Best: Dice", "Worst: Dice"):
@@ -74,6 +96,17 @@ def test_the_numbers_of_the_card_are_those_of_the_page(page: str, stored: Path) 
         assert text in page and text in card
     assert set(manifest.evaluation["val"]) == {"comparison", "similarity", "jitter"}
     assert "paired by image" in card
+
+
+def test_the_choice_of_float_layers_is_shown_with_its_reason(page: str, stored: Path) -> None:
+    assert "1 of 2 layers lose more than\n0.001 Dice or 0.25 SSIM" in page
+    assert "<code>image_encoder.neck.0</code>." in page and "+0.01234" in page
+    rows = re.findall(r">(image_encoder.neck.\d)</td><td>([^<]*)<.*>(float|int8)</td>", page)
+    assert rows == [
+        ("image_encoder.neck.0", "+0.00456", "float"), ("image_encoder.neck.2", "+0.00010", "int8"),
+    ]  # fmt: skip
+    card = (stored / "models" / "tiny" / "1" / "README.md").read_text()
+    assert "1 of 2 layers stay float" in card and "dice_margin" not in card
 
 
 def test_a_run_has_curves(stored: Path, tmp_path: Path) -> None:

@@ -30,6 +30,7 @@ from training.report import quality_plots, quantization_plots
 from training.report.figures import png_address, svg_address
 from training.report.learning_curves import draw_learning_curves
 from training.report.overlays import draw_examples
+from training.report.sensitivity_plot import draw_sensitivity, sensitivity_record
 from training.report.subject import Subject
 
 ACTIVATION_XRAYS = 8
@@ -69,6 +70,7 @@ def render_report(subject: Subject, rows: Sequence[DataRow], split: str, found: 
         examples=draw_examples(subject.predictor, rows, found),
         plots=_quality_plots(found),
         quantization=_quantization(subject, rows, found),
+        sensitivity=_sensitivity(subject),
         ranks=_rank_map(subject),
         curves=None if curves is None else svg_address(curves),
     )
@@ -132,6 +134,14 @@ def _moments(layers: list[LayerWeights]) -> dict[str, Mapping[str, float]]:
         "as stored": asdict(moments(error_in_steps(layers))),
         "rounding alone": asdict(moments(error_in_steps(layers, rounding_alone=True))),
     }
+
+
+def _sensitivity(subject: Subject) -> dict[str, Any] | None:
+    record = sensitivity_record(subject.manifest)
+    if record is None:
+        return None
+    kept = [name for name, row in record["layers"].items() if row["precision"] == "float"]
+    return {**record, "kept": kept, "plot": svg_address(draw_sensitivity(record))}
 
 
 def _rank_map(subject: Subject) -> str | None:

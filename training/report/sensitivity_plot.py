@@ -1,0 +1,47 @@
+"""What each layer loses when it alone is quantized, and which ones therefore stayed float."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch
+
+from model_store.manifest import Manifest
+from training.report.figures import BLUE, GREY, ORANGE, new_axes
+from training.report.quantization_plots import short_name
+
+_SHOWN_LAYERS = 40
+
+
+def sensitivity_record(manifest: Manifest) -> dict[str, Any] | None:
+    """Return what the last stage 2 recorded of its sensitivity table, or None without one."""
+    for stage in reversed(manifest.training.get("stages", ())):
+        if stage.get("sensitivity"):
+            record: dict[str, Any] = stage["sensitivity"]
+            return record
+    return None
+
+
+def draw_sensitivity(record: Mapping[str, Any]) -> Figure:
+    """Draw Dice and SSIM lost per layer with their margins, the largest Dice lost on top."""
+    layers = sorted(record["layers"].items(), key=lambda item: -item[1]["dice_lost"])
+    layers = layers[:_SHOWN_LAYERS]
+    figure, axes = new_axes(2, size=(9.0, 1.4 + 0.19 * len(layers)))
+    rows = np.arange(len(layers))
+    colours = [ORANGE if row["precision"] == "float" else BLUE for _, row in layers]
+    for axis, measure, label in (
+        (axes[0], "dice", "Dice lost"),
+        (axes[1], "ssim", "SSIM of the masks lost"),
+    ):
+        axis.barh(rows, [row[f"{measure}_lost"] for _, row in layers], color=colours)
+        axis.axvline(record[f"{measure}_margin"], color=GREY, linestyle="--", linewidth=1)
+        axis.set_xlabel(f"{label} (dashed: margin)")
+        axis.set_ylim(len(layers) - 0.5, -0.5)
+    axes[0].set_yticks(rows, [short_name(name) for name, _ in layers], fontsize=7)
+    axes[1].set_yticks(rows, [])
+    kinds = [Patch(color=BLUE, label="INT8"), Patch(color=ORANGE, label="stays float")]
+    axes[1].legend(handles=kinds, loc="lower right")
+    return figure
