@@ -1,4 +1,4 @@
-"""``python -m training``: train, count, quantize, store, measure; a command for each."""
+"""``python -m training``: from raw downloads to a stored model and what it is worth."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from training.commands import params, report, sensitivity
+from training.commands import params, prepare, report, sensitivity
 
 if TYPE_CHECKING:
     from training.loop import TrainingLoop
@@ -38,6 +38,7 @@ def build_parser() -> argparse.ArgumentParser:
     """Return the parser of all commands."""
     parser = argparse.ArgumentParser(prog="python -m training", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
+    prepare.add_arguments(commands.add_parser("prepare", help="a data set from raw downloads"))
     for stage, text in STAGE_HELP.items():
         _add_stage(commands.add_parser(stage, help=text), stage)
     params.add_arguments(commands.add_parser("params", help="count what a run trains"))
@@ -110,6 +111,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     from training.dataset import DataError
 
     try:
+        if arguments.command == "prepare":
+            return prepare.run(arguments)
         if arguments.command == "params":
             return params.run(arguments)
         if arguments.command == "report":

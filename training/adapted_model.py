@@ -218,6 +218,9 @@ def lineage_of(state: Mapping[str, Any]) -> tuple[dict[str, Any], ...]:
         "input_size": state["architecture"]["input_size"],
         "validation_selection": state["best"],
     }
+    structure = config["data"].get("structure", "lungs")
+    if structure != "lungs":
+        own["structure"] = structure
     if state["stage"] == "stage1":
         own["method"] = adapter_settings(state)["adaptation"].method
     if "ranks" in state["stage_state"]:

@@ -18,6 +18,7 @@ from typing import Any, Literal
 from model_store.architecture import SamConfig, sam_config
 from training.adapted_linear import TARGETS
 from training.augmentation import AugmentConfig
+from training.dataset import STRUCTURES, Structure
 from training.losses import LossWeights
 from training.prompts import PromptMix
 
@@ -38,6 +39,7 @@ class DataConfig:
     Attributes:
         root: Folder with ``manifest.csv``.
         repeats: How often the rows of a source come in one epoch; 1 where not named.
+        structure: What the masks to train on show: ``lungs``, ``infection`` or ``pneumothorax``.
         leave_out: Sources that neither train nor choose, to learn how the model does on
             hospitals that it has never seen.
         phantoms: Number of drawn chest phantoms that are mixed in, half per convention.
@@ -46,6 +48,7 @@ class DataConfig:
     """
 
     root: str = "data/cxr"
+    structure: Structure = "lungs"
     repeats: Mapping[str, int] = field(default_factory=dict)
     leave_out: tuple[str, ...] = ()
     phantoms: int = 0
@@ -53,7 +56,13 @@ class DataConfig:
     workers: int = 1
 
     def __post_init__(self) -> None:
-        """Refuse repeats below 1 and negative counts."""
+        """Refuse an unknown structure, repeats below 1 and negative counts."""
+        if self.structure not in STRUCTURES:
+            raise ConfigError(
+                f"data.structure is {self.structure!r}; it must be one of {', '.join(STRUCTURES)}"
+            )
+        if self.phantoms and self.structure != "lungs":
+            raise ConfigError(f"data.phantoms show lungs, not data.structure {self.structure}")
         if any(not isinstance(n, int) or n < 1 for n in self.repeats.values()):
             raise ConfigError(f"data.repeats {dict(self.repeats)} must be whole numbers from 1")
         if self.phantoms < 0 or self.workers < 0 or self.cached_side < 32:

@@ -2,25 +2,32 @@
 
 A data set is a folder with ``manifest.csv`` (columns ``name, split, source, convention`` at
 least) and ``{split}/images/NAME.jpg`` and ``{split}/masks/NAME.png``. A column ``spacing_mm``
-may give the side of a pixel in millimetres; an empty field says that it is not known.
+may give the side of a pixel in millimetres; an empty field says that it is not known. A column
+``structure`` says what a mask shows; without it all masks show lungs.
 """
 
 from __future__ import annotations
 
 import csv
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 from scipy import ndimage
 
-from model_store.conventions import Convention, token_of
+from model_store.conventions import DEFAULT_CONVENTION, Convention, token_of
 from model_store.geometry import InputGeometry, window_to_uint8
+
+Structure = Literal["lungs", "infection", "pneumothorax"]
+"""What a mask shows."""
+
+STRUCTURES: tuple[Structure, ...] = get_args(Structure)
 
 _REQUIRED_COLUMNS = ("name", "split", "source", "convention")
 
@@ -70,11 +77,12 @@ class LabelledXray:
         return np.asarray(self.lungs.any(axis=0))
 
 
-def read_rows(root: Path, split: str) -> list[DataRow]:
-    """Read the rows of one split.
+def read_rows(root: Path, split: str, structure: Structure = "lungs") -> list[DataRow]:
+    """Read the rows of one split whose masks show one structure.
 
     Raises:
-        DataError: No manifest, a missing column, an unknown convention, or an empty split.
+        DataError: No manifest, a missing column, an unknown convention or structure, or no such
+            rows.
     """
     manifest = root / "manifest.csv"
     if not manifest.is_file():
@@ -84,22 +92,46 @@ def read_rows(root: Path, split: str) -> list[DataRow]:
         missing = [c for c in _REQUIRED_COLUMNS if c not in (reader.fieldnames or ())]
         if missing:
             raise DataError(f"{manifest} lacks the columns {', '.join(missing)}")
-        rows = [_row(root, split, record) for record in reader if record["split"] == split]
+        rows = [
+            _row(root, split, record)
+            for record in reader
+            if structure_of(record, manifest) == structure and record["split"] == split
+        ]
     if not rows:
-        raise DataError(f"{manifest} has no rows of the split {split!r}")
+        raise DataError(f"{manifest} has no rows of the split {split!r} that show {structure}")
     return rows
+
+
+def structure_of(record: Mapping[str, str], manifest: Path) -> Structure:
+    """Return what the mask of a row of the manifest shows; lungs where it does not say.
+
+    Raises:
+        DataError: The structure is unknown.
+    """
+    named = record.get("structure") or "lungs"
+    for structure in STRUCTURES:
+        if structure == named:
+            return structure
+    raise DataError(
+        f"{manifest}, row {record['name']!r}: structure is {named!r}; it must be one of "
+        f"{', '.join(STRUCTURES)}"
+    )
 
 
 def _row(root: Path, split: str, record: dict[str, str]) -> DataRow:
     name = record["name"]
+    # Conventions are ways to draw lungs; other structures train the first mask token.
+    convention = record["convention"]
+    if not convention and record.get("structure") not in (None, "", "lungs"):
+        convention = DEFAULT_CONVENTION
     try:
-        token_of(record["convention"])
+        token_of(convention)
     except ValueError as error:
         raise DataError(f"{root / 'manifest.csv'}, row {name!r}: {error}") from error
     return DataRow(
         name=name,
         source=record["source"],
-        convention=record["convention"],  # type: ignore[arg-type]  # checked above
+        convention=convention,  # type: ignore[arg-type]  # checked above
         image_path=root / split / "images" / f"{name}.jpg",
         mask_path=root / split / "masks" / f"{name}.png",
         spacing_mm=_spacing(root, record),

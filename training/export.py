@@ -42,6 +42,7 @@ from model_store.predictor import PredictionRequest, Predictor
 from model_store.quantizable import quantizable_layers, replace_module
 from model_store.sam import PromptableSam
 from training.adapted_model import find_layers, load_base, merge_adapters
+from training.dataset import DataError, structure_of
 from training.fake_quantization import FakeQuantized
 from training.metrics import dice
 from training.model_card import write_manifest_and_card
@@ -90,9 +91,14 @@ def export_checkpoint(
 
     Raises:
         CheckpointError: The checkpoint cannot be used.
+        DataError: It was trained to draw something else than lungs, which the service would
+            hand out as lungs.
         FileExistsError: The version exists; a stored version never changes.
     """
     base = load_base(checkpoint)
+    structure = base.lineage[-1].get("structure", "lungs")
+    if structure != "lungs":
+        raise DataError(f"{checkpoint} was trained on {structure}; stored models draw lungs")
     return write_deployed(
         base.model,
         base.architecture,
@@ -191,9 +197,13 @@ def _float_size_bytes(model: PromptableSam) -> int:
 
 
 def training_data(root: Path) -> tuple[TrainingData, ...]:
-    """Count the rows of the ``train`` split per source and licence."""
+    """Count the lung masks of the ``train`` split per source and licence."""
     with (root / "manifest.csv").open(newline="", encoding="utf-8") as file:
-        rows = [row for row in csv.DictReader(file) if row["split"] == "train"]
+        rows = [
+            row
+            for row in csv.DictReader(file)
+            if row["split"] == "train" and structure_of(row, root / "manifest.csv") == "lungs"
+        ]
     counts = Counter((r["source"], r["convention"], r.get("license", "unknown")) for r in rows)
     return tuple(
         TrainingData(source=source, convention=convention, license=license_, images=images)

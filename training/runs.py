@@ -49,7 +49,8 @@ def load_training_xrays(config: DataConfig) -> list[LabelledXray]:
 
 
 def _wanted_rows(config: DataConfig, split: str) -> list[DataRow]:
-    rows = [r for r in read_rows(Path(config.root), split) if r.source not in config.leave_out]
+    rows = read_rows(Path(config.root), split, config.structure)
+    rows = [row for row in rows if row.source not in config.leave_out]
     if not rows:
         raise DataError(f"{config.root}: data.leave_out leaves nothing of the split {split!r}")
     return rows

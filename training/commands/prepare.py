@@ -1,0 +1,68 @@
+"""``prepare``: one data set for training from raw downloads."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+SOURCE_NAMES = (
+    "jsrt", "qata_cov19", "covid19_radiography", "pneumothorax", "covid_qu_ex", "montgomery",
+    "shenzhen", "darwin",
+)  # fmt: skip
+"""Keys of `training.prepare.sources.SOURCES`, which takes long to import."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's arguments."""
+    parser.add_argument(
+        "--source", action="append", required=True, choices=SOURCE_NAMES,
+        help="whose layout; repeat --source and --root for several in one data set",
+    )  # fmt: skip
+    parser.add_argument(
+        "--root", action="append", required=True, type=Path,
+        help="folder of the download, unpacked; one for each --source, in the same order",
+    )  # fmt: skip
+    parser.add_argument("--out", type=Path, required=True, help="folder of the data set")
+    parser.add_argument(
+        "--longest-side", type=int, default=1024,
+        help="larger X-rays are scaled down to so many pixels (default 1024)",
+    )  # fmt: skip
+    parser.add_argument("--seed", type=int, default=0, help="of the split")
+    parser.add_argument(
+        "--skip-bad", action="store_true", help="leave out unreadable and unpaired files"
+    )
+    parser.add_argument(
+        "--report", type=Path, help="CSV of files that cannot be used (default: OUT-problems.csv)"
+    )
+    parser.add_argument("--workers", type=int, help="threads that decode (default: one per core)")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Write the data set and print how many X-rays came where; return 0.
+
+    Raises:
+        ConfigError: Not as many --root as --source.
+        DataError: A download cannot be used, or --out exists.
+    """
+    from training.config import ConfigError
+    from training.prepare.preparation import PrepareOptions, prepare
+    from training.prepare.splits import SHARES
+
+    if len(arguments.source) != len(arguments.root):
+        raise ConfigError(
+            f"{len(arguments.source)} --source but {len(arguments.root)} --root: one for each"
+        )
+    out = arguments.out
+    report = arguments.report or out.parent / f"{out.name}-problems.csv"
+    options = PrepareOptions(
+        out, report, arguments.longest_side, arguments.seed, arguments.skip_bad, arguments.workers
+    )
+    result = prepare(list(zip(arguments.source, arguments.root, strict=True)), options)
+    print(f"{'source':<22}{'structure':<14}" + "".join(f"{split:>8}" for split in SHARES))
+    for source, structure in sorted({key[:2] for key in result.counts}):
+        numbers = [result.counts.get((source, structure, split), 0) for split in SHARES]
+        print(f"{source:<22}{structure:<14}" + "".join(f"{number:>8}" for number in numbers))
+    print(f"{result.duplicates} pairs of equal X-rays found by their looks, none split apart")
+    if result.problems:
+        print(f"{len(result.problems)} files left out, listed in {report}")
+    return 0
