@@ -60,6 +60,9 @@ def test_problems_are_named(data: Path, tmp_path: Path) -> None:
     manifest.write_text(manifest.read_text().replace("lung_field", "lungs"))
     with pytest.raises(DataError, match="lung_field, whole_lung"):
         read_rows(data, "train")
+    manifest.write_text("name,split,source,convention,structure\na,val,x,lung_field,heart\n")
+    with pytest.raises(DataError, match="structure is 'heart'; it must be one of lungs"):
+        read_rows(data, "val")
     manifest.write_text("name,split\n")
     with pytest.raises(DataError, match="source, convention"):
         read_rows(data, "train")

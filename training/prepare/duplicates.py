@@ -41,7 +41,8 @@ def near_pairs(
 ) -> list[tuple[int, int]]:
     """Return all pairs (i, j), i < j, of hashes that differ in few bits.
 
-    Compares every two: 65,000 hashes take about a minute.
+    Compares every two; 20,000 hashes take two seconds on one core, and twice as many four times
+    as long.
 
     Args:
         hashes: uint64 (N, 4).
