@@ -94,7 +94,6 @@ def test_it_trains(
     exported = main(["export", "--run", str(tmp_path / "run"), "--name", "mini", "--version", "1",
                      "--data", str(prepared), "--out", str(tmp_path / "models")])  # fmt: skip
     if structure == "lungs":
-        rows = manifest(prepared)
         counted = Predictor.load(tmp_path / "models" / "mini" / "1", "cpu").info.manifest
         wanted = sum(
             r["split"] == "train" and r["structure"] == "lungs" for r in manifest(prepared)
