@@ -1,7 +1,8 @@
-"""The bar that a person watches while a run goes on."""
+"""The bar that a person watches while a run goes on, on stderr: stdout is the run's result."""
 
 from __future__ import annotations
 
+from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 
@@ -14,7 +15,7 @@ class ProgressBar:
         self._bar = Progress(
             TextColumn("{task.description}"), BarColumn(),
             TextColumn("{task.completed}/{task.total}"), TimeElapsedColumn(),
-            TimeRemainingColumn(), disable=not shown,
+            TimeRemainingColumn(), console=Console(stderr=True), disable=not shown,
         )  # fmt: skip
         self._task = self._bar.add_task(title, total=steps, completed=done)
 
