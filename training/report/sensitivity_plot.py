@@ -26,22 +26,31 @@ def sensitivity_record(manifest: Manifest) -> dict[str, Any] | None:
 
 
 def draw_sensitivity(record: Mapping[str, Any]) -> Figure:
-    """Draw Dice and SSIM lost per layer with their margins, the largest Dice lost on top."""
-    layers = sorted(record["layers"].items(), key=lambda item: -item[1]["dice_lost"])
+    """Draw Dice and SSIM lost per layer with their margins, the layer nearest to one on top."""
+    layers = sorted(record["layers"].items(), key=lambda item: -_nearness(item[1], record))
     layers = layers[:_SHOWN_LAYERS]
     figure, axes = new_axes(2, size=(9.0, 1.4 + 0.19 * len(layers)))
     rows = np.arange(len(layers))
     colours = [ORANGE if row["precision"] == "float" else BLUE for _, row in layers]
     for axis, measure, label in (
         (axes[0], "dice", "Dice lost"),
-        (axes[1], "ssim", "SSIM of the masks lost"),
+        (axes[1], "ssim", "SSIM lost"),
     ):
         axis.barh(rows, [row[f"{measure}_lost"] for _, row in layers], color=colours)
         axis.axvline(record[f"{measure}_margin"], color=GREY, linestyle="--", linewidth=1)
         axis.set_xlabel(f"{label} (dashed: margin)")
+        axis.locator_params(axis="x", nbins=4)
         axis.set_ylim(len(layers) - 0.5, -0.5)
     axes[0].set_yticks(rows, [short_name(name) for name, _ in layers], fontsize=7)
     axes[1].set_yticks(rows, [])
     kinds = [Patch(color=BLUE, label="INT8"), Patch(color=ORANGE, label="stays float")]
     axes[1].legend(handles=kinds, loc="lower right")
     return figure
+
+
+def _nearness(row: Mapping[str, Any], record: Mapping[str, Any]) -> float:
+    """Share of a margin that a layer uses up, of whichever margin it uses more."""
+    smallest = 1e-9  # a margin may be 0
+    return float(
+        max(row[f"{m}_lost"] / max(record[f"{m}_margin"], smallest) for m in ("dice", "ssim"))
+    )
