@@ -206,7 +206,7 @@ class TrainingLoop:
             self._processes.require_equal("weights", self.weights_sha256())
         with self._average.applied():
             size = self.architecture.input_size
-            scores = validate(self.stage.model, self._validation, size, self._processes)
+            scores = validate(self.stage.deployed(), self._validation, size, self._processes)
         self._log.write(
             "validation", step=self._step, selection=scores.selection,
             own_box=scores.own_box, whole_image=scores.whole_image,

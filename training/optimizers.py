@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 from torch import nn
@@ -28,21 +29,24 @@ def build_optimizers(
     matrices: list[nn.Parameter] = []
     decayed: list[nn.Parameter] = []
     plain: list[nn.Parameter] = []
+    singular: list[nn.Parameter] = []
     for name, parameter in named:
         if config.matrix_learning_rate > 0 and _is_encoder_matrix(name, parameter):
             matrices.append(parameter)
+        elif name.endswith(".singular"):
+            singular.append(parameter)
         elif parameter.ndim >= 2 and not _is_table(name):
             decayed.append(parameter)
         else:
             plain.append(parameter)
-    adamw = torch.optim.AdamW(
-        [
-            {"params": decayed, "weight_decay": config.weight_decay},
-            {"params": plain, "weight_decay": 0.0},
-        ],
-        lr=config.learning_rate,
-        betas=(0.9, 0.98),
-    )
+    groups: list[dict[str, Any]] = [
+        {"params": decayed, "weight_decay": config.weight_decay},
+        {"params": plain, "weight_decay": 0.0},
+    ]
+    if singular:
+        rate = config.singular_rate * config.learning_rate
+        groups.append({"params": singular, "weight_decay": 0.0, "lr": rate})
+    adamw = torch.optim.AdamW(groups, lr=config.learning_rate, betas=(0.9, 0.98))
     optimizers: list[torch.optim.Optimizer] = [adamw]
     if matrices:
         optimizers.append(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import torch
@@ -12,6 +13,7 @@ from training.adapted_linear import AdaptedLinear
 from training.adapted_model import add_fake_quantization, find_layers
 from training.batches import BatchSource
 from training.config import QatConfig
+from training.export import to_deployed
 from training.fake_quantization import sampling
 from training.sensitivity.choice import EVERY_LAYER_INT8, PrecisionChoice
 from training.stages import Stage, freeze_unused
@@ -57,6 +59,12 @@ class QatStage(Stage):
                 batch = source.batch(step)
                 normalized = self.model.normalize(batch.pixels, batch.valid)
                 self.model(normalized, batch.boxes, batch.image_index)
+
+    def deployed(self) -> PromptableSam:
+        """Return a copy in integers, the model that an export of the present weights stores."""
+        copied = copy.deepcopy(self.model)
+        to_deployed(copied)
+        return copied.eval().requires_grad_(False)
 
     def extra_state(self) -> dict[str, Any]:
         """Return which layers stay float, and the measurement behind it."""

@@ -33,6 +33,10 @@ class Stage:
         """Yield the parameters that train."""
         return ((n, p) for n, p in self.model.named_parameters() if p.requires_grad)
 
+    def deployed(self) -> PromptableSam:
+        """Return the model that is validated: the present weights as they would be deployed."""
+        return self.model
+
     def penalty(self) -> Tensor | None:
         """Return what the loss gets added, or None."""
         return None

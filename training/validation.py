@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
+from torch import Tensor
 
 from model_store.conventions import token_of
+from model_store.engine.execution import Engine, ModuleEngine, choose_engine
 from model_store.geometry import Box, InputGeometry
+from model_store.int8_layers import Int8Matrix
 from model_store.sam import PromptableSam
 from training.dataset import LabelledXray
 from training.distributed import ONE_PROCESS, Processes
 from training.metrics import dice
 from training.prompts import tight_box
+
+Mask = NDArray[np.bool_]
 
 _BATCH_SIZE = 16
 
@@ -57,40 +63,92 @@ def validate(
     return ValidationScores(_means(own), _means(whole))
 
 
-@torch.no_grad()
 def dice_of_each(
     model: PromptableSam, xrays: Sequence[LabelledXray], input_size: int
 ) -> list[tuple[float, float]]:
     """Return the Dice of each X-ray, with its own box and with the whole image as the box."""
+    pairs = zip(masks_of_each(model, xrays, input_size), xrays, strict=True)
+    return [(dice(own, xray.mask), dice(whole, xray.mask)) for (own, whole), xray in pairs]
+
+
+def masks_of_each(
+    model: PromptableSam, xrays: Sequence[LabelledXray], input_size: int
+) -> Iterator[tuple[Mask, Mask]]:
+    """Yield the masks of each X-ray, bool (H, W): for its own box and for the whole image.
+
+    A model of integers is executed as when it is deployed, one X-ray and one box at a time, so
+    the masks are those of the stored model to the pixel. Its float parts (attention, LayerNorm) add
+    in another order in a batch or in training's own layers, and now and then that tips an outline.
+    """
+    if any(isinstance(module, Int8Matrix) for module in model.modules()):
+        engine = _engine(model, input_size)
+        for xray in xrays:
+            with torch.inference_mode():
+                masks = _deployed_masks(engine, model, xray, input_size)
+            yield masks
+        return
     was_training = model.training
     model.eval()
-    scores: list[tuple[float, float]] = []
     for start in range(0, len(xrays), _BATCH_SIZE):
-        scores += _score_batch(model, xrays[start : start + _BATCH_SIZE], input_size)
+        with torch.no_grad():
+            batch = _batch_masks(model, xrays[start : start + _BATCH_SIZE], input_size)
+        yield from batch
     model.train(was_training)
-    return scores
 
 
-def _score_batch(
+def _engine(model: PromptableSam, input_size: int) -> Engine:
+    """Return what executes an integer model; building the kernels of a GPU would take too long."""
+    if next(model.buffers()).device.type != "cuda":
+        return choose_engine(model, input_size)
+    for module in model.modules():
+        if isinstance(module, Int8Matrix):
+            module.use_backend("cuda")
+    return ModuleEngine(model)
+
+
+def _deployed_masks(
+    engine: Engine, model: PromptableSam, xray: LabelledXray, input_size: int
+) -> tuple[Mask, Mask]:
+    geometry, pixels, valid = _input([xray], model, input_size)
+    embedding = engine.encode_image(model.normalize(pixels, valid))
+    token = token_of(xray.convention)
+    masks: list[Mask] = []
+    for box in _boxes(xray, geometry[0]):
+        logits, _ = engine.decode_box(embedding, torch.tensor([box], device=pixels.device))
+        full = geometry[0].logits_to_image(logits[0, token].float())
+        masks.append((full > 0).cpu().numpy())
+    return masks[0], masks[1]
+
+
+def _batch_masks(
     model: PromptableSam, xrays: Sequence[LabelledXray], input_size: int
-) -> list[tuple[float, float]]:
-    device = next(model.parameters()).device
-    geometries = [InputGeometry(x.image.shape[1], x.image.shape[0], input_size) for x in xrays]
-    pixels = np.stack([g.image_to_input(x.image) for g, x in zip(geometries, xrays, strict=True)])
-    valid = np.stack([g.valid_region() for g in geometries])
+) -> list[tuple[Mask, Mask]]:
+    geometries, pixels, valid = _input(xrays, model, input_size)
     boxes = [box for x, g in zip(xrays, geometries, strict=True) for box in _boxes(x, g)]
-    normalized = model.normalize(
-        torch.from_numpy(pixels).unsqueeze(1).to(device),
-        torch.from_numpy(valid).unsqueeze(1).to(device),
-    )
-    image_index = torch.arange(len(xrays), device=device).repeat_interleave(2)
-    logits, _ = model(normalized, torch.tensor(boxes, device=device), image_index)
-    scores: list[tuple[float, float]] = []
+    image_index = torch.arange(len(xrays), device=pixels.device).repeat_interleave(2)
+    prompts = torch.tensor(boxes, device=pixels.device)
+    logits, _ = model(model.normalize(pixels, valid), prompts, image_index)
+    found: list[tuple[Mask, Mask]] = []
     for place, (xray, geometry) in enumerate(zip(xrays, geometries, strict=True)):
         pair = logits[2 * place : 2 * place + 2, token_of(xray.convention)].float().cpu()
         masks = geometry.logits_to_image(pair).numpy() > 0
-        scores.append((dice(masks[0], xray.mask), dice(masks[1], xray.mask)))
-    return scores
+        found.append((masks[0], masks[1]))
+    return found
+
+
+def _input(
+    xrays: Sequence[LabelledXray], model: PromptableSam, input_size: int
+) -> tuple[list[InputGeometry], Tensor, Tensor]:
+    """Return how X-rays lie in the input, their pixels and where there is image, (B, 1, S, S)."""
+    device = next(model.buffers()).device
+    geometries = [InputGeometry(x.image.shape[1], x.image.shape[0], input_size) for x in xrays]
+    pixels = np.stack([g.image_to_input(x.image) for g, x in zip(geometries, xrays, strict=True)])
+    valid = np.stack([g.valid_region() for g in geometries])
+    return (
+        geometries,
+        torch.from_numpy(pixels).unsqueeze(1).to(device),
+        torch.from_numpy(valid).unsqueeze(1).to(device),
+    )
 
 
 def _boxes(xray: LabelledXray, geometry: InputGeometry) -> tuple[Box, Box]:
