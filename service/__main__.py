@@ -94,6 +94,7 @@ def _serve(settings: Settings, listener: socket.socket) -> int:
             log_config=None,
             access_log=False,
             server_header=False,
+            proxy_headers=False,  # nothing here depends on who the caller says to be
             lifespan="on",
             backlog=BACKLOG,
             timeout_graceful_shutdown=max(1, int(settings.drain_timeout_s)),

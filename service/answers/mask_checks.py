@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from model_store.boxes import Box
 from service.answers.response_warnings import Warning_, WarningCode
@@ -49,7 +50,7 @@ def check_image(pixels: NDArray[Any]) -> tuple[Warning_, ...]:
         pixels: (H, W) uint8 or uint16, brighter = denser.
     """
     levels = int(np.iinfo(pixels.dtype).max) + 1
-    counts = np.bincount(pixels.ravel(), minlength=levels)
+    counts = _histogram(pixels)
     present = np.flatnonzero(counts)
     lowest, highest = int(present[0]), int(present[-1])
     cumulative = np.cumsum(counts)
@@ -73,6 +74,12 @@ def check_image(pixels: NDArray[Any]) -> tuple[Warning_, ...]:
             ),
         )
     return ()
+
+
+def _histogram(pixels: NDArray[Any]) -> NDArray[np.int64]:
+    if pixels.dtype == np.uint8:  # a third of the time of bincount, which widens its input
+        return np.array(Image.fromarray(pixels).histogram())
+    return np.bincount(pixels.ravel(), minlength=65536)
 
 
 def check_mask(

@@ -6,21 +6,24 @@ only moves its colour, so that vessels and opacities read as before; a flat tran
 would lower their contrast by its opacity. The contour lies on the mask's own outermost pixels
 and fades inwards: its outer edge is exactly the mask's edge.
 
-Everything runs in Pillow's C loops on bytes. Measured for a 1024 x 1024 overlay on one core: 14 ms
-to draw, 8 ms to write as PNG.
+Each pixel's colour is one lookup by its grey value and its topmost mask; only the contour's pixels
+are blended one by one. Measured for a 1024 x 1024 overlay on one core, with two lungs: 4 ms to
+draw, 6 ms to write as PNG.
 """
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageFilter
+from PIL import Image, ImageDraw
 from pycocotools import mask as coco_mask
 
 from model_store.boxes import Box
+from service.answers.contour import contour_of
 from service.answers.png_encoding import encode_png
 
 Mask = NDArray[np.bool_]
@@ -58,7 +61,8 @@ def encode_rle(mask: Mask) -> dict[str, Any]:
         `{"size": [H, W], "counts": str}`, as `pycocotools.mask.decode` reads it.
     """
     # COCO runs go down columns.
-    encoded = coco_mask.encode(np.asfortranarray(mask.astype(np.uint8)))
+    turned = Image.fromarray(mask.view(np.uint8)).transpose(Image.Transpose.TRANSPOSE)
+    encoded = coco_mask.encode(np.asarray(turned).T)
     counts = encoded["counts"]
     text = counts.decode("ascii") if isinstance(counts, bytes) else counts
     return {"size": [int(side) for side in encoded["size"]], "counts": text}
@@ -87,7 +91,15 @@ def draw_overlay(
     Raises:
         ValueError: a mask has another shape than the image.
     """
-    return np.asarray(_overlay_image(pixels, masks, boxes))
+    colours = _coloured(window_for_display(pixels), masks)
+    height, width = colours.shape
+    canvas = Image.frombuffer("RGBX", (width, height), colours, "raw", "RGBX", 0, 1)
+    if boxes:
+        canvas = canvas.convert("RGB")
+    for box in boxes:
+        _draw_box(canvas, box)
+    drawn = np.frombuffer(canvas.tobytes("raw", "RGB"), dtype=np.uint8)
+    return drawn.reshape(height, width, 3)
 
 
 def window_for_display(pixels: NDArray[Any]) -> NDArray[np.uint8]:
@@ -112,35 +124,71 @@ def window_for_display(pixels: NDArray[Any]) -> NDArray[np.uint8]:
     return windowed
 
 
-def _overlay_image(
-    pixels: NDArray[Any], masks: Sequence[Mask], boxes: Sequence[Box]
-) -> Image.Image:
-    grey = Image.fromarray(window_for_display(pixels))
-    canvas = grey.convert("RGB")
-    for index, mask in enumerate(masks):
-        if mask.shape != pixels.shape:
-            raise ValueError(f"mask {mask.shape} and image {pixels.shape} differ in shape")
-        _draw_mask(canvas, grey, mask, MASK_COLOURS[index % len(MASK_COLOURS)])
-    for box in boxes:
-        _draw_box(canvas, box)
-    return canvas
+def _coloured(grey: NDArray[np.uint8], masks: Sequence[Mask]) -> NDArray[np.uint32]:
+    """Returns (H, W) colours as Pillow's RGBX: red is the lowest byte."""
+    top = np.zeros(grey.shape, dtype=np.uint16)  # number of the topmost mask, 0 for none
+    windows = []
+    for number, mask in enumerate(masks, start=1):
+        if mask.shape != grey.shape:
+            raise ValueError(f"mask {mask.shape} and image {grey.shape} differ in shape")
+        window = _bounding_window(mask)
+        windows.append(window)
+        np.copyto(top[window], np.uint16(number), where=mask[window])
+    tables = np.concatenate(
+        [_grey_table(), *(_tint_table(_colour_of(i)) for i in range(len(masks)))]
+    )
+    index = top.astype(np.uint32) if len(masks) > 254 else top
+    colours = np.take(tables, (index << 8) | grey, mode="clip")
+    line = _line_width((grey.shape[1], grey.shape[0]), pixels_per_step=560)
+    for number, (mask, window) in enumerate(zip(masks, windows, strict=True), start=1):
+        rows, columns, opacity = contour_of(np.ascontiguousarray(mask[window]), line)
+        part = colours[window]
+        is_top = top[window][rows, columns] == number
+        rows, columns, opacity = rows[is_top], columns[is_top], opacity[is_top]
+        part[rows, columns] = _blended(part[rows, columns], _colour_of(number - 1), opacity)
+    return colours
 
 
-def _draw_mask(canvas: Image.Image, grey: Image.Image, mask: Mask, colour: Colour) -> None:
-    """Tints the mask and draws its contour, working on the mask's bounding rectangle alone."""
+def _colour_of(index: int) -> Colour:
+    return MASK_COLOURS[index % len(MASK_COLOURS)]
+
+
+def _bounding_window(mask: Mask) -> tuple[slice, slice]:
+    """Returns the rows and columns that the mask reaches; empty slices for an empty mask."""
     rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
     if rows.size == 0:
-        return
-    top, bottom = int(rows[0]), int(rows[-1]) + 1
-    left, right = int(columns[0]), int(columns[-1]) + 1
-    window = (left, top, right, bottom)
-    coverage = Image.fromarray(mask[top:bottom, left:right].astype(np.uint8) * np.uint8(255))
-    tables = _tint_tables(colour)
-    part = grey.crop(window)
-    tinted = Image.merge("RGB", [part.point(table) for table in tables])
-    canvas.paste(tinted, (left, top), mask=coverage)
-    contour = _contour_opacity(coverage, _line_width(canvas.size, pixels_per_step=560))
-    canvas.paste(colour, window, mask=contour)
+        return slice(0), slice(0)
+    return slice(int(rows[0]), int(rows[-1]) + 1), slice(int(columns[0]), int(columns[-1]) + 1)
+
+
+def _blended(
+    below: NDArray[np.uint32], colour: Colour, opacity: NDArray[np.uint8]
+) -> NDArray[np.uint32]:
+    """Lays a colour over colours, (N,) each, rounded to the nearest value of a byte."""
+    result = np.zeros_like(below)
+    upper = opacity.astype(np.uint32)
+    for place, channel in enumerate(colour):
+        under = (below >> np.uint32(8 * place)) & np.uint32(255)
+        mixed = (under * (255 - upper) + np.uint32(channel) * upper + 127) // 255
+        result |= mixed << np.uint32(8 * place)
+    return result
+
+
+def _packed(red: Sequence[int], green: Sequence[int], blue: Sequence[int]) -> NDArray[np.uint32]:
+    low, middle, high = np.array([red, green, blue], dtype=np.uint32)
+    packed: NDArray[np.uint32] = low | middle << np.uint32(8) | high << np.uint32(16)
+    return packed
+
+
+@functools.cache
+def _grey_table() -> NDArray[np.uint32]:
+    return _packed(range(256), range(256), range(256))
+
+
+@functools.cache
+def _tint_table(colour: Colour) -> NDArray[np.uint32]:
+    red, green, blue = _tint_tables(colour)
+    return _packed(red, green, blue)
 
 
 def _tint_tables(colour: Colour) -> list[list[int]]:
@@ -160,25 +208,6 @@ def _tint_tables(colour: Colour) -> list[list[int]]:
     return tables
 
 
-def _contour_opacity(coverage: Image.Image, width: int) -> Image.Image:
-    """Returns 0..255: full on the mask's outer `width` pixels, fading over one pixel inwards.
-
-    A box average over (2r+1)^2 pixels tells how near the edge a mask pixel is: on a straight edge
-    the outermost pixel sees (r+1)/(2r+1) of it covered and the r-th from it all.
-    """
-    bordered = Image.new("L", (coverage.width + 2 * width + 2, coverage.height + 2 * width + 2))
-    bordered.paste(coverage, (width + 1, width + 1))
-    near = bordered.filter(ImageFilter.BoxBlur(width))
-    near = near.crop(
-        (width + 1, width + 1, width + 1 + coverage.width, width + 1 + coverage.height)
-    )
-    step = 255 / (2 * width + 1) - 1  # less one for the rounding of the average to a byte
-    opacity = near.point([_clip_byte(255 * (255 - value) / step) for value in range(256)])
-    outside_is_clear = Image.new("L", coverage.size)
-    outside_is_clear.paste(opacity, mask=coverage)
-    return outside_is_clear
-
-
 def _draw_box(canvas: Image.Image, box: Box) -> None:
     x0, y0, x1, y1 = box
     last_x, last_y = int(np.ceil(x1)) - 1, int(np.ceil(y1)) - 1  # half-open: x1 itself is outside
@@ -188,7 +217,3 @@ def _draw_box(canvas: Image.Image, box: Box) -> None:
 
 def _line_width(size: tuple[int, int], pixels_per_step: int) -> int:
     return max(1, round(min(size) / pixels_per_step))
-
-
-def _clip_byte(value: float) -> int:
-    return max(0, min(255, round(value)))

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from starlette.responses import Response
 
 from service.answers.answer_kind import AnswerKind
@@ -121,7 +122,7 @@ def _png_answer(findings: SegmentFindings, record: RequestRecord, began: float) 
     data = encode_mask_png(found.mask)
     record.stage_seconds["render"] = time.perf_counter() - began
     headers = _answer_headers(findings, record)
-    area_px = int(found.mask.sum())
+    area_px = int(np.count_nonzero(found.mask))
     headers |= {
         "X-Lungseg-Bbox": ",".join(f"{value:g}" for value in found.box),
         "X-Lungseg-Score": f"{found.score:.4f}",
@@ -168,7 +169,7 @@ def _answer_headers(findings: SegmentFindings, record: RequestRecord) -> dict[st
 
 
 def _segmented(found: MaskPrediction) -> SegmentedMask:
-    area_px = int(found.mask.sum())
+    area_px = int(np.count_nonzero(found.mask))
     return SegmentedMask(
         bbox=found.box,
         score=found.score,

@@ -15,6 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
+import numpy as np
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -236,7 +237,8 @@ class SegmentationService:
             self.metrics.stage_duration.labels(stage).observe(seconds)
         self.metrics.input_pixels.observe(findings.decoded.pixels.size)
         for found in findings.masks:
-            self.metrics.mask_area_ratio.observe(float(found.mask.mean()))
+            area_ratio = np.count_nonzero(found.mask) / found.mask.size
+            self.metrics.mask_area_ratio.observe(area_ratio)
         for code in record.warning_codes:
             self.metrics.warnings.labels(code).inc()
 

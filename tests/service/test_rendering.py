@@ -8,9 +8,10 @@ import time
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageFilter
 from pycocotools import mask as coco_mask
 
+from service.answers.contour import contour_of
 from service.answers.png_encoding import encode_png
 from service.answers.rendering import (
     BOX_COLOUR,
@@ -172,3 +173,25 @@ def test_an_overlay_of_one_megapixel_is_fast() -> None:
         times_s.append(time.perf_counter() - started)
     assert opened(png).size == (1024, 1024)
     assert min(times_s) < 0.3
+
+
+@pytest.mark.parametrize("width", [1, 2, 3, 7])
+def test_the_contour_is_a_box_blur_worked_out_where_it_matters(width: int) -> None:
+    """Opacities equal those of blurring the whole mask, pixel by pixel."""
+    generator = np.random.default_rng(width)
+    coarse = Image.fromarray(generator.integers(0, 256, (9, 7), dtype=np.uint8))
+    mask = np.asarray(coarse.resize((150, 190), Image.Resampling.BICUBIC)) > 110
+    bordered = Image.fromarray(np.pad(mask, width + 1).astype(np.uint8) * np.uint8(255))
+    inner = slice(width + 1, -width - 1)
+    near = np.asarray(bordered.filter(ImageFilter.BoxBlur(width)))[inner, inner].astype(float)
+    wanted = np.clip(np.rint(255 * (255 - near) / (255 / (2 * width + 1) - 1)), 0, 255) * mask
+    found = np.zeros_like(wanted)
+    rows, columns, opacity = contour_of(mask, width)
+    found[rows, columns] = opacity
+    assert np.array_equal(found, wanted) and opacity.max() == 255
+
+
+def test_the_contour_of_nothing_is_nothing() -> None:
+    """An empty mask, and one that is smaller than its contour."""
+    assert contour_of(np.zeros((0, 0), bool), 2)[0].size == 0
+    assert contour_of(np.ones((1, 1), bool), 2)[2].tolist() == [255]
