@@ -22,6 +22,7 @@ from training.determinism import deterministic_algorithms
 from training.distributed import ONE_PROCESS, Processes
 from training.ema import WeightAverage
 from training.losses import MaskLoss
+from training.mixed_precision import autocast, slow_precision_warning
 from training.optimizers import build_optimizers, rate_share, set_rates
 from training.progress import ProgressBar
 from training.run_log import RunLog
@@ -100,6 +101,7 @@ class TrainingLoop:
             FloatingPointError: A gradient is not finite; no checkpoint holds its step.
         """
         self._log.write("start", step=self._step, config=self.config.to_dict())
+        self._warn_of_slow_precision()
         scores = None
         with deterministic_algorithms(self.config.deterministic), self._progress() as bar:
             self.stage.model.train()
@@ -136,6 +138,12 @@ class TrainingLoop:
         Equal runs have equal hashes.
         """
         return weights_sha256(self._averaged_weights())
+
+    def _warn_of_slow_precision(self) -> None:
+        warning = slow_precision_warning(self.config.precision, self._device)
+        if warning is not None and self._processes.is_writer:
+            print(f"warning: {warning}", file=sys.stderr)
+            self._log.write("warning", step=self._step, reason=warning)
 
     def _batches(self) -> Iterator[TrainingBatch]:
         if self._patience_is_over():
@@ -187,8 +195,7 @@ class TrainingLoop:
         return sums
 
     def _forward(self, batch: TrainingBatch) -> tuple[Tensor, dict[str, Tensor]]:
-        bf16 = self.config.precision == "bf16"
-        with torch.autocast(self._device.type, torch.bfloat16, enabled=bf16):
+        with autocast(self.config.precision, self._device):
             normalized = self.stage.model.normalize(batch.pixels, batch.valid)
             logits, predicted_iou = self._model(normalized, batch.boxes, batch.image_index)
         return self._loss(logits, predicted_iou, batch.target, batch.tokens)
