@@ -3,7 +3,7 @@
 A miniature SAM is pretrained on drawn phantoms, then adapted to the adults' X-rays of DATA, by LoRA
 and by AdaLoRA with one setting changed at a time, each with several seeds. Printed are Dice on
 `val` (mean of sources and boxes), what the adapters add to the weights at the end, relative to the
-weights, and how far apart the runs of the same seed are.
+weights, and the difference from the first variant's runs of the same seeds.
 
     python -m benchmarks.adapter_learning --data DATA --out runs/adapters
 """
@@ -46,6 +46,7 @@ VARIANTS: Mapping[str, dict[str, Any]] = {
     "alpha x 16": {"adalora.alpha": 256.0},
     "lambda rate x 4": {"optimizer.singular_rate": 4.0},
     "lambda rate x 16": {"optimizer.singular_rate": 16.0},
+    "lambda rate x 64": {"optimizer.singular_rate": 64.0},
     "lambda rate x 16, no penalty": {
         "optimizer.singular_rate": 16.0, "adalora.orthogonality": 0.0,
     },
@@ -147,7 +148,11 @@ def main() -> None:
     print(f"{processor_name()}, one of {os.cpu_count()} cores; {len(train)} X-rays, "
           f"{len(val)} of val, {arguments.steps} steps of {first.batch_size}, "
           f"rate {arguments.rate:g}")  # fmt: skip
-    print(f"{'variant':<30} {'Dice':>8} {'SD':>8} {'added/weights':>14}", flush=True)
+    print(
+        f"{'variant':<30} {'Dice':>8} {'SD':>8} {'added/weights':>14} {'difference':>19}",
+        flush=True,
+    )
+    first_dices: list[float] = []
     for name, changes in variants.items():
         found = []
         for seed in range(arguments.seeds):
@@ -161,11 +166,15 @@ def main() -> None:
                 result.write_text(json.dumps(outcome), encoding="utf-8")
             found.append(json.loads(result.read_text(encoding="utf-8")))
         dices = [entry["dice"] for entry in found]
-        spread = statistics.stdev(dices) if len(dices) > 1 else 0.0
+        first_dices = first_dices or dices
+        gains = [dice - other for dice, other in zip(dices, first_dices, strict=True)]
         added = statistics.mean(entry["added"] for entry in found)
-        print(
-            f"{name:<30} {statistics.mean(dices):>8.4f} {spread:>8.4f} {added:>14.4f}", flush=True
-        )
+        print(f"{name:<30} {statistics.mean(dices):>8.4f} {_sd(dices):>8.4f} {added:>14.4f} "
+              f"{statistics.mean(gains):>+8.4f} (SD {_sd(gains):.4f})", flush=True)  # fmt: skip
+
+
+def _sd(values: list[float]) -> float:
+    return statistics.stdev(values) if len(values) > 1 else 0.0
 
 
 if __name__ == "__main__":
