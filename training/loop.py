@@ -106,7 +106,7 @@ class TrainingLoop:
         with deterministic_algorithms(self.config.deterministic), self._progress() as bar:
             self.stage.model.train()
             for batch in self._batches():
-                self._train_step(batch)
+                self.train_step(batch)
                 bar.show_step(self._step)
                 if self._is_due(_LOG_EVERY_STEPS):
                     bar.show_loss(self._log_terms()["loss"])
@@ -157,7 +157,8 @@ class TrainingLoop:
     def _patience_is_over(self) -> bool:
         return 0 < self.config.patience <= self._validations_without_gain
 
-    def _train_step(self, batch: TrainingBatch) -> None:
+    def train_step(self, batch: TrainingBatch) -> None:
+        """Make the next step on a batch: gradients, ranks, weights, their mean, numbers."""
         share = rate_share(self._step, self.config.steps, self.config.optimizer)
         set_rates(self._optimizers, share)
         for optimizer in self._optimizers:

@@ -104,7 +104,7 @@ def test_a_resumed_run_ends_with_the_same_weights(chain: Path, stage: str) -> No
     halted = [*settings, "--set", "validate_every_steps=100"]
     from training import loop
 
-    original = loop.TrainingLoop._train_step
+    original = loop.TrainingLoop.train_step
 
     def killed_at_step_8(self: loop.TrainingLoop, batch: object) -> dict[str, float]:
         if self._step == 8:
@@ -112,7 +112,7 @@ def test_a_resumed_run_ends_with_the_same_weights(chain: Path, stage: str) -> No
         return original(self, batch)  # type: ignore[arg-type]
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(loop.TrainingLoop, "_train_step", killed_at_step_8)
+        patch.setattr(loop.TrainingLoop, "train_step", killed_at_step_8)
         with pytest.raises(KeyboardInterrupt):
             run_stage(chain, stage, parted, *extra, *halted)
     assert run_stage(chain, stage, parted, "--resume", *extra, *settings) == 0
