@@ -99,6 +99,10 @@ def test_a_model_is_fully_similar_to_itself(predictor: Predictor, phantoms: Path
     assert {s.whole for group in found.values() for s in group} == {1.0}
 
 
+def test_the_jitters_are_those_that_are_reported() -> None:
+    assert jitter_labels() == ["0%", "5%", "10%", "20%", "whole_image"]
+
+
 def test_moved_boxes_stay_within_the_stated_share() -> None:
     rng = np.random.default_rng(0)
     box, bounds = (20.0, 30.0, 80.0, 70.0), (0.0, 0.0, 100.0, 100.0)

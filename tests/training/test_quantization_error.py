@@ -19,6 +19,7 @@ from training.quantization_error.mask_difference import (
     in_chest_frame,
 )
 from training.quantization_error.weights import (
+    LayerWeights,
     compare_weights,
     correlation,
     error_by_magnitude,
@@ -26,6 +27,7 @@ from training.quantization_error.weights import (
     moments,
     snr_db,
 )
+from training.report.quantization_plots import draw_error_histograms, draw_weight_scatter
 
 
 @pytest.fixture(scope="module")
@@ -121,3 +123,41 @@ def test_differences_are_counted_where_they_are() -> None:
     row, column = np.unravel_index(found.differing.argmax(), found.differing.shape)
     assert column == 88 and 8 <= row < 88
     assert (found.models_differ <= found.pixels).all()
+
+
+def by_hand(floating: list[float], stored: list[float], step: float = 1.0) -> LayerWeights:
+    values = np.array([floating, stored, stored], dtype=np.float32)
+    steps = np.full(len(floating), step, dtype=np.float32)
+    return LayerWeights("layer", values[0], values[1], values[2], steps, steps)
+
+
+def test_correlation_is_pearsons_over_all_layers() -> None:
+    same = by_hand([1.0, -2.0, 3.0], [1.0, -2.0, 3.0])
+    assert correlation([same]) == pytest.approx(1.0)
+    other = by_hand([4.0, 0.0, -1.0], [3.0, 1.0, -2.0])
+    wanted = np.corrcoef([1, -2, 3, 4, 0, -1], [1, -2, 3, 3, 1, -2])[0, 1]
+    assert correlation([same, other]) == pytest.approx(wanted)
+
+
+def test_error_by_magnitude_by_hand() -> None:
+    """Steps of 0.5: sizes of 4, 20 and 60 steps with errors of 1, -2 and 0 steps."""
+    layer = by_hand([2.0, -10.0, 30.0], [2.5, -11.0, 30.0], step=0.5)
+    _, errors = error_by_magnitude([layer], 4)
+    assert errors[[0, 1, 3]].tolist() == [1.0, 2.0, 0.0] and np.isnan(errors[2])
+    assert error_in_steps([layer]).tolist() == [1.0, -2.0, 0.0]
+
+
+def test_the_drawn_gaussian_is_the_fitted_one(pair) -> None:
+    layers = compare_weights(*pair)
+    figure = draw_error_histograms(layers)
+    for axis, alone in zip(figure.axes, (False, True), strict=True):
+        found = moments(error_in_steps(layers, rounding_alone=alone))
+        (curve,) = axis.lines
+        x, y = curve.get_data()
+        peak = 1 / (found.sd * np.sqrt(2 * np.pi))
+        assert max(y) == pytest.approx(peak, rel=0.01)
+        assert x[int(np.argmax(y))] == pytest.approx(found.mean, abs=0.05)
+        heights = [bar.get_height() * bar.get_width() for bar in axis.patches]
+        assert sum(heights) == pytest.approx(1.0)  # every error is in a bar
+    scatter = draw_weight_scatter(layers)
+    assert f"r = {correlation(layers):.6f}" in scatter.axes[0].get_title()

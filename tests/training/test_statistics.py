@@ -1,9 +1,12 @@
+import dataclasses
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
+from training.evaluation.scores import ImageScore
 from training.evaluation.statistics import (
     EQUIVALENCE_MARGIN,
     Summary,
@@ -11,6 +14,7 @@ from training.evaluation.statistics import (
     equivalence_p,
     mean_interval,
 )
+from training.evaluation.tables import compare_models, summarise
 
 
 def test_a_summary_of_known_values() -> None:
@@ -103,3 +107,33 @@ def test_refusals_name_the_numbers() -> None:
         compare_paired([0.1, 0.2], [0.1])
     with pytest.raises(ValueError, match=r"margin is 0\.0"):
         compare_paired([0.1], [0.1], 0.0)
+
+
+def test_wilcoxon_is_the_exact_signed_rank_test() -> None:
+    """Six gains of six: of 2**6 ways to sign the ranks one is as extreme, on either side."""
+    gains = [0.01, 0.02, 0.03, 0.04, 0.05, 0.06]
+    found = compare_paired([0.9 + gain for gain in gains], [0.9] * 6)
+    assert found.wilcoxon_p == pytest.approx(2 / 2**6)
+    mixed = compare_paired([0.89, 0.92, 0.93, 0.94, 0.95, 0.96], [0.9] * 6)
+    assert mixed.wilcoxon_p == pytest.approx(4 / 2**6)  # rank 1 against: one sum more extreme
+
+
+def test_a_data_set_is_never_pooled_with_another() -> None:
+    def scores(source: str, values: list[float]) -> list[ImageScore]:
+        return [
+            ImageScore(f"{source}{place}", source, model, "own_box", value, value)
+            for model in ("int8", "fp32")
+            for place, value in enumerate(values)
+        ]
+
+    easy, hard = scores("easy", [0.99, 0.98]), scores("hard", [0.5, 0.7, 0.0])
+    table = summarise(easy + hard)
+    assert table == {**summarise(easy), **summarise(hard)}
+    assert table["hard"]["own_box"]["int8"]["dice"]["mean"] == pytest.approx(0.4)  # a miss counts
+    assert list(compare_models([*easy, *hard, *others(easy), *others(hard)], "int8", "fp32")) == [
+        "easy", "hard",
+    ]  # fmt: skip
+
+
+def others(scores: list[ImageScore]) -> list[ImageScore]:
+    return [dataclasses.replace(s, box="whole_image") for s in scores]
