@@ -17,9 +17,11 @@ import logging
 import os
 import signal
 import sys
+import threading
 from collections.abc import Callable, Sequence
 from multiprocessing.connection import Connection
 from pathlib import Path
+from queue import SimpleQueue
 from typing import TYPE_CHECKING, Protocol
 
 from service.compute.model_messages import (
@@ -95,13 +97,49 @@ def _serve(connection: Connection, make_model: Callable[[Settings], HostedModel]
         connection.send(refusal_of(error))
         return
     connection.send(Hello(model.info))
+    inbox = _Inbox(connection)
     while True:
-        kind, content = connection.recv()
-        if kind == PREDICT:
-            for number, request in receive_requests(connection, content):
-                _answer(connection, model, number, request)
-        else:
+        asked = inbox.take()
+        if asked is None:
             connection.send(_tested(model))
+        else:
+            number, request = asked
+            _answer(connection, model, number, request)
+
+
+class _Inbox:
+    """Receives while the model computes, so that the next image is there when it is wanted."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._received: SimpleQueue[tuple[int, PredictionRequest] | Exception | None] = (
+            SimpleQueue()
+        )
+        threading.Thread(target=self._receive, name="inbox", daemon=True).start()
+
+    def take(self) -> tuple[int, PredictionRequest] | None:
+        """Waits for a numbered image; None asks for the self test.
+
+        Raises:
+            EOFError: the other side has gone.
+            ConnectionError: likewise.
+        """
+        received = self._received.get()
+        if isinstance(received, Exception):
+            raise received
+        return received
+
+    def _receive(self) -> None:
+        try:
+            while True:
+                kind, content = self._connection.recv()
+                if kind == PREDICT:
+                    for numbered in receive_requests(self._connection, content):
+                        self._received.put(numbered)
+                else:
+                    self._received.put(None)
+        except (EOFError, OSError) as error:
+            self._received.put(error)
 
 
 def _answer(

@@ -11,7 +11,7 @@ pickle is safe here.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from typing import Any
@@ -102,15 +102,15 @@ def send_requests(
 
 def receive_requests(
     connection: Connection, headers: Sequence[Any]
-) -> list[tuple[int, PredictionRequest]]:
-    """Receives what `send_requests` sent, with numbers; `headers` came with the message before."""
-    requests = []
+) -> Iterator[tuple[int, PredictionRequest]]:
+    """Yields what `send_requests` sent, with numbers, each as soon as it is there.
+
+    `headers` came with the message before.
+    """
     for number, shape, dtype, boxes, convention, threshold in headers:
         # A copy, since the predictor wants an array that may be written to.
         image = np.frombuffer(bytearray(connection.recv_bytes()), dtype=np.dtype(dtype))
-        request = PredictionRequest(image.reshape(shape), boxes, convention, threshold)
-        requests.append((number, request))
-    return requests
+        yield number, PredictionRequest(image.reshape(shape), boxes, convention, threshold)
 
 
 def send_failure(connection: Connection, number: int, failure: Failure, memory: Memory) -> None:

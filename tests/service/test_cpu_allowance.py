@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import os
+import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
-from service.compute.cpu_allowance import MOST_THREADS, model_threads
+from service.compute.cpu_allowance import (
+    IMAGE_THREAD_NICENESS,
+    MOST_THREADS,
+    model_threads,
+    yield_to_the_model,
+)
 
 
 @pytest.mark.parametrize(
@@ -33,3 +40,11 @@ def test_affinity_and_the_container_both_limit(
     if quota is not None:
         file.write_text(quota)
     assert model_threads(file) == threads
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="threads have no priority of their own there")
+def test_image_threads_yield_and_the_others_do_not() -> None:
+    with ThreadPoolExecutor(1, initializer=yield_to_the_model) as pool:
+        inside = pool.submit(os.getpriority, os.PRIO_PROCESS, 0).result()
+    assert inside == IMAGE_THREAD_NICENESS
+    assert os.getpriority(os.PRIO_PROCESS, 0) < inside

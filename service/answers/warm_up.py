@@ -1,0 +1,29 @@
+"""Work done once before the first caller comes, so that the first answer is no slower than others.
+
+The libraries set up their tables, and each thread its memory, when they are first used.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from model_store.boxes import Box
+from service.answers.mask_checks import check_image, check_mask
+from service.answers.png_encoding import encode_png
+from service.answers.rendering import encode_mask_png, encode_overlay_png, encode_rle
+from service.decoding.image_decoding import decode_image
+
+SIDE_PX = 1024
+
+
+def decode_and_draw_once() -> None:
+    """Decodes a drawn picture and renders a drawn mask, in the calling thread."""
+    ramp = np.add.outer(np.arange(SIDE_PX), np.arange(SIDE_PX))
+    pixels = decode_image(encode_png((ramp // 9).astype(np.uint8)), max_pixels=SIDE_PX**2).pixels
+    mask = abs(ramp - SIDE_PX) < SIDE_PX // 4
+    box: Box = (0.0, 0.0, float(SIDE_PX), float(SIDE_PX))
+    check_image(pixels)
+    check_mask(mask, 1.0, box)
+    encode_mask_png(mask)
+    encode_rle(mask)
+    encode_overlay_png(pixels, [mask], [box])
