@@ -66,7 +66,8 @@ def read_manifest(folder: Path) -> Manifest:
             f"{path}: preprocessing version {manifest.preprocessing_version} is not the "
             f"{PREPROCESSING_VERSION} of this code"
         )
-    if manifest.conventions != {name: token_of(name) for name in CONVENTIONS}:
+    known = {name: token_of(name) for name in CONVENTIONS}
+    if not manifest.conventions or not manifest.conventions.items() <= known.items():
         raise ArtifactError(
             f"{path}: conventions {manifest.conventions} are not those of this code"
         )

@@ -7,6 +7,7 @@ were drawn by that convention. Pooled blindly, the two agree only to a median Di
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Literal, get_args
 
 Convention = Literal["lung_field", "whole_lung"]
@@ -16,6 +17,12 @@ Convention = Literal["lung_field", "whole_lung"]
 CONVENTIONS: tuple[Convention, ...] = get_args(Convention)
 
 DEFAULT_CONVENTION: Convention = "lung_field"
+
+
+def default_of(known: Iterable[str]) -> Convention:
+    """Return the convention that a model draws by unless asked: the first that it knows."""
+    names = set(known)
+    return next(name for name in CONVENTIONS if name in names)
 
 
 def token_of(convention: str) -> int:

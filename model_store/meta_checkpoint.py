@@ -42,7 +42,9 @@ def load_meta_checkpoint(
     state = _read(path)
     if _POSITION_KEY not in state:
         raise ValueError(f"{path} has no {_POSITION_KEY}; it is not a SAM checkpoint")
-    architecture = _architecture_of(path, state, input_size)
+    architecture = variant_of(path, state[_POSITION_KEY])
+    if input_size is not None:
+        architecture = sam_config(architecture.variant, input_size=input_size)
     model = build_sam(architecture)
     resized = resize_position_tables(state, model.state_dict())
     try:
@@ -93,10 +95,19 @@ def _read(path: Path) -> dict[str, Tensor]:
     return state
 
 
-def _architecture_of(path: Path, state: Mapping[str, Tensor], input_size: int | None) -> SamConfig:
-    grid, width = state[_POSITION_KEY].shape[1], state[_POSITION_KEY].shape[3]
+def variant_of(path: Path, position_table: Tensor) -> SamConfig:
+    """Return the named variant whose position table has this shape.
+
+    Args:
+        path: The file, for the message.
+        position_table: Of the image encoder, (1, G, G, D).
+
+    Raises:
+        ValueError: It is that of no variant.
+    """
+    grid, width = position_table.shape[1], position_table.shape[3]
     for name in VARIANTS:
         config = sam_config(name)
         if config.embed_dim == width and config.grid_size == grid:
-            return config if input_size is None else sam_config(name, input_size=input_size)
+            return config
     raise ValueError(f"{path}: a width of {width} on a {grid} x {grid} grid is no known variant")

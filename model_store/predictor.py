@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -46,8 +46,11 @@ class _Question:
     logit_threshold: float
 
     @classmethod
-    def of(cls, request: PredictionRequest) -> _Question:
+    def of(cls, request: PredictionRequest, known: Mapping[str, int]) -> _Question:
         token, threshold = token_of(request.convention), _logit(request.threshold)
+        if request.convention not in known:
+            drawn = ", ".join(known)
+            raise ValueError(f"convention is {request.convention!r}; this model draws {drawn} only")
         height, width = request.image.shape
         boxes = tuple(validate_box(box, width, height) for box in request.boxes)
         return cls(boxes or ((0.0, 0.0, float(width), float(height)),), token, threshold)
@@ -152,7 +155,8 @@ class Predictor:
             BoxError: A box does not lie in its image.
             ValueError: Wrong image type, unknown convention, threshold outside (0, 1).
         """
-        questions = [_Question.of(request) for request in requests]
+        known = self.info.manifest.conventions
+        questions = [_Question.of(request, known) for request in requests]
         watches = [_Stopwatch(self._device) for _ in requests]
         with torch.inference_mode():
             geometries = [

@@ -7,7 +7,6 @@ from typing import Any
 from fastapi import APIRouter, Request, Response
 from prometheus_client.exposition import choose_encoder
 
-from model_store.conventions import CONVENTIONS
 from service import errors
 from service.answers.schemas import (
     Limits,
@@ -108,7 +107,7 @@ def _model_card(service: SegmentationService) -> ModelAnswer:
     settings = service.settings
     return ModelAnswer(
         model=identity_of(model.info),
-        conventions=CONVENTIONS,
+        conventions=tuple(model.info.manifest.conventions),
         limits=Limits(
             max_upload_bytes=settings.max_upload_bytes,
             max_pixels=settings.max_pixels,

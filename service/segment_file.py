@@ -115,6 +115,7 @@ def segment_file(flags: argparse.Namespace, load_predictor: LoadPredictor) -> di
     box = _check_box(flags.bbox, image)
     # The model is loaded last: a bad flag, box or image is reported at once.
     predictor = _checked_predictor(flags, load_predictor)
+    _check_convention(flags.convention, predictor)
     prediction = predictor.predict(_request(flags, image))
     seconds.update(prediction.stage_seconds)
     rendering_started = time.perf_counter()
@@ -225,6 +226,12 @@ def _load_predictor(folder: Path, device: str) -> Predictor:
     from model_store.predictor import Predictor
 
     return Predictor.load(folder, device=device)
+
+
+def _check_convention(convention: str, predictor: Predictor) -> None:
+    known = predictor.info.manifest.conventions
+    if convention not in known:
+        raise FileFailure(EXIT_USAGE, f"--convention must be {', '.join(known)} with this model.")
 
 
 def _checked_predictor(flags: argparse.Namespace, load_predictor: LoadPredictor) -> Predictor:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from training.commands import params, prepare, report, sensitivity
+from training.commands import import_reference, params, prepare, report, sensitivity
 
 if TYPE_CHECKING:
     from training.loop import TrainingLoop
@@ -43,6 +43,9 @@ def build_parser() -> argparse.ArgumentParser:
         _add_stage(commands.add_parser(stage, help=text), stage)
     params.add_arguments(commands.add_parser("params", help="count what a run trains"))
     _add_export(commands.add_parser("export", help="write a stored model from a checkpoint"))
+    import_reference.add_arguments(
+        commands.add_parser("import-reference", help="a stored model from the reference's file")
+    )
     _add_phantoms(commands.add_parser("phantoms", help="write a data set of drawn chest phantoms"))
     _add_evaluate(commands.add_parser("evaluate", help="how good a stored model is, per data set"))
     sensitivity.add_arguments(
@@ -111,6 +114,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     from training.dataset import DataError
 
     try:
+        if arguments.command == "import-reference":
+            return import_reference.run(arguments)
         if arguments.command == "prepare":
             return prepare.run(arguments)
         if arguments.command == "params":
@@ -204,7 +209,7 @@ def _phantoms(arguments: argparse.Namespace) -> int:
 
 def _evaluate(arguments: argparse.Namespace) -> int:
     from model_store.predictor import Predictor
-    from training.dataset import read_rows
+    from training.dataset import read_rows, rows_of_conventions
     from training.evaluation.evaluation import (
         Depth,
         evaluate,
@@ -216,7 +221,8 @@ def _evaluate(arguments: argparse.Namespace) -> int:
 
     predictor = Predictor.load(arguments.model, arguments.device)
     twin = load_float_twin(arguments.model, predictor, arguments.device)
-    rows = read_rows(arguments.data, arguments.split)
+    known = predictor.info.manifest.conventions
+    rows = rows_of_conventions(read_rows(arguments.data, arguments.split), known)
     depth = Depth(
         surface=arguments.surface or arguments.full,
         similarity=arguments.ssim or arguments.full,

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import csv
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -100,6 +100,20 @@ def read_rows(root: Path, split: str, structure: Structure = "lungs") -> list[Da
     if not rows:
         raise DataError(f"{manifest} has no rows of the split {split!r} that show {structure}")
     return rows
+
+
+def rows_of_conventions(rows: Sequence[DataRow], known: Collection[str]) -> list[DataRow]:
+    """Return the rows whose masks are drawn by a convention that a model knows.
+
+    Raises:
+        DataError: There is none.
+    """
+    kept = [row for row in rows if row.convention in known]
+    if not kept:
+        raise DataError(
+            f"no mask is drawn by {', '.join(known)}, which is all that the model knows"
+        )
+    return kept
 
 
 def structure_of(record: Mapping[str, str], manifest: Path) -> Structure:

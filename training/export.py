@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,7 @@ from model_store.artifact import (
     write_manifest,
     write_weights,
 )
-from model_store.conventions import CONVENTIONS, DEFAULT_CONVENTION, token_of
+from model_store.conventions import CONVENTIONS, Convention, default_of, token_of
 from model_store.geometry import PREPROCESSING_VERSION, Box
 from model_store.int8_layers import Int8Matrix
 from model_store.integers import SCHEME
@@ -54,6 +55,8 @@ INTENDED_USE = (
     "processing or as a drawing aid that a qualified reader checks. Not a diagnosis, not for "
     "lateral views, not cleared as a medical device."
 )
+
+LICENSE = "Apache-2.0"
 
 GOLDEN_SEED = 7
 GOLDEN_SIZE = 512
@@ -121,6 +124,9 @@ def write_deployed(
     training_data: tuple[TrainingData, ...] = (),
     training: dict[str, Any] | None = None,
     float_twin: str | None = None,
+    conventions: Sequence[Convention] = CONVENTIONS,
+    license_text: str = LICENSE,
+    intended_use: str = INTENDED_USE,
 ) -> ExportResult:
     """Turn a trained model into the one that is deployed and write ``out/name/version``.
 
@@ -133,6 +139,9 @@ def write_deployed(
         training_data: What it was trained on.
         training: Its recipe.
         float_twin: ``name/version`` of the same model before quantization, if stored.
+        conventions: Those that it knows; others are refused when asked for.
+        license_text: Licence of the weights.
+        intended_use: What it is for.
 
     Raises:
         FileExistsError: The version exists; a stored version never changes.
@@ -153,7 +162,7 @@ def write_deployed(
         version=version,
         architecture=architecture.to_dict(),
         preprocessing_version=PREPROCESSING_VERSION,
-        conventions={c: token_of(c) for c in CONVENTIONS},
+        conventions={name: token_of(name) for name in conventions},
         quantization=Quantization(scheme=SCHEME if integers else FLOAT_SCHEME, layers=precisions),
         weights=WeightsFile(
             sha256=sha256_of(folder / WEIGHTS_FILE),
@@ -164,7 +173,8 @@ def write_deployed(
         training=training or {},
         float_twin=float_twin,
         code_version=model_store.__version__,
-        intended_use=INTENDED_USE,
+        license=license_text,
+        intended_use=intended_use,
     )
     write_manifest(folder, manifest)
     golden_dice = add_self_test(folder, manifest)
@@ -218,11 +228,12 @@ def add_self_test(folder: Path, manifest: Manifest) -> float:
         Dice of the golden mask with the phantom's true mask.
     """
     phantom = draw_phantom(GOLDEN_SEED, (GOLDEN_SIZE, GOLDEN_SIZE))
-    truth = phantom.mask(DEFAULT_CONVENTION)
+    convention = default_of(manifest.conventions)
+    truth = phantom.mask(convention)
     box: Box = tight_box(truth) or (0.0, 0.0, float(GOLDEN_SIZE), float(GOLDEN_SIZE))
     model, _ = load_model(folder)
     predictor = Predictor(model, manifest, torch.device("cpu"))
-    request = PredictionRequest(phantom.image, (box,), DEFAULT_CONVENTION)
+    request = PredictionRequest(phantom.image, (box,), convention)
     mask = predictor.predict(request).masks[0].mask
     image_path, mask_path = folder / "golden_image.png", folder / "golden_mask.png"
     Image.fromarray(phantom.image).save(image_path, optimize=True)
@@ -231,7 +242,7 @@ def add_self_test(folder: Path, manifest: Manifest) -> float:
         image_sha256=sha256_of(image_path),
         mask_sha256=sha256_of(mask_path),
         box=box,
-        convention=DEFAULT_CONVENTION,
+        convention=convention,
     )
     write_manifest_and_card(folder, manifest.model_copy(update={"self_test": test}))
     return dice(mask, truth)

@@ -28,7 +28,7 @@ def render_card(manifest: Manifest) -> str:
         _facts(manifest),
         _quality(manifest.metrics, manifest.evaluation),
         _training(manifest),
-        "## Limits\n\n" + LIMITS,
+        "## Limits\n\n" + (LIMITS if manifest.training_data else UNKNOWN_LIMITS),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
 
@@ -126,14 +126,22 @@ def _outline_cells(measures: dict[str, Any]) -> list[str]:
 
 
 def _training(manifest: Manifest) -> str:
-    if not manifest.training_data:
+    if not manifest.training_data and not manifest.training:
         return ""
+    if not manifest.training_data:
+        return "\n".join(["## Trained on", "", "Not recorded here. The stages:", "",
+                          *_stages(manifest)])  # fmt: skip
     lines = ["## Trained on", "", "| source | convention | images | licence |", "|---|---|---|---|"]
     lines += [
         f"| {entry.source} | `{entry.convention}` | {entry.images} | {entry.license} |"
         for entry in manifest.training_data
     ]
     lines += ["", "`phantoms` counts drawn chest phantoms that were mixed in. The stages:", ""]
+    return "\n".join([*lines, *_stages(manifest)])
+
+
+def _stages(manifest: Manifest) -> list[str]:
+    lines: list[str] = []
     for stage in manifest.training.get("stages", ()):
         shown = ", ".join(f"{key} {value}" for key, value in stage.items() if key not in _LONG)
         lines.append(f"- {shown}")
@@ -142,7 +150,7 @@ def _training(manifest: Manifest) -> str:
             lines.append(f"  - {total} triplets kept by the rank budget, per slice in the manifest")
         if "sensitivity" in stage:
             lines.append(f"  - {_sensitivity(stage['sensitivity'])}")
-    return "\n".join(lines)
+    return lines
 
 
 def _sensitivity(record: dict[str, Any]) -> str:
@@ -162,4 +170,9 @@ LIMITS = """\
   with each other to 0.950. Choose the convention that your downstream step was built for.
 - Lungs hidden by dense consolidation or effusion, and gas below the diaphragm, are where masks
   go wrong most often. The service warns of masks that are implausible; a qualified reader checks.
+"""
+
+UNKNOWN_LIMITS = """\
+- What X-rays it was trained on is not recorded here, so neither is where it fails. Evaluate it on
+  X-rays like those that it shall see before using it.
 """

@@ -182,8 +182,16 @@ class SegmentationService:
         record_of(request).upload_bytes = upload.size_bytes
         return upload
 
+    def _check_convention(self, convention: str) -> None:
+        """Refuses what the model was never trained to draw; imported models know one convention."""
+        model = self.loader.model
+        if model is not None and convention not in model.info.manifest.conventions:
+            known = ", ".join(model.info.manifest.conventions)
+            raise InvalidField(f"The field convention must be {known}; this model draws no other.")
+
     async def _segment(self, upload: Upload, kind: AnswerKind, record: RequestRecord) -> Response:
         form = read_form(upload.fields, max_boxes=self.settings.max_boxes)
+        self._check_convention(form.convention)
         record.box_count = len(form.boxes)
         if kind is AnswerKind.PNG and len(form.boxes) > 1:
             raise NotAcceptable(

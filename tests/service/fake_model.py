@@ -23,6 +23,8 @@ from service.settings import Settings
 class FakeManifest:
     """Stands for the manifest of an artifact."""
 
+    conventions: tuple[str, ...] = ("lung_field", "whole_lung")
+
     def model_dump(self, mode: str = "python") -> dict[str, Any]:
         """Returns what `/v1/model` shows."""
         return {"format_version": 1, "intended_use": "tests"}

@@ -14,6 +14,8 @@ import httpx
 import numpy as np
 import pytest
 from fake_model import (
+    FakeInfo,
+    FakeManifest,
     FakePredictor,
     Gate,
     form,
@@ -86,6 +88,19 @@ async def test_the_json_answer_has_every_member_of_the_contract() -> None:
     assert first["area_fraction"] == pytest.approx(first["area_px"] / pixels.size)
     assert first["rle"]["size"] == [80, 96]
     assert pixels_of(base64.b64decode(answer["overlay_png"])).shape == (80, 96, 3)
+    assert_nothing_is_held(app)
+
+
+async def test_a_model_of_one_convention_draws_no_other() -> None:
+    """An imported model was trained on one; a mask by the other would be no mask of anything."""
+    info = FakeInfo(manifest=FakeManifest(("lung_field",)))
+    app = make_app(FakePredictor(info=info))
+    async with running(app) as client:
+        refused = await client.post("/segment", **form(convention="whole_lung"))
+        assert (refused.status_code, refused.json()["code"]) == (422, "invalid_field")
+        assert "must be lung_field; this model draws no other" in refused.json()["detail"]
+        assert (await client.post("/segment", **form())).status_code == 200
+        assert (await client.get("/v1/model")).json()["conventions"] == ["lung_field"]
     assert_nothing_is_held(app)
 
 

@@ -28,7 +28,7 @@ def run(arguments: argparse.Namespace) -> int:
         DataError: The data set cannot be used.
     """
     from training.checkpoint import CheckpointError
-    from training.dataset import read_rows
+    from training.dataset import read_rows, rows_of_conventions
     from training.evaluation.evaluation import Depth, evaluate, store_evaluation
     from training.report.page import render_report
     from training.report.subject import open_subject
@@ -39,6 +39,7 @@ def run(arguments: argparse.Namespace) -> int:
         subject = open_subject(arguments.subject, arguments.data, arguments.device, Path(work))
         if arguments.store and subject.run is not None:
             raise CheckpointError(f"{arguments.subject} is a run; --store needs a stored model")
+        rows = rows_of_conventions(rows, subject.predictor.info.manifest.conventions)
         found = evaluate(subject.predictor, subject.twin, rows, depth)
         page = render_report(subject, rows, arguments.split, found)
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
