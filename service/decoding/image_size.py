@@ -11,6 +11,10 @@ MINIMUM_SIDE_PIXELS = 32
 """Below this a side is shorter than two patches of the smallest model input, and no lung outline
 survives; such files are icons or thumbnails sent by mistake."""
 
+MAXIMUM_ASPECT = 10
+"""Longest side over the shortest. Frontal chest films are nearly square; a strip is no X-ray, and
+the model's square input would be almost all padding."""
+
 
 def check_image_size(width: int, height: int, max_pixels: int) -> None:
     """Refuses images that are too large or too small.
@@ -23,7 +27,8 @@ def check_image_size(width: int, height: int, max_pixels: int) -> None:
     Raises:
         UndecodableImage: a side is zero or negative.
         TooManyPixels: `width * height` is above `max_pixels`.
-        InvalidField: a side is shorter than `MINIMUM_SIDE_PIXELS`.
+        InvalidField: a side is shorter than `MINIMUM_SIDE_PIXELS`, or more than `MAXIMUM_ASPECT`
+            times as long as the other.
     """
     if width <= 0 or height <= 0:
         raise UndecodableImage("The image header gives no valid width and height.")
@@ -36,4 +41,9 @@ def check_image_size(width: int, height: int, max_pixels: int) -> None:
         raise InvalidField(
             f"The image is {width} x {height} pixels; each side must have at least "
             f"{MINIMUM_SIDE_PIXELS}. Send the X-ray itself and not a thumbnail."
+        )
+    if max(width, height) > MAXIMUM_ASPECT * min(width, height):
+        raise InvalidField(
+            f"The image is {width} x {height} pixels; one side may be at most {MAXIMUM_ASPECT} "
+            "times as long as the other. Send one X-ray, not a strip."
         )

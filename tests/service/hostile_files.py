@@ -138,6 +138,7 @@ def _lies() -> list[HostileFile]:
     return [
         HostileFile("chunk-length.png", bytes(long_chunk), UNDECODABLE),
         HostileFile("wrong-checksum.png", bytes(wrong_crc), UNDECODABLE),
+        HostileFile("strip.png", _png(32, 1_000_000, b""), frozenset({"invalid_field"})),
         HostileFile("segment-length.jpg", bytes(jpeg), UNDECODABLE),
         HostileFile("strip-past-the-end.tif", _tiff(96, 96, 9216, offset=10**9), UNDECODABLE),
         HostileFile("strip-too-long.tif", _tiff(96, 96, 2**31), UNDECODABLE),

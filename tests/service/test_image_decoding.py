@@ -330,6 +330,14 @@ def test_thumbnails_are_refused(size: tuple[int, int]) -> None:
         decoded(encoded(Image.new("L", size), "PNG"))
 
 
+@pytest.mark.parametrize("size", [(40, 401), (401, 40)])
+def test_strips_are_refused(size: tuple[int, int]) -> None:
+    """One side at most ten times the other."""
+    decoded(encoded(Image.new("L", (40, 400)), "PNG"))
+    with pytest.raises(InvalidField, match="strip"):
+        decoded(encoded(Image.new("L", size), "PNG"))
+
+
 def test_compressed_text_and_profiles_are_never_inflated() -> None:
     bomb = zlib.compress(b"\x00" * 50_000_000, 9)
     data = encoded(Image.fromarray(ramp()), "PNG")
