@@ -83,6 +83,8 @@ def test_a_pickle_is_never_read(copy: Path) -> None:
         (lambda m: m.update(format_version=2), "format_version"),
         (lambda m: m.update(preprocessing_version=99), "preprocessing version 99"),
         (lambda m: m.update(conventions={"lung_field": 1, "whole_lung": 0}), "conventions"),
+        (lambda m: m.update(conventions={"lung_field": 1}), "conventions"),
+        (lambda m: m.update(conventions={}), "conventions"),
         (lambda m: m["quantization"].update(scheme="int4"), "int4"),
         (lambda m: m["architecture"].update(depth=3), "quantization.layers"),
         (lambda m: m["architecture"].update(embed_dim=33), "embed_dim 33"),

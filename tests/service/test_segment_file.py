@@ -13,7 +13,7 @@ import pydicom
 import pytest
 import torch
 from dicom_files import as_file, make_xray
-from fake_model import FakeInfo, FakeMask, FakePrediction
+from fake_model import FakeInfo, FakeManifest, FakeMask, FakePrediction
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -122,6 +122,13 @@ def test_no_box_asks_for_the_whole_image(run: Run, predictor: FakePredictor) -> 
     run("--convention", "whole_lung", "--threshold", 0.3)
     (request,) = predictor.asked
     assert (request.boxes, request.convention, request.threshold) == ((), "whole_lung", 0.3)
+
+
+def test_a_model_of_one_convention_draws_no_other(run: Run, predictor: FakePredictor) -> None:
+    predictor.info = FakeInfo(manifest=FakeManifest(("lung_field",)))
+    code, out, err = run("--convention", "whole_lung")
+    assert (code, out, predictor.asked) == (2, "", [])
+    assert "--convention must be lung_field with this model" in err
 
 
 def test_dicom_in_and_segmentation_out(run: Run, tmp_path: Path) -> None:

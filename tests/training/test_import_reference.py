@@ -119,6 +119,13 @@ def test_it_is_evaluated_on_the_convention_that_it_knows(
     assert main(["evaluate", *model, *data, "--split", "val"]) == 0
     table = capsys.readouterr().out
     assert "phantom_lung_field" in table and "phantom_whole_lung" not in table
+    manifest = tmp_path / "data" / "manifest.csv"
+    kept = [line for line in manifest.read_text().splitlines() if "lung_field" not in line]
+    manifest.write_text("\n".join(kept) + "\n")
+    again = ["import-reference", str(path), "--out", str(tmp_path / "again"), *RANKS]
+    for refused in (["evaluate", *model, *data, "--split", "val"], [*again, *data]):
+        assert main(refused) == 2
+        assert "no mask is drawn by lung_field" in capsys.readouterr().err
 
 
 def test_the_float_model_draws_what_the_reference_draws(tmp_path: Path) -> None:

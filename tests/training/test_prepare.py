@@ -3,6 +3,10 @@
 import csv
 import hashlib
 import json
+import signal
+import subprocess
+import sys
+import time
 from collections import defaultdict
 from pathlib import Path
 
@@ -208,6 +212,21 @@ def test_nothing_is_left_behind_when_it_fails(
     assert run(tmp_path / "data", ("montgomery", root)) == 2
     assert "No space left" in capsys.readouterr().err
     assert sorted(path.name for path in tmp_path.iterdir()) == ["data-problems.csv", "raw"]
+
+
+def test_a_killed_run_leaves_no_data_set(tmp_path: Path) -> None:
+    root = raw_downloads.jsrt(tmp_path / "raw", 6)
+    out = tmp_path / "data"
+    command = [sys.executable, "-m", "training", "prepare", "--source", "jsrt", "--root", str(root),
+               "--out", str(out), "--workers", "1"]  # fmt: skip
+    process = subprocess.Popen(command, cwd=Path(__file__).parents[2])
+    while process.poll() is None and not list(tmp_path.glob(".data.*.partial/masks/*.png")):
+        time.sleep(0.001)
+    process.kill()
+    assert process.wait() == -signal.SIGKILL
+    assert not out.exists()
+    assert run(out, ("jsrt", root)) == 0
+    assert len(manifest(out)) == 6
 
 
 def test_refusals(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

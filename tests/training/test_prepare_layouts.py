@@ -25,6 +25,8 @@ def find(source: str, root: Path, count: int = 4) -> Found:
 
 def test_the_command_knows_all_sources() -> None:
     assert set(SOURCE_NAMES) == set(SOURCES)
+    guide = (Path(__file__).parents[2] / "docs" / "training.md").read_text()
+    assert all(f"| `{source}` |" in guide for source in SOURCES)
 
 
 @pytest.mark.parametrize("source", [s for s in SOURCES if s not in ("darwin", "covid_qu_ex")])

@@ -15,7 +15,7 @@ from model_store.conventions import Convention
 from model_store.geometry import InputGeometry, window_to_uint8
 from model_store.sam import PromptableSam
 from training.config import QatConfig
-from training.dataset import load_xray, read_rows
+from training.dataset import load_xray, read_rows, rows_of_conventions
 from training.export import ExportResult, write_deployed
 from training.fake_quantization import sampling
 from training.phantom import draw_phantom
@@ -54,7 +54,7 @@ def calibration_pictures(
             phantom = draw_phantom(seed, (PHANTOM_SIDE, PHANTOM_SIDE))
             yield window_to_uint8(phantom.image), phantom.mask(convention)
         return
-    rows = [row for row in read_rows(data, "train") if row.convention == convention]
+    rows = rows_of_conventions(read_rows(data, "train"), (convention,))
     for row in rows[:: max(1, len(rows) // count)][:count]:
         xray = load_xray(row)
         yield xray.image, xray.mask
