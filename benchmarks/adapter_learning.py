@@ -51,7 +51,8 @@ VARIANTS: Mapping[str, dict[str, Any]] = {
         "optimizer.singular_rate": 16.0, "adalora.orthogonality": 0.0,
     },
 }  # fmt: skip
-"""One setting changed at a time; steps of the schedule as shares of the run."""
+"""One setting changed at a time from lambdas that learn at the rate of all; steps of the schedule
+as shares of the run."""
 
 MODEL: dict[str, Any] = {
     "variant": "vit_t",
@@ -77,7 +78,7 @@ def run_config(stage: str, data: Path, steps: int, changes: Mapping[str, Any]) -
     """Return a run; the shares of its schedule become steps."""
     settings = {
         **_COMMON, "data.root": str(data), "adalora.warmup_steps": 0.1, "adalora.final_steps": 0.35,
-        "adalora.interval_steps": 5, **changes,
+        "adalora.interval_steps": 5, "optimizer.singular_rate": 1.0, **changes,
     }  # fmt: skip
     for name in ("adalora.warmup_steps", "adalora.final_steps"):
         settings[name] = round(settings[name] * steps)

@@ -80,7 +80,9 @@ class OptimizerConfig:
         learning_rate: Peak rate of AdamW.
         matrix_learning_rate: Peak rate of Muon for the encoder's weight matrices; 0 leaves
             them to AdamW.
-        singular_rate: AdaLoRA's lambdas learn at this multiple of ``learning_rate``.
+        singular_rate: AdaLoRA's lambdas learn at this multiple of ``learning_rate``. All of an
+            adapter's growth goes through R lambdas at first, where LoRA has R columns of numbers
+            that move at once; at the same rate AdaLoRA falls behind (docs/LOG.md, 2026-11-24).
         weight_decay: Decoupled weight decay.
         warmup_steps: Linear rise from 0.
         decay_share: Share of the steps, at the end, over which the rate falls linearly to 0.
@@ -90,7 +92,7 @@ class OptimizerConfig:
 
     learning_rate: float = 1e-3
     matrix_learning_rate: float = 0.0
-    singular_rate: float = 1.0
+    singular_rate: float = 16.0
     weight_decay: float = 0.05
     warmup_steps: int = 100
     decay_share: float = 0.4

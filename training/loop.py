@@ -79,12 +79,21 @@ class TrainingLoop:
         return self._step
 
     def resume(self, state: dict[str, Any], name: str) -> None:
-        """Continue from a stored ``latest`` checkpoint, read from the file ``name``."""
+        """Continue from a stored ``latest`` checkpoint, read from the file ``name``.
+
+        Raises:
+            CheckpointError: It was written with other optimizers.
+        """
         self.stage.load_extra_state(state["stage_state"])
         self.stage.model.load_state_dict(state["weights_now"])
         self._average.load_state_dict(state["average"])
-        for optimizer, stored in zip(self._optimizers, state["optimizers"], strict=True):
-            optimizer.load_state_dict(stored)
+        try:
+            for optimizer, stored in zip(self._optimizers, state["optimizers"], strict=True):
+                optimizer.load_state_dict(stored)
+        except ValueError as error:
+            raise CheckpointError(
+                f"{name} was written with other optimizers than this run's settings make: {error}"
+            ) from error
         self._step, self._best = state["step"], state["best"]
         self._validations_without_gain = state.get("validations_without_gain", 0)
         self._log.write("resume", step=self._step, checkpoint=name)

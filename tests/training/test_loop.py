@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from training import mixed_precision
-from training.checkpoint import weights_sha256
+from training.checkpoint import CheckpointError, weights_sha256
 from training.config import ConfigError, load_config
 from training.loop import TrainingLoop
 from training.phantom.dataset import write_phantom_dataset
@@ -202,3 +202,13 @@ def test_tensorboard_is_asked_for_by_name_when_it_is_missing(
     monkeypatch.setitem(__import__("sys").modules, "torch.utils.tensorboard", None)
     with pytest.raises(ConfigError, match=r"pip install 'adalora-qat\[tensorboard\]'"):
         make_loop(data, tmp_path, {"tensorboard": True})
+
+
+def test_a_checkpoint_of_other_optimizers_is_refused_in_a_sentence(
+    data: Path, tmp_path: Path
+) -> None:
+    make_loop(data, tmp_path, {"steps": 1}).run()
+    changes = {"data.root": str(data), "steps": 2, "optimizer.matrix_learning_rate": 0.0}
+    config = load_config(CONFIG, changes)
+    with pytest.raises(CheckpointError, match=r"latest\.pt was written with other optimizers"):
+        prepare_run(config, None, tmp_path, resume=True, device=CPU)
