@@ -31,7 +31,8 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def arguments(work: Path, stage: str, run: str, *settings: str) -> list[str]:
     chosen = [f"data.root={work / 'data'}", *SETTINGS, *settings]
-    base = ["--base", str(work / "pretrain")] if stage == "stage1" else []
+    bases = {"stage1": "pretrain", "stage2": "alone"}
+    base = ["--base", str(work / bases[stage])] if stage in bases else []
     return [
         stage, "--config", str(CONFIGS / f"miniature_{stage}.toml"), "--run", str(work / run),
         "--device", "cpu", *base, *(part for text in chosen for part in ("--set", text)),
@@ -57,6 +58,12 @@ def stored(work: Path, run: str, name: str = "latest.pt") -> dict[str, torch.Ten
     state = torch.load(work / run / name, weights_only=True)
     weights: dict[str, torch.Tensor] = state["weights_now" if name == "latest.pt" else "model"]
     return weights
+
+
+def validated(work: Path, run: str) -> float:
+    log = (work / run / "log.jsonl").read_text().splitlines()
+    events = [json.loads(line) for line in log]
+    return float([event["selection"] for event in events if event["event"] == "validation"][-1])
 
 
 def test_killed_at_any_moment_and_resumed_ends_with_the_same_weights(work: Path) -> None:
@@ -109,6 +116,17 @@ def test_two_processes_make_the_weights_of_one(work: Path) -> None:
         torch.testing.assert_close(shared[name], tensor, atol=2e-4, rtol=1e-4)
     log = (work / "both" / "log.jsonl").read_text().splitlines()
     assert sum(json.loads(line)["event"] == "end" for line in log) == 1
+    # Stage 2 validates integers, each process its share of the X-rays.
+    both = start(*launch, "training", *arguments(work, "stage2", "both2", *settings))
+    _, errors = both.communicate(timeout=180)
+    assert both.returncode == 0, errors
+    assert main(arguments(work, "stage2", "alone2", *settings)) == 0
+    alone, shared = stored(work, "alone2"), stored(work, "both2")
+    for name, tensor in alone.items():  # a last bit that tips a rounding moves whole steps
+        torch.testing.assert_close(shared[name], tensor, atol=5e-3, rtol=1e-3)
+    moved = torch.cat([(shared[n] - t).abs().flatten() for n, t in alone.items()])
+    assert float(moved.mean()) < 1e-4
+    assert validated(work, "both2") == pytest.approx(validated(work, "alone2"), abs=0.02)
 
 
 def test_patience_ends_a_run_and_keeps_the_best(work: Path) -> None:
