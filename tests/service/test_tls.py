@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import ssl
 import subprocess
+import sys
 from pathlib import Path
 
 import httpx
@@ -47,6 +49,13 @@ def test_https_is_served_and_plain_http_is_not(tiny_artifact: Path, folder: Path
         with pytest.raises(httpx.ConnectError):
             httpx.get(f"https://127.0.0.1:{server.port}/livez", verify=old)
         assert server.segment(png(picture()), {}).status == 200
+        own = {
+            "LUNGSEG_PORT": str(server.port),
+            "LUNGSEG_TLS_CERT": f"{folder}/cert.pem",
+            "LUNGSEG_TLS_KEY": f"{folder}/key.pem",
+        }
+        check = [sys.executable, "-m", "service.healthcheck"]
+        assert subprocess.run(check, env=os.environ | own, check=False).returncode == 0
 
 
 @pytest.mark.parametrize(
