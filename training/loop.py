@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from pathlib import Path
@@ -72,6 +73,7 @@ class TrainingLoop:
         self._step = 0
         self._best = -1.0
         self._validations_without_gain = 0
+        self._waited_s = 0.0
 
     @property
     def step(self) -> int:
@@ -158,7 +160,11 @@ class TrainingLoop:
         if self._patience_is_over():
             return
         steps = range(self._step, self.config.steps)
-        yield from prefetched(self._source.batch, steps, self.config.data.workers)
+        asked = time.perf_counter()
+        for batch in prefetched(self._source.batch, steps, self.config.data.workers):
+            self._waited_s = time.perf_counter() - asked
+            yield batch
+            asked = time.perf_counter()
 
     def _is_due(self, every_steps: int) -> bool:
         return self._step % every_steps == 0 or self._step == self.config.steps
@@ -181,7 +187,7 @@ class TrainingLoop:
             optimizer.step()
         own_terms = self.stage.after_step(self._step)
         self._average.update(self._step)
-        self._terms.add({**terms, **own_terms, "rate": share})
+        self._terms.add({**terms, **own_terms, "rate": share, "wait_s": self._waited_s})
         self._step += 1
 
     def _backward(self, batch: TrainingBatch) -> dict[str, Tensor]:

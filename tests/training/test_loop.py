@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -212,3 +213,19 @@ def test_a_checkpoint_of_other_optimizers_is_refused_in_a_sentence(
     config = load_config(CONFIG, changes)
     with pytest.raises(CheckpointError, match=r"latest\.pt was written with other optimizers"):
         prepare_run(config, None, tmp_path, resume=True, device=CPU)
+
+
+def test_the_log_tells_how_long_a_step_waits_for_its_batch(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loop = make_loop(data, tmp_path)
+    original = loop._source.batch
+
+    def slow(step: int) -> Any:
+        time.sleep(0.2)
+        return original(step)
+
+    monkeypatch.setattr(loop._source, "batch", slow)
+    loop.run()
+    (step,) = events(tmp_path, "step")
+    assert 0.2 <= step["wait_s"] <= step["step_s"]
