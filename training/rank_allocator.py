@@ -71,16 +71,26 @@ class RankAllocator:
     def observe_gradients(self) -> None:
         """Update smoothed sensitivity and uncertainty from the present gradients (eq. 8-10)."""
         beta1, beta2 = self._config.sensitivity_decay, self._config.uncertainty_decay
-        for name, layer in self._layers.items():
-            for part in _PARTS:
-                parameter = getattr(layer, part)
-                if parameter.grad is None:
-                    continue
-                now = (parameter.detach() * parameter.grad).abs()
-                smooth = self._state[f"{name}.{part}.sensitivity"]
-                uncertain = self._state[f"{name}.{part}.uncertainty"]
-                smooth.mul_(beta1).add_(now, alpha=1 - beta1)
-                uncertain.mul_(beta2).add_((now - smooth).abs(), alpha=1 - beta2)
+        seen = {
+            f"{name}.{part}": parameter
+            for name, layer in self._layers.items()
+            for part in _PARTS
+            if (parameter := getattr(layer, part)).grad is not None
+        }
+        if not seen:
+            return
+        smooth = [self._state[f"{key}.sensitivity"] for key in seen]
+        uncertain = [self._state[f"{key}.uncertainty"] for key in seen]
+        # One call for all tensors, not one per tensor: a GPU waits for each.
+        values = [parameter.detach() for parameter in seen.values()]
+        now = torch._foreach_mul(values, [p.grad for p in seen.values()])
+        torch._foreach_abs_(now)
+        torch._foreach_mul_(smooth, beta1)
+        torch._foreach_add_(smooth, now, alpha=1 - beta1)
+        change = torch._foreach_sub(now, smooth)
+        torch._foreach_abs_(change)
+        torch._foreach_mul_(uncertain, beta2)
+        torch._foreach_add_(uncertain, change, alpha=1 - beta2)
 
     def importance(self, name: str) -> Tensor:
         """Return the importance of each triplet of a layer (equation 7), (S, R)."""

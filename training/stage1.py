@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from model_store.sam import PromptableSam
-from training.adalora import AdaLoraLinear
+from training.adalora import AdaLoraLinear, mean_penalty
 from training.adapted_model import add_adapters
 from training.config import AdaLoraConfig
 from training.rank_allocator import RankAllocator
@@ -43,8 +43,7 @@ class AdaLoraStage(Stage):
 
     def penalty(self) -> Tensor | None:
         """Return the weighted orthogonality penalty, averaged over the adapted layers."""
-        total = torch.stack([adapter.penalty() for adapter in self._adapters.values()])
-        return self._config.orthogonality * total.mean()
+        return self._config.orthogonality * mean_penalty(self._adapters.values())
 
     def after_backward(self, step: int) -> None:
         """Take the gradients into the importance of the triplets."""

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from training.adalora import AdaLoraLinear
+from training.adalora import AdaLoraLinear, mean_penalty
 from training.config import AdaLoraConfig, ConfigError
 from training.rank_allocator import RankAllocator
 
@@ -170,3 +170,25 @@ def test_statistics_survive_a_checkpoint() -> None:
     fresh = RankAllocator(layers, CONFIG, 30)
     fresh.load_state_dict(state)
     torch.testing.assert_close(fresh.importance("block0"), allocator.importance("block0"))
+
+
+def test_the_penalty_of_all_layers_at_once_is_the_mean_of_each() -> None:
+    torch.manual_seed(0)
+    config = AdaLoraConfig(initial_rank=3, target_rank=2, targets=("q", "v", "lin1"))
+    layers = [
+        AdaLoraLinear(nn.Linear(8, 24), config),
+        AdaLoraLinear(nn.Linear(8, 24), config),
+        AdaLoraLinear(nn.Linear(8, 32), config, ("lin1",)),
+    ]
+    for layer in layers:
+        for factor in layer.factors():
+            factor.data.normal_()
+    wanted = sum(layer.penalty() for layer in layers) / 3
+    together = mean_penalty(layers)
+    torch.testing.assert_close(together, wanted)
+    for mine, theirs in zip(
+        torch.autograd.grad(together, [layer.Q for layer in layers]),
+        torch.autograd.grad(wanted, [layer.Q for layer in layers]),
+        strict=True,
+    ):
+        torch.testing.assert_close(mine, theirs)
