@@ -73,9 +73,11 @@ def _serve(settings: Settings, listener: socket.socket) -> int:
 
     from service.app import create_app
     from service.connection import bounded_connection
+    from service.heap import keep_one_heap
     from service.requests.request_log import configure_logging
     from service.server import DrainingServer
 
+    keep_one_heap()
     configure_logging()
     prometheus_client.disable_created_metrics()  # type: ignore[no-untyped-call]
     logger = logging.getLogger("service.process")
