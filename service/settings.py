@@ -118,7 +118,10 @@ class Settings(BaseModel):
         "nothing is sent anywhere",
     )
     image_threads: int = Field(
-        2, ge=1, le=256, description="threads that decode uploads and draw answers"
+        0,
+        ge=0,
+        le=256,
+        description="threads that decode uploads and draw answers, 0 for half of the allowed CPUs",
     )
 
 

@@ -34,6 +34,18 @@ def model_threads(quota_file: Path = CGROUP_QUOTA) -> int:
     return max(1, min(_allowed_cpus(quota_file) - 1, MOST_THREADS))
 
 
+def image_threads(quota_file: Path = CGROUP_QUOTA) -> int:
+    """Returns how many threads decode and draw: half of the allowed CPUs, 1 to `MOST_THREADS`.
+
+    An X-ray takes them half as long as the model; more of them only take the model's core. Measured
+    with 16 callers on 2 cores: 23.3 masks a second with 1 thread, 22.7 with 2.
+
+    Args:
+        quota_file: where the container's limit stands.
+    """
+    return max(1, min(_allowed_cpus(quota_file) // 2, MOST_THREADS))
+
+
 def yield_to_the_model() -> None:
     """Lowers the priority of the calling thread, so that it never takes the model's core.
 

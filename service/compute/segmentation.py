@@ -25,7 +25,7 @@ from service.answers.answer_kind import AnswerKind, wanted_answer
 from service.answers.segment_answer import SegmentFindings, render_answer
 from service.answers.warm_up import decode_and_draw_once
 from service.compute.compute_worker import ComputeResult, ComputeWorker
-from service.compute.cpu_allowance import yield_to_the_model
+from service.compute.cpu_allowance import image_threads, yield_to_the_model
 from service.compute.model_loading import ModelLoader, PredictorFactory, SelfTest
 from service.compute.readiness import Readiness, State
 from service.compute.waiting_room import WaitingRoom
@@ -94,14 +94,15 @@ class SegmentationService:
         )
         self._keys = ApiKeys(settings.api_keys_file) if settings.api_keys_file else None
         self.requests_running = 0
+        self._image_threads = settings.image_threads or image_threads()
         self._pool = ThreadPoolExecutor(
-            settings.image_threads, thread_name_prefix="image", initializer=yield_to_the_model
+            self._image_threads, thread_name_prefix="image", initializer=yield_to_the_model
         )
 
     def start(self) -> None:
         """Starts loading the model in the compute thread, and warms the pool up meanwhile."""
         self.worker.start()
-        for _ in range(self.settings.image_threads):
+        for _ in range(self._image_threads):
             self._pool.submit(decode_and_draw_once)
 
     def stop(self) -> None:

@@ -12,6 +12,7 @@ import pytest
 from service.compute.cpu_allowance import (
     IMAGE_THREAD_NICENESS,
     MOST_THREADS,
+    image_threads,
     model_threads,
     yield_to_the_model,
 )
@@ -48,3 +49,16 @@ def test_image_threads_yield_and_the_others_do_not() -> None:
         inside = pool.submit(os.getpriority, os.PRIO_PROCESS, 0).result()
     assert inside == IMAGE_THREAD_NICENESS
     assert os.getpriority(os.PRIO_PROCESS, 0) < inside
+
+
+@pytest.mark.parametrize(("quota", "threads"), [("100000", 1), ("50000", 1)])
+def test_half_of_the_allowed_cpus_decode_and_draw(
+    quota: str, threads: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "cpu.max"
+    file.write_text("max 100000")
+    for cores, wanted in ((1, 1), (2, 1), (4, 2), (64, MOST_THREADS)):
+        monkeypatch.setattr(os, "sched_getaffinity", lambda _, n=cores: set(range(n)))
+        assert image_threads(file) == wanted
+    file.write_text(f"{quota} 100000")
+    assert image_threads(file) == threads
