@@ -73,8 +73,8 @@ def test_window_rows_are_where_sam_puts_the_tokens(grid: int, window: int) -> No
 
 
 def test_small_work_gets_small_tiles() -> None:
-    assert choose_tile(32768, 2304, 132) == TILES[0]
-    assert choose_tile(256, 192, 132) == TILES[-1]
+    assert choose_tile(32768, 768, 2304, 132) == TILES[0]
+    assert choose_tile(256, 192, 192, 132) == TILES[-1]
 
 
 def test_without_triton_nothing_of_it_is_imported() -> None:

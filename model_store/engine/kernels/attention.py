@@ -16,6 +16,7 @@ import triton.language as tl
 from torch import Tensor
 
 from model_store.engine.kernels.rounding import to_steps
+from model_store.engine.kernels.tuned_tiles import tuned_tiles
 
 _LOG2_E = tl.constexpr(1.4426950408889634)
 
@@ -44,12 +45,22 @@ class AttentionGrid:
 
 @dataclass(frozen=True)
 class AttentionTile:
-    """Queries per program, keys per step (at least one row of the grid), warps and stages."""
+    """How the work is cut, and how float32 is multiplied.
+
+    Attributes:
+        queries: Queries per program.
+        keys: Keys per step; at least one row of the grid is taken.
+        warps: Warps per program.
+        stages: Depth of the software pipeline.
+        precision: ``tf32x3``, three products of shortened numbers on tensor cores that together
+            are as exact as float32, or ``ieee``, without them. No effect on float16.
+    """
 
     queries: int
     keys: int
     warps: int
     stages: int
+    precision: str = "tf32x3"
 
 
 @triton.jit
@@ -57,6 +68,7 @@ def _position_scores_kernel(
     qkv, source_rows, table_y, table_x, scores_y, scores_x, tokens, channels,
     HEIGHT: tl.constexpr, WIDTH: tl.constexpr, HEAD: tl.constexpr, HEAD_BLOCK: tl.constexpr,
     TABLE_Y: tl.constexpr, TABLE_X: tl.constexpr, GATHER: tl.constexpr, BLOCK: tl.constexpr,
+    PRECISION: tl.constexpr,
 ):  # fmt: skip
     query = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     head, group = tl.program_id(1), tl.program_id(2)
@@ -69,22 +81,23 @@ def _position_scores_kernel(
     loaded = inside[:, None] & (lane < HEAD)[None, :]
     q = tl.load(qkv + place, mask=loaded, other=0.0)
 
-    first = ((group.to(tl.int64) * tl.num_programs(1) + head) * tokens + query)[:, None]
+    group_head = group.to(tl.int64) * tl.num_programs(1) + head
     entry = tl.arange(0, TABLE_Y)
     known = (entry < 2 * HEIGHT - 1)[None, :] & (lane < HEAD)[:, None]
     table = tl.load(table_y + entry[None, :] * HEAD + lane[:, None], mask=known, other=0.0)
-    product = tl.dot(q, table, input_precision="ieee") * _LOG2_E
+    product = tl.dot(q, table, input_precision=PRECISION) * _LOG2_E
     key = (query // WIDTH)[:, None] + HEIGHT - 1 - entry[None, :]
     kept = inside[:, None] & (key >= 0) & (key < HEIGHT)
-    tl.store(scores_y + first * HEIGHT + key, product, mask=kept)
+    tl.store(scores_y + (group_head * HEIGHT + key) * tokens + query[:, None], product, mask=kept)
 
     entry = tl.arange(0, TABLE_X)
     known = (entry < 2 * WIDTH - 1)[None, :] & (lane < HEAD)[:, None]
     table = tl.load(table_x + entry[None, :] * HEAD + lane[:, None], mask=known, other=0.0)
-    product = tl.dot(q, table, input_precision="ieee") * _LOG2_E
+    product = tl.dot(q, table, input_precision=PRECISION) * _LOG2_E
     key = (query % WIDTH)[:, None] + WIDTH - 1 - entry[None, :]
     kept = inside[:, None] & (key >= 0) & (key < WIDTH)
-    tl.store(scores_x + first * WIDTH + key, product, mask=kept)
+    place = (group_head * tokens + query)[:, None] * WIDTH + key
+    tl.store(scores_x + place, product, mask=kept)
 
 
 @triton.jit
@@ -92,7 +105,7 @@ def _attention_kernel(
     qkv, source_rows, scores_y, scores_x, step, output, tokens, channels, last_row, scale,
     HEIGHT: tl.constexpr, WIDTH: tl.constexpr, HEAD: tl.constexpr, HEAD_BLOCK: tl.constexpr,
     KEY_COLUMNS: tl.constexpr, KEY_ROWS: tl.constexpr, GATHER: tl.constexpr,
-    QUANTIZE: tl.constexpr, BLOCK: tl.constexpr,
+    PADDED: tl.constexpr, QUANTIZE: tl.constexpr, BLOCK: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     query = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     head, group = tl.program_id(1), tl.program_id(2)
@@ -111,46 +124,53 @@ def _attention_kernel(
 
     key = tl.arange(0, KEY_ROWS * KEY_COLUMNS)
     key_y, key_x = key // KEY_COLUMNS, key % KEY_COLUMNS
-    score_row = (group.to(tl.int64) * tl.num_programs(1) + head) * tokens + query
+    group_head = group.to(tl.int64) * tl.num_programs(1) + head
+    # Columns that only pad a row to a power of two get no weight, whatever is added to this.
     bias_x = tl.load(
-        scores_x + score_row[:, None] * WIDTH + key_x[None, :],
-        mask=inside[:, None] & (key_x < WIDTH)[None, :], other=0.0,
+        scores_x + (group_head * tokens + query)[:, None] * WIDTH + key_x[None, :],
+        mask=inside[:, None] & (key_x < WIDTH)[None, :], other=float("-inf"),
     )  # fmt: skip
+    bias_x = tl.where(inside[:, None], bias_x, 0.0)
+    bias_y_place = scores_y + group_head * HEIGHT * tokens + query
     largest = tl.full((BLOCK,), float("-inf"), dtype=tl.float32)
     total = tl.zeros((BLOCK,), dtype=tl.float32)
     mixed = tl.zeros((BLOCK, HEAD_BLOCK), dtype=tl.float32)
     for first_y in range(0, HEIGHT, KEY_ROWS):
         y = first_y + key_y
-        known_key = (y < HEIGHT) & (key_x < WIDTH)
         key_row = group_first + y * WIDTH + key_x
+        known_key = key_x < KEY_COLUMNS  # all of them
+        if PADDED:
+            known_key = (y < HEIGHT) & (key_x < WIDTH)
         if GATHER:
             key_row = tl.load(source_rows + key_row, mask=known_key, other=0).to(tl.int64)
         key_place = key_row * (3 * channels) + head_first
-        k = tl.load(
-            qkv + channels + key_place[None, :] + lane[:, None],
-            mask=known_key[None, :] & known_lane[:, None], other=0.0,
-        )  # fmt: skip
-        if KEY_ROWS == 1:
-            bias_y = tl.load(scores_y + score_row * HEIGHT + first_y, mask=inside, other=0.0)
-            bias = bias_x + bias_y[:, None]
+        k_place = qkv + channels + key_place[None, :] + lane[:, None]
+        v_place = qkv + 2 * channels + key_place[:, None] + lane[None, :]
+        if PADDED:
+            k = tl.load(k_place, mask=known_key[None, :] & known_lane[:, None], other=0.0)
+            v = tl.load(v_place, mask=known_key[:, None] & known_lane[None, :], other=0.0)
+        else:
+            k = tl.load(k_place)
+            v = tl.load(v_place)
+        score = tl.dot(q, k, input_precision=PRECISION) * scale + bias_x
+        if KEY_ROWS == 1:  # one number per query: it need not be added to every score
+            bias_y = tl.load(bias_y_place + first_y * tokens, mask=inside, other=0.0)
+            new_largest = tl.maximum(largest, tl.max(score, axis=1) + bias_y)
+            share = tl.exp2(score - (new_largest - bias_y)[:, None])
         else:
             bias_y = tl.load(
-                scores_y + score_row[:, None] * HEIGHT + y[None, :],
+                bias_y_place[:, None] + (y * tokens)[None, :],
                 mask=inside[:, None] & (y < HEIGHT)[None, :], other=0.0,
             )  # fmt: skip
-            bias = bias_x + bias_y
-        score = tl.dot(q, k, input_precision="ieee") * scale + bias
-        score = tl.where(known_key[None, :], score, float("-inf"))
-        new_largest = tl.maximum(largest, tl.max(score, axis=1))
-        share = tl.exp2(score - new_largest[:, None])
+            score += bias_y
+            if PADDED:
+                score = tl.where(known_key[None, :], score, float("-inf"))
+            new_largest = tl.maximum(largest, tl.max(score, axis=1))
+            share = tl.exp2(score - new_largest[:, None])
         shrink = tl.exp2(largest - new_largest)
         total = total * shrink + tl.sum(share, axis=1)
-        v = tl.load(
-            qkv + 2 * channels + key_place[:, None] + lane[None, :],
-            mask=known_key[:, None] & known_lane[None, :], other=0.0,
-        )  # fmt: skip
         mixed = mixed * shrink[:, None]
-        mixed = tl.dot(share.to(v.dtype), v, mixed, input_precision="ieee")
+        mixed = tl.dot(share.to(v.dtype), v, mixed, input_precision=PRECISION)
         largest = new_largest
 
     result = tl.math.div_rn(mixed, tl.broadcast_to(total[:, None], (BLOCK, HEAD_BLOCK)))
@@ -169,15 +189,17 @@ def position_scores(
     table_x: Tensor,
     groups: int,
     grid: AttentionGrid,
+    precision: str,
 ) -> tuple[Tensor, Tensor]:
     """Multiply every query by the relative positions of its row and of its column.
 
     Returns:
-        float32 (groups * heads * tokens, height) and (groups * heads * tokens, width), in units
-        of log 2.
+        float32 (groups * heads * height, tokens) and (groups * heads * tokens, width), in units
+        of log 2; each lies as the attention kernel reads it.
     """
     rows = groups * grid.heads * grid.tokens
-    scores_y = torch.empty((rows, grid.height), dtype=torch.float32, device=qkv.device)
+    height_rows = groups * grid.heads * grid.height
+    scores_y = torch.empty((height_rows, grid.tokens), dtype=torch.float32, device=qkv.device)
     scores_x = torch.empty((rows, grid.width), dtype=torch.float32, device=qkv.device)
     block = 64
     _position_scores_kernel[(triton.cdiv(grid.tokens, block), grid.heads, groups)](
@@ -186,7 +208,7 @@ def position_scores(
         HEIGHT=grid.height, WIDTH=grid.width, HEAD=grid.head_width,
         HEAD_BLOCK=_block_of(grid.head_width), TABLE_Y=_block_of(2 * grid.height - 1),
         TABLE_X=_block_of(2 * grid.width - 1), GATHER=source_rows is not None, BLOCK=block,
-        num_warps=4, enable_fp_fusion=False,
+        PRECISION=precision, num_warps=4, enable_fp_fusion=False,
     )  # fmt: skip
     return scores_y, scores_x
 
@@ -221,26 +243,38 @@ def attention(
     """
     channels = grid.heads * grid.head_width
     groups = (rows if source_rows is None else source_rows.numel()) // grid.tokens
-    scores_y, scores_x = position_scores(qkv, source_rows, table_y, table_x, groups, grid)
+    tile = tile or choose_attention_tile(grid, qkv.dtype)
+    scores_y, scores_x = position_scores(
+        qkv, source_rows, table_y, table_x, groups, grid, tile.precision
+    )
     kind = torch.float32 if step is None else torch.int8
     output = torch.empty((rows, channels), dtype=kind, device=qkv.device)
-    tile = tile or choose_attention_tile(grid, qkv.dtype)
     key_columns = _block_of(grid.width)
+    key_rows = max(1, tile.keys // key_columns)
+    head_block = _block_of(grid.head_width)
+    padded = (
+        key_columns != grid.width or grid.height % key_rows != 0 or head_block != grid.head_width
+    )
     _attention_kernel[(triton.cdiv(grid.tokens, tile.queries), grid.heads, groups)](
         qkv, qkv if source_rows is None else source_rows, scores_y, scores_x,
         qkv if step is None else step, output, grid.tokens, channels, rows,
         grid.head_width**-0.5 * 1.4426950408889634,
         HEIGHT=grid.height, WIDTH=grid.width, HEAD=grid.head_width,
-        HEAD_BLOCK=_block_of(grid.head_width), KEY_COLUMNS=key_columns,
-        KEY_ROWS=max(1, tile.keys // key_columns), GATHER=source_rows is not None,
-        QUANTIZE=step is not None, BLOCK=tile.queries, num_warps=tile.warps,
-        num_stages=tile.stages, enable_fp_fusion=False,
+        HEAD_BLOCK=head_block, KEY_COLUMNS=key_columns,
+        KEY_ROWS=key_rows, GATHER=source_rows is not None, PADDED=padded,
+        QUANTIZE=step is not None, BLOCK=tile.queries, PRECISION=tile.precision,
+        num_warps=tile.warps, num_stages=tile.stages,
     )  # fmt: skip
     return output
 
 
 def choose_attention_tile(grid: AttentionGrid, dtype: torch.dtype) -> AttentionTile:
-    """Return a tile by size; float32 products run without tensor cores and want small ones."""
+    """Return the tile that was measured to be fast, or one by size."""
+    tuned = tuned_tiles().attention.get(
+        (grid.height, grid.width, grid.head_width, str(dtype).removeprefix("torch."))
+    )
+    if tuned is not None:
+        return AttentionTile(*tuned)
     if dtype == torch.float32:
         return AttentionTile(queries=32, keys=32, warps=4, stages=2)
     if grid.tokens >= 1024:

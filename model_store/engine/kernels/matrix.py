@@ -13,6 +13,7 @@ import triton.language as tl
 from torch import Tensor
 
 from model_store.engine.kernels.rounding import to_steps
+from model_store.engine.kernels.tuned_tiles import tuned_tiles
 
 
 @dataclass(frozen=True)
@@ -101,8 +102,14 @@ def _int8_matrix_kernel(
             tl.store(output + place, value.to(output.dtype.element_ty), mask=inside)
 
 
-def choose_tile(rows: int, columns: int, multiprocessors: int) -> Tile:
-    """Return the largest tile that still cuts an output (rows, columns) into enough programs."""
+def choose_tile(rows: int, terms: int, columns: int, multiprocessors: int) -> Tile:
+    """Return the tile that was measured to be fast for this product, or one by a rule.
+
+    The rule: the largest that still cuts an output (rows, columns) into enough programs.
+    """
+    tuned = tuned_tiles().product(rows, terms, columns)
+    if tuned is not None:
+        return Tile(*tuned)
     for tile in TILES:
         programs = triton.cdiv(rows, tile.rows) * triton.cdiv(columns, tile.columns)
         if programs >= multiprocessors:
@@ -183,7 +190,7 @@ def _start(
 ) -> None:
     rows, terms = activation.shape
     columns = weight.shape[0]
-    tile = tile or choose_tile(rows, columns, multiprocessors_of(activation.device))
+    tile = tile or choose_tile(rows, terms, columns, multiprocessors_of(activation.device))
     grid = (triton.cdiv(rows, tile.rows) * triton.cdiv(columns, tile.columns),)
     unused = activation  # a pointer that the kernel never follows
     _int8_matrix_kernel[grid](
