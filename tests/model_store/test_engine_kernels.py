@@ -14,6 +14,7 @@ pytest.importorskip("triton", reason="no Triton: the GPU kernels were NOT tested
 from model_store.engine import kernel_checks
 from model_store.engine.kernel_checks import KernelCheck, check_kernels, make_integers
 from model_store.engine.kernels.matrix import TILES, choose_tile, int8_accumulate
+from model_store.engine.kernels.tuned_tiles import TunedTiles
 from model_store.engine.token_windows import window_source_rows
 from model_store.integers import ZERO_POINT, reference_accumulate
 from model_store.segment_anything_parts import ImageEncoderViT
@@ -88,3 +89,16 @@ def test_without_triton_nothing_of_it_is_imported() -> None:
         [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
+
+
+def test_tuned_tiles_come_back_and_serve_only_sizes_near_the_measured_one() -> None:
+    table = TunedTiles(
+        {(768, 2304): {4096: (128, 128, 128, 8, 3), 32768: (128, 256, 128, 8, 3)}},
+        {(64, 64, 64, "float16"): (128, 64, 8, 3, "tf32x3")},
+    )
+    assert TunedTiles.from_json(table.to_json()) == table
+    assert TunedTiles.from_json(TunedTiles().to_json()) == TunedTiles()
+    assert table.product(8192, 768, 2304) == (128, 128, 128, 8, 3)
+    assert table.product(40000, 768, 2304) == (128, 256, 128, 8, 3)
+    assert table.product(256, 768, 2304) is None
+    assert table.product(4096, 768, 768) is None
