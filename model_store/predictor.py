@@ -23,7 +23,7 @@ from torch import Tensor
 from model_store.artifact import load_model
 from model_store.conventions import token_of
 from model_store.embedding_cache import EmbeddingCache, content_key
-from model_store.engine.execution import choose_engine
+from model_store.engine.execution import Engine, choose_engine
 from model_store.geometry import Box, InputGeometry, validate_box, window_to_uint8
 from model_store.int8_layers import Int8Matrix
 from model_store.manifest import Manifest
@@ -136,6 +136,11 @@ class Predictor:
     def model(self) -> PromptableSam:
         """The network itself, for analyses that look inside it."""
         return self._model
+
+    @property
+    def engine(self) -> Engine:
+        """Who executes the network, for measurements of its parts."""
+        return self._engine
 
     def predict(self, request: PredictionRequest) -> Prediction:
         """Draw the masks of one X-ray; all its boxes share one encoder pass.

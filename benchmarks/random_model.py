@@ -1,0 +1,57 @@
+"""A SAM of any size with random weights, and its INT8 twin calibrated on noise, for timings."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from model_store.architecture import SamConfig, build_sam
+from model_store.artifact import wrap_matrix
+from model_store.int8_layers import Int8Matrix
+from model_store.integers import ACTIVATION_HIGH, quantize_weight, weight_scale
+from model_store.quantizable import quantizable_layers, replace_module
+from model_store.sam import PromptableSam
+
+
+def random_float_model(config: SamConfig, device: torch.device) -> PromptableSam:
+    """Return a float model with random weights, position tables included."""
+    torch.manual_seed(0)
+    model = build_sam(config).eval().requires_grad_(False)
+    for name, parameter in model.named_parameters():
+        if "rel_pos" in name or "pos_embed" in name:
+            parameter.normal_(0.0, 0.2)
+    return model.to(device)
+
+
+def int8_twin(model: PromptableSam, input_size: int) -> PromptableSam:
+    """Return a copy in integers; activation scales reach the largest input seen on noise."""
+    twin = copy.deepcopy(model)
+    largest: dict[str, Tensor] = {}
+    layers = quantizable_layers(twin)
+
+    def note(name: str) -> Any:
+        def hook(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+            seen = inputs[0].abs().max()
+            largest[name] = torch.maximum(largest.get(name, seen), seen)
+
+        return hook
+
+    hooks = [layer.register_forward_pre_hook(note(name)) for name, layer in layers.items()]
+    device, channels = twin.pixel_mean.device, twin.pixel_mean.shape[1]
+    noise = torch.randn(1, channels, input_size, input_size, device=device)
+    box = torch.tensor([[0.0, 0.0, input_size, input_size]], device=device)
+    with torch.inference_mode():
+        twin(noise, box, torch.zeros(1, dtype=torch.int64, device=device))
+    for hook in hooks:
+        hook.remove()
+    for name, layer in layers.items():
+        weight = layer.weight.flatten(1)
+        scale = weight_scale(weight)
+        step = largest[name].clone().clamp(min=1e-6) / ACTIVATION_HIGH
+        bias = None if layer.bias is None else layer.bias.detach().clone()
+        matrix = Int8Matrix(quantize_weight(weight, scale), scale, step, bias)
+        replace_module(twin, name, wrap_matrix(matrix, layer).to(device))
+    return twin.eval().requires_grad_(False)
