@@ -1,0 +1,1 @@
+"""What people would run instead of this project's engine, each behind the same two calls."""
