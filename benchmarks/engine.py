@@ -1,111 +1,136 @@
-"""INT8 beside FP32 of the stored model, encoder alone and image to mask, interleaved.
+"""This project's engine beside what people would use instead, interleaved; the ratio counts.
 
-The ratio is what counts. On a GPU, `benchmarks.engine_gpu` does more, within a budget of seconds.
-
-    python -m benchmarks.engine --device cpu --rounds 15
+    python -m benchmarks.engine --budget-seconds 900
+    python -m benchmarks.engine --quick
     python -m benchmarks.engine --device cuda --budget-seconds 380 --json rows.json
+
+On a CPU every row runs in a process of its own (`benchmarks.row_process`); models that are not
+stored are made with random weights in ``--workspace``, which a second run finds again. Other
+engines come with the ``bench`` extra; a row whose package is missing names the command.
 """
 
 from __future__ import annotations
 
 import argparse
+import importlib.metadata
 import json
+import os
 import statistics
 import sys
-import time
-from collections.abc import Callable
+import tempfile
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-import numpy as np
-import torch
-
+from benchmarks.engine_cpu import LARGEST_ROUNDS, CpuBenchmark, ModelPair
+from benchmarks.engine_rows import plain
+from benchmarks.peers.known_peers import PEERS
+from benchmarks.random_model import write_random_models
 from benchmarks.server_process import processor_name
-from model_store.predictor import PredictionRequest, Predictor, choose_device
-from training.metrics import dice
-from training.phantom import draw_phantom
+from model_store.architecture import sam_config
+from model_store.artifact import read_manifest
+from model_store.predictor import choose_device
+from service.settings import default_model_folder
 
-MODELS = Path(__file__).parents[1] / "model_store" / "models"
-
-
-def interleaved(calls: dict[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
-    """Milliseconds of each call in each round, after one warm-up; all calls in every round."""
-    for call in calls.values():
-        call()
-    times: dict[str, list[float]] = {name: [] for name in calls}
-    for _ in range(rounds):
-        for name, call in calls.items():
-            started = time.perf_counter()
-            call()
-            times[name].append(1e3 * (time.perf_counter() - started))
-    return times
+STORED = "cxr-lung-tiny"
+RANDOM_SIZES = {"vit_b@512": ("vit_b", 512), "vit_b@1024": ("vit_b", 1024)}
+PACKAGES = ("torch", "onnxruntime", "openvino", "nncf")
+FLAGS = ("avx2", "avx512f", "avx_vnni", "avx512_vnni", "avx512_bf16", "amx_int8", "amx_bf16")
 
 
-def stage_call(predictor: Predictor, request: PredictionRequest, images: int) -> Callable[[], None]:
-    """A call that takes X-rays from pixels to masks; stages wait for the device."""
-
-    def call() -> None:
-        predictor.predict_batch([request] * images)
-
-    return call
-
-
-def encoder_call(predictor: Predictor, images: int, size: int) -> Callable[[], None]:
-    """A call that runs the encoder on a batch of noise."""
-    device = predictor.model.pixel_mean.device
-    channels = predictor.model.pixel_mean.shape[1]
-    batch = torch.randn(images, channels, size, size, device=device)
-
-    def call() -> None:
-        with torch.inference_mode():
-            predictor.engine.encode_image(batch)
-
-    return call
-
-
-def main() -> int:
-    """Print the table, and one JSON line last; 1 when a step on a GPU fails."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.engine", description=__doc__)
-    parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
-    parser.add_argument("--model", type=Path, default=MODELS / "cxr-lung-tiny" / "1")
-    parser.add_argument("--float_model", type=Path, default=MODELS / "cxr-lung-tiny-float" / "1")
-    parser.add_argument("--rounds", type=int, default=15)
-    parser.add_argument("--budget-seconds", type=float, default=380.0, help="on a GPU")
-    parser.add_argument("--json", type=Path, help="file for the rows of a GPU, written as they end")
-    options = parser.parse_args()
-    device = choose_device(options.device)
-    if device.type == "cuda":
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Print the table, and one JSON line last; 1 when nothing was measured or a GPU step fails."""
+    options = _parser().parse_args(arguments)
+    folder = options.model or default_model_folder()
+    twin = options.float_model or float_twin(folder)
+    if choose_device(options.device).type == "cuda":
         from benchmarks.engine_gpu import measure_gpu
 
-        folders = (options.model, options.float_model)
-        return measure_gpu(folders, options.budget_seconds, options.json)
-    machine = processor_name()
-    print(f"{machine}, {torch.get_num_threads()} threads")
-    predictors = {
-        name: Predictor.load(folder, device.type)
-        for name, folder in (("INT8", options.model), ("FP32", options.float_model))
+        return measure_gpu((folder, twin), options.budget_seconds or 380.0, options.json)
+    threads = options.threads or len(os.sched_getaffinity(0))
+    os.environ["OMP_NUM_THREADS"] = str(threads)  # of the rows' processes
+    machine = machine_facts(threads)
+    print("; ".join(f"{name} {value}" for name, value in machine.items()), flush=True)
+    models, batches = options.models, options.batches
+    rounds, budget_s = LARGEST_ROUNDS, options.budget_seconds or 900.0
+    if options.quick:
+        models, batches, rounds, budget_s = [STORED], [1], 3, 60.0
+    with tempfile.TemporaryDirectory() as temporary:
+        workspace = options.workspace or Path(temporary)
+        workspace.mkdir(parents=True, exist_ok=True)
+        pairs = [model_pair(name, folder, twin, workspace) for name in models]
+        benchmark = CpuBenchmark(workspace, options.peers, threads, budget_s, rounds)
+        # Small cells first: what they leave of the budget goes to the large ones.
+        cells = [(pair, batch) for batch in batches for pair in pairs]
+        for index, (pair, batch) in enumerate(cells):
+            benchmark.measure(pair, batch, len(cells) - index)
+    report = {
+        "machine": machine,
+        "stored_model": str(read_manifest(folder).name) + "/" + read_manifest(folder).version,
+        "ceiling_gops": statistics.median(benchmark.ceilings or [0.0]) / 1e9,
+        "notes": benchmark.notes.lines,
+        "rows": plain(benchmark.rows),
     }
-    request = PredictionRequest(draw_phantom(11, (1024, 1024)).image)
-    masks = [p.predict(request).masks[0].mask for p in predictors.values()]
-    agreement = dice(masks[0], masks[1])
-    rows = []
-    for images in (1, 8):
-        calls: dict[str, Callable[[], object]] = {}
-        for name, predictor in predictors.items():
-            size = int(predictor.info.manifest.architecture["input_size"])
-            calls[f"{name} encoder"] = encoder_call(predictor, images, size)
-            calls[f"{name} image to mask"] = stage_call(predictor, request, images)
-        for name, times in interleaved(calls, options.rounds).items():
-            median = statistics.median(times) / images
-            p95 = float(np.percentile(times, 95)) / images
-            rows.append({"row": name, "batch": images, "median_ms": median, "p95_ms": p95})
-            print(f"{name:<20} batch {images}  {median:8.2f} ms  95th percentile {p95:8.2f} ms")
-    info = predictors["INT8"].info
-    print(
-        f"engine {info.engine}, fallback {info.fallback_reason}; Dice against FP32 {agreement:.4f}"
-    )
-    print(json.dumps({"machine": machine, "engine": info.engine, "dice": agreement, "rows": rows,
-                      "fallback": info.fallback_reason}))  # fmt: skip
-    return 0
+    if options.json is not None:
+        options.json.write_text(json.dumps(report, indent=1))
+    print(json.dumps(report))
+    return 0 if benchmark.rows else 1
+
+
+def float_twin(folder: Path) -> Path:
+    """Return the stored twin before quantization that a manifest names, beside its model."""
+    named = read_manifest(folder).float_twin or f"{folder.parent.name}-float/{folder.name}"
+    return folder.parents[1] / named
+
+
+def model_pair(name: str, folder: Path, twin: Path, workspace: Path) -> ModelPair:
+    """Return the stored pair, or one with random weights, made unless it is there."""
+    if name == STORED:
+        return ModelPair(name, folder, twin)
+    variant, size = RANDOM_SIZES[name]
+    config = sam_config(variant, input_size=size)
+    return ModelPair(name, *write_random_models(config, workspace / "models"))
+
+
+def machine_facts(threads: int) -> dict[str, Any]:
+    """Return what a time means nothing without."""
+    try:
+        text = Path("/proc/cpuinfo").read_text()
+    except OSError:  # not Linux
+        text = ""
+    known = set(text.partition("flags")[2].partition("\n")[0].split())
+    facts: dict[str, Any] = {
+        "processor": processor_name(),
+        "cores": len(os.sched_getaffinity(0)),
+        "threads": threads,
+        "instructions": " ".join(flag for flag in FLAGS if flag in known),
+    }
+    for package in PACKAGES:
+        try:
+            facts[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            facts[package] = None
+    return facts
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.engine", description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )  # fmt: skip
+    names = [STORED, *RANDOM_SIZES]
+    parser.add_argument("--device", default="cpu", choices=("auto", "cpu", "cuda"))
+    parser.add_argument("--model", type=Path, help="INT8 model (default: the newest stored)")
+    parser.add_argument("--float_model", type=Path, help="its twin (default: as its manifest says)")
+    parser.add_argument("--models", nargs="+", choices=names, default=names)
+    parser.add_argument("--batches", nargs="+", type=int, default=[1, 8])
+    parser.add_argument("--peers", nargs="+", choices=list(PEERS), default=list(PEERS))
+    parser.add_argument("--threads", type=int, help="default: all cores allowed")
+    parser.add_argument("--budget-seconds", type=float, help="default: 900, on a GPU 380")
+    parser.add_argument("--quick", action="store_true", help="stored model, batch 1, 3 rounds")
+    parser.add_argument("--workspace", type=Path, help="keeps random models and exported graphs")
+    parser.add_argument("--json", type=Path, help="file for the rows")
+    return parser
 
 
 if __name__ == "__main__":

@@ -1,8 +1,12 @@
-"""A SAM of any size with random weights, and its INT8 twin calibrated on noise, for timings."""
+"""A SAM of any size with random weights, and its INT8 twin calibrated on noise, for timings.
+
+In memory for timings on a GPU, or written by the project's own export.
+"""
 
 from __future__ import annotations
 
 import copy
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,6 +18,10 @@ from model_store.int8_layers import Int8Matrix
 from model_store.integers import ACTIVATION_HIGH, quantize_weight, weight_scale
 from model_store.quantizable import quantizable_layers, replace_module
 from model_store.sam import PromptableSam
+from training.config import QatConfig
+from training.export import write_deployed
+from training.fake_quantization import sampling
+from training.stage2 import QatStage
 
 
 def random_float_model(config: SamConfig, device: torch.device) -> PromptableSam:
@@ -55,3 +63,30 @@ def int8_twin(model: PromptableSam, input_size: int) -> PromptableSam:
         matrix = Int8Matrix(quantize_weight(weight, scale), scale, step, bias)
         replace_module(twin, name, wrap_matrix(matrix, layer).to(device))
     return twin.eval().requires_grad_(False)
+
+
+def write_random_models(config: SamConfig, out: Path) -> tuple[Path, Path]:
+    """Store a random model in INT8 and its float twin, as stage 2 and stage 1 would be exported.
+
+    Args:
+        config: The sizes.
+        out: Folder of stored models; models that are there already stay.
+
+    Returns:
+        Folders of the INT8 model and of its twin.
+    """
+    name = f"{config.variant.replace('_', '-')}-{config.input_size}-random"
+    integers, floats = out / name / "1", out / f"{name}-float" / "1"
+    device = torch.device("cpu")
+    if not (floats / "README.md").exists():  # the card is what an export writes last
+        model = random_float_model(config, device)
+        write_deployed(model, config, out, name=floats.parent.name, version="1")
+    if not (integers / "README.md").exists():
+        stage = QatStage(random_float_model(config, device), QatConfig())
+        side = config.input_size
+        noise = torch.randn(1, config.in_channels, side, side)
+        box, first = torch.tensor([[0.0, 0.0, side, side]]), torch.zeros(1, dtype=torch.int64)
+        with torch.inference_mode(), sampling(stage.layers.values()):
+            stage.model(noise, box, first)
+        write_deployed(stage.model, config, out, name=name, version="1")
+    return integers, floats

@@ -41,7 +41,7 @@ class LibraryPeer(ComposedPeer):
 
 
 class Bfloat16Peer(LibraryPeer):
-    """The encoder in BF16 with fused attention; the decoder, 4 % of the work, stays FP32."""
+    """The encoder in BF16 with fused attention; the decoder stays FP32."""
 
     def __init__(self, job: PeerJob) -> None:
         """Load the float model and convert its encoder.
