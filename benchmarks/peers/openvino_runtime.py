@@ -27,9 +27,9 @@ class OpenVinoPeer(ComposedPeer):
         import openvino
 
         core = openvino.Core()
-        if precision.upper() not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
-            if precision != "f32":
-                raise PeerUnavailableError(f"OpenVINO has no {precision} on this processor")
+        known = core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+        if precision == "bf16" and "BF16" not in known:
+            raise PeerUnavailableError("OpenVINO has no BF16 on this processor")
         wanted = {
             "INFERENCE_PRECISION_HINT": precision,
             "INFERENCE_NUM_THREADS": job.threads,
