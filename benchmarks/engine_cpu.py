@@ -79,14 +79,17 @@ class CpuBenchmark:
             return
         job = self._job(pair, batch)
         if job.at_once < batch:
-            self.notes.add(f"{name}: peers encode {job.at_once} at once, the scores of FP32 eager "
-                           f"would take more than {SCORES_LIMIT_BYTES / 2**30:.0f} GiB")  # fmt: skip
+            self.notes.add(
+                f"{name}: peers encode {job.at_once} at once; the scores of more would take FP32 "
+                f"eager over {SCORES_LIMIT_BYTES / 2**30:.0f} GiB"
+            )
         rows = self._loaded_rows(name, job)
         try:
             cell = _Cell(rows, self.notes, name)
             cell.warm_up()
             stop_by = time.monotonic() + (self._end - time.monotonic()) / cells_left
-            speeds, longest = [], 0.0
+            speeds: list[float] = []
+            longest = 0.0
             for _ in range(self._rounds):
                 if speeds and time.monotonic() + longest > stop_by:
                     break

@@ -49,6 +49,16 @@ def _session(path: Path, threads: int) -> Any:
     return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
 
 
+class _Calibration:
+    """One batch of X-rays, in the form that ONNX Runtime's quantizer reads."""
+
+    def __init__(self, job: PeerJob) -> None:
+        self._batches = [{"images": calibration_input(job)}]
+
+    def get_next(self) -> dict[str, Any] | None:
+        return self._batches.pop() if self._batches else None
+
+
 def onnxruntime_fp32(job: PeerJob) -> OnnxRuntimePeer:
     """Return the FP32 row."""
     return OnnxRuntimePeer(job, "fp32")
@@ -79,22 +89,10 @@ def prepare_int8(job: PeerJob) -> None:
     path = encoder_path(job, "int8_onnxruntime")
     if path.exists():
         return
-    from onnxruntime.quantization import (
-        CalibrationDataReader,
-        QuantFormat,
-        QuantType,
-        quantize_static,
-    )
-
-    class Reader(CalibrationDataReader):
-        def __init__(self) -> None:
-            self._batches = [{"images": calibration_input(job)}]
-
-        def get_next(self) -> dict[str, Any] | None:
-            return self._batches.pop() if self._batches else None
+    from onnxruntime.quantization import QuantFormat, QuantType, quantize_static
 
     quantize_static(
-        encoder_path(job, "fp32"), path, Reader(), quant_format=QuantFormat.QDQ,
+        encoder_path(job, "fp32"), path, _Calibration(job), quant_format=QuantFormat.QDQ,
         op_types_to_quantize=["MatMul", "Gemm", "Conv"], per_channel=True,
         activation_type=QuantType.QUInt8, weight_type=QuantType.QInt8,
         use_external_data_format=True,

@@ -84,16 +84,16 @@ class ComposedPeer(ABC):
     def encode_images(self, normalized: Tensor) -> None:
         """Encode normalised images (B, C, S, S) and drop the embeddings."""
         with torch.inference_mode():
-            for part in normalized.split(self._at_once):
+            for part in torch.split(normalized, self._at_once):
                 self.encode(part)
 
     def draw_masks(self, images: Sequence[Image], box: Box) -> list[Mask]:
         """Take X-rays (H, W) to one mask (H, W) each."""
         masks: list[Mask] = []
         with torch.inference_mode():
-            for part in normalized_inputs(images, self._config).split(self._at_once):
+            for part in torch.split(normalized_inputs(images, self._config), self._at_once):
                 embeddings = self.encode(part)
-                for embedding in embeddings.split(1):
+                for embedding in torch.split(embeddings, 1):
                     masks.append(self._mask(embedding, box, images[len(masks)]))
         return masks
 

@@ -74,7 +74,7 @@ class OwnPeer:
         engine = self._predictor.engine
         at_once = normalized.shape[0] if engine.batches_alike else 1
         with torch.inference_mode():
-            for part in normalized.split(at_once):
+            for part in torch.split(normalized, at_once):
                 engine.encode_image(part)
 
     def draw_masks(self, images: Sequence[Image], box: Box) -> list[Mask]:
