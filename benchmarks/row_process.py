@@ -60,9 +60,10 @@ class RowProcess:
 
     def close(self) -> None:
         """End the process."""
+        self._connection.close()  # the process reads the end and returns
+        self._process.join(20)
         self._process.terminate()
         self._process.join()
-        self._connection.close()
 
 
 def answer_questions(connection: Connection, job: PeerJob) -> None:
