@@ -59,18 +59,21 @@ def measure_size(models: Path, size: int, variant: str, requests: int) -> dict[s
     integers, floats = write_random_models(sam_config(variant, input_size=size), models)
     print(f"\n{variant} at {size} px, written in {time.perf_counter() - started:.0f} s")
     found = sizes_on_disk(integers, floats)
+    mib = {name: value / 2**20 for name, value in found.items() if name.endswith("bytes")}
     print(
-        f"  INT8 {found['int8_bytes'] / 2**20:.1f} MiB, float32 {found['float32_bytes'] / 2**20:.1f}"
-        f" MiB: {found['ratio_to_float32']:.3f} (at most {LARGEST_RATIO}); twin as stored, float16,"
-        f" {found['stored_twin_bytes'] / 2**20:.1f} MiB"
+        f"  INT8 {mib['int8_bytes']:.1f} MiB, float32 {mib['float32_bytes']:.1f} MiB: "
+        f"{found['ratio_to_float32']:.3f} (at most {LARGEST_RATIO}); twin as stored, float16, "
+        f"{mib['stored_twin_bytes']:.1f} MiB"
     )
     for precision, folder in (("int8", integers), ("fp32", floats)):
         found[precision] = first_mask(folder)
         print_loading(precision, found[precision])
     found["served"] = serve(integers, requests)
     served = found["served"]
-    print(f"  served: ready after {served['ready_s']:.1f} s, one PNG of {IMAGE_SIDE} px "
-          f"{served['median_s']:.2f} s (median of {requests}), {served['failed']} failed")  # fmt: skip
+    print(
+        f"  served: ready after {served['ready_s']:.1f} s, one PNG of {IMAGE_SIDE} px "
+        f"{served['median_s']:.2f} s (median of {requests}), {served['failed']} failed"
+    )
     return found
 
 
