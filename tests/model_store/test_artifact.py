@@ -12,6 +12,8 @@ from safetensors.torch import load_file, save_file
 
 from model_store.artifact import ArtifactError, load_model, sha256_of
 from model_store.int8_layers import Int8Matrix
+from model_store.predictor import PredictionRequest, Predictor
+from training.phantom import draw_phantom
 
 
 @pytest.fixture
@@ -130,3 +132,21 @@ def test_tensors_that_do_not_fit_are_refused(
 ) -> None:
     change_tensors(copy, change)
     assert said in refused(copy)
+
+
+def test_integers_are_mapped_from_the_file(copy: Path) -> None:
+    model, _ = load_model(copy)
+    assert any(isinstance(module, Int8Matrix) for module in model.modules())
+    assert str(copy / "weights.safetensors") in Path("/proc/self/maps").read_text()
+
+
+def test_a_file_that_is_overwritten_later_changes_no_mask(copy: Path) -> None:
+    predictor = Predictor.load(copy, "cpu")
+    request = PredictionRequest(draw_phantom(3, (64, 64)).image)
+    before = predictor.predict(request).masks[0]
+    path = copy / "weights.safetensors"
+    with path.open("r+b") as file:
+        file.write(bytes(path.stat().st_size))
+    after = predictor.predict(request).masks[0]
+    assert after.score == before.score
+    assert (after.mask == before.mask).all()
