@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Sequence
 from typing import Any
 
@@ -23,6 +24,7 @@ class Devices:
     Attributes:
         made: how many were started.
         outcome: what the self test finds.
+        may_restart: every start but the first waits for it.
     """
 
     def __init__(self, before: Any = lambda requests: None) -> None:
@@ -31,10 +33,14 @@ class Devices:
         self.tests = 0
         self.outcome = FakeOutcome()
         self.failing_starts = 0
+        self.may_restart = threading.Event()
+        self.may_restart.set()
         self._before = before
 
     def make(self, settings: Settings) -> Any:
         """Starts a model, or fails to."""
+        if self.made:
+            assert self.may_restart.wait(20)
         self.made += 1
         if self.failing_starts and self.made > 1:
             self.failing_starts -= 1
@@ -69,6 +75,7 @@ async def test_a_lost_process_refuses_all_in_flight_and_comes_back() -> None:
 
     devices = Devices(die)
     devices.failing_starts = 1
+    devices.may_restart.clear()
     app = devices.app(max_batch=2)
     async with running(app) as client:
         waiting = [asyncio.create_task(client.post("/segment", **form())) for _ in range(5)]
@@ -78,6 +85,7 @@ async def test_a_lost_process_refuses_all_in_flight_and_comes_back() -> None:
         assert state(app) == "recovering"
         not_ready = await client.get("/readyz")
         refused = await client.post("/segment", **form())
+        devices.may_restart.set()
         await until(lambda: state(app) == "ready")
         again = await client.post("/segment", **form())
     assert {(one.status_code, one.json()["code"]) for one in answers} == {(503, "compute_lost")}
