@@ -24,7 +24,9 @@ PRODUCT_TILES = (
 
 ATTENTION_TILES = (
     AttentionTile(128, 64, 8, 3), AttentionTile(128, 64, 4, 3), AttentionTile(64, 64, 4, 3),
-    AttentionTile(128, 128, 8, 2), AttentionTile(64, 64, 4, 2), AttentionTile(64, 128, 4, 2),
+    AttentionTile(128, 128, 8, 2), AttentionTile(64, 64, 4, 2), AttentionTile(128, 64, 8, 2),
+    AttentionTile(128, 64, 4, 2), AttentionTile(128, 64, 8, 4), AttentionTile(128, 32, 4, 3),
+    AttentionTile(32, 64, 4, 2),
 )  # fmt: skip
 
 

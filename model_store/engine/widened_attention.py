@@ -48,7 +48,8 @@ class WidenedAttention(nn.Module):
         near_x = torch.einsum("bhyxc,xkc->bhyxk", square, self.rel_pos_w[self.distances])
         near = torch.cat([near_y, near_x], dim=-1).view(groups, heads, side * side, 2 * side)
         wide_q = torch.cat([q * width**-0.5, near], dim=-1)
-        wide_k = torch.cat([k, self.places.expand(groups, heads, -1, -1)], dim=-1)
+        places = self.places.to(k.dtype).expand(groups, heads, -1, -1)
+        wide_k = torch.cat([k, places], dim=-1)
         wide_v = functional.pad(v, (0, 2 * side))  # the operator wants one width
         mixed = functional.scaled_dot_product_attention(wide_q, wide_k, wide_v, scale=1.0)
         mixed = mixed[..., :width].transpose(1, 2).reshape(groups, side, side, channels)
