@@ -6,13 +6,17 @@ import os
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import torch
+from scipy import special
 
-pytest.importorskip("triton", reason="no Triton: the GPU kernels were NOT tested")
+triton = pytest.importorskip("triton", reason="no Triton: the GPU kernels were NOT tested")
+import triton.language as tl
 
 from model_store.engine import kernel_checks
 from model_store.engine.kernel_checks import KernelCheck, check_kernels, make_integers
+from model_store.engine.kernels.error_function import error_function
 from model_store.engine.kernels.matrix import TILES, choose_tile, int8_accumulate
 from model_store.engine.kernels.tuned_tiles import TunedTiles
 from model_store.engine.token_windows import window_source_rows
@@ -45,6 +49,20 @@ def test_sums_beyond_float32_stay_exact() -> None:
     weight[0, 1] = -61
     got = int8_accumulate(activation, weight).long()
     assert torch.equal(got, activation.long() @ weight.long().T)
+
+
+@triton.jit
+def _error_function_kernel(values, output, BLOCK: tl.constexpr):  # type: ignore[no-untyped-def]
+    place = tl.arange(0, BLOCK)
+    tl.store(output + place, error_function(tl.load(values + place)))
+
+
+def test_the_error_function_is_that_of_scipy() -> None:
+    values = torch.cat([torch.linspace(-6, 6, 8190), torch.tensor([-3e38, 3e38])])
+    output = torch.empty_like(values)
+    _error_function_kernel[(1,)](values, output, BLOCK=8192)
+    error = np.abs(output.double().numpy() - special.erf(values.double().numpy()))
+    assert error.max() < 5e-7
 
 
 def test_a_wrong_kernel_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,7 +20,7 @@ def _layer_norm_kernel(
     mean = tl.sum(row, axis=0) / columns
     centred = tl.where(inside, row - mean, 0.0)
     variance = tl.sum(centred * centred, axis=0) / columns
-    scaled = tl.math.div_rn(centred, tl.sqrt_rn(variance + epsilon))
+    scaled = centred * tl.math.div_rn(1.0, tl.sqrt_rn(variance + epsilon))
     gain = tl.load(weight + column, mask=inside, other=0.0)
     offset = tl.load(bias + column, mask=inside, other=0.0)
     result = scaled * gain + offset

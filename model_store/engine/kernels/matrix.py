@@ -12,6 +12,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from model_store.engine.kernels.error_function import error_function
 from model_store.engine.kernels.rounding import to_steps
 from model_store.engine.kernels.tuned_tiles import tuned_tiles
 
@@ -92,7 +93,7 @@ def _int8_matrix_kernel(
         if HAS_BIAS:
             value += tl.load(bias + column, mask=column < columns, other=0.0)[None, :]
         if GELU:
-            value = value * 0.5 * (1.0 + tl.math.erf(value * 0.7071067811865476))
+            value = value * 0.5 * (1.0 + error_function(value * 0.7071067811865476))
         if HAS_RESIDUAL:
             other = (row % residual_rows).to(tl.int64)[:, None] * columns + column[None, :]
             value = tl.load(residual + other, mask=inside, other=0.0) + value
