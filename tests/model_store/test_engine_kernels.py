@@ -11,13 +11,11 @@ import pytest
 import torch
 from scipy import special
 
-triton = pytest.importorskip("triton", reason="no Triton: the GPU kernels were NOT tested")
-import triton.language as tl
+pytest.importorskip("triton", reason="no Triton: the GPU kernels were NOT tested")
 
 from model_store.engine import kernel_checks
 from model_store.engine.kernel_checks import KernelCheck, check_kernels, make_integers
-from model_store.engine.kernels.error_function import error_function
-from model_store.engine.kernels.matrix import TILES, choose_tile, int8_accumulate
+from model_store.engine.kernels.matrix import TILES, choose_tile, int8_accumulate, int8_matrix
 from model_store.engine.kernels.tuned_tiles import TunedTiles
 from model_store.engine.token_windows import window_source_rows
 from model_store.integers import ZERO_POINT, reference_accumulate
@@ -51,18 +49,15 @@ def test_sums_beyond_float32_stay_exact() -> None:
     assert torch.equal(got, activation.long() @ weight.long().T)
 
 
-@triton.jit
-def _error_function_kernel(values, output, BLOCK: tl.constexpr):  # type: ignore[no-untyped-def]
-    place = tl.arange(0, BLOCK)
-    tl.store(output + place, error_function(tl.load(values + place)))
-
-
-def test_the_error_function_is_that_of_scipy() -> None:
-    values = torch.cat([torch.linspace(-6, 6, 8190), torch.tensor([-3e38, 3e38])])
-    output = torch.empty_like(values)
-    _error_function_kernel[(1,)](values, output, BLOCK=8192)
-    error = np.abs(output.double().numpy() - special.erf(values.double().numpy()))
-    assert error.max() < 5e-7
+def test_gelu_is_that_of_scipy() -> None:
+    """Every step from -128 to 127, of sizes from small to beyond where the function is flat."""
+    activation = torch.arange(-128, 128, dtype=torch.int8)[:, None].repeat(1, 16)
+    weight = torch.eye(16, dtype=torch.int8)
+    scale = torch.logspace(-4, 1, 16)
+    got = int8_matrix(activation, weight, scale, None, gelu=True).double().numpy()
+    x = activation[:, :1].double().numpy() * scale.double().numpy()
+    wanted = 0.5 * x * (1 + special.erf(x / 2**0.5))
+    assert (np.abs(got - wanted) <= 4e-7 * np.maximum(1, np.abs(x))).all()
 
 
 def test_a_wrong_kernel_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
