@@ -31,6 +31,9 @@ IMAGE_SIDE = 1024
 LARGEST_ROUNDS = 25
 SCORES_LIMIT_BYTES = 3 * 2**30
 """Most memory that the N x N scores of one pass of FP32 eager may take; larger batches are cut."""
+SPARE_ROWS = 1.5
+"""Memory that must be left before a row is loaded, as a multiple of the largest row so far: itself,
+and what the others take again when they are asked."""
 
 
 @dataclass(frozen=True)
@@ -83,10 +86,9 @@ class CpuBenchmark:
                 f"{name}: peers encode {job.at_once} at once; the scores of more would take FP32 "
                 f"eager over {SCORES_LIMIT_BYTES / 2**30:.0f} GiB"
             )
-        rows = self._loaded_rows(name, job)
+        cell = _Cell(self.notes, name)
         try:
-            cell = _Cell(rows, self.notes, name)
-            cell.warm_up()
+            self._load(cell, name, job)
             stop_by = time.monotonic() + (self._end - time.monotonic()) / cells_left
             speeds: list[float] = []
             longest = 0.0
@@ -99,8 +101,7 @@ class CpuBenchmark:
                 longest = max(longest, time.monotonic() - began)
             timings = cell.finish()
         finally:
-            for row in rows.values():
-                row.close()
+            cell.close()
         self._keep(pair, batch, timings, speeds)
 
     def _keep(
@@ -139,38 +140,52 @@ class CpuBenchmark:
             at_once=images_at_once(config, batch), threads=self._threads,
         )  # fmt: skip
 
-    def _loaded_rows(self, name: str, job: PeerJob) -> dict[str, RowProcess]:
-        rows: dict[str, RowProcess] = {}
+    def _load(self, cell: _Cell, name: str, job: PeerJob) -> None:
+        """Prepare, load and warm up row after row, as long as the memory lasts."""
         for label in self._labels:
             job = replace(job, label=label)
+            left_mib, wanted_mib = available_mib(), SPARE_ROWS * cell.largest_peak_mib
+            if left_mib < wanted_mib:
+                self.notes.add(
+                    f"{name}, {label}: not loaded, {left_mib:.0f} MiB of memory are left, "
+                    f"less than {SPARE_ROWS} times the largest row's"
+                )
+                continue
             try:
                 if PEERS[label].prepare is not None:
                     _ask_once(RowProcess(prepare_files, job), "prepare")
-                row = RowProcess(answer_questions, job)
-                rows[label] = row
-                row.ask("load")
             except PeerUnavailableError as error:
                 self.notes.add(f"{name}, {label}: {error}")
-                if label in rows:
-                    rows.pop(label).close()
-        return rows
+            else:
+                cell.add(label, RowProcess(answer_questions, job))
 
 
 class _Cell:
     """The loaded rows of a cell; a row that fails leaves it."""
 
-    def __init__(self, rows: dict[str, RowProcess], notes: Notes, name: str) -> None:
-        self._rows, self._notes, self._name = rows, notes, name
-        self._timings = {
-            label: Timing(milliseconds={stage: [] for stage in STAGES}) for label in rows
-        }
+    def __init__(self, notes: Notes, name: str) -> None:
+        self._notes, self._name = notes, name
+        self._rows: dict[str, RowProcess] = {}
+        self._timings: dict[str, Timing] = {}
         self._masks: dict[str, Any] = {}
+        self.largest_peak_mib = 0.0
 
-    def warm_up(self) -> None:
-        """Encode once and draw the masks that are compared."""
-        for label in list(self._rows):
-            if self._ask(label, STAGES[0]) is not None:
-                self._masks[label] = self._ask(label, "masks")
+    def add(self, label: str, row: RowProcess) -> None:
+        """Load a row, encode once, and draw the masks that are compared."""
+        self._rows[label] = row
+        self._timings[label] = Timing(milliseconds={stage: [] for stage in STAGES})
+        for question in ("load", STAGES[0], "masks", "memory"):
+            answer = self._ask(label, question)
+            if answer is None:
+                return
+            if question == "masks":
+                self._masks[label] = answer
+        self.largest_peak_mib = max(self.largest_peak_mib, answer["peak"])
+
+    def close(self) -> None:
+        """End all rows."""
+        for row in self._rows.values():
+            row.close()
 
     def run_round(self) -> None:
         """Ask every row for every stage, rows of one stage next to each other."""
@@ -213,6 +228,15 @@ def images_at_once(config: SamConfig, batch: int) -> int:
     """
     pairs = config.grid_size**4 * config.num_heads
     return max(1, min(batch, SCORES_LIMIT_BYTES // (3 * 4 * pairs)))
+
+
+def available_mib() -> float:
+    """Return the memory that new processes may take, in MiB; endless where Linux does not say."""
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+    except OSError:
+        return float("inf")
+    return next(int(line.split()[1]) / 1024 for line in lines if line.startswith("MemAvailable"))
 
 
 def _ask_once(row: RowProcess, question: str) -> Any:

@@ -1,4 +1,7 @@
-"""The rows of the benchmark, in the order in which they are measured."""
+"""The rows of the benchmark, in the order in which they are loaded and measured.
+
+The targets' rows come first: when memory runs out, rows at the end are left out.
+"""
 
 from __future__ import annotations
 
@@ -36,9 +39,9 @@ PEERS: Mapping[str, KnownPeer] = {
         openvino_runtime.openvino_fp32, openvino_runtime.prepare_float, fp32_peer=True
     ),
     "torch BF16": KnownPeer(torch_peers.Bfloat16Peer),
-    "OpenVINO BF16": KnownPeer(openvino_runtime.openvino_bf16, openvino_runtime.prepare_float),
-    "ONNX Runtime INT8": KnownPeer(onnx_runtime.onnxruntime_int8, onnx_runtime.prepare_int8),
-    "OpenVINO INT8": KnownPeer(openvino_runtime.openvino_int8, openvino_runtime.prepare_int8),
     "ours FP32": KnownPeer(torch_peers.own_fp32),
     OWN_INT8: KnownPeer(torch_peers.own_int8),
+    "OpenVINO BF16": KnownPeer(openvino_runtime.openvino_bf16, openvino_runtime.prepare_float),
+    "OpenVINO INT8": KnownPeer(openvino_runtime.openvino_int8, openvino_runtime.prepare_int8),
+    "ONNX Runtime INT8": KnownPeer(onnx_runtime.onnxruntime_int8, onnx_runtime.prepare_int8),
 }
