@@ -26,7 +26,7 @@ from model_store.integers import reference_accumulate
 from model_store.predictor import PredictionRequest, Predictor
 from training.dataset import DataRow, load_xray, read_rows
 
-DEFAULT_MODEL = Path(__file__).parents[1] / "model_store" / "models" / "cxr-lung-tiny" / "1"
+DEFAULT_MODEL = Path(__file__).parents[1] / "model_store" / "models" / "cxr-lung-tiny" / "2"
 INSTRUCTION_SETS = {
     "best": {},
     "AVX2": {"ONEDNN_MAX_CPU_ISA": "AVX2", "ATEN_CPU_CAPABILITY": "avx2"},

@@ -23,7 +23,7 @@ from model_store.predictor import PredictionRequest, Predictor
 from training.dataset import LabelledXray, load_xray, read_rows
 from training.metrics import dice
 
-DEFAULT_MODEL = Path(__file__).parents[1] / "model_store" / "models" / "cxr-lung-tiny" / "1"
+DEFAULT_MODEL = Path(__file__).parents[1] / "model_store" / "models" / "cxr-lung-tiny" / "2"
 
 Pixels = NDArray[np.float64]
 Changed = tuple[Pixels, NDArray[np.bool_]]

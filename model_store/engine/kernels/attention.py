@@ -20,6 +20,10 @@ from model_store.engine.kernels.tuned_tiles import tuned_tiles
 
 _LOG2_E = tl.constexpr(1.4426950408889634)
 
+_MANY_TOKENS, _MANY_TOKENS_BLOCK = 1024, 16
+"""On a grid of 64 x 64 blocks of 16 queries took 0.16 ms on an H200, of 64 queries 0.34; in windows
+of 14 x 14 it was the other way round."""
+
 
 @dataclass(frozen=True)
 class AttentionGrid:
@@ -201,7 +205,7 @@ def position_scores(
     height_rows = groups * grid.heads * grid.height
     scores_y = torch.empty((height_rows, grid.tokens), dtype=torch.float32, device=qkv.device)
     scores_x = torch.empty((rows, grid.width), dtype=torch.float32, device=qkv.device)
-    block = 64
+    block = _MANY_TOKENS_BLOCK if grid.tokens >= _MANY_TOKENS else 64
     _position_scores_kernel[(triton.cdiv(grid.tokens, block), grid.heads, groups)](
         qkv, qkv if source_rows is None else source_rows, table_y, table_x, scores_y, scores_x,
         grid.tokens, grid.heads * grid.head_width,
@@ -277,7 +281,7 @@ def choose_attention_tile(grid: AttentionGrid, dtype: torch.dtype) -> AttentionT
         return AttentionTile(*tuned)
     if dtype == torch.float32:
         return AttentionTile(queries=32, keys=32, warps=4, stages=2)
-    if grid.tokens >= 1024:
+    if grid.tokens >= _MANY_TOKENS:
         return AttentionTile(queries=128, keys=64, warps=8, stages=3)
     return AttentionTile(queries=64, keys=64, warps=4, stages=2)
 
