@@ -31,7 +31,7 @@ IMAGE_SIDE = 1024
 LARGEST_ROUNDS = 25
 SCORES_LIMIT_BYTES = 3 * 2**30
 """Most memory that the N x N scores of one pass of FP32 eager may take; larger batches are cut."""
-SPARE_ROWS = 1.5
+SPARE_ROWS = 1.3
 """Memory that must be left before a row is loaded, as a multiple of the largest row so far: itself,
 and what the others take again when they are asked."""
 
