@@ -50,6 +50,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     threads = options.threads or len(os.sched_getaffinity(0))
     os.environ["OMP_NUM_THREADS"] = str(threads)  # of the rows' processes
     machine = machine_facts(threads)
+    stored = read_manifest(folder)
+    print(f"{STORED}: {stored.name} {stored.version}")
     print("; ".join(f"{name} {value}" for name, value in machine.items()), flush=True)
     models, batches = options.models, options.batches
     rounds, budget_s = LARGEST_ROUNDS, options.budget_seconds or 900.0
@@ -66,7 +68,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             benchmark.measure(pair, batch, len(cells) - index)
     report = {
         "machine": machine,
-        "stored_model": str(read_manifest(folder).name) + "/" + read_manifest(folder).version,
+        "stored_model": f"{stored.name}/{stored.version}",
         "ceiling_gops": statistics.median(benchmark.ceilings or [0.0]) / 1e9,
         "notes": benchmark.notes.lines,
         "rows": plain(benchmark.rows),

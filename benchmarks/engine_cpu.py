@@ -122,7 +122,11 @@ class CpuBenchmark:
             fp32_peers=[name for name, peer in PEERS.items() if peer.fp32_peer],
         )  # fmt: skip
         print_rows(rows)
-        print(f"ceiling {statistics.median(speeds) / 1e9:.0f} billion integer operations a second")
+        engine = timings[OWN_INT8].engine if OWN_INT8 in timings else None
+        print(
+            f"ceiling {statistics.median(speeds) / 1e9:.0f} billion integer operations a second; "
+            f"our engine: {engine}"
+        )
         self.rows += rows
         self.ceilings += speeds
 
