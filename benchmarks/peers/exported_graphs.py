@@ -20,7 +20,7 @@ from benchmarks.peers.peer import PeerJob, PeerUnavailableError, normalized_inpu
 from model_store.artifact import load_model
 from model_store.sam import PromptableSam
 
-BENCH_EXTRA = "pip install 'adalora-qat[bench]'"
+BENCH_EXTRA = "pip install '.[bench]'"
 
 
 def require(*packages: str) -> None:
