@@ -6,9 +6,9 @@ only moves its colour, so that vessels and opacities read as before; a flat tran
 would lower their contrast by its opacity. The contour lies on the mask's own outermost pixels
 and fades inwards: its outer edge is exactly the mask's edge.
 
-Each pixel's colour is one lookup by its grey value and its topmost mask; only the contour's pixels
-are blended one by one. Measured for a 1024 x 1024 overlay on one core, with two lungs: 4 ms to
-draw, 6 ms to write as PNG.
+A pixel's colour in a mask is one lookup by its grey value; only the contour's pixels are blended
+one by one. Measured for a 1024 x 1024 overlay on one core, with two lungs: 3 ms to draw, 6 ms to
+write as PNG.
 """
 
 from __future__ import annotations
@@ -39,6 +39,7 @@ TINT_STRENGTH = 0.18
 DISPLAY_PERCENTILES = (0.1, 99.9)
 """Grey values of a 16-bit image between these are spread over the 8 bits of a display."""
 
+_GREY_TO_RGBX = np.uint32(0x010101)
 _LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601
 
 
@@ -60,12 +61,26 @@ def encode_rle(mask: Mask) -> dict[str, Any]:
     Returns:
         `{"size": [H, W], "counts": str}`, as `pycocotools.mask.decode` reads it.
     """
-    # COCO runs go down columns.
-    turned = Image.fromarray(mask.view(np.uint8)).transpose(Image.Transpose.TRANSPOSE)
-    encoded = coco_mask.encode(np.asarray(turned).T)
-    counts = encoded["counts"]
+    height, width = mask.shape
+    runs = {"size": [height, width], "counts": _column_runs(mask)}
+    counts = coco_mask.frPyObjects(runs, height, width)["counts"]
     text = counts.decode("ascii") if isinstance(counts, bytes) else counts
-    return {"size": [int(side) for side in encoded["size"]], "counts": text}
+    return {"size": [height, width], "counts": text}
+
+
+def _column_runs(mask: Mask) -> list[int]:
+    """Returns the lengths of the runs down the columns, of zeros first, as COCO counts them.
+
+    Found from row to row, since turning a mask takes four times as long as comparing its rows.
+    """
+    height, width = mask.shape
+    rows, columns = np.divmod(np.flatnonzero(mask[1:] != mask[:-1]), width)
+    changes = columns * height + rows + 1
+    tops = np.flatnonzero(mask[0, 1:] != mask[-1, :-1])  # from one column's end to the next
+    starts = np.sort(np.concatenate([changes, (tops + 1) * height]))
+    edges = [0, 0] if mask[0, 0] else [0]
+    runs: list[int] = np.diff(np.concatenate([edges, starts, [mask.size]])).tolist()
+    return runs
 
 
 def encode_overlay_png(
@@ -126,31 +141,19 @@ def window_for_display(pixels: NDArray[Any]) -> NDArray[np.uint8]:
 
 def _coloured(grey: NDArray[np.uint8], masks: Sequence[Mask]) -> NDArray[np.uint32]:
     """Returns (H, W) colours as Pillow's RGBX: red is the lowest byte."""
-    top = np.zeros(grey.shape, dtype=np.uint16)  # number of the topmost mask, 0 for none
-    windows = []
-    for number, mask in enumerate(masks, start=1):
+    colours: NDArray[np.uint32] = np.multiply(grey, _GREY_TO_RGBX, dtype=np.uint32)
+    line = _line_width((grey.shape[1], grey.shape[0]), pixels_per_step=560)
+    for number, mask in enumerate(masks):
         if mask.shape != grey.shape:
             raise ValueError(f"mask {mask.shape} and image {grey.shape} differ in shape")
+        colour = MASK_COLOURS[number % len(MASK_COLOURS)]
         window = _bounding_window(mask)
-        windows.append(window)
-        np.copyto(top[window], np.uint16(number), where=mask[window])
-    tables = np.concatenate(
-        [_grey_table(), *(_tint_table(_colour_of(i)) for i in range(len(masks)))]
-    )
-    index = top.astype(np.uint32) if len(masks) > 254 else top
-    colours = np.take(tables, (index << 8) | grey, mode="clip")
-    line = _line_width((grey.shape[1], grey.shape[0]), pixels_per_step=560)
-    for number, (mask, window) in enumerate(zip(masks, windows, strict=True), start=1):
-        rows, columns, opacity = contour_of(np.ascontiguousarray(mask[window]), line)
-        part = colours[window]
-        is_top = top[window][rows, columns] == number
-        rows, columns, opacity = rows[is_top], columns[is_top], opacity[is_top]
-        part[rows, columns] = _blended(part[rows, columns], _colour_of(number - 1), opacity)
+        part, inside = colours[window], np.ascontiguousarray(mask[window])
+        # Its pixels are coloured anew, whatever mask they belonged to before: the last is on top.
+        np.copyto(part, np.take(_tint_table(colour), grey[window]), where=inside)
+        rows, columns, opacity = contour_of(inside, line)
+        part[rows, columns] = _blended(part[rows, columns], colour, opacity)
     return colours
-
-
-def _colour_of(index: int) -> Colour:
-    return MASK_COLOURS[index % len(MASK_COLOURS)]
 
 
 def _bounding_window(mask: Mask) -> tuple[slice, slice]:
@@ -178,11 +181,6 @@ def _packed(red: Sequence[int], green: Sequence[int], blue: Sequence[int]) -> ND
     low, middle, high = np.array([red, green, blue], dtype=np.uint32)
     packed: NDArray[np.uint32] = low | middle << np.uint32(8) | high << np.uint32(16)
     return packed
-
-
-@functools.cache
-def _grey_table() -> NDArray[np.uint32]:
-    return _packed(range(256), range(256), range(256))
 
 
 @functools.cache

@@ -5,18 +5,20 @@ Runs in a worker thread: encoding pictures takes tens of milliseconds.
 
 from __future__ import annotations
 
-import base64
+import itertools
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pybase64
 from starlette.responses import Response
 
 from service.answers.answer_kind import AnswerKind
-from service.answers.mask_checks import check_image, check_mask
+from service.answers.mask_checks import check_mask
 from service.answers.rendering import encode_mask_png, encode_overlay_png, encode_rle
+from service.answers.response_warnings import Warning_
 from service.answers.schemas import (
     ImageSize,
     Latency,
@@ -36,6 +38,10 @@ if TYPE_CHECKING:
     from model_store.prediction import MaskPrediction, ModelInfo
 
 
+_PICTURE = "<picture>"
+"""Stands for a picture until the rest is JSON: looking for quotes in its base64 costs 1 ms."""
+
+
 @dataclass(frozen=True)
 class SegmentFindings:
     """All that an answer is made from.
@@ -45,12 +51,14 @@ class SegmentFindings:
         decoded: the image.
         masks: what the model found, one per box.
         model: the model that found it.
+        image_warnings: what looks wrong about the image's grey values.
     """
 
     form: SegmentForm
     decoded: DecodedImage
     masks: Sequence[MaskPrediction]
     model: ModelInfo
+    image_warnings: Sequence[Warning_] = ()
 
 
 def identity_of(info: ModelInfo) -> ModelIdentity:
@@ -98,10 +106,11 @@ def _json_answer(
 ) -> Response:
     pixels = findings.decoded.pixels
     masks = tuple(_segmented(found) for found in findings.masks)
-    overlay = None
+    pictures = [encode_mask_png(found.mask) for found in findings.masks]
     if findings.form.wants_overlay:
         drawn = [found.mask for found in findings.masks]
-        overlay = _base64(encode_overlay_png(pixels, drawn, findings.form.boxes))
+        pictures.append(encode_overlay_png(pixels, drawn, findings.form.boxes))
+    encoded = [pybase64.b64encode(picture) for picture in pictures]
     record.stage_seconds["render"] = time.perf_counter() - began
     answer = SegmentAnswer(
         request_id=record.request_id,
@@ -110,11 +119,19 @@ def _json_answer(
         convention=findings.form.convention,
         threshold=findings.form.threshold,
         masks=masks,
-        overlay_png=overlay,
+        overlay_png=_PICTURE if findings.form.wants_overlay else None,
         latency_ms=_latency(record),
         warnings=tuple(warnings),
     )
-    return Response(answer.model_dump_json(), media_type=AnswerKind.JSON.value)
+    return Response(_with_pictures(answer, encoded), media_type=AnswerKind.JSON.value)
+
+
+def _with_pictures(answer: SegmentAnswer, encoded: Sequence[bytes]) -> bytes:
+    """Returns the JSON with the pictures, in base64, in the places left for them, in order."""
+    pieces = answer.model_dump_json().encode().split(_PICTURE.encode())
+    if len(pieces) != len(encoded) + 1:
+        raise ValueError("the answer has another number of places than pictures")
+    return b"".join(itertools.chain(*zip(pieces, encoded, strict=False), pieces[-1:]))
 
 
 def _png_answer(findings: SegmentFindings, record: RequestRecord, began: float) -> Response:
@@ -175,7 +192,7 @@ def _segmented(found: MaskPrediction) -> SegmentedMask:
         score=found.score,
         area_px=area_px,
         area_fraction=area_px / found.mask.size,
-        png=_base64(encode_mask_png(found.mask)),
+        png=_PICTURE,
         rle=RunLengthMask(**encode_rle(found.mask)),
     )
 
@@ -189,14 +206,10 @@ def _latency(record: RequestRecord) -> Latency:
 
 def _warnings(findings: SegmentFindings) -> list[ResponseWarning]:
     decoded, boxes = findings.decoded, findings.form.boxes
-    found = [*decoded.warnings, *check_image(decoded.pixels)]
+    found = [*decoded.warnings, *findings.image_warnings]
     warnings = [ResponseWarning(code=str(one.code), message=one.message) for one in found]
     for number, mask in enumerate(findings.masks, start=1):
         place = f"Box {number}: " if len(boxes) > 1 else ""
         for one in check_mask(mask.mask, mask.score, mask.box, is_whole_image=not boxes):
             warnings.append(ResponseWarning(code=str(one.code), message=place + one.message))
     return warnings
-
-
-def _base64(data: bytes) -> str:
-    return base64.b64encode(data).decode("ascii")

@@ -22,6 +22,7 @@ from starlette.responses import Response
 from model_store.boxes import Box, BoxError, validate_box
 from model_store.prediction import PredictionRequest
 from service.answers.answer_kind import AnswerKind, wanted_answer
+from service.answers.mask_checks import check_image
 from service.answers.segment_answer import SegmentFindings, render_answer
 from service.answers.warm_up import decode_and_draw_once
 from service.compute.compute_worker import ComputeResult, ComputeWorker
@@ -204,11 +205,13 @@ class SegmentationService:
             decoded = await self._decode(form, kind, record)
             place.hold_bytes(decoded.pixels.nbytes)
             model_request = _model_request(form, decoded)
-            result = await self._compute(model_request, place.reach_model)
+            result, remarks = await self._compute(
+                model_request, place.reach_model, lambda: check_image(decoded.pixels)
+            )
             prediction = result.prediction
             record.stage_seconds |= _ordered(prediction.stage_seconds, result.queue_s)
             record.batch_size = result.batch_size
-            findings = SegmentFindings(form, decoded, prediction.masks, result.model)
+            findings = SegmentFindings(form, decoded, prediction.masks, result.model, remarks)
             began = time.perf_counter()
             answer = await self._in_pool(lambda: render_answer(kind, findings, record, began))
         self._note_answer(record, findings)
@@ -232,13 +235,19 @@ class SegmentationService:
         return decoded
 
     async def _compute(
-        self, model_request: PredictionRequest, on_taken: Callable[[], None]
-    ) -> ComputeResult:
+        self,
+        model_request: PredictionRequest,
+        on_taken: Callable[[], None],
+        meanwhile: Callable[[], Result],
+    ) -> tuple[ComputeResult, Result]:
+        """Waits for the masks; `meanwhile` runs beside the model, in the pool."""
         job = self.worker.submit(model_request, on_taken)
+        beside = asyncio.get_running_loop().run_in_executor(self._pool, meanwhile)
         try:
-            return await asyncio.wrap_future(job.future)
+            return await asyncio.wrap_future(job.future), await beside
         finally:
             self.worker.withdraw(job)
+            beside.cancel()
 
     async def _in_pool(self, work: Callable[[], Result]) -> Result:
         return await asyncio.get_running_loop().run_in_executor(self._pool, work)

@@ -56,6 +56,27 @@ def test_rle_is_read_back_by_pycocotools(mask: NDArray[np.bool_]) -> None:
     assert np.array_equal(coco_mask.decode(encoded).astype(bool), mask)
 
 
+@pytest.mark.parametrize("seed", range(40))
+def test_rle_is_what_pycocotools_itself_writes(seed: int) -> None:
+    """Runs that meet at the end of a column, full and empty columns, one row, one pixel."""
+    random = np.random.default_rng(seed)
+    height, width = random.integers(1, 9, 2)
+    drawn = random.random((height, width)) < random.choice([0.0, 0.2, 0.5, 0.9, 1.0])
+    expected = coco_mask.encode(np.asfortranarray(drawn.astype(np.uint8)))["counts"].decode()
+    assert encode_rle(drawn) == {"size": [height, width], "counts": expected}
+
+
+def test_where_masks_overlap_the_last_is_drawn_as_if_it_were_alone() -> None:
+    grey = np.full((200, 200), 120, np.uint8)
+    first, last = np.zeros((2, 200, 200), dtype=bool)
+    first[20:150, 20:150] = True
+    last[60:190, 60:190] = True
+    nothing = np.zeros_like(first)
+    both = draw_overlay(grey, [first, last])
+    assert np.array_equal(both[last], draw_overlay(grey, [nothing, last])[last])
+    assert np.array_equal(both[~last], draw_overlay(grey, [first])[~last])
+
+
 @pytest.mark.parametrize("shape", [(1, 1), (1, 9), (9, 1), (33, 57)])
 @pytest.mark.parametrize("channels", [(), (3,)])
 def test_png_encoder_is_lossless(shape: tuple[int, int], channels: tuple[int, ...]) -> None:

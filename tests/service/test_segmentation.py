@@ -28,6 +28,8 @@ from fake_model import (
 from fastapi import FastAPI
 from PIL import Image
 
+from service.answers.rendering import encode_rle
+
 pytestmark = pytest.mark.anyio
 STAGES = [
     "decode",
@@ -80,10 +82,16 @@ async def test_the_json_answer_has_every_member_of_the_contract() -> None:
     assert [mask["bbox"] for mask in answer["masks"]] == [[0, 0, 40, 40], [10.5, 10, 90, 70]]
     first = answer["masks"][0]
     assert set(first) == {"bbox", "score", "area_px", "area_fraction", "png", "rle"}
-    mask = pixels_of(base64.b64decode(first["png"]))
+    for mask, box in zip(answer["masks"], ((0, 0, 40, 40), (10, 10, 90, 70)), strict=True):
+        x0, y0, x1, y1 = box
+        inside = (slice(y0, y1), slice(x0, x1))
+        expected = np.zeros((80, 96), np.uint8)
+        expected[inside] = (pixels[inside] > 127.5) * 255
+        assert np.array_equal(pixels_of(base64.b64decode(mask["png"])), expected)
+        assert mask["area_px"] == np.count_nonzero(expected)
+        assert mask["rle"] == encode_rle(expected > 0)
     expected = np.zeros((80, 96), np.uint8)
     expected[:40, :40] = (pixels[:40, :40] > 127.5) * 255
-    assert np.array_equal(mask, expected)
     assert first["area_px"] == np.count_nonzero(expected)
     assert first["area_fraction"] == pytest.approx(first["area_px"] / pixels.size)
     assert first["rle"]["size"] == [80, 96]

@@ -1,0 +1,92 @@
+"""Pixel data are inflated before Pillow sees them: the same pixels, and no more memory."""
+
+from __future__ import annotations
+
+import io
+import zlib
+
+import numpy as np
+import pytest
+from PIL import Image
+from test_image_decoding import SIGNATURE, encoded, ramp
+
+from service.decoding import png_chunks
+from service.decoding.image_decoding import decode_image
+from service.decoding.png_chunks import keep_pixel_chunks, png_chunk, read_png_header
+from service.errors import UndecodableImage
+
+MODES = ("1", "L", "LA", "P", "RGB", "RGBA", "I;16")
+
+
+def pictured(mode: str) -> Image.Image:
+    if mode == "I;16":
+        return Image.fromarray(ramp(49, 61).astype(np.uint16) * 257)
+    return Image.fromarray(ramp(49, 61)).convert(mode)
+
+
+def payload(data: bytes) -> bytes:
+    """The data of the one IDAT chunk that comes out."""
+    start = data.index(b"IDAT")
+    return data[start + 4 : start + 4 + int.from_bytes(data[start - 4 : start])]
+
+
+def with_pixel_data(data: bytes, deflated: bytes) -> bytes:
+    """The same PNG with other pixel data."""
+    start = data.index(b"IDAT") - 4
+    return data[:start] + png_chunk(b"IDAT", deflated) + png_chunk(b"IEND", b"")
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_every_kind_comes_out_uncompressed_with_the_same_pixels(mode: str) -> None:
+    data = encoded(pictured(mode), "PNG")
+    kept = keep_pixel_chunks(data)
+    size_bytes = read_png_header(data).pixel_data_bytes
+    assert size_bytes is not None
+    assert len(payload(kept)) >= size_bytes
+    assert zlib.decompress(payload(kept)) == zlib.decompress(payload(data))
+    for file in (data, kept):
+        assert np.array_equal(np.asarray(Image.open(io.BytesIO(file))), np.asarray(pictured(mode)))
+
+
+def test_large_images_are_left_to_pillow_piece_by_piece(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = encoded(pictured("L"), "PNG")
+    monkeypatch.setattr(png_chunks, "LARGEST_INFLATED_BYTES", 49 * 62 - 1)
+    assert payload(keep_pixel_chunks(data)) == payload(data)
+    assert np.array_equal(decode_image(data, max_pixels=10_000).pixels, ramp(49, 61))
+    monkeypatch.setattr(png_chunks, "LARGEST_INFLATED_BYTES", 49 * 62)
+    assert payload(keep_pixel_chunks(data)) != payload(data)
+
+
+def test_interlaced_images_are_left_to_pillow() -> None:
+    # Seven passes of an 8 x 8 image of zeros: 15 rows with a filter byte each, 64 pixels.
+    header = bytes([0, 0, 0, 64, 0, 0, 0, 64, 8, 0, 0, 0, 1])
+    rows = [(8, 8), (8, 8), (8, 16), (16, 16), (16, 32), (32, 32), (32, 64)]  # rows, row bytes
+    raw = b"".join((b"\0" + bytes([7]) * width) * height for height, width in rows)
+    data = SIGNATURE + png_chunk(b"IHDR", header) + png_chunk(b"IDAT", zlib.compress(raw))
+    found = decode_image(data + png_chunk(b"IEND", b""), max_pixels=10_000)
+    assert (found.pixels == 7).all() and found.pixels.shape == (64, 64)
+
+
+def test_what_follows_the_pixels_is_never_inflated() -> None:
+    """A bomb behind the last row: 100 MB of zeros in 100 kB."""
+    image = encoded(pictured("L"), "PNG")
+    raw = zlib.decompress(payload(image))
+    bomb = zlib.compress(raw + bytes(100_000_000))
+    kept = keep_pixel_chunks(with_pixel_data(image, bomb))
+    assert len(kept) < 2 * len(raw)
+    assert zlib.decompress(payload(kept)) == raw
+
+
+def test_pixel_data_that_end_early_are_truncated() -> None:
+    image = encoded(pictured("L"), "PNG")
+    raw = zlib.decompress(payload(image))
+    with pytest.raises(UndecodableImage, match="truncated"):
+        keep_pixel_chunks(with_pixel_data(image, zlib.compress(raw[:-1])))
+
+
+def test_a_wrong_checksum_inside_the_pixel_data_is_noticed() -> None:
+    image = encoded(pictured("L"), "PNG")
+    changed = bytearray(payload(image))
+    changed[-1] ^= 1  # of zlib's own checksum; the chunk's is made right
+    with pytest.raises(UndecodableImage, match="damaged"):
+        keep_pixel_chunks(with_pixel_data(image, bytes(changed)))
