@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -47,8 +48,38 @@ def test_affinity_and_the_container_both_limit(
 def test_image_threads_yield_and_the_others_do_not() -> None:
     with ThreadPoolExecutor(1, initializer=yield_to_the_model) as pool:
         inside = pool.submit(os.getpriority, os.PRIO_PROCESS, 0).result()
-    assert inside == IMAGE_THREAD_NICENESS
-    assert os.getpriority(os.PRIO_PROCESS, 0) < inside
+    assert inside == min(19, os.getpriority(os.PRIO_PROCESS, 0) + IMAGE_THREAD_NICENESS)
+
+
+NICE_PROCESS = """
+import os
+from concurrent.futures import ThreadPoolExecutor
+from service.compute.cpu_allowance import yield_to_the_model
+os.nice(15 - os.nice(0))
+if os.geteuid() == 0:
+    os.setuid(65534)
+with ThreadPoolExecutor(1, initializer=yield_to_the_model) as pool:
+    print(pool.submit(os.getpriority, os.PRIO_PROCESS, 0).result())
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="threads have no priority of their own there")
+def test_a_process_that_is_nice_already_and_not_root_has_image_threads_too() -> None:
+    """A pool whose threads cannot start would answer 500 to everyone."""
+    done = subprocess.run(
+        [sys.executable, "-c", NICE_PROCESS], capture_output=True, text=True, timeout=60
+    )
+    assert done.stdout.strip() == "19", done.stderr
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="threads have no priority of their own there")
+def test_image_threads_work_where_priorities_are_forbidden(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(*arguments: int) -> None:
+        raise PermissionError
+
+    monkeypatch.setattr(os, "setpriority", refused)
+    with ThreadPoolExecutor(1, initializer=yield_to_the_model) as pool:
+        assert pool.submit(lambda: "works").result() == "works"
 
 
 @pytest.mark.parametrize(("quota", "threads"), [("100000", 1), ("50000", 1)])
