@@ -52,8 +52,8 @@ def yield_to_the_model() -> None:
 
     For threads that decode and draw: with two of them at work beside one thread of the model on two
     cores, the model would else wait a third of the time. On Linux a thread has a priority of its
-    own; elsewhere nothing is changed, nor where a container forbids it. The niceness is added to that
-    of the process (`Nice=` of a systemd unit): only root may take any of it away.
+    own; elsewhere nothing is changed, nor where a container forbids it. The niceness is added to
+    that of the process (`Nice=` of a systemd unit): only root may take any of it away.
     """
     if sys.platform == "linux":
         thread = threading.get_native_id()
