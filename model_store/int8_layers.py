@@ -48,19 +48,12 @@ class Int8Matrix(nn.Module):
         self.register_buffer("activation_scale", activation_scale)
         self.register_buffer("bias", bias)
         self.backend: Backend = "reference"
-        self._packed: Tensor | None = None
-        self._unit_scales: Tensor | None = None
-        self._zero_points: Tensor | None = None
+        self._packed: tuple[Tensor, Tensor, Tensor] | None = None
 
     def use_backend(self, backend: Backend) -> None:
-        """Choose who multiplies; ``cpu`` packs the weight once for oneDNN."""
+        """Choose who multiplies; ``cpu`` packs the weight for oneDNN when it is first used."""
         self.backend = backend
         self._packed = None
-        if backend == "cpu":
-            # The row count is a hint only; the packed weight serves any number of rows.
-            self._packed = torch.ops.onednn.qlinear_prepack(self.weight, None)
-            self._unit_scales = torch.ones(self.weight.shape[0])
-            self._zero_points = torch.zeros(self.weight.shape[0], dtype=torch.int64)
 
     def product(self, quantized: Tensor) -> Tensor:
         """Multiply uint8 activations (M, K) and dequantize to float32 (M, N)."""
@@ -77,14 +70,26 @@ class Int8Matrix(nn.Module):
         grows into 0.02 % of the pixels. Applied outside, every CPU computes the same.
         """
         if self.backend == "cpu":
+            packed, scales, zero_points = self._pack()
             accumulator: Tensor = torch.ops.onednn.qlinear_pointwise(
-                quantized, 1.0, ZERO_POINT, self._packed, self._unit_scales, self._zero_points,
+                quantized, 1.0, ZERO_POINT, packed, scales, zero_points,
                 None, 1.0, 0, torch.float32, "none", [], "",
             )  # fmt: skip
             return accumulator
         if self.backend == "cuda":
             return _cuda_accumulate(quantized, self.weight)
         return reference_accumulate(quantized, self.weight)
+
+    def _pack(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Return weight, scales and zero points as oneDNN takes them; two threads may both pack."""
+        packed = self._packed
+        if packed is None:
+            outputs = self.weight.shape[0]
+            # The row count is a hint only; the packed weight serves any number of rows.
+            weight = torch.ops.onednn.qlinear_prepack(self.weight, None)
+            packed = weight, torch.ones(outputs), torch.zeros(outputs, dtype=torch.int64)
+            self._packed = packed
+        return packed
 
 
 def _cuda_accumulate(quantized: Tensor, weight: Tensor) -> Tensor:

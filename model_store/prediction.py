@@ -67,9 +67,10 @@ class ModelInfo:
         precision: ``int8`` or ``fp32``.
         device: ``cpu`` or ``cuda``.
         manifest: Everything else that the stored model says about itself.
-        engine: Who executes it: ``modules`` (layer by layer) or ``fused`` (kernels for GPUs).
-        fallback_reason: Why a GPU executes it layer by layer, in a sentence; None when nothing
-            fell back.
+        engine: Who executes it: ``openvino`` (CPUs), ``fused`` (kernels for GPUs) or ``modules``
+            (layer by layer).
+        fallback_reason: Why it is executed layer by layer although something faster fits the
+            device, in a sentence; None when nothing fell back.
     """
 
     name: str

@@ -5,12 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from model_store.architecture import SamConfig, build_sam, sam_config
+from model_store.engine.widened_attention import widen_attention
+from model_store.int8_layers import Int8Matrix
 from model_store.sam import PromptableSam
 from training.config import QatConfig
-from training.export import write_deployed
+from training.export import to_deployed, write_deployed
 from training.fake_quantization import sampling
+from training.sensitivity.choice import PrecisionChoice
 from training.stage2 import QatStage
 
 
@@ -43,3 +47,24 @@ def write_tiny_artifact(out: Path, seed: int = 0) -> Path:
         pixels = torch.rand(2, 1, 64, 64, generator=generator) * 255
         model(model.normalize(pixels), torch.tensor([[4.0, 4.0, 60.0, 60.0]] * 2), torch.arange(2))
     return write_deployed(model, make_tiny_config(), out, name="tiny", version="1").folder
+
+
+def quantized(float_layers: tuple[str, ...] = (), **changes: object) -> PromptableSam:
+    """A tiny integer model on the CPU's modules, with windows if asked."""
+    model = make_tiny_model(**changes)
+    stage = QatStage(model, QatConfig(), PrecisionChoice(float_layers))
+    with torch.no_grad(), sampling(stage.layers.values()):
+        pixels = torch.rand(2, 1, 64, 64, generator=torch.Generator().manual_seed(0)) * 255
+        model(model.normalize(pixels), torch.tensor([[4.0, 4.0, 60.0, 60.0]] * 2), torch.arange(2))
+    to_deployed(model)
+    for module in model.modules():
+        if isinstance(module, Int8Matrix):
+            module.use_backend("cpu")
+    widen_attention(model.image_encoder)
+    return model.eval().requires_grad_(False)
+
+
+def images(count: int, channels: int = 1) -> Tensor:
+    """Random inputs of the tiny SAM, (count, channels, 64, 64)."""
+    generator = torch.Generator().manual_seed(1)
+    return torch.rand(count, channels, 64, 64, generator=generator) * 4 - 2

@@ -1,13 +1,15 @@
-"""Who executes a model: PyTorch's modules layer by layer, or fused kernels where they work.
+"""Who executes a model: OpenVINO on a CPU, fused kernels on a GPU, or PyTorch layer by layer.
 
-On a GPU the kernels are compiled and compared with their definition before they are trusted. When
-Triton is missing, the GPU is too old, or a kernel fails or computes something else, the model is
-executed layer by layer with integer products from cuBLAS, and the engine says why.
+What is fast is compiled and compared with its definition before it is trusted. When OpenVINO or
+Triton is missing, the processor is too old, or something fails or computes something else, the
+model is executed layer by layer with integer products from oneDNN or cuBLAS, and the engine says
+why.
 """
 
 from __future__ import annotations
 
 import importlib.util
+import platform
 import threading
 from collections.abc import Callable
 from typing import Protocol
@@ -23,6 +25,9 @@ from model_store.sam import PromptableSam
 OLDEST_CAPABILITY = (8, 0)
 """Oldest CUDA compute capability whose tensor cores multiply int8 and float16 as needed."""
 
+OPENVINO_CAPABILITIES = ("AVX2", "AVX512")
+"""Instruction sets, in PyTorch's words, with which OpenVINO was measured to be faster."""
+
 BATCH_SIZES = (1, 2, 4, 8)
 """Numbers of images for which the encoder is recorded; more are cut into these."""
 
@@ -31,10 +36,11 @@ class Engine(Protocol):
     """Executes one model; safe to call from several threads.
 
     Attributes:
-        name: ``modules`` or ``fused``.
-        fallback_reason: Why fused kernels are not used although the device is a GPU, in a
-            sentence; None when nothing fell back.
-        batches_alike: Whether an image's result is the same to the bit in a batch of any size.
+        name: ``modules``, ``openvino`` or ``fused``.
+        fallback_reason: Why the fast engine of this device is not used, in a sentence; None when
+            nothing fell back.
+        batches_alike: Whether images may share a call: it is faster, and an image's result is the
+            same to the bit in a batch of any size.
     """
 
     name: str
@@ -142,8 +148,8 @@ def choose_engine(model: PromptableSam, input_size: int) -> Engine:
     for layer in layers:
         layer.use_backend("cuda" if kind == "cuda" else "cpu")
     if kind != "cuda":
-        widen_attention(model.image_encoder)
-    if kind != "cuda" or not layers:
+        return _engine_on_cpu(model, input_size, bool(layers))
+    if not layers:
         return ModuleEngine(model)
     reason = fallback_reason_of(device)
     if reason is None:
@@ -155,6 +161,28 @@ def choose_engine(model: PromptableSam, input_size: int) -> Engine:
             restore()
             reason = f"the fused engine could not be built: {type(error).__name__}: {error}"
     return ModuleEngine(model, reason)
+
+
+def _engine_on_cpu(model: PromptableSam, input_size: int, integers: bool) -> Engine:
+    widen_attention(model.image_encoder)
+    if not integers or not openvino_is_faster():
+        return ModuleEngine(model)
+    if importlib.util.find_spec("openvino") is None:
+        return ModuleEngine(model, "OpenVINO is not installed")
+    try:
+        from model_store.engine.openvino_engine import OpenVinoEngine
+
+        return OpenVinoEngine(model, input_size)
+    except Exception as error:  # whatever a compiler throws
+        sentence = " ".join(str(error).split())[:300]  # OpenVINO's have many lines
+        reason = f"OpenVINO could not be used: {type(error).__name__}: {sentence}"
+    return ModuleEngine(model, reason)
+
+
+def openvino_is_faster() -> bool:
+    """Return whether OpenVINO executes integers faster than PyTorch on this processor."""
+    x86 = platform.machine() in ("x86_64", "AMD64")
+    return x86 and torch.backends.cpu.get_cpu_capability() in OPENVINO_CAPABILITIES
 
 
 def device_type_of(device: torch.device) -> str:

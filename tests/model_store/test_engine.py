@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny_models import make_tiny_model
+from tiny_models import images, make_tiny_model, quantized
 from torch import Tensor
 
 from model_store.artifact import load_model
@@ -22,30 +22,8 @@ from model_store.engine.execution import (
     fuse_linear_layers,
 )
 from model_store.engine.widened_attention import WidenedAttention, widen_attention
-from model_store.predictor import Predictor
 from model_store.quantizable import quantizable_layers, replace_module
 from model_store.sam import PromptableSam
-from training.config import QatConfig
-from training.export import to_deployed
-from training.fake_quantization import sampling
-from training.sensitivity.choice import PrecisionChoice
-from training.stage2 import QatStage
-
-
-def quantized(float_layers: tuple[str, ...] = (), **changes: object) -> PromptableSam:
-    """A tiny integer model on the CPU backend, with windows if asked."""
-    model = make_tiny_model(**changes)
-    stage = QatStage(model, QatConfig(), PrecisionChoice(float_layers))
-    with torch.no_grad(), sampling(stage.layers.values()):
-        pixels = torch.rand(2, 1, 64, 64, generator=torch.Generator().manual_seed(0)) * 255
-        model(model.normalize(pixels), torch.tensor([[4.0, 4.0, 60.0, 60.0]] * 2), torch.arange(2))
-    to_deployed(model)
-    choose_engine(model, 64)
-    return model.eval().requires_grad_(False)
-
-
-def images(count: int) -> Tensor:
-    return torch.rand(count, 1, 64, 64, generator=torch.Generator().manual_seed(1)) * 4 - 2
 
 
 def fused_encode(model: PromptableSam, dtype: str) -> Callable[[Tensor], Tensor]:
@@ -117,11 +95,6 @@ def test_batches_are_cut_into_recorded_sizes(count: int, sizes: list[int]) -> No
     assert set(sizes) <= set(BATCH_SIZES)
 
 
-def test_the_cpu_falls_back_from_nothing(tiny_artifact: Path) -> None:
-    info = Predictor.load(tiny_artifact, "cpu").info
-    assert (info.engine, info.fallback_reason) == ("modules", None)
-
-
 def test_the_reason_of_a_fallback_is_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
     device = torch.device("cuda")
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (7, 0))
@@ -136,6 +109,7 @@ def test_a_gpu_whose_kernels_fail_still_answers(
 ) -> None:
     """A GPU is only imitated: the model stays on the CPU, its products go the way of cuBLAS."""
     model, _ = load_model(tiny_artifact)
+    monkeypatch.setattr(execution, "openvino_is_faster", lambda: False)
     wanted = choose_engine(model, 64).encode_image(images(1))
     monkeypatch.setattr(execution, "device_type_of", lambda _: "cuda")
     monkeypatch.setattr(execution, "fallback_reason_of", lambda _: None)

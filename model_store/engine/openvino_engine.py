@@ -1,0 +1,83 @@
+"""A stored model executed on the CPU by OpenVINO, in the integers that are stored.
+
+Two graphs, encoder and decoder, are built from the model's tensors and compiled when it is loaded.
+Both are for one image and one box, so nothing depends on what else is asked. Everything that is not
+an integer product is float32: left to itself OpenVINO would use BF16 on processors that have it.
+"""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import openvino
+import torch
+from torch import Tensor
+
+from model_store.engine.openvino_checks import check_products, require_integer_products
+from model_store.engine.openvino_decoder import decoder_graph
+from model_store.engine.openvino_encoder import encoder_graph
+from model_store.sam import PromptableSam
+
+
+class OpenVinoEngine:
+    """Encoder and decoder, each compiled once, asked one call at a time."""
+
+    name = "openvino"
+    batches_alike = False
+    fallback_reason: str | None = None
+
+    def __init__(self, model: PromptableSam, input_size: int) -> None:
+        """Check OpenVINO's products, then compile ``model`` for as many threads as PyTorch has.
+
+        Args:
+            model: A model on the CPU. Its tensors are shared and must not change any more.
+            input_size: Side of the model's input.
+
+        Raises:
+            InexactError: OpenVINO computes something else than the definition here.
+        """
+        core, config = openvino.Core(), compile_config(torch.get_num_threads())
+        check_products(core, config)
+        self._encoder = _CompiledGraph(core, encoder_graph(model, input_size), config)
+        self._decoder = _CompiledGraph(core, decoder_graph(model, input_size), config)
+
+    def encode_image(self, normalized: Tensor) -> Tensor:
+        """Encode normalised images (B, C, S, S) one by one into embeddings (B, D, G, G)."""
+        parts = [self._encoder.run(image)[0] for image in torch.split(normalized, 1)]
+        return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+    def decode_box(self, embedding: Tensor, box: Tensor) -> tuple[Tensor, Tensor]:
+        """Decode one box (1, 4) on one embedding (1, D, G, G)."""
+        logits, iou = self._decoder.run(embedding, box)
+        return logits, iou
+
+
+class _CompiledGraph:
+    """A compiled graph with its one place for inputs and outputs."""
+
+    def __init__(self, core: openvino.Core, graph: openvino.Model, config: dict[str, Any]) -> None:
+        compiled = core.compile_model(graph, "CPU", config)
+        require_integer_products(graph, compiled, graph.get_friendly_name())
+        self._request = compiled.create_infer_request()
+        self._outputs = len(compiled.outputs)
+        self._lock = threading.Lock()
+
+    def run(self, *inputs: Tensor) -> list[Tensor]:
+        """Compute the outputs of one set of inputs; they are copies."""
+        arrays = [values.contiguous().numpy() for values in inputs]
+        with self._lock:
+            found = self._request.infer(arrays, share_inputs=True, share_outputs=True)
+            return [torch.from_numpy(found[index].copy()) for index in range(self._outputs)]
+
+
+def compile_config(threads: int) -> dict[str, Any]:
+    """Return OpenVINO's settings for answering one call at a time with so many threads."""
+    return {
+        "INFERENCE_PRECISION_HINT": "f32",
+        "INFERENCE_NUM_THREADS": threads,
+        "PERFORMANCE_HINT": "LATENCY",
+        "NUM_STREAMS": 1,
+        # Threads that are tied to a core wait for whoever else works there.
+        "ENABLE_CPU_PINNING": False,
+    }

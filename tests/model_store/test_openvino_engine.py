@@ -1,0 +1,246 @@
+"""OpenVINO beside the definition: integer products to the bit, everything around them closely."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from tiny_models import images, quantized
+from torch import Tensor
+
+pytest.importorskip("openvino", reason="no OpenVINO: its engine was NOT tested")
+
+import openvino
+from openvino import Model, opset13
+
+from model_store.engine import execution, openvino_checks, openvino_encoder, openvino_layers
+from model_store.engine.execution import ModuleEngine, choose_engine
+from model_store.engine.openvino_checks import (
+    CONVOLUTION_SHAPES,
+    LINEAR_SHAPES,
+    InexactError,
+    check_products,
+    executed_products,
+    require_integer_products,
+)
+from model_store.engine.openvino_engine import OpenVinoEngine, compile_config
+from model_store.engine.openvino_layers import linear, quantize
+from model_store.int8_layers import Int8Linear, Int8Matrix
+from model_store.integers import ZERO_POINT, quantize_activation
+from model_store.predictor import Predictor
+from model_store.quantizable import quantizable_layers
+from model_store.sam import PromptableSam
+
+WINDOWS = {"window_size": 3, "global_attn_indexes": (1,)}
+BOX = torch.tensor([[3.0, 5.0, 50.0, 61.0]])
+
+
+def three_channels(**changes: object) -> dict[str, object]:
+    statistics = {"pixel_mean": (120.0, 110.0, 100.0), "pixel_std": (60.0, 58.0, 55.0)}
+    return {"in_channels": 3, **statistics, **changes}
+
+
+@pytest.fixture(scope="module")
+def model() -> PromptableSam:
+    return quantized(**WINDOWS)
+
+
+@pytest.fixture(scope="module")
+def engine(model: PromptableSam) -> OpenVinoEngine:
+    return OpenVinoEngine(model, 64)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_integer_products_are_exact(threads: int) -> None:
+    config = compile_config(threads)
+    check_products(openvino.Core(), config, LINEAR_SHAPES, CONVOLUTION_SHAPES)
+
+
+@pytest.mark.parametrize("instruction_set", ["AVX512_CORE", "AVX2", "SSE41"])
+def test_integer_products_are_exact_on_older_processors(instruction_set: str) -> None:
+    """Weights of ±63 keep the pair sums of processors without VNNI below the limit of int16."""
+    code = (
+        "import openvino; from model_store.engine import openvino_checks as c;"
+        "from model_store.engine.openvino_engine import compile_config as config;"
+        "c.check_products(openvino.Core(), config(1), c.LINEAR_SHAPES, c.CONVOLUTION_SHAPES)"
+    )
+    environment = {
+        **os.environ, "ONEDNN_MAX_CPU_ISA": instruction_set, "PYTHONPATH": os.pathsep.join(sys.path)
+    }  # fmt: skip
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_wrong_accumulator_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    accumulators = openvino_checks._accumulators
+
+    def off_by_one(values: Tensor, matrix: Int8Matrix) -> Tensor:
+        found = accumulators(values, matrix)
+        found[0, 0] += 1
+        return found
+
+    monkeypatch.setattr(openvino_checks, "_accumulators", off_by_one)
+    with pytest.raises(InexactError, match="off by 1"):
+        check_products(openvino.Core(), compile_config(1), LINEAR_SHAPES[:1], ())
+
+
+def test_a_layer_that_runs_in_float_is_noticed() -> None:
+    """A weight whose input is not quantized is multiplied in float; nothing else says so."""
+    matrix = Int8Matrix(torch.ones(32, 64, dtype=torch.int8), torch.ones(32), torch.ones(()), None)
+    layer = Int8Linear(matrix)
+    entry = opset13.parameter([16, 64], np.float32)
+    silent = Model([linear(entry, layer)], [entry], "silent")
+    compiled = openvino.Core().compile_model(silent, "CPU", compile_config(1))
+    with pytest.raises(InexactError, match="silent: 0 of 1 integer layers"):
+        require_integer_products(silent, compiled, "silent")
+    sound = Model([linear(quantize(entry, layer), layer)], [entry], "sound")
+    compiled = openvino.Core().compile_model(sound, "CPU", compile_config(1))
+    require_integer_products(sound, compiled, "sound")
+    assert [product.precision for product in executed_products(compiled)] == ["i8"]
+
+
+@pytest.mark.parametrize("step", [0.0371234, 0.018044185, 1.0, 2.0**-5, 3e-5])
+def test_activations_are_rounded_as_defined(step: float) -> None:
+    """All but a few in a million, and none of those by more than one step."""
+    scale, side = torch.tensor(step), 256
+    identity = Int8Matrix(torch.eye(side).to(torch.int8), 1 / scale.expand(side), scale, None)
+    layer = Int8Linear(identity)
+    entry = opset13.parameter([2048, side], np.float32)
+    graph = Model([linear(quantize(entry, layer), layer)], [entry], "rounding")
+    values = torch.randn(2048, side, generator=torch.Generator().manual_seed(5)) * 60 * scale
+    exact_halves = torch.arange(-128, 128) + 0.5
+    values[0] = exact_halves * scale
+    compiled = openvino.Core().compile_model(graph, "CPU", compile_config(1))
+    got = np.rint(compiled([values.numpy()])[0])
+    wanted = quantize_activation(values, scale).int().numpy() - ZERO_POINT
+    assert np.abs(got - wanted).max() <= 1
+    assert (got[1:] != wanted[1:]).mean() < 1e-5
+    if np.log2(step) % 1 == 0:  # the reciprocal is exact, so the halves are as well
+        assert np.array_equal(got[0], wanted[0])
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{}, WINDOWS, three_channels(window_size=2)],
+    ids=["global", "windows that do not divide the grid", "three channels, windows that do"],
+)
+def test_the_graphs_compute_what_the_modules_compute(changes: dict[str, object]) -> None:
+    model = quantized(**changes)
+    fast, plain = OpenVinoEngine(model, 64), ModuleEngine(model)
+    normalized = images(2, int(model.pixel_mean.shape[1]))
+    wanted = plain.encode_image(normalized)
+    # A last bit may tip a rounding, which moves one token by about a step.
+    assert float(((fast.encode_image(normalized) - wanted).abs() > 1e-4).float().mean()) < 0.02
+    for got, expected in zip(
+        fast.decode_box(wanted[:1], BOX), plain.decode_box(wanted[:1], BOX), strict=True
+    ):
+        assert got.shape == expected.shape
+        torch.testing.assert_close(got, expected, atol=2e-3, rtol=1e-3)
+
+
+def test_layers_that_stay_float_are_computed_in_float() -> None:
+    names = quantizable_layers(quantized())
+    assert not names  # all are integers
+    kept = ("image_encoder.patch_embed.proj", "image_encoder.blocks.0.mlp.lin1",
+            "image_encoder.blocks.1.attn.proj", "image_encoder.blocks.0.attn.qkv",
+            "image_encoder.neck.2", "mask_decoder.transformer.layers.0.mlp.lin1")  # fmt: skip
+    model = quantized(float_layers=kept)
+    fast, plain = OpenVinoEngine(model, 64), ModuleEngine(model)
+    wanted = plain.encode_image(images(1))
+    assert float(((fast.encode_image(images(1)) - wanted).abs() > 1e-4).float().mean()) < 0.02
+    got, _ = fast.decode_box(wanted, BOX)
+    torch.testing.assert_close(got, plain.decode_box(wanted, BOX)[0], atol=2e-3, rtol=1e-3)
+
+
+def test_results_depend_on_nothing_else(model: PromptableSam, engine: OpenVinoEngine) -> None:
+    """Not on the batch, the run, the number of threads, or who asks at the same time."""
+    together = images(4)
+    wanted = engine.encode_image(together)
+    alone = [engine.encode_image(image) for image in torch.split(together, 1)]
+    assert torch.equal(torch.cat(alone), wanted)
+    threads = torch.get_num_threads()
+    try:
+        torch.set_num_threads(2)
+        assert torch.equal(OpenVinoEngine(model, 64).encode_image(together), wanted)
+    finally:
+        torch.set_num_threads(threads)
+
+    def ask(index: int) -> bool:
+        embedding = engine.encode_image(together[index % 4 : index % 4 + 1])
+        logits, _ = engine.decode_box(wanted[index % 4 : index % 4 + 1], BOX)
+        same_logits = torch.equal(logits, first_logits[index % 4])
+        return torch.equal(embedding, wanted[index % 4 : index % 4 + 1]) and same_logits
+
+    first_logits = [engine.decode_box(image, BOX)[0] for image in torch.split(wanted, 1)]
+    with ThreadPoolExecutor(4) as pool:
+        assert all(pool.map(ask, range(32)))
+
+
+def test_heads_may_be_attended_to_one_by_one(
+    model: PromptableSam, engine: OpenVinoEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(openvino_encoder, "LARGEST_BIAS_BYTES", 1)
+    assert torch.equal(
+        OpenVinoEngine(model, 64).encode_image(images(1)), engine.encode_image(images(1))
+    )
+
+
+def test_a_layer_of_another_kind_is_refused() -> None:
+    for apply in (openvino_layers.linear, openvino_layers.convolution):
+        with pytest.raises(TypeError, match="Identity"):
+            apply(opset13.parameter([1, 4], np.float32), torch.nn.Identity())
+
+
+@pytest.fixture
+def fast_processor(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(execution, "openvino_is_faster", lambda: True)
+
+
+@pytest.mark.usefixtures("fast_processor")
+def test_it_is_chosen_and_named(tiny_artifact: Path) -> None:
+    info = Predictor.load(tiny_artifact, "cpu").info
+    assert (info.engine, info.fallback_reason) == ("openvino", None)
+
+
+def _raise(*_: object) -> None:
+    raise InexactError("an accumulator is off by 7")
+
+
+@pytest.mark.usefixtures("fast_processor")
+@pytest.mark.parametrize(
+    ("break_it", "reason"),
+    [
+        (lambda patch: patch.setattr(importlib.util, "find_spec", lambda _: None), "not installed"),
+        (lambda patch: patch.setattr(
+            "model_store.engine.openvino_engine.check_products", _raise), "off by 7"),
+    ],
+    ids=["missing", "wrong"],
+)  # fmt: skip
+def test_without_it_the_modules_answer(
+    tiny_artifact: Path, monkeypatch: pytest.MonkeyPatch,
+    break_it: Callable[[pytest.MonkeyPatch], None], reason: str,
+) -> None:  # fmt: skip
+    wanted = Predictor.load(tiny_artifact, "cpu").engine.encode_image(images(1))
+    break_it(monkeypatch)
+    predictor = Predictor.load(tiny_artifact, "cpu")
+    assert predictor.info.engine == "modules"
+    assert predictor.info.fallback_reason is not None and reason in predictor.info.fallback_reason
+    moved = (predictor.engine.encode_image(images(1)) - wanted).abs() > 1e-4
+    assert float(moved.float().mean()) < 0.02
+
+
+def test_processors_where_it_is_not_faster_keep_the_modules(
+    monkeypatch: pytest.MonkeyPatch, model: PromptableSam
+) -> None:
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "DEFAULT")
+    engine = choose_engine(model, 64)
+    assert (engine.name, engine.fallback_reason) == ("modules", None)
