@@ -107,6 +107,22 @@ class InputGeometry:
         valid[: self.resized_height, : self.resized_width] = 1
         return valid
 
+    def look_up(
+        self, pixels: NDArray[np.uint8], levels: NDArray[np.float32]
+    ) -> NDArray[np.float32]:
+        """Turn pixels (S, S) of the input into floats (C, S, S), 0 where it is padding.
+
+        Args:
+            pixels: From `image_to_input`.
+            levels: What each grey value becomes in each channel, (C, 256).
+        """
+        found = np.empty((levels.shape[0], *pixels.shape), np.float32)
+        for channel, table in zip(found, levels, strict=True):
+            np.take(table, pixels, out=channel, mode="clip")
+        found[:, self.resized_height :] = 0.0
+        found[:, :, self.resized_width :] = 0.0
+        return found
+
     def box_to_input(self, box: Box) -> Box:
         """Move a box from image pixels to input pixels."""
         sx, sy = self.resized_width / self.width, self.resized_height / self.height

@@ -27,6 +27,7 @@ from model_store.engine.execution import Engine, choose_engine
 from model_store.geometry import Box, InputGeometry, validate_box, window_to_uint8
 from model_store.int8_layers import Int8Matrix
 from model_store.manifest import Manifest
+from model_store.mask_resampling import logits_above
 from model_store.prediction import MaskPrediction as MaskPrediction
 from model_store.prediction import ModelInfo as ModelInfo
 from model_store.prediction import Prediction as Prediction
@@ -101,6 +102,9 @@ class Predictor:
         self._model = model.to(device).eval().requires_grad_(False)
         self._input_size = int(manifest.architecture["input_size"])
         integers = any(isinstance(module, Int8Matrix) for module in self._model.modules())
+        # Each grey value normalised, (C, 256). On a CPU values are looked up, in this thread:
+        # PyTorch's would still be waiting for more work when those of the engine begin theirs.
+        self._levels = self._model.normalize(torch.arange(256)).view(-1, 256).cpu().numpy()
         self._engine = choose_engine(self._model, self._input_size)
         self.info = ModelInfo(
             name=manifest.name,
@@ -225,10 +229,13 @@ class Predictor:
     def _normalized(
         self, image: NDArray[np.uint8] | NDArray[np.uint16], geometry: InputGeometry
     ) -> Tensor:
-        pixels = torch.from_numpy(geometry.image_to_input(window_to_uint8(image)))
+        pixels = geometry.image_to_input(window_to_uint8(image))
+        if self._device.type == "cpu":
+            return torch.from_numpy(geometry.look_up(pixels, self._levels)[None])
         valid = torch.from_numpy(geometry.valid_region())
         return self._model.normalize(
-            pixels[None, None].to(self._device), valid[None, None].to(self._device)
+            torch.from_numpy(pixels)[None, None].to(self._device),
+            valid[None, None].to(self._device),
         )
 
     def _decode(
@@ -243,10 +250,19 @@ class Predictor:
             prompt = torch.tensor([geometry.box_to_input(box)], device=self._device)
             logits, predicted_iou = self._engine.decode_box(embedding, prompt)
         with watch.stage("postprocess"):
-            full = geometry.logits_to_image(logits[0, question.token].float())  # (H, W)
-            mask: NDArray[np.bool_] = (full > question.logit_threshold).cpu().numpy()
+            mask = self._mask(logits[0, question.token].float(), geometry, question)
             score = min(max(float(predicted_iou[0, question.token]), 0.0), 1.0)
         return MaskPrediction(box, mask, score)
+
+    def _mask(
+        self, logits: Tensor, geometry: InputGeometry, question: _Question
+    ) -> NDArray[np.bool_]:
+        """Turn mask logits (M, M) into the pixels of the image (H, W)."""
+        if self._device.type == "cpu":
+            return logits_above(logits.numpy(), geometry, question.logit_threshold)
+        full = geometry.logits_to_image(logits)
+        mask: NDArray[np.bool_] = (full > question.logit_threshold).cpu().numpy()
+        return mask
 
 
 def _logit(threshold: float) -> float:

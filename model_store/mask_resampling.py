@@ -1,0 +1,65 @@
+"""From mask logits to the pixels of the X-ray in strips, for CPUs.
+
+`InputGeometry.logits_to_image` multiplies with two matrices of which all but four numbers a row are
+zero. Here only those four are multiplied, in strips that stay in the cache, and each strip is
+compared with the threshold at once: no logit of the size of the X-ray is ever stored. NumPy does
+this in the calling thread; the threads of PyTorch would meet those of the engine at every call.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from model_store.geometry import InputGeometry, resampling_matrix
+
+_TAPS = 4
+"""Samples under the cubic kernel."""
+
+
+@dataclass(frozen=True)
+class Strip:
+    """Neighbouring target samples that are made of the same source samples.
+
+    Attributes:
+        target: Which target samples.
+        source: Which source samples.
+        weights: float32 (target samples, source samples).
+    """
+
+    target: slice
+    source: slice
+    weights: NDArray[np.float32]
+
+
+def logits_above(
+    logits: NDArray[np.float32], geometry: InputGeometry, threshold: float
+) -> NDArray[np.bool_]:
+    """Return at which pixels of the image (H, W) resampled logits (M, M) exceed a threshold."""
+    side, width, height = logits.shape[0], geometry.width, geometry.height
+    wide = np.empty((side, width), np.float32)
+    for strip in resampling_strips(side, geometry.resized_width / geometry.input_size, width):
+        np.matmul(logits[:, strip.source], strip.weights.T, out=wide[:, strip.target])
+    mask = np.empty((height, width), np.bool_)
+    for strip in resampling_strips(side, geometry.resized_height / geometry.input_size, height):
+        np.greater(strip.weights @ wide[strip.source], threshold, out=mask[strip.target])
+    return mask
+
+
+@functools.lru_cache(maxsize=64)
+def resampling_strips(source: int, share: float, target: int) -> tuple[Strip, ...]:
+    """Return `resampling_matrix` without its zeros; arguments as there."""
+    matrix: NDArray[np.float32] = resampling_matrix(source, share, target).numpy()
+    taps = min(_TAPS, source)
+    first = np.minimum((matrix != 0).argmax(axis=1), source - taps)
+    starts = [*np.flatnonzero(np.diff(first, prepend=-1)), target]
+    strips = []
+    for start, stop in itertools.pairwise(starts):
+        low = int(first[start])
+        weights = np.ascontiguousarray(matrix[start:stop, low : low + taps])
+        strips.append(Strip(slice(int(start), int(stop)), slice(low, low + taps), weights))
+    return tuple(strips)
