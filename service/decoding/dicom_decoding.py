@@ -34,6 +34,8 @@ from pydicom.uid import (
     ExplicitVRBigEndian,
     ExplicitVRLittleEndian,
     ImplicitVRLittleEndian,
+    JPEGBaseline8Bit,
+    JPEGExtended12Bit,
     RLELossless,
 )
 
@@ -41,6 +43,7 @@ from service.answers.response_warnings import Warning_, WarningCode
 from service.decoding.codestream_size import read_codestream_size
 from service.decoding.dicom_pixels import PixelLayout, read_pixel_layout, to_monochrome2
 from service.decoding.image_size import check_image_size
+from service.decoding.jpeg_pixels import read_jpeg
 from service.decoding.raster_decoding import DECODER_ERRORS
 from service.decoding.rle_expansion import check_rle_expansion
 from service.errors import UndecodableImage, UnsupportedMediaType, UnsupportedTransferSyntax
@@ -221,6 +224,8 @@ def _check_frame(frame: bytes, syntax: UID, layout: PixelLayout) -> None:
         check_rle_expansion(frame, layout.rows * layout.columns)
     elif read_codestream_size(frame) != (layout.columns, layout.rows):
         raise UndecodableImage("The DICOM pixel data contradict the header's size.")
+    elif syntax in (JPEGBaseline8Bit, JPEGExtended12Bit):
+        read_jpeg(frame, 1)  # pydicom's decoders do not notice what is missing
 
 
 def _to_grey(

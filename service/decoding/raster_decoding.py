@@ -31,6 +31,7 @@ from PIL.TiffImagePlugin import TiffImageFile
 
 from service.answers.response_warnings import Warning_, WarningCode
 from service.decoding.image_size import check_image_size
+from service.decoding.jpeg_pixels import read_jpeg
 from service.decoding.png_chunks import keep_pixel_chunks, read_png_header
 from service.errors import TooManyPixels, UndecodableImage, UnsupportedMediaType
 
@@ -115,10 +116,24 @@ def decode_jpeg(data: bytes, max_pixels: int) -> Decoded:
         raise _damaged("JPEG") from None
     check_image_size(*image.size, max_pixels)
     try:
-        image.load()
-        return _turned(image, *_grey(image))
+        picture = _picture(image, data)
+        if picture is None:
+            image.load()
+        return _turned(image, *_grey(image if picture is None else picture))
     except DECODER_ERRORS:
         raise _damaged("JPEG") from None
+
+
+def _picture(image: JpegImageFile, data: bytes) -> Image.Image | None:
+    """Returns the pixels of a JPEG; None leaves it to Pillow.
+
+    Raises:
+        UndecodableImage: data are missing or damaged.
+    """
+    pixels = read_jpeg(data, 3 if image.mode == "RGB" else 1)
+    if pixels is None or image.mode not in ("L", "RGB"):  # CMYK: Pillow knows Adobe's inversion
+        return None
+    return Image.fromarray(pixels[..., 0] if image.mode == "L" else pixels)
 
 
 def decode_tiff(data: bytes, max_pixels: int) -> Decoded:
@@ -152,14 +167,14 @@ def decode_tiff(data: bytes, max_pixels: int) -> Decoded:
     return pixels, warnings
 
 
-def _grey(image: ImageFile) -> Decoded:
+def _grey(image: Image.Image) -> Decoded:
     """Converts a loaded image of any mode to grey, (H, W) uint8 or uint16."""
     if image.mode.startswith("I;16"):
         return _grey_16_bit(image)
     if image.mode == "1":
         return np.asarray(image.convert("L")), ()
     warnings: list[Warning_] = []
-    picture: Image.Image = image
+    picture = image
     if image.has_transparency_data:
         picture, warnings = _over_black(image)
     if picture.mode == "L":
@@ -178,7 +193,7 @@ def _grey(image: ImageFile) -> Decoded:
     return np.asarray(colours.convert("L")), tuple(warnings)
 
 
-def _grey_16_bit(image: ImageFile) -> Decoded:
+def _grey_16_bit(image: Image.Image) -> Decoded:
     pixels = np.asarray(image).astype(np.uint16)  # native byte order
     transparent = image.info.get("transparency")
     if isinstance(transparent, int) and bool((pixels == transparent).any()):
@@ -197,7 +212,7 @@ def _grey_of_relabelled_16_bit_alpha(image: ImageFile) -> Decoded:
     return ((grey * alpha + 32767) // 65535).astype(np.uint16), (_composited(),)
 
 
-def _over_black(image: ImageFile) -> tuple[Image.Image, list[Warning_]]:
+def _over_black(image: Image.Image) -> tuple[Image.Image, list[Warning_]]:
     is_grey = image.mode in ("L", "LA", "La")
     layered = image.convert("LA" if is_grey else "RGBA")
     lowest, _ = layered.getchannel("A").getextrema()

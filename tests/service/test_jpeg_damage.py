@@ -1,0 +1,121 @@
+"""A JPEG that libjpeg can only guess at is refused; every other one has Pillow's pixels."""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+import pytest
+from dicom_files import as_file, make_xray
+from numpy.typing import NDArray
+from PIL import Image
+from pydicom.encaps import encapsulate
+from pydicom.uid import JPEGBaseline8Bit
+from test_image_decoding import encoded
+
+from service.decoding.image_decoding import DecodedImage, decode_image
+from service.decoding.jpeg_pixels import read_jpeg
+from service.errors import UndecodableImage
+
+END = b"\xff\xd9"
+
+
+def shaded(height: int = 160, width: int = 208) -> NDArray[np.uint8]:
+    rows, columns = np.mgrid[0:height, 0:width]
+    waves = 120 + 80 * np.sin(rows / 17) + 40 * np.cos(columns / 11)
+    noise = np.random.default_rng(5).normal(0, 6, (height, width))
+    return np.clip(waves + noise, 0, 255).astype(np.uint8)
+
+
+def coloured() -> Image.Image:
+    grey = shaded()
+    return Image.merge("RGB", [Image.fromarray(one) for one in (grey, grey[::-1], grey[:, ::-1])])
+
+
+def decoded(data: bytes) -> DecodedImage:
+    return decode_image(data, max_pixels=1_000_000)
+
+
+def damaged(data: bytes) -> dict[str, bytes]:
+    """Files that Pillow opens without a word."""
+    half = len(data) // 2
+    noise = bytearray(data)
+    for place in np.random.default_rng(0).integers(half, len(data) - 2, 40):
+        noise[place] = (noise[place] * 7 + 13) % 255
+    return {
+        "cut off, closed again": data[:half] + END,
+        "a hole": data[:half] + data[half + len(data) // 8 :],
+        "other bytes": bytes(noise),
+    }
+
+
+@pytest.mark.parametrize(
+    ("how", "options"),
+    [
+        ("cut off, closed again", {}),
+        ("a hole", {}),
+        ("other bytes", {}),
+        ("cut off, closed again", {"progressive": True}),
+        ("a hole", {"progressive": True}),
+    ],
+)
+def test_damage_that_pillow_overlooks_is_refused(how: str, options: dict[str, bool]) -> None:
+    data = damaged(encoded(Image.fromarray(shaded()), "JPEG", quality=95, **options))[how]
+    Image.open(io.BytesIO(data)).load()
+    with pytest.raises(UndecodableImage, match="damaged"):
+        decoded(data)
+
+
+@pytest.mark.parametrize("how", ["cut off, closed again", "a hole"])
+def test_the_same_in_cmyk_and_inside_dicom(how: str) -> None:
+    cmyk = damaged(encoded(coloured().convert("CMYK"), "JPEG", quality=95))[how]
+    with pytest.raises(UndecodableImage, match="damaged"):
+        decoded(cmyk)
+    whole = encoded(Image.fromarray(shaded()), "JPEG", quality=95)
+    for frame, is_intact in ((whole, True), (damaged(whole)[how], False)):
+        dataset = make_xray(
+            Rows=160, Columns=208, BitsAllocated=8, BitsStored=8, HighBit=7,
+            PixelData=encapsulate([frame]),
+        )  # fmt: skip
+        dataset["PixelData"].is_undefined_length = True
+        dataset.file_meta.TransferSyntaxUID = JPEGBaseline8Bit
+        if is_intact:
+            expected = np.asarray(Image.open(io.BytesIO(frame)))
+            assert np.array_equal(decoded(as_file(dataset)).pixels, expected)
+        else:
+            with pytest.raises(UndecodableImage):
+                decoded(as_file(dataset))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"quality": 30},
+        {"quality": 95, "progressive": True},
+        {"quality": 80, "subsampling": 0},
+        {"quality": 80, "subsampling": 1},
+        {"quality": 80, "subsampling": 2},
+        {"quality": 90, "keep_rgb": True},
+        {"quality": 90, "restart_marker_rows": 1},
+    ],
+)
+def test_intact_files_have_the_pixels_that_pillow_reads(options: dict[str, int]) -> None:
+    for image in (Image.fromarray(shaded()), coloured()):
+        data = encoded(image, "JPEG", **options)
+        expected = Image.open(io.BytesIO(data))
+        pixels = read_jpeg(data, len(expected.getbands()))
+        assert pixels is not None
+        assert np.array_equal(pixels.squeeze(), np.asarray(expected))
+        assert np.array_equal(decoded(data).pixels, np.asarray(expected.convert("L")))
+
+
+def test_bytes_left_over_before_the_end_do_no_harm() -> None:
+    data = encoded(Image.fromarray(shaded()), "JPEG", quality=90)
+    padded = data[:-2] + bytes(9) + END
+    assert np.array_equal(decoded(padded).pixels, decoded(data).pixels)
+
+
+def test_cmyk_is_left_to_pillow() -> None:
+    data = encoded(coloured().convert("CMYK"), "JPEG", quality=95)
+    expected = Image.open(io.BytesIO(data)).convert("RGB").convert("L")
+    assert np.array_equal(decoded(data).pixels, np.asarray(expected))
