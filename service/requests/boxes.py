@@ -7,13 +7,13 @@ import re
 from model_store.boxes import Box
 from service.errors import InvalidBox
 
-__all__ = ["MAX_BOX_TEXT_LENGTH", "Box", "parse_box"]
+__all__ = ["DECIMAL_NUMBER", "MAX_BOX_TEXT_LENGTH", "Box", "parse_box"]
 
 MAX_BOX_TEXT_LENGTH = 256
 """Longer texts are refused before any number in them is read."""
 
-# Plain decimal numbers. `float` alone would also take "1_0", "١", "infinity" and "nan".
-_NUMBER = re.compile(r"[+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]{1,3})?")
+DECIMAL_NUMBER = re.compile(r"[+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]{1,3})?")
+"""Plain decimal numbers. `float` alone would also take "1_0", "١", "infinity" and "nan"."""
 _NOT_FINITE = re.compile(r"[+-]?(?:nan|inf|infinity)", re.IGNORECASE)
 _FORM = "write x0,y0,x1,y1 (left, top, right, bottom), for example 0,0,512,512"
 
@@ -49,7 +49,7 @@ def parse_box(text: str) -> Box:
 def _parse_number(field: str) -> float:
     if _NOT_FINITE.fullmatch(field):
         raise InvalidBox("The numbers of a box must be finite.")
-    if not _NUMBER.fullmatch(field):
+    if not DECIMAL_NUMBER.fullmatch(field):
         raise InvalidBox(f"A box holds something that is not a decimal number; {_FORM}.")
     value = float(field)
     if value in (float("inf"), float("-inf")):

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from model_store.conventions import CONVENTIONS, DEFAULT_CONVENTION
 from service.errors import InvalidField, MissingField
-from service.requests.boxes import Box, parse_box
+from service.requests.boxes import DECIMAL_NUMBER, Box, parse_box
 from service.requests.upload import IMAGE_FIELD, shown_name
 
 DEFAULT_THRESHOLD = 0.5
@@ -108,13 +108,11 @@ def _convention(value: str) -> str:
 
 
 def _threshold(value: str) -> float:
-    sentence = "The field threshold must be a number above 0 and below 1, for example 0.5."
-    try:
-        threshold = float(value)
-    except ValueError:
-        raise InvalidField(sentence) from None
-    if not 0.0 < threshold < 1.0:  # false for NaN as well
-        raise InvalidField(sentence)
+    threshold = float(value) if DECIMAL_NUMBER.fullmatch(value) else 0.0
+    if not 0.0 < threshold < 1.0:
+        raise InvalidField(
+            "The field threshold must be a number above 0 and below 1, for example 0.5."
+        )
     return threshold
 
 

@@ -116,8 +116,8 @@ class RequestBody:
                     discarded += len(chunk)
                     if discarded > DISCARD_BYTES:
                         return
-        except (TimeoutError, CallerLeft):
-            return
+        except (TimeoutError, CallerLeft, UploadTooSlow):
+            return  # the answer is out already
 
     async def wait_until_caller_leaves(self) -> None:
         """Returns when the connection closes; call it once the whole body has been read."""
@@ -143,12 +143,13 @@ async def read_upload(
         The fields of the form.
 
     Raises:
-        UnsupportedMediaType: the body is not multipart/form-data.
+        UnsupportedMediaType: the body is not multipart/form-data, or it is compressed as a whole.
         PayloadTooLarge: the body is announced, or turns out, larger than the limit.
         MalformedRequest: the body is not valid multipart, or has too many fields.
         InvalidField: a field other than the image is too long.
         CallerLeft: the connection was closed.
     """
+    _refuse_encoded(headers.get("content-encoding", ""))
     collector = _FieldCollector(limits.max_fields)
     parser = _parser_for(headers.get("content-type", ""), collector)
     announced = headers.get("content-length", "")
@@ -229,6 +230,15 @@ def shown_name(name: str) -> str:
     """Quotes a field name of the caller for a sentence, shortened and without control marks."""
     clean = "".join(character if character.isprintable() else "?" for character in name)
     return f"'{clean[:64]}'" + (" (shortened)" if len(clean) > 64 else "")
+
+
+def _refuse_encoded(encoding: str) -> None:
+    """Refuses a compressed body by its name; inflating what strangers send would need a limit."""
+    if encoding.strip().lower() not in ("", "identity"):
+        raise UnsupportedMediaType(
+            "The body is compressed (Content-Encoding), which is not read; send it as it is. PNG, "
+            "JPEG and most DICOM files are compressed already."
+        )
 
 
 def _parser_for(content_type: str, collector: _FieldCollector) -> MultipartParser:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable
 from typing import Any
 
@@ -128,3 +129,24 @@ async def test_the_rest_of_a_refused_body_is_read_away() -> None:
     await body.discard_rest()
     assert body.is_complete
     await body.discard_rest()
+
+
+async def test_a_refused_caller_who_stops_sending_changes_nothing() -> None:
+    """The answer is out; a second error would end the connection with a stack in the log."""
+
+    async def receive() -> dict[str, Any]:
+        await asyncio.sleep(60)
+        raise AssertionError("nobody waits that long")
+
+    body = RequestBody(receive, idle_timeout_s=0.05)  # type: ignore[arg-type]
+    await asyncio.wait_for(body.discard_rest(), 5)
+    assert body.is_complete
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "GZIP ", "br", "deflate, gzip", "zstd"])
+async def test_a_compressed_body_is_named_as_what_it_is(encoding: str) -> None:
+    """Also one that says so and is not: whoever wrote the header meant something by it."""
+    data = part("image", b"abc") + b"--b--\r\n"
+    with pytest.raises(UnsupportedMediaType, match="Content-Encoding"):
+        await read(data, content_encoding=encoding)
+    assert (await read(data, content_encoding="identity")).fields == (("image", b"abc"),)
