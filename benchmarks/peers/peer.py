@@ -18,6 +18,7 @@ from model_store.artifact import read_manifest
 from model_store.boxes import Box
 from model_store.conventions import DEFAULT_CONVENTION, token_of
 from model_store.geometry import InputGeometry, window_to_uint8
+from model_store.mask_resampling import logits_above
 
 Image = NDArray[np.uint8]
 Mask = NDArray[np.bool_]
@@ -100,9 +101,7 @@ class ComposedPeer(ABC):
     def _mask(self, embedding: Tensor, box: Box, image: Image) -> Mask:
         geometry = geometry_of(image, self._config.input_size)
         logits = self.decode(embedding, torch.tensor([geometry.box_to_input(box)]))
-        full = geometry.logits_to_image(logits[0, token_of(DEFAULT_CONVENTION)])
-        mask: Mask = (full > 0.0).numpy()
-        return mask
+        return logits_above(logits[0, token_of(DEFAULT_CONVENTION)].numpy(), geometry, 0.0)
 
 
 def geometry_of(image: Image, input_size: int) -> InputGeometry:
@@ -114,10 +113,10 @@ def normalized_inputs(images: Sequence[Image], config: SamConfig) -> Tensor:
     """Return X-rays (H, W) as the encoder's input, float32 (B, C, S, S)."""
     mean = torch.tensor(config.pixel_mean).view(1, -1, 1, 1)
     std = torch.tensor(config.pixel_std).view(1, -1, 1, 1)
+    levels = ((torch.arange(256) - mean) / std).view(-1, 256).numpy()
     inputs = []
     for image in images:
         geometry = geometry_of(image, config.input_size)
-        pixels = torch.from_numpy(geometry.image_to_input(window_to_uint8(image)))
-        valid = torch.from_numpy(geometry.valid_region())
-        inputs.append((pixels[None, None].float() - mean) / std * valid)
-    return torch.cat(inputs)
+        pixels = geometry.image_to_input(window_to_uint8(image))
+        inputs.append(torch.from_numpy(geometry.look_up(pixels, levels)))
+    return torch.stack(inputs)

@@ -46,13 +46,13 @@ def test_a_second_prompt_skips_the_encoder_and_gets_the_same_mask(
     plain = Predictor.load(tiny_artifact, "cpu")
     image = np.random.default_rng(1).integers(0, 256, (50, 60), dtype=np.uint8)
     encoded = []
-    encode = caching._model.encode_image
+    encode = caching.engine.encode_image
 
     def counted(pixels: torch.Tensor) -> torch.Tensor:
         encoded.append(1)
         return encode(pixels)
 
-    monkeypatch.setattr(caching._model, "encode_image", counted)
+    monkeypatch.setattr(caching.engine, "encode_image", counted)
     for box in ((0.0, 0.0, 30.0, 50.0), (30.0, 0.0, 60.0, 50.0)):
         request = PredictionRequest(image, (box,))
         found, expected = caching.predict(request), plain.predict(request)
