@@ -124,12 +124,13 @@ def start(root: Path, config: dict[str, Any]) -> subprocess.Popen[bytes]:
 
 
 def child_of(process: subprocess.Popen[bytes]) -> int:
+    """Waits for the container: until the change of root, its process still sees this machine."""
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
-    stop_by = time.monotonic() + 10
-    while not children.read_text().strip():
+    stop_by = time.monotonic() + 20
+    while not (pid := children.read_text().strip()) or os.readlink(f"/proc/{pid}/root") == "/":
         assert process.poll() is None and time.monotonic() < stop_by
         time.sleep(0.05)
-    return int(children.read_text())
+    return int(pid)
 
 
 def test_the_image_says_what_it_is(container: Container) -> None:
