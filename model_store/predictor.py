@@ -95,8 +95,9 @@ class Predictor:
         manifest: Manifest,
         device: torch.device,
         cache: EmbeddingCache | None = None,
+        engine: Engine | None = None,
     ) -> None:
-        """Run ``model`` on ``device``; see `load` for the ordinary way."""
+        """Run ``model`` on ``device``, by its fastest engine or a given one; see also `load`."""
         self._device = device
         self._cache = cache
         self._model = model.to(device).eval().requires_grad_(False)
@@ -104,8 +105,9 @@ class Predictor:
         integers = any(isinstance(module, Int8Matrix) for module in self._model.modules())
         # Each grey value normalised, (C, 256). On a CPU values are looked up, in this thread:
         # PyTorch's would still be waiting for more work when those of the engine begin theirs.
-        self._levels = self._model.normalize(torch.arange(256)).view(-1, 256).cpu().numpy()
-        self._engine = choose_engine(self._model, self._input_size)
+        grey = torch.arange(256, device=device)
+        self._levels = self._model.normalize(grey).view(-1, 256).cpu().numpy()
+        self._engine = engine or choose_engine(self._model, self._input_size)
         self.info = ModelInfo(
             name=manifest.name,
             version=manifest.version,

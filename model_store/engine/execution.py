@@ -143,12 +143,11 @@ def cut_into_batches(count: int) -> list[int]:
 def choose_engine(model: PromptableSam, input_size: int) -> Engine:
     """Return the fastest engine that computes the model rightly on the device it is on."""
     device = model.pixel_mean.device
-    kind = device_type_of(device)
     layers = [module for module in model.modules() if isinstance(module, Int8Matrix)]
-    for layer in layers:
-        layer.use_backend("cuda" if kind == "cuda" else "cpu")
-    if kind != "cuda":
+    if device_type_of(device) != "cuda":
         return _engine_on_cpu(model, input_size, bool(layers))
+    for layer in layers:
+        layer.use_backend("cuda")
     if not layers:
         return ModuleEngine(model)
     reason = fallback_reason_of(device)
@@ -163,10 +162,19 @@ def choose_engine(model: PromptableSam, input_size: int) -> Engine:
     return ModuleEngine(model, reason)
 
 
-def _engine_on_cpu(model: PromptableSam, input_size: int, integers: bool) -> Engine:
+def layer_by_layer(model: PromptableSam) -> ModuleEngine:
+    """Execute a model by PyTorch's modules on a CPU, in the fastest way that they have there."""
     widen_attention(model.image_encoder)
+    for module in model.modules():
+        if isinstance(module, Int8Matrix):
+            module.use_backend("cpu")
+    return ModuleEngine(model)
+
+
+def _engine_on_cpu(model: PromptableSam, input_size: int, integers: bool) -> Engine:
+    modules = layer_by_layer(model)  # also for whoever calls the model itself
     if not integers or not openvino_is_faster():
-        return ModuleEngine(model)
+        return modules
     if importlib.util.find_spec("openvino") is None:
         return ModuleEngine(model, "OpenVINO is not installed")
     try:

@@ -128,6 +128,21 @@ def test_activations_are_rounded_as_defined(step: float) -> None:
         assert np.array_equal(got[0], wanted[0])
 
 
+def test_scale_and_bias_are_applied_as_defined() -> None:
+    generator = torch.Generator().manual_seed(2)
+    weight = torch.randint(-63, 64, (512, 768), generator=generator, dtype=torch.int8)
+    scale, step = torch.rand(512, generator=generator) * 2e-3 + 1e-3, torch.tensor(2.0**-4)
+    bias = torch.randn(512, generator=generator)
+    layer = Int8Linear(Int8Matrix(weight, scale, step, bias))
+    values = torch.randn(256, 768, generator=generator) * 2
+    entry = opset13.parameter([256, 768], np.float32)
+    graph = Model([linear(quantize(entry, layer), layer)], [entry], "dequantization")
+    compiled = openvino.Core().compile_model(graph, "CPU", compile_config(1))
+    got, wanted = compiled([values.numpy()])[0], layer(values).numpy()
+    # The step is a power of two, so every rounding is the definition's; what is left is float32.
+    np.testing.assert_allclose(got, wanted, rtol=1e-6, atol=1e-6)
+
+
 @pytest.mark.parametrize(
     "changes",
     [{}, WINDOWS, three_channels(window_size=2)],
