@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from training.config import OptimizerConfig
+from training.muon import StackedMuon
 
 
 def build_optimizers(
@@ -46,11 +47,14 @@ def build_optimizers(
     if singular:
         rate = config.singular_rate * config.learning_rate
         groups.append({"params": singular, "weight_decay": 0.0, "lr": rate})
-    adamw = torch.optim.AdamW(groups, lr=config.learning_rate, betas=(0.9, 0.98))
+    on_gpu = any(p.is_cuda for p in (*decayed, *plain))
+    adamw = torch.optim.AdamW(
+        groups, lr=config.learning_rate, betas=(0.9, 0.98), fused=True if on_gpu else None
+    )
     optimizers: list[torch.optim.Optimizer] = [adamw]
     if matrices:
         optimizers.append(
-            torch.optim.Muon(
+            StackedMuon(
                 matrices,
                 lr=config.matrix_learning_rate,
                 weight_decay=config.weight_decay,
