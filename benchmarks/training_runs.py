@@ -25,8 +25,12 @@ RECIPES = Path(__file__).parents[1] / "training" / "configs"
 
 
 def recipe(stage: str, settings: Mapping[str, Any]) -> RunConfig:
-    """Return the default model's recipe of a stage with some settings replaced by dotted name."""
-    return load_config(RECIPES / f"cxr_lung_tiny_{stage}.toml", settings)
+    """Return the default model's recipe of a stage with some settings replaced by dotted name.
+
+    Without its teachers, which are runs of their own, and without a compiler.
+    """
+    plain = {"teacher.models": [], "compile": False}
+    return load_config(RECIPES / f"cxr_lung_tiny_{stage}.toml", {**plain, **settings})
 
 
 def train_unless_done(

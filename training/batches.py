@@ -48,7 +48,12 @@ class TrainingBatch:
 
     def to(self, device: torch.device) -> TrainingBatch:
         """Return the batch on a device."""
-        return TrainingBatch(**{name: value.to(device) for name, value in vars(self).items()})
+        moved = {name: v.to(device, non_blocking=True) for name, v in vars(self).items()}
+        return TrainingBatch(**moved)
+
+    def pin_memory(self) -> TrainingBatch:
+        """Return the batch in memory from which a GPU copies without waiting."""
+        return TrainingBatch(**{name: value.pin_memory() for name, value in vars(self).items()})
 
 
 class BatchSource:
@@ -161,7 +166,10 @@ class _BatchOfStep(Dataset[TrainingBatch]):
 
 
 def prefetched(
-    make: Callable[[int], TrainingBatch], steps: Iterable[int], workers: int
+    make: Callable[[int], TrainingBatch],
+    steps: Iterable[int],
+    workers: int,
+    pin_memory: bool = False,
 ) -> Iterator[TrainingBatch]:
     """Yield ``make(step)`` for each step, in order, made ahead by worker processes.
 
@@ -169,10 +177,11 @@ def prefetched(
         make: Makes the batch of a step; a pure function, so any process may call it.
         steps: The steps.
         workers: Processes that make batches; 0 makes each when it is asked for.
+        pin_memory: Whether batches shall lie where a GPU copies from without waiting.
     """
     loader = DataLoader(
         _BatchOfStep(make), batch_size=None, sampler=list(steps), num_workers=workers,
         prefetch_factor=2 if workers else None, worker_init_fn=leave_interrupts_to_the_parent,
-        generator=torch.Generator(),  # its base seed must not draw from the training's
+        pin_memory=pin_memory, generator=torch.Generator(),  # its base seed must not draw from the training's
     )  # fmt: skip
     yield from loader

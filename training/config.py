@@ -219,6 +219,25 @@ def _check_targets(table: str, targets: tuple[str, ...]) -> None:
 
 
 @dataclass(frozen=True)
+class TeacherConfig:
+    """Finished models whose masks a run learns from, beside those that people drew.
+
+    Attributes:
+        models: Runs, checkpoints or stored float models with the input size of the run; their
+            mean is the teacher. None: people alone teach.
+        share: Weight of the teachers' masks; those of people weigh the rest.
+    """
+
+    models: tuple[str, ...] = ()
+    share: float = 0.5
+
+    def __post_init__(self) -> None:
+        """Refuse a share outside 0..1."""
+        if not 0 <= self.share <= 1:
+            raise ConfigError(f"teacher.share is {self.share}; it must lie in 0..1")
+
+
+@dataclass(frozen=True)
 class QatConfig:
     """Quantization-aware training.
 
@@ -262,6 +281,8 @@ class RunConfig:
         recompute_blocks: Whether encoder blocks compute twice to keep less (activation
             checkpointing).
         deterministic: Whether to allow only operations that repeat to the bit on a GPU too.
+        compile: Whether ``torch.compile`` fuses the model's forward and backward pass: minutes
+            of preparation, then steps that wait less for Python. Needs a C compiler.
         validate_every_steps: Steps between two readings of the ``val`` split.
         checkpoint_every_steps: Steps between two checkpoints.
         patience: Stop after this many validations in a row without a gain; 0 never stops early.
@@ -284,6 +305,7 @@ class RunConfig:
     precision: Literal["bf16", "fp32"] = "fp32"
     recompute_blocks: bool = False
     deterministic: bool = False
+    compile: bool = False
     validate_every_steps: int = 400
     checkpoint_every_steps: int = 100
     patience: int = 0
@@ -297,6 +319,7 @@ class RunConfig:
     adalora: AdaLoraConfig = field(default_factory=AdaLoraConfig)
     lora: LoraConfig = field(default_factory=LoraConfig)
     qat: QatConfig = field(default_factory=QatConfig)
+    teacher: TeacherConfig = field(default_factory=TeacherConfig)
 
     def __post_init__(self) -> None:
         """Refuse counts below 1 and unknown names."""
@@ -337,6 +360,7 @@ _TABLES: Mapping[str, type[Any]] = {
     "adalora": AdaLoraConfig,
     "lora": LoraConfig,
     "qat": QatConfig,
+    "teacher": TeacherConfig,
 }
 
 

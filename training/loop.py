@@ -17,6 +17,7 @@ from model_store.architecture import SamConfig
 from training.accumulation import parts_of
 from training.batches import BatchSource, TrainingBatch, prefetched
 from training.checkpoint import BEST, LATEST, CheckpointError, save_checkpoint, weights_sha256
+from training.compilation import compile_parts, uncompiled
 from training.config import RunConfig
 from training.dataset import LabelledXray
 from training.determinism import deterministic_algorithms
@@ -29,6 +30,7 @@ from training.progress import ProgressBar
 from training.run_log import RunLog
 from training.stages import Stage
 from training.step_terms import StepTerms
+from training.teacher import Teacher
 from training.validation import ValidationScores, validate
 
 _LOG_EVERY_STEPS = 20
@@ -48,11 +50,13 @@ class TrainingLoop:
         device: torch.device,
         lineage: Sequence[dict[str, Any]] = (),
         processes: Processes = ONE_PROCESS,
+        teacher: Teacher | None = None,
     ) -> None:
         """Prepare a run that writes into ``folder``; ``lineage`` tells what its base was.
 
         With several processes, ``source`` holds this process's share of every step.
         """
+        self._teacher = teacher
         self._lineage = list(lineage)
         self.config = config
         self.architecture = architecture
@@ -65,6 +69,8 @@ class TrainingLoop:
         self._log = RunLog(folder, writes=processes.is_writer, tensorboard=config.tensorboard)
         self._loss = MaskLoss(config.loss, config.loss_size)
         self._model = processes.averaging(stage.model)
+        if config.compile:
+            compile_parts(stage.model)
         parameters = list(stage.named_parameters())
         self._parameters = [parameter for _, parameter in parameters]
         self._optimizers = build_optimizers(parameters, config.optimizer)
@@ -161,7 +167,9 @@ class TrainingLoop:
             return
         steps = range(self._step, self.config.steps)
         asked = time.perf_counter()
-        for batch in prefetched(self._source.batch, steps, self.config.data.workers):
+        for batch in prefetched(
+            self._source.batch, steps, self.config.data.workers, self._device.type == "cuda"
+        ):
             self._waited_s = time.perf_counter() - asked
             yield batch
             asked = time.perf_counter()
@@ -213,8 +221,14 @@ class TrainingLoop:
     def _forward(self, batch: TrainingBatch) -> tuple[Tensor, dict[str, Tensor]]:
         with autocast(self.config.precision, self._device):
             normalized = self.stage.model.normalize(batch.pixels, batch.valid)
-            logits, predicted_iou = self._model(normalized, batch.boxes, batch.image_index)
-        return self._loss(logits, predicted_iou, batch.target, batch.tokens)
+            asked = (normalized, batch.boxes, batch.image_index)
+            logits, predicted_iou = self._model(*asked)
+            taught = self._teacher.masks(*asked) if self._teacher is not None else None
+        loss, terms = self._loss(logits, predicted_iou, batch.target, batch.tokens)
+        if self._teacher is None or taught is None:
+            return loss, terms
+        imitation = self._teacher.loss(logits, taught)
+        return self._teacher.joined(loss, imitation), {**terms, "imitation": imitation.detach()}
 
     def _log_terms(self) -> dict[str, float]:
         self._terms.check_finite("norm", self._step)
@@ -227,7 +241,7 @@ class TrainingLoop:
         self._terms.check_finite("norm", self._step)
         if self._processes.count > 1:
             self._processes.require_equal("weights", self.weights_sha256())
-        with self._average.applied():
+        with self._average.applied(), uncompiled(self.config.compile):
             size = self.architecture.input_size
             scores = validate(self.stage.deployed(), self._validation, size, self._processes)
         self._log.write(

@@ -29,6 +29,7 @@ from training.sensitivity.choice import choose_precisions, stored_choice
 from training.stage1_methods import build_stage1
 from training.stage2 import QatStage
 from training.stages import PretrainStage, Stage
+from training.teacher import load_teacher
 
 PHANTOM_SOURCE = "phantom"
 
@@ -129,11 +130,11 @@ def prepare_run(
     latest = processes.from_writer(lambda: _latest(folder)) if resume else None
     stage = _stage(config, start, latest)
     source = batch_source(config, start.architecture, load_training_xrays(config.data))
+    stage.to(device)
     if isinstance(stage, QatStage) and latest is None:
         stage.calibrate(source)
     if config.recompute_blocks:
         recompute_encoder_blocks(stage.model)
-    stage.to(device)
     if processes.is_writer:
         folder.mkdir(parents=True, exist_ok=True)
         text = json.dumps(config.to_dict(), indent=2)
@@ -141,6 +142,7 @@ def prepare_run(
     loop = TrainingLoop(
         config, start.architecture, stage, source.divided(processes),
         load_validation_xrays(config.data), folder, device, start.lineage, processes,
+        load_teacher(config, start.architecture, device),
     )  # fmt: skip
     if latest is not None:
         loop.resume(latest.state, latest.path.name)

@@ -56,7 +56,7 @@ class QatStage(Stage):
         self.model.eval()
         with sampling(self.layers.values()):
             for step in range(self._config.calibration_batches):
-                batch = source.batch(step)
+                batch = source.batch(step).to(self.model.pixel_mean.device)
                 normalized = self.model.normalize(batch.pixels, batch.valid)
                 self.model(normalized, batch.boxes, batch.image_index)
 

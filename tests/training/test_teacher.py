@@ -1,0 +1,129 @@
+"""Learning from a finished model: what it says, what that weighs, and that a student follows."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tiny_models import make_tiny_model
+from torch import nn
+
+from training.config import ConfigError, TeacherConfig, load_config
+from training.loop import TrainingLoop
+from training.losses import LossWeights
+from training.phantom.dataset import write_phantom_dataset
+from training.runs import prepare_run
+from training.teacher import Teacher
+
+CONFIG = Path(__file__).parents[2] / "training" / "configs" / "miniature_pretrain.toml"
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("teacher") / "data"
+    write_phantom_dataset(folder, {"train": 6, "val": 2}, longest_side=96)
+    return folder
+
+
+def make_loop(data: Path, folder: Path, **changes: Any) -> TrainingLoop:
+    settings = {"data.root": str(data), "data.workers": 0, "steps": 2, "batch_size": 2}
+    named = {name.replace("__", "."): value for name, value in changes.items()}
+    config = load_config(CONFIG, {**settings, **named})
+    return prepare_run(config, None, folder, resume=False, device=CPU)
+
+
+def question() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    pixels = torch.randn(2, 1, 64, 64, generator=torch.Generator().manual_seed(5))
+    boxes = torch.tensor([[4.0, 4.0, 60.0, 60.0], [0.0, 0.0, 64.0, 64.0], [8.0, 2.0, 30.0, 50.0]])
+    return pixels, boxes, torch.tensor([0, 1, 1])
+
+
+def test_the_teacher_is_the_mean_of_its_models() -> None:
+    one, two = make_tiny_model(1), make_tiny_model(2)
+    teacher = Teacher([one, two], 0.5, LossWeights(), compiled=False)
+    masks = teacher.masks(*question())
+    with torch.no_grad():
+        wanted = (one(*question())[0].sigmoid() + two(*question())[0].sigmoid()) / 2
+    assert torch.allclose(masks, wanted)
+    assert not any(parameter.requires_grad for parameter in one.parameters())
+
+
+def test_nothing_is_lower_than_the_loss_of_the_teacher_itself() -> None:
+    teacher = Teacher([make_tiny_model(1)], 0.5, LossWeights(), compiled=False)
+    taught = teacher.masks(*question())
+    itself = teacher.loss(torch.logit(taught), taught)
+    other = torch.logit(taught) + 0.3
+    assert itself < teacher.loss(other, taught)
+    assert itself < teacher.loss(-torch.logit(taught), taught)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.25, 1.0])
+def test_the_share_divides_the_loss(share: float) -> None:
+    teacher = Teacher([make_tiny_model(1)], share, LossWeights(), compiled=False)
+    joined = teacher.joined(torch.tensor(2.0), torch.tensor(10.0))
+    assert joined.item() == pytest.approx(2.0 * (1 - share) + 10.0 * share)
+
+
+def test_a_student_comes_nearer_to_its_teacher(data: Path, tmp_path: Path) -> None:
+    make_loop(data, tmp_path / "teacher", seed=7).run()
+    taught = {"teacher__models": [str(tmp_path / "teacher")], "teacher__share": 1.0, "steps": 30}
+    loop = make_loop(data, tmp_path / "student", **taught)
+    batch = loop._source.batch(0)
+
+    def distance() -> float:
+        loss, terms = loop._forward(batch)
+        assert loss.item() == pytest.approx(terms["imitation"].item(), rel=1e-5)
+        return loss.item()
+
+    before = distance()
+    loop.run()
+    assert distance() < before
+
+
+def test_the_people_are_not_heard_with_a_share_of_one(data: Path, tmp_path: Path) -> None:
+    make_loop(data, tmp_path / "teacher", seed=7).run()
+    taught = {"teacher__models": [str(tmp_path / "teacher")], "teacher__share": 1.0}
+    loop = make_loop(data, tmp_path / "student", **taught)
+    batch = loop._source.batch(0)
+    inverted = type(batch)(**{**vars(batch), "target": 1 - batch.target})
+    assert loop._forward(batch)[0].item() == loop._forward(inverted)[0].item()
+
+
+def test_a_teacher_of_another_size_is_refused(data: Path, tmp_path: Path) -> None:
+    make_loop(data, tmp_path / "teacher", model__input_size=128).run()
+    with pytest.raises(ConfigError, match="takes .*128.*this run's model .*64"):
+        make_loop(data, tmp_path / "student", teacher__models=[str(tmp_path / "teacher")])
+
+
+def test_a_share_outside_its_range_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"teacher.share is 1.5"):
+        TeacherConfig(share=1.5)
+
+
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor")  # dynamo looks at one
+def test_compiled_parts_compute_the_same(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compile_module, compiled = nn.Module.compile, []
+
+    def compile_without_a_c_compiler(self: nn.Module, **settings: Any) -> None:
+        compiled.append(type(self).__name__)
+        compile_module(self, backend="aot_eager", **settings)
+
+    monkeypatch.setattr(nn.Module, "compile", compile_without_a_c_compiler)
+    plain = make_loop(data, tmp_path / "plain", steps=1)
+    fused = make_loop(data, tmp_path / "fused", steps=1, compile=True)
+    assert compiled == ["Block", "Block", "TwoWayTransformer", "Sequential"]
+    batch = plain._source.batch(0)
+    plain.train_step(batch)
+    fused.train_step(batch)
+    for (name, one), two in zip(
+        plain.stage.model.named_parameters(), fused.stage.model.parameters(), strict=True
+    ):
+        if one.grad is not None:
+            assert two.grad is not None, name
+            assert torch.allclose(one.grad, two.grad, rtol=1e-3, atol=1e-5), name
+    assert fused.validate().own_box.keys() == plain.validate().own_box.keys()

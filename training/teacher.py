@@ -1,0 +1,97 @@
+"""Learning from finished models beside people: knowledge distillation (Hinton et al. 2015).
+
+Teacher and student see the same changed X-ray and the same boxes at every step (Beyer et al.,
+CVPR 2022). People drew each X-ray by one convention only; the teacher, who knows both, also says
+what the other one would look like there, and smooths over where single annotators slipped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from model_store.architecture import SamConfig
+from model_store.conventions import CONVENTIONS, token_of
+from model_store.sam import PromptableSam
+from training.adapted_model import load_base
+from training.compilation import compile_parts
+from training.config import ConfigError, RunConfig
+from training.losses import LossWeights
+
+_TOKENS = [token_of(convention) for convention in CONVENTIONS]
+
+
+class Teacher:
+    """The mean of one or more models that do not learn any more."""
+
+    def __init__(
+        self, models: Sequence[PromptableSam], share: float, weights: LossWeights, compiled: bool
+    ) -> None:
+        """Teach with ``share`` of the loss.
+
+        Args:
+            models: Float models on the device of the training.
+            share: Weight of their masks beside those that people drew.
+            weights: Those of the loss on people's masks; imitation weighs as much as its terms
+                about masks together.
+            compiled: Whether to fuse their operations by ``torch.compile``.
+        """
+        self._models = [model.eval().requires_grad_(False) for model in models]
+        if compiled:
+            for model in models:
+                compile_parts(model)
+        self._share = share
+        self._weight = weights.dice + weights.cross_entropy
+
+    @torch.no_grad()
+    def masks(self, normalized: Tensor, boxes: Tensor, image_index: Tensor) -> Tensor:
+        """Return the mean probability of each convention's mask, float32 (N, 2, 4G, 4G).
+
+        Args and shapes as in `PromptableSam.forward`.
+        """
+        votes = [
+            model(normalized, boxes, image_index)[0][:, _TOKENS].float().sigmoid()
+            for model in self._models
+        ]
+        return torch.stack(votes).mean(dim=0)
+
+    def loss(self, logits: Tensor, taught: Tensor) -> Tensor:
+        """Return the weighted cross entropy between logits (N, T, M, M) and `masks` (N, 2, M, M)."""
+        own = logits[:, _TOKENS].float()
+        if own.shape != taught.shape:
+            taught = functional.interpolate(taught, own.shape[-2:], mode="bilinear")
+        return self._weight * functional.binary_cross_entropy_with_logits(own, taught)
+
+    def joined(self, people: Tensor, imitation: Tensor) -> Tensor:
+        """Return the loss of both, each with its share."""
+        return (1 - self._share) * people + self._share * imitation
+
+
+def load_teacher(
+    config: RunConfig, architecture: SamConfig, device: torch.device
+) -> Teacher | None:
+    """Load the teachers that a run names; None if it names none.
+
+    Raises:
+        ConfigError: A teacher takes another input than the run's model.
+        CheckpointError: A teacher cannot be read.
+    """
+    if not config.teacher.models:
+        return None
+    models = []
+    for name in config.teacher.models:
+        base = load_base(Path(name))
+        mine, its = _input_of(architecture), _input_of(base.architecture)
+        if mine != its:
+            raise ConfigError(f"teacher {name} takes {its}, this run's model {mine}")
+        models.append(base.model.to(device))
+    return Teacher(models, config.teacher.share, config.loss, config.compile)
+
+
+def _input_of(architecture: SamConfig) -> dict[str, object]:
+    names = ("input_size", "in_channels", "pixel_mean", "pixel_std")
+    return {name: getattr(architecture, name) for name in names}
