@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import random
+import ssl
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -84,6 +85,7 @@ class Client:
         api_key: str | None = None,
         timeout_s: float = 60.0,
         patience_s: float = 120.0,
+        trusted: ssl.SSLContext | None = None,
         transport: httpx.BaseTransport | None = None,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
@@ -94,12 +96,18 @@ class Client:
             api_key: sent with each request where the operator asks for keys.
             timeout_s: seconds for one attempt.
             patience_s: seconds after which no further attempt is made.
+            trusted: certificates to trust over HTTPS, for a service whose certificate the hospital
+                signed itself: `ssl.create_default_context(cafile="ca.pem")`.
             transport: of httpx; for tests.
             sleep: waits; for tests.
         """
         headers = {} if api_key is None else {"Authorization": f"Bearer {api_key}"}
         self._http = httpx.Client(
-            base_url=base_url, headers=headers, timeout=timeout_s, transport=transport
+            base_url=base_url,
+            headers=headers,
+            timeout=timeout_s,
+            verify=True if trusted is None else trusted,
+            transport=transport,
         )
         self._patience_s = patience_s
         self._sleep = sleep

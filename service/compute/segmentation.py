@@ -242,12 +242,14 @@ class SegmentationService:
     ) -> tuple[ComputeResult, Result]:
         """Waits for the masks; `meanwhile` runs beside the model, in the pool."""
         job = self.worker.submit(model_request, on_taken)
-        beside = asyncio.get_running_loop().run_in_executor(self._pool, meanwhile)
         try:
-            return await asyncio.wrap_future(job.future), await beside
+            beside = asyncio.get_running_loop().run_in_executor(self._pool, meanwhile)
+            try:
+                return await asyncio.wrap_future(job.future), await beside
+            finally:
+                beside.cancel()
         finally:
             self.worker.withdraw(job)
-            beside.cancel()
 
     async def _in_pool(self, work: Callable[[], Result]) -> Result:
         return await asyncio.get_running_loop().run_in_executor(self._pool, work)

@@ -15,6 +15,7 @@ from fake_model import form, picture, png
 from test_process import assert_one_sentence, start
 
 from benchmarks.server_process import running_server
+from service.client import Client, SegmentError
 
 
 @pytest.fixture(scope="module")
@@ -49,6 +50,13 @@ def test_https_is_served_and_plain_http_is_not(tiny_artifact: Path, folder: Path
         with pytest.raises(httpx.ConnectError):
             httpx.get(f"https://127.0.0.1:{server.port}/livez", verify=old)
         assert server.segment(png(picture()), {}).status == 200
+        with Client(f"https://127.0.0.1:{server.port}", trusted=trusted) as client:
+            assert client.segment(png(picture())).masks[0].box == (0, 0, 96, 80)
+        with (
+            Client(f"https://127.0.0.1:{server.port}", patience_s=0) as client,
+            pytest.raises(SegmentError, match="reached"),
+        ):
+            client.segment(png(picture()))
         own = {
             "LUNGSEG_PORT": str(server.port),
             "LUNGSEG_TLS_CERT": f"{folder}/cert.pem",
