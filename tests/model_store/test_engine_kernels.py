@@ -15,8 +15,15 @@ pytest.importorskip("triton", reason="no Triton: the GPU kernels were NOT tested
 
 from model_store.engine import kernel_checks
 from model_store.engine.kernel_checks import KernelCheck, check_kernels, make_integers
-from model_store.engine.kernels.matrix import TILES, choose_tile, int8_accumulate, int8_matrix
-from model_store.engine.kernels.tuned_tiles import TunedTiles
+from model_store.engine.kernels import tuned_tiles as tuned_tiles_module
+from model_store.engine.kernels.matrix import (
+    TILES,
+    Tile,
+    choose_tile,
+    int8_accumulate,
+    int8_matrix,
+)
+from model_store.engine.kernels.tuned_tiles import TABLE_FILE, TunedTiles
 from model_store.engine.token_windows import window_source_rows
 from model_store.integers import ZERO_POINT, reference_accumulate
 from model_store.segment_anything_parts import ImageEncoderViT
@@ -86,9 +93,17 @@ def test_window_rows_are_where_sam_puts_the_tokens(grid: int, window: int) -> No
     assert torch.equal(windows.flatten(), wanted.float())
 
 
-def test_small_work_gets_small_tiles() -> None:
+def test_small_work_gets_small_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tuned_tiles_module, "_in_use", TunedTiles())
     assert choose_tile(32768, 768, 2304, 132) == TILES[0]
     assert choose_tile(256, 192, 192, 132) == TILES[-1]
+
+
+def test_work_that_was_measured_gets_the_tile_of_the_stored_table() -> None:
+    stored = TunedTiles.from_json(TABLE_FILE.read_text("utf-8"))
+    measured = stored.products[768, 2304][32768]
+    assert choose_tile(32768, 768, 2304, 132) == Tile(*measured)
+    assert choose_tile(20000, 768, 2304, 132) == Tile(*measured)
 
 
 def test_without_triton_nothing_of_it_is_imported() -> None:
