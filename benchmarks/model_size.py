@@ -22,10 +22,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from benchmarks import training_runs
 from benchmarks.server_process import processor_name
 from model_store.architecture import SamConfig, build_sam, sam_config
 from model_store.predictor import PredictionRequest, Predictor
-from training.config import RunConfig, load_config
+from training.config import RunConfig
 from training.dataset import LabelledXray
 from training.export import write_deployed
 from training.loop import TrainingLoop
@@ -33,7 +34,6 @@ from training.runs import batch_source, load_training_xrays, load_validation_xra
 from training.stage2 import QatStage
 from training.stages import PretrainStage
 
-RECIPE = Path(__file__).parents[1] / "training" / "configs" / "cxr_lung_tiny_pretrain.toml"
 TIMED_IMAGES = 15
 
 CANDIDATES: dict[str, SamConfig] = {
@@ -43,6 +43,15 @@ CANDIDATES: dict[str, SamConfig] = {
     "256 px, width 192, depth 12": sam_config("vit_t", depth=12),
     "384 px, width 192, depth 8": sam_config(
         "vit_t", input_size=384, window_size=12, global_attn_indexes=(3, 7)
+    ),
+    "384 px, width 256, depth 10": sam_config(
+        "vit_t",
+        input_size=384,
+        embed_dim=256,
+        depth=10,
+        num_heads=8,
+        window_size=12,
+        global_attn_indexes=(3, 6, 9),
     ),
     "512 px, width 192, depth 8": sam_config(
         "vit_t", input_size=512, window_size=16, global_attn_indexes=(3, 7)
@@ -117,8 +126,11 @@ def main() -> int:
     parser.add_argument("--data", required=True, help="data set with manifest.csv")
     parser.add_argument("--minutes", type=float, default=4.0, help="training time of each size")
     arguments = parser.parse_args()
-    changes = {"data.root": arguments.data, "validate_every_steps": 10**9}
-    recipe = load_config(RECIPE, changes)
+    changes = {
+        "data.root": arguments.data, "validate_every_steps": 10**9, "batch_size": 16,
+        "data.workers": 1,
+    }  # fmt: skip
+    recipe = training_runs.recipe("pretrain", changes)
     validation = load_validation_xrays(recipe.data)
     rows: list[Row] = []
     print(f"{processor_name()}; {arguments.minutes} minutes of training each", flush=True)

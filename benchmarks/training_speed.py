@@ -25,6 +25,7 @@ from pathlib import Path
 
 import torch
 
+from benchmarks import training_runs
 from benchmarks.server_process import processor_name
 from model_store.architecture import build_sam, sam_config
 from model_store.sam import PromptableSam
@@ -41,7 +42,6 @@ from training.stage1_methods import build_stage1
 from training.stage2 import QatStage
 from training.stages import PretrainStage, Stage
 
-RECIPES = Path(__file__).parents[1] / "training" / "configs"
 CPU = torch.device("cpu")
 BATCHES = 4
 
@@ -52,7 +52,7 @@ def recipe(stage: str, root: Path, batch_size: int, precision: str) -> RunConfig
         "data.root": str(root), "data.phantoms": 0, "data.workers": 0, "batch_size": batch_size,
         "precision": precision,
     }  # fmt: skip
-    return load_config(RECIPES / f"cxr_lung_tiny_{stage}.toml", changes)
+    return training_runs.recipe(stage, changes)
 
 
 def make_stage(config: RunConfig, source: BatchSource) -> Stage:
@@ -175,7 +175,7 @@ def _images_per_second(
 def measure_memory(variant: str, recompute: bool) -> None:
     """Make one step of stage 1 at the variant's own size, batch 1, random weights, float32."""
     changes = {"precision": "fp32", "batch_size": 1, "data.phantoms": 0, "data.workers": 0}
-    config = load_config(RECIPES / "sam_vit_b_stage1.toml", changes)
+    config = load_config(training_runs.RECIPES / "sam_vit_b_stage1.toml", changes)
     architecture = sam_config(variant)
     stage = build_stage1(build_sam(architecture), config)
     if recompute:
