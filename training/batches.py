@@ -182,6 +182,7 @@ def prefetched(
     loader = DataLoader(
         _BatchOfStep(make), batch_size=None, sampler=list(steps), num_workers=workers,
         prefetch_factor=2 if workers else None, worker_init_fn=leave_interrupts_to_the_parent,
-        pin_memory=pin_memory, generator=torch.Generator(),  # its base seed must not draw from the training's
+        pin_memory=pin_memory,
+        generator=torch.Generator(),  # its base seed must not draw from the training's
     )  # fmt: skip
     yield from loader

@@ -60,7 +60,7 @@ class Teacher:
         return torch.stack(votes).mean(dim=0)
 
     def loss(self, logits: Tensor, taught: Tensor) -> Tensor:
-        """Return the weighted cross entropy between logits (N, T, M, M) and `masks` (N, 2, M, M)."""
+        """Return how far logits (N, T, M, M) are from `masks` (N, 2, M, M): cross entropy."""
         own = logits[:, _TOKENS].float()
         if own.shape != taught.shape:
             taught = functional.interpolate(taught, own.shape[-2:], mode="bilinear")
