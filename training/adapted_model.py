@@ -221,6 +221,10 @@ def lineage_of(state: Mapping[str, Any]) -> tuple[dict[str, Any], ...]:
     structure = config["data"].get("structure", "lungs")
     if structure != "lungs":
         own["structure"] = structure
+    teacher = config.get("teacher", {})  # settings older than teachers have none
+    if teacher.get("models"):
+        own["teachers"] = [Path(name).name for name in teacher["models"]]
+        own["teacher_share"] = teacher["share"]
     if state["stage"] == "stage1":
         own["method"] = adapter_settings(state)["adaptation"].method
     if "ranks" in state["stage_state"]:

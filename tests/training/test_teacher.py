@@ -10,6 +10,7 @@ import torch
 from tiny_models import make_tiny_model
 from torch import nn
 
+from training.adapted_model import load_base
 from training.config import ConfigError, TeacherConfig, load_config
 from training.loop import TrainingLoop
 from training.losses import LossWeights
@@ -81,6 +82,15 @@ def test_a_student_comes_nearer_to_its_teacher(data: Path, tmp_path: Path) -> No
     before = distance()
     loop.run()
     assert distance() < before
+
+
+def test_the_lineage_names_the_teachers(data: Path, tmp_path: Path) -> None:
+    make_loop(data, tmp_path / "teacher", seed=7).run()
+    taught = {"teacher__models": [str(tmp_path / "teacher")], "teacher__share": 0.25}
+    make_loop(data, tmp_path / "student", **taught).run()
+    (alone,), (own,) = (load_base(tmp_path / run).lineage for run in ("teacher", "student"))
+    assert (own["teachers"], own["teacher_share"]) == (["teacher"], 0.25)
+    assert "teachers" not in alone
 
 
 def test_the_people_are_not_heard_with_a_share_of_one(data: Path, tmp_path: Path) -> None:
