@@ -104,7 +104,7 @@ def test_the_people_are_not_heard_with_a_share_of_one(data: Path, tmp_path: Path
 
 def test_a_teacher_of_another_size_is_refused(data: Path, tmp_path: Path) -> None:
     make_loop(data, tmp_path / "teacher", model__input_size=128).run()
-    with pytest.raises(ConfigError, match="takes .*128.*this run's model .*64"):
+    with pytest.raises(ConfigError, match=r"takes .*128.*this run's model .*64"):
         make_loop(data, tmp_path / "student", teacher__models=[str(tmp_path / "teacher")])
 
 
