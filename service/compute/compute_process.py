@@ -44,6 +44,9 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("service.compute_process")
 
+Batch = list[tuple[int, "PredictionRequest"]]
+"""Images that were handed over together, each with the number of its answer."""
+
 _LOST_DEVICE_WORDS = ("CUDA error", "CUDNN_STATUS", "CUBLAS_STATUS", "device-side assert")
 
 
@@ -54,8 +57,15 @@ class HostedModel(Protocol):
     def info(self) -> ModelInfo:
         """Name, version, digest, precision and device of the model."""
 
+    @property
+    def shares_calls(self) -> bool:
+        """Whether images handed over together share a call, because each mask stays the same."""
+
     def predict(self, request: PredictionRequest) -> Prediction:
         """Draws the masks of one image."""
+
+    def predict_batch(self, requests: Sequence[PredictionRequest]) -> Sequence[Prediction]:
+        """Draws the masks of several images in one call."""
 
     def self_test(self) -> Outcome:
         """Proves the model by its golden mask."""
@@ -99,28 +109,27 @@ def _serve(connection: Connection, make_model: Callable[[Settings], HostedModel]
         connection.send(refusal_of(error))
         return
     connection.send(Hello(model.info))
-    inbox = _Inbox(connection)
+    inbox = _Inbox(connection, model.shares_calls)
     while True:
-        asked = inbox.take()
-        if asked is None:
+        batch = inbox.take()
+        if batch is None:
             connection.send(_tested(model))
-        else:
-            number, request = asked
-            _answer(connection, model, number, request)
+        elif len(batch) == 1 or not _answer_together(connection, model, batch):
+            for number, request in batch:
+                _answer(connection, model, number, request)
 
 
 class _Inbox:
     """Receives while the model computes, so that the next image is there when it is wanted."""
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: Connection, keeps_together: bool) -> None:
         self._connection = connection
-        self._received: SimpleQueue[tuple[int, PredictionRequest] | Exception | None] = (
-            SimpleQueue()
-        )
+        self._keeps_together = keeps_together
+        self._received: SimpleQueue[Batch | Exception | None] = SimpleQueue()
         threading.Thread(target=self._receive, name="inbox", daemon=True).start()
 
-    def take(self) -> tuple[int, PredictionRequest] | None:
-        """Waits for a numbered image; None asks for the self test.
+    def take(self) -> Batch | None:
+        """Waits for images, one where each is computed alone; None asks for the self test.
 
         Raises:
             EOFError: the other side has gone.
@@ -136,12 +145,35 @@ class _Inbox:
             while True:
                 kind, content = self._connection.recv()
                 if kind == PREDICT:
-                    for numbered in receive_requests(self._connection, content):
-                        self._received.put(numbered)
+                    numbered = receive_requests(self._connection, content)
+                    if self._keeps_together:
+                        self._received.put(list(numbered))
+                        continue
+                    for one in numbered:
+                        self._received.put([one])
                 else:
                     self._received.put(None)
         except (EOFError, OSError) as error:
             self._received.put(error)
+
+
+def _answer_together(connection: Connection, model: HostedModel, batch: Batch) -> bool:
+    """Answers several images by one call; False when it failed and each has to be asked alone."""
+    try:
+        predictions = model.predict_batch([request for _, request in batch])
+        if len(predictions) != len(batch):
+            raise ValueError("the model gave another number of answers than it got images")
+    except Exception as error:  # the border, as below
+        failure = failure_of(error)
+        fields = {"error_type": failure.error_type, "where": list(failure.where)}
+        logger.error("batch failed", extra={"fields": {**fields, "batch_size": len(batch)}})
+        error.__traceback__ = None  # its frames hold tensors
+        if failure.out_of_memory:
+            model.free_memory()
+        return False
+    for (number, _), prediction in zip(batch, predictions, strict=True):
+        send_prediction(connection, number, prediction, _memory(model))
+    return True
 
 
 def _answer(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -51,6 +52,15 @@ class StoredModel:
     def predict(self, request: PredictionRequest) -> Prediction:
         """Draws the masks of one image."""
         return self._predictor.predict(request)
+
+    @property
+    def shares_calls(self) -> bool:
+        """Whether images share an encoder pass: on GPUs, whose kernels add in one order always."""
+        return self._predictor.engine.batches_alike
+
+    def predict_batch(self, requests: Sequence[PredictionRequest]) -> list[Prediction]:
+        """Draws the masks of several images; they share an encoder pass."""
+        return self._predictor.predict_batch(requests)
 
     def self_test(self) -> Outcome:
         """Draws the golden image and compares; embeddings kept from before prove nothing.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Sequence
 from typing import Any
 
 from fake_model import FakeInfo, FakePredictor
@@ -23,6 +24,7 @@ class TroubledModel:
     """Thresholds like `FakePredictor`, unless the first pixel asks for trouble."""
 
     info: Any = FakeInfo()
+    shares_calls = False
 
     def __init__(self) -> None:
         """Has freed nothing yet."""
@@ -45,6 +47,11 @@ class TroubledModel:
         masks = tuple(MaskPrediction(one.box, one.mask, one.score) for one in fake.masks)
         return Prediction(masks, fake.stage_seconds)
 
+    def predict_batch(self, requests: Sequence[PredictionRequest]) -> list[Prediction]:
+        """Draws several; `encode_image` says how many there were."""
+        found = [self.predict(request) for request in requests]
+        return [Prediction(one.masks, {"encode_image": float(len(found))}) for one in found]
+
     def self_test(self) -> Outcome:
         """Passes, and shows the process and how often memory was freed."""
         return Outcome(True, float(self._freed), float(os.getpid()))
@@ -56,6 +63,17 @@ class TroubledModel:
     def gpu_memory(self) -> dict[str, int]:
         """Shows the kinds that a GPU has."""
         return {"allocated": 5, "reserved": 6, "total": 7}
+
+
+class SharingModel(TroubledModel):
+    """Takes images together, as a GPU does; the trouble of one is then the trouble of all."""
+
+    shares_calls = True
+
+
+def make_sharing(settings: Settings) -> SharingModel:
+    """Makes a troubled model that takes images together."""
+    return SharingModel()
 
 
 def make(settings: Settings) -> TroubledModel:

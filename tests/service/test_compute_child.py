@@ -74,6 +74,45 @@ def test_out_of_memory_frees_memory_and_the_process_goes_on(child: ComputeChild)
     assert child.memory.resident_bytes > 1_000_000
 
 
+@pytest.fixture
+def sharing() -> Iterator[ComputeChild]:
+    started = ComputeChild(QUICK, "child_models:make_sharing")
+    yield started
+    started.close()
+
+
+def stages(found: object) -> dict[str, float]:
+    assert isinstance(found, Prediction)
+    return dict(found.stage_seconds)
+
+
+def test_images_share_a_call_where_their_masks_stay_the_same(sharing: ComputeChild) -> None:
+    batch = [image(level=250), image(level=100), image(level=200)]
+    found = list(sharing.predict_batch(batch))
+    assert [stages(one)["encode_image"] for one in found] == [3, 3, 3]
+    for request, one in zip(batch, found, strict=True):
+        assert isinstance(one, Prediction)
+        alone = child_models.TroubledModel().predict(request)
+        for mask, expected in zip(one.masks, alone.masks, strict=True):
+            assert np.array_equal(mask.mask, expected.mask)
+    (lone,) = sharing.predict_batch([image()])
+    assert stages(lone) == dict(child_models.TroubledModel().predict(image()).stage_seconds)
+
+
+def test_the_bad_item_of_a_shared_call_fails_alone(sharing: ComputeChild) -> None:
+    found = list(sharing.predict_batch([image(), image(child_models.RAISE), image(level=100)]))
+    assert isinstance(found[1], ModelCallError)
+    for one in (found[0], found[2]):
+        assert stages(one) == dict(child_models.TroubledModel().predict(image()).stage_seconds)
+    assert [stages(one)["encode_image"] for one in sharing.predict_batch([image()] * 2)] == [2, 2]
+
+
+def test_memory_is_freed_when_a_shared_call_needs_too_much(sharing: ComputeChild) -> None:
+    found = list(sharing.predict_batch([image(child_models.OUT_OF_MEMORY), image()]))
+    assert isinstance(found[0], OutOfMemory) and isinstance(found[1], Prediction)
+    assert sharing.self_test().agreement == 2  # after the shared call, after the bad one alone
+
+
 def test_a_lost_device_is_a_lost_process(child: ComputeChild) -> None:
     (found,) = child.predict_batch([image(child_models.DEVICE_LOST)])
     assert isinstance(found, ComputeLost)

@@ -66,6 +66,20 @@ def state(app: FastAPI) -> str:
     return str(app.state.service.readiness.state.value)
 
 
+def count_accepted(app: FastAPI) -> list[Any]:
+    """Notes each image handed to the worker: those still being decoded wait for the new process."""
+    worker, accepted = app.state.service.worker, []
+    submit = worker.submit
+
+    def noted(request: Any, on_taken: Any) -> Any:
+        job = submit(request, on_taken)
+        accepted.append(job)
+        return job
+
+    worker.submit = noted
+    return accepted
+
+
 async def test_a_lost_process_refuses_all_in_flight_and_comes_back() -> None:
     gate = Gate()
 
@@ -77,9 +91,10 @@ async def test_a_lost_process_refuses_all_in_flight_and_comes_back() -> None:
     devices.failing_starts = 1
     devices.may_restart.clear()
     app = devices.app(max_batch=2)
+    accepted = count_accepted(app)
     async with running(app) as client:
         waiting = [asyncio.create_task(client.post("/segment", **form())) for _ in range(5)]
-        await until(lambda: gate.entered.is_set() and app.state.service.room.inside == 5)
+        await until(lambda: gate.entered.is_set() and len(accepted) == 5)
         gate.opened.set()
         answers = await asyncio.gather(*waiting)
         assert state(app) == "recovering"
