@@ -18,7 +18,7 @@ from training.phantom import draw_phantom
 from training.prompts import tight_box
 
 MODELS = Path(model_store.__file__).parent / "models"
-FOLDER = MODELS / "cxr-lung-tiny" / "1"
+FOLDER = MODELS / "cxr-lung-tiny" / "2"
 SOURCES = ("ieee8023", "kermany", "montgomery", "wingspan")
 
 
