@@ -25,7 +25,6 @@ from model_store.conventions import CONVENTIONS, DEFAULT_CONVENTION
 from service.answers.mask_checks import check_image, check_mask
 from service.decoding.image_decoding import DecodedImage, decode_image
 from service.errors import ServiceError
-from service.no_telemetry import forbid_telemetry
 from service.segment_file_results import ResultFiles, check_result_paths, write_results
 
 if TYPE_CHECKING:
@@ -223,7 +222,6 @@ def _check_box(numbers: Sequence[float] | None, image: DecodedImage) -> tuple[fl
 
 
 def _load_predictor(folder: Path, device: str) -> Predictor:
-    forbid_telemetry()
     # torch takes seconds to import, and --help or a bad image needs none of it.
     from model_store.predictor import Predictor
 

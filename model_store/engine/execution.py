@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from model_store.engine.widened_attention import widen_attention
 from model_store.int8_layers import Int8Linear, Int8Matrix
+from model_store.no_telemetry import forbid_telemetry
 from model_store.quantizable import replace_module
 from model_store.sam import PromptableSam
 
@@ -177,6 +178,7 @@ def _engine_on_cpu(model: PromptableSam, input_size: int, integers: bool) -> Eng
         return modules
     if importlib.util.find_spec("openvino") is None:
         return ModuleEngine(model, "OpenVINO is not installed")
+    forbid_telemetry()
     try:
         from model_store.engine.openvino_engine import OpenVinoEngine
 

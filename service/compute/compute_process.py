@@ -35,7 +35,6 @@ from service.compute.model_messages import (
     send_failure,
     send_prediction,
 )
-from service.no_telemetry import forbid_telemetry
 from service.requests.request_log import configure_logging, describe_error
 from service.settings import Settings
 
@@ -89,7 +88,6 @@ def main(arguments: Sequence[str]) -> int:
     for ours in (signal.SIGINT, signal.SIGTERM):
         signal.signal(ours, signal.SIG_IGN)
     configure_logging()
-    forbid_telemetry()
     module, _, function = arguments[1].partition(":")
     make_model: Callable[[Settings], HostedModel] = getattr(
         importlib.import_module(module), function

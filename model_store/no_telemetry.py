@@ -1,6 +1,6 @@
 """Keeps libraries from telling their makers that they are used.
 
-OpenVINO, where an engine brings it along, sends an event to an analytics server when it is
+OpenVINO sends an event to an analytics server when it is
 imported, by a package of its own that it does without when it cannot be imported. A process that
 sees X-rays opens no connection that its operator did not ask for.
 """

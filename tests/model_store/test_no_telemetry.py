@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from service.no_telemetry import REPORTING_MODULES
+from model_store.no_telemetry import REPORTING_MODULES
 
 ASK = """
 import sys
 sys.path.insert(0, {folder!r})
-from service.no_telemetry import forbid_telemetry
+from model_store.no_telemetry import forbid_telemetry
 if {forbidden}:
     forbid_telemetry()
 import {module}
