@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from training.adapted_linear import AdaptedLinear
-from training.config import AdaLoraConfig, ConfigError
+from training.adapter_config import AdaLoraConfig
+from training.config import ConfigError
 
 
 class AdaLoraLinear(AdaptedLinear):

@@ -16,20 +16,15 @@ from pathlib import Path
 from typing import Any, Literal
 
 from model_store.architecture import SamConfig, sam_config
-from training.adapted_linear import TARGETS
+from training.adapter_config import AdaLoraConfig, AdaptationConfig, LoraConfig
 from training.augmentation import AugmentConfig
+from training.config_error import ConfigError as ConfigError
 from training.dataset import STRUCTURES, Structure
 from training.losses import LossWeights
 from training.prompts import PromptMix
 
 StageName = Literal["pretrain", "stage1", "stage2"]
 STAGES: tuple[StageName, ...] = typing.get_args(StageName)
-MethodName = Literal["adalora", "lora", "decoder_only", "full"]
-METHODS: tuple[MethodName, ...] = typing.get_args(MethodName)
-
-
-class ConfigError(ValueError):
-    """A setting is unknown, missing or out of range; the message names it."""
 
 
 @dataclass(frozen=True)
@@ -109,113 +104,6 @@ class OptimizerConfig:
             raise ConfigError("optimizer.decay_share lies in 0..1, ema_decay in 0..1 without 1")
         if self.warmup_steps < 0 or self.clip_norm <= 0:
             raise ConfigError("optimizer.warmup_steps is at least 0, clip_norm positive")
-
-
-@dataclass(frozen=True)
-class AdaptationConfig:
-    """What stage 1 trains.
-
-    Attributes:
-        method: ``adalora``, adapters whose rank moves to where it matters; ``lora``, adapters of
-            a fixed rank; ``decoder_only``, no adapters; ``full``, every weight. The mask decoder
-            and the prompt encoder train in each of them.
-    """
-
-    method: MethodName = "adalora"
-
-    def __post_init__(self) -> None:
-        """Refuse an unknown method."""
-        if self.method not in METHODS:
-            raise ConfigError(
-                f"adaptation.method is {self.method!r}; it must be one of {', '.join(METHODS)}"
-            )
-
-
-@dataclass(frozen=True)
-class LoraConfig:
-    """Adapters of a fixed rank (Hu et al., ICLR 2022).
-
-    Attributes:
-        rank: Rank of the matrix that is added to each adapted slice.
-        alpha: The adapter's output is scaled by ``alpha / rank``.
-        targets: The adapted slices of every encoder block.
-    """
-
-    rank: int = 8
-    alpha: float = 16.0
-    targets: tuple[str, ...] = ("q", "k", "v")
-
-    def __post_init__(self) -> None:
-        """Refuse a rank below 1 and unknown targets."""
-        if self.rank < 1:
-            raise ConfigError(f"lora.rank is {self.rank}; it must be at least 1")
-        _check_targets("lora", self.targets)
-
-
-@dataclass(frozen=True)
-class AdaLoraConfig:
-    """Adaptive low-rank adapters (Zhang et al., ICLR 2023).
-
-    Attributes:
-        initial_rank: Triplets of each adapted slice at the start.
-        target_rank: Mean number of triplets per slice at the end; the budget is global.
-        alpha: The adapter's output is scaled by ``alpha / target_rank``.
-        warmup_steps: Steps before the first triplet is cut.
-        final_steps: Steps at the end in which the kept triplets train on.
-        interval_steps: Steps between two cuts.
-        sensitivity_decay: Beta 1, smoothing of the sensitivity.
-        uncertainty_decay: Beta 2, smoothing of the uncertainty.
-        orthogonality: Weight of the penalty that keeps P and Q orthogonal.
-        targets: The adapted slices of every encoder block; one budget over all of them.
-    """
-
-    initial_rank: int = 12
-    target_rank: int = 8
-    alpha: float = 16.0
-    warmup_steps: int = 50
-    final_steps: int = 200
-    interval_steps: int = 10
-    sensitivity_decay: float = 0.85
-    uncertainty_decay: float = 0.85
-    orthogonality: float = 0.1
-    targets: tuple[str, ...] = ("q", "k", "v")
-
-    def __post_init__(self) -> None:
-        """Refuse ranks and decays out of range."""
-        if not 1 <= self.target_rank <= self.initial_rank:
-            raise ConfigError(
-                f"adalora.target_rank {self.target_rank} must lie in 1..initial_rank "
-                f"{self.initial_rank}"
-            )
-        if not (0 < self.sensitivity_decay < 1 and 0 < self.uncertainty_decay < 1):
-            raise ConfigError("adalora decays lie between 0 and 1")
-        if min(self.warmup_steps, self.orthogonality) < 0:
-            raise ConfigError("adalora.warmup_steps and orthogonality are at least 0")
-        if self.interval_steps < 1 or self.final_steps < 1:
-            raise ConfigError("adalora.interval_steps and final_steps are at least 1")
-        _check_targets("adalora", self.targets)
-
-    def check_schedule(self, total_steps: int) -> None:
-        """Refuse a run that is too short for the budget to fall.
-
-        Raises:
-            ConfigError: No step is left between warm-up and the final phase.
-        """
-        kept_back = self.warmup_steps + self.final_steps
-        if kept_back >= total_steps:
-            raise ConfigError(
-                f"adalora: warmup_steps {self.warmup_steps} + final_steps {self.final_steps} "
-                f"= {kept_back} leave none of the {total_steps} steps in which the budget could "
-                "fall"
-            )
-
-
-def _check_targets(table: str, targets: tuple[str, ...]) -> None:
-    unknown = [name for name in targets if name not in TARGETS]
-    if not targets or unknown:
-        raise ConfigError(
-            f"{table}.targets {list(targets)} must name one or more of {', '.join(TARGETS)}"
-        )
 
 
 @dataclass(frozen=True)

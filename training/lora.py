@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from training.adapted_linear import AdaptedLinear
-from training.config import ConfigError, LoraConfig
+from training.adapter_config import LoraConfig
+from training.config import ConfigError
 
 
 class LoraLinear(AdaptedLinear):

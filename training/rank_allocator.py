@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from training.adalora import AdaLoraLinear
-from training.config import AdaLoraConfig
+from training.adapter_config import AdaLoraConfig
 
 _PARTS = ("P", "singular", "Q")
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from model_store.sam import PromptableSam
 from training.adalora import AdaLoraLinear, mean_penalty
 from training.adapted_model import add_adapters
-from training.config import AdaLoraConfig
+from training.adapter_config import AdaLoraConfig
 from training.rank_allocator import RankAllocator
 from training.rank_map import save_rank_map
 from training.stages import Stage, freeze_unused

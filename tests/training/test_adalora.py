@@ -6,7 +6,8 @@ import torch
 from torch import nn
 
 from training.adalora import AdaLoraLinear, mean_penalty
-from training.config import AdaLoraConfig, ConfigError
+from training.adapter_config import AdaLoraConfig
+from training.config import ConfigError
 from training.rank_allocator import RankAllocator
 
 CONFIG = AdaLoraConfig(

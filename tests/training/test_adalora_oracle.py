@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from training.adalora import AdaLoraLinear
 from training.adapted_linear import LAYER_SLICES
-from training.config import AdaLoraConfig
+from training.adapter_config import AdaLoraConfig
 from training.rank_allocator import RankAllocator
 
 TOTAL_STEPS = 60

@@ -19,7 +19,8 @@ from training import validation
 from training.__main__ import main
 from training.adalora import AdaLoraLinear
 from training.adapted_model import add_adapters, find_layers
-from training.config import AdaLoraConfig, QatConfig
+from training.adapter_config import AdaLoraConfig
+from training.config import QatConfig
 from training.dataset import LabelledXray, load_xrays, read_rows
 from training.evaluation.scores import prompt_boxes
 from training.export import write_deployed

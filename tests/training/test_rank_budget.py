@@ -13,7 +13,8 @@ from torch import nn
 from training.__main__ import main
 from training.adalora import AdaLoraLinear
 from training.adapted_linear import LAYER_SLICES
-from training.config import AdaLoraConfig, ConfigError, parse_config
+from training.adapter_config import AdaLoraConfig
+from training.config import ConfigError, parse_config
 from training.rank_allocator import RankAllocator
 
 CONFIGS = Path(__file__).parents[2] / "training" / "configs"

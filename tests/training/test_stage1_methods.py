@@ -10,7 +10,8 @@ from torch import nn
 from model_store.artifact import load_model
 from training.__main__ import main
 from training.adapted_model import add_adapters, add_lora, find_layers, merge_adapters
-from training.config import AdaLoraConfig, ConfigError, LoraConfig, RunConfig, parse_config
+from training.adapter_config import AdaLoraConfig, LoraConfig
+from training.config import ConfigError, RunConfig, parse_config
 from training.lora import LoraLinear
 from training.stage1_methods import build_stage1
 
