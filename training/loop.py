@@ -221,12 +221,13 @@ class TrainingLoop:
     def _forward(self, batch: TrainingBatch) -> tuple[Tensor, dict[str, Tensor]]:
         with autocast(self.config.precision, self._device):
             normalized = self.stage.model.normalize(batch.pixels, batch.valid)
-            asked = (normalized, batch.boxes, batch.image_index)
-            logits, predicted_iou = self._model(*asked)
-            taught = self._teacher.masks(*asked) if self._teacher is not None else None
+            question = (normalized, batch.boxes, batch.image_index)
+            logits, predicted_iou = self._model(*question)
         loss, terms = self._loss(logits, predicted_iou, batch.target, batch.tokens)
-        if self._teacher is None or taught is None:
+        if self._teacher is None:
             return loss, terms
+        with autocast(self.config.precision, self._device):
+            taught = self._teacher.masks(*question)
         imitation = self._teacher.loss(logits, taught)
         return self._teacher.joined(loss, imitation), {**terms, "imitation": imitation.detach()}
 
