@@ -7,7 +7,7 @@ around the same weights, so that each stage can start from the one before it.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -17,6 +17,7 @@ from torch import nn
 
 from model_store.architecture import SamConfig, build_sam
 from model_store.artifact import MANIFEST_FILE, load_model
+from model_store.conventions import CONVENTIONS
 from model_store.meta_checkpoint import is_meta_checkpoint, load_meta_checkpoint
 from model_store.quantizable import quantizable_layers, replace_module
 from model_store.sam import PromptableSam
@@ -142,6 +143,7 @@ class Base:
             of the store.
         lineage: What was trained before, first stage first, for the manifest.
         settings: Tables of the run's config by which the adapters in the model were made.
+        conventions: Those whose mask token was trained; none of Meta's file.
     """
 
     architecture: SamConfig
@@ -149,6 +151,7 @@ class Base:
     stage: str
     lineage: tuple[dict[str, Any], ...]
     settings: Mapping[str, Any] = field(default_factory=dict)
+    conventions: Collection[str] = CONVENTIONS
 
 
 def load_base(path: Path, input_size: int | None = None) -> Base:
@@ -172,7 +175,8 @@ def load_base(path: Path, input_size: int | None = None) -> Base:
             architecture, model = load_meta_checkpoint(file, input_size)
         except ValueError as error:
             raise CheckpointError(str(error)) from error
-        return Base(architecture, model, "meta", ({"stage": "meta", "file": file.name},))
+        lineage = ({"stage": "meta", "file": file.name},)
+        return Base(architecture, model, "meta", lineage, conventions=())
     state = load_checkpoint(file)
     architecture, model = model_from_checkpoint(state)
     stage, settings = str(state["stage"]), adapter_settings(state)
@@ -188,7 +192,8 @@ def _load_stored(folder: Path) -> Base:
     own = {"stage": "stored", "model": f"{manifest.name}/{manifest.version}"}
     lineage = (*manifest.training.get("stages", ()), own)
     architecture = SamConfig.from_dict(manifest.architecture)
-    return Base(architecture, model.train().requires_grad_(True), "stored", lineage)
+    model = model.train().requires_grad_(True)
+    return Base(architecture, model, "stored", lineage, conventions=tuple(manifest.conventions))
 
 
 def _resized(base: Base, input_size: int | None) -> Base:
@@ -219,7 +224,7 @@ def lineage_of(state: Mapping[str, Any]) -> tuple[dict[str, Any], ...]:
         own["structure"] = structure
     teacher = config.get("teacher", {})  # settings older than teachers have none
     if teacher.get("models"):
-        own["teachers"] = [Path(name).name for name in teacher["models"]]
+        own["teachers"] = [_shown_name(Path(name)) for name in teacher["models"]]
         own["teacher_share"] = teacher["share"]
     if state["stage"] == "stage1":
         own["method"] = adapter_settings(state)["adaptation"].method
@@ -229,3 +234,9 @@ def lineage_of(state: Mapping[str, Any]) -> tuple[dict[str, Any], ...]:
     if state["stage_state"].get("sensitivity"):
         own["sensitivity"] = state["stage_state"]["sensitivity"]
     return (*state.get("lineage", ()), own)
+
+
+def _shown_name(teacher: Path) -> str:
+    """Return a run's name; with its folder where that alone is a version or a file."""
+    says_little = teacher.name.isdecimal() or teacher.suffix == ".pt"
+    return "/".join(teacher.parts[-2:]) if says_little else teacher.name

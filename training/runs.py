@@ -111,9 +111,10 @@ def prepare_run(
         processes: Those that train together; this one makes its share of every batch.
 
     Raises:
-        ConfigError: No base where one is needed, a run in ``folder`` that is not resumed, or a
-            batch that cannot be divided among the processes.
-        CheckpointError: The base or the checkpoint to resume cannot be used.
+        ConfigError: No base where one is needed, a run in ``folder`` that is not resumed, a
+            teacher that does not fit, or a batch that cannot be divided among the processes.
+        CheckpointError: The base, a teacher or the checkpoint to resume cannot be used.
+        ArtifactError: The base or a teacher is a stored model that is refused.
         DataError: The data set cannot be used.
     """
     if not resume and holds_run(folder):
@@ -129,6 +130,9 @@ def prepare_run(
     config = dataclasses.replace(config, **start.settings)
     latest = processes.from_writer(lambda: _latest(folder)) if resume else None
     stage = _stage(config, start, latest)
+    # Before data are read and anything is written: a wrong name is refused at once. After the
+    # stage, because building a model draws from the generator that initialises the adapters.
+    teacher = load_teacher(config, start.architecture, device)
     source = batch_source(config, start.architecture, load_training_xrays(config.data))
     stage.to(device)
     if isinstance(stage, QatStage) and latest is None:
@@ -141,8 +145,7 @@ def prepare_run(
         (folder / "config.json").write_text(text, encoding="utf-8")
     loop = TrainingLoop(
         config, start.architecture, stage, source.divided(processes),
-        load_validation_xrays(config.data), folder, device, start.lineage, processes,
-        load_teacher(config, start.architecture, device),
+        load_validation_xrays(config.data), folder, device, start.lineage, processes, teacher,
     )  # fmt: skip
     if latest is not None:
         loop.resume(latest.state, latest.path.name)

@@ -77,8 +77,10 @@ def load_teacher(
     """Load the teachers that a run names; None if it names none.
 
     Raises:
-        ConfigError: A teacher takes another input than the run's model.
+        ConfigError: A teacher takes another input than the run's model, or does not know both
+            conventions, of which it would teach one by a token that never learned.
         CheckpointError: A teacher cannot be read.
+        ArtifactError: A teacher is a stored model that is refused.
     """
     if not config.teacher.models:
         return None
@@ -88,6 +90,9 @@ def load_teacher(
         mine, its = _input_of(architecture), _input_of(base.architecture)
         if mine != its:
             raise ConfigError(f"teacher {name} takes {its}, this run's model {mine}")
+        unknown = [one for one in CONVENTIONS if one not in base.conventions]
+        if unknown:
+            raise ConfigError(f"teacher {name} does not know {' and '.join(unknown)}")
         models.append(base.model.to(device))
     return Teacher(models, config.teacher.share, config.loss, config.compile)
 

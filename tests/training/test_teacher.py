@@ -7,11 +7,13 @@ from typing import Any
 
 import pytest
 import torch
-from tiny_models import make_tiny_model
-from torch import nn
+from tiny_models import make_tiny_config, make_tiny_model
+from torch import Tensor, nn
 
-from training.adapted_model import load_base
+from training.adapted_model import lineage_of, load_base
+from training.checkpoint import CheckpointError, load_checkpoint
 from training.config import ConfigError, TeacherConfig, load_config
+from training.export import write_deployed
 from training.loop import TrainingLoop
 from training.losses import LossWeights
 from training.phantom.dataset import write_phantom_dataset
@@ -29,11 +31,11 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def make_loop(data: Path, folder: Path, **changes: Any) -> TrainingLoop:
+def make_loop(data: Path, folder: Path, resume: bool = False, **changes: Any) -> TrainingLoop:
     settings = {"data.root": str(data), "data.workers": 0, "steps": 2, "batch_size": 2}
     named = {name.replace("__", "."): value for name, value in changes.items()}
     config = load_config(CONFIG, {**settings, **named})
-    return prepare_run(config, None, folder, resume=False, device=CPU)
+    return prepare_run(config, None, folder, resume=resume, device=CPU)
 
 
 def question() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -93,6 +95,54 @@ def test_the_lineage_names_the_teachers(data: Path, tmp_path: Path) -> None:
     assert "teachers" not in alone
 
 
+@pytest.mark.parametrize(
+    ("path", "shown"),
+    [
+        ("/home/someone/runs/teacher_a", "teacher_a"),
+        ("model_store/models/cxr-lung-tiny-float/2", "cxr-lung-tiny-float/2"),
+        ("/home/someone/runs/teacher_a/latest.pt", "teacher_a/latest.pt"),
+    ],
+)
+def test_a_teacher_is_named_so_that_it_can_be_told_from_others(
+    data: Path, tmp_path: Path, path: str, shown: str
+) -> None:
+    make_loop(data, tmp_path / "run").run()
+    state = load_checkpoint(tmp_path / "run" / "latest.pt")
+    state["config"]["teacher"] = {"models": [path], "share": 0.5}
+    assert lineage_of(state)[-1]["teachers"] == [shown]
+
+
+def test_a_resumed_run_is_taught_as_if_it_had_never_stopped(data: Path, tmp_path: Path) -> None:
+    make_loop(data, tmp_path / "teacher", seed=7).run()
+    taught = {"teacher__models": [str(tmp_path / "teacher")], "steps": 3}
+    whole = make_loop(data, tmp_path / "whole", **taught)
+    whole.run()
+    stopped = make_loop(data, tmp_path / "stopped", **taught)
+    assert stopped.run(lambda: stopped.step == 2) is None
+    resumed = make_loop(data, tmp_path / "stopped", resume=True, **taught)
+    assert resumed.step == 2
+    resumed.run()
+    assert resumed.weights_sha256() == whole.weights_sha256()
+    with pytest.raises(CheckpointError, match="nowhere"):
+        make_loop(data, tmp_path / "stopped", resume=True, teacher__models=["nowhere"])
+
+
+def test_a_missing_teacher_is_refused_before_anything_is_written(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="nowhere"):
+        make_loop(tmp_path / "no data", tmp_path / "student", teacher__models=["nowhere"])
+    assert not (tmp_path / "student").exists()
+
+
+def test_a_teacher_of_one_convention_is_refused(data: Path, tmp_path: Path) -> None:
+    """Its other mask token never learned anything that could be taught."""
+    folder = write_deployed(
+        make_tiny_model(), make_tiny_config(), tmp_path, name="one", version="1",
+        conventions=("lung_field",),
+    ).folder  # fmt: skip
+    with pytest.raises(ConfigError, match=r"one/1 does not know whole_lung"):
+        make_loop(data, tmp_path / "student", teacher__models=[str(folder)])
+
+
 def test_the_people_are_not_heard_with_a_share_of_one(data: Path, tmp_path: Path) -> None:
     make_loop(data, tmp_path / "teacher", seed=7).run()
     taught = {"teacher__models": [str(tmp_path / "teacher")], "teacher__share": 1.0}
@@ -117,11 +167,15 @@ def test_a_share_outside_its_range_is_refused() -> None:
 def test_compiled_parts_compute_the_same(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    compile_module, compiled = nn.Module.compile, []
+    compile_module, compiled, graphs = nn.Module.compile, [], []
+
+    def without_a_c_compiler(graph: torch.fx.GraphModule, inputs: list[Tensor]) -> Any:
+        graphs.append(graph)
+        return torch._dynamo.lookup_backend("aot_eager")(graph, inputs)
 
     def compile_without_a_c_compiler(self: nn.Module, **settings: Any) -> None:
         compiled.append(type(self).__name__)
-        compile_module(self, backend="aot_eager", **settings)
+        compile_module(self, backend=without_a_c_compiler, **settings)
 
     monkeypatch.setattr(nn.Module, "compile", compile_without_a_c_compiler)
     plain = make_loop(data, tmp_path / "plain", steps=1)
@@ -136,4 +190,8 @@ def test_compiled_parts_compute_the_same(
         if one.grad is not None:
             assert two.grad is not None, name
             assert torch.allclose(one.grad, two.grad, rtol=1e-3, atol=1e-5), name
-    assert fused.validate().own_box.keys() == plain.validate().own_box.keys()
+    trained_with = len(graphs)
+    assert trained_with >= 3  # a block, the transformer, the upscaling
+    scores, wanted = fused.validate(), plain.validate()
+    assert len(graphs) == trained_with  # validation, of other shapes, compiles nothing
+    assert scores.own_box == pytest.approx(wanted.own_box, abs=1e-3)
