@@ -169,8 +169,8 @@ class RunConfig:
         recompute_blocks: Whether encoder blocks compute twice to keep less (activation
             checkpointing).
         deterministic: Whether to allow only operations that repeat to the bit on a GPU too.
-        compile: Whether ``torch.compile`` fuses the model's forward and backward pass: minutes
-            of preparation, then steps that wait less for Python. Needs a C compiler.
+        compile: Whether ``torch.compile`` fuses the model's forward and backward pass: a longer
+            first step, then steps that wait less for Python. Needs a C compiler.
         validate_every_steps: Steps between two readings of the ``val`` split.
         checkpoint_every_steps: Steps between two checkpoints.
         patience: Stop after this many validations in a row without a gain; 0 never stops early.

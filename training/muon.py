@@ -28,6 +28,7 @@ class StackedMuon(torch.optim.Muon):
         """Move every matrix that has a gradient; ``closure`` must be None."""
         assert closure is None
         for group in self.param_groups:
+            assert group["adjust_lr_fn"] == "match_rms_adamw"
             shapes: dict[torch.Size, list[Tensor]] = defaultdict(list)
             for parameter in group["params"]:
                 if parameter.grad is not None:
