@@ -15,8 +15,10 @@ from typing import Any
 import simplejpeg  # type: ignore[import-untyped]
 from numpy.typing import NDArray
 
+from service.decoding.codestream_size import find_first_scan
 from service.errors import UndecodableImage
 
+_END = b"\xff\xd9"
 _DAMAGE = ("corrupt jpeg data", "premature end")
 _LEFT_OVER = re.compile(r"(\d+) extraneous bytes before marker 0xd9")
 """Bytes between the picture and its end. Some scanners pad with zeros; where they are anything
@@ -53,8 +55,12 @@ def read_jpeg(codestream: bytes, channels: int) -> NDArray[Any] | None:
 
 
 def _is_padding(codestream: bytes, reason: str) -> bool:
+    """Judges at the picture's own end: thumbnails before it and trailers behind it have one too."""
     left_over = _LEFT_OVER.search(reason)
-    end = codestream.rfind(b"\xff\xd9")
-    if left_over is None or end < 0:
+    if left_over is None:
+        return False
+    try:
+        end = codestream.index(_END, find_first_scan(codestream))
+    except ValueError:
         return False
     return not codestream[max(0, end - int(left_over[1])) : end].strip(b"\x00\xff")

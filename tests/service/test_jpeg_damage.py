@@ -115,6 +115,18 @@ def test_bytes_left_over_before_the_end_do_no_harm() -> None:
     assert np.array_equal(decoded(padded).pixels, decoded(data).pixels)
 
 
+def test_only_what_stands_before_the_pictures_own_end_is_judged() -> None:
+    """A thumbnail in the header and a trailer behind the picture have ends of their own."""
+    data = encoded(Image.fromarray(shaded()), "JPEG", quality=90)
+    thumbnail = encoded(Image.fromarray(shaded(32, 32)), "JPEG", quality=50)
+    header = b"\xff\xe1" + (len(thumbnail) + 2).to_bytes(2) + thumbnail
+    padded = data[:2] + header + data[2:-2] + bytes(9) + END
+    assert np.array_equal(decoded(padded + thumbnail).pixels, decoded(data).pixels)
+    for broken in (damaged(data)["other bytes"], data[:2] + header + damaged(data)["a hole"][2:]):
+        with pytest.raises(UndecodableImage, match="damaged"):
+            decoded(broken + bytes(5000) + END)
+
+
 def test_cmyk_is_left_to_pillow() -> None:
     data = encoded(coloured().convert("CMYK"), "JPEG", quality=95)
     expected = Image.open(io.BytesIO(data)).convert("RGB").convert("L")
