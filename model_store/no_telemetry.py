@@ -1,8 +1,8 @@
 """Keeps libraries from telling their makers that they are used.
 
-OpenVINO sends an event to an analytics server when it is
-imported, by a package of its own that it does without when it cannot be imported. A process that
-sees X-rays opens no connection that its operator did not ask for.
+OpenVINO sends an event to an analytics server when it is imported, by a package of its own that it
+does without when it cannot be imported. A process that sees X-rays opens no connection that its
+operator did not ask for.
 """
 
 from __future__ import annotations
@@ -13,6 +13,6 @@ REPORTING_MODULES = ("openvino_telemetry",)
 
 
 def forbid_telemetry() -> None:
-    """Makes the modules that report impossible to import; call it before what would import them."""
+    """Make the modules that report impossible to import; call it before what would import them."""
     for name in REPORTING_MODULES:
         sys.modules[name] = None  # type: ignore[assignment]  # documented: importing it then fails
