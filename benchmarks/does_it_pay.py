@@ -29,6 +29,7 @@ import numpy as np
 
 from benchmarks.server_process import processor_name
 from benchmarks.training_runs import (
+    BASE_OF_RECORD,
     recipe,
     seconds_per_epoch,
     side_by_side,
@@ -108,6 +109,7 @@ def runs_of(data: Path, phantoms: Path, effort: Effort) -> Runs:
         "loss_size": effort.input_size // 2,
     }
     base = {
+        **BASE_OF_RECORD,
         "model.input_size": effort.input_size,
         "model.window_size": 0,
         "model.global_attn_indexes": [],
@@ -121,6 +123,7 @@ def runs_of(data: Path, phantoms: Path, effort: Effort) -> Runs:
     }
     adapters = {"adalora.targets": ["q", "k", "v"], "adalora.initial_rank": 12}
     adapt = {
+        "precision": "fp32",
         "steps": effort.steps,
         "adalora.warmup_steps": effort.steps // 10,
         "adalora.final_steps": effort.steps * 2 // 5,

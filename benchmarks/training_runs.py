@@ -23,6 +23,12 @@ Result = TypeVar("Result")
 
 RECIPES = Path(__file__).parents[1] / "training" / "configs"
 
+BASE_OF_RECORD: dict[str, Any] = {
+    "model.embed_dim": 192, "model.depth": 8, "model.num_heads": 6,
+    "optimizer.decay_share": 0.2852,
+}  # fmt: skip
+"""Of version 1 of the default model, with which the figures in docs/LOG.md were measured."""
+
 
 def recipe(stage: str, settings: Mapping[str, Any]) -> RunConfig:
     """Return the default model's recipe of a stage with some settings replaced by dotted name.

@@ -22,7 +22,12 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.server_process import processor_name
-from benchmarks.training_runs import recipe, side_by_side, train_unless_done
+from benchmarks.training_runs import (
+    BASE_OF_RECORD,
+    recipe,
+    side_by_side,
+    train_unless_done,
+)
 from model_store.predictor import choose_device
 from training.adapted_model import load_base
 from training.config import RunConfig
@@ -56,6 +61,7 @@ def run_without(source: str, options: argparse.Namespace) -> RunConfig:
     return recipe(
         "pretrain",
         {
+            **BASE_OF_RECORD,
             "data.root": str(options.data),
             "data.leave_out": [source],
             "data.repeats": {name: n for name, n in repeats.items() if name != source},
