@@ -8,6 +8,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from tiny_models import make_tiny_model
 
 from model_store.geometry import (
     BoxError,
@@ -135,3 +136,17 @@ def test_a_bad_box_is_named(box: tuple[float, ...], said: str) -> None:
 
 def test_a_box_may_touch_the_edges() -> None:
     assert validate_box((0, 0, 100, 80), 100, 80) == (0.0, 0.0, 100.0, 80.0)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_looking_up_is_normalising(channels: int) -> None:
+    """CPUs look values up, GPUs and training compute them: the same to the bit."""
+    statistics = {"pixel_mean": (123.7, 116.3, 103.5), "pixel_std": (58.4, 57.1, 57.4)}
+    model = make_tiny_model(**({"in_channels": 3, **statistics} if channels == 3 else {}))
+    geometry = InputGeometry(97, 61, 64)
+    pixels = geometry.image_to_input(np.arange(97 * 61).astype(np.uint8).reshape(61, 97))
+    levels = model.normalize(torch.arange(256)).view(-1, 256).numpy()
+    grey, valid = torch.from_numpy(pixels), torch.from_numpy(geometry.valid_region())
+    wanted = model.normalize(grey[None, None], valid[None, None])[0].numpy()
+    assert np.array_equal(geometry.look_up(pixels, levels), wanted)
+    assert wanted[:, -1].any() == 0 and wanted[:, 0].any()
