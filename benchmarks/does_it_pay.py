@@ -123,7 +123,7 @@ def runs_of(data: Path, phantoms: Path, effort: Effort) -> Runs:
     }
     adapters = {"adalora.targets": ["q", "k", "v"], "adalora.initial_rank": 12}
     adapt = {
-        "precision": "fp32",
+        "precision": "bf16",
         "steps": effort.steps,
         "adalora.warmup_steps": effort.steps // 10,
         "adalora.final_steps": effort.steps * 2 // 5,
