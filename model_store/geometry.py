@@ -153,6 +153,11 @@ class InputGeometry:
 
 @functools.lru_cache(maxsize=64)
 def resampling_matrix(source: int, share: float, target: int) -> Tensor:
+    """Return `resampling_weights` as a tensor, kept for the next image of the size."""
+    return torch.from_numpy(resampling_weights(source, share, target))
+
+
+def resampling_weights(source: int, share: float, target: int) -> NDArray[np.float32]:
     """Weights that resample the first ``share`` of ``source`` samples to ``target`` samples.
 
     Keys' cubic convolution with a = -1/2 (Keys, IEEE TASSP 1981;29(6):1153): a 16-fold
@@ -175,7 +180,7 @@ def resampling_matrix(source: int, share: float, target: int) -> Tensor:
         distance = np.abs(centres - (first + offset))
         column = np.clip(first + offset, 0, source - 1)
         np.add.at(weights, (rows, column), _keys_cubic(distance))
-    return torch.from_numpy(weights.astype(np.float32))
+    return weights.astype(np.float32)
 
 
 def _keys_cubic(distance: NDArray[np.float64]) -> NDArray[np.float64]:

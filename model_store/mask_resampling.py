@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from model_store.geometry import InputGeometry, resampling_matrix
+from model_store.geometry import InputGeometry, resampling_weights
 
 _TAPS = 4
 """Samples under the cubic kernel."""
@@ -52,8 +52,8 @@ def logits_above(
 
 @functools.lru_cache(maxsize=64)
 def resampling_strips(source: int, share: float, target: int) -> tuple[Strip, ...]:
-    """Return `resampling_matrix` without its zeros; arguments as there."""
-    matrix: NDArray[np.float32] = resampling_matrix(source, share, target).numpy()
+    """Return `resampling_weights` without its zeros; arguments as there."""
+    matrix = resampling_weights(source, share, target)
     taps = min(_TAPS, source)
     first = np.minimum((matrix != 0).argmax(axis=1), source - taps)
     starts = [*np.flatnonzero(np.diff(first, prepend=-1)), target]
