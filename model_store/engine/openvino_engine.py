@@ -7,6 +7,7 @@ an integer product is float32: left to itself OpenVINO would use BF16 on process
 
 from __future__ import annotations
 
+import functools
 import threading
 from typing import Any
 
@@ -37,7 +38,7 @@ class OpenVinoEngine:
         Raises:
             InexactError: OpenVINO computes something else than the definition here.
         """
-        core, config = openvino.Core(), compile_config(torch.get_num_threads())
+        core, config = shared_core(), compile_config(torch.get_num_threads())
         check_products(core, config)
         self._encoder = _CompiledGraph(core, encoder_graph(model, input_size), config)
         self._decoder = _CompiledGraph(core, decoder_graph(model, input_size), config)
@@ -69,6 +70,18 @@ class _CompiledGraph:
         with self._lock:
             found = self._request.infer(arrays, share_inputs=True, share_outputs=True)
             return [torch.from_numpy(found[index].copy()) for index in range(self._outputs)]
+
+
+@functools.cache
+def shared_core() -> openvino.Core:
+    """Return the one OpenVINO of this process, which lives as long as the process does.
+
+    OpenVINO's CPU plugin gives the thread that loads it another stack for signal handlers, and
+    frees that stack when the last model is gone, in whichever thread that happens. The next signal
+    that Python handles in the first thread (Ctrl-C, SIGTERM, the end of a worker process) then ends
+    the process by a segmentation fault. A plugin that is never unloaded frees nothing.
+    """
+    return openvino.Core()
 
 
 def compile_config(threads: int) -> dict[str, Any]:

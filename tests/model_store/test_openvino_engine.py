@@ -18,7 +18,6 @@ from torch import Tensor
 
 pytest.importorskip("openvino", reason="no OpenVINO: its engine was NOT tested")
 
-import openvino
 from openvino import Model, opset13
 
 from model_store.engine import execution, openvino_checks, openvino_encoder, openvino_layers
@@ -31,7 +30,7 @@ from model_store.engine.openvino_checks import (
     executed_products,
     require_integer_products,
 )
-from model_store.engine.openvino_engine import OpenVinoEngine, compile_config
+from model_store.engine.openvino_engine import OpenVinoEngine, compile_config, shared_core
 from model_store.engine.openvino_layers import linear, quantize
 from model_store.int8_layers import Int8Linear, Int8Matrix
 from model_store.integers import ZERO_POINT, quantize_activation
@@ -61,16 +60,16 @@ def engine(model: PromptableSam) -> OpenVinoEngine:
 @pytest.mark.parametrize("threads", [1, 2])
 def test_integer_products_are_exact(threads: int) -> None:
     config = compile_config(threads)
-    check_products(openvino.Core(), config, LINEAR_SHAPES, CONVOLUTION_SHAPES)
+    check_products(shared_core(), config, LINEAR_SHAPES, CONVOLUTION_SHAPES)
 
 
 @pytest.mark.parametrize("instruction_set", ["AVX512_CORE", "AVX2", "SSE41"])
 def test_integer_products_are_exact_on_older_processors(instruction_set: str) -> None:
     """Weights of ±63 keep the pair sums of processors without VNNI below the limit of int16."""
     code = (
-        "import openvino; from model_store.engine import openvino_checks as c;"
-        "from model_store.engine.openvino_engine import compile_config as config;"
-        "c.check_products(openvino.Core(), config(1), c.LINEAR_SHAPES, c.CONVOLUTION_SHAPES)"
+        "from model_store.engine import openvino_checks as c;"
+        "from model_store.engine.openvino_engine import compile_config as config, shared_core;"
+        "c.check_products(shared_core(), config(1), c.LINEAR_SHAPES, c.CONVOLUTION_SHAPES)"
     )
     environment = {
         **os.environ, "ONEDNN_MAX_CPU_ISA": instruction_set, "PYTHONPATH": os.pathsep.join(sys.path)
@@ -90,7 +89,7 @@ def test_a_wrong_accumulator_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None
 
     monkeypatch.setattr(openvino_checks, "_accumulators", off_by_one)
     with pytest.raises(InexactError, match="off by 1"):
-        check_products(openvino.Core(), compile_config(1), LINEAR_SHAPES[:1], ())
+        check_products(shared_core(), compile_config(1), LINEAR_SHAPES[:1], ())
 
 
 def test_a_layer_that_runs_in_float_is_noticed() -> None:
@@ -99,11 +98,11 @@ def test_a_layer_that_runs_in_float_is_noticed() -> None:
     layer = Int8Linear(matrix)
     entry = opset13.parameter([16, 64], np.float32)
     silent = Model([linear(entry, layer)], [entry], "silent")
-    compiled = openvino.Core().compile_model(silent, "CPU", compile_config(1))
+    compiled = shared_core().compile_model(silent, "CPU", compile_config(1))
     with pytest.raises(InexactError, match="silent: 0 of 1 integer layers"):
         require_integer_products(silent, compiled, "silent")
     sound = Model([linear(quantize(entry, layer), layer)], [entry], "sound")
-    compiled = openvino.Core().compile_model(sound, "CPU", compile_config(1))
+    compiled = shared_core().compile_model(sound, "CPU", compile_config(1))
     require_integer_products(sound, compiled, "sound")
     assert [product.precision for product in executed_products(compiled)] == ["i8"]
 
@@ -119,7 +118,7 @@ def test_activations_are_rounded_as_defined(step: float) -> None:
     values = torch.randn(2048, side, generator=torch.Generator().manual_seed(5)) * 60 * scale
     exact_halves = torch.arange(-128, 128) + 0.5
     values[0] = exact_halves * scale
-    compiled = openvino.Core().compile_model(graph, "CPU", compile_config(1))
+    compiled = shared_core().compile_model(graph, "CPU", compile_config(1))
     got = np.rint(compiled([values.numpy()])[0])
     wanted = quantize_activation(values, scale).int().numpy() - ZERO_POINT
     assert np.abs(got - wanted).max() <= 1
@@ -137,7 +136,7 @@ def test_scale_and_bias_are_applied_as_defined() -> None:
     values = torch.randn(256, 768, generator=generator) * 2
     entry = opset13.parameter([256, 768], np.float32)
     graph = Model([linear(quantize(entry, layer), layer)], [entry], "dequantization")
-    compiled = openvino.Core().compile_model(graph, "CPU", compile_config(1))
+    compiled = shared_core().compile_model(graph, "CPU", compile_config(1))
     got, wanted = compiled([values.numpy()])[0], layer(values).numpy()
     # The step is a power of two, so every rounding is the definition's; what is left is float32.
     np.testing.assert_allclose(got, wanted, rtol=1e-6, atol=1e-6)
@@ -259,3 +258,23 @@ def test_processors_where_it_is_not_faster_keep_the_modules(
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "DEFAULT")
     engine = choose_engine(model, 64)
     assert (engine.name, engine.fallback_reason) == ("modules", None)
+
+
+def test_signals_are_handled_after_an_engine_is_gone() -> None:
+    """The last engine may go in another thread than the one that loaded OpenVINO."""
+    code = """
+import gc, os, signal, threading
+from tiny_models import quantized
+from model_store.engine.openvino_engine import OpenVinoEngine
+
+signal.signal(signal.SIGUSR1, lambda *_: print("handled"))
+engines = [OpenVinoEngine(quantized(), 64)]
+thread = threading.Thread(target=lambda: (engines.clear(), gc.collect()))
+thread.start()
+thread.join()
+os.kill(os.getpid(), signal.SIGUSR1)
+"""
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "handled\n"), done.stderr
