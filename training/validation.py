@@ -14,6 +14,7 @@ from model_store.conventions import token_of
 from model_store.engine.execution import Engine, ModuleEngine, choose_engine
 from model_store.geometry import Box, InputGeometry
 from model_store.int8_layers import Int8Matrix
+from model_store.mask_resampling import logits_above
 from model_store.sam import PromptableSam
 from training.dataset import LabelledXray
 from training.distributed import ONE_PROCESS, Processes
@@ -115,8 +116,7 @@ def _deployed_masks(
     masks: list[Mask] = []
     for box in _boxes(xray, geometry[0]):
         logits, _ = engine.decode_box(embedding, torch.tensor([box], device=pixels.device))
-        full = geometry[0].logits_to_image(logits[0, token].float())
-        masks.append((full > 0).cpu().numpy())
+        masks.append(logits_above(logits[0, token].float().cpu().numpy(), geometry[0], 0.0))
     return masks[0], masks[1]
 
 
