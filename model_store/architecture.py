@@ -42,6 +42,7 @@ class SamConfig:
         iou_head_hidden_dim: Hidden width of the head that predicts mask quality.
         pixel_mean: Mean that is taken from grey values of 0 to 255, per channel.
         pixel_std: Deviation by which they are then divided, per channel.
+        box_as_mask: Whether a box enters as SAM's mask prompt too, drawn to its exact edges.
     """
 
     variant: str
@@ -61,6 +62,7 @@ class SamConfig:
     iou_head_hidden_dim: int = 128
     pixel_mean: tuple[float, ...] = (127.5,)
     pixel_std: tuple[float, ...] = (63.75,)
+    box_as_mask: bool = False
 
     def __post_init__(self) -> None:
         """Refuse sizes that do not fit together, with the numbers in the message."""
@@ -209,4 +211,7 @@ def build_sam(config: SamConfig) -> PromptableSam:
         iou_head_depth=3,
         iou_head_hidden_dim=config.iou_head_hidden_dim,
     )
-    return PromptableSam(encoder, prompt_encoder, mask_decoder, config.pixel_mean, config.pixel_std)
+    return PromptableSam(
+        encoder, prompt_encoder, mask_decoder, config.pixel_mean, config.pixel_std,
+        config.box_as_mask,
+    )  # fmt: skip

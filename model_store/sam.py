@@ -13,6 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from model_store.box_raster import draw_boxes
+
 
 class PromptableSam(nn.Module):
     """SAM with Meta's parameter names, so that ``sam_vit_*.pth`` load by key."""
@@ -30,9 +32,14 @@ class PromptableSam(nn.Module):
         mask_decoder: nn.Module,
         pixel_mean: Sequence[float],
         pixel_std: Sequence[float],
+        box_as_mask: bool = False,
     ) -> None:
-        """Compose the three parts; the pixel statistics are per channel, of 0 to 255."""
+        """Compose the three parts; the pixel statistics are per channel, of 0 to 255.
+
+        With ``box_as_mask`` a box enters as SAM's mask prompt too, beside its corners.
+        """
         super().__init__()
+        self.box_as_mask = box_as_mask
         self.image_encoder = image_encoder
         self.prompt_encoder = prompt_encoder
         self.mask_decoder = mask_decoder
@@ -74,8 +81,12 @@ class PromptableSam(nn.Module):
             Mask logits (N, T, 4G, 4G) and predicted IoU (N, T), for all T mask tokens.
         """
         # SAM adds half a pixel to reach pixel centres; our boxes are continuous edges already.
-        sparse, dense = self.prompt_encoder(points=None, boxes=boxes - 0.5, masks=None)
-        position = self.prompt_encoder.get_dense_pe()  # (1, D, G, G)
+        prompts = self.prompt_encoder
+        drawn = None
+        if self.box_as_mask:
+            drawn = draw_boxes(boxes, prompts.input_image_size[0], prompts.mask_input_size[0])
+        sparse, dense = prompts(points=None, boxes=boxes - 0.5, masks=drawn)
+        position = prompts.get_dense_pe()  # (1, D, G, G)
         image = embeddings if _is_identity(image_index, embeddings) else embeddings[image_index]
         return predict_all_masks(self.mask_decoder, image, position, sparse, dense)
 

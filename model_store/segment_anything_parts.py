@@ -4,6 +4,9 @@
 not load beside a CPU build of torch. Only the ``modeling`` subpackage is needed here and it
 needs torch alone, so it is loaded from its folder under a name of our own. The private name
 leaves a real ``import segment_anything`` elsewhere in the process untouched.
+
+One function is replaced: the original numbers relative positions on the CPU at every call, and a
+GPU then waits for the copy, which a CUDA graph cannot record at all.
 """
 
 from __future__ import annotations
@@ -12,6 +15,9 @@ import importlib.util
 import sys
 from pathlib import Path
 from types import ModuleType
+
+import torch
+from torch import Tensor
 
 _PRIVATE_NAME = "_segment_anything_modeling"
 
@@ -35,6 +41,19 @@ def _load_modeling() -> ModuleType:
 
 
 _modeling = _load_modeling()
+_original_get_rel_pos = _modeling.image_encoder.get_rel_pos
+
+
+def _get_rel_pos(q_size: int, k_size: int, rel_pos: Tensor) -> Tensor:
+    """Pick each pair's relative position, (Q, K, C), from a table (L, C) on the table's device."""
+    if q_size != k_size or len(rel_pos) != 2 * q_size - 1:
+        picked: Tensor = _original_get_rel_pos(q_size, k_size, rel_pos)
+        return picked
+    places = torch.arange(q_size, device=rel_pos.device)
+    return rel_pos[places[:, None] - places[None, :] + (k_size - 1)]
+
+
+_modeling.image_encoder.get_rel_pos = _get_rel_pos
 
 ImageEncoderViT = _modeling.ImageEncoderViT
 MaskDecoder = _modeling.MaskDecoder

@@ -51,6 +51,18 @@ class TrainingBatch:
         moved = {name: v.to(device, non_blocking=True) for name, v in vars(self).items()}
         return TrainingBatch(**moved)
 
+    def copy_(self, other: TrainingBatch) -> None:
+        """Take over the values of a batch of the same shapes.
+
+        Raises:
+            ValueError: A shape differs.
+        """
+        for name, value in vars(self).items():
+            new = getattr(other, name)
+            if new.shape != value.shape:
+                raise ValueError(f"{name} is {tuple(new.shape)}, not {tuple(value.shape)}")
+            value.copy_(new, non_blocking=True)
+
     def pin_memory(self) -> TrainingBatch:
         """Return the batch in memory from which a GPU copies without waiting."""
         return TrainingBatch(**{name: value.pin_memory() for name, value in vars(self).items()})

@@ -16,6 +16,7 @@ from torch import Tensor
 from model_store.architecture import SamConfig
 from training.accumulation import parts_of
 from training.batches import BatchSource, TrainingBatch, prefetched
+from training.captured_gradients import CapturedGradients
 from training.checkpoint import BEST, LATEST, CheckpointError, save_checkpoint, weights_sha256
 from training.compilation import compile_parts, uncompiled
 from training.config import RunConfig
@@ -80,6 +81,8 @@ class TrainingLoop:
         self._best = -1.0
         self._validations_without_gain = 0
         self._waited_s = 0.0
+        self._captured: CapturedGradients | None = None
+        self._captured_settled = False
 
     @property
     def step(self) -> int:
@@ -184,9 +187,7 @@ class TrainingLoop:
         """Make the next step on a batch: gradients, ranks, weights, their mean, numbers."""
         share = rate_share(self._step, self.config.steps, self.config.optimizer)
         set_rates(self._optimizers, share)
-        for optimizer in self._optimizers:
-            optimizer.zero_grad(set_to_none=True)
-        terms = self._backward(batch.to(self._device))
+        terms = self._gradients(batch)
         self.stage.after_backward(self._step)
         terms["norm"] = torch.nn.utils.clip_grad_norm_(
             self._parameters, self.config.optimizer.clip_norm
@@ -197,6 +198,22 @@ class TrainingLoop:
         self._average.update(self._step)
         self._terms.add({**terms, **own_terms, "rate": share, "wait_s": self._waited_s})
         self._step += 1
+
+    def _gradients(self, batch: TrainingBatch) -> dict[str, Tensor]:
+        """Put the gradients of a batch into the parameters; return the terms of its loss."""
+        if self._can_capture():
+            settled = self.stage.settled()
+            if self._captured is None or settled != self._captured_settled:
+                self._captured = CapturedGradients(self._backward, self._parameters, self._device)
+                self._captured_settled = settled
+            return self._captured(batch)
+        for optimizer in self._optimizers:
+            optimizer.zero_grad(set_to_none=True)
+        return self._backward(batch.to(self._device))
+
+    def _can_capture(self) -> bool:
+        alone = self._processes.count == 1 and self.config.accumulate == 1
+        return self.config.compile and self._device.type == "cuda" and alone
 
     def _backward(self, batch: TrainingBatch) -> dict[str, Tensor]:
         """Add up the gradients of all parts of the batch; the penalty comes with the last."""

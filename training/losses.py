@@ -38,6 +38,7 @@ class MaskLoss:
         """Compare masks at ``loss_size`` x ``loss_size`` pixels of the padded input."""
         self.weights = weights
         self.loss_size = loss_size
+        self._matrix: Tensor | None = None
         # Imported here: MONAI takes seconds to load, and settings alone do not need it.
         from monai.losses.dice import DiceLoss
 
@@ -60,7 +61,7 @@ class MaskLoss:
             the device: reading them would wait for it.
         """
         rows = torch.arange(len(tokens), device=logits.device)
-        matrix = resampling_matrix(logits.shape[-1], 1.0, self.loss_size).to(logits.device)
+        matrix = self._resampling(logits)
         chosen = matrix @ logits[rows, tokens].float() @ matrix.T  # (N, L, L)
         dice = self._dice(chosen.unsqueeze(1), target.unsqueeze(1))
         cross_entropy = functional.binary_cross_entropy_with_logits(chosen, target)
@@ -70,6 +71,13 @@ class MaskLoss:
         total: Tensor = w.dice * dice + w.cross_entropy * cross_entropy + w.iou * iou
         terms = {"dice": dice, "cross_entropy": cross_entropy, "iou": iou}
         return total, {name: term.detach() for name, term in terms.items()}
+
+    def _resampling(self, logits: Tensor) -> Tensor:
+        """Return what takes logits to the loss size, (L, M), copied to their device once."""
+        if self._matrix is None or self._matrix.shape[1] != logits.shape[-1]:
+            self._matrix = resampling_matrix(logits.shape[-1], 1.0, self.loss_size)
+        self._matrix = self._matrix.to(logits.device)
+        return self._matrix
 
 
 def _iou(predicted: Tensor, true: Tensor) -> Tensor:

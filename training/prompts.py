@@ -28,6 +28,9 @@ class PromptMix:
         whole_image: The whole image.
         anywhere: A random box, which may hold both lungs, one or none.
         jitter: Largest standard deviation of an edge, as a share of the box's side.
+        tight: Share of the boxes around lungs whose edges stay where the mask ends. From them a
+            model learns how far an exact box may be believed: it says where this annotator lets
+            the lungs end.
     """
 
     both: float = 0.45
@@ -35,6 +38,7 @@ class PromptMix:
     whole_image: float = 0.25
     anywhere: float = 0.08
     jitter: float = 0.08
+    tight: float = 0.0
 
     def __post_init__(self) -> None:
         """Refuse shares that are negative or do not add up to 1."""
@@ -43,6 +47,8 @@ class PromptMix:
             raise ValueError(f"prompt shares {shares} must be at least 0 and add up to 1")
         if not 0 <= self.jitter <= 0.5:
             raise ValueError(f"prompt jitter {self.jitter} must lie in 0..0.5")
+        if not 0 <= self.tight <= 1:
+            raise ValueError(f"prompts.tight is a probability, not {self.tight}")
 
 
 def tight_box(mask: NDArray[np.bool_]) -> Box | None:
@@ -115,7 +121,7 @@ def draw_prompt(
         box = _box_anywhere(bounds, rng)
     if box is None:  # the lungs were moved out of the picture: ask for all of it
         box = bounds
-    elif kind < 2:
+    elif kind < 2 and rng.random() >= mix.tight:
         box = jitter_box(box, rng.uniform(0.0, mix.jitter), bounds, rng)
     return box, lungs_meant(box, lungs)
 

@@ -1,28 +1,34 @@
-"""A trained model at another input size or with other attention windows."""
+"""A trained model at another input size, with other windows, or shown its box as a mask."""
 
 from __future__ import annotations
 
 import dataclasses
 
+import torch
 from torch import Tensor
 
 from model_store.architecture import SamConfig, build_sam
 from model_store.meta_checkpoint import resize_position_tables
 from model_store.sam import PromptableSam
 
+_FIRST_MASK_PROMPT = 0.1
+"""Factor on the random weights of a mask prompt that a model has not learned yet."""
+
 
 def resized_model(
     architecture: SamConfig, model: PromptableSam, wanted: SamConfig
 ) -> PromptableSam:
-    """Return the model with the input size and the windows of ``wanted``.
+    """Return the model with the input size, the windows and the mask prompt of ``wanted``.
 
     Position tables are interpolated to the new grid. A block that attends within windows needs
-    the near part of its table alone, which keeps its scale.
+    the near part of its table alone, which keeps its scale. A mask prompt that it did not have
+    starts near what it had in its place, so what was learned holds.
 
     Args:
         architecture: Sizes of ``model``.
         model: A float model without adapters.
-        wanted: The same sizes but for ``input_size``, ``window_size`` and ``global_attn_indexes``.
+        wanted: The same sizes but for ``input_size``, ``window_size``, ``global_attn_indexes`` and
+            ``box_as_mask``.
 
     Raises:
         ValueError: Another size differs, or a window reaches past the table of the model.
@@ -34,9 +40,10 @@ def resized_model(
         input_size=wanted.input_size,
         window_size=wanted.window_size,
         global_attn_indexes=wanted.global_attn_indexes,
+        box_as_mask=wanted.box_as_mask,
     )
     if same_sizes != wanted:
-        raise ValueError("only the input size and the attention windows can change")
+        raise ValueError("only the input size, the attention windows and box_as_mask can change")
     larger = build_sam(dataclasses.replace(architecture, input_size=wanted.input_size))
     state = resize_position_tables(model.state_dict(), larger.state_dict())
     resized = build_sam(wanted)
@@ -44,7 +51,16 @@ def resized_model(
         if "rel_pos" in name:
             state[name] = _near_part(state[name], len(target), name)
     resized.load_state_dict(state)
+    if wanted.box_as_mask and not architecture.box_as_mask:
+        _start_mask_prompt(resized)
     return resized
+
+
+@torch.no_grad()
+def _start_mask_prompt(model: PromptableSam) -> None:
+    last = model.prompt_encoder.mask_downscaling[-1]
+    last.weight.mul_(_FIRST_MASK_PROMPT)
+    last.bias.copy_(model.prompt_encoder.no_mask_embed.weight[0])
 
 
 def _near_part(table: Tensor, length: int, name: str) -> Tensor:

@@ -75,9 +75,13 @@ class PretrainStage(Stage):
 
 
 def freeze_unused(model: PromptableSam) -> None:
-    """Freeze what box prompts never reach: point, mask and no-point embeddings of SAM."""
+    """Freeze what box prompts never reach: SAM's embeddings of points, of no point, and of masks.
+
+    A model that sees its box as a mask too learns that path, and never has no mask.
+    """
     prompt = model.prompt_encoder
-    unused = [prompt.mask_downscaling, prompt.not_a_point_embed, *prompt.point_embeddings[:2]]
+    masks = prompt.no_mask_embed if model.box_as_mask else prompt.mask_downscaling
+    unused = [masks, prompt.not_a_point_embed, *prompt.point_embeddings[:2]]
     for module in unused:
         for parameter in module.parameters():
             parameter.requires_grad_(False)

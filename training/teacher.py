@@ -54,14 +54,14 @@ class Teacher:
         Args and shapes as in `PromptableSam.forward`.
         """
         votes = [
-            model(normalized, boxes, image_index)[0][:, _TOKENS].float().sigmoid()
+            _of_conventions(model(normalized, boxes, image_index)[0]).sigmoid()
             for model in self._models
         ]
         return torch.stack(votes).mean(dim=0)
 
     def loss(self, logits: Tensor, taught: Tensor) -> Tensor:
         """Return how far logits (N, T, M, M) are from `masks` (N, 2, M, M): cross entropy."""
-        own = logits[:, _TOKENS].float()
+        own = _of_conventions(logits)
         if own.shape != taught.shape:
             taught = functional.interpolate(taught, own.shape[-2:], mode="bilinear")
         return self._weight * functional.binary_cross_entropy_with_logits(own, taught)
@@ -69,6 +69,14 @@ class Teacher:
     def joined(self, people: Tensor, imitation: Tensor) -> Tensor:
         """Return the loss of both, each with its share."""
         return (1 - self._share) * people + self._share * imitation
+
+
+def _of_conventions(logits: Tensor) -> Tensor:
+    """Pick each convention's mask, float32 (N, 2, M, M), from those of all tokens (N, T, M, M).
+
+    One by one: a list as an index would be copied to the GPU, which waits for it.
+    """
+    return torch.stack([logits[:, token] for token in _TOKENS], dim=1).float()
 
 
 def load_teacher(

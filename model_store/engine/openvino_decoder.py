@@ -17,6 +17,7 @@ from torch import nn
 from model_store.engine.openvino_layers import (
     Node,
     constant,
+    convolution,
     gelu,
     layer_norm,
     linear,
@@ -49,7 +50,7 @@ def decoder_graph(model: PromptableSam, input_size: int) -> Model:
     corners = _corners(box, prompts, input_size)
     tokens = opset13.concat([constant(learned[None]), corners], 1)  # (1, P, D)
     source = reshape(transpose(embedding, [0, 2, 3, 1]), [1, grid * grid, width])
-    source = opset13.add(source, constant(prompts.no_mask_embed.weight[None]))
+    source = opset13.add(source, _dense_prompt(box, model, input_size))
     position = constant(prompts.get_dense_pe().flatten(2).transpose(1, 2))  # (1, N, D)
     hidden, source = _transformer(decoder.transformer, source, position, tokens)
     iou = _perceptron(_row(hidden, 0), decoder.iou_prediction_head)  # (1, 1, T)
@@ -79,6 +80,32 @@ def _corners(box: Node, prompts: Any, input_size: int) -> Node:
     waves = opset13.concat([opset13.sin(angle), opset13.cos(angle)], 2)
     learned = torch.cat([embedding.weight for embedding in prompts.point_embeddings[2:]])
     return opset13.add(waves, constant(learned[None]))
+
+
+def _dense_prompt(box: Node, model: PromptableSam, input_size: int) -> Node:
+    """Return what a box (1, 4) adds to all image rows, (1, 1, D), or to each, (1, N, D)."""
+    prompts = model.prompt_encoder
+    if not model.box_as_mask:
+        return constant(prompts.no_mask_embed.weight[None])
+    first, first_norm, _, second, second_norm, _, last = prompts.mask_downscaling
+    drawn = _drawn_box(box, input_size, int(prompts.mask_input_size[0]))
+    halved = gelu(layer_norm(convolution(drawn, first), first_norm, axis=1))
+    quartered = gelu(layer_norm(convolution(halved, second), second_norm, axis=1))
+    dense = convolution(quartered, last)  # (1, D, G, G)
+    return reshape(transpose(dense, [0, 2, 3, 1]), [1, -1, int(last.out_channels)])
+
+
+def _drawn_box(box: Node, input_size: int, side: int) -> Node:
+    """Draw a box (1, 4) as `model_store.box_raster.draw_boxes` does, (1, 1, M, M)."""
+    edges = reshape(opset13.multiply(box, constant(side / input_size)), [2, 2])  # low, high
+    left = np.arange(side, dtype=np.float32)[:, None]  # (M, 1) against x and y, (1, 2)
+    high = opset13.minimum(constant(left + 1), _row(edges, 1, axis=0))
+    low = opset13.maximum(constant(left), _row(edges, 0, axis=0))
+    covered = transpose(opset13.clamp(opset13.subtract(high, low), 0.0, 1.0), [1, 0])  # (2, M)
+    columns = reshape(_row(covered, 0, axis=0), [1, 1, 1, side])
+    rows = reshape(_row(covered, 1, axis=0), [1, 1, side, 1])
+    inside = opset13.multiply(rows, columns)
+    return opset13.subtract(opset13.multiply(inside, constant(2.0)), constant(1.0))
 
 
 def _transformer(transformer: Any, source: Node, position: Node, tokens: Node) -> tuple[Node, Node]:
@@ -144,5 +171,5 @@ def _linear(node: Node, layer: nn.Module) -> Node:
     return linear(quantize(node, layer), layer)
 
 
-def _row(rows: Node, index: int) -> Node:
-    return opset13.slice(rows, shape([index]), shape([index + 1]), shape([1]), shape([1]))
+def _row(rows: Node, index: int, axis: int = 1) -> Node:
+    return opset13.slice(rows, shape([index]), shape([index + 1]), shape([1]), shape([axis]))

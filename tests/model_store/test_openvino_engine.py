@@ -40,6 +40,7 @@ from model_store.sam import PromptableSam
 
 WINDOWS = {"window_size": 3, "global_attn_indexes": (1,)}
 BOX = torch.tensor([[3.0, 5.0, 50.0, 61.0]])
+WHOLE = torch.tensor([[0.0, 0.0, 64.0, 64.0]])
 
 
 def three_channels(**changes: object) -> dict[str, object]:
@@ -144,8 +145,13 @@ def test_scale_and_bias_are_applied_as_defined() -> None:
 
 @pytest.mark.parametrize(
     "changes",
-    [{}, WINDOWS, three_channels(window_size=2)],
-    ids=["global", "windows that do not divide the grid", "three channels, windows that do"],
+    [{}, WINDOWS, three_channels(window_size=2), {"box_as_mask": True}],
+    ids=[
+        "global",
+        "windows that do not divide the grid",
+        "three channels, windows that do",
+        "box as a mask",
+    ],
 )
 def test_the_graphs_compute_what_the_modules_compute(changes: dict[str, object]) -> None:
     model = quantized(**changes)
@@ -154,11 +160,12 @@ def test_the_graphs_compute_what_the_modules_compute(changes: dict[str, object])
     wanted = plain.encode_image(normalized)
     # A last bit may tip a rounding, which moves one token by about a step.
     assert float(((fast.encode_image(normalized) - wanted).abs() > 1e-4).float().mean()) < 0.02
-    for got, expected in zip(
-        fast.decode_box(wanted[:1], BOX), plain.decode_box(wanted[:1], BOX), strict=True
-    ):
-        assert got.shape == expected.shape
-        torch.testing.assert_close(got, expected, atol=2e-3, rtol=1e-3)
+    for box in (BOX, WHOLE):
+        for got, expected in zip(
+            fast.decode_box(wanted[:1], box), plain.decode_box(wanted[:1], box), strict=True
+        ):
+            assert got.shape == expected.shape
+            torch.testing.assert_close(got, expected, atol=2e-3, rtol=1e-3)
 
 
 def test_layers_that_stay_float_are_computed_in_float() -> None:

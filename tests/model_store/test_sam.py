@@ -6,18 +6,22 @@ import pytest
 import torch
 from tiny_models import make_tiny_model
 
+from model_store.box_raster import draw_boxes
 from model_store.sam import PromptableSam, predict_all_masks
 
 
-def test_batched_decoder_equals_the_original_one_image_at_a_time() -> None:
-    model = make_tiny_model()
+@pytest.mark.parametrize("box_as_mask", [False, True])
+def test_batched_decoder_equals_the_original_one_image_at_a_time(box_as_mask: bool) -> None:
+    model = make_tiny_model(box_as_mask=box_as_mask)
     embeddings = torch.randn(3, 32, 4, 4)
     boxes = torch.rand(5, 4) * 60
     image_index = torch.tensor([0, 0, 1, 2, 2])
     with torch.no_grad():
         masks, iou = model.decode_masks(embeddings, boxes, image_index)
         for prompt, image in enumerate(image_index):
-            sparse, dense = model.prompt_encoder(None, boxes[prompt : prompt + 1] - 0.5, None)
+            box = boxes[prompt : prompt + 1]
+            drawn = draw_boxes(box, 64, 16) if box_as_mask else None
+            sparse, dense = model.prompt_encoder(None, box - 0.5, drawn)
             wanted = model.mask_decoder.predict_masks(
                 image_embeddings=embeddings[image : image + 1],
                 image_pe=model.prompt_encoder.get_dense_pe(),

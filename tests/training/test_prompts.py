@@ -60,6 +60,15 @@ def test_the_mix_is_followed() -> None:
     assert set(meant) == {(True, False), (False, True)}
 
 
+def test_tight_boxes_end_where_the_mask_ends() -> None:
+    rng = np.random.default_rng(0)
+    exact = (5.0, 10.0, 60.0, 50.0)
+    for tight, expected in ((0.0, 0), (1.0, 200), (0.5, 100)):
+        mix = PromptMix(both=1, single=0, whole_image=0, anywhere=0, tight=tight)
+        boxes = [draw_prompt(make_lungs(), BOUNDS, mix, rng)[0] for _ in range(200)]
+        assert boxes.count(exact) == pytest.approx(expected, abs=25 if tight == 0.5 else 0)
+
+
 def test_lungs_out_of_the_picture_fall_back_to_all_of_it() -> None:
     rng = np.random.default_rng(0)
     mix = PromptMix(both=1, single=0, whole_image=0, anywhere=0)
@@ -74,7 +83,10 @@ def test_jitter_stays_inside(seed: int, deviation: float) -> None:
     assert x0 >= 0 and x1 <= 64 and y0 >= 0 and y1 <= 64 and x1 - x0 >= 1 and y1 - y0 >= 1
 
 
-@pytest.mark.parametrize("shares", [{"both": 0.9}, {"both": -0.1, "single": 0.77}, {"jitter": 0.6}])
+@pytest.mark.parametrize(
+    "shares",
+    [{"both": 0.9}, {"both": -0.1, "single": 0.77}, {"jitter": 0.6}, {"tight": 1.5}],
+)
 def test_a_mix_that_cannot_be_is_refused(shares: dict[str, float]) -> None:
     with pytest.raises(ValueError, match="prompt"):
         PromptMix(**shares)

@@ -55,9 +55,23 @@ def test_a_constant_table_stays_constant_at_another_input_size() -> None:
     torch.testing.assert_close(resized.image_encoder.pos_embed, torch.full(expected, 0.5))
 
 
+def test_a_box_that_becomes_a_mask_prompt_starts_near_what_was_learned() -> None:
+    torch.manual_seed(0)
+    model = build_sam(SMALL)
+    resized = resized_model(SMALL, model, dataclasses.replace(SMALL, box_as_mask=True))
+    box = torch.tensor([[8.0, 4.0, 50.0, 60.0]])
+    embedding, first = torch.randn(1, SMALL.prompt_dim, 4, 4), torch.tensor([0])
+    with torch.no_grad():
+        before, after = (m.decode_masks(embedding, box, first)[0] for m in (model, resized))
+    assert not torch.equal(before, after)
+    assert (before - after).norm() < 0.2 * before.norm()
+
+
 def test_other_sizes_are_refused() -> None:
     model = build_sam(SMALL)
-    with pytest.raises(ValueError, match="only the input size and the attention windows"):
+    with pytest.raises(
+        ValueError, match="only the input size, the attention windows and box_as_mask"
+    ):
         resized_model(SMALL, model, dataclasses.replace(SMALL, depth=SMALL.depth + 1))
     windowed = dataclasses.replace(SMALL, window_size=2)
     with pytest.raises(ValueError, match="windows can only shrink"):

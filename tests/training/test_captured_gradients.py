@@ -1,0 +1,103 @@
+"""Gradients as one CUDA graph; without a GPU, what would keep them from being recorded."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tiny_models import make_tiny_config, make_tiny_model
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+
+import training.loop as loop_module
+from training.batches import TrainingBatch
+from training.captured_gradients import CapturedGradients
+from training.config import RunConfig
+from training.loop import TrainingLoop
+from training.losses import LossWeights
+from training.stages import PretrainStage
+from training.teacher import Teacher
+
+
+class _CpuBesideDevice(TorchDispatchMode):
+    """Notes operations that read a tensor of the CPU and make one of another device."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[str] = []
+
+    def __torch_dispatch__(
+        self, function: Any, types: Any, arguments: Any = (), named: Any = None
+    ) -> Any:
+        result = function(*arguments, **(named or {}))
+        read = torch.utils._pytree.tree_leaves((arguments, named))
+        made = torch.utils._pytree.tree_leaves(result)
+        if _any_on(made, cpu=False) and _any_on(read, cpu=True):
+            self.found.append(str(function))
+        return result
+
+
+def _any_on(values: list[Any], *, cpu: bool) -> bool:
+    tensors = [v for v in values if isinstance(v, Tensor) and v.ndim]
+    return any((tensor.device.type == "cpu") == cpu for tensor in tensors)
+
+
+def make_batch(seed: int, device: str) -> TrainingBatch:
+    generator = torch.Generator().manual_seed(seed)
+    pixels = torch.randint(0, 256, (2, 1, 64, 64), generator=generator, dtype=torch.uint8)
+    batch = TrainingBatch(
+        pixels=pixels,
+        valid=torch.ones_like(pixels),
+        boxes=torch.tensor([[4.0, 4.0, 60.0, 60.0], [0.0, 0.0, 64.0, 64.0]] * 2),
+        image_index=torch.tensor([0, 0, 1, 1]),
+        tokens=torch.tensor([0, 1, 0, 1]),
+        target=(torch.rand(4, 32, 32, generator=generator) > 0.5).float(),
+    )
+    return batch.to(torch.device(device))
+
+
+def make_loop(folder: Path, device: str, **changes: object) -> TrainingLoop:
+    model = make_tiny_model(**changes).to(device)
+    config = RunConfig(stage="pretrain", steps=4, model=make_tiny_config(**changes), loss_size=32)
+    teacher = Teacher([make_tiny_model(1).to(device)], 0.5, LossWeights(), compiled=False)
+    return TrainingLoop(
+        config, config.model, PretrainStage(model), None, [], folder, torch.device(device),
+        teacher=teacher,
+    )  # type: ignore[arg-type]  # fmt: skip
+
+
+@pytest.mark.parametrize("box_as_mask", [False, True])
+def test_nothing_of_a_step_is_copied_from_the_cpu(
+    tmp_path: Path, box_as_mask: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Such a copy makes a GPU wait, and a CUDA graph refuses it."""
+    monkeypatch.setattr(loop_module, "autocast", lambda *_: nullcontext())  # knows no device "meta"
+    loop = make_loop(tmp_path, "meta", window_size=3, box_as_mask=box_as_mask)
+    batch = make_batch(0, "meta")
+    loop._backward(batch)  # the loss copies its table once
+    with _CpuBesideDevice() as seen:
+        loop._backward(batch)
+    assert not seen.found
+
+
+def test_a_batch_of_another_shape_is_refused() -> None:
+    batch = make_batch(0, "cpu")
+    other = TrainingBatch(**{**vars(batch), "boxes": batch.boxes[:2]})
+    with pytest.raises(ValueError, match=r"boxes is \(2, 4\), not \(4, 4\)"):
+        batch.copy_(other)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU: no graph was recorded")
+def test_replayed_gradients_equal_those_computed_step_by_step(tmp_path: Path) -> None:
+    recorded, stepwise = make_loop(tmp_path / "a", "cuda"), make_loop(tmp_path / "b", "cuda")
+    found, wanted = ([p for _, p in loop.stage.named_parameters()] for loop in (recorded, stepwise))
+    captured = CapturedGradients(recorded._backward, found, torch.device("cuda"))
+    for seed in range(3):
+        for parameter in wanted:
+            parameter.grad = None
+        terms = captured(make_batch(seed, "cpu"))
+        torch.testing.assert_close(terms, stepwise._backward(make_batch(seed, "cuda")))
+        torch.testing.assert_close([p.grad for p in found], [p.grad for p in wanted])

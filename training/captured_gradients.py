@@ -1,0 +1,76 @@
+"""The gradients of a step as one CUDA graph: thousands of small kernels, launched at once.
+
+A compact model's step is thousands of kernels of some microseconds each. Launched one by one from
+Python they keep a GPU waiting; recorded once and replayed they do not. A graph repeats the same
+kernels on the same memory, so every batch must have the shapes of the first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from training.batches import TrainingBatch
+
+Gradients = Callable[[TrainingBatch], dict[str, Tensor]]
+"""Leaves the gradients of a batch in the parameters and returns the terms of its loss."""
+
+_WARM_UPS = 3
+"""Runs before the recording, in which kernels are compiled and chosen."""
+
+
+class CapturedGradients:
+    """`Gradients` of one shape of batch, recorded with its first batch."""
+
+    def __init__(
+        self, gradients: Gradients, parameters: Sequence[Tensor], device: torch.device
+    ) -> None:
+        """Record nothing yet.
+
+        Args:
+            gradients: Works on batches on the device, waits for nothing on it, and computes the
+                same at every step but for what tensors hold.
+            parameters: Whose gradients it leaves; each then keeps its memory.
+            device: A CUDA device.
+        """
+        self._gradients = gradients
+        self._parameters = parameters
+        self._device = device
+        self._graph: torch.cuda.CUDAGraph | None = None
+        self._batch: TrainingBatch | None = None
+        self._terms: dict[str, Tensor] = {}
+
+    def __call__(self, batch: TrainingBatch) -> dict[str, Tensor]:
+        """Replace the gradients by those of a batch, and return the terms of its loss.
+
+        Raises:
+            ValueError: The batch has other shapes than the first.
+        """
+        if self._graph is None:
+            self._record(batch)
+        assert self._graph is not None and self._batch is not None
+        self._batch.copy_(batch)
+        self._graph.replay()
+        return {name: term.clone() for name, term in self._terms.items()}
+
+    def _record(self, batch: TrainingBatch) -> None:
+        self._batch = batch.to(self._device)
+        stream = torch.cuda.Stream(self._device)  # type: ignore[no-untyped-call]
+        stream.wait_stream(torch.cuda.current_stream(self._device))
+        with torch.cuda.stream(stream):
+            for _ in range(_WARM_UPS):
+                self._forget_gradients()
+                self._gradients(self._batch)
+        torch.cuda.current_stream(self._device).wait_stream(stream)
+        # Without gradients at hand the recording writes new ones instead of adding to them.
+        self._forget_gradients()
+        self._graph = torch.cuda.CUDAGraph()
+        # Other threads may go on talking to the device: one pins the memory of batches to come.
+        with torch.cuda.graph(self._graph, capture_error_mode="thread_local"):
+            self._terms = self._gradients(self._batch)
+
+    def _forget_gradients(self) -> None:
+        for parameter in self._parameters:
+            parameter.grad = None
