@@ -33,9 +33,10 @@ BASE_OF_RECORD: dict[str, Any] = {
 def recipe(stage: str, settings: Mapping[str, Any]) -> RunConfig:
     """Return the default model's recipe of a stage with some settings replaced by dotted name.
 
-    Without its teachers, which are runs of their own, and without a compiler.
+    Without its teachers, which are runs of their own, without a compiler, and with the boxes of
+    version 2.
     """
-    plain = {"teacher.models": [], "compile": False}
+    plain = {"teacher.models": [], "compile": False, "prompts.tight": 0.0}
     return load_config(RECIPES / f"cxr_lung_tiny_{stage}.toml", {**plain, **settings})
 
 
