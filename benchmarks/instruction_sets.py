@@ -28,9 +28,9 @@ from model_store.engine.execution import layer_by_layer
 from model_store.int8_layers import Int8Matrix
 from model_store.integers import reference_accumulate
 from model_store.predictor import PredictionRequest, Predictor
+from service.settings import default_model_folder
 from training.dataset import DataRow, load_xray, read_rows
 
-DEFAULT_MODEL = Path(__file__).parents[1] / "model_store" / "models" / "cxr-lung-tiny" / "2"
 AVX2 = {"ONEDNN_MAX_CPU_ISA": "AVX2", "ATEN_CPU_CAPABILITY": "avx2"}
 SSE41 = {"ONEDNN_MAX_CPU_ISA": "SSE41", "ATEN_CPU_CAPABILITY": "default"}
 RUNS = {
@@ -82,7 +82,7 @@ def main() -> int:
         prog="python -m benchmarks.instruction_sets", description=__doc__
     )
     parser.add_argument("--data", type=Path, required=True, help="data set with manifest.csv")
-    parser.add_argument("--model", type=Path, default=DEFAULT_MODEL)
+    parser.add_argument("--model", type=Path, default=default_model_folder())
     parser.add_argument("--count", type=int, default=20, help="X-rays of each source of val")
     parser.add_argument("--layer_by_layer", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--measure_into", type=Path, help=argparse.SUPPRESS)

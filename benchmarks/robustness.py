@@ -20,10 +20,9 @@ from PIL import Image
 from scipy import ndimage
 
 from model_store.predictor import PredictionRequest, Predictor
+from service.settings import default_model_folder
 from training.dataset import LabelledXray, load_xray, read_rows
 from training.metrics import dice
-
-DEFAULT_MODEL = Path(__file__).parents[1] / "model_store" / "models" / "cxr-lung-tiny" / "2"
 
 Pixels = NDArray[np.float64]
 Changed = tuple[Pixels, NDArray[np.bool_]]
@@ -88,7 +87,7 @@ def main() -> int:
     """Print a line per change and data set, and one JSON line last."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.robustness", description=__doc__)
     parser.add_argument("--data", type=Path, required=True, help="data set with manifest.csv")
-    parser.add_argument("--model", type=Path, default=DEFAULT_MODEL)
+    parser.add_argument("--model", type=Path, default=default_model_folder())
     parser.add_argument("--split", default="val")
     parser.add_argument("--count", type=int, default=15, help="X-rays of each data set")
     arguments = parser.parse_args()

@@ -45,6 +45,10 @@ class WarningCode(StrEnum):
     """The mask fills less of its box than lungs do."""
     IMPLAUSIBLY_LARGE_MASK = "implausibly_large_mask"
     """The mask fills more of its box than lungs do."""
+    NARROW_MASK = "narrow_mask"
+    """The mask leaves much of its box's width empty; a lung may be missing."""
+    FRAGMENTED_MASK = "fragmented_mask"
+    """The mask falls into pieces, as where the model does not know whether a lung is meant."""
     LOW_SCORE = "low_score"
     """The model itself expects the mask to be poor."""
 

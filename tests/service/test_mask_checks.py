@@ -64,6 +64,26 @@ def test_areas_that_no_lung_has() -> None:
     assert codes(check_mask(mostly, 0.9, whole, is_whole_image=True)) == ["implausibly_large_mask"]
 
 
+def test_one_lung_in_a_box_around_two_is_said() -> None:
+    one = lungs()
+    one[:, 50:] = False
+    assert codes(check_mask(one, 0.95, BOX)) == ["narrow_mask"]
+    one[40:42, 84] = True  # specks of the other one do not hide that it is missing
+    assert codes(check_mask(one, 0.95, BOX)) == ["narrow_mask"]
+    assert check_mask(one, 0.95, (10.0, 10.0, 46.0, 90.0)) == ()  # its own box
+    whole = (0.0, 0.0, 100.0, 100.0)
+    assert check_mask(one, 0.95, whole, is_whole_image=True) == ()
+
+
+def test_a_mask_in_pieces_is_said() -> None:
+    pieces = lungs()
+    pieces[20:80, 60:80] &= np.arange(60)[:, None] % 6 < 3
+    assert codes(check_mask(pieces, 0.95, BOX)) == ["fragmented_mask"]
+    speckled = lungs()
+    speckled[[3, 95], 20] = True
+    assert check_mask(speckled, 0.95, BOX) == ()
+
+
 @pytest.mark.parametrize(("score", "is_low"), [(0.74, True), (0.75, False), (float("nan"), True)])
 def test_a_low_or_missing_score(score: float, is_low: bool) -> None:
     assert ("low_score" in codes(check_mask(lungs(), score, BOX))) is is_low
