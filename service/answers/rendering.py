@@ -14,7 +14,7 @@ write as PNG.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -24,7 +24,7 @@ from pycocotools import mask as coco_mask
 
 from model_store.boxes import Box
 from service.answers.contour import contour_of
-from service.answers.png_encoding import PngPicture, encode_png
+from service.answers.png_encoding import encode_png
 
 Mask = NDArray[np.bool_]
 Colour = tuple[int, int, int]
@@ -39,7 +39,6 @@ TINT_STRENGTH = 0.18
 DISPLAY_PERCENTILES = (0.1, 99.9)
 """Grey values of a 16-bit image between these are spread over the 8 bits of a display."""
 
-_PIXELS_PER_CONTOUR, _PIXELS_PER_BOX_LINE = 560, 1400  # of the shorter side, for each of a line
 _GREY_TO_RGBX = np.uint32(0x010101)
 _LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601
 
@@ -84,33 +83,11 @@ def _column_runs(mask: Mask) -> list[int]:
     return runs
 
 
-class Overlay:
-    """`draw_overlay` as an RGB PNG, most of it written before there are masks.
-
-    Rows that no mask and no box reaches show the X-ray alone; only the others wait.
-    """
-
-    def __init__(self, pixels: NDArray[Any]) -> None:
-        """Takes the X-ray, (H, W) uint8 or uint16."""
-        self._pixels = pixels
-
-    @functools.cached_property
-    def _grey(self) -> NDArray[np.uint8]:
-        return window_for_display(self._pixels)
-
-    @functools.cached_property
-    def _picture(self) -> PngPicture:
-        return PngPicture(np.repeat(self._grey[:, :, None], 3, axis=2))
-
-    def prepare(self, stop: Callable[[], bool]) -> None:
-        """Writes as much of the picture as it can before ``stop`` says that the masks are there."""
-        self._picture.deflate(stop)
-
-    def encode(self, masks: Sequence[Mask], boxes: Sequence[Box] = ()) -> bytes:
-        """Returns the file; the arguments are those of `draw_overlay`."""
-        reached = _rows_reached(self._grey.shape, masks, boxes)
-        self._picture.replace_rows(reached.start, _drawn(self._grey, masks, boxes, reached))
-        return self._picture.file()
+def encode_overlay_png(
+    pixels: NDArray[Any], masks: Sequence[Mask], boxes: Sequence[Box] = ()
+) -> bytes:
+    """Returns `draw_overlay` as an RGB PNG; the arguments are the same."""
+    return encode_png(draw_overlay(pixels, masks, boxes))
 
 
 def draw_overlay(
@@ -129,41 +106,15 @@ def draw_overlay(
     Raises:
         ValueError: a mask has another shape than the image.
     """
-    return _drawn(window_for_display(pixels), masks, boxes, slice(0, pixels.shape[0]))
-
-
-def _drawn(
-    grey: NDArray[np.uint8], masks: Sequence[Mask], boxes: Sequence[Box], rows: slice
-) -> NDArray[np.uint8]:
-    """Draws rows of the overlay that hold all of the masks and boxes, (h, W, 3)."""
-    for mask in masks:
-        if mask.shape != grey.shape:
-            raise ValueError(f"mask {mask.shape} and image {grey.shape} differ in shape")
-    size = grey.shape[1], grey.shape[0]
-    line = _line_width(size, _PIXELS_PER_CONTOUR)
-    colours = _coloured(grey[rows], [mask[rows] for mask in masks], line)
+    colours = _coloured(window_for_display(pixels), masks)
     height, width = colours.shape
     canvas = Image.frombuffer("RGBX", (width, height), colours, "raw", "RGBX", 0, 1)
     if boxes:
         canvas = canvas.convert("RGB")
-    for x0, y0, x1, y1 in boxes:
-        moved = (x0, y0 - rows.start, x1, y1 - rows.start)
-        _draw_box(canvas, moved, _line_width(size, _PIXELS_PER_BOX_LINE))
+    for box in boxes:
+        _draw_box(canvas, box)
     drawn = np.frombuffer(canvas.tobytes("raw", "RGB"), dtype=np.uint8)
     return drawn.reshape(height, width, 3)
-
-
-def _rows_reached(shape: tuple[int, ...], masks: Sequence[Mask], boxes: Sequence[Box]) -> slice:
-    """Returns the rows from the first to the last that a mask or a box's line reaches."""
-    height, width = shape
-    line = _line_width((width, height), _PIXELS_PER_BOX_LINE)
-    windows = [_bounding_window(mask)[0] for mask in masks]
-    ends = [(window.start or 0, window.stop) for window in windows if window.stop]
-    # The lines of a box that is thinner than they are stick out.
-    ends += [(int(box[1]) - line, int(np.ceil(box[3])) + line) for box in boxes]
-    if not ends:
-        return slice(0, 0)
-    return slice(max(0, min(ends)[0]), min(height, max(last for _, last in ends)))
 
 
 def window_for_display(pixels: NDArray[Any]) -> NDArray[np.uint8]:
@@ -188,10 +139,13 @@ def window_for_display(pixels: NDArray[Any]) -> NDArray[np.uint8]:
     return windowed
 
 
-def _coloured(grey: NDArray[np.uint8], masks: Sequence[Mask], line: int) -> NDArray[np.uint32]:
-    """Returns (H, W) colours as Pillow's RGBX: red is the lowest byte; contours ``line`` wide."""
+def _coloured(grey: NDArray[np.uint8], masks: Sequence[Mask]) -> NDArray[np.uint32]:
+    """Returns (H, W) colours as Pillow's RGBX: red is the lowest byte."""
     colours: NDArray[np.uint32] = np.multiply(grey, _GREY_TO_RGBX, dtype=np.uint32)
+    line = _line_width((grey.shape[1], grey.shape[0]), pixels_per_step=560)
     for number, mask in enumerate(masks):
+        if mask.shape != grey.shape:
+            raise ValueError(f"mask {mask.shape} and image {grey.shape} differ in shape")
         colour = MASK_COLOURS[number % len(MASK_COLOURS)]
         window = _bounding_window(mask)
         part, inside = colours[window], np.ascontiguousarray(mask[window])
@@ -252,9 +206,10 @@ def _tint_tables(colour: Colour) -> list[list[int]]:
     return tables
 
 
-def _draw_box(canvas: Image.Image, box: Box, width: int) -> None:
+def _draw_box(canvas: Image.Image, box: Box) -> None:
     x0, y0, x1, y1 = box
     last_x, last_y = int(np.ceil(x1)) - 1, int(np.ceil(y1)) - 1  # half-open: x1 itself is outside
+    width = _line_width(canvas.size, pixels_per_step=1400)
     ImageDraw.Draw(canvas).rectangle((int(x0), int(y0), last_x, last_y), None, BOX_COLOUR, width)
 
 

@@ -17,7 +17,7 @@ from starlette.responses import Response
 
 from service.answers.answer_kind import AnswerKind
 from service.answers.mask_checks import check_mask
-from service.answers.rendering import Overlay, encode_mask_png, encode_rle
+from service.answers.rendering import encode_mask_png, encode_overlay_png, encode_rle
 from service.answers.response_warnings import Warning_
 from service.answers.schemas import (
     ImageSize,
@@ -51,7 +51,6 @@ class SegmentFindings:
         decoded: the image.
         masks: what the model found, one per box.
         model: the model that found it.
-        overlay: the picture to draw on, begun while the model worked; None when none is wanted.
         image_warnings: what looks wrong about the image's grey values.
     """
 
@@ -59,7 +58,6 @@ class SegmentFindings:
     decoded: DecodedImage
     masks: Sequence[MaskPrediction]
     model: ModelInfo
-    overlay: Overlay | None = None
     image_warnings: Sequence[Warning_] = ()
 
 
@@ -106,11 +104,12 @@ def _json_answer(
     warnings: Sequence[ResponseWarning],
     began: float,
 ) -> Response:
+    pixels = findings.decoded.pixels
     masks = tuple(_segmented(found) for found in findings.masks)
     pictures = [encode_mask_png(found.mask) for found in findings.masks]
-    if findings.overlay is not None:
+    if findings.form.wants_overlay:
         drawn = [found.mask for found in findings.masks]
-        pictures.append(findings.overlay.encode(drawn, findings.form.boxes))
+        pictures.append(encode_overlay_png(pixels, drawn, findings.form.boxes))
     encoded = [pybase64.b64encode(picture) for picture in pictures]
     record.stage_seconds["render"] = time.perf_counter() - began
     answer = SegmentAnswer(
@@ -120,7 +119,7 @@ def _json_answer(
         convention=findings.form.convention,
         threshold=findings.form.threshold,
         masks=masks,
-        overlay_png=_PICTURE if findings.overlay is not None else None,
+        overlay_png=_PICTURE if findings.form.wants_overlay else None,
         latency_ms=_latency(record),
         warnings=tuple(warnings),
     )

@@ -10,7 +10,7 @@ import numpy as np
 from model_store.boxes import Box
 from service.answers.mask_checks import check_image, check_mask
 from service.answers.png_encoding import encode_png
-from service.answers.rendering import Overlay, encode_mask_png, encode_rle
+from service.answers.rendering import encode_mask_png, encode_overlay_png, encode_rle
 from service.decoding.image_decoding import decode_image
 
 SIDE_PX = 1024
@@ -26,4 +26,4 @@ def decode_and_draw_once() -> None:
     check_mask(mask, 1.0, box)
     encode_mask_png(mask)
     encode_rle(mask)
-    Overlay(pixels).encode([mask], [box])
+    encode_overlay_png(pixels, [mask], [box])

@@ -23,8 +23,6 @@ from model_store.boxes import Box, BoxError, validate_box
 from model_store.prediction import PredictionRequest
 from service.answers.answer_kind import AnswerKind, wanted_answer
 from service.answers.mask_checks import check_image
-from service.answers.rendering import Overlay
-from service.answers.response_warnings import Warning_
 from service.answers.segment_answer import SegmentFindings, render_answer
 from service.answers.warm_up import decode_and_draw_once
 from service.compute.compute_worker import ComputeResult, ComputeWorker
@@ -207,18 +205,13 @@ class SegmentationService:
             decoded = await self._decode(form, kind, record)
             place.hold_bytes(decoded.pixels.nbytes)
             model_request = _model_request(form, decoded)
-            overlay = Overlay(decoded.pixels) if _draws(kind, form) else None
             result, remarks = await self._compute(
-                model_request,
-                place.reach_model,
-                lambda masks_are_there: self._look_and_begin(decoded, overlay, masks_are_there),
+                model_request, place.reach_model, lambda: check_image(decoded.pixels)
             )
             prediction = result.prediction
             record.stage_seconds |= _ordered(prediction.stage_seconds, result.queue_s)
             record.batch_size = result.batch_size
-            findings = SegmentFindings(
-                form, decoded, prediction.masks, result.model, overlay, remarks
-            )
+            findings = SegmentFindings(form, decoded, prediction.masks, result.model, remarks)
             began = time.perf_counter()
             answer = await self._in_pool(lambda: render_answer(kind, findings, record, began))
         self._note_answer(record, findings)
@@ -245,29 +238,18 @@ class SegmentationService:
         self,
         model_request: PredictionRequest,
         on_taken: Callable[[], None],
-        meanwhile: Callable[[Callable[[], bool]], Result],
+        meanwhile: Callable[[], Result],
     ) -> tuple[ComputeResult, Result]:
-        """Waits for the masks; `meanwhile` runs beside the model, told when they are there."""
+        """Waits for the masks; `meanwhile` runs beside the model, in the pool."""
         job = self.worker.submit(model_request, on_taken)
         try:
-            beside = asyncio.get_running_loop().run_in_executor(
-                self._pool, meanwhile, job.future.done
-            )
+            beside = asyncio.get_running_loop().run_in_executor(self._pool, meanwhile)
             try:
                 return await asyncio.wrap_future(job.future), await beside
             finally:
                 beside.cancel()
         finally:
             self.worker.withdraw(job)
-
-    def _look_and_begin(
-        self, decoded: DecodedImage, overlay: Overlay | None, masks_are_there: Callable[[], bool]
-    ) -> tuple[Warning_, ...]:
-        """Judges the grey values and begins the overlay, where nobody else needs the processor."""
-        remarks = check_image(decoded.pixels)
-        if overlay is not None and self.requests_running == 1:
-            overlay.prepare(masks_are_there)
-        return remarks
 
     async def _in_pool(self, work: Callable[[], Result]) -> Result:
         return await asyncio.get_running_loop().run_in_executor(self._pool, work)
@@ -285,10 +267,6 @@ class SegmentationService:
             self.metrics.mask_area_ratio.observe(area_ratio)
         for code in record.warning_codes:
             self.metrics.warnings.labels(code).inc()
-
-
-def _draws(kind: AnswerKind, form: SegmentForm) -> bool:
-    return kind is AnswerKind.JSON and form.wants_overlay
 
 
 def _model_request(form: SegmentForm, decoded: DecodedImage) -> PredictionRequest:

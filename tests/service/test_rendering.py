@@ -12,13 +12,13 @@ from PIL import Image, ImageFilter
 from pycocotools import mask as coco_mask
 
 from service.answers.contour import contour_of
-from service.answers.png_encoding import PngPicture, encode_png
+from service.answers.png_encoding import encode_png
 from service.answers.rendering import (
     BOX_COLOUR,
     MASK_COLOURS,
-    Overlay,
     draw_overlay,
     encode_mask_png,
+    encode_overlay_png,
     encode_rle,
     window_for_display,
 )
@@ -164,40 +164,6 @@ def test_an_empty_mask_changes_nothing() -> None:
     assert np.array_equal(overlay[..., 1], pixels)
 
 
-@pytest.mark.parametrize("height", [1, 31, 32, 33, 90, 128])
-@pytest.mark.parametrize("strips_before", [0, 1, 2, 99])
-@pytest.mark.parametrize("depth", [np.uint8, np.uint16])
-def test_an_overlay_begun_before_the_masks_is_the_one_drawn_at_once(
-    height: int, strips_before: int, depth: type
-) -> None:
-    """Whatever rows the masks and boxes reach, and however much was written before."""
-    random = np.random.default_rng([height, strips_before])
-    pixels = random.integers(0, 256, (height, 57)).astype(depth) * (1 if depth is np.uint8 else 9)
-    for _ in range(12):
-        top, bottom = sorted(random.integers(0, height + 1, 2))
-        mask = np.zeros(pixels.shape, bool)
-        mask[top:bottom, 3:50] = True
-        y0, y1 = sorted(random.uniform(0, height, 2))
-        boxes = [] if random.random() < 0.5 else [(2.0, float(y0), 40.0, float(y1) + 0.5)]
-        masks = [mask, disc(height, 57)][: random.integers(0, 3)]
-        overlay, asked = Overlay(pixels), iter(range(1000))
-        overlay.prepare(lambda asked=asked: next(asked) >= strips_before)  # type: ignore[misc]
-        png = overlay.encode(masks, boxes)
-        assert np.array_equal(np.asarray(opened(png)), draw_overlay(pixels, masks, boxes))
-        assert png == Overlay(pixels).encode(masks, boxes)
-
-
-def test_only_the_strips_that_a_mask_reaches_are_written_again() -> None:
-    picture = PngPicture(np.tile(grey_image(), (4, 1)))  # 360 rows: 12 strips
-    picture.deflate()
-    before = list(picture._strips)
-    picture.replace_rows(100, np.zeros((61, 120), np.uint8))  # 100..160: strips 3 to 5
-    kept = [number for number, strip in enumerate(picture._strips) if strip is not None]
-    assert kept == [0, 1, 2, 6, 7, 8, 9, 10, 11]
-    picture.file()
-    assert [picture._strips[number] for number in kept] == [before[number] for number in kept]
-
-
 def test_a_mask_of_another_size_is_an_error() -> None:
     with pytest.raises(ValueError, match="differ in shape"):
         draw_overlay(grey_image(), [disc(91)])
@@ -224,7 +190,7 @@ def test_an_overlay_of_one_megapixel_is_fast() -> None:
     times_s = []
     for _ in range(5):
         started = time.perf_counter()
-        png = Overlay(pixels).encode([mask], [(100.0, 100.0, 900.0, 900.0)])
+        png = encode_overlay_png(pixels, [mask], [(100.0, 100.0, 900.0, 900.0)])
         times_s.append(time.perf_counter() - started)
     assert opened(png).size == (1024, 1024)
     assert min(times_s) < 0.3
