@@ -56,7 +56,9 @@ def main() -> int:
 def _listen(settings: Settings) -> socket.socket:
     """Opens the port, before the slow imports: early callers wait instead of being refused."""
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM)
+    # With its protocol named, asyncio sends every piece at once (TCP_NODELAY). Otherwise the body
+    # of an answer waits until the caller acknowledges the headers: 40 ms for each small answer.
+    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind((settings.host, settings.port))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import http.client
 import io
 import json
 import os
@@ -64,6 +65,19 @@ def test_a_mask_comes_back_in_every_form(server: RunningServer) -> None:
 def test_masks_do_not_depend_on_the_load(server: RunningServer) -> None:
     different, failed = compare(server, [noise_png(seed) for seed in range(24)], callers=8)
     assert (different, failed) == (0, 0)
+
+
+def test_small_answers_on_one_connection_are_not_held_back(server: RunningServer) -> None:
+    """Without TCP_NODELAY each waits 40 ms for the caller to acknowledge its headers."""
+    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=10)
+    times_s = []
+    for _ in range(15):
+        started = time.perf_counter()
+        connection.request("GET", "/v1/model")
+        connection.getresponse().read()
+        times_s.append(time.perf_counter() - started)
+    connection.close()
+    assert sorted(times_s)[7] < 0.03
 
 
 def test_status_routes_tell_the_truth(server: RunningServer) -> None:
