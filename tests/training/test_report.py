@@ -96,6 +96,8 @@ def test_the_numbers_of_the_card_are_those_of_the_page(page: str, stored: Path) 
         assert text in page and text in card
     assert set(manifest.evaluation["val"]) == {"comparison", "similarity", "jitter"}
     assert "paired by image" in card
+    moved = manifest.evaluation["val"]["jitter"]["phantom_lung_field"]["20%"]
+    assert f"{moved['mean']:.4f} ({moved['percentile_5']:.3f})" in card
 
 
 def test_the_choice_of_float_layers_is_shown_with_its_reason(page: str, stored: Path) -> None:
