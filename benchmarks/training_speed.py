@@ -47,12 +47,14 @@ BATCHES = 4
 
 
 def recipe(stage: str, root: Path, batch_size: int, precision: str) -> RunConfig:
-    """Return the default model's recipe on drawn phantoms."""
+    """Return the default model's recipe on drawn phantoms, every stage at the sizes served."""
     changes = {
         "data.root": str(root), "data.phantoms": 0, "data.workers": 0, "batch_size": batch_size,
         "precision": precision,
     }  # fmt: skip
-    return training_runs.recipe(stage, changes)
+    return replace(
+        training_runs.recipe(stage, changes), model=training_runs.recipe("boxes", {}).model
+    )
 
 
 def make_stage(config: RunConfig, source: BatchSource) -> Stage:
