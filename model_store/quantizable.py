@@ -1,7 +1,8 @@
 """Which layers of a SAM can become integers, by name, and how one module is swapped for another.
 
 Every linear layer of the model, and the convolutions of the image encoder (patch embedding and
-neck). The transposed convolutions of the mask decoder and the unused mask prompt stay float.
+neck). The transposed convolutions of the mask decoder and the three small ones of the mask prompt
+stay float.
 """
 
 from __future__ import annotations
