@@ -116,6 +116,11 @@ class ComputeChild:
         """Id of the compute process."""
         return self._process.pid
 
+    @property
+    def is_running(self) -> bool:
+        """Whether the compute process has not ended."""
+        return self._process.poll() is None
+
     def predict_batch(
         self, requests: Sequence[PredictionRequest]
     ) -> Iterator[Prediction | Exception]:

@@ -33,6 +33,9 @@ FAILURES_BEFORE_RECHECK = 3
 """Calls that fail in a row before the worker doubts the device and repeats the self test."""
 
 LONGEST_RESTART_PAUSE_S = 30.0
+LOOK_INTERVAL_S = 0.25
+"""How often an idle worker looks whether its compute process is there: the next caller shall meet
+its successor, and `/readyz` shall not call ready what is gone."""
 
 
 class SegmentationModel(Protocol):
@@ -41,6 +44,10 @@ class SegmentationModel(Protocol):
     @property
     def info(self) -> ModelInfo:
         """Name, version, digest, precision and device of the model."""
+
+    @property
+    def is_running(self) -> bool:
+        """Whether the process that holds the model is there."""
 
     def predict_batch(
         self, requests: Sequence[PredictionRequest]
@@ -181,9 +188,10 @@ class ComputeWorker:
             model = self._first_model()
             recheck_at = time.monotonic() + self._recheck_interval_s
             while model is not None:
-                batch = self._queue.take(recheck_at - time.monotonic())
+                batch = self._queue.take(min(recheck_at - time.monotonic(), LOOK_INTERVAL_S))
                 if batch is None:
                     break
+                self._is_lost = self._is_lost or not (batch or model.is_running)
                 taken = [job for job in batch if job.future.set_running_or_notify_cancel()]
                 if taken:
                     self._answer(model, taken)

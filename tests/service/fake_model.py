@@ -67,11 +67,13 @@ class FakePredictor:
     Attributes:
         before: called with each batch before it is answered; may block or raise.
         batch_sizes: size of every call.
+        is_running: whether its process is there.
     """
 
     before: Callable[[Sequence[Any]], None] = lambda requests: None
     info: Any = field(default_factory=FakeInfo)
     batch_sizes: list[int] = field(default_factory=list)
+    is_running: bool = True
 
     def predict_batch(self, requests: Sequence[Any]) -> list[Any]:
         """Answers a batch."""

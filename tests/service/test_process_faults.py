@@ -96,6 +96,16 @@ def test_kill_9_of_the_compute_process(server: RunningServer) -> None:
     assert metric(server, "lungseg_inflight") == metric(server, "lungseg_queue_depth") == 0
 
 
+def test_kill_9_while_nobody_asks(server: RunningServer) -> None:
+    """Noticed without a request, so that the next one meets the new process and no 503."""
+    old = compute_process(server)
+    os.kill(old, signal.SIGKILL)
+    until(lambda: not ready(server))
+    until(lambda: ready(server))
+    assert compute_process(server) != old
+    assert server.segment(png(picture()), {}).status == 200
+
+
 def test_a_stalled_compute_process_is_replaced(server: RunningServer) -> None:
     """The watchdog ends it after the time set, and everybody gets an answer."""
     old = compute_process(server)
