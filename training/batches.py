@@ -10,15 +10,16 @@ import copy
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+import cv2
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn import functional
 from torch.utils.data import DataLoader, Dataset
 
 from model_store.conventions import token_of
 from model_store.geometry import Box
-from training.augmentation import AugmentConfig, augment_batch
+from training.augmentation import AugmentConfig, augment
 from training.config import ConfigError
 from training.dataset import LabelledXray
 from training.distributed import ONE_PROCESS, Processes
@@ -134,33 +135,40 @@ class BatchSource:
         """Make the batch of step ``step`` (from 0), or this process's share of it."""
         places, rows = zip(*self.share_of_step(step), strict=True)
         rngs = [np.random.default_rng([self._seed, step, place]) for place in places]
-        chosen = [self._xrays[row] for row in rows]
-        moved = augment_batch(
-            [x.image for x in chosen], [x.lungs for x in chosen], self._input_size,
-            self._augment, rngs,
-        )  # fmt: skip
-        small = functional.adaptive_avg_pool2d(moved.lungs, self._loss_size)  # (B, 2, L, L)
+        xrays = [self._xrays[row] for row in rows]
+        moved = [
+            augment(xray.image, xray.lungs, self._input_size, self._augment, rng)
+            for xray, rng in zip(xrays, rngs, strict=True)
+        ]
         boxes: list[Box] = []
-        targets: list[Tensor] = []
+        targets: list[NDArray[np.float32]] = []
         tokens: list[int] = []
-        for place, (xray, rng) in enumerate(zip(chosen, rngs, strict=True)):
-            lungs = moved.lungs[place].numpy()
-            bounds = tight_box(moved.valid[place, 0].numpy() > 0) or _whole(self._input_size)
+        for xray, seen, rng in zip(xrays, moved, rngs, strict=True):
+            lungs, shares = seen.lungs >= 128, self._shares(seen.lungs)
+            bounds = tight_box(seen.valid > 0) or _whole(self._input_size)
             for _ in range(self._prompts_per_image):
                 box, meant = draw_prompt(lungs, bounds, self._prompts, rng)
                 boxes.append(box)
-                weights = torch.from_numpy(meant.astype(np.float32)).view(2, 1, 1)
-                targets.append((small[place] * weights).sum(dim=0).clamp(max=1.0))
+                targets.append(shares[meant].sum(axis=0).clip(max=1.0))
                 tokens.append(token_of(xray.convention))
         image_index = torch.arange(len(rows)).repeat_interleave(self._prompts_per_image)
         return TrainingBatch(
-            pixels=moved.pixels.round().to(torch.uint8),
-            valid=moved.valid.to(torch.uint8),
+            pixels=torch.from_numpy(np.stack([seen.pixels[None] for seen in moved])),
+            valid=torch.from_numpy(np.stack([seen.valid[None] for seen in moved])),
             boxes=torch.tensor(boxes, dtype=torch.float32),
             image_index=image_index,
             tokens=torch.tensor(tokens),
-            target=torch.stack(targets),
+            target=torch.from_numpy(np.stack(targets)),
         )
+
+    def _shares(self, lungs: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Return the share of each pixel at the loss size that is lung, (2, L, L)."""
+        side = self._loss_size
+        small = [
+            cv2.resize(lung.astype(np.float32), (side, side), interpolation=cv2.INTER_AREA)
+            for lung in lungs
+        ]
+        return np.stack(small) / np.float32(255.0)
 
 
 def _whole(size: int) -> Box:

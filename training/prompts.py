@@ -79,30 +79,32 @@ def jitter_box(box: Box, deviation: float, bounds: Box, rng: np.random.Generator
     return (x0, y0, x1, y1) if x1 - x0 >= 1 and y1 - y0 >= 1 else box
 
 
-def lungs_meant(box: Box, lungs: NDArray[np.floating] | NDArray[np.bool_]) -> NDArray[np.bool_]:
+def lungs_meant(box: Box, lungs: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """Say which lungs a box means.
 
     Args:
         box: In pixels of ``lungs``.
-        lungs: Share of each pixel that is lung, (2, H, W); an empty one is never meant.
+        lungs: Left and right lung, (2, H, W); an empty one is never meant.
 
     Returns:
         bool (2,).
     """
-    x0, y0, x1, y1 = (round(value) for value in box)
-    whole = lungs.sum(axis=(1, 2))
-    inside = lungs[:, max(y0, 0) : max(y1, 0), max(x0, 0) : max(x1, 0)].sum(axis=(1, 2))
-    meant: NDArray[np.bool_] = (whole > 0) & (inside >= HALF * whole)
-    return meant
+    x0, y0, x1, y1 = (max(round(value), 0) for value in box)
+    return np.array([_is_meant(lung, lung[y0:y1, x0:x1]) for lung in lungs])
+
+
+def _is_meant(lung: NDArray[np.bool_], inside: NDArray[np.bool_]) -> bool:
+    whole = np.count_nonzero(lung)
+    return whole > 0 and bool(np.count_nonzero(inside) >= HALF * whole)
 
 
 def draw_prompt(
-    lungs: NDArray[np.floating], bounds: Box, mix: PromptMix, rng: np.random.Generator
+    lungs: NDArray[np.bool_], bounds: Box, mix: PromptMix, rng: np.random.Generator
 ) -> tuple[Box, NDArray[np.bool_]]:
     """Draw one training prompt.
 
     Args:
-        lungs: Share of each pixel that is lung, left and right, (2, H, W).
+        lungs: Left and right lung, (2, H, W).
         bounds: The image inside the input, in pixels.
         mix: How often each kind is drawn.
         rng: Source of randomness.
@@ -113,10 +115,10 @@ def draw_prompt(
     kind = rng.choice(4, p=[mix.both, mix.single, mix.whole_image, mix.anywhere])
     box: Box | None = bounds
     if kind == 0:
-        box = tight_box(lungs.max(axis=0) > HALF)
+        box = tight_box(lungs.any(axis=0))
     elif kind == 1:
-        present = np.flatnonzero(lungs.reshape(2, -1).max(axis=1) > HALF)
-        box = tight_box(lungs[rng.choice(present)] > HALF) if len(present) else None
+        present = np.flatnonzero(lungs.any(axis=(1, 2)))
+        box = tight_box(lungs[rng.choice(present)]) if len(present) else None
     elif kind == 3:
         box = _box_anywhere(bounds, rng)
     if box is None:  # the lungs were moved out of the picture: ask for all of it

@@ -9,9 +9,9 @@ BOUNDS = (0.0, 0.0, 64.0, 64.0)
 
 
 def make_lungs() -> np.ndarray:
-    lungs = np.zeros((2, 64, 64))
-    lungs[0, 10:50, 5:25] = 1.0
-    lungs[1, 10:50, 35:60] = 1.0
+    lungs = np.zeros((2, 64, 64), bool)
+    lungs[0, 10:50, 5:25] = True
+    lungs[1, 10:50, 35:60] = True
     return lungs
 
 
@@ -72,7 +72,7 @@ def test_tight_boxes_end_where_the_mask_ends() -> None:
 def test_lungs_out_of_the_picture_fall_back_to_all_of_it() -> None:
     rng = np.random.default_rng(0)
     mix = PromptMix(both=1, single=0, whole_image=0, anywhere=0)
-    box, meant = draw_prompt(np.zeros((2, 64, 64)), BOUNDS, mix, rng)
+    box, meant = draw_prompt(np.zeros((2, 64, 64), bool), BOUNDS, mix, rng)
     assert box == BOUNDS and not meant.any()
 
 
