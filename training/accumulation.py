@@ -33,5 +33,6 @@ def parts_of(batch: TrainingBatch, count: int) -> Iterator[tuple[TrainingBatch, 
             image_index=batch.image_index[prompts] - start,
             tokens=batch.tokens[prompts],
             target=batch.target[prompts],
+            folds=batch.folds[prompts],
         )
         yield part, (end - start) / images

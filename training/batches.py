@@ -21,7 +21,7 @@ from model_store.conventions import token_of
 from model_store.geometry import Box
 from training.augmentation import AugmentConfig, augment
 from training.config import ConfigError
-from training.dataset import LabelledXray
+from training.dataset import LabelledXray, fold_of
 from training.distributed import ONE_PROCESS, Processes
 from training.interruption import leave_interrupts_to_the_parent
 from training.prompts import PromptMix, draw_prompt, tight_box
@@ -38,6 +38,7 @@ class TrainingBatch:
         image_index: Image of each prompt, int64 (N,).
         tokens: Mask token of each prompt's convention, int64 (N,).
         target: Share of each pixel that belongs to the mask, (N, L, L).
+        folds: Which of the parts of the patients each prompt's X-ray belongs to, int64 (N,).
     """
 
     pixels: Tensor
@@ -46,6 +47,7 @@ class TrainingBatch:
     image_index: Tensor
     tokens: Tensor
     target: Tensor
+    folds: Tensor
 
     def to(self, device: torch.device) -> TrainingBatch:
         """Return the batch on a device."""
@@ -84,8 +86,10 @@ class BatchSource:
         batch_size: int,
         prompts_per_image: int,
         seed: int,
+        folds: int = 1,
     ) -> None:
         """Hold the X-rays; ``repeats`` says how often a source's rows come in one epoch."""
+        self._folds = folds
         self._xrays = xrays
         self._augment = augment
         self._prompts = prompts
@@ -158,6 +162,7 @@ class BatchSource:
             boxes=torch.tensor(boxes, dtype=torch.float32),
             image_index=image_index,
             tokens=torch.tensor(tokens),
+            folds=torch.tensor([fold_of(x.group, self._folds) for x in xrays])[image_index],
             target=torch.from_numpy(np.stack(targets)),
         )
 
@@ -168,7 +173,7 @@ class BatchSource:
             cv2.resize(lung.astype(np.float32), (side, side), interpolation=cv2.INTER_AREA)
             for lung in lungs
         ]
-        return np.stack(small) / np.float32(255.0)
+        return np.asarray(np.stack(small), np.float32) / np.float32(255.0)
 
 
 def _whole(size: int) -> Box:

@@ -37,6 +37,9 @@ class DataConfig:
         structure: What the masks to train on show: ``lungs``, ``infection`` or ``pneumothorax``.
         leave_out: Sources that neither train nor choose, to learn how the model does on
             hospitals that it has never seen.
+        folds: Parts into which the patients of ``train`` fall; 1 leaves them together.
+        without_fold: Part that does not train, so that the model can teach it without having seen
+            what people drew there; -1 trains on all.
         phantoms: Number of drawn chest phantoms that are mixed in, half per convention.
         cached_side: Longest side of the X-rays held in memory, in pixels.
         workers: Processes that make batches beside the training.
@@ -46,6 +49,8 @@ class DataConfig:
     structure: Structure = "lungs"
     repeats: Mapping[str, int] = field(default_factory=dict)
     leave_out: tuple[str, ...] = ()
+    folds: int = 1
+    without_fold: int = -1
     phantoms: int = 0
     cached_side: int = 288
     workers: int = 1
@@ -60,6 +65,13 @@ class DataConfig:
             raise ConfigError(f"data.phantoms show lungs, not data.structure {self.structure}")
         if any(not isinstance(n, int) or n < 1 for n in self.repeats.values()):
             raise ConfigError(f"data.repeats {dict(self.repeats)} must be whole numbers from 1")
+        if self.folds < 1 or not -1 <= self.without_fold < self.folds:
+            raise ConfigError(
+                f"data.folds {self.folds} must be at least 1, data.without_fold "
+                f"{self.without_fold} one of them, counted from 0, or -1"
+            )
+        if self.folds == 1 and self.without_fold == 0:
+            raise ConfigError("data.without_fold 0 of 1 leaves nothing to train on")
         if self.phantoms < 0 or self.workers < 0 or self.cached_side < 32:
             raise ConfigError(
                 f"data.phantoms {self.phantoms} and data.workers {self.workers} must be at least "
@@ -114,10 +126,14 @@ class TeacherConfig:
         models: Runs, checkpoints or stored float models with the input size of the run; their
             mean is the teacher. None: people alone teach.
         share: Weight of the teachers' masks; those of people weigh the rest.
+        held_out: Whether model i was trained without fold i of ``data.folds`` and alone teaches
+            it. A model that saw an X-ray's mask repeats it, slips included; one that did not says
+            what people would draw on average.
     """
 
     models: tuple[str, ...] = ()
     share: float = 0.5
+    held_out: bool = False
 
     def __post_init__(self) -> None:
         """Refuse a share outside 0..1."""
@@ -230,6 +246,11 @@ class RunConfig:
             raise ConfigError(f"patience is {self.patience}; it must be at least 0")
         if self.precision not in ("bf16", "fp32"):
             raise ConfigError(f"precision is {self.precision!r}; it must be bf16 or fp32")
+        if self.teacher.held_out and len(self.teacher.models) != self.data.folds:
+            raise ConfigError(
+                f"teacher.held_out needs a model for each of data.folds {self.data.folds}, not "
+                f"{len(self.teacher.models)}"
+            )
         if self.stage == "stage1" and self.adaptation.method == "adalora":
             self.adalora.check_schedule(self.steps)
 

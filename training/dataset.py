@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import csv
 import math
+import zlib
 from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -42,13 +43,17 @@ class DataError(ValueError):
 
 @dataclass(frozen=True)
 class DataRow:
-    """One row of the manifest: where an X-ray and its mask lie and how the mask was drawn."""
+    """One row of the manifest: where an X-ray and its mask lie and how the mask was drawn.
+
+    ``group`` names the patient where the manifest tells one, else the X-ray itself.
+    """
 
     name: str
     source: str
     convention: Convention
     image_path: Path
     mask_path: Path
+    group: str
     spacing_mm: float | None = None
 
 
@@ -63,6 +68,7 @@ class LabelledXray:
         image: Windowed grey values, uint8 (H, W).
         lungs: The lung at the image's left and the one at its right, bool (2, H, W). When the
             mask does not fall into two parts, all of it is in the first and the second is empty.
+        group: Names the patient where that is known, else the X-ray.
     """
 
     name: str
@@ -70,6 +76,7 @@ class LabelledXray:
     convention: Convention
     image: NDArray[np.uint8]
     lungs: NDArray[np.bool_]
+    group: str = ""
 
     @property
     def mask(self) -> NDArray[np.bool_]:
@@ -116,6 +123,11 @@ def rows_of_conventions(rows: Sequence[DataRow], known: Collection[str]) -> list
     return kept
 
 
+def fold_of(group: str, folds: int) -> int:
+    """Return which of ``folds`` parts a patient belongs to; the same whatever else there is."""
+    return zlib.crc32(group.encode()) % folds
+
+
 def structure_of(record: Mapping[str, str], manifest: Path) -> Structure:
     """Return what the mask of a row of the manifest shows; lungs where it does not say.
 
@@ -148,6 +160,7 @@ def _row(root: Path, split: str, record: dict[str, str]) -> DataRow:
         convention=convention,  # type: ignore[arg-type]  # checked above
         image_path=root / split / "images" / f"{name}.jpg",
         mask_path=root / split / "masks" / f"{name}.png",
+        group=record.get("group") or name,
         spacing_mm=_spacing(root, record),
     )
 
@@ -186,7 +199,8 @@ def load_xray(row: DataRow, longest_side: int | None = None) -> LabelledXray:
     windowed = window_to_uint8(image)
     if longest_side is not None:
         windowed, mask = _scaled(windowed, mask, longest_side)
-    return LabelledXray(row.name, row.source, row.convention, windowed, split_lungs(mask))
+    lungs = split_lungs(mask)
+    return LabelledXray(row.name, row.source, row.convention, windowed, lungs, row.group)
 
 
 def load_xrays(rows: Sequence[DataRow], longest_side: int | None = None) -> list[LabelledXray]:

@@ -244,7 +244,7 @@ class TrainingLoop:
         if self._teacher is None:
             return loss, terms
         with autocast(self.config.precision, self._device):
-            taught = self._teacher.masks(*question)
+            taught = self._teacher.masks(*question, batch.folds)
         imitation = self._teacher.loss(logits, taught)
         return self._teacher.joined(loss, imitation), {**terms, "imitation": imitation.detach()}
 

@@ -94,8 +94,8 @@ def lungs_meant(box: Box, lungs: NDArray[np.bool_]) -> NDArray[np.bool_]:
 
 
 def _is_meant(lung: NDArray[np.bool_], inside: NDArray[np.bool_]) -> bool:
-    whole = np.count_nonzero(lung)
-    return whole > 0 and bool(np.count_nonzero(inside) >= HALF * whole)
+    whole = int(np.count_nonzero(lung))
+    return whole > 0 and int(np.count_nonzero(inside)) >= HALF * whole
 
 
 def draw_prompt(
@@ -115,7 +115,7 @@ def draw_prompt(
     kind = rng.choice(4, p=[mix.both, mix.single, mix.whole_image, mix.anywhere])
     box: Box | None = bounds
     if kind == 0:
-        box = tight_box(lungs.any(axis=0))
+        box = tight_box(np.asarray(lungs.any(axis=0)))
     elif kind == 1:
         present = np.flatnonzero(lungs.any(axis=(1, 2)))
         box = tight_box(lungs[rng.choice(present)]) if len(present) else None

@@ -19,7 +19,7 @@ from training.adapted_model import Base, load_base
 from training.batches import BatchSource
 from training.checkpoint import LatestCheckpoint, holds_run, load_latest
 from training.config import ConfigError, DataConfig, RunConfig
-from training.dataset import DataError, DataRow, LabelledXray, load_xrays, read_rows
+from training.dataset import DataError, DataRow, LabelledXray, fold_of, load_xrays, read_rows
 from training.distributed import ONE_PROCESS, Processes
 from training.loop import TrainingLoop
 from training.phantom import draw_phantom
@@ -40,7 +40,9 @@ def load_training_xrays(config: DataConfig) -> list[LabelledXray]:
     Raises:
         DataError: The data set cannot be used, or nothing is left of it.
     """
-    xrays = load_xrays(_wanted_rows(config, "train"), config.cached_side)
+    rows = _wanted_rows(config, "train")
+    rows = [row for row in rows if fold_of(row.group, config.folds) != config.without_fold]
+    xrays = load_xrays(rows, config.cached_side)
     if config.phantoms:
         with ProcessPoolExecutor() as pool:
             seeds = range(config.phantoms)
@@ -65,7 +67,8 @@ def _draw_labelled_phantom(seed: int, longest_side: int) -> LabelledXray:
     phantom = draw_phantom(1000 + seed, (int(sides[0]), int(sides[1])))
     lungs = np.stack([phantom.image_left_lung(convention), phantom.image_right_lung(convention)])
     image = window_to_uint8(phantom.image)
-    return LabelledXray(f"phantom_{seed}", PHANTOM_SOURCE, convention, image, lungs)
+    name = f"phantom_{seed}"
+    return LabelledXray(name, PHANTOM_SOURCE, convention, image, lungs, group=name)
 
 
 def load_validation_xrays(config: DataConfig) -> list[LabelledXray]:
@@ -87,6 +90,7 @@ def batch_source(
         batch_size=config.batch_size,
         prompts_per_image=config.prompts_per_image,
         seed=config.seed,
+        folds=config.data.folds,
     )
 
 

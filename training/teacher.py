@@ -26,10 +26,15 @@ _TOKENS = [token_of(convention) for convention in CONVENTIONS]
 
 
 class Teacher:
-    """The mean of one or more models that do not learn any more."""
+    """One or more models that do not learn any more: their mean, or each for what it never saw."""
 
     def __init__(
-        self, models: Sequence[PromptableSam], share: float, weights: LossWeights, compiled: bool
+        self,
+        models: Sequence[PromptableSam],
+        share: float,
+        weights: LossWeights,
+        compiled: bool,
+        held_out: bool = False,
     ) -> None:
         """Teach with ``share`` of the loss.
 
@@ -39,7 +44,9 @@ class Teacher:
             weights: Those of the loss on people's masks; imitation weighs as much as its terms
                 about masks together.
             compiled: Whether to fuse their operations by ``torch.compile``.
+            held_out: Whether model i alone teaches the X-rays of fold i.
         """
+        self._held_out = held_out
         self._models = [model.eval().requires_grad_(False) for model in models]
         if compiled:
             for model in models:
@@ -48,16 +55,23 @@ class Teacher:
         self._weight = weights.dice + weights.cross_entropy
 
     @torch.no_grad()
-    def masks(self, normalized: Tensor, boxes: Tensor, image_index: Tensor) -> Tensor:
-        """Return the mean probability of each convention's mask, float32 (N, 2, 4G, 4G).
+    def masks(
+        self, normalized: Tensor, boxes: Tensor, image_index: Tensor, folds: Tensor
+    ) -> Tensor:
+        """Return the probability of each convention's mask, float32 (N, 2, 4G, 4G).
 
-        Args and shapes as in `PromptableSam.forward`.
+        Args and shapes as in `PromptableSam.forward`; ``folds`` is that of each prompt's X-ray,
+        int64 (N,).
         """
-        votes = [
-            _of_conventions(model(normalized, boxes, image_index)[0]).sigmoid()
-            for model in self._models
-        ]
-        return torch.stack(votes).mean(dim=0)
+        votes = torch.stack(
+            [
+                _of_conventions(model(normalized, boxes, image_index)[0]).sigmoid()
+                for model in self._models
+            ]
+        )  # (models, N, 2, 4G, 4G)
+        if not self._held_out:
+            return votes.mean(dim=0)
+        return votes[folds, torch.arange(len(folds), device=folds.device)]
 
     def loss(self, logits: Tensor, taught: Tensor) -> Tensor:
         """Return how far logits (N, T, M, M) are from `masks` (N, 2, M, M): cross entropy."""
@@ -102,7 +116,8 @@ def load_teacher(
         if unknown:
             raise ConfigError(f"teacher {name} does not know {' and '.join(unknown)}")
         models.append(base.model.to(device))
-    return Teacher(models, config.teacher.share, config.loss, config.compile)
+    teacher = config.teacher
+    return Teacher(models, teacher.share, config.loss, config.compile, teacher.held_out)
 
 
 def _input_of(architecture: SamConfig) -> dict[str, object]:

@@ -55,14 +55,16 @@ def make_batch(seed: int, device: str) -> TrainingBatch:
         image_index=torch.tensor([0, 0, 1, 1]),
         tokens=torch.tensor([0, 1, 0, 1]),
         target=(torch.rand(4, 32, 32, generator=generator) > 0.5).float(),
+        folds=torch.tensor([0, 0, 1, 1]),
     )
     return batch.to(torch.device(device))
 
 
-def make_loop(folder: Path, device: str, **changes: object) -> TrainingLoop:
+def make_loop(folder: Path, device: str, held_out: bool = False, **changes: object) -> TrainingLoop:
     model = make_tiny_model(**changes).to(device)
     config = RunConfig(stage="pretrain", steps=4, model=make_tiny_config(**changes), loss_size=32)
-    teacher = Teacher([make_tiny_model(1).to(device)], 0.5, LossWeights(), compiled=False)
+    models = [make_tiny_model(seed).to(device) for seed in (1, 2)]
+    teacher = Teacher(models, 0.5, LossWeights(), compiled=False, held_out=held_out)
     return TrainingLoop(
         config, config.model, PretrainStage(model), None, [], folder, torch.device(device),
         teacher=teacher,
@@ -70,12 +72,13 @@ def make_loop(folder: Path, device: str, **changes: object) -> TrainingLoop:
 
 
 @pytest.mark.parametrize("box_as_mask", [False, True])
+@pytest.mark.parametrize("held_out", [False, True])
 def test_nothing_of_a_step_is_copied_from_the_cpu(
-    tmp_path: Path, box_as_mask: bool, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, box_as_mask: bool, held_out: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Such a copy makes a GPU wait, and a CUDA graph refuses it."""
     monkeypatch.setattr(loop_module, "autocast", lambda *_: nullcontext())  # knows no device "meta"
-    loop = make_loop(tmp_path, "meta", window_size=3, box_as_mask=box_as_mask)
+    loop = make_loop(tmp_path, "meta", held_out, window_size=3, box_as_mask=box_as_mask)
     batch = make_batch(0, "meta")
     loop._backward(batch)  # the loss copies its table once
     with _CpuBesideDevice() as seen:

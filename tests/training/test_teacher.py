@@ -38,6 +38,9 @@ def make_loop(data: Path, folder: Path, resume: bool = False, **changes: Any) ->
     return prepare_run(config, None, folder, resume=resume, device=CPU)
 
 
+FOLDS = torch.tensor([1, 0, 0])
+
+
 def question() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     pixels = torch.randn(2, 1, 64, 64, generator=torch.Generator().manual_seed(5))
     boxes = torch.tensor([[4.0, 4.0, 60.0, 60.0], [0.0, 0.0, 64.0, 64.0], [8.0, 2.0, 30.0, 50.0]])
@@ -47,16 +50,25 @@ def question() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
 def test_the_teacher_is_the_mean_of_its_models() -> None:
     one, two = make_tiny_model(1), make_tiny_model(2)
     teacher = Teacher([one, two], 0.5, LossWeights(), compiled=False)
-    masks = teacher.masks(*question())
+    masks = teacher.masks(*question(), FOLDS)
     with torch.no_grad():
         wanted = (one(*question())[0].sigmoid() + two(*question())[0].sigmoid()) / 2
     assert torch.allclose(masks, wanted)
     assert not any(parameter.requires_grad for parameter in one.parameters())
 
 
+def test_each_model_teaches_what_it_never_saw() -> None:
+    one, two = make_tiny_model(1), make_tiny_model(2)
+    teacher = Teacher([one, two], 0.5, LossWeights(), compiled=False, held_out=True)
+    masks = teacher.masks(*question(), FOLDS)
+    with torch.no_grad():
+        of_one, of_two = (model(*question())[0].sigmoid() for model in (one, two))
+    assert torch.equal(masks[0], of_two[0]) and torch.equal(masks[1:], of_one[1:])
+
+
 def test_nothing_is_lower_than_the_loss_of_the_teacher_itself() -> None:
     teacher = Teacher([make_tiny_model(1)], 0.5, LossWeights(), compiled=False)
-    taught = teacher.masks(*question())
+    taught = teacher.masks(*question(), FOLDS)
     itself = teacher.loss(torch.logit(taught), taught)
     other = torch.logit(taught) + 0.3
     assert itself < teacher.loss(other, taught)
