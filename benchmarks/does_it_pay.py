@@ -29,10 +29,11 @@ import numpy as np
 
 from benchmarks.server_process import processor_name
 from benchmarks.training_runs import (
-    BASE_OF_RECORD,
+    model_for,
     recipe,
     seconds_per_epoch,
     side_by_side,
+    sizes_for,
     train_unless_done,
 )
 from model_store.architecture import build_sam
@@ -67,6 +68,7 @@ class Effort:
         phantoms: Drawn chest phantoms that the base sees.
         workers: Processes that make batches.
         input_size: Side of the input, in pixels.
+        compile: Whether the float runs are compiled, as a GPU wants it.
     """
 
     base_steps: int = 500
@@ -76,6 +78,7 @@ class Effort:
     phantoms: int = 1500
     workers: int = 1
     input_size: int = 256
+    compile: bool = False
 
 
 @dataclass(frozen=True)
@@ -103,16 +106,13 @@ def runs_of(data: Path, phantoms: Path, effort: Effort) -> Runs:
     common: dict[str, Any] = {
         "data.root": str(data),
         "data.workers": effort.workers,
-        "data.cached_side": effort.input_size * 9 // 8,
+        **sizes_for(effort.input_size),
         "data.phantoms": 0,
         "batch_size": effort.batch_size,
-        "loss_size": effort.input_size // 2,
+        "compile": effort.compile,
     }
     base = {
-        **BASE_OF_RECORD,
-        "model.input_size": effort.input_size,
-        "model.window_size": 0,
-        "model.global_attn_indexes": [],
+        **model_for(effort.input_size),
         "data.root": str(phantoms),
         "data.phantoms": effort.phantoms,
         "data.repeats": {},
@@ -135,7 +135,8 @@ def runs_of(data: Path, phantoms: Path, effort: Effort) -> Runs:
         settings = {**common, **rare, **adapters, **adapt, "adaptation.method": method}
         runs[method] = (recipe("stage1", settings), "base")
     for name, steps in (("ptq", 0), ("qat", effort.qat_steps)):
-        runs[name] = (recipe("stage2", {**common, **rare, **adapters, "steps": steps}), "adalora")
+        settings = {**common, **rare, **adapters, "compile": False, "steps": steps}
+        runs[name] = (recipe("stage2", settings), "adalora")
     return runs
 
 
@@ -144,7 +145,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     effort = Effort(
         options.base_steps, options.steps, options.qat_steps, options.batch_size,
-        options.phantoms, options.workers, options.input_size,
+        options.phantoms, options.workers, options.input_size, options.compile,
     )  # fmt: skip
     phantoms = options.out / "phantoms"
     if not (phantoms / "manifest.csv").exists():
@@ -288,6 +289,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--phantoms", type=int, default=default.phantoms)
     parser.add_argument("--workers", type=int, default=default.workers)
     parser.add_argument("--input-size", type=int, default=default.input_size)
+    parser.add_argument("--compile", action="store_true", help="on a GPU: fewer, larger kernels")
     parser.add_argument("--processes", type=int, default=1, help="runs trained at a time")
     return parser
 

@@ -23,20 +23,27 @@ Result = TypeVar("Result")
 
 RECIPES = Path(__file__).parents[1] / "training" / "configs"
 
-BASE_OF_RECORD: dict[str, Any] = {
-    "model.embed_dim": 256, "model.depth": 10, "model.num_heads": 8,
-    "optimizer.decay_share": 0.35,
-}  # fmt: skip
-"""Of version 2 of the default model, with which the tables of docs/training.md were measured."""
+
+def sizes_for(input_size: int) -> dict[str, Any]:
+    """Return the sizes of X-rays in memory and of masks in the loss for an input size, in px."""
+    return {"data.cached_side": input_size * 9 // 8, "loss_size": input_size // 2}
+
+
+def model_for(input_size: int) -> dict[str, Any]:
+    """Return the default model at an input size: without windows where 12 patches do not fit."""
+    fits = input_size % (16 * 12) == 0
+    windows = {} if fits else {"model.window_size": 0, "model.global_attn_indexes": []}
+    return {"model.input_size": input_size, **windows}
 
 
 def recipe(stage: str, settings: Mapping[str, Any]) -> RunConfig:
     """Return the default model's recipe of a stage with some settings replaced by dotted name.
 
-    Without its teachers, which are runs of their own, without a compiler, and with the boxes of
-    version 2.
+    Without its teachers, which are runs of their own, and without a compiler.
     """
-    plain = {"teacher.models": [], "compile": False, "prompts.tight": 0.0}
+    plain = {
+        "teacher.models": [], "teacher.held_out": False, "data.folds": 1, "compile": False,
+    }  # fmt: skip
     return load_config(RECIPES / f"cxr_lung_tiny_{stage}.toml", {**plain, **settings})
 
 

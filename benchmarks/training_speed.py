@@ -53,7 +53,7 @@ def recipe(stage: str, root: Path, batch_size: int, precision: str) -> RunConfig
         "precision": precision,
     }  # fmt: skip
     return replace(
-        training_runs.recipe(stage, changes), model=training_runs.recipe("boxes_pretrain", {}).model
+        training_runs.recipe(stage, changes), model=training_runs.recipe("pretrain", {}).model
     )
 
 

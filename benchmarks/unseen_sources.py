@@ -23,9 +23,10 @@ import numpy as np
 
 from benchmarks.server_process import processor_name
 from benchmarks.training_runs import (
-    BASE_OF_RECORD,
+    model_for,
     recipe,
     side_by_side,
+    sizes_for,
     train_unless_done,
 )
 from model_store.predictor import choose_device
@@ -61,16 +62,13 @@ def run_without(source: str, options: argparse.Namespace) -> RunConfig:
     return recipe(
         "pretrain",
         {
-            **BASE_OF_RECORD,
+            **model_for(options.input_size),
+            **sizes_for(options.input_size),
             "data.root": str(options.data),
             "data.leave_out": [source],
             "data.repeats": {name: n for name, n in repeats.items() if name != source},
             "data.workers": options.workers,
-            "data.cached_side": options.input_size * 9 // 8,
-            "model.input_size": options.input_size,
-            "model.window_size": 0,
-            "model.global_attn_indexes": [],
-            "loss_size": options.input_size // 2,
+            "compile": options.compile,
             "batch_size": options.batch_size,
             "steps": options.steps,
             "optimizer.learning_rate": 1e-3,
@@ -110,6 +108,7 @@ def _train_and_measure(source: str, options: argparse.Namespace) -> Row:
 
 def _measure(folder: Path, source: str, options: argparse.Namespace) -> Row:
     base = load_base(folder)
+    base.model.to(choose_device(options.device))
     rows = [row for split in SPLITS for row in read_rows(options.data, split)]
     unseen = load_xrays([row for row in rows if row.source == source][: options.images])
     size = base.architecture.input_size
@@ -129,6 +128,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--input-size", type=int, default=256)
+    parser.add_argument("--compile", action="store_true", help="on a GPU: fewer, larger kernels")
     parser.add_argument("--processes", type=int, default=1, help="sources trained at a time")
     return parser
 
