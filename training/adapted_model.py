@@ -220,12 +220,16 @@ def lineage_of(state: Mapping[str, Any]) -> tuple[dict[str, Any], ...]:
         "validation_selection": state["best"],
     }
     structure = config["data"].get("structure", "lungs")
+    if config["data"].get("without_fold", -1) >= 0:
+        own["without_fold"] = f"{config['data']['without_fold']} of {config['data']['folds']}"
     if structure != "lungs":
         own["structure"] = structure
     teacher = config.get("teacher", {})  # settings older than teachers have none
     if teacher.get("models"):
         own["teachers"] = [_shown_name(Path(name)) for name in teacher["models"]]
         own["teacher_share"] = teacher["share"]
+        if teacher.get("held_out"):
+            own["teachers_teach"] = "what they never saw"
     if state["stage"] == "stage1":
         own["method"] = adapter_settings(state)["adaptation"].method
     if "ranks" in state["stage_state"]:

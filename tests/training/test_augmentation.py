@@ -50,6 +50,15 @@ def test_a_mirrored_left_lung_is_the_right_one() -> None:
     assert np.array_equal(flipped.valid, plain.valid[:, ::-1])
 
 
+def test_a_smooth_displacement_bends_image_and_lungs_alike() -> None:
+    stiff = augmented(GEOMETRY_ONLY, 7)
+    bent = augmented(AugmentConfig(**{**vars(GEOMETRY_ONLY), "elastic": 0.03}), 7)
+    lungs = bent.lungs.astype(int).sum(axis=0) > 127
+    assert float(((bent.pixels > 125) == lungs).mean()) > 0.99
+    moved = (lungs != (stiff.lungs.astype(int).sum(axis=0) > 127)).mean()
+    assert 0.003 < moved < 0.2
+
+
 def test_equal_randomness_gives_equal_pixels() -> None:
     first, again, other = (augmented(AugmentConfig(), seed) for seed in (3, 3, 4))
     assert np.array_equal(first.pixels, again.pixels) and np.array_equal(first.lungs, again.lungs)
@@ -79,7 +88,13 @@ def test_padding_stays_empty(seed: int) -> None:
 
 
 @pytest.mark.parametrize(
-    "values", [{"scale_range": (1.2, 0.8)}, {"contrast_range": (0.0, 1.0)}, {"mirror": 1.5}]
+    "values",
+    [
+        {"scale_range": (1.2, 0.8)},
+        {"contrast_range": (0.0, 1.0)},
+        {"mirror": 1.5},
+        {"elastic": 0.2},
+    ],
 )
 def test_settings_out_of_range_are_refused(values: dict[str, object]) -> None:
     with pytest.raises(ValueError, match=next(iter(values))):

@@ -4,8 +4,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from training.dataset import DataError, load_xray, load_xrays, read_rows, split_lungs
+from training.config import DataConfig
+from training.dataset import DataError, fold_of, load_xray, load_xrays, read_rows, split_lungs
 from training.phantom.dataset import write_phantom_dataset
+from training.runs import load_training_xrays
 
 
 @pytest.fixture
@@ -66,3 +68,25 @@ def test_problems_are_named(data: Path, tmp_path: Path) -> None:
     manifest.write_text("name,split\n")
     with pytest.raises(DataError, match="source, convention"):
         read_rows(data, "train")
+
+
+def test_folds_divide_the_patients(tmp_path: Path) -> None:
+    write_phantom_dataset(tmp_path, {"train": 12, "val": 1}, longest_side=48)
+    seen = [
+        {xray.name for xray in load_training_xrays(DataConfig(str(tmp_path), folds=3, **without))}
+        for without in ({}, *({"without_fold": fold} for fold in range(3)))
+    ]
+    everything, *others = seen
+    assert len(everything) == 12 and all(other < everything for other in others)
+    left_out = [everything - other for other in others]
+    assert set.union(*left_out) == everything and sum(map(len, left_out)) == 12
+
+
+def test_films_of_a_patient_stay_in_one_fold(data: Path) -> None:
+    manifest = data / "manifest.csv"
+    lines = manifest.read_text().splitlines()
+    named = [lines[0] + ",group", *(f"{line},patient {i // 3}" for i, line in enumerate(lines[1:]))]
+    manifest.write_text("\n".join(named))
+    groups = [xray.group for xray in load_xrays(read_rows(data, "train"))]
+    assert groups == ["patient 0"] * 3
+    assert len({fold_of(group, 1000) for group in groups}) == 1

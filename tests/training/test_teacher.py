@@ -124,6 +124,26 @@ def test_a_teacher_is_named_so_that_it_can_be_told_from_others(
     assert lineage_of(state)[-1]["teachers"] == [shown]
 
 
+def test_the_lineage_says_who_never_saw_what(data: Path, tmp_path: Path) -> None:
+    for fold in range(2):
+        folds = {"data__folds": 2, "data__without_fold": fold}
+        make_loop(data, tmp_path / f"teacher_{fold}", batch_size=1, **folds).run()
+    models = [str(tmp_path / f"teacher_{fold}") for fold in range(2)]
+    taught = {"data__folds": 2, "teacher__models": models, "teacher__held_out": True}
+    make_loop(data, tmp_path / "student", **taught).run()
+    (alone,), (own,) = (load_base(tmp_path / run).lineage for run in ("teacher_1", "student"))
+    assert alone["without_fold"] == "1 of 2" and "without_fold" not in own
+    assert own["teachers_teach"] == "what they never saw" and "teachers_teach" not in alone
+
+
+def test_a_model_for_each_fold_is_needed(data: Path, tmp_path: Path) -> None:
+    taught = {"data__folds": 3, "teacher__models": ["a", "b"], "teacher__held_out": True}
+    with pytest.raises(
+        ConfigError, match=r"held_out needs a model for each of data.folds 3, not 2"
+    ):
+        make_loop(data, tmp_path / "student", **taught)
+
+
 def test_a_resumed_run_is_taught_as_if_it_had_never_stopped(data: Path, tmp_path: Path) -> None:
     make_loop(data, tmp_path / "teacher", seed=7).run()
     taught = {"teacher__models": [str(tmp_path / "teacher")], "steps": 3}
