@@ -99,8 +99,9 @@ def load_teacher(
     """Load the teachers that a run names; None if it names none.
 
     Raises:
-        ConfigError: A teacher takes another input than the run's model, or does not know both
-            conventions, of which it would teach one by a token that never learned.
+        ConfigError: A teacher takes another input than the run's model, knows another structure,
+            or does not know both conventions, of which it would teach one by a token that never
+            learned.
         CheckpointError: A teacher cannot be read.
         ArtifactError: A teacher is a stored model that is refused.
     """
@@ -115,6 +116,11 @@ def load_teacher(
         unknown = [one for one in CONVENTIONS if one not in base.conventions]
         if unknown:
             raise ConfigError(f"teacher {name} does not know {' and '.join(unknown)}")
+        structure = base.lineage[-1].get("structure", "lungs") if base.lineage else "lungs"
+        if structure != config.data.structure:
+            raise ConfigError(
+                f"teacher {name} knows {structure}; this run learns {config.data.structure}"
+            )
         models.append(base.model.to(device))
     teacher = config.teacher
     return Teacher(models, teacher.share, config.loss, config.compile, teacher.held_out)

@@ -11,7 +11,7 @@ from tiny_models import make_tiny_config, make_tiny_model
 from torch import Tensor, nn
 
 from training.adapted_model import lineage_of, load_base
-from training.checkpoint import CheckpointError, load_checkpoint
+from training.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
 from training.config import ConfigError, TeacherConfig, load_config
 from training.export import write_deployed
 from training.loop import TrainingLoop
@@ -173,6 +173,15 @@ def test_a_teacher_of_one_convention_is_refused(data: Path, tmp_path: Path) -> N
     ).folder  # fmt: skip
     with pytest.raises(ConfigError, match=r"one/1 does not know whole_lung"):
         make_loop(data, tmp_path / "student", teacher__models=[str(folder)])
+
+
+def test_a_teacher_of_another_structure_is_refused(data: Path, tmp_path: Path) -> None:
+    make_loop(data, tmp_path / "teacher").run()
+    state = load_checkpoint(tmp_path / "teacher" / "best.pt")
+    state["config"]["data"]["structure"] = "infection"
+    save_checkpoint(tmp_path / "teacher", "best.pt", state)
+    with pytest.raises(ConfigError, match=r"teacher knows infection; this run learns lungs"):
+        make_loop(data, tmp_path / "student", teacher__models=[str(tmp_path / "teacher")])
 
 
 def test_the_people_are_not_heard_with_a_share_of_one(data: Path, tmp_path: Path) -> None:
