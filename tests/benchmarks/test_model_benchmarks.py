@@ -1,0 +1,39 @@
+"""Benchmarks that ask stored models about X-rays: what they count, on phantoms and tiny models."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from tiny_models import write_tiny_artifact
+
+from benchmarks.sloppy_boxes import COUNTS, JITTERS, count_warnings
+from benchmarks.two_models import compare
+from model_store.predictor import Predictor
+from training.phantom.dataset import write_phantom_dataset
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("asked") / "data"
+    write_phantom_dataset(folder, {"train": 1, "val": 3}, longest_side=96)
+    return folder
+
+
+def test_two_models_are_set_beside_people(data: Path, tiny_artifact: Path, tmp_path: Path) -> None:
+    one = Predictor.load(tiny_artifact, "cpu")
+    other = Predictor.load(write_tiny_artifact(tmp_path, seed=5), "cpu")
+    (same,) = compare(one, one, data, "val", most=1000)
+    assert (same.n, same.both) == (3, 1.0) and same.first == same.second
+    (apart,) = compare(one, other, data, "val", most=2)
+    assert apart.n == 2 and apart.both < 1
+    assert {apart.first, apart.second} != {apart.both}
+
+
+def test_every_moved_box_is_counted_once(data: Path, tiny_artifact: Path) -> None:
+    table = count_warnings(Predictor.load(tiny_artifact, "cpu"), data, "val", draws=2)
+    assert [counts["masks"] for counts in table.values()] == [3, *[6] * (len(JITTERS) - 1)]
+    for counts in table.values():
+        assert set(counts) == set(COUNTS)
+        assert counts["of these warned"] <= counts["poor by the box"] <= counts["poor"]
+    assert table["0%"]["poor by the box"] == 0  # the tight box cannot be worse than itself
