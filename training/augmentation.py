@@ -1,8 +1,8 @@
 """Random changes that a real X-ray could have: where it lies, how it was exposed, what is on it.
 
 Geometry is one smooth map per sample, applied to image and lungs together in one interpolation.
-OpenCV does what touches every pixel: an X-ray of 384 px takes 2 ms where Pillow, SciPy and PyTorch
-took 12, and a GPU that trains a compact model waits for its batches.
+OpenCV does what touches every pixel: an X-ray of 384 px takes 4 ms where Pillow, SciPy and PyTorch
+took 9, and a GPU that trains a compact model would wait for its batches.
 A horizontal flip mirrors the heart to the other side, which only a wrongly hung film or a rare
 situs inversus shows; it is therefore drawn as rarely as configured, never half of the time.
 """
