@@ -100,15 +100,15 @@ def load_teacher(
 
     Raises:
         ConfigError: A teacher takes another input than the run's model, knows another structure,
-            or does not know both conventions, of which it would teach one by a token that never
-            learned.
+            saw what it shall teach as one that did not, or does not know both conventions, of
+            which it would teach one by a token that never learned.
         CheckpointError: A teacher cannot be read.
         ArtifactError: A teacher is a stored model that is refused.
     """
     if not config.teacher.models:
         return None
     models = []
-    for name in config.teacher.models:
+    for place, name in enumerate(config.teacher.models):
         base = load_base(Path(name))
         mine, its = _input_of(architecture), _input_of(base.architecture)
         if mine != its:
@@ -116,7 +116,13 @@ def load_teacher(
         unknown = [one for one in CONVENTIONS if one not in base.conventions]
         if unknown:
             raise ConfigError(f"teacher {name} does not know {' and '.join(unknown)}")
-        structure = base.lineage[-1].get("structure", "lungs") if base.lineage else "lungs"
+        last_run = base.lineage[-1] if base.lineage else {}
+        never_saw = f"{place} of {config.data.folds}"
+        if config.teacher.held_out and last_run.get("without_fold") != never_saw:
+            raise ConfigError(
+                f"teacher {name} was not trained without fold {never_saw}, which it shall teach"
+            )
+        structure = last_run.get("structure", "lungs")
         if structure != config.data.structure:
             raise ConfigError(
                 f"teacher {name} knows {structure}; this run learns {config.data.structure}"

@@ -136,6 +136,16 @@ def test_the_lineage_says_who_never_saw_what(data: Path, tmp_path: Path) -> None
     assert own["teachers_teach"] == "what they never saw" and "teachers_teach" not in alone
 
 
+def test_a_teacher_that_saw_its_fold_is_refused(data: Path, tmp_path: Path) -> None:
+    for fold in range(2):
+        folds = {"data__folds": 2, "data__without_fold": fold}
+        make_loop(data, tmp_path / f"teacher_{fold}", batch_size=1, **folds).run()
+    turned = [str(tmp_path / f"teacher_{fold}") for fold in (1, 0)]
+    taught = {"data__folds": 2, "teacher__models": turned, "teacher__held_out": True}
+    with pytest.raises(ConfigError, match=r"teacher_1 was not trained without fold 0 of 2"):
+        make_loop(data, tmp_path / "student", **taught)
+
+
 def test_a_model_for_each_fold_is_needed(data: Path, tmp_path: Path) -> None:
     taught = {"data__folds": 3, "teacher__models": ["a", "b"], "teacher__held_out": True}
     with pytest.raises(
