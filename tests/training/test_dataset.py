@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from training.config import DataConfig
-from training.dataset import DataError, fold_of, load_xray, load_xrays, read_rows, split_lungs
+from training.dataset import DataError, load_xray, load_xrays, read_rows, split_lungs
 from training.phantom.dataset import write_phantom_dataset
 from training.runs import load_training_xrays
 
@@ -82,11 +82,15 @@ def test_folds_divide_the_patients(tmp_path: Path) -> None:
     assert set.union(*left_out) == everything and sum(map(len, left_out)) == 12
 
 
-def test_films_of_a_patient_stay_in_one_fold(data: Path) -> None:
-    manifest = data / "manifest.csv"
+def test_films_of_a_patient_stay_in_one_fold(tmp_path: Path) -> None:
+    write_phantom_dataset(tmp_path, {"train": 12, "val": 1}, longest_side=48)
+    manifest = tmp_path / "manifest.csv"
     lines = manifest.read_text().splitlines()
-    named = [lines[0] + ",group", *(f"{line},patient {i // 3}" for i, line in enumerate(lines[1:]))]
+    named = [lines[0] + ",group", *(f"{line},patient {i // 2}" for i, line in enumerate(lines[1:]))]
     manifest.write_text("\n".join(named))
-    groups = [xray.group for xray in load_xrays(read_rows(data, "train"))]
-    assert groups == ["patient 0"] * 3
-    assert len({fold_of(group, 1000) for group in groups}) == 1
+    kept = [
+        {xray.group for xray in load_training_xrays(DataConfig(str(tmp_path), **fold))}
+        for fold in ({"folds": 3, "without_fold": fold} for fold in range(3))
+    ]
+    left_out = [set.union(*kept) - groups for groups in kept]
+    assert sum(map(len, left_out)) == len(set.union(*kept)) == 6
