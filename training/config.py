@@ -123,8 +123,8 @@ class TeacherConfig:
     """Finished models whose masks a run learns from, beside those that people drew.
 
     Attributes:
-        models: Runs, checkpoints or stored float models with the input size of the run; their
-            mean is the teacher. None: people alone teach.
+        models: Runs, checkpoints or stored float models; their mean is the teacher. None: people
+            alone teach.
         share: Weight of the teachers' masks; those of people weigh the rest.
         held_out: Whether model i was trained without fold i of ``data.folds`` and alone teaches
             it. A model that saw an X-ray's mask repeats it, slips included; one that did not says

@@ -20,9 +20,10 @@ def resized_model(
 ) -> PromptableSam:
     """Return the model with the input size, the windows and the mask prompt of ``wanted``.
 
-    Position tables are interpolated to the new grid. A block that attends within windows needs
-    the near part of its table alone, which keeps its scale. A mask prompt that it did not have
-    starts near what it had in its place, so what was learned holds.
+    Position tables are interpolated to the new grid. A block that attends within windows keeps
+    the scale of its table: a smaller window takes the near part, a larger one repeats the farthest
+    that is known. A mask prompt that it did not have starts near what it had in its place, so what
+    was learned holds.
 
     Args:
         architecture: Sizes of ``model``.
@@ -31,7 +32,7 @@ def resized_model(
             ``box_as_mask``.
 
     Raises:
-        ValueError: Another size differs, or a window reaches past the table of the model.
+        ValueError: Another size differs.
     """
     if wanted == architecture:
         return model
@@ -49,7 +50,7 @@ def resized_model(
     resized = build_sam(wanted)
     for name, target in resized.state_dict().items():
         if "rel_pos" in name:
-            state[name] = _near_part(state[name], len(target), name)
+            state[name] = _of_length(state[name], len(target))
     resized.load_state_dict(state)
     if wanted.box_as_mask and not architecture.box_as_mask:
         _start_mask_prompt(resized)
@@ -63,13 +64,9 @@ def _start_mask_prompt(model: PromptableSam) -> None:
     last.bias.copy_(model.prompt_encoder.no_mask_embed.weight[0])
 
 
-def _near_part(table: Tensor, length: int, name: str) -> Tensor:
-    """Cut a table of relative positions (2G - 1, head) around its middle, distance 0."""
-    if len(table) < length:
-        reach = (len(table) + 1) // 2
-        raise ValueError(
-            f"{name} knows distances within {reach} patches, not within {(length + 1) // 2}; "
-            "windows can only shrink"
-        )
-    start = (len(table) - length) // 2
-    return table[start : start + length]
+def _of_length(table: Tensor, length: int) -> Tensor:
+    """Cut or continue a table of relative positions (2G - 1, head) evenly around distance 0."""
+    more = (length - len(table)) // 2
+    if more <= 0:
+        return table[-more : -more + length]
+    return torch.cat([table[:1].expand(more, -1), table, table[-1:].expand(more, -1)])

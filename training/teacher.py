@@ -60,14 +60,11 @@ class Teacher:
     ) -> Tensor:
         """Return the probability of each convention's mask, float32 (N, 2, 4G, 4G).
 
-        Args and shapes as in `PromptableSam.forward`; ``folds`` is that of each prompt's X-ray,
-        int64 (N,).
+        Args and shapes as in `PromptableSam.forward`, 16G the student's input size; ``folds`` is
+        that of each prompt's X-ray, int64 (N,).
         """
         votes = torch.stack(
-            [
-                _of_conventions(model(normalized, boxes, image_index)[0]).sigmoid()
-                for model in self._models
-            ]
+            [_vote(model, normalized, boxes, image_index) for model in self._models]
         )  # (models, N, 2, 4G, 4G)
         if not self._held_out:
             return votes.mean(dim=0)
@@ -85,6 +82,20 @@ class Teacher:
         return (1 - self._share) * people + self._share * imitation
 
 
+def _vote(model: PromptableSam, normalized: Tensor, boxes: Tensor, image_index: Tensor) -> Tensor:
+    """Return a model's masks, float32 (N, 2, 4G, 4G), of what it sees at its own input size."""
+    student, own = normalized.shape[-1], model.prompt_encoder.input_image_size[0]
+    if own != student:
+        normalized = _resized(normalized, own, antialias=True)
+        boxes = boxes * (own / student)
+    masks = _of_conventions(model(normalized, boxes, image_index)[0]).sigmoid()
+    return masks if own == student else _resized(masks, student // 4)
+
+
+def _resized(planes: Tensor, side: int, antialias: bool = False) -> Tensor:
+    return functional.interpolate(planes, (side, side), mode="bilinear", antialias=antialias)
+
+
 def _of_conventions(logits: Tensor) -> Tensor:
     """Pick each convention's mask, float32 (N, 2, M, M), from those of all tokens (N, T, M, M).
 
@@ -99,7 +110,7 @@ def load_teacher(
     """Load the teachers that a run names; None if it names none.
 
     Raises:
-        ConfigError: A teacher takes another input than the run's model, knows another structure,
+        ConfigError: A teacher takes pixels otherwise than the run's model, knows another structure,
             saw what it shall teach as one that did not, or does not know both conventions, of
             which it would teach one by a token that never learned.
         CheckpointError: A teacher cannot be read.
@@ -133,5 +144,5 @@ def load_teacher(
 
 
 def _input_of(architecture: SamConfig) -> dict[str, object]:
-    names = ("input_size", "in_channels", "pixel_mean", "pixel_std")
+    names = ("in_channels", "pixel_mean", "pixel_std")
     return {name: getattr(architecture, name) for name in names}

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
 from tiny_models import make_tiny_config
 
 import model_store
@@ -73,9 +74,20 @@ def test_other_sizes_are_refused() -> None:
         ValueError, match="only the input size, the attention windows and box_as_mask"
     ):
         resized_model(SMALL, model, dataclasses.replace(SMALL, depth=SMALL.depth + 1))
-    windowed = dataclasses.replace(SMALL, window_size=2)
-    with pytest.raises(ValueError, match="windows can only shrink"):
-        resized_model(windowed, build_sam(windowed), SMALL)
+
+
+def test_a_larger_window_repeats_the_farthest_distance_that_is_known() -> None:
+    small = dataclasses.replace(SMALL, window_size=2)
+    model = build_sam(small)
+    for block in model.image_encoder.blocks:
+        nn.init.normal_(block.attn.rel_pos_h)
+    larger = resized_model(small, model, dataclasses.replace(SMALL, window_size=4))
+    for before, after in zip(model.image_encoder.blocks, larger.image_encoder.blocks, strict=True):
+        old, new = before.attn.rel_pos_h, after.attn.rel_pos_h
+        assert (len(old), len(new)) == (3, 7)
+        assert torch.equal(new[2:5], old)
+        assert torch.equal(new[:2], old[:1].expand(2, -1))
+        assert torch.equal(new[5:], old[-1:].expand(2, -1))
 
 
 def test_a_stored_float_model_is_a_base_and_integers_are_not(tmp_path: Path) -> None:

@@ -203,9 +203,29 @@ def test_the_people_are_not_heard_with_a_share_of_one(data: Path, tmp_path: Path
     assert loop._forward(batch)[0].item() == loop._forward(inverted)[0].item()
 
 
-def test_a_teacher_of_another_size_is_refused(data: Path, tmp_path: Path) -> None:
+def test_a_teacher_of_another_input_size_sees_the_xray_at_its_own(
+    data: Path, tmp_path: Path
+) -> None:
     make_loop(data, tmp_path / "teacher", model__input_size=128).run()
-    with pytest.raises(ConfigError, match=r"takes .*128.*this run's model .*64"):
+    loop = make_loop(data, tmp_path / "student", teacher__models=[str(tmp_path / "teacher")])
+    larger = load_base(tmp_path / "teacher").model.eval()
+    pixels, boxes, image_index = question()
+    coarse = torch.nn.functional.interpolate(pixels, (32, 32), mode="bilinear", antialias=True)
+    fine = torch.nn.functional.interpolate(coarse, (128, 128), mode="bilinear")
+    shown = torch.nn.functional.interpolate(fine, (64, 64), mode="bilinear", antialias=True)
+    assert loop._teacher is not None
+    masks = loop._teacher.masks(shown, boxes, image_index, FOLDS)
+    with torch.no_grad():
+        own = larger(fine, 2 * boxes, image_index)[0].sigmoid()
+    wanted = torch.nn.functional.interpolate(own, (16, 16), mode="bilinear")
+    assert masks.shape == (3, 2, 16, 16)
+    assert (masks - wanted).abs().mean() < 0.02  # what is seen was resized twice: not to the bit
+    loop.run()
+
+
+def test_a_teacher_that_takes_pixels_otherwise_is_refused(data: Path, tmp_path: Path) -> None:
+    make_loop(data, tmp_path / "teacher", model__pixel_mean=[100.0]).run()
+    with pytest.raises(ConfigError, match=r"takes .*100.*this run's model "):
         make_loop(data, tmp_path / "student", teacher__models=[str(tmp_path / "teacher")])
 
 
