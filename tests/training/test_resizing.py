@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch import nn
 from tiny_models import make_tiny_config
+from torch import nn
 
 import model_store
 from model_store.architecture import build_sam
