@@ -73,8 +73,6 @@ class Teacher:
     def loss(self, logits: Tensor, taught: Tensor) -> Tensor:
         """Return how far logits (N, T, M, M) are from `masks` (N, 2, M, M): cross entropy."""
         own = _of_conventions(logits)
-        if own.shape != taught.shape:
-            taught = functional.interpolate(taught, own.shape[-2:], mode="bilinear")
         return self._weight * functional.binary_cross_entropy_with_logits(own, taught)
 
     def joined(self, people: Tensor, imitation: Tensor) -> Tensor:
@@ -85,15 +83,14 @@ class Teacher:
 def _vote(model: PromptableSam, normalized: Tensor, boxes: Tensor, image_index: Tensor) -> Tensor:
     """Return a model's masks, float32 (N, 2, 4G, 4G), of what it sees at its own input size."""
     student, own = normalized.shape[-1], model.prompt_encoder.input_image_size[0]
-    if own != student:
-        normalized = _resized(normalized, own, antialias=True)
-        boxes = boxes * (own / student)
-    masks = _of_conventions(model(normalized, boxes, image_index)[0]).sigmoid()
-    return masks if own == student else _resized(masks, student // 4)
+    seen = (_resized(normalized, own), boxes * (own / student), image_index)
+    return _resized(_of_conventions(model(*seen)[0]).sigmoid(), student // 4)
 
 
-def _resized(planes: Tensor, side: int, antialias: bool = False) -> Tensor:
-    return functional.interpolate(planes, (side, side), mode="bilinear", antialias=antialias)
+def _resized(planes: Tensor, side: int) -> Tensor:
+    if planes.shape[-1] == side:
+        return planes
+    return functional.interpolate(planes, (side, side), mode="bilinear", antialias=True)
 
 
 def _of_conventions(logits: Tensor) -> Tensor:

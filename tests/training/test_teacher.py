@@ -9,6 +9,7 @@ import pytest
 import torch
 from tiny_models import make_tiny_config, make_tiny_model
 from torch import Tensor, nn
+from torch.nn import functional
 
 from training.adapted_model import lineage_of, load_base
 from training.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
@@ -82,8 +83,11 @@ def test_the_share_divides_the_loss(share: float) -> None:
     assert joined.item() == pytest.approx(2.0 * (1 - share) + 10.0 * share)
 
 
-def test_a_student_comes_nearer_to_its_teacher(data: Path, tmp_path: Path) -> None:
-    make_loop(data, tmp_path / "teacher", seed=7).run()
+@pytest.mark.parametrize("side_of_the_teacher", [64, 128])
+def test_a_student_comes_nearer_to_its_teacher(
+    data: Path, tmp_path: Path, side_of_the_teacher: int
+) -> None:
+    make_loop(data, tmp_path / "teacher", seed=7, model__input_size=side_of_the_teacher).run()
     taught = {"teacher__models": [str(tmp_path / "teacher")], "teacher__share": 1.0, "steps": 30}
     loop = make_loop(data, tmp_path / "student", **taught)
     batch = loop._source.batch(0)
@@ -203,24 +207,16 @@ def test_the_people_are_not_heard_with_a_share_of_one(data: Path, tmp_path: Path
     assert loop._forward(batch)[0].item() == loop._forward(inverted)[0].item()
 
 
-def test_a_teacher_of_another_input_size_sees_the_xray_at_its_own(
-    data: Path, tmp_path: Path
-) -> None:
-    make_loop(data, tmp_path / "teacher", model__input_size=128).run()
-    loop = make_loop(data, tmp_path / "student", teacher__models=[str(tmp_path / "teacher")])
-    larger = load_base(tmp_path / "teacher").model.eval()
+def test_a_teacher_sees_the_xray_and_the_boxes_at_its_own_input_size() -> None:
+    own, larger = make_tiny_model(1), make_tiny_model(2, input_size=128)
     pixels, boxes, image_index = question()
-    coarse = torch.nn.functional.interpolate(pixels, (32, 32), mode="bilinear", antialias=True)
-    fine = torch.nn.functional.interpolate(coarse, (128, 128), mode="bilinear")
-    shown = torch.nn.functional.interpolate(fine, (64, 64), mode="bilinear", antialias=True)
-    assert loop._teacher is not None
-    masks = loop._teacher.masks(shown, boxes, image_index, FOLDS)
+    teacher = Teacher([own, larger], 0.5, LossWeights(), compiled=False)
     with torch.no_grad():
-        own = larger(fine, 2 * boxes, image_index)[0].sigmoid()
-    wanted = torch.nn.functional.interpolate(own, (16, 16), mode="bilinear")
-    assert masks.shape == (3, 2, 16, 16)
-    assert (masks - wanted).abs().mean() < 0.02  # what is seen was resized twice: not to the bit
-    loop.run()
+        fine = functional.interpolate(pixels, (128, 128), mode="bilinear", antialias=True)
+        masks = larger(fine, 2 * boxes, image_index)[0].sigmoid()
+        shrunk = functional.interpolate(masks, (16, 16), mode="bilinear", antialias=True)
+        wanted = (own(*question())[0].sigmoid() + shrunk) / 2
+    assert torch.allclose(teacher.masks(*question(), FOLDS), wanted)
 
 
 def test_a_teacher_that_takes_pixels_otherwise_is_refused(data: Path, tmp_path: Path) -> None:
