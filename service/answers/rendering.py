@@ -8,7 +8,7 @@ and fades inwards: its outer edge is exactly the mask's edge.
 
 A pixel's colour in a mask is one lookup by its grey value; only the contour's pixels are blended
 one by one. Measured for a 1024 x 1024 overlay on one core, with two lungs: 3 ms to draw, 6 ms to
-write as PNG.
+write as PNG (3 on two cores).
 """
 
 from __future__ import annotations
@@ -19,12 +19,11 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 from pycocotools import mask as coco_mask
 
 from model_store.boxes import Box
 from service.answers.contour import contour_of
-from service.answers.png_encoding import encode_png
+from service.answers.png_encoding import encode_png, rgb_of
 
 Mask = NDArray[np.bool_]
 Colour = tuple[int, int, int]
@@ -84,16 +83,16 @@ def _column_runs(mask: Mask) -> list[int]:
     return runs
 
 
-def encode_overlay_png(
-    pixels: NDArray[Any], masks: Sequence[Mask], boxes: Sequence[Box] = ()
-) -> bytes:
-    """Returns `draw_overlay` as an RGB PNG; the arguments are the same."""
-    return encode_png(draw_overlay(pixels, masks, boxes))
-
-
 def draw_overlay(
     pixels: NDArray[Any], masks: Sequence[Mask], boxes: Sequence[Box] = ()
 ) -> NDArray[np.uint8]:
+    """Returns `overlay_colours` as (H, W, 3) uint8; the arguments are the same."""
+    return rgb_of(overlay_colours(pixels, masks, boxes))
+
+
+def overlay_colours(
+    pixels: NDArray[Any], masks: Sequence[Mask], boxes: Sequence[Box] = ()
+) -> NDArray[np.uint32]:
     """Draws masks and boxes over an X-ray.
 
     Args:
@@ -102,7 +101,7 @@ def draw_overlay(
         boxes: the boxes the caller sent, half-open pixels; none for the whole image.
 
     Returns:
-        (H, W, 3) uint8.
+        (H, W) uint32, Pillow's RGBX: red is the lowest byte. `encode_png` writes it as RGB.
 
     Raises:
         ValueError: a mask has another shape than the image.
@@ -110,10 +109,7 @@ def draw_overlay(
     colours = _coloured(window_for_display(pixels), masks)
     for box in boxes:
         _draw_box(colours, box)
-    height, width = colours.shape
-    canvas = Image.frombuffer("RGBX", (width, height), colours, "raw", "RGBX", 0, 1)
-    drawn = np.frombuffer(canvas.tobytes("raw", "RGB"), dtype=np.uint8)
-    return drawn.reshape(height, width, 3)
+    return colours
 
 
 def window_for_display(pixels: NDArray[Any]) -> NDArray[np.uint8]:
@@ -139,7 +135,6 @@ def window_for_display(pixels: NDArray[Any]) -> NDArray[np.uint8]:
 
 
 def _coloured(grey: NDArray[np.uint8], masks: Sequence[Mask]) -> NDArray[np.uint32]:
-    """Returns (H, W) colours as Pillow's RGBX: red is the lowest byte."""
     colours: NDArray[np.uint32] = np.multiply(grey, _GREY_TO_RGBX, dtype=np.uint32)
     line = _line_width((grey.shape[1], grey.shape[0]), pixels_per_step=560)
     for number, mask in enumerate(masks):

@@ -13,11 +13,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pybase64
+from numpy.typing import NDArray
 from starlette.responses import Response
 
 from service.answers.answer_kind import AnswerKind
 from service.answers.mask_checks import check_mask
-from service.answers.rendering import encode_mask_png, encode_overlay_png, encode_rle
+from service.answers.png_encoding import encode_png
+from service.answers.rendering import encode_mask_png, encode_rle, overlay_colours
 from service.answers.response_warnings import Warning_
 from service.answers.schemas import (
     ImageSize,
@@ -28,6 +30,7 @@ from service.answers.schemas import (
     SegmentAnswer,
     SegmentedMask,
 )
+from service.answers.side_thread import Both, in_turn
 from service.decoding.image_decoding import DecodedImage
 from service.errors import NotAcceptable
 from service.metrics import STAGES
@@ -73,7 +76,11 @@ def identity_of(info: ModelInfo) -> ModelIdentity:
 
 
 def render_answer(
-    kind: AnswerKind, findings: SegmentFindings, record: RequestRecord, began: float
+    kind: AnswerKind,
+    findings: SegmentFindings,
+    record: RequestRecord,
+    began: float,
+    both: Both = in_turn,
 ) -> Response:
     """Renders the answer in the form asked for.
 
@@ -82,48 +89,64 @@ def render_answer(
         findings: image, masks and model.
         record: gets the time of the stage `render` and the codes of the warnings.
         began: `time.perf_counter()` when rendering was asked for.
+        both: does two pieces of the work, at once where each has a core.
 
     Returns:
         The answer, complete but for the headers that every answer has.
     """
-    warnings = _warnings(findings)
-    record.warning_codes = tuple(dict.fromkeys(warning.code for warning in warnings))
-    if kind is AnswerKind.PNG:
-        response = _png_answer(findings, record, began)
-    elif kind is AnswerKind.DICOM:
-        response = _dicom_answer(findings, record, began)
+    if kind is AnswerKind.JSON:
+        response = _json_answer(findings, record, began, both)
     else:
-        response = _json_answer(findings, record, warnings, began)
+        _note_warnings(record, _warnings(findings))
+        answer = _png_answer if kind is AnswerKind.PNG else _dicom_answer
+        response = answer(findings, record, began)
     response.headers["Vary"] = "Accept"
     return response
 
 
+def _note_warnings(record: RequestRecord, warnings: Sequence[ResponseWarning]) -> None:
+    record.warning_codes = tuple(dict.fromkeys(warning.code for warning in warnings))
+
+
 def _json_answer(
-    findings: SegmentFindings,
-    record: RequestRecord,
-    warnings: Sequence[ResponseWarning],
-    began: float,
+    findings: SegmentFindings, record: RequestRecord, began: float, both: Both
 ) -> Response:
-    pixels = findings.decoded.pixels
-    masks = tuple(_segmented(found) for found in findings.masks)
-    pictures = [encode_mask_png(found.mask) for found in findings.masks]
-    if findings.form.wants_overlay:
-        drawn = [found.mask for found in findings.masks]
-        pictures.append(encode_overlay_png(pixels, drawn, findings.form.boxes))
+    form = findings.form
+    colours, (warnings, masks, pictures) = both(
+        lambda: _overlay_of(findings) if form.wants_overlay else None,
+        lambda: _described(findings),
+    )
+    _note_warnings(record, warnings)
+    if colours is not None:
+        pictures.append(encode_png(colours, both))
     encoded = [pybase64.b64encode(picture) for picture in pictures]
     record.stage_seconds["render"] = time.perf_counter() - began
     answer = SegmentAnswer(
         request_id=record.request_id,
         model=identity_of(findings.model),
         image=ImageSize(width=findings.decoded.width, height=findings.decoded.height),
-        convention=findings.form.convention,
-        threshold=findings.form.threshold,
+        convention=form.convention,
+        threshold=form.threshold,
         masks=masks,
-        overlay_png=_PICTURE if findings.form.wants_overlay else None,
+        overlay_png=None if colours is None else _PICTURE,
         latency_ms=_latency(record),
         warnings=tuple(warnings),
     )
     return Response(_with_pictures(answer, encoded), media_type=AnswerKind.JSON.value)
+
+
+def _overlay_of(findings: SegmentFindings) -> NDArray[np.uint32]:
+    masks = [found.mask for found in findings.masks]
+    return overlay_colours(findings.decoded.pixels, masks, findings.form.boxes)
+
+
+def _described(
+    findings: SegmentFindings,
+) -> tuple[list[ResponseWarning], tuple[SegmentedMask, ...], list[bytes]]:
+    """Returns what looks wrong, what is said of each mask, and the masks' pictures."""
+    masks = tuple(_segmented(found) for found in findings.masks)
+    pictures = [encode_mask_png(found.mask) for found in findings.masks]
+    return _warnings(findings), masks, pictures
 
 
 def _with_pictures(answer: SegmentAnswer, encoded: Sequence[bytes]) -> bytes:

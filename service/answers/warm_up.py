@@ -10,14 +10,19 @@ import numpy as np
 from model_store.boxes import Box
 from service.answers.mask_checks import check_image, check_mask
 from service.answers.png_encoding import encode_png
-from service.answers.rendering import encode_mask_png, encode_overlay_png, encode_rle
+from service.answers.rendering import encode_mask_png, encode_rle, overlay_colours
+from service.answers.side_thread import Both, in_turn
 from service.decoding.image_decoding import decode_image
 
 SIDE_PX = 1024
 
 
-def decode_and_draw_once() -> None:
-    """Decodes a drawn picture and renders a drawn mask, in the calling thread."""
+def decode_and_draw_once(both: Both = in_turn) -> None:
+    """Decodes a drawn picture and renders a drawn mask, in the calling thread.
+
+    Args:
+        both: does two pieces of the drawing, as for an answer.
+    """
     ramp = np.add.outer(np.arange(SIDE_PX), np.arange(SIDE_PX))
     pixels = decode_image(encode_png((ramp // 9).astype(np.uint8)), max_pixels=SIDE_PX**2).pixels
     mask = abs(ramp - SIDE_PX) < SIDE_PX // 4
@@ -26,4 +31,4 @@ def decode_and_draw_once() -> None:
     check_mask(mask, 1.0, box)
     encode_mask_png(mask)
     encode_rle(mask)
-    encode_overlay_png(pixels, [mask], [box])
+    encode_png(overlay_colours(pixels, [mask], [box]), both)

@@ -24,6 +24,7 @@ from model_store.prediction import PredictionRequest
 from service.answers.answer_kind import AnswerKind, wanted_answer
 from service.answers.mask_checks import check_image
 from service.answers.segment_answer import SegmentFindings, render_answer
+from service.answers.side_thread import SideThread, in_turn
 from service.answers.warm_up import decode_and_draw_once
 from service.compute.compute_worker import ComputeResult, ComputeWorker
 from service.compute.cpu_allowance import image_threads, yield_to_the_model
@@ -99,12 +100,13 @@ class SegmentationService:
         self._pool = ThreadPoolExecutor(
             self._image_threads, thread_name_prefix="image", initializer=yield_to_the_model
         )
+        self._side = SideThread()
 
     def start(self) -> None:
         """Starts loading the model in the compute thread, and warms the pool up meanwhile."""
         self.worker.start()
         for _ in range(self._image_threads):
-            self._pool.submit(decode_and_draw_once)
+            self._pool.submit(decode_and_draw_once, self._side.both)
 
     def stop(self) -> None:
         """Refuses new work, ends the compute thread and the pool."""
@@ -112,6 +114,7 @@ class SegmentationService:
         self.worker.close(THREAD_END_TIMEOUT_S)
         self.loader.close()
         self._pool.shutdown(wait=False, cancel_futures=True)
+        self._side.close()
 
     def require_key(self, request: Request) -> None:
         """Lets a request pass that needs no API key or has a valid one.
@@ -213,7 +216,8 @@ class SegmentationService:
             record.batch_size = result.batch_size
             findings = SegmentFindings(form, decoded, prediction.masks, result.model, remarks)
             began = time.perf_counter()
-            answer = await self._in_pool(lambda: render_answer(kind, findings, record, began))
+            both = self._side.both if self.room.inside == 1 else in_turn
+            answer = await self._in_pool(lambda: render_answer(kind, findings, record, began, both))
         self._note_answer(record, findings)
         return answer
 

@@ -24,6 +24,8 @@ _KEPT = frozenset({b"IHDR", b"PLTE", b"tRNS", b"eXIf", b"IDAT", b"IEND"})
 _KEPT_ANCILLARY_LIMIT_BYTES = 65_536  # tRNS has at most 256 bytes; eXIf is a small TIFF structure
 _CHUNK_FRAME_BYTES = 12  # length, type and CRC around a chunk's data
 _HEADER = struct.Struct(">IIBBBBB")
+_STORED_BLOCK = struct.Struct("<BHH")  # whether it is the last; its length, and that inverted
+_LONGEST_STORED_BLOCK = 65_535
 _GREY_ALPHA, _RGBA = 4, 6  # colour types
 _CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # by colour type
 _INFLATE_ERROR: type[Exception] = isal_zlib.error  # type: ignore[assignment]  # a class, not one
@@ -100,7 +102,7 @@ def keep_pixel_chunks(data: bytes) -> bytes:
     first two channels. Pillow would keep the high byte alone.
 
     The pixel data come out inflated where that is possible: ISA-L takes 1.3 ms for 1024 x 1024
-    pixels for which Pillow's zlib takes 3.2 ms, and wrapping the bytes again, uncompressed, 0.6.
+    pixels for which Pillow's zlib takes 3.2 ms, and wrapping the bytes again, uncompressed, 0.1.
 
     Args:
         data: the file, with its PNG signature.
@@ -136,7 +138,17 @@ def _inflated(deflated: bytes, size_bytes: int) -> bytes:
         raise UndecodableImage("The PNG file is damaged; send it again in full.") from None
     if len(plain) < size_bytes:
         raise UndecodableImage("The PNG file is truncated; send it again in full.")
-    return zlib.compress(plain[:size_bytes], 0)
+    return _stored(memoryview(plain)[:size_bytes])
+
+
+def _stored(plain: memoryview) -> bytes:
+    """Returns a zlib stream that holds the bytes as they are (RFC 1950; RFC 1951, 3.2.4)."""
+    pieces: list[bytes | memoryview] = [b"\x78\x01"]
+    for start in range(0, len(plain), _LONGEST_STORED_BLOCK):
+        block = plain[start : start + _LONGEST_STORED_BLOCK]
+        is_last = start + len(block) == len(plain)
+        pieces += (_STORED_BLOCK.pack(is_last, len(block), len(block) ^ 0xFFFF), block)
+    return b"".join([*pieces, isal_zlib.adler32(plain).to_bytes(4, "big")])
 
 
 def png_chunk(kind: bytes, payload: bytes) -> bytes:

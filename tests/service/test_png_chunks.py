@@ -48,6 +48,19 @@ def test_every_kind_comes_out_uncompressed_with_the_same_pixels(mode: str) -> No
         assert np.array_equal(np.asarray(Image.open(io.BytesIO(file))), np.asarray(pictured(mode)))
 
 
+@pytest.mark.parametrize("size", [(65_534, 1), (65_535, 1), (257, 510), (400, 700)])
+def test_uncompressed_blocks_of_64_kib_join_to_the_same_bytes(size: tuple[int, int]) -> None:
+    """One block, one byte more than a block, whole blocks, and several with a rest."""
+    width, height = size
+    pixels = np.random.default_rng(width).integers(0, 256, (height, width), dtype=np.uint8)
+    data = encoded(Image.fromarray(pixels), "PNG")
+    kept = keep_pixel_chunks(data)
+    size_bytes = height * (1 + width)
+    assert len(zlib.decompress(payload(kept))) == size_bytes
+    assert len(payload(kept)) == size_bytes + 5 * -(-size_bytes // 65_535) + 6
+    assert np.array_equal(np.asarray(Image.open(io.BytesIO(kept))), pixels)
+
+
 def test_large_images_are_left_to_pillow_piece_by_piece(monkeypatch: pytest.MonkeyPatch) -> None:
     data = encoded(pictured("L"), "PNG")
     monkeypatch.setattr(png_chunks, "LARGEST_INFLATED_BYTES", 49 * 62 - 1)

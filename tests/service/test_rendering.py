@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import io
 import time
+import zlib
+from collections.abc import Callable
+from typing import TypeVar
 
 import numpy as np
 import pytest
@@ -11,6 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 from pycocotools import mask as coco_mask
 
+from service.answers import png_encoding
 from service.answers.contour import contour_of
 from service.answers.png_encoding import encode_png
 from service.answers.rendering import (
@@ -18,10 +22,14 @@ from service.answers.rendering import (
     MASK_COLOURS,
     draw_overlay,
     encode_mask_png,
-    encode_overlay_png,
     encode_rle,
+    overlay_colours,
     window_for_display,
 )
+from service.decoding.png_chunks import _checked_chunks
+
+Here = TypeVar("Here")
+There = TypeVar("There")
 
 # pycocotools 2.0.11 decodes through a numpy 1 protocol and numpy 2 says so; encoding does not.
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:pycocotools")
@@ -91,6 +99,34 @@ def test_png_encoder_takes_any_memory_order_and_refuses_other_types() -> None:
         encode_png(pixels.astype(np.uint16))  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="cannot write"):
         encode_png(np.zeros((4, 4, 4), np.uint8))
+
+
+@pytest.mark.parametrize("height", [2, 3, 600, 601])
+@pytest.mark.parametrize("kind", ["grey", "rgb", "rgbx"])
+def test_a_picture_in_two_halves_is_lossless_and_one_zlib_stream(
+    monkeypatch: pytest.MonkeyPatch, height: int, kind: str
+) -> None:
+    monkeypatch.setattr(png_encoding, "HALVES_FROM_BYTES", 1)
+    rgb = np.random.default_rng(height).integers(0, 256, (height, 70, 3), dtype=np.uint8)
+    rgb[height // 2 :, :60] = 255  # long runs and large sums beside noise
+    rgbx = np.concatenate([rgb, np.zeros_like(rgb[..., :1])], axis=2).view("<u4")[..., 0]
+    pixels = {"grey": rgb[..., 0], "rgb": rgb, "rgbx": rgbx}[kind]
+    halves: list[str] = []
+
+    def backwards(here: Callable[[], Here], there: Callable[[], There]) -> tuple[Here, There]:
+        halves.append("both")
+        second = there()
+        return here(), second
+
+    png = encode_png(pixels, backwards)
+    assert halves == ["both"]
+    assert png == encode_png(pixels)
+    assert np.array_equal(np.asarray(opened(png)), rgb[..., 0] if kind == "grey" else rgb)
+    # Pillow checks no checksum of pixels; reading the chunks checks theirs, zlib its own.
+    chunks = [chunk[8:-4] for name, chunk in _checked_chunks(png) if name == b"IDAT"]
+    assert len(chunks) == 3
+    row_bytes = 70 if kind == "grey" else 210
+    assert len(zlib.decompress(b"".join(chunks))) == height * (1 + row_bytes)
 
 
 def test_the_xray_outside_the_mask_is_untouched() -> None:
@@ -190,7 +226,7 @@ def test_an_overlay_of_one_megapixel_is_fast() -> None:
     times_s = []
     for _ in range(5):
         started = time.perf_counter()
-        png = encode_overlay_png(pixels, [mask], [(100.0, 100.0, 900.0, 900.0)])
+        png = encode_png(overlay_colours(pixels, [mask], [(100.0, 100.0, 900.0, 900.0)]))
         times_s.append(time.perf_counter() - started)
     assert opened(png).size == (1024, 1024)
     assert min(times_s) < 0.3

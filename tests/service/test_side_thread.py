@@ -1,0 +1,103 @@
+"""Two pieces of work at once: results, errors, a busy or closed side thread, another core."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+from service.answers.side_thread import SideThread, in_turn
+
+CORES = os.sched_getaffinity(0)
+
+
+@pytest.fixture
+def side() -> Iterator[SideThread]:
+    made = SideThread()
+    yield made
+    made.close()
+
+
+def test_in_turn_is_this_thread_in_this_order() -> None:
+    done: list[tuple[str, int]] = []
+    in_turn(
+        lambda: done.append(("here", threading.get_ident())),
+        lambda: done.append(("there", threading.get_ident())),
+    )
+    assert done == [("here", threading.get_ident()), ("there", threading.get_ident())]
+
+
+@pytest.mark.skipif(len(CORES) < 2, reason="one core")
+def test_both_run_at_once_and_give_their_results(side: SideThread) -> None:
+    met = threading.Barrier(2, timeout=10)  # broken unless both are there together
+    for _ in range(3):
+        here, there = side.both(
+            lambda: (met.wait(), threading.get_ident())[1],
+            lambda: (met.wait(), threading.get_ident())[1],
+        )
+        assert here == threading.get_ident() != there
+
+
+@pytest.mark.skipif(len(CORES) < 2, reason="one core")
+def test_the_side_thread_stays_off_the_core_of_its_caller(
+    side: SideThread, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    side.both(lambda: None, lambda: None)  # the thread is there now
+    for core in sorted(CORES)[:2]:
+        monkeypatch.setattr(side, "_current_core", lambda core=core: core)
+        began = threading.Event()
+
+        def here(began: threading.Event = began) -> bool:
+            return began.wait(10)
+
+        def there(began: threading.Event = began) -> set[int]:
+            began.set()
+            return os.sched_getaffinity(0)
+
+        assert side.both(here, there) == (True, CORES - {core})
+    assert os.sched_getaffinity(0) == CORES  # the caller itself may go anywhere
+
+
+def test_one_core_does_both_itself(side: SideThread, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda thread: {3})
+    monkeypatch.setattr(side, "_current_core", lambda: 3)
+    own = threading.get_ident()
+    assert side.both(threading.get_ident, threading.get_ident) == (own, own)
+
+
+@pytest.mark.skipif(len(CORES) < 2, reason="one core")
+def test_a_piece_that_nobody_has_begun_is_done_by_its_caller(side: SideThread) -> None:
+    taken, free = threading.Event(), threading.Event()
+
+    def occupy() -> None:
+        taken.set()
+        assert free.wait(10)
+
+    other = threading.Thread(target=lambda: side.both(lambda: taken.wait(10), occupy))
+    other.start()
+    assert taken.wait(10)
+    own = threading.get_ident()
+    assert side.both(threading.get_ident, threading.get_ident) == (own, own)
+    free.set()
+    other.join(10)
+    assert not other.is_alive()
+
+
+def fail() -> None:
+    raise ValueError("a piece failed")
+
+
+def test_errors_of_either_piece_come_out(side: SideThread) -> None:
+    with pytest.raises(ValueError, match="a piece failed"):
+        side.both(fail, lambda: 1)
+    with pytest.raises(ValueError, match="a piece failed"):
+        side.both(lambda: 1, fail)
+    assert side.both(lambda: 1, lambda: 2) == (1, 2)
+
+
+def test_after_the_end_the_caller_does_both(side: SideThread) -> None:
+    side.close()
+    own = threading.get_ident()
+    assert side.both(threading.get_ident, threading.get_ident) == (own, own)
