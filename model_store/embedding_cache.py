@@ -1,6 +1,6 @@
 """Image embeddings that are kept for a while: another prompt on the same X-ray skips the encoder.
 
-Bounded in bytes; the one used longest ago goes first. The key is the content of the image, so a
+Bounded in bytes; the one used longest ago goes first. The key is the content of the input, so a
 kept embedding is the very tensor that the encoder gave for these pixels, and masks do not change.
 """
 
@@ -9,11 +9,12 @@ from __future__ import annotations
 import hashlib
 import threading
 from collections import OrderedDict
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
+
+from model_store.geometry import InputGeometry
 
 
 class EmbeddingCache:
@@ -62,12 +63,14 @@ class EmbeddingCache:
             self._size_bytes = 0
 
 
-def content_key(image: NDArray[Any]) -> bytes:
-    """Returns a key of an image's grey values, size and type (SHA-256).
+def content_key(pixels: NDArray[np.uint8], geometry: InputGeometry) -> bytes:
+    """Returns a key of what the encoder sees (SHA-256).
 
     Args:
-        image: any dtype, (H, W).
+        pixels: the network's input, (S, S).
+        geometry: how the X-ray lies in it; the rest is padding, which the encoder is told.
     """
-    digest = hashlib.sha256(f"{image.dtype.str} {image.shape} ".encode())
-    digest.update(np.ascontiguousarray(image).data.cast("B"))
+    placed = f"{pixels.shape} {geometry.resized_width} {geometry.resized_height} "
+    digest = hashlib.sha256(placed.encode())
+    digest.update(np.ascontiguousarray(pixels).data.cast("B"))
     return digest.digest()

@@ -66,6 +66,7 @@ class ModelInfo:
         sha256: Hash of its weights.
         precision: ``int8`` or ``fp32``.
         device: ``cpu`` or ``cuda``.
+        input_size: Side of its input, in pixels.
         manifest: Everything else that the stored model says about itself.
         engine: Who executes it: ``openvino`` (CPUs), ``fused`` (kernels for GPUs) or ``modules``
             (layer by layer).
@@ -78,6 +79,7 @@ class ModelInfo:
     sha256: str
     precision: str
     device: str
+    input_size: int
     manifest: Manifest
     engine: str = "modules"
     fallback_reason: str | None = None

@@ -8,9 +8,8 @@ kernels for GPUs add in the same order at any batch size, so there images share 
 
 from __future__ import annotations
 
-import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,37 +23,37 @@ from model_store.artifact import load_model
 from model_store.conventions import token_of
 from model_store.embedding_cache import EmbeddingCache, content_key
 from model_store.engine.execution import Engine, choose_engine
-from model_store.geometry import Box, InputGeometry, validate_box, window_to_uint8
+from model_store.geometry import Box, InputGeometry
 from model_store.int8_layers import Int8Matrix
+from model_store.logit_resampling import logits_to_image
 from model_store.manifest import Manifest
 from model_store.mask_resampling import logits_above
 from model_store.prediction import MaskPrediction as MaskPrediction
 from model_store.prediction import ModelInfo as ModelInfo
 from model_store.prediction import Prediction as Prediction
 from model_store.prediction import PredictionRequest as PredictionRequest
+from model_store.preparation import (
+    MaskLogits,
+    NetworkAnswer,
+    PreparedRequest,
+    logit_of,
+    prepare,
+)
 from model_store.sam import PromptableSam
 
-STAGES = ("preprocess", "encode_image", "decode_mask", "postprocess")
+NETWORK_STAGES = ("encode_image", "decode_mask")
+"""The steps of the network itself."""
+STAGES = ("preprocess", *NETWORK_STAGES, "postprocess")
 """The steps of a prediction, by the names they have everywhere."""
 
 
 @dataclass(frozen=True)
-class _Question:
-    """What is asked of an image, validated."""
+class _Found:
+    """What the network says about one box, on the device: logits (M, M)."""
 
-    boxes: tuple[Box, ...]
-    token: int
-    logit_threshold: float
-
-    @classmethod
-    def of(cls, request: PredictionRequest, known: Mapping[str, int]) -> _Question:
-        token, threshold = token_of(request.convention), _logit(request.threshold)
-        if request.convention not in known:
-            drawn = ", ".join(known)
-            raise ValueError(f"convention is {request.convention!r}; this model draws {drawn} only")
-        height, width = request.image.shape
-        boxes = tuple(validate_box(box, width, height) for box in request.boxes)
-        return cls(boxes or ((0.0, 0.0, float(width), float(height)),), token, threshold)
+    box: Box
+    logits: Tensor
+    score: float
 
 
 @dataclass
@@ -114,6 +113,7 @@ class Predictor:
             sha256=manifest.weights.sha256,
             precision="int8" if integers else "fp32",
             device=str(device),
+            input_size=self._input_size,
             manifest=manifest,
             engine=self._engine.name,
             fallback_reason=self._engine.fallback_reason,
@@ -166,44 +166,88 @@ class Predictor:
             BoxError: A box does not lie in its image.
             ValueError: Wrong image type, unknown convention, threshold outside (0, 1).
         """
-        known = self.info.manifest.conventions
-        questions = [_Question.of(request, known) for request in requests]
         watches = [_Stopwatch(self._device) for _ in requests]
-        with torch.inference_mode():
-            geometries = [
-                InputGeometry(r.image.shape[1], r.image.shape[0], self._input_size)
-                for r in requests
-            ]
-            embeddings = self._embeddings(requests, geometries, watches)
-            return [
-                Prediction(
-                    tuple(
-                        self._decode(embedding, box, question, geometry, watch)
-                        for box in question.boxes
-                    ),
-                    watch.seconds,
+        prepared = []
+        for request, watch in zip(requests, watches, strict=True):
+            with watch.stage("preprocess"):
+                prepared.append(prepare(request, self._input_size))
+        predictions = []
+        answers = self._answers(prepared, watches)
+        for request, ready, found, watch in zip(requests, prepared, answers, watches, strict=True):
+            with watch.stage("postprocess"):
+                masks = tuple(
+                    MaskPrediction(
+                        one.box,
+                        self._mask(one.logits, ready.geometry, request.threshold),
+                        one.score,
+                    )
+                    for one in found
                 )
-                for embedding, question, geometry, watch in zip(
-                    embeddings, questions, geometries, watches, strict=True
+            predictions.append(Prediction(masks, watch.seconds))
+        return predictions
+
+    def answer_batch(self, requests: Sequence[PreparedRequest]) -> list[NetworkAnswer]:
+        """Run the network alone, on X-rays that somebody else prepared.
+
+        Masks drawn from the answers by `mask_from` are those that `predict_batch` draws on a CPU;
+        on a GPU it adds in another order there, which tips a pixel in a million.
+
+        Raises:
+            ValueError: An X-ray was prepared for another network, or an unknown convention.
+        """
+        watches = [_Stopwatch(self._device) for _ in requests]
+        answers = []
+        found_by_request = self._answers(requests, watches)
+        for found, watch in zip(found_by_request, watches, strict=True):
+            masks = tuple(MaskLogits(one.box, one.logits.cpu().numpy(), one.score) for one in found)
+            seconds = {stage: watch.seconds[stage] for stage in NETWORK_STAGES}
+            answers.append(NetworkAnswer(masks, seconds))
+        return answers
+
+    def _answers(
+        self, requests: Sequence[PreparedRequest], watches: Sequence[_Stopwatch]
+    ) -> list[list[_Found]]:
+        """What the network says about each box of each X-ray."""
+        tokens = [self._token(request) for request in requests]
+        with torch.inference_mode():
+            embeddings = self._embeddings(requests, watches)
+            return [
+                [
+                    self._decode(embedding, box, token, request.geometry, watch)
+                    for box in request.boxes
+                ]
+                for embedding, token, request, watch in zip(
+                    embeddings, tokens, requests, watches, strict=True
                 )
             ]
 
+    def _token(self, request: PreparedRequest) -> int:
+        """The mask token of the convention asked for; refuses what does not fit this model."""
+        size, pixels = self._input_size, request.pixels
+        if pixels.shape != (size, size) or pixels.dtype != np.uint8:
+            raise ValueError(
+                f"the input is {pixels.dtype} {pixels.shape}; this model takes uint8 {(size, size)}"
+            )
+        known = self.info.manifest.conventions
+        if request.convention not in known:
+            drawn = ", ".join(known)
+            raise ValueError(f"convention is {request.convention!r}; this model draws {drawn} only")
+        return token_of(request.convention)
+
     def _embeddings(
-        self,
-        requests: Sequence[PredictionRequest],
-        geometries: Sequence[InputGeometry],
-        watches: Sequence[_Stopwatch],
+        self, requests: Sequence[PreparedRequest], watches: Sequence[_Stopwatch]
     ) -> list[Tensor]:
         """Embedding (1, D, G, G) of each X-ray, kept from before or encoded now."""
         found: list[Tensor | None] = []
         keys: list[bytes] = []
         inputs: dict[int, Tensor] = {}
         for index, (request, watch) in enumerate(zip(requests, watches, strict=True)):
-            with watch.stage("preprocess"):
-                keys.append(b"" if self._cache is None else content_key(request.image))
-                found.append(None if self._cache is None else self._cache.find(keys[-1]))
+            with watch.stage("encode_image"):
+                key = b"" if self._cache is None else content_key(request.pixels, request.geometry)
+                keys.append(key)
+                found.append(None if self._cache is None else self._cache.find(key))
                 if found[-1] is None:
-                    inputs[index] = self._normalized(request.image, geometries[index])
+                    inputs[index] = self._normalized(request)
         encoded = self._encode(list(inputs.values()), [watches[index] for index in inputs])
         for index, embedding in zip(inputs, encoded, strict=True):
             found[index] = embedding
@@ -228,46 +272,36 @@ class Predictor:
         # Copies, so that one that is kept does not hold the memory of its whole batch.
         return [together[index : index + 1].clone() for index in range(len(inputs))]
 
-    def _normalized(
-        self, image: NDArray[np.uint8] | NDArray[np.uint16], geometry: InputGeometry
-    ) -> Tensor:
-        pixels = geometry.image_to_input(window_to_uint8(image))
+    def _normalized(self, request: PreparedRequest) -> Tensor:
+        """Input of the network (1, C, S, S)."""
         if self._device.type == "cpu":
-            return torch.from_numpy(geometry.look_up(pixels, self._levels)[None])
-        valid = torch.from_numpy(geometry.valid_region())
+            return torch.from_numpy(request.geometry.look_up(request.pixels, self._levels)[None])
+        pixels = torch.from_numpy(request.pixels)
+        valid = torch.from_numpy(request.geometry.valid_region())
         return self._model.normalize(
-            torch.from_numpy(pixels)[None, None].to(self._device),
-            valid[None, None].to(self._device),
+            pixels[None, None].to(self._device), valid[None, None].to(self._device)
         )
 
     def _decode(
         self,
         embedding: Tensor,
         box: Box,
-        question: _Question,
+        token: int,
         geometry: InputGeometry,
         watch: _Stopwatch,
-    ) -> MaskPrediction:
+    ) -> _Found:
         with watch.stage("decode_mask"):
             prompt = torch.tensor([geometry.box_to_input(box)], device=self._device)
             logits, predicted_iou = self._engine.decode_box(embedding, prompt)
-        with watch.stage("postprocess"):
-            mask = self._mask(logits[0, question.token].float(), geometry, question)
-            score = min(max(float(predicted_iou[0, question.token]), 0.0), 1.0)
-        return MaskPrediction(box, mask, score)
+            score = min(max(float(predicted_iou[0, token]), 0.0), 1.0)
+            # A copy: an engine may put the next box's logits where these are.
+            return _Found(box, logits[0, token].float().clone(), score)
 
-    def _mask(
-        self, logits: Tensor, geometry: InputGeometry, question: _Question
-    ) -> NDArray[np.bool_]:
+    def _mask(self, logits: Tensor, geometry: InputGeometry, threshold: float) -> NDArray[np.bool_]:
         """Turn mask logits (M, M) into the pixels of the image (H, W)."""
         if self._device.type == "cpu":
-            return logits_above(logits.numpy(), geometry, question.logit_threshold)
-        full = geometry.logits_to_image(logits)
-        mask: NDArray[np.bool_] = (full > question.logit_threshold).cpu().numpy()
+            return logits_above(logits.numpy(), geometry, logit_of(threshold))
+        with torch.inference_mode():
+            full = logits_to_image(logits, geometry)
+            mask: NDArray[np.bool_] = (full > logit_of(threshold)).cpu().numpy()
         return mask
-
-
-def _logit(threshold: float) -> float:
-    if not 0.0 < threshold < 1.0:
-        raise ValueError(f"threshold is {threshold}; it must lie between 0 and 1")
-    return math.log(threshold / (1.0 - threshold))

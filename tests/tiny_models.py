@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from model_store.architecture import SamConfig, build_sam, sam_config
 from model_store.engine.widened_attention import widen_attention
 from model_store.int8_layers import Int8Matrix
+from model_store.prediction import PredictionRequest
 from model_store.sam import PromptableSam
 from training.config import QatConfig
 from training.export import to_deployed, write_deployed
@@ -68,3 +70,17 @@ def images(count: int, channels: int = 1) -> Tensor:
     """Random inputs of the tiny SAM, (count, channels, 64, 64)."""
     generator = torch.Generator().manual_seed(1)
     return torch.rand(count, channels, 64, 64, generator=generator) * 4 - 2
+
+
+def make_requests(count: int) -> list[PredictionRequest]:
+    """X-rays of noise: 8 and 16 bits, several sizes, one or two boxes, both conventions."""
+    rng = np.random.default_rng(5)
+    requests = []
+    for index in range(count):
+        height, width = (int(n) for n in rng.integers(40, 200, 2))
+        dtype, top = ((np.uint8, 256), (np.uint16, 65536))[index % 2]
+        image = rng.integers(0, top, (height, width)).astype(dtype)
+        boxes = ((0.0, 0.0, width / 2, height / 2), (1.5, 2.0, float(width), float(height)))
+        convention = ("lung_field", "whole_lung")[index % 2]
+        requests.append(PredictionRequest(image, boxes[: 1 + index % 2], convention))
+    return requests

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from model_store.geometry import resampling_matrix
+from model_store.logit_resampling import resampling_matrix
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from model_store.conventions import token_of
 from model_store.engine.execution import Engine, ModuleEngine, choose_engine
 from model_store.geometry import Box, InputGeometry
 from model_store.int8_layers import Int8Matrix
+from model_store.logit_resampling import logits_to_image
 from model_store.mask_resampling import logits_above
 from model_store.sam import PromptableSam
 from training.dataset import LabelledXray
@@ -131,7 +132,7 @@ def _batch_masks(
     found: list[tuple[Mask, Mask]] = []
     for place, (xray, geometry) in enumerate(zip(xrays, geometries, strict=True)):
         pair = logits[2 * place : 2 * place + 2, token_of(xray.convention)].float().cpu()
-        masks = geometry.logits_to_image(pair).numpy() > 0
+        masks = logits_to_image(pair, geometry).numpy() > 0
         found.append((masks[0], masks[1]))
     return found
 

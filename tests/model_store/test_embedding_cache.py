@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from model_store.embedding_cache import EmbeddingCache, content_key
+from model_store.geometry import InputGeometry
 from model_store.predictor import PredictionRequest, Predictor
 
 
@@ -31,11 +32,15 @@ def test_the_bound_holds_and_the_least_recently_used_goes_first() -> None:
     assert cache.size_bytes == 0 and cache.find(b"a") is None
 
 
-def test_the_key_is_the_content() -> None:
-    image = np.arange(12, dtype=np.uint8).reshape(3, 4)
-    assert content_key(image) == content_key(np.asfortranarray(image))
-    others = [image.reshape(4, 3), image.astype(np.uint16), image + 1]
-    assert len({content_key(one) for one in [image, *others]}) == 4
+def test_the_key_is_what_the_encoder_sees() -> None:
+    pixels = np.arange(16, dtype=np.uint8).reshape(4, 4)
+    placed = InputGeometry(40, 30, 4)
+    key = content_key(pixels, placed)
+    assert content_key(np.asfortranarray(pixels), placed) == key
+    assert content_key(pixels, InputGeometry(80, 60, 4)) == key  # the same input, another X-ray
+    assert content_key(pixels + 1, placed) != key
+    for other in (InputGeometry(40, 40, 4), InputGeometry(30, 40, 4)):  # other padding
+        assert content_key(pixels, other) != key
 
 
 def test_a_second_prompt_skips_the_encoder_and_gets_the_same_mask(

@@ -13,10 +13,10 @@ from tiny_models import make_tiny_model
 from model_store.geometry import (
     BoxError,
     InputGeometry,
-    resampling_matrix,
     validate_box,
     window_to_uint8,
 )
+from model_store.logit_resampling import logits_to_image, resampling_matrix
 
 SIDES = st.integers(1, 4000)
 INPUT_SIZES = st.sampled_from([64, 256, 384, 1024])
@@ -77,7 +77,7 @@ def test_a_mask_lands_where_its_logits_are() -> None:
     geometry = InputGeometry(width=400, height=200, input_size=256)  # padded below
     logits = torch.full((64, 64), -10.0)
     logits[8:24, 16:48] = 10.0  # x 64..192, y 32..96 of the input: x 100..300, y 50..150
-    mask = geometry.logits_to_image(logits) > 0
+    mask = logits_to_image(logits, geometry) > 0
     rows, columns = torch.nonzero(mask.any(dim=1)), torch.nonzero(mask.any(dim=0))
     assert mask.shape == (200, 400)
     assert abs(int(rows[0]) - 50) <= 1 and abs(int(rows[-1]) - 149) <= 1

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from model_store.geometry import InputGeometry, resampling_matrix
+from model_store.geometry import InputGeometry
+from model_store.logit_resampling import logits_to_image, resampling_matrix
 from model_store.mask_resampling import logits_above, resampling_strips
 
 SIZES = [
@@ -23,7 +24,7 @@ def test_strips_draw_the_same_mask(width: int, height: int, side: int, threshold
     geometry = InputGeometry(width, height, side)
     coarse = torch.randn(1, 1, 6, 6, generator=torch.Generator().manual_seed(width)) * 8
     logits = torch.nn.functional.interpolate(coarse, size=side // 4, mode="bicubic")[0, 0]
-    wanted = geometry.logits_to_image(logits) > threshold
+    wanted = logits_to_image(logits, geometry) > threshold
     got = logits_above(logits.numpy(), geometry, threshold)
     assert got.shape == (height, width) and got.dtype == bool
     assert np.array_equal(got, wanted.numpy())

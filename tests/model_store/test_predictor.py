@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tiny_models import make_requests
 
 from model_store.geometry import BoxError
 from model_store.predictor import STAGES, PredictionRequest, Predictor
@@ -13,19 +14,6 @@ from model_store.predictor import STAGES, PredictionRequest, Predictor
 @pytest.fixture(scope="module")
 def predictor(tiny_artifact: Path) -> Predictor:
     return Predictor.load(tiny_artifact, "cpu")
-
-
-def make_requests(count: int) -> list[PredictionRequest]:
-    rng = np.random.default_rng(5)
-    requests = []
-    for index in range(count):
-        height, width = (int(n) for n in rng.integers(40, 200, 2))
-        dtype, top = ((np.uint8, 256), (np.uint16, 65536))[index % 2]
-        image = rng.integers(0, top, (height, width)).astype(dtype)
-        boxes = ((0.0, 0.0, width / 2, height / 2), (1.5, 2.0, float(width), float(height)))
-        convention = ("lung_field", "whole_lung")[index % 2]
-        requests.append(PredictionRequest(image, boxes[: 1 + index % 2], convention))
-    return requests
 
 
 def test_masks_have_the_size_of_the_image(predictor: Predictor) -> None:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from model_store.conventions import token_of
 from model_store.geometry import Box, InputGeometry
+from model_store.logit_resampling import logits_to_image
 from model_store.sam import PromptableSam
 from training.dataset import DataRow, LabelledXray, load_xray
 from training.evaluation.scores import prompt_boxes
@@ -42,7 +43,7 @@ def probability_map(
     prompt = torch.tensor([geometry.box_to_input(box)], device=device)
     image_index = torch.zeros(1, dtype=torch.int64, device=device)
     logits, _ = model(model.normalize(pixels[None, None], valid[None, None]), prompt, image_index)
-    full = geometry.logits_to_image(logits[0, token_of(xray.convention)].float())
+    full = logits_to_image(logits[0, token_of(xray.convention)].float(), geometry)
     probabilities: NDArray[np.float32] = torch.sigmoid(full).cpu().numpy()
     return probabilities
 

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from model_store.conventions import token_of
 from model_store.geometry import InputGeometry
+from model_store.logit_resampling import logits_to_image
 from model_store.quantizable import quantizable_layers, replace_module
 from model_store.sam import PromptableSam
 from training.adapted_model import merge_adapters
@@ -148,7 +149,7 @@ def _masks(
 ) -> tuple[Mask, ...]:
     image_index = torch.zeros(len(boxes), dtype=torch.int64, device=boxes.device)
     logits, _ = model.decode_masks(embedding, boxes, image_index)
-    full = geometry.logits_to_image(logits[:, token_of(xray.convention)].float())
+    full = logits_to_image(logits[:, token_of(xray.convention)].float(), geometry)
     return tuple((full > 0).cpu().numpy())
 
 
