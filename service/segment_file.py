@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from model_store.boxes import BoxError, validate_box
 from model_store.conventions import CONVENTIONS, DEFAULT_CONVENTION
+from model_store.geometry import grey_histogram
 from service.answers.mask_checks import check_image, check_mask
 from service.decoding.image_decoding import DecodedImage, decode_image
 from service.errors import ServiceError
@@ -301,7 +302,7 @@ def _result(
     area_px = int(answer.mask.sum())
     remarks = (
         *image.warnings,
-        *check_image(image.pixels),
+        *check_image(grey_histogram(image.pixels)),
         *check_mask(answer.mask, answer.score, answer.box, is_whole_image=flags.bbox is None),
     )
     info = predictor.info

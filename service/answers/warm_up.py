@@ -8,6 +8,9 @@ from __future__ import annotations
 import numpy as np
 
 from model_store.boxes import Box
+from model_store.geometry import grey_histogram
+from model_store.prediction import PredictionRequest
+from model_store.preparation import MaskLogits, mask_from, prepare
 from service.answers.mask_checks import check_image, check_mask
 from service.answers.png_encoding import encode_png
 from service.answers.rendering import encode_mask_png, encode_rle, overlay_colours
@@ -27,7 +30,11 @@ def decode_and_draw_once(both: Both = in_turn) -> None:
     pixels = decode_image(encode_png((ramp // 9).astype(np.uint8)), max_pixels=SIDE_PX**2).pixels
     mask = abs(ramp - SIDE_PX) < SIDE_PX // 4
     box: Box = (0.0, 0.0, float(SIDE_PX), float(SIDE_PX))
-    check_image(pixels)
+    histogram = grey_histogram(pixels)
+    check_image(histogram)
+    prepared = prepare(PredictionRequest(pixels), input_size=256, histogram=histogram)
+    logits = np.zeros((64, 64), np.float32)
+    mask_from(MaskLogits(prepared.boxes[0], logits, 1.0), prepared.geometry, 0.5)
     check_mask(mask, 1.0, box)
     encode_mask_png(mask)
     encode_rle(mask)

@@ -18,7 +18,8 @@ from multiprocessing import Pipe
 from multiprocessing.connection import Connection
 from typing import Any
 
-from model_store.prediction import ModelInfo, Prediction, PredictionRequest
+from model_store.prediction import ModelInfo
+from model_store.preparation import NetworkAnswer, PreparedRequest
 from service.compute.model_messages import (
     SELF_TEST,
     Failure,
@@ -26,7 +27,7 @@ from service.compute.model_messages import (
     Memory,
     Outcome,
     Refusal,
-    receive_prediction,
+    receive_answer,
     send_requests,
 )
 from service.errors import ComputeLost, OutOfMemory
@@ -121,10 +122,10 @@ class ComputeChild:
         """Whether the compute process has not ended."""
         return self._process.poll() is None
 
-    def predict_batch(
-        self, requests: Sequence[PredictionRequest]
-    ) -> Iterator[Prediction | Exception]:
-        """Hands images over and yields their masks, each as soon as it is there.
+    def answer_batch(
+        self, requests: Sequence[PreparedRequest]
+    ) -> Iterator[NetworkAnswer | Exception]:
+        """Hands images over and yields the answers, each as soon as it is there.
 
         The process works on the next image while the caller uses the one before. An image whose
         call failed yields the error, `ModelCallError` or `OutOfMemory`, in its place.
@@ -138,7 +139,7 @@ class ComputeChild:
             send_requests(self._connection, first, requests)
         for number in range(first, self._next_number):
             with self._bounded(self._stall_timeout_s):
-                found, self.memory = receive_prediction(self._connection, number)
+                found, self.memory = receive_answer(self._connection, number)
             yield _error_of(found) if isinstance(found, Failure) else found
 
     def self_test(self) -> Outcome:

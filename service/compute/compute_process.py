@@ -32,18 +32,19 @@ from service.compute.model_messages import (
     Outcome,
     Refusal,
     receive_requests,
+    send_answer,
     send_failure,
-    send_prediction,
 )
 from service.requests.request_log import configure_logging, describe_error
 from service.settings import Settings
 
 if TYPE_CHECKING:
-    from model_store.prediction import ModelInfo, Prediction, PredictionRequest
+    from model_store.prediction import ModelInfo
+    from model_store.preparation import NetworkAnswer, PreparedRequest
 
 logger = logging.getLogger("service.compute_process")
 
-Batch = list[tuple[int, "PredictionRequest"]]
+Batch = list[tuple[int, "PreparedRequest"]]
 """Images that were handed over together, each with the number of its answer."""
 
 _LOST_DEVICE_WORDS = ("CUDA error", "CUDNN_STATUS", "CUBLAS_STATUS", "device-side assert")
@@ -60,11 +61,11 @@ class HostedModel(Protocol):
     def shares_calls(self) -> bool:
         """Whether images handed over together share a call, because each mask stays the same."""
 
-    def predict(self, request: PredictionRequest) -> Prediction:
-        """Draws the masks of one image."""
+    def answer(self, request: PreparedRequest) -> NetworkAnswer:
+        """Runs the network on one image."""
 
-    def predict_batch(self, requests: Sequence[PredictionRequest]) -> Sequence[Prediction]:
-        """Draws the masks of several images in one call."""
+    def answer_batch(self, requests: Sequence[PreparedRequest]) -> Sequence[NetworkAnswer]:
+        """Runs the network on several images in one call."""
 
     def self_test(self) -> Outcome:
         """Proves the model by its golden mask."""
@@ -158,8 +159,8 @@ class _Inbox:
 def _answer_together(connection: Connection, model: HostedModel, batch: Batch) -> bool:
     """Answers several images by one call; False when it failed and each has to be asked alone."""
     try:
-        predictions = model.predict_batch([request for _, request in batch])
-        if len(predictions) != len(batch):
+        answers = model.answer_batch([request for _, request in batch])
+        if len(answers) != len(batch):
             raise ValueError("the model gave another number of answers than it got images")
     except Exception as error:  # the border, as below
         failure = failure_of(error)
@@ -169,17 +170,17 @@ def _answer_together(connection: Connection, model: HostedModel, batch: Batch) -
         if failure.out_of_memory:
             model.free_memory()
         return False
-    for (number, _), prediction in zip(batch, predictions, strict=True):
-        send_prediction(connection, number, prediction, _memory(model))
+    for (number, _), answer in zip(batch, answers, strict=True):
+        send_answer(connection, number, answer, _memory(model))
     return True
 
 
 def _answer(
-    connection: Connection, model: HostedModel, number: int, request: PredictionRequest
+    connection: Connection, model: HostedModel, number: int, request: PreparedRequest
 ) -> None:
     """Answers one image; its failure is its own, so that the neighbours get their masks."""
     try:
-        prediction = model.predict(request)
+        answer = model.answer(request)
     except Exception as error:  # the border: every image gets an answer
         failure = failure_of(error)
         error.__traceback__ = None  # its frames hold tensors
@@ -187,7 +188,7 @@ def _answer(
             model.free_memory()
         send_failure(connection, number, failure, _memory(model))
         return
-    send_prediction(connection, number, prediction, _memory(model))
+    send_answer(connection, number, answer, _memory(model))
 
 
 def _tested(model: HostedModel) -> Outcome | Refusal | Failure:

@@ -18,13 +18,16 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
+import numpy as np
+
 from service.compute.batch_queue import BatchQueue
 from service.compute.compute_child import LOST_SENTENCE, ModelCallError
 from service.errors import ComputeLost, Draining, InternalError, OutOfMemory, ServiceError
 from service.requests.request_log import describe_error
 
 if TYPE_CHECKING:
-    from model_store.prediction import ModelInfo, Prediction, PredictionRequest
+    from model_store.prediction import ModelInfo
+    from model_store.preparation import NetworkAnswer, PreparedRequest
 
 logger = logging.getLogger("service.compute")
 
@@ -49,10 +52,10 @@ class SegmentationModel(Protocol):
     def is_running(self) -> bool:
         """Whether the process that holds the model is there."""
 
-    def predict_batch(
-        self, requests: Sequence[PredictionRequest]
-    ) -> Iterable[Prediction | Exception]:
-        """Segments several images, in the order given; an error stands for a failed one."""
+    def answer_batch(
+        self, requests: Sequence[PreparedRequest]
+    ) -> Iterable[NetworkAnswer | Exception]:
+        """Runs the network on images, in the order given; an error stands for a failed one."""
 
 
 class ModelSource(Protocol):
@@ -76,14 +79,14 @@ class ComputeResult:
     """What one request got from the model.
 
     Attributes:
-        prediction: masks and stage times.
-        model: the model that drew them.
+        answer: what the network says, and its stage times.
+        model: the model that says it.
         queue_s: seconds between being queued and being answered in which the model did not work
             on this request.
         batch_size: requests that were handed over with this one, itself included.
     """
 
-    prediction: Prediction
+    answer: NetworkAnswer
     model: ModelInfo
     queue_s: float
     batch_size: int
@@ -100,7 +103,7 @@ class Job:
         queued_at: `time.perf_counter()` when it was queued.
     """
 
-    request: PredictionRequest
+    request: PreparedRequest
     on_taken: Callable[[], None]
     future: Future[ComputeResult] = field(default_factory=Future)
     queued_at: float = field(default_factory=time.perf_counter)
@@ -148,11 +151,11 @@ class ComputeWorker:
         """Starts the thread, which loads the model first."""
         self._thread.start()
 
-    def submit(self, request: PredictionRequest, on_taken: Callable[[], None]) -> Job:
+    def submit(self, request: PreparedRequest, on_taken: Callable[[], None]) -> Job:
         """Puts a request at the end of the queue.
 
         Args:
-            request: the decoded image with its boxes.
+            request: the prepared image with its boxes.
             on_taken: called, in the worker's thread, when the model starts on it.
 
         Returns:
@@ -193,6 +196,7 @@ class ComputeWorker:
                     break
                 self._is_lost = self._is_lost or not (batch or model.is_running)
                 taken = [job for job in batch if job.future.set_running_or_notify_cancel()]
+                taken = _fitting(model, taken)
                 if taken:
                     self._answer(model, taken)
                 if self._must_recheck or time.monotonic() >= recheck_at:
@@ -281,26 +285,35 @@ class ComputeWorker:
             job.refuse(refusal())
 
 
-def _checked(model: SegmentationModel, batch: list[Job]) -> Iterable[Prediction | Exception]:
+def _fitting(model: SegmentationModel, batch: list[Job]) -> list[Job]:
+    """Refuses what was prepared for the model before, in case this one takes another size."""
+    size = model.info.input_size
+    for job in batch:
+        if job.request.geometry.input_size != size:
+            job.refuse(ComputeLost(LOST_SENTENCE, retry_after_s=2))
+    return [job for job in batch if not job.future.done()]
+
+
+def _checked(model: SegmentationModel, batch: list[Job]) -> Iterable[NetworkAnswer | Exception]:
     """Calls the model and checks that each answer can only belong to its own request."""
-    found = model.predict_batch([job.request for job in batch])
+    found = model.answer_batch([job.request for job in batch])
     if isinstance(found, Sized) and len(found) != len(batch):
         raise ValueError("the model gave another number of answers than it got requests")
     for job, one in zip(batch, found, strict=True):
         yield one if isinstance(one, Exception) else _misfit(job.request, one) or one
 
 
-def _misfit(request: PredictionRequest, prediction: Prediction) -> Exception | None:
-    if len(prediction.masks) != max(1, len(request.boxes)):
+def _misfit(request: PreparedRequest, answer: NetworkAnswer) -> Exception | None:
+    if len(answer.masks) != len(request.boxes):
         return ValueError("the model gave another number of masks than it got boxes")
-    for mask, box in zip(prediction.masks, request.boxes, strict=False):
-        if tuple(mask.box) != tuple(box):
+    for found, box in zip(answer.masks, request.boxes, strict=True):
+        if tuple(found.box) != tuple(box):
             return ValueError("the model answered another box than the one asked for")
-    for mask in prediction.masks:
-        if mask.mask.shape != request.image.shape or mask.mask.dtype != bool:
-            return ValueError("the model gave a mask that does not fit its image")
-        if not math.isfinite(mask.score):
-            return ValueError("the model gave a score that is not a number")
+        if found.logits.ndim != 2 or found.logits.shape[0] != found.logits.shape[1]:
+            return ValueError("the model gave mask logits that are not square")
+        # What is not a number would be below any threshold: an empty mask without a word.
+        if not (math.isfinite(found.score) and np.isfinite(found.logits).all()):
+            return ValueError("the model gave a score or logits that are not numbers")
     return None
 
 

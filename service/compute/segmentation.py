@@ -1,9 +1,9 @@
 """One segmentation request from its upload to its answer, and the parts that all of them share.
 
-decode -> (preprocess) -> queue -> (encode_image -> decode_mask -> postprocess) -> render: decoding
-and rendering run in a small thread pool beside the event loop, the verbs in brackets in the one
-compute thread. Whatever ends a request early (a refusal, its deadline, a caller who left), its
-place and its upload bytes are given back on the way out.
+decode -> preprocess -> queue -> (encode_image -> decode_mask) -> postprocess -> render: the verbs
+in brackets run in the compute process, the others in a small thread pool beside the event loop,
+while the network works on another X-ray. Whatever ends a request early (a refusal, its deadline, a
+caller who left), its place and its upload bytes are given back on the way out.
 """
 
 from __future__ import annotations
@@ -19,20 +19,20 @@ import numpy as np
 from starlette.requests import Request
 from starlette.responses import Response
 
-from model_store.boxes import Box, BoxError, validate_box
-from model_store.prediction import PredictionRequest
+from model_store.prediction import ModelInfo
+from model_store.preparation import PreparedRequest
 from service.answers.answer_kind import AnswerKind, wanted_answer
-from service.answers.mask_checks import check_image
-from service.answers.segment_answer import SegmentFindings, render_answer
+from service.answers.segment_answer import SegmentFindings
 from service.answers.side_thread import SideThread, in_turn
 from service.answers.warm_up import decode_and_draw_once
+from service.compute.compute_child import LOST_SENTENCE
 from service.compute.compute_worker import ComputeResult, ComputeWorker
 from service.compute.cpu_allowance import image_threads, yield_to_the_model
 from service.compute.model_loading import ModelLoader, PredictorFactory, SelfTest
 from service.compute.readiness import Readiness, State
+from service.compute.request_steps import answer_of, open_xray
 from service.compute.waiting_room import WaitingRoom
-from service.decoding.image_decoding import DecodedImage, decode_image
-from service.errors import DeadlineExceeded, InvalidBox, InvalidField, NotAcceptable
+from service.errors import ComputeLost, DeadlineExceeded, InvalidField, NotAcceptable
 from service.metrics import Metrics
 from service.requests.api_keys import ApiKeys
 from service.requests.request_record import RequestRecord, record_of
@@ -187,16 +187,24 @@ class SegmentationService:
         record_of(request).upload_bytes = upload.size_bytes
         return upload
 
-    def _check_convention(self, convention: str) -> None:
-        """Refuses what the model was never trained to draw; imported models know one convention."""
-        model = self.loader.model
-        if model is not None and convention not in model.info.manifest.conventions:
-            known = ", ".join(model.info.manifest.conventions)
+    def _model_for(self, form: SegmentForm) -> ModelInfo:
+        """Returns the model that will answer; imported ones know one convention and draw no other.
+
+        Raises:
+            ComputeLost: it was lost while the upload came.
+            InvalidField: it was never trained to draw the convention asked for.
+        """
+        if self.loader.model is None:
+            raise ComputeLost(LOST_SENTENCE, retry_after_s=2)
+        info = self.loader.model.info
+        if form.convention not in info.manifest.conventions:
+            known = ", ".join(info.manifest.conventions)
             raise InvalidField(f"The field convention must be {known}; this model draws no other.")
+        return info
 
     async def _segment(self, upload: Upload, kind: AnswerKind, record: RequestRecord) -> Response:
         form = read_form(upload.fields, max_boxes=self.settings.max_boxes)
-        self._check_convention(form.convention)
+        input_size = self._model_for(form).input_size
         record.box_count = len(form.boxes)
         if kind is AnswerKind.PNG and len(form.boxes) > 1:
             raise NotAcceptable(
@@ -205,53 +213,28 @@ class SegmentationService:
             )
         with self.room.enter() as place:
             place.hold_bytes(upload.size_bytes)
-            decoded = await self._decode(form, kind, record)
-            place.hold_bytes(decoded.pixels.nbytes)
-            model_request = _model_request(form, decoded)
-            result, remarks = await self._compute(
-                model_request, place.reach_model, lambda: check_image(decoded.pixels)
+            record.decode_began_at = time.perf_counter()
+            opened = await self._in_pool(
+                lambda: open_xray(form, kind, input_size, self.settings.max_pixels, record)
             )
-            prediction = result.prediction
-            record.stage_seconds |= _ordered(prediction.stage_seconds, result.queue_s)
+            place.hold_bytes(opened.size_bytes)
+            result = await self._compute(opened.prepared, place.reach_model)
+            record.stage_seconds |= {"queue": result.queue_s, **result.answer.stage_seconds}
             record.batch_size = result.batch_size
-            findings = SegmentFindings(form, decoded, prediction.masks, result.model, remarks)
-            began = time.perf_counter()
             both = self._side.both if self.room.inside == 1 else in_turn
-            answer = await self._in_pool(lambda: render_answer(kind, findings, record, began, both))
-        self._note_answer(record, findings)
-        return answer
-
-    async def _decode(
-        self, form: SegmentForm, kind: AnswerKind, record: RequestRecord
-    ) -> DecodedImage:
-        began = record.decode_began_at = time.perf_counter()
-        decoded = await self._in_pool(
-            lambda: decode_image(form.image, max_pixels=self.settings.max_pixels)
-        )
-        record.stage_seconds["decode"] = time.perf_counter() - began
-        record.image_format = decoded.format
-        record.height, record.width = decoded.pixels.shape
-        if kind is AnswerKind.DICOM and decoded.dicom is None:
-            raise NotAcceptable(
-                "An application/dicom answer needs a DICOM image; accept application/json or "
-                "image/png for this one."
+            asked_at = time.perf_counter()
+            findings, response = await self._in_pool(
+                lambda: answer_of(opened, result, kind, record, asked_at, both)
             )
-        return decoded
+        self._note_answer(record, findings)
+        return response
 
     async def _compute(
-        self,
-        model_request: PredictionRequest,
-        on_taken: Callable[[], None],
-        meanwhile: Callable[[], Result],
-    ) -> tuple[ComputeResult, Result]:
-        """Waits for the masks; `meanwhile` runs beside the model, in the pool."""
-        job = self.worker.submit(model_request, on_taken)
+        self, prepared: PreparedRequest, on_taken: Callable[[], None]
+    ) -> ComputeResult:
+        job = self.worker.submit(prepared, on_taken)
         try:
-            beside = asyncio.get_running_loop().run_in_executor(self._pool, meanwhile)
-            try:
-                return await asyncio.wrap_future(job.future), await beside
-            finally:
-                beside.cancel()
+            return await asyncio.wrap_future(job.future)
         finally:
             self.worker.withdraw(job)
 
@@ -271,33 +254,6 @@ class SegmentationService:
             self.metrics.mask_area_ratio.observe(area_ratio)
         for code in record.warning_codes:
             self.metrics.warnings.labels(code).inc()
-
-
-def _model_request(form: SegmentForm, decoded: DecodedImage) -> PredictionRequest:
-    return PredictionRequest(
-        image=decoded.pixels,
-        boxes=tuple(_inside(box, decoded) for box in form.boxes),
-        convention=form.convention,
-        threshold=form.threshold,
-    )
-
-
-def _inside(box: Box, decoded: DecodedImage) -> Box:
-    try:
-        return validate_box(box, decoded.width, decoded.height)
-    except BoxError as error:
-        raise InvalidBox(str(error)) from None
-
-
-def _ordered(model_stages: Any, queue_s: float) -> dict[str, float]:
-    """Puts the stage times of the model and the queue in the order of the pipeline."""
-    return {
-        "preprocess": float(model_stages.get("preprocess", 0.0)),
-        "queue": queue_s,
-        "encode_image": float(model_stages.get("encode_image", 0.0)),
-        "decode_mask": float(model_stages.get("decode_mask", 0.0)),
-        "postprocess": float(model_stages.get("postprocess", 0.0)),
-    }
 
 
 async def _unless_caller_leaves(body: RequestBody, work: Coroutine[Any, Any, Response]) -> Response:

@@ -8,8 +8,9 @@ from pathlib import Path
 import torch
 
 from model_store.embedding_cache import EmbeddingCache
-from model_store.prediction import ModelInfo, Prediction, PredictionRequest
+from model_store.prediction import ModelInfo
 from model_store.predictor import Predictor
+from model_store.preparation import NetworkAnswer, PreparedRequest
 from model_store.self_test import run_self_test
 from service.compute.cpu_allowance import model_threads
 from service.compute.model_messages import Outcome
@@ -49,18 +50,18 @@ class StoredModel:
         """Name, version, digest, precision and device of the model."""
         return self._predictor.info
 
-    def predict(self, request: PredictionRequest) -> Prediction:
-        """Draws the masks of one image."""
-        return self._predictor.predict(request)
+    def answer(self, request: PreparedRequest) -> NetworkAnswer:
+        """Runs the network on one image."""
+        return self._predictor.answer_batch([request])[0]
 
     @property
     def shares_calls(self) -> bool:
         """Whether images share an encoder pass: on GPUs, whose kernels add in one order always."""
         return self._predictor.engine.batches_alike
 
-    def predict_batch(self, requests: Sequence[PredictionRequest]) -> list[Prediction]:
-        """Draws the masks of several images; they share an encoder pass."""
-        return self._predictor.predict_batch(requests)
+    def answer_batch(self, requests: Sequence[PreparedRequest]) -> list[NetworkAnswer]:
+        """Runs the network on several images; they share an encoder pass."""
+        return self._predictor.answer_batch(requests)
 
     def self_test(self) -> Outcome:
         """Draws the golden image and compares; embeddings kept from before prove nothing.

@@ -7,9 +7,9 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from fake_model import FakeInfo, FakePredictor
+from fake_model import FakeInfo, answer_to
 
-from model_store.prediction import MaskPrediction, Prediction, PredictionRequest
+from model_store.preparation import NetworkAnswer, PreparedRequest
 from service.compute.model_messages import Outcome
 from service.settings import Settings
 
@@ -30,9 +30,9 @@ class TroubledModel:
         """Has freed nothing yet."""
         self._freed = 0
 
-    def predict(self, request: PredictionRequest) -> Prediction:
-        """Draws a mask or does what the first pixel says."""
-        first = int(request.image[0, 0])
+    def answer(self, request: PreparedRequest) -> NetworkAnswer:
+        """Answers or does what the first pixel says."""
+        first = int(request.pixels[0, 0])
         if first == RAISE:
             raise ValueError("DOE^JOHN")
         if first == OUT_OF_MEMORY:
@@ -43,14 +43,12 @@ class TroubledModel:
             os._exit(9)
         if first == HANG:
             time.sleep(60)
-        fake = FakePredictor().predict_batch([request])[0]
-        masks = tuple(MaskPrediction(one.box, one.mask, one.score) for one in fake.masks)
-        return Prediction(masks, fake.stage_seconds)
+        return answer_to(request)
 
-    def predict_batch(self, requests: Sequence[PredictionRequest]) -> list[Prediction]:
-        """Draws several; `encode_image` says how many there were."""
-        found = [self.predict(request) for request in requests]
-        return [Prediction(one.masks, {"encode_image": float(len(found))}) for one in found]
+    def answer_batch(self, requests: Sequence[PreparedRequest]) -> list[NetworkAnswer]:
+        """Answers several; `encode_image` says how many there were."""
+        found = [self.answer(request) for request in requests]
+        return [NetworkAnswer(one.masks, {"encode_image": float(len(found))}) for one in found]
 
     def self_test(self) -> Outcome:
         """Passes, and shows the process and how often memory was freed."""

@@ -15,8 +15,13 @@ import numpy as np
 from fastapi import FastAPI
 from PIL import Image
 
+from model_store.geometry import window_to_uint8
+from model_store.preparation import MaskLogits, NetworkAnswer, PreparedRequest
 from service.app import create_app
 from service.settings import Settings
+
+INPUT_SIDE = 96
+"""Longer side of `picture`, so that nothing is scaled."""
 
 
 @dataclass(frozen=True)
@@ -39,30 +44,16 @@ class FakeInfo:
     sha256: str = "0" * 64
     precision: str = "int8"
     device: str = "cpu"
+    input_size: int = INPUT_SIDE
     manifest: FakeManifest = FakeManifest()
     fallback_reason: str | None = None
-
-
-@dataclass(frozen=True)
-class FakeMask:
-    """Stands for `MaskPrediction`."""
-
-    box: tuple[float, float, float, float]
-    mask: np.ndarray
-    score: float
-
-
-@dataclass(frozen=True)
-class FakePrediction:
-    """Stands for `Prediction`."""
-
-    masks: tuple[FakeMask, ...]
-    stage_seconds: dict[str, float]
 
 
 @dataclass
 class FakePredictor:
     """Thresholds the image inside each box, so that every answer shows whose it is.
+
+    Images whose longer side has `INPUT_SIDE` pixels come back pixel by pixel: `thresholded`.
 
     Attributes:
         before: called with each batch before it is answered; may block or raise.
@@ -75,29 +66,29 @@ class FakePredictor:
     batch_sizes: list[int] = field(default_factory=list)
     is_running: bool = True
 
-    def predict_batch(self, requests: Sequence[Any]) -> list[Any]:
+    def answer_batch(self, requests: Sequence[PreparedRequest]) -> list[Any]:
         """Answers a batch."""
         self.batch_sizes.append(len(requests))
         self.before(requests)
-        return [self._answer(request) for request in requests]
+        return [answer_to(request) for request in requests]
 
-    def _answer(self, request: Any) -> FakePrediction:
-        height, width = request.image.shape
-        boxes = request.boxes or ((0.0, 0.0, float(width), float(height)),)
-        masks = []
-        for box in boxes:
-            x0, y0, x1, y1 = (int(value) for value in box)
-            mask = np.zeros((height, width), dtype=bool)
-            inside = request.image[y0:y1, x0:x1]
-            mask[y0:y1, x0:x1] = inside > np.iinfo(request.image.dtype).max * request.threshold
-            masks.append(FakeMask(box, mask, 0.9))
-        stages = {
-            "preprocess": 0.001,
-            "encode_image": 0.002,
-            "decode_mask": 0.003,
-            "postprocess": 0.004,
-        }
-        return FakePrediction(tuple(masks), stages)
+
+def answer_to(request: PreparedRequest) -> NetworkAnswer:
+    """Says of each pixel in a box that it is lung with a probability of its grey value."""
+    share = (request.pixels.astype(np.float64) + 0.5) / 256
+    grey = np.log(share / (1 - share))
+    masks = []
+    for box in request.boxes:
+        x0, y0, x1, y1 = (round(value) for value in request.geometry.box_to_input(box))
+        logits = np.full(grey.shape, -1000, np.float32)
+        logits[y0:y1, x0:x1] = grey[y0:y1, x0:x1]
+        masks.append(MaskLogits(box, logits, 0.9))
+    return NetworkAnswer(tuple(masks), {"encode_image": 0.002, "decode_mask": 0.003})
+
+
+def thresholded(pixels: np.ndarray, threshold: float = 0.5) -> np.ndarray:
+    """Returns the mask (H, W) that `FakePredictor` makes the service draw in a box around all."""
+    return (window_to_uint8(pixels) + 0.5) / 256 > threshold
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,9 @@ import child_models
 import numpy as np
 import pytest
 
-from model_store.prediction import Prediction, PredictionRequest
+from model_store.geometry import InputGeometry
+from model_store.prediction import PredictionRequest
+from model_store.preparation import NetworkAnswer, PreparedRequest, prepare
 from service.compute.compute_child import ComputeChild, ModelCallError, ModelRefusedError
 from service.compute.compute_process import failure_of, resident_bytes
 from service.errors import ComputeLost, OutOfMemory
@@ -27,10 +29,22 @@ def child() -> Iterator[ComputeChild]:
     started.close()
 
 
-def image(first: int = 0, level: int = 250, size: tuple[int, int] = (40, 33)) -> PredictionRequest:
-    pixels = np.full(size, level, np.uint8)
+def image(first: int = 0, level: int = 250, side: int = 40) -> PreparedRequest:
+    pixels = np.full((side, side), level, np.uint8)
     pixels[0, 0] = first
-    return PredictionRequest(pixels, ((1.0, 2.0, 30.0, 31.5), (0.0, 0.0, 5.0, 5.0)))
+    boxes = ((1.0, 2.0, 30.0, 31.5), (0.0, 0.0, 5.0, 5.0))
+    return PreparedRequest(pixels, InputGeometry(side, side, side), boxes, "lung_field")
+
+
+def answered(found: object) -> NetworkAnswer:
+    assert isinstance(found, NetworkAnswer)
+    return found
+
+
+def assert_same(found: object, wanted: NetworkAnswer) -> None:
+    for one, other in zip(answered(found).masks, wanted.masks, strict=True):
+        assert np.array_equal(one.logits, other.logits) and one.logits.dtype == np.float32
+        assert (one.box, one.score) == (other.box, other.score)
 
 
 def is_gone(process_id: int) -> bool:
@@ -41,34 +55,35 @@ def is_gone(process_id: int) -> bool:
     return False
 
 
-def test_masks_cross_the_border_unchanged(child: ComputeChild) -> None:
+def test_answers_cross_the_border_unchanged(child: ComputeChild) -> None:
     rng = np.random.default_rng(5)
     requests = [
-        PredictionRequest(rng.integers(0, 200, (37, 41 + i)).astype(kind), ((0, 0, 41, 37.0),))
-        for i, kind in enumerate([np.uint8, np.uint16, np.uint8])
+        prepare(
+            PredictionRequest(rng.integers(0, 200, (37, 41 + i)).astype(kind), ((0, 0, 41, 37.0),)),
+            input_size,
+        )
+        for i, (kind, input_size) in enumerate([(np.uint8, 64), (np.uint16, 32), (np.uint8, 64)])
     ]
-    for request, found in zip(requests, child.predict_batch(requests), strict=True):
-        assert isinstance(found, Prediction)
-        alone = child_models.TroubledModel().predict(request)
-        assert np.array_equal(found.masks[0].mask, alone.masks[0].mask)
-        assert found.masks[0].box == alone.masks[0].box
-        assert found.stage_seconds == alone.stage_seconds
+    for request, found in zip(requests, child.answer_batch(requests), strict=True):
+        alone = child_models.TroubledModel().answer(request)
+        assert_same(found, alone)
+        assert answered(found).stage_seconds == alone.stage_seconds
 
 
 def test_the_bad_item_of_a_batch_fails_alone_and_without_its_words(child: ComputeChild) -> None:
     batch = [image(), image(child_models.RAISE), image(level=100)]
-    found = list(child.predict_batch(batch))
-    assert isinstance(found[0], Prediction) and isinstance(found[2], Prediction)
-    assert found[0].masks[0].mask.any() and not found[2].masks[0].mask.any()
+    found = list(child.answer_batch(batch))
+    assert (answered(found[0]).masks[0].logits > 0).any()
+    assert not (answered(found[2]).masks[0].logits > 0).any()
     assert isinstance(found[1], ModelCallError)
     assert found[1].failure.error_type == "ValueError" and found[1].failure.where
     assert "DOE" not in repr(found[1].failure)
 
 
 def test_out_of_memory_frees_memory_and_the_process_goes_on(child: ComputeChild) -> None:
-    found = list(child.predict_batch([image(child_models.OUT_OF_MEMORY), image()]))
+    found = list(child.answer_batch([image(child_models.OUT_OF_MEMORY), image()]))
     assert isinstance(found[0], OutOfMemory) and "DOE" not in str(found[0])
-    assert isinstance(found[1], Prediction)
+    assert isinstance(found[1], NetworkAnswer)
     assert child.self_test().agreement == 1  # times that memory was freed
     assert child.memory.gpu_bytes == {"allocated": 5, "reserved": 6, "total": 7}
     assert child.memory.resident_bytes > 1_000_000
@@ -82,45 +97,41 @@ def sharing() -> Iterator[ComputeChild]:
 
 
 def stages(found: object) -> dict[str, float]:
-    assert isinstance(found, Prediction)
-    return dict(found.stage_seconds)
+    return dict(answered(found).stage_seconds)
 
 
 def test_images_share_a_call_where_their_masks_stay_the_same(sharing: ComputeChild) -> None:
     batch = [image(level=250), image(level=100), image(level=200)]
-    found = list(sharing.predict_batch(batch))
+    found = list(sharing.answer_batch(batch))
     assert [stages(one)["encode_image"] for one in found] == [3, 3, 3]
     for request, one in zip(batch, found, strict=True):
-        assert isinstance(one, Prediction)
-        alone = child_models.TroubledModel().predict(request)
-        for mask, expected in zip(one.masks, alone.masks, strict=True):
-            assert np.array_equal(mask.mask, expected.mask)
-    (lone,) = sharing.predict_batch([image()])
-    assert stages(lone) == dict(child_models.TroubledModel().predict(image()).stage_seconds)
+        assert_same(one, child_models.TroubledModel().answer(request))
+    (lone,) = sharing.answer_batch([image()])
+    assert stages(lone) == dict(child_models.TroubledModel().answer(image()).stage_seconds)
 
 
 def test_the_bad_item_of_a_shared_call_fails_alone(sharing: ComputeChild) -> None:
-    found = list(sharing.predict_batch([image(), image(child_models.RAISE), image(level=100)]))
+    found = list(sharing.answer_batch([image(), image(child_models.RAISE), image(level=100)]))
     assert isinstance(found[1], ModelCallError)
     for one in (found[0], found[2]):
-        assert stages(one) == dict(child_models.TroubledModel().predict(image()).stage_seconds)
-    assert [stages(one)["encode_image"] for one in sharing.predict_batch([image()] * 2)] == [2, 2]
+        assert stages(one) == dict(child_models.TroubledModel().answer(image()).stage_seconds)
+    assert [stages(one)["encode_image"] for one in sharing.answer_batch([image()] * 2)] == [2, 2]
 
 
 def test_memory_is_freed_when_a_shared_call_needs_too_much(sharing: ComputeChild) -> None:
-    found = list(sharing.predict_batch([image(child_models.OUT_OF_MEMORY), image()]))
-    assert isinstance(found[0], OutOfMemory) and isinstance(found[1], Prediction)
+    found = list(sharing.answer_batch([image(child_models.OUT_OF_MEMORY), image()]))
+    assert isinstance(found[0], OutOfMemory) and isinstance(found[1], NetworkAnswer)
     assert sharing.self_test().agreement == 2  # after the shared call, after the bad one alone
 
 
 def test_a_lost_device_is_a_lost_process(child: ComputeChild) -> None:
-    (found,) = child.predict_batch([image(child_models.DEVICE_LOST)])
+    (found,) = child.answer_batch([image(child_models.DEVICE_LOST)])
     assert isinstance(found, ComputeLost)
 
 
 def test_death_is_noticed_at_once(child: ComputeChild) -> None:
     with pytest.raises(ComputeLost):
-        list(child.predict_batch([image(), image(child_models.DIE)]))
+        list(child.answer_batch([image(), image(child_models.DIE)]))
     with pytest.raises(ComputeLost):
         child.self_test()
 
@@ -131,26 +142,26 @@ def test_a_killed_process_is_noticed_while_idle(child: ComputeChild) -> None:
         child.self_test()
 
 
-@pytest.mark.parametrize("size", [(40, 33), (3000, 3000)])
-def test_a_process_that_hangs_is_killed(child: ComputeChild, size: tuple[int, int]) -> None:
+@pytest.mark.parametrize("side", [40, 3000])
+def test_a_process_that_hangs_is_killed(child: ComputeChild, side: int) -> None:
     """While it computes, and while it does not even read what it is sent."""
     began = time.monotonic()
-    if size == (40, 33):
+    if side == 40:
         request = image(child_models.HANG)
     else:
-        request = image(size=size)
+        request = image(side=side)
         os.kill(child.process_id, signal.SIGSTOP)
     with pytest.raises(ComputeLost):
-        list(child.predict_batch([request]))
+        list(child.answer_batch([request]))
     assert 0.9 < time.monotonic() - began < 5
 
 
 def test_answers_out_of_step_are_never_taken(child: ComputeChild) -> None:
     """A batch that was given up half-way leaves answers behind; they are nobody else's."""
-    answers = iter(child.predict_batch([image(), image(level=100)]))
+    answers = iter(child.answer_batch([image(), image(level=100)]))
     next(answers)
     with pytest.raises(ComputeLost):
-        list(child.predict_batch([image()]))
+        list(child.answer_batch([image()]))
 
 
 def test_closing_ends_the_process_and_a_stopping_terminal_does_not(child: ComputeChild) -> None:

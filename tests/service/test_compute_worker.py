@@ -4,31 +4,32 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pytest
-from fake_model import FakeMask, FakePrediction, FakePredictor, FakeSource, Gate
+from fake_model import INPUT_SIDE, FakeInfo, FakePredictor, FakeSource, Gate
 
+from model_store.geometry import InputGeometry
+from model_store.preparation import MaskLogits, NetworkAnswer, PreparedRequest
 from service.compute.compute_worker import ComputeWorker, Job
-from service.errors import Draining, InternalError, InvalidBox
+from service.errors import ComputeLost, Draining, InternalError, InvalidBox
 
 Start = Callable[..., ComputeWorker]
 
 
-@dataclass(frozen=True)
-class FakeRequest:
-    """Stands for `PredictionRequest`."""
-
-    image: np.ndarray
-    boxes: tuple[Any, ...] = ()
-    threshold: float = 0.5
+WHOLE = (0.0, 0.0, 8.0, 8.0)
 
 
-def request(level: int = 200) -> Any:
+def request(level: int = 200, side: int = INPUT_SIDE) -> PreparedRequest:
     """A flat image; `level` says whose it is."""
-    return FakeRequest(np.full((8, 8), level, np.uint8))
+    pixels = np.full((side, side), level, np.uint8)
+    return PreparedRequest(pixels, InputGeometry(8, 8, side), (WHOLE,), "lung_field")
+
+
+def is_lung(job: Job) -> bool:
+    """Whether the answer says that every pixel is lung; waits for it."""
+    return bool((job.future.result(10).answer.masks[0].logits > 0).all())
 
 
 def nothing() -> None:
@@ -72,7 +73,7 @@ def test_waiting_requests_meet_in_batches_up_to_the_limit(start: Start) -> None:
     gate.opened.set()
     results = [job.future.result(10) for job in jobs]
     assert predictor.batch_sizes == [1, 4, 2]
-    assert [bool(r.prediction.masks[0].mask.all()) for r in results] == [False, True] * 3
+    assert [is_lung(job) for job in jobs] == [False, True] * 3
     assert [r.batch_size for r in results] == [4, 4, 4, 4, 2, 2]
     assert all(result.queue_s >= 0 for result in results)
 
@@ -83,14 +84,14 @@ def test_one_bad_item_does_not_take_its_neighbours_along(start: Start) -> None:
 
     def before(requests: Sequence[Any]) -> None:
         gate.hold(requests)
-        if any(one.image[0, 0] == 13 for one in requests):
+        if any(one.pixels[0, 0] == 13 for one in requests):
             raise ValueError("DOE^JOHN")
 
     worker = start(FakePredictor(before))
     jobs = queued_behind(gate, worker, [request(200), request(13), request(201)])
     gate.opened.set()
     assert jobs[0].future.result(10).batch_size == 1
-    assert jobs[2].future.result(10).prediction.masks[0].mask.all()
+    assert is_lung(jobs[2])
     with pytest.raises(InternalError) as caught:
         jobs[1].future.result(10)
     assert "DOE" not in caught.value.detail
@@ -115,14 +116,22 @@ class Crooked(FakePredictor):
         super().__init__()
         self._spoil = spoil
 
-    def predict_batch(self, requests: Sequence[Any]) -> list[Any]:
+    def answer_batch(self, requests: Sequence[Any]) -> list[Any]:
         """Answers, spoilt."""
-        return self._spoil(super().predict_batch(requests))
+        return self._spoil(super().answer_batch(requests))
 
 
-def with_mask(mask: np.ndarray, score: float = 0.5) -> list[Any]:
-    """One answer with one mask."""
-    return [FakePrediction((FakeMask((0.0, 0.0, 8.0, 8.0), mask, score),), {})]
+def says(logits: Any = 0.0, score: float = 0.5, box: Any = WHOLE) -> list[Any]:
+    """One answer about one box; a single number is that of each of 4 x 4 logits."""
+    full = np.full((4, 4), logits, np.float32) if np.isscalar(logits) else logits
+    return [NetworkAnswer((MaskLogits(box, full, score),), {})]
+
+
+def one_bad(value: float) -> np.ndarray:
+    """Logits of which one is no number."""
+    logits = np.zeros((4, 4), np.float32)
+    logits[2, 3] = value
+    return logits
 
 
 @pytest.mark.parametrize(
@@ -130,19 +139,43 @@ def with_mask(mask: np.ndarray, score: float = 0.5) -> list[Any]:
     [
         lambda answers: answers[:-1],
         lambda answers: answers * 2,
-        lambda answers: [FakePrediction((), {})],
-        lambda answers: with_mask(np.zeros((4, 8), bool)),
-        lambda answers: with_mask(np.zeros((8, 8), np.uint8)),
-        lambda answers: with_mask(np.zeros((8, 8), bool), float("nan")),
+        lambda answers: [NetworkAnswer((), {})],
+        lambda answers: [NetworkAnswer(answers[0].masks * 2, {})],
+        lambda answers: says(np.zeros((4, 8), np.float32)),
+        lambda answers: says(np.zeros(16, np.float32)),
+        lambda answers: says(box=(0.0, 0.0, 8.0, 7.0)),
+        lambda answers: says(score=float("nan")),
+        lambda answers: says(float("nan")),
+        lambda answers: says(one_bad(float("nan"))),
+        lambda answers: says(one_bad(float("inf"))),
     ],
 )
 def test_an_answer_that_cannot_be_right_is_never_given(
     start: Start, spoil: Callable[[list[Any]], list[Any]]
 ) -> None:
-    """Too few, too many, no mask, another shape, another type, no score: 500 instead."""
+    """Too few, too many, no mask, another shape or box, no score, no numbers: 500 instead."""
     job = start(Crooked(spoil)).submit(request(), nothing)
     with pytest.raises(InternalError):
         job.future.result(10)
+
+
+def test_an_answer_with_numbers_for_its_box_is_given(start: Start) -> None:
+    """What the test above spoils."""
+    job = start(Crooked(lambda answers: says())).submit(request(), nothing)
+    assert job.future.result(10).answer.masks[0].score == 0.5
+
+
+def test_what_was_prepared_for_the_model_before_is_refused(start: Start) -> None:
+    """A restart may bring a model of another size; its neighbours in the batch get masks."""
+    gate = Gate()
+    predictor = FakePredictor(gate.hold, FakeInfo(input_size=INPUT_SIDE))
+    worker = start(predictor)
+    jobs = queued_behind(gate, worker, [request(), request(side=INPUT_SIDE // 2), request()])
+    gate.opened.set()
+    assert is_lung(jobs[0]) and is_lung(jobs[2])
+    with pytest.raises(ComputeLost):
+        jobs[1].future.result(10)
+    assert predictor.batch_sizes == [1, 2]
 
 
 def test_a_caller_who_left_is_dropped_before_compute(start: Start) -> None:

@@ -10,6 +10,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
+from model_store.geometry import grey_histogram
 from service.answers.mask_checks import check_image, check_mask
 from service.answers.response_warnings import Warning_
 
@@ -100,22 +101,22 @@ def test_messages_say_image_when_no_box_was_given() -> None:
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
 @pytest.mark.parametrize("value", [0, 100, 255])
 def test_constant_images(dtype: type[np.unsignedinteger], value: int) -> None:
-    assert codes(check_image(np.full((64, 64), value, dtype))) == ["constant_image"]
+    assert codes(check_image(grey_histogram(np.full((64, 64), value, dtype)))) == ["constant_image"]
     nearly = np.full((64, 64), value, dtype)
     nearly[0, 0] ^= 1
-    assert codes(check_image(nearly)) == ["constant_image"]
+    assert codes(check_image(grey_histogram(nearly))) == ["constant_image"]
 
 
 def test_saturated_images() -> None:
     pixels = np.tile(np.arange(256, dtype=np.uint8), (64, 1))
-    assert check_image(pixels) == ()
+    assert check_image(grey_histogram(pixels)) == ()
     pixels[:, :80] = 255
-    assert codes(check_image(pixels)) == ["saturated_image"]
+    assert codes(check_image(grey_histogram(pixels))) == ["saturated_image"]
 
 
 def test_a_twelve_bit_image_in_sixteen_bits_is_fine() -> None:
     pixels = np.tile(np.linspace(0, 4095, 256).astype(np.uint16), (64, 1))
-    assert check_image(pixels) == ()
+    assert check_image(grey_histogram(pixels)) == ()
 
 
 def picture(path: Path) -> NDArray[np.uint8]:
@@ -133,6 +134,8 @@ def test_real_xrays_with_human_masks_draw_no_warning() -> None:
         pixels = picture(SHARED / "val" / "images" / f"{row['name']}.jpg")
         mask = picture(SHARED / "val" / "masks" / f"{row['name']}.png") > 0
         whole = (0.0, 0.0, float(mask.shape[1]), float(mask.shape[0]))
-        warned += bool(check_image(pixels) + check_mask(mask, 0.95, whole, is_whole_image=True))
+        warned += bool(
+            check_image(grey_histogram(pixels)) + check_mask(mask, 0.95, whole, is_whole_image=True)
+        )
     assert len(rows) >= 40
     assert warned == 0

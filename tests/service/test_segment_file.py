@@ -13,11 +13,12 @@ import pydicom
 import pytest
 import torch
 from dicom_files import as_file, make_xray
-from fake_model import FakeInfo, FakeManifest, FakeMask, FakePrediction
+from fake_model import FakeInfo, FakeManifest
 from numpy.typing import NDArray
 from PIL import Image
 
 from model_store.artifact import ArtifactError
+from model_store.prediction import MaskPrediction, Prediction
 from service.segment_file import main
 
 torch.set_num_threads(1)
@@ -36,7 +37,7 @@ class FakePredictor:
     info: FakeInfo = field(default_factory=FakeInfo)
     asked: list[Any] = field(default_factory=list)
 
-    def predict(self, request: Any) -> FakePrediction:
+    def predict(self, request: Any) -> Prediction:
         """Returns one mask."""
         self.asked.append(request)
         height, width = request.image.shape
@@ -44,7 +45,7 @@ class FakePredictor:
         x0, y0, x1, y1 = (int(value) for value in box)
         mask = np.zeros((height, width), bool)
         mask[y0 + 4 : y1 - 4, (3 * x0 + x1) // 4 : (x0 + 3 * x1) // 4] = True
-        return FakePrediction((FakeMask(box, mask, 0.9),), {"encode_image": 0.001})
+        return Prediction((MaskPrediction(box, mask, 0.9),), {"encode_image": 0.001})
 
 
 Run = Callable[..., tuple[int, str, str]]
@@ -260,7 +261,7 @@ def test_a_failure_inside_is_exit_1_without_a_traceback(
     tmp_path: Path, run: Run, capsys: pytest.CaptureFixture[str]
 ) -> None:
     class Broken(FakePredictor):
-        def predict(self, request: Any) -> FakePrediction:
+        def predict(self, request: Any) -> Prediction:
             raise RuntimeError("the model\nbroke")
 
     argv = ["--image_path", tmp_path / "xray.png", "--checkpoint_path", tmp_path / "model"]

@@ -14,6 +14,7 @@ import httpx
 import numpy as np
 import pytest
 from fake_model import (
+    INPUT_SIDE,
     FakeInfo,
     FakeManifest,
     FakePredictor,
@@ -23,6 +24,7 @@ from fake_model import (
     picture,
     png,
     running,
+    thresholded,
     until,
 )
 from fastapi import FastAPI
@@ -86,12 +88,12 @@ async def test_the_json_answer_has_every_member_of_the_contract() -> None:
         x0, y0, x1, y1 = box
         inside = (slice(y0, y1), slice(x0, x1))
         expected = np.zeros((80, 96), np.uint8)
-        expected[inside] = (pixels[inside] > 127.5) * 255
+        expected[inside] = thresholded(pixels)[inside] * 255
         assert np.array_equal(pixels_of(base64.b64decode(mask["png"])), expected)
         assert mask["area_px"] == np.count_nonzero(expected)
         assert mask["rle"] == encode_rle(expected > 0)
     expected = np.zeros((80, 96), np.uint8)
-    expected[:40, :40] = (pixels[:40, :40] > 127.5) * 255
+    expected[:40, :40] = thresholded(pixels)[:40, :40] * 255
     assert first["area_px"] == np.count_nonzero(expected)
     assert first["area_fraction"] == pytest.approx(first["area_px"] / pixels.size)
     assert first["rle"]["size"] == [80, 96]
@@ -314,7 +316,7 @@ async def test_an_unforeseen_error_outside_the_model_is_500_too(
     def broken(*arguments: object, **options: object) -> None:
         raise KeyError("DOE^JOHN")
 
-    monkeypatch.setattr("service.compute.segmentation.decode_image", broken)
+    monkeypatch.setattr("service.compute.request_steps.decode_image", broken)
     app = make_app()
     async with running(app) as client:
         with caplog.at_level(logging.INFO):
@@ -378,12 +380,12 @@ async def test_many_callers_get_their_own_masks() -> None:
     """Forty different images at a time, in batches; none gets its neighbour's."""
     app = make_app(max_batch=4)
     async with running(app) as client:
-        sent = [picture(seed, (64 + seed, 64)) for seed in range(40)]
+        sent = [picture(seed, (INPUT_SIDE, 50 + seed)) for seed in range(40)]
         answers = await asyncio.gather(
             *(client.post("/segment", **form(one), headers={"Accept": "image/png"}) for one in sent)
         )
     for pixels, answer in zip(sent, answers, strict=True):
-        assert np.array_equal(pixels_of(answer.content) == 255, pixels > 127.5)
+        assert np.array_equal(pixels_of(answer.content) == 255, thresholded(pixels))
     assert sample(app, "lungseg_batch_size_sum") == 40
     assert_nothing_is_held(app)
 
