@@ -6,11 +6,18 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from training.commands import import_reference, params, prepare, report, sensitivity
+from training.commands import (
+    conventions,
+    import_reference,
+    params,
+    prepare,
+    report,
+    sensitivity,
+)
 
 if TYPE_CHECKING:
     from training.loop import TrainingLoop
@@ -48,6 +55,9 @@ def build_parser() -> argparse.ArgumentParser:
     )
     _add_phantoms(commands.add_parser("phantoms", help="write a data set of drawn chest phantoms"))
     _add_evaluate(commands.add_parser("evaluate", help="how good a stored model is, per data set"))
+    conventions.add_arguments(
+        commands.add_parser("conventions", help="masks drawn otherwise than their data set says")
+    )
     sensitivity.add_arguments(
         commands.add_parser("sensitivity", help="what each layer loses when it alone is INT8")
     )
@@ -114,23 +124,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     from training.dataset import DataError
 
     try:
-        if arguments.command == "import-reference":
-            return import_reference.run(arguments)
-        if arguments.command == "prepare":
-            return prepare.run(arguments)
-        if arguments.command == "params":
-            return params.run(arguments)
-        if arguments.command == "report":
-            return report.run(arguments)
-        if arguments.command == "sensitivity":
-            return sensitivity.run(arguments)
-        if arguments.command == "export":
-            return _export(arguments)
-        if arguments.command == "phantoms":
-            return _phantoms(arguments)
-        if arguments.command == "evaluate":
-            return _evaluate(arguments)
-        return _train(arguments)
+        return _RUN.get(arguments.command, _train)(arguments)
     except (
         ArtifactError, CheckpointError, ConfigError, DataError, FloatingPointError, OSError,
     ) as error:  # fmt: skip
@@ -236,6 +230,20 @@ def _evaluate(arguments: argparse.Namespace) -> int:
     if arguments.store:
         store_evaluation(arguments.model, predictor, arguments.split, found)
     return 0
+
+
+_RUN: dict[str, Callable[[argparse.Namespace], int]] = {
+    "prepare": prepare.run,
+    "params": params.run,
+    "export": _export,
+    "import-reference": import_reference.run,
+    "phantoms": _phantoms,
+    "evaluate": _evaluate,
+    "conventions": conventions.run,
+    "sensitivity": sensitivity.run,
+    "report": report.run,
+}
+"""What runs each command; the stages of training share one."""
 
 
 if __name__ == "__main__":

@@ -1,0 +1,105 @@
+"""Masks drawn in another convention than stated: the rule, the table, the command, real films."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import pytest
+
+from model_store.predictor import PredictionRequest, Predictor
+from training.__main__ import main
+from training.dataset import load_xray, read_rows
+from training.evaluation.drawn_otherwise import (
+    MARGIN,
+    DrawnAs,
+    drawn_as,
+    format_drawn,
+    write_drawn,
+)
+from training.evaluation.scores import prompt_boxes
+from training.metrics import dice
+from training.phantom.dataset import write_phantom_dataset
+
+SHARED = Path(__file__).parents[3] / "shared" / "data" / "cxr"
+MODELS = Path(__file__).parents[2] / "model_store" / "models"
+
+
+def film(name: str, field: float, whole: float, source: str = "a") -> DrawnAs:
+    return DrawnAs(name, source, "lung_field", {"lung_field": field, "whole_lung": whole})
+
+
+def test_otherwise_means_better_by_the_margin() -> None:
+    assert film("heart in", 0.86, 0.93).nearest == "whole_lung"
+    assert film("heart in", 0.86, 0.93).is_otherwise(0.02)
+    assert film("just", 0.5, 0.75).is_otherwise(0.25)
+    assert not film("hard to tell", 0.93, 0.94).is_otherwise(0.02)
+    assert not film("as stated", 0.97, 0.90).is_otherwise(0.02)
+    stated = DrawnAs("n", "a", "whole_lung", {"lung_field": 0.9, "whole_lung": 0.8})
+    assert stated.is_otherwise(0.05) and stated.nearest == "lung_field"
+
+
+def test_the_table_counts_each_data_set_with_and_without_them(tmp_path: Path) -> None:
+    found = [film("x", 0.80, 0.95), film("y", 0.90, 0.85), film("z", 0.96, 0.90)]
+    found.append(film("alone", 0.5, 0.9, source="b"))
+    first, second = format_drawn(found, 0.02).splitlines()[2:4]
+    assert first.split() == ["a", "3", "0.8867", "0.8100", "1", "0.9300", "0.9030"]
+    assert second.split() == ["b", "1", "0.5000", "0.5000", "1", "-", "-"]
+    assert format_drawn(found, 0.02).splitlines()[4:] == [
+        "a x: stated lung_field 0.800, whole_lung 0.950",
+        "b alone: stated lung_field 0.500, whole_lung 0.900",
+    ]
+    write_drawn(tmp_path / "drawn.csv", found, 0.02)
+    with (tmp_path / "drawn.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["drawn_otherwise"] for row in rows] == ["yes", "no", "no", "yes"]
+    assert rows[0] == {
+        "name": "x", "source": "a", "stated": "lung_field", "nearest": "whole_lung",
+        "dice_lung_field": "0.8000", "dice_whole_lung": "0.9500", "drawn_otherwise": "yes",
+    }  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def phantoms(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("phantoms")
+    write_phantom_dataset(root, {"val": 4}, longest_side=96)
+    return root
+
+
+def test_each_convention_is_drawn_with_the_masks_own_box(
+    tiny_artifact: Path, phantoms: Path
+) -> None:
+    predictor = Predictor.load(tiny_artifact, "cpu")
+    rows = read_rows(phantoms, "val")
+    found = list(drawn_as(predictor, rows))
+    assert [(one.name, one.stated) for one in found] == [(r.name, r.convention) for r in rows]
+    for one, row in zip(found, rows, strict=True):
+        xray = load_xray(row)
+        for convention, agreement in one.dice.items():
+            request = PredictionRequest(xray.image, prompt_boxes(xray)[:1], convention)
+            assert agreement == dice(predictor.predict(request).masks[0].mask, xray.mask)
+        assert set(one.dice) == {"lung_field", "whole_lung"}
+
+
+def test_the_command_prints_and_writes(
+    tiny_artifact: Path, phantoms: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "drawn.csv"
+    command = ["conventions", "--model", str(tiny_artifact), "--data", str(phantoms)]
+    assert main([*command, "--out", str(out), "--device", "cpu"]) == 0
+    assert "otherwise" in capsys.readouterr().out
+    assert len(out.read_text().splitlines()) == 5
+    assert main([*command, "--margin", "0"]) == 2
+    assert "--margin is 0.0; it must lie between 0 and 1" in capsys.readouterr().err
+
+
+def test_films_with_the_heart_drawn_in_are_found() -> None:
+    """Looked at: on these two of wingspan's `val` the left lung takes in the heart."""
+    if not (SHARED / "manifest.csv").exists():
+        pytest.skip("needs ../shared/data/cxr, the chest X-rays with human masks")
+    newest = max((MODELS / "cxr-lung-tiny").iterdir(), key=lambda folder: int(folder.name))
+    predictor = Predictor.load(newest, "cpu")
+    rows = [row for row in read_rows(SHARED, "val") if row.source in ("wingspan", "montgomery")]
+    otherwise = {one.name for one in drawn_as(predictor, rows) if one.is_otherwise(MARGIN)}
+    assert otherwise == {"wingspan_0009", "wingspan_0067"}
+    assert len(rows) == 28

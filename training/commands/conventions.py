@@ -1,0 +1,51 @@
+"""``conventions``: which masks were drawn in another convention than their data set says."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's arguments."""
+    parser.add_argument("--model", type=Path, required=True, help="folder of a stored model that "
+                        "has not learnt from these X-rays")  # fmt: skip
+    parser.add_argument("--data", type=Path, required=True, help="folder with manifest.csv")
+    parser.add_argument("--split", default="val", choices=("train", "val", "test"))
+    parser.add_argument(
+        "--margin", type=float, help="Dice by which another convention must agree better; 0.02",
+    )  # fmt: skip
+    parser.add_argument("--out", type=Path, help="CSV of every X-ray with its Dice in each")
+    parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Draw, print the table and write the CSV; return 0.
+
+    Raises:
+        ArtifactError: The stored model is refused.
+        ConfigError: The margin is out of range, or the model knows one convention only.
+        DataError: The data set cannot be used.
+    """
+    from model_store.embedding_cache import EmbeddingCache
+    from model_store.predictor import Predictor
+    from training.config import ConfigError
+    from training.dataset import read_rows, rows_of_conventions
+    from training.evaluation.drawn_otherwise import MARGIN, drawn_as, format_drawn, write_drawn
+
+    margin = MARGIN if arguments.margin is None else arguments.margin
+    if not 0 < margin < 1:
+        raise ConfigError(f"--margin is {margin}; it must lie between 0 and 1")
+    one_xray = EmbeddingCache(64 * 1024 * 1024)
+    predictor = Predictor.load(arguments.model, arguments.device, one_xray)
+    known = predictor.info.manifest.conventions
+    if len(known) < 2:
+        raise ConfigError(
+            f"{arguments.model} draws {next(iter(known))} only; two are to be compared"
+        )
+    rows = rows_of_conventions(read_rows(arguments.data, arguments.split), known)
+    found = list(drawn_as(predictor, rows))
+    print(format_drawn(found, margin))
+    if arguments.out is not None:
+        write_drawn(arguments.out, found, margin)
+    return 0
