@@ -15,7 +15,7 @@ from collections.abc import Callable
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 
-from service.compute.model_messages import Memory
+from service.compute.compute_child import Memory
 
 STAGES = (
     "decode",

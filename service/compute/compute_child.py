@@ -12,10 +12,12 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import Any
 
 from model_store.prediction import ModelInfo
@@ -24,7 +26,6 @@ from service.compute.model_messages import (
     SELF_TEST,
     Failure,
     Hello,
-    Memory,
     Outcome,
     Refusal,
     receive_answer,
@@ -44,6 +45,19 @@ MEMORY_SENTENCE = (
     "The device had too little memory for this request; the memory has been freed. Send it again "
     "later, or a smaller image."
 )
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Memory of the compute process.
+
+    Attributes:
+        resident_bytes: main memory.
+        gpu_bytes: GPU memory by kind (`allocated`, `reserved`, `total`); empty on a CPU.
+    """
+
+    resident_bytes: int = 0
+    gpu_bytes: Mapping[str, int] = field(default_factory=dict)
 
 
 class ModelRefusedError(Exception):
@@ -77,7 +91,6 @@ class ComputeChild:
 
     Attributes:
         info: the model.
-        memory: memory of the process after its latest answer.
     """
 
     info: ModelInfo
@@ -93,7 +106,7 @@ class ComputeChild:
             ModelRefusedError: the model cannot be used.
             ComputeLost: the process ended, or took longer than `LOAD_TIMEOUT_S`.
         """
-        self.memory = Memory()
+        self._gpu_bytes: Mapping[str, int] = {}
         self._stall_timeout_s = settings.stall_timeout_s
         self._deadline: float | None = None
         self._next_number = 0
@@ -118,6 +131,11 @@ class ComputeChild:
         return self._process.pid
 
     @property
+    def memory(self) -> Memory:
+        """Main memory of the process now, and GPU memory as it was after its latest answer."""
+        return Memory(resident_bytes(self.process_id), self._gpu_bytes)
+
+    @property
     def is_running(self) -> bool:
         """Whether the compute process has not ended."""
         return self._process.poll() is None
@@ -139,7 +157,7 @@ class ComputeChild:
             send_requests(self._connection, first, requests)
         for number in range(first, self._next_number):
             with self._bounded(self._stall_timeout_s):
-                found, self.memory = receive_answer(self._connection, number)
+                found, self._gpu_bytes = receive_answer(self._connection, number)
             yield _error_of(found) if isinstance(found, Failure) else found
 
     def self_test(self) -> Outcome:
@@ -188,6 +206,15 @@ class ComputeChild:
             deadline = self._deadline
             if deadline is not None and time.monotonic() > deadline:
                 self._process.kill()  # the blocked read or write ends with an error
+
+
+def resident_bytes(process_id: int) -> int:
+    """Returns the main memory of a process, 0 when it is gone or where there is no `/proc`."""
+    try:
+        statm = Path(f"/proc/{process_id}/statm").read_text(encoding="ascii")
+        return int(statm.split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except (OSError, ValueError, IndexError):
+        return 0
 
 
 def _start(source: str) -> tuple[Connection, subprocess.Popen[bytes]]:

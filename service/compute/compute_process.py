@@ -14,13 +14,11 @@ from __future__ import annotations
 import contextlib
 import importlib
 import logging
-import os
 import signal
 import sys
 import threading
 from collections.abc import Callable, Sequence
 from multiprocessing.connection import Connection
-from pathlib import Path
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Protocol
 
@@ -28,7 +26,6 @@ from service.compute.model_messages import (
     PREDICT,
     Failure,
     Hello,
-    Memory,
     Outcome,
     Refusal,
     receive_requests,
@@ -171,7 +168,7 @@ def _answer_together(connection: Connection, model: HostedModel, batch: Batch) -
             model.free_memory()
         return False
     for (number, _), answer in zip(batch, answers, strict=True):
-        send_answer(connection, number, answer, _memory(model))
+        send_answer(connection, number, answer, model.gpu_memory())
     return True
 
 
@@ -186,9 +183,9 @@ def _answer(
         error.__traceback__ = None  # its frames hold tensors
         if failure.out_of_memory:
             model.free_memory()
-        send_failure(connection, number, failure, _memory(model))
+        send_failure(connection, number, failure, model.gpu_memory())
         return
-    send_answer(connection, number, answer, _memory(model))
+    send_answer(connection, number, answer, model.gpu_memory())
 
 
 def _tested(model: HostedModel) -> Outcome | Refusal | Failure:
@@ -222,18 +219,6 @@ def failure_of(error: Exception) -> Failure:
         out_of_memory,
         is_lost and isinstance(error, RuntimeError),
     )
-
-
-def _memory(model: HostedModel) -> Memory:
-    return Memory(resident_bytes(), model.gpu_memory())
-
-
-def resident_bytes(statm: Path = Path("/proc/self/statm")) -> int:
-    """Returns the main memory of this process, 0 where Linux's `/proc` is absent."""
-    try:
-        return int(statm.read_text(encoding="ascii").split()[1]) * os.sysconf("SC_PAGE_SIZE")
-    except (OSError, ValueError, IndexError):
-        return 0
 
 
 if __name__ == "__main__":

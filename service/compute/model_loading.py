@@ -7,9 +7,13 @@ import time
 from collections.abc import Callable
 from typing import Protocol
 
-from service.compute.compute_child import LOST_SENTENCE, ComputeChild, ModelRefusedError
+from service.compute.compute_child import (
+    LOST_SENTENCE,
+    ComputeChild,
+    Memory,
+    ModelRefusedError,
+)
 from service.compute.compute_worker import SegmentationModel
-from service.compute.model_messages import Memory
 from service.compute.readiness import Readiness, SelfTestFigures
 from service.errors import ComputeLost, ServiceError
 from service.metrics import Metrics

@@ -12,7 +12,7 @@ nobody else can reach the socket, so pickle is safe here.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -70,19 +70,6 @@ class Failure:
     device_lost: bool = False
 
 
-@dataclass(frozen=True)
-class Memory:
-    """Memory of the compute process.
-
-    Attributes:
-        resident_bytes: main memory.
-        gpu_bytes: GPU memory by kind (`allocated`, `reserved`, `total`); empty on a CPU.
-    """
-
-    resident_bytes: int = 0
-    gpu_bytes: Mapping[str, int] = field(default_factory=dict)
-
-
 def send_requests(
     connection: Connection, first_number: int, requests: Sequence[PreparedRequest]
 ) -> None:
@@ -113,34 +100,42 @@ def receive_requests(
         yield number, PreparedRequest(pixels, geometry, boxes, convention)
 
 
-def send_failure(connection: Connection, number: int, failure: Failure, memory: Memory) -> None:
+def send_failure(
+    connection: Connection, number: int, failure: Failure, gpu_bytes: Mapping[str, int]
+) -> None:
     """Sends why there is no answer about one X-ray."""
-    connection.send((number, failure, {}, memory))
+    connection.send((number, failure, {}, gpu_bytes))
 
 
-def send_answer(connection: Connection, number: int, answer: NetworkAnswer, memory: Memory) -> None:
+def send_answer(
+    connection: Connection, number: int, answer: NetworkAnswer, gpu_bytes: Mapping[str, int]
+) -> None:
     """Sends what the network says about one X-ray."""
     headers = [(one.box, one.logits.shape, one.score) for one in answer.masks]
-    connection.send((number, headers, dict(answer.stage_seconds), memory))
+    connection.send((number, headers, dict(answer.stage_seconds), gpu_bytes))
     for one in answer.masks:
         logits = np.ascontiguousarray(one.logits, np.float32)
         connection.send_bytes(logits.data.cast("B"))
 
 
-def receive_answer(connection: Connection, number: int) -> tuple[NetworkAnswer | Failure, Memory]:
+def receive_answer(
+    connection: Connection, number: int
+) -> tuple[NetworkAnswer | Failure, Mapping[str, int]]:
     """Receives the answer about the X-ray with this number, or why there is none.
+
+    Beside it: the bytes of GPU memory by kind.
 
     Raises:
         EOFError: the other side is gone.
         OSError: likewise, or the answer belongs to another X-ray.
     """
-    answered, headers, stage_seconds, memory = connection.recv()
+    answered, headers, stage_seconds, gpu_bytes = connection.recv()
     if answered != number:
         raise OSError(f"answer {answered} came where answer {number} belongs")
     if isinstance(headers, Failure):
-        return headers, memory
+        return headers, gpu_bytes
     masks = tuple(
         MaskLogits(box, np.frombuffer(connection.recv_bytes(), np.float32).reshape(shape), score)
         for box, shape, score in headers
     )
-    return NetworkAnswer(masks, stage_seconds), memory
+    return NetworkAnswer(masks, stage_seconds), gpu_bytes
