@@ -1,15 +1,15 @@
 """From mask logits to the pixels of the X-ray in strips, for CPUs.
 
 `logit_resampling.logits_to_image` multiplies with two matrices of which all but four numbers a row
-are zero. Here only those four are multiplied, in strips that stay in the cache, and each strip is
-compared with the threshold at once: no logit of the size of the X-ray is ever stored. NumPy does
-this in the calling thread; the threads of PyTorch would meet those of the engine at every call.
+are zero. Here few others than those four are multiplied, in blocks that stay in the cache, and each
+block is compared with the threshold at once: no logit of the size of the X-ray is ever stored.
+NumPy does this in the calling thread; the threads of PyTorch would meet those of the engine at
+every call.
 """
 
 from __future__ import annotations
 
 import functools
-import itertools
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,13 +17,17 @@ from numpy.typing import NDArray
 
 from model_store.geometry import InputGeometry
 
-_TAPS = 4
-"""Samples under the cubic kernel."""
+STRIP_SAMPLES = 32
+"""Target samples of a strip. With the default model's 96 x 96 logits and 1024 x 1024 pixels this takes
+0.5 ms, and 0.9 with one strip for each source sample, which multiplies fewer zeros: every product
+costs a call, and every call may lose Python's lock to another thread."""
+BLOCK_COLUMNS = 1024
+"""Columns of a block: its logits stay in the cache, and OpenBLAS in the calling thread."""
 
 
 @dataclass(frozen=True)
 class Strip:
-    """Neighbouring target samples that are made of the same source samples.
+    """Neighbouring target samples and the source samples that they are made of.
 
     Attributes:
         target: Which target samples.
@@ -45,23 +49,25 @@ def logits_above(
     for strip in resampling_strips(side, geometry.resized_width / geometry.input_size, width):
         np.matmul(logits[:, strip.source], strip.weights.T, out=wide[:, strip.target])
     mask = np.empty((height, width), np.bool_)
-    for strip in resampling_strips(side, geometry.resized_height / geometry.input_size, height):
-        np.greater(strip.weights @ wide[strip.source], threshold, out=mask[strip.target])
+    strips = resampling_strips(side, geometry.resized_height / geometry.input_size, height)
+    for start in range(0, width, BLOCK_COLUMNS):
+        columns = slice(start, start + BLOCK_COLUMNS)
+        for strip in strips:
+            values = strip.weights @ wide[strip.source, columns]
+            np.greater(values, threshold, out=mask[strip.target, columns])
     return mask
 
 
 @functools.lru_cache(maxsize=64)
 def resampling_strips(source: int, share: float, target: int) -> tuple[Strip, ...]:
-    """Return `resampling_weights` without its zeros; arguments as there."""
+    """Return `resampling_weights` without most of its zeros; arguments as there."""
     matrix = resampling_weights(source, share, target)
-    taps = min(_TAPS, source)
-    first = np.minimum((matrix != 0).argmax(axis=1), source - taps)
-    starts = [*np.flatnonzero(np.diff(first, prepend=-1)), target]
     strips = []
-    for start, stop in itertools.pairwise(starts):
-        low = int(first[start])
-        weights = np.ascontiguousarray(matrix[start:stop, low : low + taps])
-        strips.append(Strip(slice(int(start), int(stop)), slice(low, low + taps), weights))
+    for start in range(0, target, STRIP_SAMPLES):
+        rows = slice(start, min(start + STRIP_SAMPLES, target))
+        used = np.flatnonzero(matrix[rows].any(axis=0))
+        columns = slice(int(used[0]), int(used[-1]) + 1)
+        strips.append(Strip(rows, columns, np.ascontiguousarray(matrix[rows, columns])))
     return tuple(strips)
 
 
