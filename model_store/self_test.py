@@ -11,6 +11,7 @@ from PIL import Image
 
 from model_store.artifact import ArtifactError, sha256_of
 from model_store.predictor import PredictionRequest, Predictor
+from model_store.preparation import mask_from, prepare
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,9 @@ def run_self_test(predictor: Predictor, folder: Path) -> SelfTestResult:
         golden = np.asarray(mask_file.convert("L")) > 0
     started = time.perf_counter()
     request = PredictionRequest(image, (test.box,), test.convention)
-    mask = predictor.predict(request).masks[0].mask
+    prepared = prepare(request, predictor.info.input_size)  # in steps, as masks are served
+    found = predictor.answer_batch([prepared])[0].masks[0]
+    mask = mask_from(found, prepared.geometry, request.threshold).mask
     seconds = time.perf_counter() - started
     if mask.shape != golden.shape:
         return SelfTestResult(False, 0.0, test.minimum_agreement, seconds)
