@@ -77,7 +77,7 @@ def log_request(record: RequestRecord, status: int) -> None:
         "status": status,
         "code": record.problem_code,
         "total_ms": round(record.elapsed_s() * 1000, 1),
-        "stages_ms": {name: round(s * 1000, 1) for name, s in record.stage_seconds.items()},
+        "stages_ms": {name: round(s * 1000, 1) for name, s in record.stages()},
         "upload_bytes": record.upload_bytes,
         "format": record.image_format,
         "width": record.width,

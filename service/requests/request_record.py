@@ -58,6 +58,13 @@ class RequestRecord:
     batch_size: int | None = None
     warning_codes: tuple[str, ...] = ()
 
+    def stages(self) -> list[tuple[str, float]]:
+        """Seconds per pipeline verb so far, in their order.
+
+        A copy: after a deadline an image thread may still be at work, and write its time.
+        """
+        return list(self.stage_seconds.items())
+
     def elapsed_s(self) -> float:
         """Seconds since the request began."""
         return time.perf_counter() - self.started_at
@@ -94,7 +101,7 @@ def record_of(request: Request) -> RequestRecord:
 
 def server_timing(record: RequestRecord) -> str:
     """Renders the `Server-Timing` header: milliseconds per stage, then the total."""
-    parts = [f"{stage};dur={s * 1000:.1f}" for stage, s in record.stage_seconds.items()]
+    parts = [f"{stage};dur={s * 1000:.1f}" for stage, s in record.stages()]
     return ", ".join([*parts, f"total;dur={record.elapsed_s() * 1000:.1f}"])
 
 

@@ -36,3 +36,14 @@ def test_server_timing_lists_stages_and_total() -> None:
     record = new_record({})
     record.stage_seconds["decode"] = 0.0123
     assert server_timing(record).startswith("decode;dur=12.3, total;dur=")
+
+
+def test_times_may_come_while_they_are_read() -> None:
+    """An image thread whose caller has met the deadline still writes its own."""
+    record = new_record({})
+    record.stage_seconds |= {"decode": 0.1, "preprocess": 0.2}
+    seen = []
+    for stage, _ in record.stages():
+        seen.append(stage)
+        record.stage_seconds[f"{stage} again"] = 0.3
+    assert seen == ["decode", "preprocess"]
