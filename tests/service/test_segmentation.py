@@ -7,7 +7,7 @@ import base64
 import io
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import httpx
@@ -249,6 +249,32 @@ async def test_a_query_is_refused_instead_of_ignored() -> None:
     async with running(make_app()) as client:
         response = await client.post("/segment?convention=whole_lung", **form())
     assert (response.status_code, response.json()["code"]) == (422, "invalid_field")
+
+
+async def test_a_second_thread_draws_for_a_caller_who_is_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Beside others it would take the core that they need; the answer is the same."""
+    app = make_app(image_threads=1)
+    service, pieces = app.state.service, []
+    both = service._side.both
+
+    def counted(here: Callable[[], Any], there: Callable[[], Any]) -> tuple[Any, Any]:
+        pieces.append(service.room.inside)
+        found: tuple[Any, Any] = both(here, there)
+        return found
+
+    monkeypatch.setattr(service._side, "both", counted)
+    async with running(app) as client:
+        await until(lambda: bool(pieces))  # the one warm-up draws so too
+        pieces.clear()
+        alone = (await client.post("/segment", **form())).json()
+        assert pieces == [1]
+        with service.room.enter():
+            beside = (await client.post("/segment", **form())).json()
+        assert pieces == [1]
+    assert alone["overlay_png"] == beside["overlay_png"]
+    assert alone["masks"] == beside["masks"]
 
 
 async def test_a_full_queue_refuses_at_once_and_recovers() -> None:
