@@ -43,7 +43,13 @@ class Strip:
 def logits_above(
     logits: NDArray[np.float32], geometry: InputGeometry, threshold: float
 ) -> NDArray[np.bool_]:
-    """Return at which pixels of the image (H, W) resampled logits (M, M) exceed a threshold."""
+    """Return at which pixels of the image (H, W) resampled logits (M, M) exceed a threshold.
+
+    Raises:
+        ValueError: Some logits are no numbers; every threshold would call them no lung.
+    """
+    if not np.isfinite(logits).all():
+        raise ValueError("the model gave mask logits that are not numbers")
     side, width, height = logits.shape[0], geometry.width, geometry.height
     wide = np.empty((side, width), np.float32)
     for strip in resampling_strips(side, geometry.resized_width / geometry.input_size, width):

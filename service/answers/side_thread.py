@@ -17,8 +17,6 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Protocol, TypeVar
 
-from service.compute.cpu_allowance import yield_to_the_model
-
 Here = TypeVar("Here")
 There = TypeVar("There")
 
@@ -68,14 +66,17 @@ class SideThread:
         except BaseException:
             beside.cancel()
             raise
-        return result, there() if beside.cancel() else beside.result()
+        if beside.cancel():
+            return result, there()
+        self._go_anywhere()  # this core is free now, and the other one may be taken
+        return result, beside.result()
 
     def close(self) -> None:
         """Ends the thread; a piece that has not begun is done by its caller."""
         self._pool.shutdown(wait=False, cancel_futures=True)
 
     def _begin(self) -> None:
-        yield_to_the_model()
+        # Its priority is that of the image thread that started it: Linux hands it down.
         self._thread_id = threading.get_native_id()
 
     def _go_elsewhere(self) -> bool:
@@ -83,10 +84,17 @@ class SideThread:
         if self._current_core is None:  # not Linux: its scheduler decides
             return (os.cpu_count() or 1) > 1
         others = os.sched_getaffinity(0) - {self._current_core()}
-        if others and self._thread_id is not None:
-            with contextlib.suppress(OSError):  # a container may forbid it
-                os.sched_setaffinity(self._thread_id, others)
+        self._allow(others)
         return bool(others)
+
+    def _go_anywhere(self) -> None:
+        if self._current_core is not None:
+            self._allow(os.sched_getaffinity(0))
+
+    def _allow(self, cores: set[int]) -> None:
+        if cores and self._thread_id is not None:
+            with contextlib.suppress(OSError):  # a container may forbid it
+                os.sched_setaffinity(self._thread_id, cores)
 
 
 def _current_core_reader() -> Callable[[], int] | None:

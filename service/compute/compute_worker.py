@@ -286,10 +286,11 @@ class ComputeWorker:
 
 
 def _fitting(model: SegmentationModel, batch: list[Job]) -> list[Job]:
-    """Refuses what was prepared for the model before, in case this one takes another size."""
-    size = model.info.input_size
+    """Refuses what was prepared for the model before, where this one takes another size."""
+    size, known = model.info.input_size, model.info.manifest.conventions
     for job in batch:
-        if job.request.geometry.input_size != size:
+        request = job.request
+        if request.geometry.input_size != size or request.convention not in known:
             job.refuse(ComputeLost(LOST_SENTENCE, retry_after_s=2))
     return [job for job in batch if not job.future.done()]
 

@@ -36,10 +36,11 @@ def model_threads(quota_file: Path = CGROUP_QUOTA) -> int:
 
 
 def image_threads(quota_file: Path = CGROUP_QUOTA) -> int:
-    """Returns how many threads decode and draw: half of the allowed CPUs, 1 to `MOST_THREADS`.
+    """Returns how many image threads there are: half of the allowed CPUs, 1 to `MOST_THREADS`.
 
-    An X-ray takes them half as long as the model; more of them only take the model's core. Measured
-    with 16 callers on 2 cores: 23.3 masks a second with 1 thread, 22.7 with 2.
+    They decode, prepare and draw. An X-ray takes them a third of the model's time; more of them
+    only take the model's core. Measured with a faster model, which they kept busy, and 16 callers
+    on 2 cores: 23.3 masks a second with 1 thread, 22.7 with 2.
 
     Args:
         quota_file: where the container's limit stands.
@@ -50,7 +51,7 @@ def image_threads(quota_file: Path = CGROUP_QUOTA) -> int:
 def yield_to_the_model() -> None:
     """Lowers the priority of the calling thread, so that it never takes the model's core.
 
-    For threads that decode and draw: with two of them at work beside one thread of the model on two
+    For image threads: with two of them at work beside one thread of the model on two
     cores, the model would else wait a third of the time. On Linux a thread has a priority of its
     own; elsewhere nothing is changed, nor where a container forbids it. The niceness is added to
     that of the process (`Nice=` of a systemd unit): only root may take any of it away.

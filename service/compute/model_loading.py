@@ -174,7 +174,8 @@ class ModelLoader:
 
     def memory(self) -> Memory:
         """Memory of the compute process, zeros while there is none."""
-        return self.model.memory if isinstance(self.model, ComputeChild) else Memory()
+        model = self.model  # read once: the compute thread may take it away
+        return model.memory if isinstance(model, ComputeChild) else Memory()
 
     def close(self) -> None:
         """Ends the model."""

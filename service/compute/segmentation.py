@@ -194,9 +194,10 @@ class SegmentationService:
             ComputeLost: it was lost while the upload came.
             InvalidField: it was never trained to draw the convention asked for.
         """
-        if self.loader.model is None:
+        model = self.loader.model  # read once: the compute thread may take it away
+        if model is None:
             raise ComputeLost(LOST_SENTENCE, retry_after_s=2)
-        info = self.loader.model.info
+        info = model.info
         if form.convention not in info.manifest.conventions:
             known = ", ".join(info.manifest.conventions)
             raise InvalidField(f"The field convention must be {known}; this model draws no other.")

@@ -2,11 +2,11 @@
 
 Three bounds hold memory and waiting time: `queue_limit` requests wait for the model (being decoded
 or queued), a few times `max_batch` more may be past the model, being drawn, and all of them
-together hold at most `queue_limit_bytes` of uploads and decoded images (a single larger one is
-let in when nothing else is there). Overload is
-refused at once with 429, before an upload is read when that is known then, instead of letting
-every caller wait longer. Bytes of unfinished uploads have a bound of their own, so that slow
-senders hold no place that a fast one could use.
+together hold at most `queue_limit_bytes` of uploads, decoded images and inputs of the network (a
+single larger one is let in when nothing else is there). Overload is refused at once with 429,
+before an upload is read when that is known then, instead of letting every caller wait longer. Bytes
+of unfinished uploads have a bound of their own, so that slow senders hold no place that a fast one
+could use.
 """
 
 from __future__ import annotations

@@ -37,3 +37,11 @@ def test_strips_leave_out_zeros_only(source: int, share: float, target: int) -> 
     for strip in resampling_strips(source, share, target):
         whole[strip.target, strip.source] = strip.weights
     assert np.array_equal(whole, resampling_matrix(source, share, target).numpy())
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_logits_that_are_no_numbers_draw_no_mask(value: float) -> None:
+    logits = np.zeros((16, 16), np.float32)
+    logits[3, 5] = value
+    with pytest.raises(ValueError, match="not numbers"):
+        logits_above(logits, InputGeometry(40, 40, 64), 0.0)

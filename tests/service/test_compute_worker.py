@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -166,15 +167,18 @@ def test_an_answer_with_numbers_for_its_box_is_given(start: Start) -> None:
 
 
 def test_what_was_prepared_for_the_model_before_is_refused(start: Start) -> None:
-    """A restart may bring a model of another size; its neighbours in the batch get masks."""
+    """A restart may bring a model of another size or convention; neighbours get their masks."""
     gate = Gate()
     predictor = FakePredictor(gate.hold, FakeInfo(input_size=INPUT_SIDE))
     worker = start(predictor)
-    jobs = queued_behind(gate, worker, [request(), request(side=INPUT_SIDE // 2), request()])
+    unknown = replace(request(), convention="heart")
+    sent = [request(), request(side=INPUT_SIDE // 2), unknown, request()]
+    jobs = queued_behind(gate, worker, sent)
     gate.opened.set()
-    assert is_lung(jobs[0]) and is_lung(jobs[2])
-    with pytest.raises(ComputeLost):
-        jobs[1].future.result(10)
+    assert is_lung(jobs[0]) and is_lung(jobs[3])
+    for job in jobs[1:3]:
+        with pytest.raises(ComputeLost):
+            job.future.result(10)
     assert predictor.batch_sizes == [1, 2]
 
 

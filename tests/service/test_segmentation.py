@@ -251,6 +251,19 @@ async def test_a_query_is_refused_instead_of_ignored() -> None:
     assert (response.status_code, response.json()["code"]) == (422, "invalid_field")
 
 
+async def test_a_model_lost_while_the_upload_came_is_503(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ready at the door, gone when it is to be asked what it takes."""
+    app = make_app()
+    async with running(app) as client:
+        monkeypatch.setattr(app.state.service.loader, "model", None)
+        response = await client.post("/segment", **form())
+        assert (response.status_code, response.json()["code"]) == (503, "compute_lost")
+        assert response.headers["retry-after"] == "2"
+        monkeypatch.undo()
+        assert (await client.post("/segment", **form())).status_code == 200
+    assert_nothing_is_held(app)
+
+
 async def test_a_second_thread_draws_for_a_caller_who_is_alone(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 
 import pytest
 
 from service.answers.side_thread import SideThread, in_turn
+from service.compute.cpu_allowance import yield_to_the_model
 
-CORES = os.sched_getaffinity(0)
+pytestmark = pytest.mark.skipif(
+    not hasattr(os, "sched_getaffinity"), reason="cores are chosen on Linux alone"
+)
+
+CORES = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set[int]()
 
 
 @pytest.fixture
@@ -44,7 +50,8 @@ def test_both_run_at_once_and_give_their_results(side: SideThread) -> None:
 def test_the_side_thread_stays_off_the_core_of_its_caller(
     side: SideThread, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    side.both(lambda: None, lambda: None)  # the thread is there now
+    begun = threading.Event()
+    side.both(lambda: begun.wait(10), begun.set)  # the thread is there now
     for core in sorted(CORES)[:2]:
         monkeypatch.setattr(side, "_current_core", lambda core=core: core)
         began = threading.Event()
@@ -58,6 +65,36 @@ def test_the_side_thread_stays_off_the_core_of_its_caller(
 
         assert side.both(here, there) == (True, CORES - {core})
     assert os.sched_getaffinity(0) == CORES  # the caller itself may go anywhere
+
+
+@pytest.mark.skipif(len(CORES) < 2, reason="one core")
+def test_it_may_go_anywhere_and_has_the_callers_priority_once_the_caller_waits(
+    side: SideThread,
+) -> None:
+    done = threading.Event()
+
+    def there() -> tuple[set[int], int]:
+        wait_until(lambda: os.sched_getaffinity(0) == CORES)
+        return os.sched_getaffinity(0), os.getpriority(os.PRIO_PROCESS, 0)
+
+    def both() -> None:
+        yield_to_the_model()
+        begun = threading.Event()
+        side.both(lambda: begun.wait(10), begun.set)
+        found.append(side.both(lambda: time.sleep(0.05), there)[1])
+        found.append((CORES, os.getpriority(os.PRIO_PROCESS, 0)))
+        done.set()
+
+    found: list[tuple[set[int], int]] = []
+    threading.Thread(target=both).start()
+    assert done.wait(10)
+    assert found[0] == found[1]
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    stop_at = time.monotonic() + 5
+    while not condition() and time.monotonic() < stop_at:
+        time.sleep(0.005)
 
 
 def test_one_core_does_both_itself(side: SideThread, monkeypatch: pytest.MonkeyPatch) -> None:

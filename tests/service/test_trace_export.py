@@ -90,7 +90,7 @@ def test_a_request_joins_its_caller_s_trace(tiny_artifact: Path, collector: Coll
     root = joined.pop("POST /segment")
     assert root.parent_span_id.hex() == PARENT_ID
     assert list(joined) == [
-        "decode", "queue", "preprocess", "encode_image", "decode_mask", "postprocess", "render",
+        "decode", "preprocess", "queue", "encode_image", "decode_mask", "postprocess", "render",
     ]  # fmt: skip
     at_ns = root.start_time_unix_nano
     for span in joined.values():

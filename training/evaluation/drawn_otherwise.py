@@ -75,9 +75,9 @@ def drawn_as(predictor: Predictor, rows: Sequence[DataRow]) -> Iterator[DrawnAs]
 def format_drawn(found: Sequence[DrawnAs], margin: float) -> str:
     """Return the table per data set, with and without the masks drawn otherwise, and their list."""
     lines = [
-        f"{'':<14}{'as stated':>25}{'drawn':>18}{'without these':>18}",
+        f"{'':<14}{'as stated':>25}{'drawn':>18}{'without these':>20}",
         f"{'data set':<14}{'n':>5}{'Dice':>10}{'5th pc':>10}{'otherwise':>18}"
-        f"{'Dice':>8}{'5th pc':>10}",
+        f"{'Dice':>10}{'5th pc':>10}",
     ]
     for source in sorted({one.source for one in found}):
         mine = [one for one in found if one.source == source]
