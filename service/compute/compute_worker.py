@@ -286,7 +286,7 @@ class ComputeWorker:
 
 
 def _fitting(model: SegmentationModel, batch: list[Job]) -> list[Job]:
-    """Refuses what was prepared for the model before, where this one takes another size."""
+    """Refuses what was prepared for the model before and does not fit this one."""
     size, known = model.info.input_size, model.info.manifest.conventions
     for job in batch:
         request = job.request
