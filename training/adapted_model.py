@@ -220,6 +220,8 @@ def lineage_of(state: Mapping[str, Any]) -> tuple[dict[str, Any], ...]:
         "validation_selection": state["best"],
     }
     structure = config["data"].get("structure", "lungs")
+    if config["data"].get("leave_out"):
+        own["leave_out"] = list(config["data"]["leave_out"])
     if config["data"].get("without_fold", -1) >= 0:
         own["without_fold"] = f"{config['data']['without_fold']} of {config['data']['folds']}"
     if structure != "lungs":
@@ -230,6 +232,8 @@ def lineage_of(state: Mapping[str, Any]) -> tuple[dict[str, Any], ...]:
         own["teacher_share"] = teacher["share"]
         if teacher.get("held_out"):
             own["teachers_teach"] = "what they never saw"
+        elif teacher.get("conventions"):
+            own["teachers_teach"] = list(teacher["conventions"])
     if state["stage"] == "stage1":
         own["method"] = adapter_settings(state)["adaptation"].method
     if "ranks" in state["stage_state"]:

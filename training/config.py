@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from model_store.architecture import SamConfig, sam_config
+from model_store.conventions import CONVENTIONS, Convention
 from training.adapter_config import AdaLoraConfig, AdaptationConfig, LoraConfig
 from training.augmentation import AugmentConfig
 from training.config_error import ConfigError as ConfigError
@@ -37,6 +38,8 @@ class DataConfig:
         structure: What the masks to train on show: ``lungs``, ``infection`` or ``pneumothorax``.
         leave_out: Sources that neither train nor choose, to learn how the model does on
             hospitals that it has never seen.
+        drawn_otherwise: CSV files of ``python -m training conventions``; the X-rays that they list
+            as drawn in another convention than stated do not train.
         folds: Parts into which the patients of ``train`` fall; 1 leaves them together.
         without_fold: Part that does not train, so that the model can teach it without having seen
             what people drew there; -1 trains on all.
@@ -49,6 +52,7 @@ class DataConfig:
     structure: Structure = "lungs"
     repeats: Mapping[str, int] = field(default_factory=dict)
     leave_out: tuple[str, ...] = ()
+    drawn_otherwise: tuple[str, ...] = ()
     folds: int = 1
     without_fold: int = -1
     phantoms: int = 0
@@ -125,6 +129,9 @@ class TeacherConfig:
     Attributes:
         models: Runs, checkpoints or stored float models; their mean is the teacher. None: people
             alone teach.
+        conventions: The convention that each model teaches, in the order of ``models``; empty
+            where each teaches all. A model asked for a convention on patients whom it knows by
+            the other one alone draws it badly, and one that never saw them draws it well.
         share: Weight of the teachers' masks; those of people weigh the rest.
         held_out: Whether model i was trained without fold i of ``data.folds`` and alone teaches
             it. A model that saw an X-ray's mask repeats it, slips included; one that did not says
@@ -132,13 +139,26 @@ class TeacherConfig:
     """
 
     models: tuple[str, ...] = ()
+    conventions: tuple[Convention, ...] = ()
     share: float = 0.5
     held_out: bool = False
 
     def __post_init__(self) -> None:
-        """Refuse a share outside 0..1."""
+        """Refuse a share outside 0..1, and conventions that leave one without a teacher."""
         if not 0 <= self.share <= 1:
             raise ConfigError(f"teacher.share is {self.share}; it must lie in 0..1")
+        if not self.conventions:
+            return
+        if len(self.conventions) != len(self.models) or set(self.conventions) != set(CONVENTIONS):
+            raise ConfigError(
+                f"teacher.conventions {list(self.conventions)} must name one for each of the "
+                f"{len(self.models)} models, and each of {', '.join(CONVENTIONS)} at least once"
+            )
+        if self.held_out:
+            raise ConfigError(
+                "teacher.held_out gives each fold one model, which must then teach every "
+                "convention: leave teacher.conventions empty"
+            )
 
 
 @dataclass(frozen=True)

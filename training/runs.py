@@ -21,6 +21,7 @@ from training.checkpoint import LatestCheckpoint, holds_run, load_latest
 from training.config import ConfigError, DataConfig, RunConfig
 from training.dataset import DataError, DataRow, LabelledXray, fold_of, load_xrays, read_rows
 from training.distributed import ONE_PROCESS, Processes
+from training.evaluation.drawn_otherwise import names_drawn_otherwise
 from training.loop import TrainingLoop
 from training.phantom import draw_phantom
 from training.recomputation import recompute_encoder_blocks
@@ -42,6 +43,10 @@ def load_training_xrays(config: DataConfig) -> list[LabelledXray]:
     """
     rows = _wanted_rows(config, "train")
     rows = [row for row in rows if fold_of(row.group, config.folds) != config.without_fold]
+    otherwise = names_drawn_otherwise(Path(path) for path in config.drawn_otherwise)
+    rows = [row for row in rows if row.name not in otherwise]
+    if not rows:
+        raise DataError(f"{config.root}: data.drawn_otherwise leaves nothing to train on")
     xrays = load_xrays(rows, config.cached_side)
     if config.phantoms:
         with ProcessPoolExecutor() as pool:

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from model_store.architecture import SamConfig
-from model_store.conventions import CONVENTIONS, token_of
+from model_store.conventions import CONVENTIONS, Convention, token_of
 from model_store.sam import PromptableSam
 from training.adapted_model import load_base
 from training.compilation import compile_parts
@@ -35,6 +35,7 @@ class Teacher:
         weights: LossWeights,
         compiled: bool,
         held_out: bool = False,
+        conventions: Sequence[Convention] = (),
     ) -> None:
         """Teach with ``share`` of the loss.
 
@@ -45,9 +46,15 @@ class Teacher:
                 about masks together.
             compiled: Whether to fuse their operations by ``torch.compile``.
             held_out: Whether model i alone teaches the X-rays of fold i.
+            conventions: What model i teaches; empty where each teaches all.
         """
         self._held_out = held_out
         self._models = [model.eval().requires_grad_(False) for model in models]
+        taught = conventions or [None] * len(models)
+        self._taught = [
+            [place for place, one in enumerate(taught) if one in (None, convention)]
+            for convention in CONVENTIONS
+        ]
         if compiled:
             for model in models:
                 compile_parts(model)
@@ -63,12 +70,15 @@ class Teacher:
         Args and shapes as in `PromptableSam.forward`, 16G the student's input size; ``folds`` is
         that of each prompt's X-ray, int64 (N,).
         """
-        votes = torch.stack(
-            [_vote(model, normalized, boxes, image_index) for model in self._models]
-        )  # (models, N, 2, 4G, 4G)
-        if not self._held_out:
-            return votes.mean(dim=0)
-        return votes[folds, torch.arange(len(folds), device=folds.device)]
+        votes = [_vote(model, normalized, boxes, image_index) for model in self._models]
+        if self._held_out:
+            every = torch.stack(votes)  # (models, N, 2, 4G, 4G)
+            return every[folds, torch.arange(len(folds), device=folds.device)]
+        means = [
+            torch.stack([votes[model][:, place] for model in models]).mean(dim=0)
+            for place, models in enumerate(self._taught)
+        ]
+        return torch.stack(means, dim=1)
 
     def loss(self, logits: Tensor, taught: Tensor) -> Tensor:
         """Return how far logits (N, T, M, M) are from `masks` (N, 2, M, M): cross entropy."""
@@ -137,7 +147,9 @@ def load_teacher(
             )
         models.append(base.model.to(device))
     teacher = config.teacher
-    return Teacher(models, teacher.share, config.loss, config.compile, teacher.held_out)
+    return Teacher(
+        models, teacher.share, config.loss, config.compile, teacher.held_out, teacher.conventions
+    )
 
 
 def _input_of(architecture: SamConfig) -> dict[str, object]:

@@ -9,17 +9,20 @@ import pytest
 
 from model_store.predictor import PredictionRequest, Predictor
 from training.__main__ import main
-from training.dataset import load_xray, read_rows
+from training.config import DataConfig
+from training.dataset import DataError, fold_of, load_xray, read_rows
 from training.evaluation.drawn_otherwise import (
     MARGIN,
     DrawnAs,
     drawn_as,
     format_drawn,
+    names_drawn_otherwise,
     write_drawn,
 )
 from training.evaluation.scores import prompt_boxes
 from training.metrics import dice
 from training.phantom.dataset import write_phantom_dataset
+from training.runs import load_training_xrays
 
 SHARED = Path(__file__).parents[3] / "shared" / "data" / "cxr"
 MODELS = Path(__file__).parents[2] / "model_store" / "models"
@@ -91,6 +94,47 @@ def test_the_command_prints_and_writes(
     assert len(out.read_text().splitlines()) == 5
     assert main([*command, "--margin", "0"]) == 2
     assert "--margin is 0.0; it must lie between 0 and 1" in capsys.readouterr().err
+    assert main([*command, "--fold", "2", "--folds", "2"]) == 2
+    assert "--fold 2 is not one of --folds 2" in capsys.readouterr().err
+
+
+def test_folds_are_looked_at_one_by_one(
+    tiny_artifact: Path, phantoms: Path, tmp_path: Path
+) -> None:
+    command = ["conventions", "--model", str(tiny_artifact), "--data", str(phantoms)]
+    looked_at: list[str] = []
+    for fold in range(2):
+        out = tmp_path / f"{fold}.csv"
+        assert main([*command, "--folds", "2", "--fold", str(fold), "--out", str(out)]) == 0
+        with out.open(newline="") as file:
+            names = [row["name"] for row in csv.DictReader(file)]
+        assert all(fold_of(name, 2) == fold for name in names)
+        looked_at += names
+    assert sorted(looked_at) == sorted(row.name for row in read_rows(phantoms, "val"))
+
+
+def test_what_was_drawn_otherwise_does_not_train(tmp_path: Path) -> None:
+    write_phantom_dataset(tmp_path, {"train": 4, "val": 1}, longest_side=48)
+    first, second, *others = (row.name for row in read_rows(tmp_path, "train"))
+    lists = [tmp_path / "fold_0.csv", tmp_path / "fold_1.csv"]
+    write_drawn(lists[0], [film(first, 0.8, 0.9), film(others[0], 0.9, 0.8)], MARGIN)
+    write_drawn(lists[1], [film(second, 0.8, 0.9)], MARGIN)
+    assert names_drawn_otherwise(lists) == {first, second}
+    paths = tuple(map(str, lists))
+    trained = load_training_xrays(DataConfig(str(tmp_path), drawn_otherwise=paths))
+    assert [xray.name for xray in trained] == others
+    write_drawn(lists[0], [film(name, 0.8, 0.9) for name in (first, *others)], MARGIN)
+    with pytest.raises(DataError, match="drawn_otherwise leaves nothing to train on"):
+        load_training_xrays(DataConfig(str(tmp_path), drawn_otherwise=paths))
+
+
+def test_a_list_that_is_none_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"nowhere.csv cannot be read"):
+        names_drawn_otherwise([tmp_path / "nowhere.csv"])
+    other = tmp_path / "other.csv"
+    other.write_text("name,split\nx,train\n")
+    with pytest.raises(DataError, match=r"other.csv is not a list of `training conventions`"):
+        names_drawn_otherwise([other])
 
 
 def test_films_with_the_heart_drawn_in_are_found() -> None:

@@ -11,6 +11,7 @@ from tiny_models import make_tiny_config, make_tiny_model
 from torch import Tensor, nn
 from torch.nn import functional
 
+from model_store.conventions import Convention, token_of
 from training.adapted_model import lineage_of, load_base
 from training.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
 from training.config import ConfigError, TeacherConfig, load_config
@@ -65,6 +66,44 @@ def test_each_model_teaches_what_it_never_saw() -> None:
     with torch.no_grad():
         of_one, of_two = (model(*question())[0].sigmoid() for model in (one, two))
     assert torch.equal(masks[0], of_two[0]) and torch.equal(masks[1:], of_one[1:])
+
+
+def test_each_convention_has_its_own_teachers() -> None:
+    models = [make_tiny_model(seed) for seed in (1, 2, 3)]
+    conventions: tuple[Convention, ...] = ("whole_lung", "lung_field", "lung_field")
+    teacher = Teacher(models, 0.5, LossWeights(), compiled=False, conventions=conventions)
+    masks = teacher.masks(*question(), FOLDS)
+    with torch.no_grad():
+        one, two, three = (model(*question())[0].sigmoid() for model in models)
+    field, whole = token_of("lung_field"), token_of("whole_lung")
+    assert torch.equal(masks[:, whole], one[:, whole])
+    assert torch.allclose(masks[:, field], (two[:, field] + three[:, field]) / 2)
+
+
+@pytest.mark.parametrize(
+    ("conventions", "held_out", "message"),
+    [
+        (("lung_field",), False, "must name one for each of the 2 models"),
+        (("lung_field", "lung_field"), False, "each of lung_field, whole_lung at least once"),
+        (("lung_field", "heart"), False, "each of lung_field, whole_lung at least once"),
+        (("lung_field", "whole_lung"), True, "leave teacher.conventions empty"),
+    ],
+)
+def test_conventions_without_a_teacher_are_refused(
+    conventions: Any, held_out: bool, message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        TeacherConfig(("a", "b"), conventions, held_out=held_out)
+
+
+def test_the_lineage_says_who_teaches_which_convention(data: Path, tmp_path: Path) -> None:
+    for name in ("fields", "wholes"):
+        make_loop(data, tmp_path / name, seed=7).run()
+    models = [str(tmp_path / name) for name in ("fields", "wholes")]
+    taught = {"teacher__models": models, "teacher__conventions": ["lung_field", "whole_lung"]}
+    make_loop(data, tmp_path / "student", **taught).run()
+    (own,) = load_base(tmp_path / "student").lineage
+    assert own["teachers_teach"] == ["lung_field", "whole_lung"]
 
 
 def test_nothing_is_lower_than_the_loss_of_the_teacher_itself() -> None:

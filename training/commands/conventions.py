@@ -12,6 +12,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         "has not learnt from these X-rays")  # fmt: skip
     parser.add_argument("--data", type=Path, required=True, help="folder with manifest.csv")
     parser.add_argument("--split", default="val", choices=("train", "val", "test"))
+    parser.add_argument("--folds", type=int, default=1, help="parts into which patients fall")
+    parser.add_argument(
+        "--fold", type=int, default=0, help="the part to look at, as that which the model "
+        "never saw when it was trained with data.without_fold; needs --folds",
+    )  # fmt: skip
     parser.add_argument(
         "--margin", type=float, help="Dice by which another convention must agree better; 0.02",
     )  # fmt: skip
@@ -24,18 +29,20 @@ def run(arguments: argparse.Namespace) -> int:
 
     Raises:
         ArtifactError: The stored model is refused.
-        ConfigError: The margin is out of range, or the model knows one convention only.
+        ConfigError: The margin or the fold is out of range, or the model knows one convention only.
         DataError: The data set cannot be used.
     """
     from model_store.embedding_cache import EmbeddingCache
     from model_store.predictor import Predictor
     from training.config import ConfigError
-    from training.dataset import read_rows, rows_of_conventions
+    from training.dataset import fold_of, read_rows, rows_of_conventions
     from training.evaluation.drawn_otherwise import MARGIN, drawn_as, format_drawn, write_drawn
 
     margin = MARGIN if arguments.margin is None else arguments.margin
     if not 0 < margin < 1:
         raise ConfigError(f"--margin is {margin}; it must lie between 0 and 1")
+    if not 0 <= arguments.fold < arguments.folds:
+        raise ConfigError(f"--fold {arguments.fold} is not one of --folds {arguments.folds}")
     one_xray = EmbeddingCache(64 * 1024 * 1024)
     predictor = Predictor.load(arguments.model, arguments.device, one_xray)
     known = predictor.info.manifest.conventions
@@ -44,6 +51,7 @@ def run(arguments: argparse.Namespace) -> int:
             f"{arguments.model} draws {next(iter(known))} only; two are to be compared"
         )
     rows = rows_of_conventions(read_rows(arguments.data, arguments.split), known)
+    rows = [row for row in rows if fold_of(row.group, arguments.folds) == arguments.fold]
     found = list(drawn_as(predictor, rows))
     print(format_drawn(found, margin))
     if arguments.out is not None:

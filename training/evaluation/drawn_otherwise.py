@@ -11,14 +11,14 @@ predictions contradict. The answer is a list to look at, not a verdict.
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from model_store.conventions import Convention
 from model_store.prediction import PredictionRequest
 from model_store.predictor import Predictor
-from training.dataset import DataRow, load_xray
+from training.dataset import DataError, DataRow, load_xray
 from training.evaluation.scores import prompt_boxes
 from training.evaluation.statistics import Summary
 from training.metrics import dice
@@ -112,3 +112,25 @@ def write_drawn(path: Path, found: Sequence[DrawnAs], margin: float) -> None:
             scores = [f"{one.dice[name]:.4f}" for name in names]
             otherwise = "yes" if one.is_otherwise(margin) else "no"
             writer.writerow([one.name, one.source, one.stated, one.nearest, *scores, otherwise])
+
+
+def names_drawn_otherwise(paths: Iterable[Path]) -> frozenset[str]:
+    """Return the X-rays that files of `write_drawn` list as drawn otherwise.
+
+    Raises:
+        DataError: A file cannot be read or lacks a column.
+    """
+    names: set[str] = set()
+    for path in paths:
+        try:
+            with path.open(newline="", encoding="utf-8") as file:
+                names.update(row["name"] for row in csv.DictReader(file) if _is_listed(row))
+        except OSError as error:
+            raise DataError(f"{path} cannot be read: {error.strerror}") from error
+        except (KeyError, UnicodeDecodeError, csv.Error) as error:
+            raise DataError(f"{path} is not a list of `training conventions`: {error}") from error
+    return frozenset(names)
+
+
+def _is_listed(row: Mapping[str, str]) -> bool:
+    return row["drawn_otherwise"] == "yes"
