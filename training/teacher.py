@@ -50,7 +50,7 @@ class Teacher:
         """
         self._held_out = held_out
         self._models = [model.eval().requires_grad_(False) for model in models]
-        taught = conventions or [None] * len(models)
+        taught: Sequence[Convention | None] = conventions or [None] * len(models)
         self._taught = [
             [place for place, one in enumerate(taught) if one in (None, convention)]
             for convention in CONVENTIONS
