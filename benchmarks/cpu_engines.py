@@ -1,6 +1,6 @@
 """The two ways to execute an integer model on a CPU, on one thread: PyTorch's layers and OpenVINO.
 
-    python -m benchmarks.cpu_engines model_store/models/cxr-lung-tiny/4 --limit AVX2
+    python -m benchmarks.cpu_engines model_store/models/cxr-lung-tiny/5 --limit AVX2
 
 Each number is processor time, the least of some calls, which other work on the machine disturbs
 less than the clock. Older processors are imitated by the variables of oneDNN and PyTorch, in a

@@ -39,10 +39,11 @@ def model_for(input_size: int) -> dict[str, Any]:
 def recipe(stage: str, settings: Mapping[str, Any]) -> RunConfig:
     """Return the default model's recipe of a stage with some settings replaced by dotted name.
 
-    Without its teachers, which are runs of their own, and without a compiler.
+    Without its teachers, which are runs of their own, and what they found, and without a compiler.
     """
     plain = {
-        "teacher.models": [], "teacher.held_out": False, "data.folds": 1, "compile": False,
+        "teacher.models": [], "teacher.conventions": [], "teacher.held_out": False,
+        "data.folds": 1, "data.drawn_otherwise": [], "compile": False,
     }  # fmt: skip
     return load_config(RECIPES / f"cxr_lung_tiny_{stage}.toml", {**plain, **settings})
 

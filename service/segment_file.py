@@ -243,7 +243,7 @@ def _checked_predictor(flags: argparse.Namespace, load_predictor: LoadPredictor)
         raise FileFailure(
             EXIT_CHECKPOINT,
             f"{folder} is not a folder; a stored model is a folder with manifest.json and "
-            "weights.safetensors, such as model_store/models/cxr-lung-tiny/4.",
+            "weights.safetensors, such as model_store/models/cxr-lung-tiny/5.",
         )
     if flags.device == "cuda":
         _check_cuda()

@@ -144,7 +144,7 @@ def test_the_image_says_what_it_is(container: Container) -> None:
 
 def test_the_model_is_inside_and_what_only_building_needs_is_not(container: Container) -> None:
     (packages,) = container.root.glob("opt/lungseg/lib/python3*/site-packages")
-    assert (packages / "model_store/models/cxr-lung-tiny/4/weights.safetensors").is_file()
+    assert (packages / "model_store/models/cxr-lung-tiny/5/weights.safetensors").is_file()
     for absent in ("pip", "pytest", "mypy", "training", "nvidia"):
         assert not (packages / absent).exists(), absent
 
