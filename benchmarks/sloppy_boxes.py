@@ -72,11 +72,11 @@ def count_warnings(
         request = PredictionRequest(xray.image, tuple(box for _, box in asked), xray.convention)
         answers = predictor.predict(request).masks
         best = dice(answers[0].mask, xray.mask)
-        for (jitter, box), answer in zip(asked, answers, strict=True):
+        for (jitter, _), answer in zip(asked, answers, strict=True):
             found = dice(answer.mask, xray.mask)
             poor = found < POOR_DICE
             by_box = poor and found < best - LOST_DICE
-            warned = bool(check_mask(answer.mask, answer.score, box))
+            warned = bool(check_mask(answer))
             counts = table[jitter]
             counts["masks"] += 1
             counts["poor"] += poor

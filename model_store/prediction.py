@@ -41,11 +41,14 @@ class MaskPrediction:
         box: The box that was asked.
         mask: bool (H, W).
         score: Predicted IoU of the mask with the truth, 0..1.
+        confidence: Dice that the mask's own probabilities expect, 0..1
+            (`soft_dice.soft_dice_confidence`).
     """
 
     box: Box
     mask: NDArray[np.bool_]
     score: float
+    confidence: float
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,6 @@ from model_store.geometry import Box, InputGeometry
 from model_store.int8_layers import Int8Matrix
 from model_store.logit_resampling import logits_to_image
 from model_store.manifest import Manifest
-from model_store.mask_resampling import logits_above
 from model_store.prediction import MaskPrediction as MaskPrediction
 from model_store.prediction import ModelInfo as ModelInfo
 from model_store.prediction import Prediction as Prediction
@@ -37,9 +36,11 @@ from model_store.preparation import (
     NetworkAnswer,
     PreparedRequest,
     logit_of,
+    mask_from,
     prepare,
 )
 from model_store.sam import PromptableSam
+from model_store.soft_dice import soft_dice_confidence
 
 NETWORK_STAGES = ("encode_image", "decode_mask")
 """The steps of the network itself."""
@@ -175,14 +176,7 @@ class Predictor:
         answers = self._answers(prepared, watches)
         for request, ready, found, watch in zip(requests, prepared, answers, watches, strict=True):
             with watch.stage("postprocess"):
-                masks = tuple(
-                    MaskPrediction(
-                        one.box,
-                        self._mask(one.logits, ready.geometry, request.threshold),
-                        one.score,
-                    )
-                    for one in found
-                )
+                masks = tuple(self._drawn(one, ready.geometry, request.threshold) for one in found)
             predictions.append(Prediction(masks, watch.seconds))
         return predictions
 
@@ -297,11 +291,12 @@ class Predictor:
             # A copy: an engine may put the next box's logits where these are.
             return _Found(box, logits[0, token].float().clone(), score)
 
-    def _mask(self, logits: Tensor, geometry: InputGeometry, threshold: float) -> NDArray[np.bool_]:
+    def _drawn(self, found: _Found, geometry: InputGeometry, threshold: float) -> MaskPrediction:
         """Turn mask logits (M, M) into the pixels of the image (H, W)."""
+        logits = found.logits.cpu().numpy()
         if self._device.type == "cpu":
-            return logits_above(logits.numpy(), geometry, logit_of(threshold))
+            return mask_from(MaskLogits(found.box, logits, found.score), geometry, threshold)
         with torch.inference_mode():
-            full = logits_to_image(logits, geometry)
+            full = logits_to_image(found.logits, geometry)
             mask: NDArray[np.bool_] = (full > logit_of(threshold)).cpu().numpy()
-        return mask
+        return MaskPrediction(found.box, mask, found.score, soft_dice_confidence(logits, geometry))

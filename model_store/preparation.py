@@ -20,6 +20,7 @@ from model_store.conventions import token_of
 from model_store.geometry import InputGeometry, window_to_uint8
 from model_store.mask_resampling import logits_above
 from model_store.prediction import MaskPrediction, PredictionRequest
+from model_store.soft_dice import soft_dice_confidence
 
 
 @dataclass(frozen=True)
@@ -97,7 +98,8 @@ def mask_from(found: MaskLogits, geometry: InputGeometry, threshold: float) -> M
         threshold: Probability from which on a pixel belongs to the mask, 0 < threshold < 1.
     """
     mask = logits_above(found.logits, geometry, logit_of(threshold))
-    return MaskPrediction(found.box, mask, found.score)
+    confidence = soft_dice_confidence(found.logits, geometry)
+    return MaskPrediction(found.box, mask, found.score, confidence)
 
 
 def logit_of(threshold: float) -> float:

@@ -49,6 +49,8 @@ class WarningCode(StrEnum):
     """The mask leaves much of its box's width empty; a lung may be missing."""
     FRAGMENTED_MASK = "fragmented_mask"
     """The mask falls into pieces, as where the model does not know whether a lung is meant."""
+    UNDECIDED_MASK = "undecided_mask"
+    """Much of the mask has probabilities between yes and no: its border is a guess."""
     LOW_SCORE = "low_score"
     """The model itself expects the mask to be poor."""
 

@@ -233,6 +233,6 @@ def _warnings(findings: SegmentFindings) -> list[ResponseWarning]:
     warnings = [ResponseWarning(code=str(one.code), message=one.message) for one in found]
     for number, mask in enumerate(findings.masks, start=1):
         place = f"Box {number}: " if len(boxes) > 1 else ""
-        for one in check_mask(mask.mask, mask.score, mask.box, is_whole_image=not boxes):
+        for one in check_mask(mask, is_whole_image=not boxes):
             warnings.append(ResponseWarning(code=str(one.code), message=place + one.message))
     return warnings

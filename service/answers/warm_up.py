@@ -9,7 +9,7 @@ import numpy as np
 
 from model_store.boxes import Box
 from model_store.geometry import grey_histogram
-from model_store.prediction import PredictionRequest
+from model_store.prediction import MaskPrediction, PredictionRequest
 from model_store.preparation import MaskLogits, mask_from, prepare
 from service.answers.mask_checks import check_image, check_mask
 from service.answers.png_encoding import encode_png
@@ -35,7 +35,7 @@ def decode_and_draw_once(both: Both = in_turn) -> None:
     prepared = prepare(PredictionRequest(pixels), input_size=256, histogram=histogram)
     logits = np.zeros((64, 64), np.float32)
     mask_from(MaskLogits(prepared.boxes[0], logits, 1.0), prepared.geometry, 0.5)
-    check_mask(mask, 1.0, box)
+    check_mask(MaskPrediction(box, mask, score=1.0, confidence=1.0))
     encode_mask_png(mask)
     encode_rle(mask)
     encode_png(overlay_colours(pixels, [mask], [box]), both)

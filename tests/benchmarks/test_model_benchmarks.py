@@ -9,6 +9,7 @@ from tiny_models import write_tiny_artifact
 
 from benchmarks.sloppy_boxes import COUNTS, JITTERS, count_warnings
 from benchmarks.two_models import compare
+from benchmarks.undecided_masks import ask, confidences, ranks
 from model_store.predictor import Predictor
 from training.phantom.dataset import write_phantom_dataset
 
@@ -38,3 +39,22 @@ def test_every_moved_box_is_counted_once(data: Path, tiny_artifact: Path) -> Non
         assert set(counts) == set(COUNTS)
         assert counts["of these warned"] <= counts["poor by the box"] <= counts["poor"]
     assert table["0%"]["poor by the box"] == 0  # the tight box cannot be worse than itself
+
+
+def test_confidence_is_asked_in_both_conventions(data: Path, tiny_artifact: Path) -> None:
+    predictor = Predictor.load(tiny_artifact, "cpu")
+    answers = ask(predictor, data, "val", count=2)  # two of one source and one of another
+    assert [one.convention for one in answers] == ["lung_field", "whole_lung"] * 3
+    known = [one for one in answers if one.dice is not None]
+    assert len(known) == 3  # an annotator draws by one of the two
+    table = confidences(answers)
+    assert sum(row["n"] for row in table) == 6
+    assert sum(row["drawn by people"] for row in table) == 3
+    for row in table:
+        assert 0 <= row["1st pc"] <= row["5th pc"] <= row["median"] <= 1
+    guesses = [one for one in answers if one.confidence < 0.94 and "empty_mask" not in one.codes]
+    assert guesses  # random weights know nothing
+    assert all("undecided_mask" in one.codes for one in guesses)
+    ranked = ranks(answers)
+    assert sum(row["n"] for row in ranked) == 3
+    assert all(row["confidence"] is None for row in ranked)  # two masks have no ranks to speak of

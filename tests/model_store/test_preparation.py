@@ -32,6 +32,7 @@ def test_prepared_and_drawn_apart_gives_the_masks_of_predict(predictor: Predicto
             drawn = mask_from(found, ready.geometry, request.threshold)
             assert np.array_equal(drawn.mask, wanted.mask)
             assert (drawn.box, drawn.score) == (wanted.box, wanted.score)
+            assert drawn.confidence == wanted.confidence
 
 
 def test_a_known_histogram_changes_nothing() -> None:

@@ -10,7 +10,9 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
+from model_store.boxes import Box
 from model_store.geometry import grey_histogram
+from model_store.prediction import MaskPrediction
 from service.answers.mask_checks import check_image, check_mask
 from service.answers.response_warnings import Warning_
 
@@ -28,72 +30,91 @@ def codes(warnings: tuple[Warning_, ...]) -> list[str]:
     return [str(warning.code) for warning in warnings]
 
 
+def check(
+    mask: NDArray[np.bool_],
+    score: float,
+    box: Box,
+    *,
+    confidence: float = 0.98,
+    is_whole_image: bool = False,
+) -> tuple[Warning_, ...]:
+    return check_mask(MaskPrediction(box, mask, score, confidence), is_whole_image=is_whole_image)
+
+
 def test_a_plain_mask_has_no_warning() -> None:
-    assert check_mask(lungs(), 0.95, BOX) == ()
+    assert check(lungs(), 0.95, BOX) == ()
 
 
 def test_an_empty_mask_is_said_and_nothing_else() -> None:
-    assert codes(check_mask(np.zeros((100, 100), bool), 0.1, BOX)) == ["empty_mask"]
+    assert codes(check(np.zeros((100, 100), bool), 0.1, BOX)) == ["empty_mask"]
 
 
 def test_a_mask_beside_its_box() -> None:
     mask = np.zeros((100, 100), bool)
     mask[:5, :5] = True
-    assert codes(check_mask(mask, 0.9, BOX)) == ["mask_misses_box"]
+    assert codes(check(mask, 0.9, BOX)) == ["mask_misses_box"]
 
 
 def test_a_mask_that_leaves_its_box() -> None:
     mask = np.zeros((100, 100), bool)
     mask[20:60, 20:60] = True
-    assert codes(check_mask(mask, 0.9, (20.0, 20.0, 60.0, 49.0))) == [
+    assert codes(check(mask, 0.9, (20.0, 20.0, 60.0, 49.0))) == [
         "mask_leaves_box",
         "implausibly_large_mask",
     ]
-    assert "mask_leaves_box" not in codes(check_mask(mask, 0.9, (20.0, 20.0, 60.0, 51.0)))
+    assert "mask_leaves_box" not in codes(check(mask, 0.9, (20.0, 20.0, 60.0, 51.0)))
 
 
 def test_areas_that_no_lung_has() -> None:
     small = np.zeros((100, 100), bool)
     small[40:50, 40:50] = True
-    assert codes(check_mask(small, 0.9, BOX)) == ["implausibly_small_mask"]
+    assert codes(check(small, 0.9, BOX)) == ["implausibly_small_mask"]
     full = np.zeros((100, 100), bool)
     full[10:90, 10:90] = True
-    assert codes(check_mask(full, 0.9, BOX)) == ["implausibly_large_mask"]
+    assert codes(check(full, 0.9, BOX)) == ["implausibly_large_mask"]
     whole = (0.0, 0.0, 100.0, 100.0)
     mostly = np.ones((100, 100), bool)
     mostly[:20] = False
-    assert codes(check_mask(mostly, 0.9, whole, is_whole_image=True)) == ["implausibly_large_mask"]
+    assert codes(check(mostly, 0.9, whole, is_whole_image=True)) == ["implausibly_large_mask"]
 
 
 def test_one_lung_in_a_box_around_two_is_said() -> None:
     one = lungs()
     one[:, 50:] = False
-    assert codes(check_mask(one, 0.95, BOX)) == ["narrow_mask"]
+    assert codes(check(one, 0.95, BOX)) == ["narrow_mask"]
     one[40:42, 84] = True  # specks of the other one do not hide that it is missing
-    assert codes(check_mask(one, 0.95, BOX)) == ["narrow_mask"]
-    assert check_mask(one, 0.95, (10.0, 10.0, 46.0, 90.0)) == ()  # its own box
+    assert codes(check(one, 0.95, BOX)) == ["narrow_mask"]
+    assert check(one, 0.95, (10.0, 10.0, 46.0, 90.0)) == ()  # its own box
     whole = (0.0, 0.0, 100.0, 100.0)
-    assert check_mask(one, 0.95, whole, is_whole_image=True) == ()
+    assert check(one, 0.95, whole, is_whole_image=True) == ()
 
 
 def test_a_mask_in_pieces_is_said() -> None:
     pieces = lungs()
     pieces[20:80, 60:80] &= np.arange(60)[:, None] % 6 < 3
-    assert codes(check_mask(pieces, 0.95, BOX)) == ["fragmented_mask"]
+    assert codes(check(pieces, 0.95, BOX)) == ["fragmented_mask"]
     speckled = lungs()
     speckled[[3, 95], 20] = True
-    assert check_mask(speckled, 0.95, BOX) == ()
+    assert check(speckled, 0.95, BOX) == ()
 
 
 @pytest.mark.parametrize(("score", "is_low"), [(0.74, True), (0.75, False), (float("nan"), True)])
 def test_a_low_or_missing_score(score: float, is_low: bool) -> None:
-    assert ("low_score" in codes(check_mask(lungs(), score, BOX))) is is_low
+    assert ("low_score" in codes(check(lungs(), score, BOX))) is is_low
+
+
+@pytest.mark.parametrize(
+    ("confidence", "is_low"), [(0.939, True), (0.94, False), (float("nan"), True)]
+)
+def test_a_mask_whose_border_the_model_does_not_see(confidence: float, is_low: bool) -> None:
+    expected = ["undecided_mask"] if is_low else []
+    assert codes(check(lungs(), 0.95, BOX, confidence=confidence)) == expected
 
 
 def test_messages_say_image_when_no_box_was_given() -> None:
     small = np.zeros((100, 100), bool)
     small[0, 0] = True
-    (warning,) = check_mask(small, 0.9, (0.0, 0.0, 100.0, 100.0), is_whole_image=True)
+    (warning,) = check(small, 0.9, (0.0, 0.0, 100.0, 100.0), is_whole_image=True)
     assert "image" in warning.message
     assert "box" not in warning.message
 
@@ -135,7 +156,7 @@ def test_real_xrays_with_human_masks_draw_no_warning() -> None:
         mask = picture(SHARED / "val" / "masks" / f"{row['name']}.png") > 0
         whole = (0.0, 0.0, float(mask.shape[1]), float(mask.shape[0]))
         warned += bool(
-            check_image(grey_histogram(pixels)) + check_mask(mask, 0.95, whole, is_whole_image=True)
+            check_image(grey_histogram(pixels)) + check(mask, 0.95, whole, is_whole_image=True)
         )
     assert len(rows) >= 40
     assert warned == 0

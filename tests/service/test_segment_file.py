@@ -45,7 +45,7 @@ class FakePredictor:
         x0, y0, x1, y1 = (int(value) for value in box)
         mask = np.zeros((height, width), bool)
         mask[y0 + 4 : y1 - 4, (3 * x0 + x1) // 4 : (x0 + 3 * x1) // 4] = True
-        return Prediction((MaskPrediction(box, mask, 0.9),), {"encode_image": 0.001})
+        return Prediction((MaskPrediction(box, mask, 0.9, 0.98),), {"encode_image": 0.001})
 
 
 Run = Callable[..., tuple[int, str, str]]

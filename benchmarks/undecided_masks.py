@@ -1,0 +1,153 @@
+"""Does a model know when it guesses? Its confidence in every kind of patient and both conventions.
+
+Most X-rays are drawn by one convention alone, so no score can tell how good the other mask is. The
+model's own probabilities can: asked for a border that nothing taught it, they lie between yes and
+no. Each X-ray is asked in both conventions with the tight box of its annotator's mask. Printed for
+each data set and convention are the quantiles of the soft Dice confidence and the shares of masks
+that come with the warning `undecided_mask` and with any; then, where the mask is known, how well
+confidence and score rank the masks by their Dice (Spearman).
+
+    python -m benchmarks.undecided_masks --data DATA
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy import stats
+
+from model_store.conventions import CONVENTIONS
+from model_store.predictor import PredictionRequest, Predictor
+from service.answers.mask_checks import check_mask
+from service.answers.response_warnings import WarningCode
+from service.settings import default_model_folder
+from training.dataset import load_xray, read_rows
+from training.evaluation.scores import prompt_boxes
+from training.metrics import dice
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a model said and what the service would add; ``dice`` where the mask is known."""
+
+    source: str
+    convention: str
+    confidence: float
+    score: float
+    codes: frozenset[str]
+    dice: float | None
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Ask, print both tables and one line of JSON."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.undecided_masks")
+    parser.add_argument("--data", type=Path, required=True, help="folder with manifest.csv")
+    parser.add_argument("--model", type=Path, default=default_model_folder())
+    parser.add_argument("--split", default="val", choices=["train", "val", "test"])
+    parser.add_argument("--count", type=int, help="X-rays of each data set, default all")
+    options = parser.parse_args(arguments)
+    answers = ask(Predictor.load(options.model), options.data, options.split, options.count)
+    tables = {"confidence": confidences(answers), "rank correlation with Dice": ranks(answers)}
+    for table in tables.values():
+        print_table(table)
+    print(json.dumps(tables))
+    return 0
+
+
+def ask(predictor: Predictor, data: Path, split: str, count: int | None) -> list[Answer]:
+    """Return the answers in both conventions, the first ``count`` X-rays of each data set."""
+    rows_by_source = defaultdict(list)
+    for row in read_rows(data, split):
+        rows_by_source[row.source].append(row)
+    answers = []
+    for source in sorted(rows_by_source):
+        for row in islice(rows_by_source[source], count):
+            xray = load_xray(row)
+            box, _ = prompt_boxes(xray)
+            for convention in CONVENTIONS:
+                request = PredictionRequest(xray.image, (box,), convention)
+                (mask,) = predictor.predict(request).masks
+                is_known = convention == xray.convention
+                answers.append(
+                    Answer(
+                        source,
+                        convention,
+                        mask.confidence,
+                        mask.score,
+                        frozenset(str(one.code) for one in check_mask(mask)),
+                        dice(mask.mask, xray.mask) if is_known else None,
+                    )
+                )
+    return answers
+
+
+def confidences(answers: Sequence[Answer]) -> list[dict[str, Any]]:
+    """Return a row for each data set and convention."""
+    groups = defaultdict(list)
+    for answer in answers:
+        groups[answer.source, answer.convention].append(answer)
+    table = []
+    for (source, convention), group in groups.items():
+        values = [answer.confidence for answer in group]
+        undecided = sum(WarningCode.UNDECIDED_MASK in answer.codes for answer in group)
+        table.append(
+            {
+                "source": source,
+                "convention": convention,
+                "n": len(group),
+                "drawn by people": sum(one.dice is not None for one in group),
+                "1st pc": round(float(np.quantile(values, 0.01)), 3),
+                "5th pc": round(float(np.quantile(values, 0.05)), 3),
+                "median": round(float(np.median(values)), 3),
+                "undecided": f"{undecided / len(group):.1%}",
+                "any warning": f"{sum(bool(one.codes) for one in group) / len(group):.1%}",
+            }
+        )
+    return table
+
+
+def ranks(answers: Sequence[Answer]) -> list[dict[str, Any]]:
+    """Return a row for each data set, over the masks that are known."""
+    groups = defaultdict(list)
+    for answer in answers:
+        if answer.dice is not None:
+            groups[answer.source].append(answer)
+    table = []
+    for source, group in groups.items():
+        table.append(
+            {
+                "source": source,
+                "n": len(group),
+                "confidence": _rank_correlation([one.confidence for one in group], group),
+                "score": _rank_correlation([one.score for one in group], group),
+            }
+        )
+    return table
+
+
+def _rank_correlation(values: Sequence[float], group: Sequence[Answer]) -> float | None:
+    """Spearman's coefficient with Dice; None for fewer than three masks."""
+    if len(group) < 3:
+        return None
+    return round(float(stats.spearmanr(values, [one.dice for one in group]).statistic), 2)
+
+
+def print_table(table: Sequence[dict[str, Any]]) -> None:
+    """Print rows of the same columns in Markdown."""
+    print(f"\n| {' | '.join(table[0])} |")
+    print("|---" * len(table[0]) + "|")
+    for row in table:
+        print(f"| {' | '.join(str(value) for value in row.values())} |")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
