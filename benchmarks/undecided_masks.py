@@ -4,8 +4,9 @@ Most X-rays are drawn by one convention alone, so no score can tell how good the
 model's own probabilities can: asked for a border that nothing taught it, they lie between yes and
 no. Each X-ray is asked in both conventions with the tight box of its annotator's mask. Printed for
 each data set and convention are the quantiles of the soft Dice confidence and the shares of masks
-that come with the warning `undecided_mask` and with any; then, where the mask is known, how well
-confidence and score rank the masks by their Dice (Spearman).
+that come with the warning `undecided_mask` and with any. Then, where people drew that convention:
+how well confidence and score rank answers by their Dice (Spearman), and how many of the poor ones
+(Dice below 0.85) and of the others are warned of.
 
     python -m benchmarks.undecided_masks --data DATA
 """
@@ -25,6 +26,7 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
+from benchmarks.sloppy_boxes import POOR_DICE
 from model_store.conventions import CONVENTIONS
 from model_store.predictor import PredictionRequest, Predictor
 from service.answers.mask_checks import check_mask
@@ -56,7 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--count", type=int, help="X-rays of each data set, default all")
     options = parser.parse_args(arguments)
     answers = ask(Predictor.load(options.model), options.data, options.split, options.count)
-    tables = {"confidence": confidences(answers), "rank correlation with Dice": ranks(answers)}
+    tables = {"confidence": confidences(answers), "known masks": against_people(answers)}
     for table in tables.values():
         print_table(table)
     print(json.dumps(tables))
@@ -98,7 +100,7 @@ def confidences(answers: Sequence[Answer]) -> list[dict[str, Any]]:
     table = []
     for (source, convention), group in groups.items():
         values = [answer.confidence for answer in group]
-        undecided = sum(WarningCode.UNDECIDED_MASK in answer.codes for answer in group)
+        undecided = sum(_is_undecided(answer) for answer in group)
         table.append(
             {
                 "source": source,
@@ -115,30 +117,42 @@ def confidences(answers: Sequence[Answer]) -> list[dict[str, Any]]:
     return table
 
 
-def ranks(answers: Sequence[Answer]) -> list[dict[str, Any]]:
-    """Return a row for each data set, over the masks that are known."""
+def against_people(answers: Sequence[Answer]) -> list[dict[str, Any]]:
+    """Return a row for each data set, over the masks that people drew."""
     groups = defaultdict(list)
     for answer in answers:
         if answer.dice is not None:
-            groups[answer.source].append(answer)
+            groups[answer.source].append((answer, answer.dice))
     table = []
     for source, group in groups.items():
+        scores = [score for _, score in group]
+        poor = [answer for answer, score in group if score < POOR_DICE]
+        good = [answer for answer, score in group if score >= POOR_DICE]
         table.append(
             {
                 "source": source,
                 "n": len(group),
-                "confidence": _rank_correlation([one.confidence for one in group], group),
-                "score": _rank_correlation([one.score for one in group], group),
+                "ranks, confidence": _ranks([one.confidence for one, _ in group], scores),
+                "ranks, score": _ranks([one.score for one, _ in group], scores),
+                "poor": len(poor),
+                "of these undecided": sum(_is_undecided(one) for one in poor),
+                "of these warned": sum(bool(one.codes) for one in poor),
+                "good, undecided": sum(_is_undecided(one) for one in good),
+                "good, warned": sum(bool(one.codes) for one in good),
             }
         )
     return table
 
 
-def _rank_correlation(values: Sequence[float], group: Sequence[Answer]) -> float | None:
-    """Spearman's coefficient with Dice; None for fewer than three masks."""
-    if len(group) < 3:
+def _is_undecided(answer: Answer) -> bool:
+    return WarningCode.UNDECIDED_MASK in answer.codes
+
+
+def _ranks(values: Sequence[float], scores: Sequence[float]) -> float | None:
+    """Spearman's coefficient; None for fewer than three masks."""
+    if len(scores) < 3:
         return None
-    return round(float(stats.spearmanr(values, [one.dice for one in group]).statistic), 2)
+    return round(float(stats.spearmanr(values, scores).statistic), 2)
 
 
 def print_table(table: Sequence[dict[str, Any]]) -> None:

@@ -9,7 +9,7 @@ from tiny_models import write_tiny_artifact
 
 from benchmarks.sloppy_boxes import COUNTS, JITTERS, count_warnings
 from benchmarks.two_models import compare
-from benchmarks.undecided_masks import ask, confidences, ranks
+from benchmarks.undecided_masks import against_people, ask, confidences
 from model_store.predictor import Predictor
 from training.phantom.dataset import write_phantom_dataset
 
@@ -55,6 +55,11 @@ def test_confidence_is_asked_in_both_conventions(data: Path, tiny_artifact: Path
     guesses = [one for one in answers if one.confidence < 0.94 and "empty_mask" not in one.codes]
     assert guesses  # random weights know nothing
     assert all("undecided_mask" in one.codes for one in guesses)
-    ranked = ranks(answers)
-    assert sum(row["n"] for row in ranked) == 3
-    assert all(row["confidence"] is None for row in ranked)  # two masks have no ranks to speak of
+    beside = against_people(answers)
+    assert sum(row["n"] for row in beside) == 3
+    assert sum(row["poor"] for row in beside) == 3  # random weights draw no lungs
+    assert sum(row["of these warned"] for row in beside) == 3
+    assert sum(row["of these undecided"] for row in beside) == sum(
+        "undecided_mask" in one.codes for one in known
+    )
+    assert all(row["ranks, score"] is None for row in beside)  # two masks have no ranks
