@@ -48,6 +48,18 @@ def three_channels(**changes: object) -> dict[str, object]:
     return {"in_channels": 3, **statistics, **changes}
 
 
+def assert_embeddings_agree(got: Tensor, wanted: Tensor) -> None:
+    """Most images to the last bits, none by more than a few steps.
+
+    A processor adds floats in its own order, and a last bit can tip the rounding of an activation;
+    attention then carries that step to every token of the image. Of 64 images 5 to 8 do so under
+    AVX2, where an engine that computes something else moves all of them.
+    """
+    moved = (got - wanted).abs().flatten(1).amax(dim=1)
+    assert float((moved < 1e-4).float().mean()) >= 0.5
+    assert float(moved.max()) < 0.2
+
+
 @pytest.fixture(scope="module")
 def model() -> PromptableSam:
     return quantized(**WINDOWS)
@@ -156,10 +168,9 @@ def test_scale_and_bias_are_applied_as_defined() -> None:
 def test_the_graphs_compute_what_the_modules_compute(changes: dict[str, object]) -> None:
     model = quantized(**changes)
     fast, plain = OpenVinoEngine(model, 64), ModuleEngine(model)
-    normalized = images(2, int(model.pixel_mean.shape[1]))
+    normalized = images(16, int(model.pixel_mean.shape[1]))
     wanted = plain.encode_image(normalized)
-    # A last bit may tip a rounding, which moves one token by about a step.
-    assert float(((fast.encode_image(normalized) - wanted).abs() > 1e-4).float().mean()) < 0.02
+    assert_embeddings_agree(fast.encode_image(normalized), wanted)
     for box in (BOX, WHOLE):
         for got, expected in zip(
             fast.decode_box(wanted[:1], box), plain.decode_box(wanted[:1], box), strict=True
@@ -250,13 +261,12 @@ def test_without_it_the_modules_answer(
     tiny_artifact: Path, monkeypatch: pytest.MonkeyPatch,
     break_it: Callable[[pytest.MonkeyPatch], None], reason: str,
 ) -> None:  # fmt: skip
-    wanted = Predictor.load(tiny_artifact, "cpu").engine.encode_image(images(1))
+    wanted = Predictor.load(tiny_artifact, "cpu").engine.encode_image(images(16))
     break_it(monkeypatch)
     predictor = Predictor.load(tiny_artifact, "cpu")
     assert predictor.info.engine == "modules"
     assert predictor.info.fallback_reason is not None and reason in predictor.info.fallback_reason
-    moved = (predictor.engine.encode_image(images(1)) - wanted).abs() > 1e-4
-    assert float(moved.float().mean()) < 0.02
+    assert_embeddings_agree(predictor.engine.encode_image(images(16)), wanted)
 
 
 def test_processors_where_it_is_not_faster_keep_the_modules(
