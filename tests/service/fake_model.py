@@ -197,3 +197,23 @@ def form(
     """Returns httpx's arguments for one request with an image and fields."""
     data = png(picture() if pixels is None else pixels)
     return {"files": {"image": (name, data, "image/png")}, "data": fields}
+
+
+def pixels_of(data: bytes) -> np.ndarray:
+    """Decodes a picture."""
+    return np.asarray(Image.open(io.BytesIO(data)))
+
+
+def sample(app: FastAPI, name: str, **labels: str) -> float:
+    """Reads a metric; 0 when it has no such labels yet."""
+    value = app.state.service.metrics.registry.get_sample_value(name, labels)
+    return 0.0 if value is None else float(value)
+
+
+def assert_nothing_is_held(app: FastAPI) -> None:
+    """No place, no byte and no gauge is left behind."""
+    service = app.state.service
+    assert (service.room.waiting, service.room.inside) == (0, 0)
+    assert service.room._upload_bytes == 0
+    assert service.requests_running == 0
+    assert sample(app, "lungseg_inflight") == 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import logging
 from collections.abc import Iterator
 
@@ -10,6 +11,7 @@ import pytest
 from dicom_files import as_file, make_xray
 from fake_model import FakePredictor, form, make_app, picture, png, running
 
+from service.metrics import STAGES
 from service.requests.request_log import JsonLineFormatter
 
 pytestmark = pytest.mark.anyio
@@ -63,3 +65,28 @@ async def test_no_canary_in_logs_metrics_or_answers(
         assert "ZEBEDEE" not in text
     for answer in answers:
         assert "ZEBEDEE" not in str(answer.headers)
+
+
+async def test_nothing_that_names_a_patient_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    """File name, query, box, unknown field, accept header: canaries that must not appear."""
+    app = make_app()
+    async with running(app) as client:
+        with caplog.at_level(logging.DEBUG, logger="service"):
+            trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+            named = form(name="CANARY_DOE.png", bbox="11.0625,12.0625,71.0625,72.0625")
+            await client.post("/segment", **named, headers={"traceparent": trace})
+            await client.post("/segment?CANARY=1", **form())
+            await client.post("/segment", **form(CANARY="CANARY"))
+            await client.get("/CANARY")
+            await client.post("/segment", **form(), headers={"Accept": "CANARY/CANARY"})
+    fields = [getattr(record, "fields", {}) for record in caplog.records]
+    text = caplog.text + json.dumps(fields, default=str)
+    assert "CANARY" not in text
+    assert ".0625" not in text
+    lines = [f for r, f in zip(caplog.records, fields, strict=True) if r.name == "service.requests"]
+    assert [line["status"] for line in lines] == [200, 422, 422, 404, 406]
+    assert lines[0]["trace_id"] == "0af7651916cd43dd8448eb211c80319c"
+    assert lines[0]["route"] == "/segment"
+    assert (lines[0]["width"], lines[0]["height"], lines[0]["boxes"]) == (96, 80, 1)
+    assert set(lines[0]["stages_ms"]) == set(STAGES)
+    assert lines[3]["route"] == "unmatched"

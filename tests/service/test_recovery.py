@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
-from fake_model import FakeOutcome, FakePredictor, Gate, form, running, until
+from fake_model import FakeOutcome, FakePredictor, Gate, form, running, sample, until
 from fastapi import FastAPI
 
 from service.app import create_app
@@ -55,11 +55,6 @@ class Devices:
     def app(self, **settings: Any) -> FastAPI:
         """Builds an app on these devices."""
         return create_app(Settings(**settings), predictor_factory=self.make, self_test=self.test)
-
-
-def sample(app: FastAPI, name: str) -> float:
-    value = app.state.service.metrics.registry.get_sample_value(name)
-    return 0.0 if value is None else float(value)
 
 
 def state(app: FastAPI) -> str:
