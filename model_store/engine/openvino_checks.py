@@ -9,7 +9,7 @@ would be caught by nothing else.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +19,13 @@ from openvino import Core, Model, opset13
 from torch import Tensor
 from torch.nn import functional
 
-from model_store.engine.openvino_layers import convolution, linear, quantize
+from model_store.engine.openvino_layers import (
+    LinearProduct,
+    convolution,
+    linear,
+    pointwise_linear,
+    quantize,
+)
 from model_store.int8_layers import Int8Conv2d, Int8Linear, Int8Matrix
 from model_store.integers import WEIGHT_LIMIT, ZERO_POINT, reference_accumulate
 
@@ -37,6 +43,9 @@ QUICK_LINEAR_SHAPES, QUICK_CONVOLUTION_SHAPES = LINEAR_SHAPES[1:3], CONVOLUTION_
 
 PRODUCTS = ("FullyConnected", "Convolution", "MatMul")
 
+GENERAL_PRIMITIVE = "jit_gemm_i8"
+"""oneDNN's product of int8 matrices where it has no code for the processor's own instructions."""
+
 _GRID = 3
 """Side of a convolution's result."""
 
@@ -50,6 +59,7 @@ def check_products(
     config: Mapping[str, Any],
     linear_shapes: Iterable[tuple[int, int, int]] = QUICK_LINEAR_SHAPES,
     convolution_shapes: Iterable[tuple[int, int, int, int, int]] = QUICK_CONVOLUTION_SHAPES,
+    products: Iterable[LinearProduct] = (linear,),
 ) -> None:
     """Compare one layer of each kind with the definition.
 
@@ -58,6 +68,7 @@ def check_products(
         config: What models are compiled with.
         linear_shapes: Rows, terms and columns.
         convolution_shapes: Input channels, kernel, stride, padding and outputs.
+        products: Ways to write a linear layer, each checked.
 
     Raises:
         InexactError: An accumulator differs, or a product does not run on int8.
@@ -66,7 +77,8 @@ def check_products(
         layer = Int8Linear(_unit_matrix(outputs, terms))
         values = extreme_rows(rows, terms)
         wanted = _accumulators(values, layer.matrix)
-        _compare(core, config, values, wanted, layer, linear)
+        for product in products:
+            _compare(core, config, values, wanted, layer, product)
     for channels, kernel, stride, padding, outputs in convolution_shapes:
         matrix = _unit_matrix(outputs, channels * kernel**2)
         side = (_GRID - 1) * stride + kernel - 2 * padding
@@ -109,10 +121,9 @@ def _compare(
     values: Tensor,
     wanted: Tensor,
     layer: Any,
-    apply: Callable[[Any, Any], Any],
+    apply: Callable[..., Any],
 ) -> None:
-    entry = opset13.parameter(list(values.shape), np.float32)
-    model = Model([apply(quantize(entry, layer), layer)], [entry], "check")
+    model = _one_layer(values.shape, layer, apply)
     compiled = core.compile_model(model, "CPU", config)
     name = f"{type(layer).__name__} of {tuple(layer.matrix.weight.shape)} weights"
     require_integer_products(model, compiled, name)
@@ -120,6 +131,23 @@ def _compare(
     error = (got.double() - wanted.double()).abs().max()
     if error > 0:
         raise InexactError(f"{name}: an accumulator is off by {float(error):.0f}")
+
+
+def _one_layer(sizes: Sequence[int], layer: Any, apply: Callable[..., Any]) -> Model:
+    entry = opset13.parameter(list(sizes), np.float32)
+    return Model([apply(quantize(entry, layer), layer)], [entry], "check")
+
+
+def fastest_linear(core: Core, config: Mapping[str, Any]) -> LinearProduct:
+    """Return how linear layers of many rows are best written on this processor.
+
+    Without AVX-512 or VNNI oneDNN multiplies int8 rows by a general product that is half as fast as
+    its convolution with a kernel of 1 x 1 (`benchmarks.cpu_engines` measures it).
+    """
+    layer = Int8Linear(_unit_matrix(256, 64))
+    compiled = core.compile_model(_one_layer((1, 64, 64), layer, linear), "CPU", config)
+    (product,) = executed_products(compiled)
+    return pointwise_linear if product.primitive == GENERAL_PRIMITIVE else linear
 
 
 def require_integer_products(model: Model, compiled: Any, name: str) -> None:

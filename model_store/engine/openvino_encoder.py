@@ -4,7 +4,7 @@ The residual stream is rows (1, N, E): with four axes OpenVINO computes LayerNor
 turns every input of it around, with two it joins small layers into one operation of which nobody
 can see whether it runs on integers. Tokens move between windows as int8 steps, a quarter of the
 bytes of float32: the input of the products is quantized first and cut into windows afterwards, and
-the result of attention is quantized before it is put back. Padding is 0 before and after.
+the result of attention is quantized before it is put back.
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ import numpy as np
 from openvino import Model, opset13
 
 from model_store.engine.openvino_layers import (
+    ALL,
+    LinearProduct,
     Node,
     constant,
     convolution,
@@ -36,8 +38,14 @@ head on a grid of 64 x 64. Of a ViT-B's layer there the peak is then 153 MiB and
 same time (blocks of queries instead take a fifth longer)."""
 
 
-def encoder_graph(model: PromptableSam, input_size: int) -> Model:
-    """Return the graph that maps images (1, C, S, S) to embeddings (1, D, G, G)."""
+def encoder_graph(model: PromptableSam, input_size: int, product: LinearProduct = linear) -> Model:
+    """Return the graph that maps images (1, C, S, S) to embeddings (1, D, G, G).
+
+    Args:
+        model: The model.
+        input_size: Side of the model's input, in pixels.
+        product: How its linear layers are written: `linear` or `pointwise_linear`.
+    """
     encoder = model.image_encoder
     channels = int(model.pixel_mean.shape[1])
     grid, width = int(encoder.pos_embed.shape[1]), int(encoder.pos_embed.shape[3])
@@ -46,9 +54,10 @@ def encoder_graph(model: PromptableSam, input_size: int) -> Model:
     rows = reshape(transpose(patches, [0, 2, 3, 1]), [1, grid * grid, width])
     rows = opset13.add(rows, constant(encoder.pos_embed.reshape(1, -1, width)))  # (1, N, E)
     for block in encoder.blocks:
-        rows = opset13.add(rows, _attention(layer_norm(rows, block.norm1), block, grid, width))
-        hidden = _linear(layer_norm(rows, block.norm2), block.mlp.lin1)
-        rows = opset13.add(rows, _linear(gelu(hidden), block.mlp.lin2))
+        normed = layer_norm(rows, block.norm1)
+        rows = opset13.add(rows, _attention(normed, block, grid, width, product))
+        hidden = _linear(layer_norm(rows, block.norm2), block.mlp.lin1, product)
+        rows = opset13.add(rows, _linear(gelu(hidden), block.mlp.lin2, product))
     planes = transpose(reshape(rows, [1, grid, grid, width]), [0, 3, 1, 2])  # (1, E, G, G)
     first, norm, second, last_norm = encoder.neck
     planes = layer_norm(_convolution(planes, first), norm, axis=1)
@@ -56,34 +65,44 @@ def encoder_graph(model: PromptableSam, input_size: int) -> Model:
     return Model([planes], [pixels], "encoder")
 
 
-def _linear(node: Node, layer: Any) -> Node:
-    return linear(quantize(node, layer), layer)
+def _linear(node: Node, layer: Any, product: LinearProduct) -> Node:
+    return product(quantize(node, layer), layer, ALL)
 
 
 def _convolution(node: Node, layer: Any) -> Node:
     return convolution(quantize(node, layer), layer)
 
 
-def _attention(rows: Node, block: Any, grid: int, width: int) -> Node:
+def _attention(rows: Node, block: Any, grid: int, width: int, product: LinearProduct) -> Node:
     """Map normalised rows (1, N, E) to the output of attention (1, N, E)."""
     attention: Any = block.attn
     window = int(block.window_size) or grid
-    inside = _to_windows(quantize(rows, attention.qkv), grid, window, width)
-    mixed = quantize(_mix(inside, attention, window, width), attention.proj)
-    return linear(_from_windows(mixed, grid, window, width), attention.proj)
+    count = -(-grid // window)
+    padded = quantize(_pad(rows, grid, count * window, width), attention.qkv)
+    inside = _to_windows(padded, count, window, width)
+    mixed = quantize(_mix(inside, attention, window, width, product), attention.proj)
+    return product(_from_windows(mixed, grid, window, width), attention.proj, ALL)
 
 
-def _to_windows(rows: Node, grid: int, window: int, width: int) -> Node:
-    """Put rows (1, N, E) in the order of windows (1, W * window ** 2, E), padded with 0."""
-    count, over = -(-grid // window), -grid % window
-    if count == 1 and not over:
+def _pad(rows: Node, grid: int, side: int, width: int) -> Node:
+    """Put rows of 0 (1, side ** 2, E) to the right of and below those of the grid (1, N, E).
+
+    Before they are quantized: of padded steps OpenVINO makes floats where a convolution follows.
+    """
+    if side == grid:
         return rows
+    ends = shape([side - grid, side - grid, 0])
     square = reshape(rows, [grid, grid, width])
-    if over:
-        ends = shape([over, over, 0])
-        square = opset13.pad(square, shape([0, 0, 0]), ends, "constant", constant(0.0))
-    cut = transpose(reshape(square, [count, window, count, window, width]), [0, 2, 1, 3, 4])
-    return reshape(cut, [1, count**2 * window**2, width])
+    square = opset13.pad(square, shape([0, 0, 0]), ends, "constant", constant(0.0))
+    return reshape(square, [1, side * side, width])
+
+
+def _to_windows(rows: Node, count: int, window: int, width: int) -> Node:
+    """Put rows (1, N, E) in the order of count ** 2 windows, (1, N, E)."""
+    if count == 1:
+        return rows
+    cut = reshape(rows, [count, window, count, window, width])
+    return reshape(transpose(cut, [0, 2, 1, 3, 4]), [1, (count * window) ** 2, width])
 
 
 def _from_windows(rows: Node, grid: int, window: int, width: int) -> Node:
@@ -99,14 +118,14 @@ def _from_windows(rows: Node, grid: int, window: int, width: int) -> Node:
     return reshape(square, [1, grid * grid, width])
 
 
-def _mix(rows: Node, attention: Any, side: int, width: int) -> Node:
+def _mix(rows: Node, attention: Any, side: int, width: int, product: LinearProduct) -> Node:
     """Mix the values of each window of ``side`` x ``side`` rows (1, W * side ** 2, E)."""
     heads, tokens = int(attention.num_heads), side * side
     size = width // heads
     windows = rows.get_output_partial_shape(0).to_shape()[1] // tokens
     parts = []
     for index in range(3):  # three products leave nothing to be cut apart
-        part = linear(rows, attention.qkv, slice(index * width, (index + 1) * width))
+        part = product(rows, attention.qkv, slice(index * width, (index + 1) * width))
         by_head = transpose(reshape(part, [windows, tokens, heads, size]), [0, 2, 1, 3])
         parts.append(reshape(by_head, [windows * heads, tokens, size]))
     scores = _position_scores(parts[0], attention, windows * heads, side, size)

@@ -15,9 +15,14 @@ import openvino
 import torch
 from torch import Tensor
 
-from model_store.engine.openvino_checks import check_products, require_integer_products
+from model_store.engine.openvino_checks import (
+    check_products,
+    fastest_linear,
+    require_integer_products,
+)
 from model_store.engine.openvino_decoder import decoder_graph
 from model_store.engine.openvino_encoder import encoder_graph
+from model_store.engine.openvino_layers import linear
 from model_store.sam import PromptableSam
 
 
@@ -39,8 +44,9 @@ class OpenVinoEngine:
             InexactError: OpenVINO computes something else than the definition here.
         """
         core, config = shared_core(), compile_config(torch.get_num_threads())
-        check_products(core, config)
-        self._encoder = _CompiledGraph(core, encoder_graph(model, input_size), config)
+        product = fastest_linear(core, config)
+        check_products(core, config, products={linear, product})
+        self._encoder = _CompiledGraph(core, encoder_graph(model, input_size, product), config)
         self._decoder = _CompiledGraph(core, decoder_graph(model, input_size), config)
 
     def encode_image(self, normalized: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ step may be the neighbouring one: one to six activations in a million.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -26,6 +26,10 @@ from model_store.integers import ACTIVATION_HIGH, ACTIVATION_LOW
 Node = Any
 """An operation or one of its outputs; OpenVINO's Python types do not say which."""
 
+LinearProduct = Callable[[Node, nn.Module, slice], Node]
+"""`linear` or `pointwise_linear`: input, layer, output channels to compute."""
+
+ALL = slice(None)
 LEVELS = ACTIVATION_HIGH - ACTIVATION_LOW + 1
 
 
@@ -68,7 +72,7 @@ def quantize(node: Node, layer: nn.Module) -> Node:
     return opset13.fake_quantize(node, low, high, lowest, highest, LEVELS)
 
 
-def linear(node: Node, layer: nn.Module, rows: slice = slice(None)) -> Node:
+def linear(node: Node, layer: nn.Module, rows: slice = ALL) -> Node:
     """Apply a linear layer, in integers or in float, to the last axis.
 
     Args:
@@ -88,10 +92,35 @@ def linear(node: Node, layer: nn.Module, rows: slice = slice(None)) -> Node:
     return product if bias is None else opset13.add(product, constant(bias[rows]))
 
 
+def pointwise_linear(node: Node, layer: nn.Module, rows: slice = ALL) -> Node:
+    """Apply a linear layer as a convolution with a kernel of 1 x 1; what `linear` computes.
+
+    The turns from rows to planes and back cost nothing: OpenVINO keeps the channels of an int8
+    convolution innermost in memory, as those of rows are. Layers in float are left to `linear`, and
+    so are those whose weights are too large, `is_exact_convolved`.
+    """
+    if not isinstance(layer, Int8Linear) or not is_exact_convolved(layer.matrix):
+        return linear(node, layer, rows)
+    *around, terms = node.get_output_partial_shape(0).to_shape()
+    planes = transpose(reshape(node, [1, -1, 1, terms]), [0, 3, 1, 2])  # (1, K, N, 1)
+    matrix = layer.matrix
+    bias = None if matrix.bias is None else matrix.bias[rows]
+    part = Int8Matrix(matrix.weight[rows], matrix.weight_scale[rows], matrix.activation_scale, bias)
+    product = convolution(planes, Int8Conv2d(part, 1, 1, 0))
+    return reshape(transpose(product, [0, 2, 3, 1]), [*around, part.weight.shape[0]])
+
+
 def convolution(node: Node, layer: nn.Module) -> Node:
-    """Apply a convolution, in integers or in float, to (B, C, H, W) from `quantize`."""
+    """Apply a convolution, in integers or in float, to (B, C, H, W) from `quantize`.
+
+    Raises:
+        ValueError: Its integers would be rounded on their way out.
+    """
     bias: Tensor | None
     if isinstance(layer, Int8Conv2d):
+        if not is_exact_convolved(layer.matrix):
+            sizes = tuple(layer.matrix.weight.shape)
+            raise ValueError(f"a convolution of {sizes} weights could pass 2**24, and be rounded")
         size, stride, padding = layer.kernel_size, layer.stride, layer.padding
         channels = layer.matrix.weight.shape[1] // size**2
         kernel = _scaled_steps(layer.matrix, slice(None), [-1, channels, size, size])
@@ -104,6 +133,18 @@ def convolution(node: Node, layer: nn.Module) -> Node:
     around = [padding, padding]
     result = opset13.convolution(node, kernel, [stride, stride], around, around, [1, 1])
     return result if bias is None else opset13.add(result, constant(bias.view(1, -1, 1, 1)))
+
+
+def is_exact_convolved(matrix: Int8Matrix) -> bool:
+    """Return whether no input can make a convolution round an accumulator.
+
+    oneDNN moves int8 steps to 0..255, sums in int32, makes the sum a float32 and takes out what the
+    move put in: exact as long as no moved sum passes 2**24. (With all weights at the limit that is
+    so up to 1,044 terms; the tests hold both sides of it.)
+    """
+    weight = matrix.weight.int()
+    moved = (weight.clamp(min=0).sum(1), -weight.clamp(max=0).sum(1))
+    return (LEVELS - 1) * max(int(part.max()) for part in moved) <= 2**24
 
 
 def _scaled_steps(matrix: Int8Matrix, rows: slice, sizes: Sequence[int]) -> Node:
