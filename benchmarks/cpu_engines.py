@@ -1,4 +1,7 @@
-"""The two ways to execute an integer model on a CPU, on one thread: PyTorch's layers and OpenVINO.
+"""The ways to execute an integer model on a CPU, on one thread: PyTorch's layers and OpenVINO.
+
+OpenVINO's encoder twice, its linear layers written as products of rows and as convolutions with a
+kernel of 1 x 1; what is served on this processor is named.
 
     python -m benchmarks.cpu_engines model_store/models/cxr-lung-tiny/5 --limit AVX2
 
@@ -25,7 +28,9 @@ from benchmarks.server_process import processor_name
 from model_store.architecture import SamConfig
 from model_store.artifact import load_model
 from model_store.engine.execution import Engine, layer_by_layer
-from model_store.engine.openvino_engine import OpenVinoEngine
+from model_store.engine.openvino_checks import fastest_linear
+from model_store.engine.openvino_engine import OpenVinoEngine, compile_config, shared_core
+from model_store.engine.openvino_layers import LinearProduct, linear, pointwise_linear
 from model_store.geometry import InputGeometry
 from model_store.logit_resampling import logits_to_image
 from model_store.mask_resampling import logits_above
@@ -36,6 +41,8 @@ LIMITS = {
     "AVX2": {"ONEDNN_MAX_CPU_ISA": "AVX2", "ATEN_CPU_CAPABILITY": "avx2"},
 }
 """``AVX512`` is without VNNI."""
+
+NAMES: dict[LinearProduct, str] = {linear: "rows", pointwise_linear: "convolutions"}
 
 IMAGE_SIZES = ((1024, 1024), (2048, 2500))
 
@@ -51,7 +58,8 @@ def main() -> int:
     if options.measure:
         print(json.dumps(measure(options.model, options.calls)))
         return 0
-    print(processor_name())
+    served = fastest_linear(shared_core(), compile_config(1))
+    print(f"{processor_name()}; served: {NAMES[served]}")
     report = {}
     for limit in options.limit:
         command = [sys.executable, "-m", "benchmarks.cpu_engines", str(options.model), "--measure"]
@@ -77,15 +85,20 @@ def measure(folder: Path, calls: int) -> dict[str, float]:
     image = torch.randn(1, config.in_channels, side, side, generator=generator)
     embedding = torch.randn(1, config.prompt_dim, *[config.grid_size] * 2, generator=generator)
     box = torch.tensor([[0.1 * side, 0.1 * side, 0.9 * side, 0.9 * side]])
-    engines: list[Engine] = [layer_by_layer(model), OpenVinoEngine(model, side)]
+    engines: dict[str, Engine] = {
+        "modules": layer_by_layer(model),
+        "rows": OpenVinoEngine(model, side, linear),
+        "convolutions": OpenVinoEngine(model, side, pointwise_linear),
+    }
     found: dict[str, float] = {}
     with torch.inference_mode():
-        for engine in engines:
-            found[f"encoder {engine.name}"] = least_ms(
+        for name, engine in engines.items():
+            found[f"encoder {name}"] = least_ms(
                 lambda e=engine: e.encode_image(image), calls  # type: ignore[misc]
             )  # fmt: skip
-            found[f"decoder {engine.name}"] = least_ms(
-                lambda e=engine: e.decode_box(embedding, box), calls  # type: ignore[misc]
+        for name in ("modules", "rows"):  # the decoder is always of rows
+            found[f"decoder {name}"] = least_ms(
+                lambda e=engines[name]: e.decode_box(embedding, box), calls  # type: ignore[misc]
             )  # fmt: skip
         logits = torch.randn(*[4 * config.grid_size] * 2, generator=generator)
         for width, height in IMAGE_SIZES:

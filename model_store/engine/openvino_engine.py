@@ -22,7 +22,7 @@ from model_store.engine.openvino_checks import (
 )
 from model_store.engine.openvino_decoder import decoder_graph
 from model_store.engine.openvino_encoder import encoder_graph
-from model_store.engine.openvino_layers import linear
+from model_store.engine.openvino_layers import LinearProduct, linear
 from model_store.sam import PromptableSam
 
 
@@ -33,18 +33,21 @@ class OpenVinoEngine:
     batches_alike = False
     fallback_reason: str | None = None
 
-    def __init__(self, model: PromptableSam, input_size: int) -> None:
+    def __init__(
+        self, model: PromptableSam, input_size: int, product: LinearProduct | None = None
+    ) -> None:
         """Check OpenVINO's products, then compile ``model`` for as many threads as PyTorch has.
 
         Args:
             model: A model on the CPU. Its tensors are shared and must not change any more.
             input_size: Side of the model's input.
+            product: How the encoder's linear layers are written; None takes what is fastest here.
 
         Raises:
             InexactError: OpenVINO computes something else than the definition here.
         """
         core, config = shared_core(), compile_config(torch.get_num_threads())
-        product = fastest_linear(core, config)
+        product = product or fastest_linear(core, config)
         check_products(core, config, products={linear, product})
         self._encoder = _CompiledGraph(core, encoder_graph(model, input_size, product), config)
         self._decoder = _CompiledGraph(core, decoder_graph(model, input_size), config)

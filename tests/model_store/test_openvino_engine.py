@@ -24,7 +24,6 @@ from model_store.engine import (
     execution,
     openvino_checks,
     openvino_encoder,
-    openvino_engine,
     openvino_layers,
 )
 from model_store.engine.execution import ModuleEngine, choose_engine
@@ -84,14 +83,6 @@ def model() -> PromptableSam:
 @pytest.fixture(scope="module")
 def engine(model: PromptableSam) -> OpenVinoEngine:
     return OpenVinoEngine(model, 64)
-
-
-@pytest.fixture(params=PRODUCTS, ids=["rows", "convolutions"])
-def product(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> LinearProduct:
-    """Makes engines write their linear layers so."""
-    chosen: LinearProduct = request.param
-    monkeypatch.setattr(openvino_engine, "fastest_linear", lambda *_: chosen)
-    return chosen
 
 
 @pytest.mark.parametrize("threads", [1, 2])
@@ -249,10 +240,12 @@ def test_scale_and_bias_are_applied_as_defined(product: LinearProduct) -> None:
         "box as a mask",
     ],
 )
-@pytest.mark.usefixtures("product")
-def test_the_graphs_compute_what_the_modules_compute(changes: dict[str, object]) -> None:
+@pytest.mark.parametrize("product", PRODUCTS)
+def test_the_graphs_compute_what_the_modules_compute(
+    changes: dict[str, object], product: LinearProduct
+) -> None:
     model = quantized(**changes)
-    fast, plain = OpenVinoEngine(model, 64), ModuleEngine(model)
+    fast, plain = OpenVinoEngine(model, 64, product), ModuleEngine(model)
     normalized = images(16, int(model.pixel_mean.shape[1]))
     wanted = plain.encode_image(normalized)
     assert_embeddings_agree(fast.encode_image(normalized), wanted)
@@ -264,15 +257,15 @@ def test_the_graphs_compute_what_the_modules_compute(changes: dict[str, object])
             torch.testing.assert_close(got, expected, atol=2e-3, rtol=1e-3)
 
 
-@pytest.mark.usefixtures("product")
-def test_layers_that_stay_float_are_computed_in_float() -> None:
+@pytest.mark.parametrize("product", PRODUCTS)
+def test_layers_that_stay_float_are_computed_in_float(product: LinearProduct) -> None:
     names = quantizable_layers(quantized())
     assert not names  # all are integers
     kept = ("image_encoder.patch_embed.proj", "image_encoder.blocks.0.mlp.lin1",
             "image_encoder.blocks.1.attn.proj", "image_encoder.blocks.0.attn.qkv",
             "image_encoder.neck.2", "mask_decoder.transformer.layers.0.mlp.lin1")  # fmt: skip
     model = quantized(float_layers=kept)
-    fast, plain = OpenVinoEngine(model, 64), ModuleEngine(model)
+    fast, plain = OpenVinoEngine(model, 64, product), ModuleEngine(model)
     wanted = plain.encode_image(images(16))
     assert_embeddings_agree(fast.encode_image(images(16)), wanted)
     got, _ = fast.decode_box(wanted[:1], BOX)
