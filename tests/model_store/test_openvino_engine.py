@@ -20,12 +20,7 @@ pytest.importorskip("openvino", reason="no OpenVINO: its engine was NOT tested")
 
 from openvino import Model, opset13
 
-from model_store.engine import (
-    execution,
-    openvino_checks,
-    openvino_encoder,
-    openvino_layers,
-)
+from model_store.engine import execution, openvino_checks, openvino_encoder, openvino_layers
 from model_store.engine.execution import ModuleEngine, choose_engine
 from model_store.engine.openvino_checks import (
     CONVOLUTION_SHAPES,
