@@ -24,8 +24,9 @@ from model_store.boxes import BoxError, validate_box
 from model_store.conventions import CONVENTIONS, DEFAULT_CONVENTION
 from model_store.geometry import grey_histogram
 from service.answers.mask_checks import check_image, check_mask
-from service.decoding.image_decoding import DecodedImage, decode_image
+from service.decoding.image_decoding import DecodedImage
 from service.errors import ServiceError
+from service.imaging.picture_errors import read_upload, warnings_of
 from service.segment_file_results import ResultFiles, check_result_paths, write_results
 
 if TYPE_CHECKING:
@@ -205,7 +206,7 @@ def _check_paths(results: ResultFiles) -> None:
 
 def _read_image(path: Path, max_pixels: int) -> DecodedImage:
     try:
-        return decode_image(path.read_bytes(), max_pixels=max_pixels)
+        return read_upload(path.read_bytes(), max_pixels=max_pixels)
     except OSError as error:
         reason = error.strerror or "it cannot be opened"
         raise FileFailure(EXIT_IMAGE, f"{path} cannot be read: {reason}.") from None
@@ -301,7 +302,7 @@ def _result(
     answer = prediction.masks[0]
     area_px = int(answer.mask.sum())
     remarks = (
-        *image.warnings,
+        *warnings_of(image.warnings),
         *check_image(grey_histogram(image.pixels)),
         *check_mask(answer, is_whole_image=flags.bbox is None),
     )

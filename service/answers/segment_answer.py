@@ -33,6 +33,7 @@ from service.answers.schemas import (
 from service.answers.side_thread import Both, in_turn
 from service.decoding.image_decoding import DecodedImage
 from service.errors import NotAcceptable
+from service.imaging.picture_errors import warnings_of
 from service.metrics import STAGES
 from service.requests.request_record import RequestRecord
 from service.requests.segment_form import SegmentForm
@@ -229,7 +230,7 @@ def _latency(record: RequestRecord) -> Latency:
 
 def _warnings(findings: SegmentFindings) -> list[ResponseWarning]:
     decoded, boxes = findings.decoded, findings.form.boxes
-    found = [*decoded.warnings, *findings.image_warnings]
+    found = [*warnings_of(decoded.warnings), *findings.image_warnings]
     warnings = [ResponseWarning(code=str(one.code), message=one.message) for one in found]
     for number, mask in enumerate(findings.masks, start=1):
         place = f"Box {number}: " if len(boxes) > 1 else ""

@@ -20,8 +20,9 @@ from service.answers.response_warnings import Warning_
 from service.answers.segment_answer import SegmentFindings, render_answer
 from service.answers.side_thread import Both
 from service.compute.compute_worker import ComputeResult
-from service.decoding.image_decoding import DecodedImage, decode_image
+from service.decoding.image_decoding import DecodedImage
 from service.errors import InvalidBox, NotAcceptable
+from service.imaging.picture_errors import read_upload
 from service.requests.request_record import RequestRecord
 from service.requests.segment_form import SegmentForm
 
@@ -64,7 +65,7 @@ def open_xray(
     Raises:
         ServiceError: the image or a box is refused, or the answer is not to be had for it.
     """
-    decoded = decode_image(form.image, max_pixels=max_pixels)
+    decoded = read_upload(form.image, max_pixels=max_pixels)
     decoded_at = time.perf_counter()
     record.stage_seconds["decode"] = decoded_at - (record.decode_began_at or decoded_at)
     record.image_format = decoded.format

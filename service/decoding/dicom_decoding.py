@@ -39,14 +39,18 @@ from pydicom.uid import (
     RLELossless,
 )
 
-from service.answers.response_warnings import Warning_, WarningCode
 from service.decoding.codestream_size import read_codestream_size
 from service.decoding.dicom_pixels import PixelLayout, read_pixel_layout, to_monochrome2
 from service.decoding.image_size import check_image_size
 from service.decoding.jpeg_pixels import read_jpeg
+from service.decoding.picture_errors import (
+    UndecodablePictureError,
+    UnsupportedPictureError,
+    UnsupportedTransferSyntaxError,
+)
+from service.decoding.picture_warnings import PictureWarning, PictureWarningCode
 from service.decoding.raster_decoding import DECODER_ERRORS
 from service.decoding.rle_expansion import check_rle_expansion
-from service.errors import UndecodableImage, UnsupportedMediaType, UnsupportedTransferSyntax
 
 DICOM_ERRORS = (*DECODER_ERRORS, BytesLengthException, InvalidDicomError)
 """What pydicom and its decoders were seen to raise on damaged files, beside Pillow's errors."""
@@ -99,7 +103,7 @@ def looks_like_dicom(data: bytes) -> bool:
 
 def decode_dicom(
     data: bytes, max_pixels: int
-) -> tuple[NDArray[Any], tuple[Warning_, ...], Dataset]:
+) -> tuple[NDArray[Any], tuple[PictureWarning, ...], Dataset]:
     """Decodes one DICOM file.
 
     Args:
@@ -111,11 +115,11 @@ def decode_dicom(
         unsuitable; and the header without pixels, for a DICOM segmentation.
 
     Raises:
-        UndecodableImage: truncated, damaged, or its attributes contradict each other.
-        UnsupportedMediaType: not a single-frame projection X-ray.
-        UnsupportedTransferSyntax: compressed in a way that is not read.
-        TooManyPixels: above the limit.
-        InvalidField: a side is too short.
+        UndecodablePictureError: truncated, damaged, or its attributes contradict each other.
+        UnsupportedPictureError: not a single-frame projection X-ray.
+        UnsupportedTransferSyntaxError: compressed in a way that is not read.
+        TooManyPixelsError: above the limit.
+        PictureShapeError: a side is too short.
     """
     _silence_pydicom()
     try:
@@ -128,7 +132,7 @@ def decode_dicom(
         warnings += _suitability_warnings(dataset)
         del dataset.PixelData
     except (*DECODER_ERRORS, *_PYDICOM_ERRORS):
-        raise UndecodableImage(
+        raise UndecodablePictureError(
             "The DICOM file is truncated or damaged; send it again in full."
         ) from None
     return pixels, tuple(warnings), dataset
@@ -180,16 +184,16 @@ def _native_syntax(is_implicit: bool | None, is_little_endian: bool | None) -> U
 
 def _check_object(dataset: Dataset) -> None:
     if str(dataset.get("SOPClassUID", "")) not in SUPPORTED_SOP_CLASSES:
-        raise UnsupportedMediaType(
+        raise UnsupportedPictureError(
             "The DICOM object is not a projection X-ray; send a computed or digital radiograph "
             "(CR, DX) or a secondary capture."
         )
     if "PixelData" not in dataset:
-        raise UndecodableImage("The DICOM object holds no pixel data.")
+        raise UndecodablePictureError("The DICOM object holds no pixel data.")
     raw = dataset.get_item("PixelData")
     stated = getattr(raw, "length", None)  # gone once the element was converted
     if stated is not None and stated != _UNDEFINED_LENGTH and stated != len(raw.value):
-        raise UndecodableImage(
+        raise UndecodablePictureError(
             f"The DICOM pixel data state {stated} bytes and hold {len(raw.value)}; "
             "send the file again in full."
         )
@@ -209,7 +213,7 @@ def _decode_pixels(dataset: Dataset, layout: PixelLayout) -> NDArray[Any]:
     options: Any = {"correct_unused_bits": False}  # pydicom's annotation of **kwargs is wrong
     array, _ = decoder.as_array(dataset, index=0, **options)
     if array.shape[:2] != (layout.rows, layout.columns):
-        raise UndecodableImage("The DICOM pixel data contradict the header's size.")
+        raise UndecodablePictureError("The DICOM pixel data contradict the header's size.")
     return array
 
 
@@ -217,77 +221,78 @@ def _check_frame(frame: bytes, syntax: UID, layout: PixelLayout) -> None:
     """Refuses a compressed frame whose own size is not the header's, before it is decoded.
 
     Raises:
-        UndecodableImage: the codestream has another width or height.
+        UndecodablePictureError: the codestream has another width or height.
         ValueError: it has no readable size, or its runs expand beyond the image.
     """
     if syntax == RLELossless:
         check_rle_expansion(frame, layout.rows * layout.columns)
     elif read_codestream_size(frame) != (layout.columns, layout.rows):
-        raise UndecodableImage("The DICOM pixel data contradict the header's size.")
+        raise UndecodablePictureError("The DICOM pixel data contradict the header's size.")
     elif syntax in (JPEGBaseline8Bit, JPEGExtended12Bit):
         read_jpeg(frame, 1)  # pydicom's decoders do not notice what is missing
 
 
 def _to_grey(
     stored: NDArray[Any], layout: PixelLayout, dataset: Dataset
-) -> tuple[NDArray[Any], list[Warning_]]:
+) -> tuple[NDArray[Any], list[PictureWarning]]:
     if not layout.is_grey:
         return _colour_to_grey(stored)
     pixels, is_inverted = to_monochrome2(stored, layout, dataset)
     if not is_inverted:
         return pixels, []
-    remark = Warning_(
-        WarningCode.INVERTED_TO_MONOCHROME2,
+    remark = PictureWarning(
+        PictureWarningCode.INVERTED_TO_MONOCHROME2,
         "The DICOM image stores white as its lowest value; the grey values were inverted.",
     )
     return pixels, [remark]
 
 
-def _colour_to_grey(stored: NDArray[Any]) -> tuple[NDArray[Any], list[Warning_]]:
+def _colour_to_grey(stored: NDArray[Any]) -> tuple[NDArray[Any], list[PictureWarning]]:
     grey = np.asarray(Image.fromarray(stored.astype(np.uint8), "RGB").convert("L"))
     if bool((stored == stored[..., :1]).all()):
         return grey, []
-    remark = Warning_(
-        WarningCode.COLOUR_TO_GREY, "The DICOM image has colour; it was turned to grey."
+    remark = PictureWarning(
+        PictureWarningCode.COLOUR_TO_GREY, "The DICOM image has colour; it was turned to grey."
     )
     return grey, [remark]
 
 
-def _suitability_warnings(dataset: Dataset) -> list[Warning_]:
-    found: list[Warning_] = []
+def _suitability_warnings(dataset: Dataset) -> list[PictureWarning]:
+    found: list[PictureWarning] = []
     if str(dataset.get("SOPClassUID")) == _DX_FOR_PROCESSING:
         found.append(
-            Warning_(
-                WarningCode.FOR_PROCESSING_IMAGE,
+            PictureWarning(
+                PictureWarningCode.FOR_PROCESSING_IMAGE,
                 "This is a raw detector image; send the one made for presentation.",
             )
         )
     view = str(dataset.get("ViewPosition", "") or "").strip().upper()
     if view and view not in _FRONTAL_VIEWS:
         found.append(
-            Warning_(
-                WarningCode.NOT_FRONTAL_VIEW,
+            PictureWarning(
+                PictureWarningCode.NOT_FRONTAL_VIEW,
                 "The DICOM header names a view that is not frontal; the mask may be meaningless.",
             )
         )
     part = str(dataset.get("BodyPartExamined", "") or "").strip().upper()
     if part and not any(word in part for word in _CHEST_WORDS):
         found.append(
-            Warning_(
-                WarningCode.NOT_A_CHEST,
+            PictureWarning(
+                PictureWarningCode.NOT_A_CHEST,
                 "The DICOM header names a body part other than the chest.",
             )
         )
     if str(dataset.get("LossyImageCompression", "")).strip() == "01":
         found.append(
-            Warning_(
-                WarningCode.LOSSY_PRECISION, "The DICOM image was compressed with loss of detail."
+            PictureWarning(
+                PictureWarningCode.LOSSY_PRECISION,
+                "The DICOM image was compressed with loss of detail.",
             )
         )
     return found
 
 
-def _unsupported_syntax() -> UnsupportedTransferSyntax:
-    return UnsupportedTransferSyntax(
+def _unsupported_syntax() -> UnsupportedTransferSyntaxError:
+    return UnsupportedTransferSyntaxError(
         f"The DICOM file's compression is not read. Read are: {_SUPPORTED_SYNTAXES}."
     )

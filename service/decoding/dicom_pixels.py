@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 from pydicom.pixels.processing import apply_modality_lut
 
-from service.errors import UndecodableImage, UnsupportedMediaType
+from service.decoding.picture_errors import UndecodablePictureError, UnsupportedPictureError
 
 
 @dataclass(frozen=True)
@@ -60,11 +60,11 @@ def read_pixel_layout(dataset: Dataset) -> PixelLayout:
         dataset: the parsed header.
 
     Raises:
-        UndecodableImage: an attribute is absent or contradicts another.
-        UnsupportedMediaType: several frames, palette colour, or more than 16 bits.
+        UndecodablePictureError: an attribute is absent or contradicts another.
+        UnsupportedPictureError: several frames, palette colour, or more than 16 bits.
     """
     if _integer(dataset, "NumberOfFrames", 1) > 1:
-        raise UnsupportedMediaType("The DICOM object has several frames; send a single X-ray.")
+        raise UnsupportedPictureError("The DICOM object has several frames; send a single X-ray.")
     bits_allocated = _integer(dataset, "BitsAllocated")
     bits_stored = _integer(dataset, "BitsStored", bits_allocated)
     layout = PixelLayout(
@@ -164,27 +164,31 @@ def _has_falling_slope(dataset: Dataset) -> bool:
 
 def _check_layout(layout: PixelLayout) -> None:
     if layout.samples not in (1, 3) or layout.photometric == "PALETTE COLOR":
-        raise UnsupportedMediaType("The DICOM image has palette colour or unusual channels.")
+        raise UnsupportedPictureError("The DICOM image has palette colour or unusual channels.")
     if layout.is_grey and layout.photometric not in ("MONOCHROME1", "MONOCHROME2"):
-        raise UndecodableImage(
+        raise UndecodablePictureError(
             "The DICOM image does not say whether its lowest value is black or white "
             "(photometric interpretation)."
         )
     if layout.bits_allocated not in (8, 16) or (layout.samples == 3 and layout.bits_allocated != 8):
-        raise UnsupportedMediaType(
+        raise UnsupportedPictureError(
             "The DICOM image must have 8 or 16 bits of grey or 8 bits per colour channel."
         )
     if not 1 <= layout.bits_stored <= layout.high_bit + 1 <= layout.bits_allocated:
-        raise UndecodableImage("The DICOM header's bit positions contradict each other.")
+        raise UndecodablePictureError("The DICOM header's bit positions contradict each other.")
 
 
 def _integer(dataset: Dataset, keyword: str, default: int | None = None) -> int:
     value = dataset.get(keyword)
     if value is None or value == "":
         if default is None:
-            raise UndecodableImage("The DICOM header lacks an attribute that its pixels need.")
+            raise UndecodablePictureError(
+                "The DICOM header lacks an attribute that its pixels need."
+            )
         return default
     try:
         return int(value)
     except (TypeError, ValueError):
-        raise UndecodableImage("The DICOM header holds a value that is not a number.") from None
+        raise UndecodablePictureError(
+            "The DICOM header holds a value that is not a number."
+        ) from None

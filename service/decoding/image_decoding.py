@@ -15,13 +15,13 @@ import numpy as np
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 
-from service.answers.response_warnings import Warning_, WarningCode
 from service.decoding.dicom_decoding import decode_dicom, looks_like_dicom
+from service.decoding.picture_errors import UndecodablePictureError, UnsupportedPictureError
+from service.decoding.picture_warnings import PictureWarning, PictureWarningCode
 from service.decoding.png_chunks import PNG_SIGNATURE
 from service.decoding.raster_decoding import decode_jpeg, decode_png, decode_tiff
-from service.errors import UndecodableImage, UnsupportedMediaType
 
-__all__ = ["DecodedImage", "WarningCode", "Warning_", "decode_image", "sniff_format"]
+__all__ = ["DecodedImage", "PictureWarning", "PictureWarningCode", "decode_image", "sniff_format"]
 
 _TIFF_SIGNATURES = (b"II*\x00", b"MM\x00*", b"II+\x00", b"MM\x00+")  # the last two: BigTIFF
 _KNOWN_OTHER_KINDS = (
@@ -52,7 +52,7 @@ class DecodedImage:
 
     pixels: NDArray[Any]
     format: str
-    warnings: tuple[Warning_, ...]
+    warnings: tuple[PictureWarning, ...]
     dicom: Dataset | None
 
     @property
@@ -77,11 +77,11 @@ def decode_image(data: bytes, *, max_pixels: int) -> DecodedImage:
         The image; `pixels` is contiguous, in native byte order and not shared with `data`.
 
     Raises:
-        UndecodableImage: empty, truncated, damaged, or of no kind that is known.
-        UnsupportedMediaType: a known kind that is not read, an animation, several pages.
-        UnsupportedTransferSyntax: DICOM whose compression is not read.
-        TooManyPixels: more than `max_pixels`, said by the header.
-        InvalidField: a side shorter than 32 pixels.
+        UndecodablePictureError: empty, truncated, damaged, or of no kind that is known.
+        UnsupportedPictureError: a known kind that is not read, an animation, several pages.
+        UnsupportedTransferSyntaxError: DICOM whose compression is not read.
+        TooManyPixelsError: more than `max_pixels`, said by the header.
+        PictureShapeError: a side shorter than 32 pixels.
     """
     kind = sniff_format(data)
     dicom: Dataset | None = None
@@ -103,11 +103,11 @@ def sniff_format(data: bytes) -> str:
         data: the file, or its first 132 bytes at least.
 
     Raises:
-        UndecodableImage: empty, or of no known kind.
-        UnsupportedMediaType: a known kind that is not read.
+        UndecodablePictureError: empty, or of no known kind.
+        UnsupportedPictureError: a known kind that is not read.
     """
     if not data:
-        raise UndecodableImage(f"The image is empty (0 bytes); send a {_SUPPORTED} file.")
+        raise UndecodablePictureError(f"The image is empty (0 bytes); send a {_SUPPORTED} file.")
     if data.startswith(PNG_SIGNATURE):
         return "png"
     if data.startswith(b"\xff\xd8\xff"):
@@ -117,14 +117,16 @@ def sniff_format(data: bytes) -> str:
     if looks_like_dicom(data):
         return "dicom"
     _refuse_known_kinds(data)
-    raise UndecodableImage(f"The file is not an image that can be read; send {_SUPPORTED}.")
+    raise UndecodablePictureError(f"The file is not an image that can be read; send {_SUPPORTED}.")
 
 
 def _refuse_known_kinds(data: bytes) -> None:
     for signature, name in _KNOWN_OTHER_KINDS:
         if data.startswith(signature):
-            raise UnsupportedMediaType(f"{name} files are not read; send {_SUPPORTED}.")
+            raise UnsupportedPictureError(f"{name} files are not read; send {_SUPPORTED}.")
     if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
-        raise UnsupportedMediaType(f"WebP files are not read; send {_SUPPORTED}.")
+        raise UnsupportedPictureError(f"WebP files are not read; send {_SUPPORTED}.")
     if data[4:8] == b"ftyp":
-        raise UnsupportedMediaType(f"HEIC, AVIF and video files are not read; send {_SUPPORTED}.")
+        raise UnsupportedPictureError(
+            f"HEIC, AVIF and video files are not read; send {_SUPPORTED}."
+        )

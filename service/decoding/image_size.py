@@ -5,7 +5,11 @@ A few kilobytes can claim a hundred megapixels, so the claim is judged before me
 
 from __future__ import annotations
 
-from service.errors import InvalidField, TooManyPixels, UndecodableImage
+from service.decoding.picture_errors import (
+    PictureShapeError,
+    TooManyPixelsError,
+    UndecodablePictureError,
+)
 
 MINIMUM_SIDE_PIXELS = 32
 """Below this a side is shorter than two patches of the smallest model input, and no lung outline
@@ -25,25 +29,25 @@ def check_image_size(width: int, height: int, max_pixels: int) -> None:
         max_pixels: most pixels allowed, inclusive.
 
     Raises:
-        UndecodableImage: a side is zero or negative.
-        TooManyPixels: `width * height` is above `max_pixels`.
-        InvalidField: a side is shorter than `MINIMUM_SIDE_PIXELS`, or more than `MAXIMUM_ASPECT`
-            times as long as the other.
+        UndecodablePictureError: a side is zero or negative.
+        TooManyPixelsError: `width * height` is above `max_pixels`.
+        PictureShapeError: a side is shorter than `MINIMUM_SIDE_PIXELS`, or more than
+            `MAXIMUM_ASPECT` times as long as the other.
     """
     if width <= 0 or height <= 0:
-        raise UndecodableImage("The image header gives no valid width and height.")
+        raise UndecodablePictureError("The image header gives no valid width and height.")
     if width * height > max_pixels:
-        raise TooManyPixels(
+        raise TooManyPixelsError(
             f"The image has {width * height} pixels ({width} x {height}); "
             f"the limit is {max_pixels}. Send a smaller version."
         )
     if min(width, height) < MINIMUM_SIDE_PIXELS:
-        raise InvalidField(
+        raise PictureShapeError(
             f"The image is {width} x {height} pixels; each side must have at least "
             f"{MINIMUM_SIDE_PIXELS}. Send the X-ray itself and not a thumbnail."
         )
     if max(width, height) > MAXIMUM_ASPECT * min(width, height):
-        raise InvalidField(
+        raise PictureShapeError(
             f"The image is {width} x {height} pixels; one side may be at most {MAXIMUM_ASPECT} "
             "times as long as the other. Send one X-ray, not a strip."
         )

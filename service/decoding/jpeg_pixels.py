@@ -16,7 +16,7 @@ import simplejpeg  # type: ignore[import-untyped]
 from numpy.typing import NDArray
 
 from service.decoding.codestream_size import find_first_scan
-from service.errors import UndecodableImage
+from service.decoding.picture_errors import UndecodablePictureError
 
 _END = b"\xff\xd9"
 _DAMAGE = ("corrupt jpeg data", "premature end")
@@ -37,7 +37,7 @@ def read_jpeg(codestream: bytes, channels: int) -> NDArray[Any] | None:
         bytes left over.
 
     Raises:
-        UndecodableImage: data are missing or damaged.
+        UndecodablePictureError: data are missing or damaged.
     """
     try:
         pixels: NDArray[Any] = simplejpeg.decode_jpeg(
@@ -46,7 +46,7 @@ def read_jpeg(codestream: bytes, channels: int) -> NDArray[Any] | None:
     except ValueError as error:
         reason = str(error).lower()
         if any(word in reason for word in _DAMAGE) and not _is_padding(codestream, reason):
-            raise UndecodableImage(
+            raise UndecodablePictureError(
                 "The JPEG data are damaged: a part of the picture is missing; send it again in "
                 "full, or export it anew."
             ) from None

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 from isal import isal_zlib
 
-from service.errors import UndecodableImage, UnsupportedMediaType
+from service.decoding.picture_errors import UndecodablePictureError, UnsupportedPictureError
 
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _KEPT = frozenset({b"IHDR", b"PLTE", b"tRNS", b"eXIf", b"IDAT", b"IEND"})
@@ -83,14 +83,14 @@ def read_png_header(data: bytes) -> PngHeader:
         data: the file; its signature is taken as checked.
 
     Raises:
-        UndecodableImage: the file ends early or does not start with an IHDR chunk.
+        UndecodablePictureError: the file ends early or does not start with an IHDR chunk.
     """
     start = len(PNG_SIGNATURE)
     if len(data) < start + _CHUNK_FRAME_BYTES + _HEADER.size:
-        raise UndecodableImage("The PNG file is truncated; send it again in full.")
+        raise UndecodablePictureError("The PNG file is truncated; send it again in full.")
     length, kind = struct.unpack_from(">I4s", data, start)
     if kind != b"IHDR" or length != _HEADER.size:
-        raise UndecodableImage("The PNG file does not start with its header chunk.")
+        raise UndecodablePictureError("The PNG file does not start with its header chunk.")
     return PngHeader(*_HEADER.unpack_from(data, start + 8))
 
 
@@ -108,14 +108,14 @@ def keep_pixel_chunks(data: bytes) -> bytes:
         data: the file, with its PNG signature.
 
     Raises:
-        UndecodableImage: truncated, a wrong checksum, or no pixel data.
-        UnsupportedMediaType: an animation (more than one frame).
+        UndecodablePictureError: truncated, a wrong checksum, or no pixel data.
+        UnsupportedPictureError: an animation (more than one frame).
     """
     header = read_png_header(data)
     chunks = _checked_chunks(data)
     deflated = [chunk[8:-4] for kind, chunk in chunks if kind == b"IDAT"]
     if not deflated:
-        raise UndecodableImage("The PNG file holds no pixel data.")
+        raise UndecodablePictureError("The PNG file holds no pixel data.")
     parts = [PNG_SIGNATURE, png_chunk(b"IHDR", _relabelled(header).pack())]
     parts += [chunk for kind, chunk in chunks if kind in (b"PLTE", b"tRNS", b"eXIf")]
     pixels, size_bytes = b"".join(deflated), header.pixel_data_bytes
@@ -128,16 +128,16 @@ def _inflated(deflated: bytes, size_bytes: int) -> bytes:
     """Returns the same zlib stream with its bytes uncompressed; what is beyond `size_bytes` is cut.
 
     Raises:
-        UndecodableImage: damaged, or it ends early.
+        UndecodablePictureError: damaged, or it ends early.
     """
     stream = isal_zlib.decompressobj()
     try:
         # One byte more than there should be: the end, with its checksum, is then read too.
         plain = stream.decompress(deflated, size_bytes + 1)
     except _INFLATE_ERROR:
-        raise UndecodableImage("The PNG file is damaged; send it again in full.") from None
+        raise UndecodablePictureError("The PNG file is damaged; send it again in full.") from None
     if len(plain) < size_bytes:
-        raise UndecodableImage("The PNG file is truncated; send it again in full.")
+        raise UndecodablePictureError("The PNG file is truncated; send it again in full.")
     return _stored(memoryview(plain)[:size_bytes])
 
 
@@ -172,14 +172,14 @@ def _checked_chunks(data: bytes) -> list[tuple[bytes, bytes]]:
         if end > len(data):
             break
         if kind == b"acTL":
-            raise UnsupportedMediaType("The PNG file is an animation; send a single image.")
+            raise UnsupportedPictureError("The PNG file is an animation; send a single image.")
         if _is_kept(kind, length):
             _check_crc(data, position, end)
             chunks.append((kind, data[position:end]))
         if kind == b"IEND":
             return chunks
         position = end
-    raise UndecodableImage("The PNG file is truncated; send it again in full.")
+    raise UndecodablePictureError("The PNG file is truncated; send it again in full.")
 
 
 def _is_kept(kind: bytes, length: int) -> bool:
@@ -192,7 +192,9 @@ def _check_crc(data: bytes, start: int, end: int) -> None:
     view = memoryview(data)
     (stored,) = struct.unpack_from(">I", data, end - 4)
     if isal_zlib.crc32(view[start + 4 : end - 4]) != stored:
-        raise UndecodableImage("The PNG file is damaged (a checksum is wrong); send it again.")
+        raise UndecodablePictureError(
+            "The PNG file is damaged (a checksum is wrong); send it again."
+        )
 
 
 def _relabelled(header: PngHeader) -> PngHeader:

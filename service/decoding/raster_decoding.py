@@ -29,13 +29,17 @@ from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 
-from service.answers.response_warnings import Warning_, WarningCode
 from service.decoding.image_size import check_image_size
 from service.decoding.jpeg_pixels import read_jpeg
+from service.decoding.picture_errors import (
+    TooManyPixelsError,
+    UndecodablePictureError,
+    UnsupportedPictureError,
+)
+from service.decoding.picture_warnings import PictureWarning, PictureWarningCode
 from service.decoding.png_chunks import keep_pixel_chunks, read_png_header
-from service.errors import TooManyPixels, UndecodableImage, UnsupportedMediaType
 
-Decoded = tuple[NDArray[Any], tuple[Warning_, ...]]
+Decoded = tuple[NDArray[Any], tuple[PictureWarning, ...]]
 
 # What Pillow was seen to raise on truncated, damaged and hostile files of these three formats.
 DECODER_ERRORS = (
@@ -84,10 +88,10 @@ def decode_png(data: bytes, max_pixels: int) -> Decoded:
         Grey pixels (H, W) uint8 or uint16, and what was changed.
 
     Raises:
-        UndecodableImage: truncated or damaged.
-        UnsupportedMediaType: an animation, or 16 bits per channel in colour.
-        TooManyPixels: above the limit.
-        InvalidField: a side is too short.
+        UndecodablePictureError: truncated or damaged.
+        UnsupportedPictureError: an animation, or 16 bits per channel in colour.
+        TooManyPixelsError: above the limit.
+        PictureShapeError: a side is too short.
     """
     header = read_png_header(data)
     check_image_size(header.width, header.height, max_pixels)
@@ -109,7 +113,7 @@ def decode_jpeg(data: bytes, max_pixels: int) -> Decoded:
     Args and errors are those of `decode_png`.
     """
     if data.count(b"\xff\xda") > _MAX_JPEG_SCANS:  # entropy-coded bytes never hold FF DA
-        raise UndecodableImage("The JPEG file has implausibly many scans.")
+        raise UndecodablePictureError("The JPEG file has implausibly many scans.")
     try:
         image = JpegImageFile(BytesIO(data))
     except DECODER_ERRORS:
@@ -128,7 +132,7 @@ def _picture(image: JpegImageFile, data: bytes) -> Image.Image | None:
     """Returns the pixels of a JPEG; None leaves it to Pillow.
 
     Raises:
-        UndecodableImage: data are missing or damaged.
+        UndecodablePictureError: data are missing or damaged.
     """
     pixels = read_jpeg(data, 3 if image.mode == "RGB" else 1)
     if pixels is None or image.mode not in ("L", "RGB"):  # CMYK: Pillow knows Adobe's inversion
@@ -140,7 +144,7 @@ def decode_tiff(data: bytes, max_pixels: int) -> Decoded:
     """Decodes a TIFF file of one page: 1, 8 or 16 bits of grey, palette, RGB(A), CMYK.
 
     Args and errors are those of `decode_png`; several pages, signed, 32-bit and floating point
-    samples raise `UnsupportedMediaType`, because they do not say which value is black.
+    samples raise `UnsupportedPictureError`, because they do not say which value is black.
     """
     try:
         image = TiffImageFile(BytesIO(data))
@@ -173,7 +177,7 @@ def _grey(image: Image.Image) -> Decoded:
         return _grey_16_bit(image)
     if image.mode == "1":
         return np.asarray(image.convert("L")), ()
-    warnings: list[Warning_] = []
+    warnings: list[PictureWarning] = []
     picture = image
     if image.has_transparency_data:
         picture, warnings = _over_black(image)
@@ -184,8 +188,8 @@ def _grey(image: Image.Image) -> Decoded:
     colours = picture.convert("RGB")
     if _has_colour(colours):
         warnings.append(
-            Warning_(
-                WarningCode.COLOUR_TO_GREY,
+            PictureWarning(
+                PictureWarningCode.COLOUR_TO_GREY,
                 "The image has colour; it was turned to grey. An X-ray with drawings or a colour "
                 "map may be segmented wrongly.",
             )
@@ -212,7 +216,7 @@ def _grey_of_relabelled_16_bit_alpha(image: ImageFile) -> Decoded:
     return ((grey * alpha + 32767) // 65535).astype(np.uint16), (_composited(),)
 
 
-def _over_black(image: Image.Image) -> tuple[Image.Image, list[Warning_]]:
+def _over_black(image: Image.Image) -> tuple[Image.Image, list[PictureWarning]]:
     is_grey = image.mode in ("L", "LA", "La")
     layered = image.convert("LA" if is_grey else "RGBA")
     lowest, _ = layered.getchannel("A").getextrema()
@@ -231,7 +235,9 @@ def _has_colour(image: Image.Image) -> bool:
     return not (np.array_equal(red, green) and np.array_equal(green, blue))
 
 
-def _turned(image: ImageFile, pixels: NDArray[Any], warnings: tuple[Warning_, ...]) -> Decoded:
+def _turned(
+    image: ImageFile, pixels: NDArray[Any], warnings: tuple[PictureWarning, ...]
+) -> Decoded:
     turn = _TURNS.get(_orientation(image))
     if turn is None:
         return pixels, warnings
@@ -254,14 +260,14 @@ def _refuse_second_page(image: TiffImageFile) -> None:
     except EOFError:
         image.seek(0)
         return
-    raise UnsupportedMediaType("The TIFF file has several pages; send a single X-ray.")
+    raise UnsupportedPictureError("The TIFF file has several pages; send a single X-ray.")
 
 
 def _check_tile_size(tags: dict[int, Any], max_pixels: int) -> None:
     """Refuses tiles larger than any image we take: the library makes room for whole tiles."""
     width, height = tags.get(_TIFF_TILE_WIDTH, 0), tags.get(_TIFF_TILE_HEIGHT, 0)
     if isinstance(width, int) and isinstance(height, int) and width * height > max_pixels:
-        raise TooManyPixels(
+        raise TooManyPixelsError(
             f"The TIFF file has tiles of {width * height} pixels; the limit is {max_pixels}."
         )
 
@@ -277,40 +283,43 @@ def _check_tiff_samples(image: TiffImageFile, tags: dict[int, Any]) -> None:
         raise _colour_with_16_bits()
 
 
-def _colour_with_16_bits() -> UnsupportedMediaType:
-    return UnsupportedMediaType(
+def _colour_with_16_bits() -> UnsupportedPictureError:
+    return UnsupportedPictureError(
         "The image has colour with more than 8 bits per channel, which cannot be read without "
         "losing precision; send 16-bit grey or 8-bit colour."
     )
 
 
-def _unsupported_tiff() -> UnsupportedMediaType:
-    return UnsupportedMediaType(
+def _unsupported_tiff() -> UnsupportedPictureError:
+    return UnsupportedPictureError(
         "The TIFF file holds signed, floating point or other values that are not read; send "
         "unsigned grey of 8 or 16 bits."
     )
 
 
-def _damaged(kind: str) -> UndecodableImage:
-    return UndecodableImage(f"The {kind} file is truncated or damaged; send it again in full.")
-
-
-def _composited() -> Warning_:
-    return Warning_(
-        WarningCode.ALPHA_COMPOSITED, "The image has transparent pixels; they were put on black."
+def _damaged(kind: str) -> UndecodablePictureError:
+    return UndecodablePictureError(
+        f"The {kind} file is truncated or damaged; send it again in full."
     )
 
 
-def _turned_by_tag() -> Warning_:
-    return Warning_(
-        WarningCode.ORIENTATION_APPLIED,
+def _composited() -> PictureWarning:
+    return PictureWarning(
+        PictureWarningCode.ALPHA_COMPOSITED,
+        "The image has transparent pixels; they were put on black.",
+    )
+
+
+def _turned_by_tag() -> PictureWarning:
+    return PictureWarning(
+        PictureWarningCode.ORIENTATION_APPLIED,
         "The file asks to be turned or mirrored; this was done, and boxes, masks, width and "
         "height refer to the turned image.",
     )
 
 
-def _inverted() -> Warning_:
-    return Warning_(
-        WarningCode.INVERTED_TO_MONOCHROME2,
+def _inverted() -> PictureWarning:
+    return PictureWarning(
+        PictureWarningCode.INVERTED_TO_MONOCHROME2,
         "Zero means white in this file; the grey values were inverted.",
     )

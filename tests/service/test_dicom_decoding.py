@@ -29,13 +29,13 @@ from pydicom.uid import (
 
 from service.decoding.codestream_size import read_codestream_size
 from service.decoding.image_decoding import DecodedImage, decode_image
-from service.errors import (
-    InvalidField,
-    ServiceError,
-    TooManyPixels,
-    UndecodableImage,
-    UnsupportedMediaType,
-    UnsupportedTransferSyntax,
+from service.decoding.picture_errors import (
+    PictureError,
+    PictureShapeError,
+    TooManyPixelsError,
+    UndecodablePictureError,
+    UnsupportedPictureError,
+    UnsupportedTransferSyntaxError,
 )
 
 LIMIT = 1_000_000
@@ -210,14 +210,14 @@ def test_lossless_jpeg_is_read_or_refused_by_name() -> None:
     if get_decoder(JPEGLosslessSV1).is_available:
         assert (decoded(dataset).pixels == 32768).all()
     else:
-        with pytest.raises(UnsupportedTransferSyntax):
+        with pytest.raises(UnsupportedTransferSyntaxError):
             decoded(dataset)
 
 
 @pytest.mark.parametrize("size", [(480, 64), (48, 65)])
 def test_a_codestream_of_another_size_is_refused_before_decoding(size: tuple[int, int]) -> None:
     dataset = compressed(np.zeros((48, 64), np.uint8), JPEGBaseline8Bit, jpeg(*size))
-    with pytest.raises(UndecodableImage, match="size"):
+    with pytest.raises(UndecodablePictureError, match="size"):
         decoded(dataset)
 
 
@@ -236,7 +236,7 @@ def test_an_rle_frame_that_swells_is_refused() -> None:
     segment = bytes([0x81, 0]) * 60_000  # each pair of bytes becomes 128
     header = struct.pack("<16L", 2, 64, 64 + len(segment), *[0] * 13)
     dataset = compressed(np.zeros((48, 64), np.uint16), RLELossless, header + segment * 2)
-    with pytest.raises(UndecodableImage):
+    with pytest.raises(UndecodablePictureError):
         decoded(dataset)
 
 
@@ -253,36 +253,36 @@ def test_other_transfer_syntaxes_are_refused(syntax: UID) -> None:
     old_padded, new_padded = old + b"\x00" * (len(old) % 2), new + b"\x00" * (len(new) % 2)
     patched = data[: at - 2] + struct.pack("<H", len(new_padded)) + new_padded
     patched += data[at + len(old_padded) :]
-    with pytest.raises(UnsupportedTransferSyntax):
+    with pytest.raises(UnsupportedTransferSyntaxError):
         decode_image(patched, max_pixels=LIMIT)
 
 
 def test_the_pixel_limit_is_checked_on_the_header() -> None:
     dataset = make_xray(Rows=30_000, Columns=30_000)  # with pixels for 48 x 64 only
-    with pytest.raises(TooManyPixels, match="900000000"):
+    with pytest.raises(TooManyPixelsError, match="900000000"):
         decoded(dataset)
 
 
 @pytest.mark.parametrize(
     ("attributes", "error"),
     [
-        ({"SOPClassUID": "1.2.840.10008.5.1.4.1.1.2"}, UnsupportedMediaType),  # CT
-        ({"SOPClassUID": None}, UnsupportedMediaType),
-        ({"NumberOfFrames": 3}, UnsupportedMediaType),
-        ({"PixelData": None}, UndecodableImage),
-        ({"Rows": None}, UndecodableImage),
-        ({"Rows": 0}, UndecodableImage),
-        ({"Rows": 20}, InvalidField),
-        ({"Rows": 49}, UndecodableImage),  # too few pixels in the file
-        ({"BitsAllocated": 32}, UnsupportedMediaType),
-        ({"BitsStored": 17}, UndecodableImage),
-        ({"HighBit": 3}, UndecodableImage),
-        ({"PhotometricInterpretation": None}, UndecodableImage),
-        ({"PhotometricInterpretation": "PALETTE COLOR"}, UnsupportedMediaType),
+        ({"SOPClassUID": "1.2.840.10008.5.1.4.1.1.2"}, UnsupportedPictureError),  # CT
+        ({"SOPClassUID": None}, UnsupportedPictureError),
+        ({"NumberOfFrames": 3}, UnsupportedPictureError),
+        ({"PixelData": None}, UndecodablePictureError),
+        ({"Rows": None}, UndecodablePictureError),
+        ({"Rows": 0}, UndecodablePictureError),
+        ({"Rows": 20}, PictureShapeError),
+        ({"Rows": 49}, UndecodablePictureError),  # too few pixels in the file
+        ({"BitsAllocated": 32}, UnsupportedPictureError),
+        ({"BitsStored": 17}, UndecodablePictureError),
+        ({"HighBit": 3}, UndecodablePictureError),
+        ({"PhotometricInterpretation": None}, UndecodablePictureError),
+        ({"PhotometricInterpretation": "PALETTE COLOR"}, UnsupportedPictureError),
     ],
 )
 def test_objects_that_do_not_fit_are_refused(
-    attributes: dict[str, Any], error: type[ServiceError]
+    attributes: dict[str, Any], error: type[PictureError]
 ) -> None:
     with pytest.raises(error):
         decoded(make_xray(**attributes))
@@ -303,7 +303,7 @@ def test_unsuitable_images_draw_a_warning(attributes: dict[str, Any], code: str)
 @pytest.mark.parametrize("share", [0.3, 0.6, 0.95])
 def test_truncated_files_are_refused(share: float) -> None:
     data = as_file(make_xray())
-    with pytest.raises(ServiceError):
+    with pytest.raises(PictureError):
         decode_image(data[: int(len(data) * share)], max_pixels=LIMIT)
 
 
@@ -324,7 +324,7 @@ def test_no_attribute_value_reaches_a_message_a_warning_or_the_log(
             try:
                 image = decode_image(bytes(broken), max_pixels=LIMIT)
                 said += [warning.message for warning in image.warnings]
-            except ServiceError as error:
+            except PictureError as error:
                 assert error.__cause__ is None
                 assert error.__suppress_context__ or error.__context__ is None
                 said.append(error.detail)

@@ -13,14 +13,14 @@ from numpy.typing import NDArray
 from PIL import Image, ImageFile, PngImagePlugin
 
 from service.decoding.image_decoding import DecodedImage, decode_image
-from service.decoding.png_chunks import png_chunk
-from service.errors import (
-    InvalidField,
-    ServiceError,
-    TooManyPixels,
-    UndecodableImage,
-    UnsupportedMediaType,
+from service.decoding.picture_errors import (
+    PictureError,
+    PictureShapeError,
+    TooManyPixelsError,
+    UndecodablePictureError,
+    UnsupportedPictureError,
 )
+from service.decoding.png_chunks import png_chunk
 
 # Pillow warns about damaged EXIF data, which some of the files here hold on purpose.
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:PIL")
@@ -157,7 +157,7 @@ def test_grey_alpha_of_16_bits_is_composited_on_black() -> None:
 
 def test_sixteen_bit_colour_is_refused_rather_than_cut() -> None:
     rows = np.zeros((40, 40, 3), dtype=">u2")
-    with pytest.raises(UnsupportedMediaType, match="16-bit grey"):
+    with pytest.raises(UnsupportedPictureError, match="16-bit grey"):
         decoded(png_with(2, 16, rows, 40))
 
 
@@ -250,20 +250,20 @@ def test_kind_is_read_from_the_bytes_alone() -> None:
 @pytest.mark.parametrize(
     ("data", "error"),
     [
-        (b"", UndecodableImage),
-        (b"hello, this is not an image at all", UndecodableImage),
-        (b"\x00" * 1000, UndecodableImage),
-        (b"GIF89a" + b"\x00" * 100, UnsupportedMediaType),
-        (b"%PDF-1.7" + b"\x00" * 100, UnsupportedMediaType),
-        (b"RIFF\x00\x00\x00\x00WEBPVP8 " + b"\x00" * 100, UnsupportedMediaType),
-        (b"\x00\x00\x00\x18ftypheic" + b"\x00" * 100, UnsupportedMediaType),
-        (SIGNATURE, UndecodableImage),
-        (b"\xff\xd8\xff", UndecodableImage),
-        (b"II*\x00", UndecodableImage),
-        (b"II*\x00\xff\xff\xff\xff", UndecodableImage),
+        (b"", UndecodablePictureError),
+        (b"hello, this is not an image at all", UndecodablePictureError),
+        (b"\x00" * 1000, UndecodablePictureError),
+        (b"GIF89a" + b"\x00" * 100, UnsupportedPictureError),
+        (b"%PDF-1.7" + b"\x00" * 100, UnsupportedPictureError),
+        (b"RIFF\x00\x00\x00\x00WEBPVP8 " + b"\x00" * 100, UnsupportedPictureError),
+        (b"\x00\x00\x00\x18ftypheic" + b"\x00" * 100, UnsupportedPictureError),
+        (SIGNATURE, UndecodablePictureError),
+        (b"\xff\xd8\xff", UndecodablePictureError),
+        (b"II*\x00", UndecodablePictureError),
+        (b"II*\x00\xff\xff\xff\xff", UndecodablePictureError),
     ],
 )
-def test_what_is_not_an_image_is_refused(data: bytes, error: type[ServiceError]) -> None:
+def test_what_is_not_an_image_is_refused(data: bytes, error: type[PictureError]) -> None:
     with pytest.raises(error) as caught:
         decoded(data)
     assert caught.value.detail.endswith(".")
@@ -274,14 +274,14 @@ def test_what_is_not_an_image_is_refused(data: bytes, error: type[ServiceError])
 def test_truncated_files_are_refused(kind: str, share: float) -> None:
     noise = np.random.default_rng(1).integers(0, 256, (64, 64), dtype=np.uint8)
     data = encoded(Image.fromarray(noise), kind)
-    with pytest.raises(UndecodableImage):
+    with pytest.raises(UndecodablePictureError):
         decoded(data[: int(len(data) * share)])
 
 
 def test_a_changed_pixel_byte_of_a_png_is_noticed() -> None:
     data = bytearray(encoded(Image.fromarray(ramp()), "PNG", compress_level=0))
     data[data.index(b"IDAT") + 200] ^= 1
-    with pytest.raises(UndecodableImage, match="checksum"):
+    with pytest.raises(UndecodablePictureError, match="checksum"):
         decoded(bytes(data))
 
 
@@ -289,22 +289,22 @@ def test_animations_and_several_pages_are_refused() -> None:
     frames = [Image.fromarray(ramp()), Image.fromarray(ramp() + np.uint8(9))]
     for kind in ("PNG", "TIFF"):
         data = encoded(frames[0], kind, save_all=True, append_images=frames[1:])
-        with pytest.raises(UnsupportedMediaType, match="single"):
+        with pytest.raises(UnsupportedPictureError, match="single"):
             decoded(data)
 
 
 @pytest.mark.parametrize("sample_format", [2, 3])
 def test_signed_and_float_tiff_is_refused(sample_format: int) -> None:
-    with pytest.raises(UnsupportedMediaType):
+    with pytest.raises(UnsupportedPictureError):
         decoded(hand_made_tiff(ramp().astype(np.uint16), 1, sample_format=sample_format))
-    with pytest.raises(UnsupportedMediaType):
+    with pytest.raises(UnsupportedPictureError):
         decoded(encoded(Image.fromarray(ramp().astype(np.float32)), "TIFF"))
 
 
 def test_a_bomb_is_refused_by_its_header() -> None:
     header = struct.pack(">IIBBBBB", 10_000, 10_000, 8, 0, 0, 0, 0)
     data = SIGNATURE + png_chunk(b"IHDR", header) + png_chunk(b"IDAT", b"")  # no pixels at all
-    with pytest.raises(TooManyPixels) as caught:
+    with pytest.raises(TooManyPixelsError) as caught:
         decoded(data)
     assert "100000000" in caught.value.detail
     assert str(LIMIT) in caught.value.detail
@@ -314,19 +314,19 @@ def test_a_bomb_is_refused_by_its_header() -> None:
 def test_the_pixel_limit_is_inclusive(kind: str) -> None:
     data = encoded(Image.new("L", (100, 50)), kind)
     assert decode_image(data, max_pixels=5000).width == 100
-    with pytest.raises(TooManyPixels):
+    with pytest.raises(TooManyPixelsError):
         decode_image(data, max_pixels=4999)
 
 
 def test_a_tile_larger_than_any_image_is_refused() -> None:
     tiles = ((322, 60_000), (323, 60_000))
-    with pytest.raises(TooManyPixels, match="tiles"):
+    with pytest.raises(TooManyPixelsError, match="tiles"):
         decoded(hand_made_tiff(ramp().astype(np.uint16), 1, extra_tags=tiles))
 
 
 @pytest.mark.parametrize("size", [(31, 100), (100, 31), (1, 1)])
 def test_thumbnails_are_refused(size: tuple[int, int]) -> None:
-    with pytest.raises(InvalidField, match="at least 32"):
+    with pytest.raises(PictureShapeError, match="at least 32"):
         decoded(encoded(Image.new("L", size), "PNG"))
 
 
@@ -334,7 +334,7 @@ def test_thumbnails_are_refused(size: tuple[int, int]) -> None:
 def test_strips_are_refused(size: tuple[int, int]) -> None:
     """One side at most ten times the other."""
     decoded(encoded(Image.new("L", (40, 400)), "PNG"))
-    with pytest.raises(InvalidField, match="strip"):
+    with pytest.raises(PictureShapeError, match="strip"):
         decoded(encoded(Image.new("L", size), "PNG"))
 
 
@@ -349,7 +349,7 @@ def test_compressed_text_and_profiles_are_never_inflated() -> None:
 def test_a_progressive_jpeg_with_endless_scans_is_refused() -> None:
     data = encoded(Image.fromarray(ramp()), "JPEG", progressive=True)
     start = data.rindex(b"\xff\xda")
-    with pytest.raises(UndecodableImage, match="scans"):
+    with pytest.raises(UndecodablePictureError, match="scans"):
         decoded(data[:-2] + data[start:-2] * 300 + data[-2:])
 
 
@@ -379,7 +379,7 @@ def test_damage_anywhere_is_an_image_or_a_service_error(kind: str) -> None:
             with python_warnings.catch_warnings():
                 python_warnings.simplefilter("ignore")
                 pixels = decoded(bytes(broken)).pixels
-        except ServiceError:
+        except PictureError:
             continue
         assert pixels.ndim == 2
         assert pixels.dtype in (np.uint8, np.uint16)

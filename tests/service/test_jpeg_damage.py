@@ -15,7 +15,7 @@ from test_image_decoding import encoded
 
 from service.decoding.image_decoding import DecodedImage, decode_image
 from service.decoding.jpeg_pixels import read_jpeg
-from service.errors import UndecodableImage
+from service.decoding.picture_errors import UndecodablePictureError
 
 END = b"\xff\xd9"
 
@@ -62,14 +62,14 @@ def damaged(data: bytes) -> dict[str, bytes]:
 def test_damage_that_pillow_overlooks_is_refused(how: str, options: dict[str, bool]) -> None:
     data = damaged(encoded(Image.fromarray(shaded()), "JPEG", quality=95, **options))[how]
     Image.open(io.BytesIO(data)).load()
-    with pytest.raises(UndecodableImage, match="damaged"):
+    with pytest.raises(UndecodablePictureError, match="damaged"):
         decoded(data)
 
 
 @pytest.mark.parametrize("how", ["cut off, closed again", "a hole"])
 def test_the_same_in_cmyk_and_inside_dicom(how: str) -> None:
     cmyk = damaged(encoded(coloured().convert("CMYK"), "JPEG", quality=95))[how]
-    with pytest.raises(UndecodableImage, match="damaged"):
+    with pytest.raises(UndecodablePictureError, match="damaged"):
         decoded(cmyk)
     whole = encoded(Image.fromarray(shaded()), "JPEG", quality=95)
     for frame, is_intact in ((whole, True), (damaged(whole)[how], False)):
@@ -83,7 +83,7 @@ def test_the_same_in_cmyk_and_inside_dicom(how: str) -> None:
             expected = np.asarray(Image.open(io.BytesIO(frame)))
             assert np.array_equal(decoded(as_file(dataset)).pixels, expected)
         else:
-            with pytest.raises(UndecodableImage):
+            with pytest.raises(UndecodablePictureError):
                 decoded(as_file(dataset))
 
 
@@ -123,7 +123,7 @@ def test_only_what_stands_before_the_pictures_own_end_is_judged() -> None:
     padded = data[:2] + header + data[2:-2] + bytes(9) + END
     assert np.array_equal(decoded(padded + thumbnail).pixels, decoded(data).pixels)
     for broken in (damaged(data)["other bytes"], data[:2] + header + damaged(data)["a hole"][2:]):
-        with pytest.raises(UndecodableImage, match="damaged"):
+        with pytest.raises(UndecodablePictureError, match="damaged"):
             decoded(broken + bytes(5000) + END)
 
 

@@ -12,8 +12,8 @@ from test_image_decoding import SIGNATURE, encoded, ramp
 
 from service.decoding import png_chunks
 from service.decoding.image_decoding import decode_image
+from service.decoding.picture_errors import UndecodablePictureError
 from service.decoding.png_chunks import keep_pixel_chunks, png_chunk, read_png_header
-from service.errors import UndecodableImage
 
 MODES = ("1", "L", "LA", "P", "RGB", "RGBA", "I;16")
 
@@ -93,7 +93,7 @@ def test_what_follows_the_pixels_is_never_inflated() -> None:
 def test_pixel_data_that_end_early_are_truncated() -> None:
     image = encoded(pictured("L"), "PNG")
     raw = zlib.decompress(payload(image))
-    with pytest.raises(UndecodableImage, match="truncated"):
+    with pytest.raises(UndecodablePictureError, match="truncated"):
         keep_pixel_chunks(with_pixel_data(image, zlib.compress(raw[:-1])))
 
 
@@ -101,5 +101,5 @@ def test_a_wrong_checksum_inside_the_pixel_data_is_noticed() -> None:
     image = encoded(pictured("L"), "PNG")
     changed = bytearray(payload(image))
     changed[-1] ^= 1  # of zlib's own checksum; the chunk's is made right
-    with pytest.raises(UndecodableImage, match="damaged"):
+    with pytest.raises(UndecodablePictureError, match="damaged"):
         keep_pixel_chunks(with_pixel_data(image, bytes(changed)))

@@ -1,0 +1,1 @@
+"""What the service says about pictures: errors, checks of masks, and the forms of an answer."""

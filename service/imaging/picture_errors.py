@@ -1,0 +1,57 @@
+"""Reads an upload, with the errors and warnings of decoding as those of the service.
+
+Decoding knows no HTTP. Here each of its errors gets the status and the code of the HTTP contract,
+and nowhere else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from service.answers.response_warnings import Warning_, WarningCode
+from service.decoding import picture_errors as pictures
+from service.decoding.image_decoding import DecodedImage, decode_image
+from service.decoding.picture_warnings import PictureWarning
+from service.errors import (
+    InvalidField,
+    ServiceError,
+    TooManyPixels,
+    UndecodableImage,
+    UnsupportedMediaType,
+    UnsupportedTransferSyntax,
+)
+
+_ANSWERS: dict[type[pictures.PictureError], type[ServiceError]] = {
+    pictures.UndecodablePictureError: UndecodableImage,
+    pictures.UnsupportedTransferSyntaxError: UnsupportedTransferSyntax,
+    pictures.UnsupportedPictureError: UnsupportedMediaType,
+    pictures.TooManyPixelsError: TooManyPixels,
+    pictures.PictureShapeError: InvalidField,
+}
+
+
+def read_upload(data: bytes, *, max_pixels: int) -> DecodedImage:
+    """Decode an uploaded file.
+
+    Args:
+        data: the whole file.
+        max_pixels: most pixels allowed (width times height), inclusive.
+
+    Raises:
+        ServiceError: the picture is refused.
+    """
+    try:
+        return decode_image(data, max_pixels=max_pixels)
+    except pictures.PictureError as error:
+        raise service_error_of(error) from None
+
+
+def service_error_of(error: pictures.PictureError) -> ServiceError:
+    """Return the refusal of the request that a refusal of its picture means."""
+    kinds = (_ANSWERS[kind] for kind in type(error).__mro__ if kind in _ANSWERS)
+    return next(kinds, UndecodableImage)(error.detail)
+
+
+def warnings_of(found: Iterable[PictureWarning]) -> list[Warning_]:
+    """Return what decoding remarked on a picture as remarks on the answer."""
+    return [Warning_(WarningCode(one.code), one.message) for one in found]
