@@ -11,10 +11,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from model_store.pictures.image_decoding import DecodedImage
 from service.answers.dicom_segmentation import NamedModel, encode_dicom_segmentation
 from service.answers.png_encoding import encode_png
 from service.answers.rendering import draw_overlay, encode_mask_png, window_for_display
-from service.decoding.image_decoding import DecodedImage
 from service.errors import InvalidField
 
 _GAP_PIXELS = 8  # black stripe between the two halves of the figure

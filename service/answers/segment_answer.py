@@ -16,6 +16,7 @@ import pybase64
 from numpy.typing import NDArray
 from starlette.responses import Response
 
+from model_store.pictures.image_decoding import DecodedImage
 from service.answers.answer_kind import AnswerKind
 from service.answers.mask_checks import check_mask
 from service.answers.png_encoding import encode_png
@@ -31,7 +32,6 @@ from service.answers.schemas import (
     SegmentedMask,
 )
 from service.answers.side_thread import Both, in_turn
-from service.decoding.image_decoding import DecodedImage
 from service.errors import NotAcceptable
 from service.imaging.picture_errors import warnings_of
 from service.metrics import STAGES

@@ -9,13 +9,13 @@ import numpy as np
 
 from model_store.boxes import Box
 from model_store.geometry import grey_histogram
+from model_store.pictures.image_decoding import decode_image
 from model_store.prediction import MaskPrediction, PredictionRequest
 from model_store.preparation import MaskLogits, mask_from, prepare
 from service.answers.mask_checks import check_image, check_mask
 from service.answers.png_encoding import encode_png
 from service.answers.rendering import encode_mask_png, encode_rle, overlay_colours
 from service.answers.side_thread import Both, in_turn
-from service.decoding.image_decoding import decode_image
 
 SIDE_PX = 1024
 

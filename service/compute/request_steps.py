@@ -12,6 +12,7 @@ from starlette.responses import Response
 
 from model_store.boxes import BoxError, validate_box
 from model_store.geometry import grey_histogram
+from model_store.pictures.image_decoding import DecodedImage
 from model_store.prediction import PredictionRequest
 from model_store.preparation import PreparedRequest, mask_from, prepare
 from service.answers.answer_kind import AnswerKind
@@ -20,7 +21,6 @@ from service.answers.response_warnings import Warning_
 from service.answers.segment_answer import SegmentFindings, render_answer
 from service.answers.side_thread import Both
 from service.compute.compute_worker import ComputeResult
-from service.decoding.image_decoding import DecodedImage
 from service.errors import InvalidBox, NotAcceptable
 from service.imaging.picture_errors import read_upload
 from service.requests.request_record import RequestRecord

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from model_store.pictures import picture_errors as pictures
+from model_store.pictures.image_decoding import DecodedImage, decode_image
+from model_store.pictures.picture_warnings import PictureWarning
 from service.answers.response_warnings import Warning_, WarningCode
-from service.decoding import picture_errors as pictures
-from service.decoding.image_decoding import DecodedImage, decode_image
-from service.decoding.picture_warnings import PictureWarning
 from service.errors import (
     InvalidField,
     ServiceError,

@@ -16,8 +16,8 @@ from dicom_files import DX, PATIENT, as_file, make_xray
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 
+from model_store.pictures.image_decoding import decode_image
 from service.answers.dicom_segmentation import encode_dicom_segmentation
-from service.decoding.image_decoding import decode_image
 from service.errors import InvalidField
 
 

@@ -2,9 +2,9 @@
 
 import pytest
 
+from model_store.pictures import picture_errors as pictures
+from model_store.pictures.picture_warnings import PictureWarning, PictureWarningCode
 from service.answers.response_warnings import WarningCode
-from service.decoding import picture_errors as pictures
-from service.decoding.picture_warnings import PictureWarning, PictureWarningCode
 from service.errors import TooManyPixels
 from service.imaging.picture_errors import read_upload, service_error_of, warnings_of
 

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 from pycocotools import mask as coco_mask
 
+from model_store.pictures.png_chunks import _checked_chunks
 from service.answers import png_encoding
 from service.answers.contour import contour_of
 from service.answers.png_encoding import encode_png
@@ -26,7 +27,6 @@ from service.answers.rendering import (
     overlay_colours,
     window_for_display,
 )
-from service.decoding.png_chunks import _checked_chunks
 
 Here = TypeVar("Here")
 There = TypeVar("There")

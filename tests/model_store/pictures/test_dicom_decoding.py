@@ -27,9 +27,9 @@ from pydicom.uid import (
     RLELossless,
 )
 
-from service.decoding.codestream_size import read_codestream_size
-from service.decoding.image_decoding import DecodedImage, decode_image
-from service.decoding.picture_errors import (
+from model_store.pictures.codestream_size import read_codestream_size
+from model_store.pictures.image_decoding import DecodedImage, decode_image
+from model_store.pictures.picture_errors import (
     PictureError,
     PictureShapeError,
     TooManyPixelsError,

@@ -39,18 +39,18 @@ from pydicom.uid import (
     RLELossless,
 )
 
-from service.decoding.codestream_size import read_codestream_size
-from service.decoding.dicom_pixels import PixelLayout, read_pixel_layout, to_monochrome2
-from service.decoding.image_size import check_image_size
-from service.decoding.jpeg_pixels import read_jpeg
-from service.decoding.picture_errors import (
+from model_store.pictures.codestream_size import read_codestream_size
+from model_store.pictures.dicom_pixels import PixelLayout, read_pixel_layout, to_monochrome2
+from model_store.pictures.image_size import check_image_size
+from model_store.pictures.jpeg_pixels import read_jpeg
+from model_store.pictures.picture_errors import (
     UndecodablePictureError,
     UnsupportedPictureError,
     UnsupportedTransferSyntaxError,
 )
-from service.decoding.picture_warnings import PictureWarning, PictureWarningCode
-from service.decoding.raster_decoding import DECODER_ERRORS
-from service.decoding.rle_expansion import check_rle_expansion
+from model_store.pictures.picture_warnings import PictureWarning, PictureWarningCode
+from model_store.pictures.raster_decoding import DECODER_ERRORS
+from model_store.pictures.rle_expansion import check_rle_expansion
 
 DICOM_ERRORS = (*DECODER_ERRORS, BytesLengthException, InvalidDicomError)
 """What pydicom and its decoders were seen to raise on damaged files, beside Pillow's errors."""

@@ -8,12 +8,12 @@ import zlib
 import numpy as np
 import pytest
 from PIL import Image
-from test_image_decoding import SIGNATURE, encoded, ramp
+from raster_files import SIGNATURE, encoded, ramp
 
-from service.decoding import png_chunks
-from service.decoding.image_decoding import decode_image
-from service.decoding.picture_errors import UndecodablePictureError
-from service.decoding.png_chunks import keep_pixel_chunks, png_chunk, read_png_header
+from model_store.pictures import png_chunks
+from model_store.pictures.image_decoding import decode_image
+from model_store.pictures.picture_errors import UndecodablePictureError
+from model_store.pictures.png_chunks import keep_pixel_chunks, png_chunk, read_png_header
 
 MODES = ("1", "L", "LA", "P", "RGB", "RGBA", "I;16")
 

@@ -29,15 +29,15 @@ from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 
-from service.decoding.image_size import check_image_size
-from service.decoding.jpeg_pixels import read_jpeg
-from service.decoding.picture_errors import (
+from model_store.pictures.image_size import check_image_size
+from model_store.pictures.jpeg_pixels import read_jpeg
+from model_store.pictures.picture_errors import (
     TooManyPixelsError,
     UndecodablePictureError,
     UnsupportedPictureError,
 )
-from service.decoding.picture_warnings import PictureWarning, PictureWarningCode
-from service.decoding.png_chunks import keep_pixel_chunks, read_png_header
+from model_store.pictures.picture_warnings import PictureWarning, PictureWarningCode
+from model_store.pictures.png_chunks import keep_pixel_chunks, read_png_header
 
 Decoded = tuple[NDArray[Any], tuple[PictureWarning, ...]]
 

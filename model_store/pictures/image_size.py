@@ -5,7 +5,7 @@ A few kilobytes can claim a hundred megapixels, so the claim is judged before me
 
 from __future__ import annotations
 
-from service.decoding.picture_errors import (
+from model_store.pictures.picture_errors import (
     PictureShapeError,
     TooManyPixelsError,
     UndecodablePictureError,

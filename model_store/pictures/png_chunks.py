@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 from isal import isal_zlib
 
-from service.decoding.picture_errors import UndecodablePictureError, UnsupportedPictureError
+from model_store.pictures.picture_errors import UndecodablePictureError, UnsupportedPictureError
 
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _KEPT = frozenset({b"IHDR", b"PLTE", b"tRNS", b"eXIf", b"IDAT", b"IEND"})

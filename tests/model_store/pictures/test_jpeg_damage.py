@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 from PIL import Image
 from pydicom.encaps import encapsulate
 from pydicom.uid import JPEGBaseline8Bit
-from test_image_decoding import encoded
+from raster_files import encoded
 
-from service.decoding.image_decoding import DecodedImage, decode_image
-from service.decoding.jpeg_pixels import read_jpeg
-from service.decoding.picture_errors import UndecodablePictureError
+from model_store.pictures.image_decoding import DecodedImage, decode_image
+from model_store.pictures.jpeg_pixels import read_jpeg
+from model_store.pictures.picture_errors import UndecodablePictureError
 
 END = b"\xff\xd9"
 

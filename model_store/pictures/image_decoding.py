@@ -15,11 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 
-from service.decoding.dicom_decoding import decode_dicom, looks_like_dicom
-from service.decoding.picture_errors import UndecodablePictureError, UnsupportedPictureError
-from service.decoding.picture_warnings import PictureWarning, PictureWarningCode
-from service.decoding.png_chunks import PNG_SIGNATURE
-from service.decoding.raster_decoding import decode_jpeg, decode_png, decode_tiff
+from model_store.pictures.dicom_decoding import decode_dicom, looks_like_dicom
+from model_store.pictures.picture_errors import UndecodablePictureError, UnsupportedPictureError
+from model_store.pictures.picture_warnings import PictureWarning, PictureWarningCode
+from model_store.pictures.png_chunks import PNG_SIGNATURE
+from model_store.pictures.raster_decoding import decode_jpeg, decode_png, decode_tiff
 
 __all__ = ["DecodedImage", "PictureWarning", "PictureWarningCode", "decode_image", "sniff_format"]
 

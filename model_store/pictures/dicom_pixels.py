@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 from pydicom.pixels.processing import apply_modality_lut
 
-from service.decoding.picture_errors import UndecodablePictureError, UnsupportedPictureError
+from model_store.pictures.picture_errors import UndecodablePictureError, UnsupportedPictureError
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,8 @@ from typing import Any
 import simplejpeg  # type: ignore[import-untyped]
 from numpy.typing import NDArray
 
-from service.decoding.codestream_size import find_first_scan
-from service.decoding.picture_errors import UndecodablePictureError
+from model_store.pictures.codestream_size import find_first_scan
+from model_store.pictures.picture_errors import UndecodablePictureError
 
 _END = b"\xff\xd9"
 _DAMAGE = ("corrupt jpeg data", "premature end")

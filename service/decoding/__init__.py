@@ -1,1 +1,0 @@
-"""Bytes of a caller in, grey pixels out: PNG, JPEG, TIFF and DICOM, bounded before decoding."""
