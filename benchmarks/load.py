@@ -165,7 +165,7 @@ def engine_of(model: Path | None, image: bytes) -> Callable[[float], float]:
     import torch
 
     from model_store.predictor import PredictionRequest, Predictor
-    from service.compute.cpu_allowance import model_threads
+    from service.cpu_allowance import model_threads
     from service.settings import default_model_folder
 
     torch.set_num_threads(model_threads())

@@ -76,7 +76,7 @@ def _serve(settings: Settings, listener: socket.socket) -> int:
     from service.app import create_app
     from service.connection import bounded_connection
     from service.heap import keep_one_heap
-    from service.requests.request_log import configure_logging
+    from service.logging import configure_logging
     from service.server import DrainingServer
 
     keep_one_heap()

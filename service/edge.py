@@ -13,10 +13,10 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.errors import HeadersTooLarge
+from service.logging import describe_error, log_request
 from service.metrics import Metrics
 from service.problems import internal_problem, problem_response
-from service.requests.request_log import describe_error, log_request
-from service.requests.request_record import RequestRecord, new_record, server_timing
+from service.request_record import RequestRecord, new_record, server_timing
 from service.requests.upload import CallerLeft
 from service.trace_export import TraceSink
 

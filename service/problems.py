@@ -17,7 +17,7 @@ from starlette.routing import Match
 
 from service.answers.schemas import Problem
 from service.errors import InternalError, MethodNotAllowed, NotFound, ServiceError
-from service.requests.request_record import record_of
+from service.request_record import record_of
 
 PROBLEM_MEDIA_TYPE = "application/problem+json"
 INTERNAL_SENTENCE = (
@@ -81,7 +81,7 @@ def install_problem_handlers(app: FastAPI) -> None:
 
 def noted_problem(request: Request, error: ServiceError) -> Response:
     """Renders an error and notes its code in the request's record, for log and metrics."""
-    record = record_of(request)
+    record = record_of(request.scope)
     record.problem_code = error.code
     return problem_response(error, record.request_id)
 

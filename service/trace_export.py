@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from typing import Any, Protocol
 
 import model_store
-from service.requests.request_record import RequestRecord
+from service.request_record import RequestRecord
 
 SEND_TIMEOUT_S = 3.0
 

@@ -35,7 +35,7 @@ from service.answers.side_thread import Both, in_turn
 from service.errors import NotAcceptable
 from service.imaging.picture_errors import warnings_of
 from service.metrics import STAGES
-from service.requests.request_record import RequestRecord
+from service.request_record import RequestRecord
 from service.requests.segment_form import SegmentForm
 
 if TYPE_CHECKING:

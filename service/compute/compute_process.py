@@ -32,7 +32,7 @@ from service.compute.model_messages import (
     send_answer,
     send_failure,
 )
-from service.requests.request_log import configure_logging, describe_error
+from service.logging import configure_logging, describe_error
 from service.settings import Settings
 
 if TYPE_CHECKING:

@@ -23,7 +23,7 @@ import numpy as np
 from service.compute.batch_queue import BatchQueue
 from service.compute.compute_child import LOST_SENTENCE, ModelCallError
 from service.errors import ComputeLost, Draining, InternalError, OutOfMemory, ServiceError
-from service.requests.request_log import describe_error
+from service.logging import describe_error
 
 if TYPE_CHECKING:
     from model_store.prediction import ModelInfo

@@ -16,8 +16,8 @@ from service.compute.compute_child import (
 from service.compute.compute_worker import SegmentationModel
 from service.compute.readiness import Readiness, SelfTestFigures
 from service.errors import ComputeLost, ServiceError
+from service.logging import describe_error
 from service.metrics import Metrics
-from service.requests.request_log import describe_error
 from service.settings import Settings
 
 logger = logging.getLogger("service.model")

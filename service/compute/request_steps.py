@@ -23,7 +23,7 @@ from service.answers.side_thread import Both
 from service.compute.compute_worker import ComputeResult
 from service.errors import InvalidBox, NotAcceptable
 from service.imaging.picture_errors import read_upload
-from service.requests.request_record import RequestRecord
+from service.request_record import RequestRecord
 from service.requests.segment_form import SegmentForm
 
 

@@ -27,15 +27,15 @@ from service.answers.side_thread import SideThread, in_turn
 from service.answers.warm_up import decode_and_draw_once
 from service.compute.compute_child import LOST_SENTENCE
 from service.compute.compute_worker import ComputeResult, ComputeWorker
-from service.compute.cpu_allowance import image_threads, yield_to_the_model
 from service.compute.model_loading import ModelLoader, PredictorFactory, SelfTest
 from service.compute.readiness import Readiness, State
 from service.compute.request_steps import answer_of, open_xray
 from service.compute.waiting_room import WaitingRoom
+from service.cpu_allowance import image_threads, yield_to_the_model
 from service.errors import ComputeLost, DeadlineExceeded, InvalidField, NotAcceptable
 from service.metrics import Metrics
+from service.request_record import RequestRecord, record_of
 from service.requests.api_keys import ApiKeys
-from service.requests.request_record import RequestRecord, record_of
 from service.requests.segment_form import SegmentForm, most_fields, read_form
 from service.requests.upload import CallerLeft, RequestBody, Upload, UploadLimits, read_upload
 from service.settings import Settings
@@ -162,7 +162,7 @@ class SegmentationService:
         try:
             async with asyncio.timeout(self.settings.request_timeout_s):
                 upload = await self._receive(request, body)
-                work = self._segment(upload, kind, record_of(request))
+                work = self._segment(upload, kind, record_of(request.scope))
                 return await _unless_caller_leaves(body, work)
         except TimeoutError:
             limit_s = self.settings.request_timeout_s
@@ -184,7 +184,7 @@ class SegmentationService:
             upload = await read_upload(body, request.headers, limits, hold)
         finally:
             self.room.hold_upload_bytes(-held_bytes)
-        record_of(request).upload_bytes = upload.size_bytes
+        record_of(request.scope).upload_bytes = upload.size_bytes
         return upload
 
     def _model_for(self, form: SegmentForm) -> ModelInfo:

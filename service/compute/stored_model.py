@@ -12,8 +12,8 @@ from model_store.prediction import ModelInfo
 from model_store.predictor import Predictor
 from model_store.preparation import NetworkAnswer, PreparedRequest
 from model_store.self_test import run_self_test
-from service.compute.cpu_allowance import model_threads
 from service.compute.model_messages import Outcome
+from service.cpu_allowance import model_threads
 from service.settings import Settings, default_model_folder
 
 

@@ -11,8 +11,8 @@ import pytest
 from dicom_files import as_file, make_xray
 from fake_model import FakePredictor, form, make_app, picture, png, running
 
+from service.logging import JsonLineFormatter
 from service.metrics import STAGES
-from service.requests.request_log import JsonLineFormatter
 
 pytestmark = pytest.mark.anyio
 CANARY = "CANARY^ZEBEDEE"

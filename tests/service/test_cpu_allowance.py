@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from service.compute.cpu_allowance import (
+from service.cpu_allowance import (
     IMAGE_THREAD_NICENESS,
     MOST_THREADS,
     image_threads,
@@ -54,7 +54,7 @@ def test_image_threads_yield_and_the_others_do_not() -> None:
 NICE_PROCESS = """
 import os
 from concurrent.futures import ThreadPoolExecutor
-from service.compute.cpu_allowance import yield_to_the_model
+from service.cpu_allowance import yield_to_the_model
 os.nice(15 - os.nice(0))
 if os.geteuid() == 0:
     os.setuid(65534)

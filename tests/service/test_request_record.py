@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from service.requests.request_record import new_record, server_timing
+from service.request_record import new_record, server_timing
 
 TRACE = "0af7651916cd43dd8448eb211c80319c"
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from service.answers.side_thread import SideThread, in_turn
-from service.compute.cpu_allowance import yield_to_the_model
+from service.cpu_allowance import yield_to_the_model
 
 pytestmark = pytest.mark.skipif(
     not hasattr(os, "sched_getaffinity"), reason="cores are chosen on Linux alone"

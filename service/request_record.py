@@ -12,8 +12,7 @@ import time
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-
-from starlette.requests import Request
+from typing import Any
 
 UNMATCHED_ROUTE = "unmatched"
 
@@ -93,9 +92,9 @@ def new_record(headers: Mapping[str, str]) -> RequestRecord:
     )
 
 
-def record_of(request: Request) -> RequestRecord:
-    """Returns the record that the outermost layer attached to this request."""
-    record = request.scope["lungseg.record"]
+def record_of(scope: Mapping[str, Any]) -> RequestRecord:
+    """Returns the record that the outermost layer attached to a request's ASGI scope."""
+    record = scope["lungseg.record"]
     assert isinstance(record, RequestRecord)
     return record
 

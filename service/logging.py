@@ -13,7 +13,7 @@ import sys
 from datetime import UTC, datetime
 from typing import Any, TextIO
 
-from service.requests.request_record import RequestRecord
+from service.request_record import RequestRecord
 
 logger = logging.getLogger("service.requests")
 

@@ -6,7 +6,7 @@ import json
 import logging
 import sys
 
-from service.requests.request_log import JsonLineFormatter, describe_error
+from service.logging import JsonLineFormatter, describe_error
 
 
 def formatted(**extra: object) -> dict[str, object]:
