@@ -11,7 +11,7 @@ import os
 import socket
 import sys
 
-from service.requests.api_keys import KeyFileError, read_hashes
+from service.http.keys import KeyFileError, read_hashes
 from service.settings import (
     Settings,
     SettingsError,
@@ -74,10 +74,10 @@ def _serve(settings: Settings, listener: socket.socket) -> int:
     import uvicorn
 
     from service.app import create_app
-    from service.connection import bounded_connection
     from service.heap import keep_one_heap
+    from service.http.connection import bounded_connection
+    from service.http.server import DrainingServer
     from service.logging import configure_logging
-    from service.server import DrainingServer
 
     keep_one_heap()
     configure_logging()

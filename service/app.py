@@ -11,7 +11,6 @@ from fastapi import FastAPI
 
 import model_store
 from service.answers.schemas import Problem
-from service.api_docs import add_docs_routes
 from service.compute.model_loading import (
     PredictorFactory,
     SelfTest,
@@ -19,12 +18,13 @@ from service.compute.model_loading import (
     start_compute_child,
 )
 from service.compute.segmentation import SegmentationService
-from service.edge import EdgeLayer
-from service.problems import install_problem_handlers
-from service.routes_segment import add_segment_routes
-from service.routes_status import add_status_routes
+from service.http.docs import add_docs_routes
+from service.http.edge import EdgeLayer
+from service.http.problems import install_problem_handlers
+from service.http.routes_segment import add_segment_routes
+from service.http.routes_status import add_status_routes
+from service.http.traces import TraceExport
 from service.settings import Settings
-from service.trace_export import TraceExport
 
 
 def create_app(

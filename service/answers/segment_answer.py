@@ -34,9 +34,9 @@ from service.answers.schemas import (
 from service.answers.side_thread import Both, in_turn
 from service.errors import NotAcceptable
 from service.imaging.picture_errors import warnings_of
+from service.http.form import SegmentForm
 from service.metrics import STAGES
 from service.request_record import RequestRecord
-from service.requests.segment_form import SegmentForm
 
 if TYPE_CHECKING:
     from model_store.prediction import MaskPrediction, ModelInfo

@@ -23,8 +23,8 @@ from service.answers.side_thread import Both
 from service.compute.compute_worker import ComputeResult
 from service.errors import InvalidBox, NotAcceptable
 from service.imaging.picture_errors import read_upload
+from service.http.form import SegmentForm
 from service.request_record import RequestRecord
-from service.requests.segment_form import SegmentForm
 
 
 @dataclass(frozen=True)

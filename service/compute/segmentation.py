@@ -33,11 +33,11 @@ from service.compute.request_steps import answer_of, open_xray
 from service.compute.waiting_room import WaitingRoom
 from service.cpu_allowance import image_threads, yield_to_the_model
 from service.errors import ComputeLost, DeadlineExceeded, InvalidField, NotAcceptable
+from service.http.form import SegmentForm, most_fields, read_form
+from service.http.keys import ApiKeys
+from service.http.upload import CallerLeft, RequestBody, Upload, UploadLimits, read_upload
 from service.metrics import Metrics
 from service.request_record import RequestRecord, record_of
-from service.requests.api_keys import ApiKeys
-from service.requests.segment_form import SegmentForm, most_fields, read_form
-from service.requests.upload import CallerLeft, RequestBody, Upload, UploadLimits, read_upload
 from service.settings import Settings
 
 Result = TypeVar("Result")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from service.errors import InvalidBox
-from service.requests.boxes import parse_box
+from service.http.boxes import parse_box
 
 
 @pytest.mark.parametrize(

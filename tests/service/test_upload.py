@@ -15,7 +15,7 @@ from service.errors import (
     ServiceError,
     UnsupportedMediaType,
 )
-from service.requests.upload import CallerLeft, RequestBody, Upload, UploadLimits, read_upload
+from service.http.upload import CallerLeft, RequestBody, Upload, UploadLimits, read_upload
 
 pytestmark = pytest.mark.anyio
 LIMITS = UploadLimits(max_bytes=10_000, max_fields=4)

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 from model_store.conventions import CONVENTIONS, DEFAULT_CONVENTION
 from service.errors import InvalidField, MissingField
-from service.requests.boxes import DECIMAL_NUMBER, Box, parse_box
-from service.requests.upload import IMAGE_FIELD, shown_name
+from service.http.boxes import DECIMAL_NUMBER, Box, parse_box
+from service.http.upload import IMAGE_FIELD, shown_name
 
 DEFAULT_THRESHOLD = 0.5
 _SINGLE_FIELDS = ("convention", "threshold", "overlay")

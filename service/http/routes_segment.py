@@ -11,10 +11,10 @@ from model_store.conventions import CONVENTIONS, DEFAULT_CONVENTION
 from service import errors
 from service.answers.schemas import SegmentAnswer
 from service.compute.segmentation import SegmentationService
-from service.problems import noted_problem, problem_responses
-from service.requests.early_answer import AnswerBeforeTheEnd
-from service.requests.segment_form import DEFAULT_THRESHOLD
-from service.requests.upload import RequestBody
+from service.http.early_answer import AnswerBeforeTheEnd
+from service.http.form import DEFAULT_THRESHOLD
+from service.http.problems import noted_problem, problem_responses
+from service.http.upload import RequestBody
 
 _REFUSALS = (
     errors.MissingKey,

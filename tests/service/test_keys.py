@@ -12,7 +12,7 @@ import pytest
 from fake_model import form, make_app, running
 
 from service.errors import MissingKey, WrongKey
-from service.requests.api_keys import ApiKeys, KeyFileError, read_hashes
+from service.http.keys import ApiKeys, KeyFileError, read_hashes
 from service.settings import Settings, SettingsError, require_safe_address
 
 pytestmark = pytest.mark.anyio

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from service.errors import InvalidBox, InvalidField, MissingField, ServiceError
-from service.requests.segment_form import read_form
+from service.http.form import read_form
 
 IMAGE = ("image", b"bytes")
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from service.requests.upload import RequestBody
+from service.http.upload import RequestBody
 
 
 class AnswerBeforeTheEnd(Response):

@@ -13,12 +13,12 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.errors import HeadersTooLarge
+from service.http.problems import internal_problem, problem_response
+from service.http.traces import TraceSink
+from service.http.upload import CallerLeft
 from service.logging import describe_error, log_request
 from service.metrics import Metrics
-from service.problems import internal_problem, problem_response
 from service.request_record import RequestRecord, new_record, server_timing
-from service.requests.upload import CallerLeft
-from service.trace_export import TraceSink
 
 logger = logging.getLogger("service.edge")
 

@@ -1,0 +1,1 @@
+"""HTTP: routes, connection, upload, form, keys, problems, documentation, traces."""
