@@ -17,13 +17,13 @@ from service.compute.model_loading import (
     self_test_of_child,
     start_compute_child,
 )
-from service.compute.segmentation import SegmentationService
 from service.http.docs import add_docs_routes
 from service.http.edge import EdgeLayer
 from service.http.problems import install_problem_handlers
 from service.http.routes_segment import add_segment_routes
 from service.http.routes_status import add_status_routes
 from service.http.traces import TraceExport
+from service.pipeline.segmentation import SegmentationService
 from service.settings import Settings
 
 

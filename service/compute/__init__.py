@@ -1,1 +1,1 @@
-"""From an accepted request to its masks: the waiting room, the worker, the model, readiness."""
+"""The network: queue, worker, compute process, loading, readiness."""

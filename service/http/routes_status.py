@@ -17,8 +17,8 @@ from service.answers.schemas import (
 )
 from service.answers.segment_answer import identity_of
 from service.compute.compute_worker import SegmentationModel
-from service.compute.segmentation import SegmentationService
 from service.http.problems import problem_responses
+from service.pipeline.segmentation import SegmentationService
 
 
 def add_status_routes(router: APIRouter, service: SegmentationService) -> None:

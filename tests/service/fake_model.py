@@ -213,7 +213,7 @@ def sample(app: FastAPI, name: str, **labels: str) -> float:
 def assert_nothing_is_held(app: FastAPI) -> None:
     """No place, no byte and no gauge is left behind."""
     service = app.state.service
-    assert (service.room.waiting, service.room.inside) == (0, 0)
-    assert service.room._upload_bytes == 0
+    assert (service.admission.waiting, service.admission.inside) == (0, 0)
+    assert service.admission._upload_bytes == 0
     assert service.requests_running == 0
     assert sample(app, "lungseg_inflight") == 0

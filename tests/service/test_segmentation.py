@@ -167,7 +167,7 @@ async def test_a_second_thread_draws_for_a_caller_who_is_alone(
     both = service._side.both
 
     def counted(here: Callable[[], Any], there: Callable[[], Any]) -> tuple[Any, Any]:
-        pieces.append(service.room.inside)
+        pieces.append(service.admission.inside)
         found: tuple[Any, Any] = both(here, there)
         return found
 
@@ -177,7 +177,7 @@ async def test_a_second_thread_draws_for_a_caller_who_is_alone(
         pieces.clear()
         alone = (await client.post("/segment", **form())).json()
         assert pieces == [1]
-        with service.room.enter():
+        with service.admission.enter():
             beside = (await client.post("/segment", **form())).json()
         assert pieces == [1]
     assert alone["overlay_png"] == beside["overlay_png"]

@@ -45,7 +45,7 @@ async def test_a_full_queue_refuses_at_once_and_recovers() -> None:
         first = asyncio.create_task(client.post("/segment", **form()))
         await until(gate.entered.is_set)
         waiting = [asyncio.create_task(client.post("/segment", **form())) for _ in range(2)]
-        await until(lambda: app.state.service.room.waiting == 2)
+        await until(lambda: app.state.service.admission.waiting == 2)
         assert sample(app, "lungseg_queue_depth") == 2
         refused = await client.post("/segment", **form())
         gate.opened.set()
@@ -102,7 +102,7 @@ async def test_an_unforeseen_error_outside_the_model_is_500_too(
     def broken(*arguments: object, **options: object) -> None:
         raise KeyError("DOE^JOHN")
 
-    monkeypatch.setattr("service.compute.request_steps.decode_image", broken)
+    monkeypatch.setattr("service.pipeline.request_steps.decode_image", broken)
     app = make_app()
     async with running(app) as client:
         with caplog.at_level(logging.INFO):
@@ -150,10 +150,10 @@ async def test_a_caller_who_leaves_is_dropped_and_counted() -> None:
         await until(gate.entered.is_set)
         leave = asyncio.Event()
         left = asyncio.create_task(send_and_leave(app, leave))
-        await until(lambda: app.state.service.room.waiting == 1)
+        await until(lambda: app.state.service.admission.waiting == 1)
         leave.set()
         assert await left == []
-        assert app.state.service.room.waiting == 0
+        assert app.state.service.admission.waiting == 0
         gate.opened.set()
         assert (await first).status_code == 200
     assert predictor.batch_sizes == [1]

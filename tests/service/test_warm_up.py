@@ -6,7 +6,7 @@ import pytest
 from fake_model import make_app, running, until
 
 from service.answers import warm_up
-from service.compute import segmentation
+from service.pipeline import segmentation
 
 pytestmark = pytest.mark.anyio
 

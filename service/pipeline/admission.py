@@ -1,4 +1,4 @@
-"""How many requests may be inside: a place is taken at the door and given back at the exit.
+"""How many requests may be inside: each takes a place and gives it back.
 
 Three bounds hold memory and waiting time: `queue_limit` requests wait for the model (being decoded
 or queued), a few times `max_batch` more may be past the model, being drawn, and all of them
@@ -22,7 +22,7 @@ PAST_THE_MODEL_BATCHES = 4
 LONGEST_RETRY_S = 30
 
 
-class WaitingRoom:
+class Admission:
     """Counts the requests and the upload bytes inside; safe from any thread."""
 
     def __init__(
@@ -68,7 +68,7 @@ class WaitingRoom:
         return self._inside_bytes
 
     def refuse_if_full(self) -> None:
-        """Refuses a request at the door without taking a place.
+        """Refuses a request before its upload, without taking a place.
 
         Raises:
             QueueFull: as many requests wait as are allowed.
@@ -126,11 +126,11 @@ class WaitingRoom:
 
 
 class Place:
-    """One request's place in the waiting room; both ways out may be called more than once."""
+    """One request's place in the service; both ways out may be called more than once."""
 
-    def __init__(self, room: WaitingRoom) -> None:
-        """Holds a place that the room has already counted."""
-        self._room = room
+    def __init__(self, admission: Admission) -> None:
+        """Holds a place that admission has already counted."""
+        self._admission = admission
         self._waits = True
         self._is_inside = True
         self._bytes = 0
@@ -141,36 +141,36 @@ class Place:
         Raises:
             QueueFull: with the others inside it holds more than `queue_limit_bytes`.
         """
-        room = self._room
-        with room._lock:
-            others = room._inside_bytes - self._bytes
+        admission = self._admission
+        with admission._lock:
+            others = admission._inside_bytes - self._bytes
             self._bytes += size_bytes
-            room._inside_bytes += size_bytes
-            if others and room._inside_bytes > room._queue_limit_bytes:
+            admission._inside_bytes += size_bytes
+            if others and admission._inside_bytes > admission._queue_limit_bytes:
                 raise QueueFull(
-                    f"The requests inside hold {room._inside_bytes} bytes and the limit is "
-                    f"{room._queue_limit_bytes}; send the request again later.",
-                    retry_after_s=room._retry_after_s_locked(),
+                    f"The requests inside hold {admission._inside_bytes} bytes and the limit is "
+                    f"{admission._queue_limit_bytes}; send the request again later.",
+                    retry_after_s=admission._retry_after_s_locked(),
                 )
 
     def reach_model(self) -> None:
         """Gives the waiting place to the next caller: the model works on this request now."""
-        with self._room._lock:
+        with self._admission._lock:
             if self._waits:
                 self._waits = False
-                self._room._waiting -= 1
+                self._admission._waiting -= 1
 
     def leave(self) -> None:
         """Gives everything back: the request is answered, refused or its caller has left."""
-        with self._room._lock:
-            self._room._inside_bytes -= self._bytes
+        with self._admission._lock:
+            self._admission._inside_bytes -= self._bytes
             self._bytes = 0
             if self._waits:
                 self._waits = False
-                self._room._waiting -= 1
+                self._admission._waiting -= 1
             if self._is_inside:
                 self._is_inside = False
-                self._room._inside -= 1
+                self._admission._inside -= 1
 
     def __enter__(self) -> Place:
         """Returns itself."""

@@ -29,14 +29,14 @@ from service.compute.compute_child import LOST_SENTENCE
 from service.compute.compute_worker import ComputeResult, ComputeWorker
 from service.compute.model_loading import ModelLoader, PredictorFactory, SelfTest
 from service.compute.readiness import Readiness, State
-from service.compute.request_steps import answer_of, open_xray
-from service.compute.waiting_room import WaitingRoom
 from service.cpu_allowance import image_threads, yield_to_the_model
 from service.errors import ComputeLost, DeadlineExceeded, InvalidField, NotAcceptable
 from service.http.form import SegmentForm, most_fields, read_form
 from service.http.keys import ApiKeys
 from service.http.upload import CallerLeft, RequestBody, Upload, UploadLimits, read_upload
 from service.metrics import Metrics
+from service.pipeline.admission import Admission
+from service.pipeline.request_steps import answer_of, open_xray
 from service.request_record import RequestRecord, record_of
 from service.settings import Settings
 
@@ -55,7 +55,7 @@ class SegmentationService:
     Attributes:
         settings: the limits.
         readiness: whether masks may be given.
-        room: counts who is inside.
+        admission: counts who is inside.
         metrics: the process's metrics.
         loader: holds the model once it is proven.
         worker: runs the model.
@@ -72,7 +72,7 @@ class SegmentationService:
         """Builds the parts; nothing runs before `start`."""
         self.settings = settings
         self.readiness = Readiness()
-        self.room = WaitingRoom(
+        self.admission = Admission(
             queue_limit=settings.queue_limit,
             max_batch=settings.max_batch,
             upload_budget_bytes=UPLOADS_IN_MEMORY * settings.max_upload_bytes,
@@ -80,8 +80,8 @@ class SegmentationService:
         )
         self.metrics = Metrics(
             queue_limit=settings.queue_limit,
-            queue_depth=lambda: self.room.waiting,
-            queue_bytes=lambda: self.room.inside_bytes,
+            queue_depth=lambda: self.admission.waiting,
+            queue_bytes=lambda: self.admission.inside_bytes,
         )
         self.metrics.follow_readiness(lambda: self.readiness.state is State.READY)
         self.loader = ModelLoader(
@@ -158,7 +158,7 @@ class SegmentationService:
                 "The address has a query (after '?'), which is not read; send form fields."
             )
         kind = wanted_answer(request.headers.get("accept"))
-        self.room.refuse_if_full()
+        self.admission.refuse_if_full()
         try:
             async with asyncio.timeout(self.settings.request_timeout_s):
                 upload = await self._receive(request, body)
@@ -178,12 +178,12 @@ class SegmentationService:
         def hold(size_bytes: int) -> None:
             nonlocal held_bytes
             held_bytes += size_bytes
-            self.room.hold_upload_bytes(size_bytes)
+            self.admission.hold_upload_bytes(size_bytes)
 
         try:
             upload = await read_upload(body, request.headers, limits, hold)
         finally:
-            self.room.hold_upload_bytes(-held_bytes)
+            self.admission.hold_upload_bytes(-held_bytes)
         record_of(request.scope).upload_bytes = upload.size_bytes
         return upload
 
@@ -212,7 +212,7 @@ class SegmentationService:
                 f"An image/png answer is one mask, but {len(form.boxes)} boxes came; send one box "
                 "a request, or accept application/json."
             )
-        with self.room.enter() as place:
+        with self.admission.enter() as place:
             place.hold_bytes(upload.size_bytes)
             record.decode_began_at = time.perf_counter()
             opened = await self._in_pool(
@@ -222,7 +222,7 @@ class SegmentationService:
             result = await self._compute(opened.prepared, place.reach_model)
             record.stage_seconds |= {"queue": result.queue_s, **result.answer.stage_seconds}
             record.batch_size = result.batch_size
-            both = self._side.both if self.room.inside == 1 else in_turn
+            both = self._side.both if self.admission.inside == 1 else in_turn
             asked_at = time.perf_counter()
             findings, response = await self._in_pool(
                 lambda: answer_of(opened, result, kind, record, asked_at, both)
@@ -244,7 +244,7 @@ class SegmentationService:
 
     def _note_batch(self, size: int, seconds: float) -> None:
         self.metrics.batch_size.observe(size)
-        self.room.note_pace(seconds / size)
+        self.admission.note_pace(seconds / size)
 
     def _note_answer(self, record: RequestRecord, findings: SegmentFindings) -> None:
         for stage, seconds in record.stage_seconds.items():
