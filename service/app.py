@@ -10,7 +10,6 @@ from typing import Any
 from fastapi import FastAPI
 
 import model_store
-from service.answers.schemas import Problem
 from service.compute.model_loading import (
     PredictorFactory,
     SelfTest,
@@ -23,6 +22,7 @@ from service.http.problems import install_problem_handlers
 from service.http.routes_segment import add_segment_routes
 from service.http.routes_status import add_status_routes
 from service.http.traces import TraceExport
+from service.imaging.schemas import Problem
 from service.pipeline.segmentation import SegmentationService
 from service.settings import Settings
 

@@ -24,8 +24,8 @@ from model_store.boxes import BoxError, validate_box
 from model_store.conventions import CONVENTIONS, DEFAULT_CONVENTION
 from model_store.geometry import grey_histogram
 from model_store.pictures.image_decoding import DecodedImage
-from service.answers.mask_checks import check_image, check_mask
 from service.errors import ServiceError
+from service.imaging.mask_checks import check_image, check_mask
 from service.imaging.picture_errors import read_upload, warnings_of
 from service.segment_file_results import ResultFiles, check_result_paths, write_results
 

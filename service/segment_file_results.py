@@ -12,10 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model_store.pictures.image_decoding import DecodedImage
-from service.answers.dicom_segmentation import NamedModel, encode_dicom_segmentation
-from service.answers.png_encoding import encode_png
-from service.answers.rendering import draw_overlay, encode_mask_png, window_for_display
 from service.errors import InvalidField
+from service.imaging.dicom_segmentation import NamedModel, encode_dicom_segmentation
+from service.imaging.png_encoding import encode_png
+from service.imaging.rendering import draw_overlay, encode_mask_png, window_for_display
 
 _GAP_PIXELS = 8  # black stripe between the two halves of the figure
 

@@ -15,8 +15,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Match
 
-from service.answers.schemas import Problem
 from service.errors import InternalError, MethodNotAllowed, NotFound, ServiceError
+from service.imaging.schemas import Problem
 from service.request_record import record_of
 
 PROBLEM_MEDIA_TYPE = "application/problem+json"

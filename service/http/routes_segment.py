@@ -9,11 +9,11 @@ from fastapi.responses import JSONResponse
 
 from model_store.conventions import CONVENTIONS, DEFAULT_CONVENTION
 from service import errors
-from service.answers.schemas import SegmentAnswer
 from service.http.early_answer import AnswerBeforeTheEnd
 from service.http.form import DEFAULT_THRESHOLD
 from service.http.problems import noted_problem, problem_responses
 from service.http.upload import RequestBody
+from service.imaging.schemas import SegmentAnswer
 from service.pipeline.segmentation import SegmentationService
 
 _REFUSALS = (

@@ -8,16 +8,16 @@ from fastapi import APIRouter, Request, Response
 from prometheus_client.exposition import choose_encoder
 
 from service import errors
-from service.answers.schemas import (
+from service.compute.compute_worker import SegmentationModel
+from service.http.problems import problem_responses
+from service.imaging.schemas import (
     Limits,
     LivenessAnswer,
     ModelAnswer,
     ReadinessAnswer,
     SelfTestReport,
 )
-from service.answers.segment_answer import identity_of
-from service.compute.compute_worker import SegmentationModel
-from service.http.problems import problem_responses
+from service.imaging.segment_answer import identity_of
 from service.pipeline.segmentation import SegmentationService
 
 

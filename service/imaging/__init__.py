@@ -1,1 +1,1 @@
-"""What the service says about pictures: errors, checks of masks, and the forms of an answer."""
+"""Pictures: from decoded pixels to the answer's body. No HTTP, and no network model."""

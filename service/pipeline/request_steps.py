@@ -15,15 +15,15 @@ from model_store.geometry import grey_histogram
 from model_store.pictures.image_decoding import DecodedImage
 from model_store.prediction import PredictionRequest
 from model_store.preparation import PreparedRequest, mask_from, prepare
-from service.answers.answer_kind import AnswerKind
-from service.answers.mask_checks import check_image
-from service.answers.response_warnings import Warning_
-from service.answers.segment_answer import SegmentFindings, render_answer
-from service.answers.side_thread import Both
 from service.compute.compute_worker import ComputeResult
 from service.errors import InvalidBox, NotAcceptable
-from service.imaging.picture_errors import read_upload
 from service.http.form import SegmentForm
+from service.imaging.answer_kind import AnswerKind
+from service.imaging.mask_checks import check_image
+from service.imaging.picture_errors import read_upload
+from service.imaging.response_warnings import Warning_
+from service.imaging.segment_answer import SegmentFindings, render_answer
+from service.imaging.side_thread import Both
 from service.request_record import RequestRecord
 
 

@@ -21,10 +21,6 @@ from starlette.responses import Response
 
 from model_store.prediction import ModelInfo
 from model_store.preparation import PreparedRequest
-from service.answers.answer_kind import AnswerKind, wanted_answer
-from service.answers.segment_answer import SegmentFindings
-from service.answers.side_thread import SideThread, in_turn
-from service.answers.warm_up import decode_and_draw_once
 from service.compute.compute_child import LOST_SENTENCE
 from service.compute.compute_worker import ComputeResult, ComputeWorker
 from service.compute.model_loading import ModelLoader, PredictorFactory, SelfTest
@@ -34,6 +30,10 @@ from service.errors import ComputeLost, DeadlineExceeded, InvalidField, NotAccep
 from service.http.form import SegmentForm, most_fields, read_form
 from service.http.keys import ApiKeys
 from service.http.upload import CallerLeft, RequestBody, Upload, UploadLimits, read_upload
+from service.imaging.answer_kind import AnswerKind, wanted_answer
+from service.imaging.segment_answer import SegmentFindings
+from service.imaging.side_thread import SideThread, in_turn
+from service.imaging.warm_up import decode_and_draw_once
 from service.metrics import Metrics
 from service.pipeline.admission import Admission
 from service.pipeline.request_steps import answer_of, open_xray

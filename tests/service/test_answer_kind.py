@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from service.answers.answer_kind import AnswerKind, wanted_answer
 from service.errors import NotAcceptable
+from service.imaging.answer_kind import AnswerKind, wanted_answer
 
 
 @pytest.mark.parametrize(

@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 
 from model_store.pictures.image_decoding import decode_image
-from service.answers.dicom_segmentation import encode_dicom_segmentation
 from service.errors import InvalidField
+from service.imaging.dicom_segmentation import encode_dicom_segmentation
 
 
 @dataclass(frozen=True)
@@ -121,5 +121,5 @@ def test_the_source_is_not_changed() -> None:
 
 
 def test_highdicom_is_not_imported_until_it_is_needed() -> None:
-    code = "import sys, service.answers.dicom_segmentation; sys.exit('highdicom' in sys.modules)"
+    code = "import sys, service.imaging.dicom_segmentation; sys.exit('highdicom' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -13,8 +13,8 @@ from PIL import Image
 from model_store.boxes import Box
 from model_store.geometry import grey_histogram
 from model_store.prediction import MaskPrediction
-from service.answers.mask_checks import check_image, check_mask
-from service.answers.response_warnings import Warning_
+from service.imaging.mask_checks import check_image, check_mask
+from service.imaging.response_warnings import Warning_
 
 SHARED = Path(__file__).resolve().parents[3] / "shared" / "data" / "cxr"
 BOX = (10.0, 10.0, 90.0, 90.0)

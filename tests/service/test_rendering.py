@@ -15,10 +15,10 @@ from PIL import Image, ImageFilter
 from pycocotools import mask as coco_mask
 
 from model_store.pictures.png_chunks import _checked_chunks
-from service.answers import png_encoding
-from service.answers.contour import contour_of
-from service.answers.png_encoding import encode_png
-from service.answers.rendering import (
+from service.imaging import png_encoding
+from service.imaging.contour import contour_of
+from service.imaging.png_encoding import encode_png
+from service.imaging.rendering import (
     BOX_COLOUR,
     MASK_COLOURS,
     draw_overlay,

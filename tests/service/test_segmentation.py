@@ -25,7 +25,7 @@ from fake_model import (
     until,
 )
 
-from service.answers.rendering import encode_rle
+from service.imaging.rendering import encode_rle
 
 pytestmark = pytest.mark.anyio
 STAGES = [

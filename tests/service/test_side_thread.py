@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from service.answers.side_thread import SideThread, in_turn
 from service.cpu_allowance import yield_to_the_model
+from service.imaging.side_thread import SideThread, in_turn
 
 pytestmark = pytest.mark.skipif(
     not hasattr(os, "sched_getaffinity"), reason="cores are chosen on Linux alone"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from fake_model import make_app, running, until
 
-from service.answers import warm_up
+from service.imaging import warm_up
 from service.pipeline import segmentation
 
 pytestmark = pytest.mark.anyio

@@ -22,8 +22,8 @@ from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
 
 from model_store.boxes import Box
-from service.answers.contour import contour_of
-from service.answers.png_encoding import encode_png, rgb_of
+from service.imaging.contour import contour_of
+from service.imaging.png_encoding import encode_png, rgb_of
 
 Mask = NDArray[np.bool_]
 Colour = tuple[int, int, int]

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from model_store.boxes import Box
 from model_store.prediction import MaskPrediction
-from service.answers.response_warnings import Warning_, WarningCode
+from service.imaging.response_warnings import Warning_, WarningCode
 
 MINIMUM_BOX_FRACTION = 0.05
 """Less of the box than this is no lung: half of the smallest whole-image fraction seen, 0.10."""

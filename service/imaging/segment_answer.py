@@ -17,12 +17,15 @@ from numpy.typing import NDArray
 from starlette.responses import Response
 
 from model_store.pictures.image_decoding import DecodedImage
-from service.answers.answer_kind import AnswerKind
-from service.answers.mask_checks import check_mask
-from service.answers.png_encoding import encode_png
-from service.answers.rendering import encode_mask_png, encode_rle, overlay_colours
-from service.answers.response_warnings import Warning_
-from service.answers.schemas import (
+from service.errors import NotAcceptable
+from service.http.form import SegmentForm
+from service.imaging.answer_kind import AnswerKind
+from service.imaging.mask_checks import check_mask
+from service.imaging.picture_errors import warnings_of
+from service.imaging.png_encoding import encode_png
+from service.imaging.rendering import encode_mask_png, encode_rle, overlay_colours
+from service.imaging.response_warnings import Warning_
+from service.imaging.schemas import (
     ImageSize,
     Latency,
     ModelIdentity,
@@ -31,10 +34,7 @@ from service.answers.schemas import (
     SegmentAnswer,
     SegmentedMask,
 )
-from service.answers.side_thread import Both, in_turn
-from service.errors import NotAcceptable
-from service.imaging.picture_errors import warnings_of
-from service.http.form import SegmentForm
+from service.imaging.side_thread import Both, in_turn
 from service.metrics import STAGES
 from service.request_record import RequestRecord
 
@@ -174,7 +174,7 @@ def _png_answer(findings: SegmentFindings, record: RequestRecord, began: float) 
 
 
 def _dicom_answer(findings: SegmentFindings, record: RequestRecord, began: float) -> Response:
-    from service.answers.dicom_segmentation import (
+    from service.imaging.dicom_segmentation import (
         encode_dicom_segmentation,  # slow import, seldom needed
     )
 

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from model_store.pictures.png_chunks import PNG_SIGNATURE, PngHeader, png_chunk
-from service.answers.side_thread import Both, in_turn
+from service.imaging.side_thread import Both, in_turn
 
 _FILTER_UP = 2
 _COMPRESS_LEVEL = 1

@@ -12,10 +12,10 @@ from model_store.geometry import grey_histogram
 from model_store.pictures.image_decoding import decode_image
 from model_store.prediction import MaskPrediction, PredictionRequest
 from model_store.preparation import MaskLogits, mask_from, prepare
-from service.answers.mask_checks import check_image, check_mask
-from service.answers.png_encoding import encode_png
-from service.answers.rendering import encode_mask_png, encode_rle, overlay_colours
-from service.answers.side_thread import Both, in_turn
+from service.imaging.mask_checks import check_image, check_mask
+from service.imaging.png_encoding import encode_png
+from service.imaging.rendering import encode_mask_png, encode_rle, overlay_colours
+from service.imaging.side_thread import Both, in_turn
 
 SIDE_PX = 1024
 

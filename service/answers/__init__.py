@@ -1,1 +1,0 @@
-"""What goes back: masks, overlays, warnings and the three forms of an answer."""
