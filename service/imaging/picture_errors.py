@@ -11,7 +11,6 @@ from collections.abc import Iterable
 from model_store.pictures import picture_errors as pictures
 from model_store.pictures.image_decoding import DecodedImage, decode_image
 from model_store.pictures.picture_warnings import PictureWarning
-from service.answers.response_warnings import Warning_, WarningCode
 from service.errors import (
     InvalidField,
     ServiceError,
@@ -20,6 +19,7 @@ from service.errors import (
     UnsupportedMediaType,
     UnsupportedTransferSyntax,
 )
+from service.imaging.response_warnings import Warning_, WarningCode
 
 _ANSWERS: dict[type[pictures.PictureError], type[ServiceError]] = {
     pictures.UndecodablePictureError: UndecodableImage,

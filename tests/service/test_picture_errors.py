@@ -1,12 +1,12 @@
 """Errors and warnings of decoding get the statuses and codes of the HTTP contract."""
 
 import pytest
-from service.answers.response_warnings import WarningCode
 
 from model_store.pictures import picture_errors as pictures
 from model_store.pictures.picture_warnings import PictureWarning, PictureWarningCode
 from service.errors import TooManyPixels
 from service.imaging.picture_errors import read_upload, service_error_of, warnings_of
+from service.imaging.response_warnings import WarningCode
 
 CONTRACT = {
     pictures.PictureError: (400, "undecodable_image"),
