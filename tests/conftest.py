@@ -20,7 +20,11 @@ from model_store.sam import PromptableSam
 settings.register_profile("project", deadline=None, derandomize=bool(os.environ.get("CI")))
 settings.load_profile("project")
 
-DATA_ROOT = Path(__file__).parents[2] / "shared" / "data"
+XRAYS_VARIABLE = "LUNGSEG_TEST_XRAYS"
+XRAYS_ROOT = Path(
+    os.environ.get(XRAYS_VARIABLE) or Path(__file__).parents[2] / "shared" / "data"
+).absolute()
+"""Folder with real X-rays: `cxr/` and `samples/`, as `docs/training.md` describes them."""
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -46,9 +50,14 @@ def tiny_artifact(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def xray_data() -> Path:
-    """The data set of real X-rays; its tests are skipped, loudly, where it is not."""
-    root = DATA_ROOT / "cxr"
-    if not (root / "manifest.csv").is_file():
-        pytest.skip(f"no X-rays at {root}: tests on real data did NOT run")
-    return root
+def xray_root() -> Path:
+    """The folder of real X-rays; tests on them are skipped, loudly, where it is not."""
+    if not (XRAYS_ROOT / "cxr" / "manifest.csv").is_file():
+        pytest.skip(f"no X-rays at {XRAYS_ROOT} ({XRAYS_VARIABLE}): tests on real data did NOT run")
+    return XRAYS_ROOT
+
+
+@pytest.fixture(scope="session")
+def xray_data(xray_root: Path) -> Path:
+    """The labelled X-rays, a data set as training reads it."""
+    return xray_root / "cxr"
