@@ -3,7 +3,7 @@
 OpenVINO's encoder twice, its linear layers written as products of rows and as convolutions with a
 kernel of 1 x 1; what is served on this processor is named.
 
-    python -m benchmarks.cpu_engines model_store/models/cxr-lung-tiny/5 --limit AVX2
+    python -m benchmarks.cpu_engines FOLDER --limit AVX2
 
 Each number is processor time, the least of some calls, which other work on the machine disturbs
 less than the clock. Older processors are imitated by the variables of oneDNN and PyTorch, in a

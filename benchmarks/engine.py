@@ -29,8 +29,8 @@ from benchmarks.random_model import write_random_models
 from benchmarks.server_process import processor_name
 from model_store.architecture import sam_config
 from model_store.artifact import read_manifest
+from model_store.model_index import default_model_folder
 from model_store.predictor import choose_device
-from service.settings import default_model_folder
 
 STORED = "cxr-lung-tiny"
 RANDOM_SIZES = {"vit_b@512": ("vit_b", 512), "vit_b@1024": ("vit_b", 1024)}

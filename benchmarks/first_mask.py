@@ -4,7 +4,7 @@ Prints one JSON object: seconds of importing, loading and the first mask, and me
 ``anonymous`` is what the process holds for itself, ``mapped`` what it shares with files on disk
 (libraries and, when they are mapped, weights) and the system may drop when it needs the room.
 
-    python -m benchmarks.first_mask model_store/models/cxr-lung-tiny/5
+    python -m benchmarks.first_mask FOLDER
 """
 
 from __future__ import annotations

@@ -27,8 +27,8 @@ from model_store.artifact import load_model
 from model_store.engine.execution import layer_by_layer
 from model_store.int8_layers import Int8Matrix
 from model_store.integers import reference_accumulate
+from model_store.model_index import default_model_folder
 from model_store.predictor import PredictionRequest, Predictor
-from service.settings import default_model_folder
 from training.dataset import DataRow, load_xray, read_rows
 
 AVX2 = {"ONEDNN_MAX_CPU_ISA": "AVX2", "ATEN_CPU_CAPABILITY": "avx2"}

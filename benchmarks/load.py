@@ -164,9 +164,9 @@ def engine_of(model: Path | None, image: bytes) -> Callable[[float], float]:
     """Loads the predictor here; the function returned measures its images a second."""
     import torch
 
+    from model_store.model_index import default_model_folder
     from model_store.predictor import PredictionRequest, Predictor
     from service.cpu_allowance import model_threads
-    from service.settings import default_model_folder
 
     torch.set_num_threads(model_threads())
     predictor = Predictor.load(model or default_model_folder())

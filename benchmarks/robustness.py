@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy import ndimage
 
+from model_store.model_index import default_model_folder
 from model_store.predictor import PredictionRequest, Predictor
-from service.settings import default_model_folder
 from training.dataset import LabelledXray, load_xray, read_rows
 from training.metrics import dice
 

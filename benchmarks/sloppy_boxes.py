@@ -19,9 +19,9 @@ from pathlib import Path
 
 import numpy as np
 
+from model_store.model_index import default_model_folder
 from model_store.predictor import PredictionRequest, Predictor
 from service.imaging.mask_checks import check_mask
-from service.settings import default_model_folder
 from training.dataset import load_xray, read_rows
 from training.evaluation.box_jitter import moved_box
 from training.evaluation.scores import prompt_boxes

@@ -19,8 +19,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from model_store.model_index import default_model_folder
 from model_store.predictor import PredictionRequest, Predictor
-from service.settings import default_model_folder
 from training.dataset import LabelledXray, load_xray, read_rows
 from training.evaluation.scores import prompt_boxes
 from training.metrics import dice

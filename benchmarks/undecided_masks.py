@@ -28,10 +28,10 @@ from scipy import stats
 
 from benchmarks.sloppy_boxes import POOR_DICE
 from model_store.conventions import CONVENTIONS
+from model_store.model_index import default_model_folder
 from model_store.predictor import PredictionRequest, Predictor
 from service.imaging.mask_checks import check_mask
 from service.imaging.response_warnings import WarningCode
-from service.settings import default_model_folder
 from training.dataset import load_xray, read_rows
 from training.evaluation.scores import prompt_boxes
 from training.metrics import dice

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from model_store.boxes import BoxError, validate_box
 from model_store.conventions import CONVENTIONS, DEFAULT_CONVENTION
 from model_store.geometry import grey_histogram
+from model_store.model_index import default_model_folder
 from model_store.pictures.image_decoding import DecodedImage
 from service.errors import ServiceError
 from service.imaging.mask_checks import check_image, check_mask
@@ -136,7 +137,12 @@ def _build_parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add("--image_path", type=Path, required=True, help="the X-ray")
-    add("--checkpoint_path", type=Path, required=True, help="folder of a stored model")
+    add(
+        "--checkpoint_path",
+        type=Path,
+        default=default_model_folder(),
+        help="folder of a stored model (default: %(default)s)",
+    )
     add(
         "--bbox",
         type=float,
@@ -244,7 +250,7 @@ def _checked_predictor(flags: argparse.Namespace, load_predictor: LoadPredictor)
         raise FileFailure(
             EXIT_CHECKPOINT,
             f"{folder} is not a folder; a stored model is a folder with manifest.json and "
-            "weights.safetensors, such as model_store/models/cxr-lung-tiny/5.",
+            f"weights.safetensors, such as {default_model_folder()}.",
         )
     if flags.device == "cuda":
         _check_cuda()

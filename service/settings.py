@@ -19,7 +19,6 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 ENVIRONMENT_PREFIX = "LUNGSEG_"
-DEFAULT_MODEL_NAME = "cxr-lung-tiny"
 
 
 class SettingsError(ValueError):
@@ -44,7 +43,7 @@ class Settings(BaseModel):
     )
     tls_key: Path | None = Field(None, description="PEM file with the certificate's private key")
     model: Path | None = Field(
-        None, description="model folder; default: the newest stored cxr-lung-tiny"
+        None, description="model folder; default: the model that the package holds"
     )
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="where the model runs")
     threads: int = Field(
@@ -235,25 +234,6 @@ def unknown_variables(environment: Mapping[str, str]) -> list[str]:
     return sorted(
         name for name in environment if name.startswith(ENVIRONMENT_PREFIX) and name not in known
     )
-
-
-def default_model_folder() -> Path:
-    """Finds the newest version of the default model inside the installed `model_store`.
-
-    The package is located without importing it (importing costs the start of torch).
-
-    Returns:
-        The folder `model_store/models/cxr-lung-tiny/<highest number>`. When no version is
-        stored, the folder that would hold version 1, so that loading refuses it by name.
-    """
-    spec = find_spec("model_store")
-    if spec is None or not spec.submodule_search_locations:
-        raise SettingsError("The package model_store is not installed; give --model a folder.")
-    root = Path(next(iter(spec.submodule_search_locations))) / "models" / DEFAULT_MODEL_NAME
-    versions = [folder for folder in root.glob("*") if folder.name.isdecimal()]
-    if not versions:
-        return root / "1"
-    return max(versions, key=lambda folder: int(folder.name))
 
 
 def _argument_parser(program: str) -> argparse.ArgumentParser:

@@ -21,8 +21,8 @@ from model_store.conventions import CONVENTIONS
 from model_store.embedding_cache import EmbeddingCache
 from model_store.engine.execution import Engine, layer_by_layer
 from model_store.model_index import default_model_folder
+from model_store.pictures.image_decoding import decode_image
 from model_store.predictor import PredictionRequest, Predictor
-from service.decoding.image_decoding import decode_image
 
 DIGESTS = Path(__file__).with_suffix(".json")
 MOST_PIXELS = 40_000_000

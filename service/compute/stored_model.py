@@ -8,13 +8,14 @@ from pathlib import Path
 import torch
 
 from model_store.embedding_cache import EmbeddingCache
+from model_store.model_index import default_model_folder
 from model_store.prediction import ModelInfo
 from model_store.predictor import Predictor
 from model_store.preparation import NetworkAnswer, PreparedRequest
 from model_store.self_test import run_self_test
 from service.compute.model_messages import Outcome
 from service.cpu_allowance import model_threads
-from service.settings import Settings, default_model_folder
+from service.settings import Settings
 
 
 def make_stored_model(settings: Settings) -> StoredModel:
@@ -32,7 +33,7 @@ def make_stored_model(settings: Settings) -> StoredModel:
 
 
 def model_folder(settings: Settings) -> Path:
-    """Returns the folder to serve: the one given, or the newest stored default model."""
+    """Returns the folder to serve: the one given, or the default model."""
     return settings.model if settings.model is not None else default_model_folder()
 
 

@@ -13,7 +13,7 @@ boxes and unusual patients: a warning that comes too often is not read.
 
 A box whose edge cuts through a lung is the hardest question: the lung may be drawn, left out, or
 drawn in pieces. The limits for that were set on boxes of `val` whose edges had moved by up to 20 %
-of their side. On `test` such a box then made 24 of 1,560 masks of `cxr-lung-tiny` 5 poor, and 23 of
+of their side. On `test` such a box then made 24 of 1,560 masks poor, and 23 of
 them are warned of (`python -m benchmarks.sloppy_boxes --split test --draws 3`).
 """
 

@@ -6,6 +6,8 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from model_store.model_index import default_model
+
 _SHA256 = "b9d9a1f2c3e4d5061728394a5b6c7d8e9f00112233445566778899aabbccddee"
 
 
@@ -85,6 +87,46 @@ class Latency(_Answer):
     total: float
 
 
+def _add_example(schema: dict[str, Any]) -> None:
+    """Show an answer of the served model; the index is read when the interface is described."""
+    served = default_model()
+    schema["example"] = {
+        "request_id": "5f0c6f0e3f4d4c0f8f4b6a1f0e9d8c7b",
+        "model": {
+            "name": served.name,
+            "version": served.version,
+            "sha256": served.sha256,
+            "precision": "int8",
+            "device": "cpu",
+        },
+        "image": {"width": 1024, "height": 1024},
+        "convention": "lung_field",
+        "threshold": 0.5,
+        "masks": [
+            {
+                "bbox": [64.0, 80.0, 960.0, 900.0],
+                "score": 0.97,
+                "area_px": 262144,
+                "area_fraction": 0.25,
+                "png": "iVBORw0KGgo...",
+                "rle": {"size": [1024, 1024], "counts": "Pjb73mo0..."},
+            }
+        ],
+        "overlay_png": "iVBORw0KGgo...",
+        "latency_ms": {
+            "decode": 12.0,
+            "preprocess": 3.0,
+            "queue": 0.1,
+            "encode_image": 70.0,
+            "decode_mask": 8.0,
+            "postprocess": 9.0,
+            "render": 55.0,
+            "total": 160.0,
+        },
+        "warnings": [],
+    }
+
+
 class SegmentAnswer(_Answer):
     """Masks of the lungs on one X-ray."""
 
@@ -100,46 +142,7 @@ class SegmentAnswer(_Answer):
     latency_ms: Latency
     warnings: tuple[ResponseWarning, ...]
 
-    model_config = ConfigDict(
-        frozen=True,
-        json_schema_extra={
-            "example": {
-                "request_id": "5f0c6f0e3f4d4c0f8f4b6a1f0e9d8c7b",
-                "model": {
-                    "name": "cxr-lung-tiny",
-                    "version": "1",
-                    "sha256": _SHA256,
-                    "precision": "int8",
-                    "device": "cpu",
-                },
-                "image": {"width": 1024, "height": 1024},
-                "convention": "lung_field",
-                "threshold": 0.5,
-                "masks": [
-                    {
-                        "bbox": [64.0, 80.0, 960.0, 900.0],
-                        "score": 0.97,
-                        "area_px": 262144,
-                        "area_fraction": 0.25,
-                        "png": "iVBORw0KGgo...",
-                        "rle": {"size": [1024, 1024], "counts": "Pjb73mo0..."},
-                    }
-                ],
-                "overlay_png": "iVBORw0KGgo...",
-                "latency_ms": {
-                    "decode": 12.0,
-                    "preprocess": 3.0,
-                    "queue": 0.1,
-                    "encode_image": 70.0,
-                    "decode_mask": 8.0,
-                    "postprocess": 9.0,
-                    "render": 55.0,
-                    "total": 160.0,
-                },
-                "warnings": [],
-            }
-        },
-    )
+    model_config = ConfigDict(frozen=True, json_schema_extra=_add_example)
 
 
 class LivenessAnswer(_Answer):

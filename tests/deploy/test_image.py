@@ -25,6 +25,8 @@ from typing import Any
 import pytest
 import yaml
 
+from model_store.model_index import default_model
+
 ROOT = Path(__file__).parents[2]
 IMAGE = "localhost/adalora-qat:cpu"
 READY_WITHIN_S = 60.0
@@ -144,7 +146,9 @@ def test_the_image_says_what_it_is(container: Container) -> None:
 
 def test_the_model_is_inside_and_what_only_building_needs_is_not(container: Container) -> None:
     (packages,) = container.root.glob("opt/lungseg/lib/python3*/site-packages")
-    assert (packages / "model_store/models/cxr-lung-tiny/5/weights.safetensors").is_file()
+    models = packages / "model_store/models"
+    stored = [str(path.parent.relative_to(models)) for path in models.glob("*/*/manifest.json")]
+    assert stored == [default_model().label]
     for absent in ("pip", "pytest", "mypy", "training", "nvidia"):
         assert not (packages / absent).exists(), absent
 
@@ -184,7 +188,7 @@ def test_it_gets_ready_answers_and_stops_without_network_or_rights(container: Co
     )  # fmt: skip
     assert asked.returncode == 0, asked.stderr
     answer = json.loads(asked.stdout)
-    assert answer["status"] == 200 and answer["model"]["name"] == "cxr-lung-tiny"
+    assert answer["status"] == 200 and answer["model"]["name"] == default_model().name
     assert 0.1 < answer["masks"][0]["area_fraction"] < 0.6
 
     compose = yaml.safe_load((ROOT / "docker-compose.yml").read_text())

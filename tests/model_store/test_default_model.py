@@ -8,8 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import model_store
 from model_store.conventions import CONVENTIONS
+from model_store.model_index import (
+    MODELS_FOLDER,
+    default_float_twin_folder,
+    default_model_folder,
+)
 from model_store.predictor import PredictionRequest, Predictor
 from model_store.self_test import run_self_test
 from training.dataset import load_xray, read_rows
@@ -17,8 +21,7 @@ from training.metrics import dice
 from training.phantom import draw_phantom
 from training.prompts import tight_box
 
-MODELS = Path(model_store.__file__).parent / "models"
-FOLDER = MODELS / "cxr-lung-tiny" / "2"
+FOLDER = default_model_folder()
 SOURCES = ("ieee8023", "kermany", "montgomery", "wingspan")
 
 
@@ -28,8 +31,8 @@ def predictor() -> Predictor:
 
 
 def test_every_stored_model_passes_its_self_test() -> None:
-    folders = [path.parent for path in MODELS.glob("*/*/manifest.json")]
-    assert FOLDER in folders
+    folders = [path.parent for path in MODELS_FOLDER.glob("*/*/manifest.json")]
+    assert sorted(folders) == sorted([FOLDER, default_float_twin_folder()])
     for folder in folders:
         result = run_self_test(Predictor.load(folder, "cpu"), folder)
         assert result.passed, f"{folder}: {result}"
@@ -85,7 +88,8 @@ def test_it_segments_xrays_of_the_validation_split(
     predictor: Predictor, xray_data: Path, source: str
 ) -> None:
     rows = [row for row in read_rows(xray_data, "val") if row.source == source][:8]
-    twin = Predictor.load(MODELS / str(predictor.info.manifest.float_twin), "cpu")
+    twin = Predictor.load(default_float_twin_folder(), "cpu")
+    assert twin.info.name + "/" + twin.info.version == predictor.info.manifest.float_twin
     integers, floats = [], []
     for row in rows:
         xray = load_xray(row)

@@ -25,7 +25,7 @@ from service.imaging.dicom_segmentation import encode_dicom_segmentation
 class Model:
     """The model as the object names it."""
 
-    name: str = "cxr-lung-tiny"
+    name: str = "lung-model"
     version: str = "7"
     sha256: str = "ab" * 32
 
@@ -74,7 +74,7 @@ def test_it_names_the_patient_the_xray_the_anatomy_and_the_model() -> None:
         (kind,) = segment.SegmentedPropertyTypeCodeSequence
         assert (kind.CodeValue, kind.CodingSchemeDesignator) == ("39607008", "SCT")  # lung
         (algorithm,) = segment.SegmentationAlgorithmIdentificationSequence
-        assert (algorithm.AlgorithmName, algorithm.AlgorithmVersion) == ("cxr-lung-tiny", "7")
+        assert (algorithm.AlgorithmName, algorithm.AlgorithmVersion) == ("lung-model", "7")
         assert "ab" * 32 in str(algorithm.AlgorithmParameters)
         assert segment.SegmentAlgorithmType == "AUTOMATIC"
 

@@ -7,7 +7,6 @@ import pytest
 from service.settings import (
     Settings,
     SettingsError,
-    default_model_folder,
     settings_from,
     unknown_variables,
 )
@@ -76,11 +75,3 @@ def test_misspelt_variables_are_found() -> None:
     """Only those of our prefix."""
     environment = {"LUNGSEG_PROT": "1", "LUNGSEG_PORT": "1", "PATH": "x"}
     assert unknown_variables(environment) == ["LUNGSEG_PROT"]
-
-
-def test_the_default_model_lies_in_the_installed_package() -> None:
-    """A folder with a number, inside model_store."""
-    folder = default_model_folder()
-    assert folder.parent.name == "cxr-lung-tiny"
-    assert folder.parent.parent.parent.name == "model_store"
-    assert folder.name.isdecimal()

@@ -8,8 +8,8 @@ import torch
 from tiny_models import make_tiny_config
 from torch import nn
 
-import model_store
 from model_store.architecture import build_sam
+from model_store.model_index import default_float_twin_folder, default_model_folder
 from training.adapted_model import load_base
 from training.checkpoint import CheckpointError
 from training.export import write_deployed
@@ -20,7 +20,6 @@ from training.resizing import resized_model
 
 TINY = make_tiny_config()
 SMALL = make_tiny_config(window_size=0, global_attn_indexes=())
-MODELS = Path(model_store.__file__).parent / "models"
 
 
 def test_equal_sizes_leave_the_model_alone() -> None:
@@ -101,22 +100,21 @@ def test_a_stored_float_model_is_a_base_and_integers_are_not(tmp_path: Path) -> 
     for name, value in base.model.state_dict().items():
         assert torch.equal(value, expected[name])
     assert all(p.requires_grad for p in base.model.parameters() if p.is_floating_point())
-    with pytest.raises(CheckpointError, match="cxr-lung-tiny-float/1 can"):
-        load_base(MODELS / "cxr-lung-tiny" / "1")
+    twin = default_float_twin_folder()
+    with pytest.raises(CheckpointError, match=f"{twin.parent.name}/{twin.name} can"):
+        load_base(default_model_folder())
 
 
 @torch.no_grad()
 def test_the_stored_twin_of_the_default_model_stays_useful_at_a_larger_input() -> None:
-    """Version 2 of the default model is trained on from version 1 like this."""
-    base = load_base(MODELS / "cxr-lung-tiny-float" / "1")
-    wanted = dataclasses.replace(
-        base.architecture, input_size=384, window_size=12, global_attn_indexes=(3, 7)
-    )
+    """A next version may be trained on from the stored one like this."""
+    base = load_base(default_float_twin_folder())
+    wanted = dataclasses.replace(base.architecture, input_size=448, window_size=14)
     resized = resized_model(base.architecture, base.model, wanted)
-    phantom = draw_phantom(3, (384, 384))
+    phantom = draw_phantom(3, (448, 448))
     truth = phantom.mask("whole_lung")
     box = torch.tensor([tight_box(truth)])
     pixels = torch.tensor(phantom.image, dtype=torch.float32)[None, None]
     logits, _ = resized(resized.normalize(pixels), box, torch.tensor([0]))
-    found = torch.nn.functional.interpolate(logits[:, 1:2], size=(384, 384), mode="bilinear")
+    found = torch.nn.functional.interpolate(logits[:, 1:2], size=(448, 448), mode="bilinear")
     assert dice(found[0, 0].numpy() > 0, truth) > 0.8

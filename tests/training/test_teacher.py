@@ -154,7 +154,7 @@ def test_the_lineage_names_the_teachers(data: Path, tmp_path: Path) -> None:
     ("path", "shown"),
     [
         ("/home/someone/runs/teacher_a", "teacher_a"),
-        ("model_store/models/cxr-lung-tiny-float/2", "cxr-lung-tiny-float/2"),
+        ("model_store/models/some-model-float/2", "some-model-float/2"),
         ("/home/someone/runs/teacher_a/latest.pt", "teacher_a/latest.pt"),
     ],
 )
