@@ -24,7 +24,7 @@ from model_store.boxes import BoxError, validate_box
 from model_store.conventions import CONVENTIONS, DEFAULT_CONVENTION
 from model_store.geometry import grey_histogram
 from model_store.model_index import default_model_folder
-from model_store.pictures.image_decoding import DecodedImage
+from model_store.pictures.picture_reading import Picture
 from service.errors import ServiceError
 from service.imaging.mask_checks import check_image, check_mask
 from service.imaging.picture_errors import read_upload, warnings_of
@@ -210,7 +210,7 @@ def _check_paths(results: ResultFiles) -> None:
         raise FileFailure(EXIT_USAGE, str(error)) from None
 
 
-def _read_image(path: Path, max_pixels: int) -> DecodedImage:
+def _read_image(path: Path, max_pixels: int) -> Picture:
     try:
         return read_upload(path.read_bytes(), max_pixels=max_pixels)
     except OSError as error:
@@ -220,7 +220,7 @@ def _read_image(path: Path, max_pixels: int) -> DecodedImage:
         raise FileFailure(EXIT_IMAGE, f"{path}: {error.detail}") from None
 
 
-def _check_box(numbers: Sequence[float] | None, image: DecodedImage) -> tuple[float, ...] | None:
+def _check_box(numbers: Sequence[float] | None, image: Picture) -> tuple[float, ...] | None:
     if numbers is None:
         return None
     try:
@@ -267,7 +267,7 @@ def _check_cuda() -> None:
         raise FileFailure(EXIT_USAGE, "--device cuda: there is no CUDA device; use auto or cpu.")
 
 
-def _request(flags: argparse.Namespace, image: DecodedImage) -> PredictionRequest:
+def _request(flags: argparse.Namespace, image: Picture) -> PredictionRequest:
     from model_store.predictor import PredictionRequest
 
     return PredictionRequest(
@@ -280,7 +280,7 @@ def _request(flags: argparse.Namespace, image: DecodedImage) -> PredictionReques
 
 def _write(
     results: ResultFiles,
-    image: DecodedImage,
+    image: Picture,
     prediction: Prediction,
     box: tuple[float, ...] | None,
     predictor: Predictor,
@@ -299,7 +299,7 @@ def _write(
 
 def _result(
     flags: argparse.Namespace,
-    image: DecodedImage,
+    image: Picture,
     prediction: Prediction,
     predictor: Predictor,
     seconds: dict[str, float],

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from model_store.pictures.image_decoding import DecodedImage
+from model_store.pictures.picture_reading import Picture
 from service.errors import InvalidField
 from service.imaging.dicom_segmentation import NamedModel, encode_dicom_segmentation
 from service.imaging.png_encoding import encode_png
@@ -56,7 +56,7 @@ def check_result_paths(results: ResultFiles) -> None:
 
 def write_results(
     results: ResultFiles,
-    image: DecodedImage,
+    image: Picture,
     mask: NDArray[np.bool_],
     box: tuple[float, ...] | None,
     info: NamedModel,
@@ -98,7 +98,7 @@ def write_results(
 
 def _mask_bytes(
     path: Path,
-    image: DecodedImage,
+    image: Picture,
     mask: NDArray[np.bool_],
     info: NamedModel,
     convention: str,
@@ -113,7 +113,7 @@ def _mask_bytes(
     )
 
 
-def _side_by_side(image: DecodedImage, overlay: NDArray[np.uint8]) -> NDArray[np.uint8]:
+def _side_by_side(image: Picture, overlay: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """Returns (H, 2 W + gap, 3): the X-ray as it is on the left, the overlay on the right."""
     plain = np.repeat(window_for_display(image.pixels)[..., np.newaxis], 3, axis=2)
     gap = np.zeros((image.height, _GAP_PIXELS, 3), dtype=np.uint8)

@@ -21,7 +21,7 @@ from model_store.conventions import CONVENTIONS
 from model_store.embedding_cache import EmbeddingCache
 from model_store.engine.execution import Engine, layer_by_layer
 from model_store.model_index import default_model_folder
-from model_store.pictures.image_decoding import decode_image
+from model_store.pictures.picture_reading import read_picture
 from model_store.predictor import PredictionRequest, Predictor
 
 DIGESTS = Path(__file__).with_suffix(".json")
@@ -60,7 +60,7 @@ def load_predictor(engine: str) -> Predictor:
 def digests(predictor: Predictor, files: list[Path]) -> Iterator[tuple[str, str]]:
     """Yield `NAME CONVENTION` and the digest and area of its mask, with the whole image as box."""
     for file in files:
-        pixels = decode_image(file.read_bytes(), max_pixels=MOST_PIXELS).pixels
+        pixels = read_picture(file.read_bytes(), max_pixels=MOST_PIXELS).pixels
         for convention in CONVENTIONS:
             answer = predictor.predict(PredictionRequest(pixels, (), convention))
             mask = np.ascontiguousarray(answer.masks[0].mask)

@@ -41,13 +41,13 @@ from pydicom.uid import (
 
 from model_store.pictures.codestream_size import read_codestream_size
 from model_store.pictures.dicom_pixels import PixelLayout, read_pixel_layout, to_monochrome2
-from model_store.pictures.image_size import check_image_size
 from model_store.pictures.jpeg_pixels import read_jpeg
 from model_store.pictures.picture_errors import (
     UndecodablePictureError,
     UnsupportedPictureError,
     UnsupportedTransferSyntaxError,
 )
+from model_store.pictures.picture_size import check_picture_size
 from model_store.pictures.picture_warnings import PictureWarning, PictureWarningCode
 from model_store.pictures.raster_decoding import DECODER_ERRORS
 from model_store.pictures.rle_expansion import check_rle_expansion
@@ -126,7 +126,7 @@ def decode_dicom(
         dataset = _read(data)
         _check_object(dataset)
         layout = read_pixel_layout(dataset)
-        check_image_size(layout.columns, layout.rows, max_pixels)
+        check_picture_size(layout.columns, layout.rows, max_pixels)
         stored = _decode_pixels(dataset, layout)
         pixels, warnings = _to_grey(stored, layout, dataset)
         warnings += _suitability_warnings(dataset)

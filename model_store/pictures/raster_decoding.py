@@ -29,13 +29,13 @@ from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 
-from model_store.pictures.image_size import check_image_size
 from model_store.pictures.jpeg_pixels import read_jpeg
 from model_store.pictures.picture_errors import (
     TooManyPixelsError,
     UndecodablePictureError,
     UnsupportedPictureError,
 )
+from model_store.pictures.picture_size import check_picture_size
 from model_store.pictures.picture_warnings import PictureWarning, PictureWarningCode
 from model_store.pictures.png_chunks import keep_pixel_chunks, read_png_header
 
@@ -94,7 +94,7 @@ def decode_png(data: bytes, max_pixels: int) -> Decoded:
         PictureShapeError: a side is too short.
     """
     header = read_png_header(data)
-    check_image_size(header.width, header.height, max_pixels)
+    check_picture_size(header.width, header.height, max_pixels)
     if header.has_16_bit_colour:
         raise _colour_with_16_bits()
     try:
@@ -118,7 +118,7 @@ def decode_jpeg(data: bytes, max_pixels: int) -> Decoded:
         image = JpegImageFile(BytesIO(data))
     except DECODER_ERRORS:
         raise _damaged("JPEG") from None
-    check_image_size(*image.size, max_pixels)
+    check_picture_size(*image.size, max_pixels)
     try:
         picture = _picture(image, data)
         if picture is None:
@@ -153,7 +153,7 @@ def decode_tiff(data: bytes, max_pixels: int) -> Decoded:
         if "unknown pixel mode" in str(error):
             raise _unsupported_tiff() from None
         raise _damaged("TIFF") from None
-    check_image_size(*image.size, max_pixels)
+    check_picture_size(*image.size, max_pixels)
     _check_tile_size(tags, max_pixels)
     _check_tiff_samples(image, tags)
     try:

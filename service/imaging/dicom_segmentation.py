@@ -70,7 +70,7 @@ def encode_dicom_segmentation(
     """Returns a DICOM Segmentation file, explicit VR little endian.
 
     Args:
-        source: header of the X-ray (`DecodedImage.dicom`); its pixels are not needed.
+        source: header of the X-ray (`Picture.dicom`); its pixels are not needed.
         masks: (H, W) bool each, H and W as in `source`; empty masks are kept as empty segments.
         info: the model.
         convention: the lung convention drawn by, written into the segments' labels.

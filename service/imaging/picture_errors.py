@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from model_store.pictures import picture_errors as pictures
-from model_store.pictures.image_decoding import DecodedImage, decode_image
+from model_store.pictures.picture_reading import Picture, read_picture
 from model_store.pictures.picture_warnings import PictureWarning
 from service.errors import (
     InvalidField,
@@ -30,7 +30,7 @@ _ANSWERS: dict[type[pictures.PictureError], type[ServiceError]] = {
 }
 
 
-def read_upload(data: bytes, *, max_pixels: int) -> DecodedImage:
+def read_upload(data: bytes, *, max_pixels: int) -> Picture:
     """Decode an uploaded file.
 
     Args:
@@ -41,7 +41,7 @@ def read_upload(data: bytes, *, max_pixels: int) -> DecodedImage:
         ServiceError: the picture is refused.
     """
     try:
-        return decode_image(data, max_pixels=max_pixels)
+        return read_picture(data, max_pixels=max_pixels)
     except pictures.PictureError as error:
         raise service_error_of(error) from None
 

@@ -16,7 +16,7 @@ import pybase64
 from numpy.typing import NDArray
 from starlette.responses import Response
 
-from model_store.pictures.image_decoding import DecodedImage
+from model_store.pictures.picture_reading import Picture
 from service.errors import NotAcceptable
 from service.http.form import SegmentForm
 from service.imaging.answer_kind import AnswerKind
@@ -59,7 +59,7 @@ class SegmentFindings:
     """
 
     form: SegmentForm
-    decoded: DecodedImage
+    decoded: Picture
     masks: Sequence[MaskPrediction]
     model: ModelInfo
     image_warnings: Sequence[Warning_] = ()

@@ -9,7 +9,7 @@ import numpy as np
 
 from model_store.boxes import Box
 from model_store.geometry import grey_histogram
-from model_store.pictures.image_decoding import decode_image
+from model_store.pictures.picture_reading import read_picture
 from model_store.prediction import MaskPrediction, PredictionRequest
 from model_store.preparation import MaskLogits, mask_from, prepare
 from service.imaging.mask_checks import check_image, check_mask
@@ -27,7 +27,7 @@ def decode_and_draw_once(both: Both = in_turn) -> None:
         both: does two pieces of the drawing, as for an answer.
     """
     ramp = np.add.outer(np.arange(SIDE_PX), np.arange(SIDE_PX))
-    pixels = decode_image(encode_png((ramp // 9).astype(np.uint8)), max_pixels=SIDE_PX**2).pixels
+    pixels = read_picture(encode_png((ramp // 9).astype(np.uint8)), max_pixels=SIDE_PX**2).pixels
     mask = abs(ramp - SIDE_PX) < SIDE_PX // 4
     box: Box = (0.0, 0.0, float(SIDE_PX), float(SIDE_PX))
     histogram = grey_histogram(pixels)

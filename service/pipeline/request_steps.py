@@ -12,7 +12,7 @@ from starlette.responses import Response
 
 from model_store.boxes import BoxError, validate_box
 from model_store.geometry import grey_histogram
-from model_store.pictures.image_decoding import DecodedImage
+from model_store.pictures.picture_reading import Picture
 from model_store.prediction import PredictionRequest
 from model_store.preparation import PreparedRequest, mask_from, prepare
 from service.compute.compute_worker import ComputeResult
@@ -39,7 +39,7 @@ class OpenedXray:
     """
 
     form: SegmentForm
-    decoded: DecodedImage
+    decoded: Picture
     prepared: PreparedRequest
     remarks: tuple[Warning_, ...]
 
@@ -108,7 +108,7 @@ def answer_of(
     return findings, render_answer(kind, findings, record, asked_at + postprocess_s, both)
 
 
-def _asked(form: SegmentForm, decoded: DecodedImage) -> PredictionRequest:
+def _asked(form: SegmentForm, decoded: Picture) -> PredictionRequest:
     try:
         boxes = tuple(validate_box(box, decoded.width, decoded.height) for box in form.boxes)
     except BoxError as error:

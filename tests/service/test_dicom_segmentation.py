@@ -16,7 +16,7 @@ from dicom_files import DX, PATIENT, as_file, make_xray
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 
-from model_store.pictures.image_decoding import decode_image
+from model_store.pictures.picture_reading import read_picture
 from service.errors import InvalidField
 from service.imaging.dicom_segmentation import encode_dicom_segmentation
 
@@ -31,7 +31,7 @@ class Model:
 
 
 def header(**attributes: Any) -> Dataset:
-    decoded = decode_image(as_file(make_xray(**attributes)), max_pixels=1_000_000)
+    decoded = read_picture(as_file(make_xray(**attributes)), max_pixels=1_000_000)
     assert decoded.dicom is not None
     return decoded.dicom
 

@@ -102,7 +102,7 @@ async def test_an_unforeseen_error_outside_the_model_is_500_too(
     def broken(*arguments: object, **options: object) -> None:
         raise KeyError("DOE^JOHN")
 
-    monkeypatch.setattr("service.pipeline.request_steps.decode_image", broken)
+    monkeypatch.setattr("service.pipeline.request_steps.read_picture", broken)
     app = make_app()
     async with running(app) as client:
         with caplog.at_level(logging.INFO):

@@ -28,7 +28,6 @@ from pydicom.uid import (
 )
 
 from model_store.pictures.codestream_size import read_codestream_size
-from model_store.pictures.image_decoding import DecodedImage, decode_image
 from model_store.pictures.picture_errors import (
     PictureError,
     PictureShapeError,
@@ -37,15 +36,16 @@ from model_store.pictures.picture_errors import (
     UnsupportedPictureError,
     UnsupportedTransferSyntaxError,
 )
+from model_store.pictures.picture_reading import Picture, read_picture
 
 LIMIT = 1_000_000
 
 
-def decoded(dataset: Dataset) -> DecodedImage:
-    return decode_image(as_file(dataset), max_pixels=LIMIT)
+def decoded(dataset: Dataset) -> Picture:
+    return read_picture(as_file(dataset), max_pixels=LIMIT)
 
 
-def codes(image: DecodedImage) -> list[str]:
+def codes(image: Picture) -> list[str]:
     return [str(warning.code) for warning in image.warnings]
 
 
@@ -143,13 +143,13 @@ def test_colour_becomes_grey_and_grey_colour_is_exact() -> None:
 
 def test_big_endian_and_missing_preamble() -> None:
     data = as_big_endian_file(make_xray(), ramp_12_bit())
-    assert np.array_equal(decode_image(data, max_pixels=LIMIT).pixels, ramp_12_bit())
+    assert np.array_equal(read_picture(data, max_pixels=LIMIT).pixels, ramp_12_bit())
     for is_implicit in (True, False):
         buffer = io.BytesIO()
         dataset = make_xray()
         del dataset.file_meta
         pydicom.dcmwrite(buffer, dataset, implicit_vr=is_implicit, little_endian=True)
-        image = decode_image(buffer.getvalue(), max_pixels=LIMIT)
+        image = read_picture(buffer.getvalue(), max_pixels=LIMIT)
         assert np.array_equal(image.pixels, ramp_12_bit())
         assert image.dicom is not None
 
@@ -254,7 +254,7 @@ def test_other_transfer_syntaxes_are_refused(syntax: UID) -> None:
     patched = data[: at - 2] + struct.pack("<H", len(new_padded)) + new_padded
     patched += data[at + len(old_padded) :]
     with pytest.raises(UnsupportedTransferSyntaxError):
-        decode_image(patched, max_pixels=LIMIT)
+        read_picture(patched, max_pixels=LIMIT)
 
 
 def test_the_pixel_limit_is_checked_on_the_header() -> None:
@@ -304,7 +304,7 @@ def test_unsuitable_images_draw_a_warning(attributes: dict[str, Any], code: str)
 def test_truncated_files_are_refused(share: float) -> None:
     data = as_file(make_xray())
     with pytest.raises(PictureError):
-        decode_image(data[: int(len(data) * share)], max_pixels=LIMIT)
+        read_picture(data[: int(len(data) * share)], max_pixels=LIMIT)
 
 
 def test_no_attribute_value_reaches_a_message_a_warning_or_the_log(
@@ -322,7 +322,7 @@ def test_no_attribute_value_reaches_a_message_a_warning_or_the_log(
             for position in generator.integers(0, header_end, 2):
                 broken[position] = generator.integers(0, 256)
             try:
-                image = decode_image(bytes(broken), max_pixels=LIMIT)
+                image = read_picture(bytes(broken), max_pixels=LIMIT)
                 said += [warning.message for warning in image.warnings]
             except PictureError as error:
                 assert error.__cause__ is None

@@ -13,9 +13,9 @@ from pydicom.encaps import encapsulate
 from pydicom.uid import JPEGBaseline8Bit
 from raster_files import encoded
 
-from model_store.pictures.image_decoding import DecodedImage, decode_image
 from model_store.pictures.jpeg_pixels import read_jpeg
 from model_store.pictures.picture_errors import UndecodablePictureError
+from model_store.pictures.picture_reading import Picture, read_picture
 
 END = b"\xff\xd9"
 
@@ -32,8 +32,8 @@ def coloured() -> Image.Image:
     return Image.merge("RGB", [Image.fromarray(one) for one in (grey, grey[::-1], grey[:, ::-1])])
 
 
-def decoded(data: bytes) -> DecodedImage:
-    return decode_image(data, max_pixels=1_000_000)
+def decoded(data: bytes) -> Picture:
+    return read_picture(data, max_pixels=1_000_000)
 
 
 def damaged(data: bytes) -> dict[str, bytes]:

@@ -11,8 +11,8 @@ from PIL import Image
 from raster_files import SIGNATURE, encoded, ramp
 
 from model_store.pictures import png_chunks
-from model_store.pictures.image_decoding import decode_image
 from model_store.pictures.picture_errors import UndecodablePictureError
+from model_store.pictures.picture_reading import read_picture
 from model_store.pictures.png_chunks import keep_pixel_chunks, png_chunk, read_png_header
 
 MODES = ("1", "L", "LA", "P", "RGB", "RGBA", "I;16")
@@ -65,7 +65,7 @@ def test_large_images_are_left_to_pillow_piece_by_piece(monkeypatch: pytest.Monk
     data = encoded(pictured("L"), "PNG")
     monkeypatch.setattr(png_chunks, "LARGEST_INFLATED_BYTES", 49 * 62 - 1)
     assert payload(keep_pixel_chunks(data)) == payload(data)
-    assert np.array_equal(decode_image(data, max_pixels=10_000).pixels, ramp(49, 61))
+    assert np.array_equal(read_picture(data, max_pixels=10_000).pixels, ramp(49, 61))
     monkeypatch.setattr(png_chunks, "LARGEST_INFLATED_BYTES", 49 * 62)
     assert payload(keep_pixel_chunks(data)) != payload(data)
 
@@ -76,7 +76,7 @@ def test_interlaced_images_are_left_to_pillow() -> None:
     rows = [(8, 8), (8, 8), (8, 16), (16, 16), (16, 32), (32, 32), (32, 64)]  # rows, row bytes
     raw = b"".join((b"\0" + bytes([7]) * width) * height for height, width in rows)
     data = SIGNATURE + png_chunk(b"IHDR", header) + png_chunk(b"IDAT", zlib.compress(raw))
-    found = decode_image(data + png_chunk(b"IEND", b""), max_pixels=10_000)
+    found = read_picture(data + png_chunk(b"IEND", b""), max_pixels=10_000)
     assert (found.pixels == 7).all() and found.pixels.shape == (64, 64)
 
 

@@ -20,7 +20,7 @@ MAXIMUM_ASPECT = 10
 the model's square input would be almost all padding."""
 
 
-def check_image_size(width: int, height: int, max_pixels: int) -> None:
+def check_picture_size(width: int, height: int, max_pixels: int) -> None:
     """Refuses images that are too large or too small.
 
     Args:

@@ -17,11 +17,9 @@ from pydicom.dataset import Dataset
 
 from model_store.pictures.dicom_decoding import decode_dicom, looks_like_dicom
 from model_store.pictures.picture_errors import UndecodablePictureError, UnsupportedPictureError
-from model_store.pictures.picture_warnings import PictureWarning, PictureWarningCode
+from model_store.pictures.picture_warnings import PictureWarning
 from model_store.pictures.png_chunks import PNG_SIGNATURE
 from model_store.pictures.raster_decoding import decode_jpeg, decode_png, decode_tiff
-
-__all__ = ["DecodedImage", "PictureWarning", "PictureWarningCode", "decode_image", "sniff_format"]
 
 _TIFF_SIGNATURES = (b"II*\x00", b"MM\x00*", b"II+\x00", b"MM\x00+")  # the last two: BigTIFF
 _KNOWN_OTHER_KINDS = (
@@ -39,7 +37,7 @@ _SUPPORTED = "PNG, JPEG, TIFF or DICOM"
 
 
 @dataclass(frozen=True)
-class DecodedImage:
+class Picture:
     """One X-ray as the model takes it.
 
     Attributes:
@@ -66,7 +64,7 @@ class DecodedImage:
         return int(self.pixels.shape[0])
 
 
-def decode_image(data: bytes, *, max_pixels: int) -> DecodedImage:
+def read_picture(data: bytes, *, max_pixels: int) -> Picture:
     """Decodes one uploaded file.
 
     Args:
@@ -93,7 +91,7 @@ def decode_image(data: bytes, *, max_pixels: int) -> DecodedImage:
         pixels, warnings = decode_tiff(data, max_pixels)
     else:
         pixels, warnings, dicom = decode_dicom(data, max_pixels)
-    return DecodedImage(np.ascontiguousarray(pixels), kind, warnings, dicom)
+    return Picture(np.ascontiguousarray(pixels), kind, warnings, dicom)
 
 
 def sniff_format(data: bytes) -> str:

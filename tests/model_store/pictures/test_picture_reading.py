@@ -11,7 +11,6 @@ import pytest
 from PIL import Image, ImageFile, PngImagePlugin
 from raster_files import SIGNATURE, encoded, hand_made_tiff, png_with, ramp
 
-from model_store.pictures.image_decoding import DecodedImage, decode_image
 from model_store.pictures.picture_errors import (
     PictureError,
     PictureShapeError,
@@ -19,6 +18,7 @@ from model_store.pictures.picture_errors import (
     UndecodablePictureError,
     UnsupportedPictureError,
 )
+from model_store.pictures.picture_reading import Picture, read_picture
 from model_store.pictures.png_chunks import png_chunk
 
 # Pillow warns about damaged EXIF data, which some of the files here hold on purpose.
@@ -27,11 +27,11 @@ pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:PIL")
 LIMIT = 1_000_000
 
 
-def decoded(data: bytes) -> DecodedImage:
-    return decode_image(data, max_pixels=LIMIT)
+def decoded(data: bytes) -> Picture:
+    return read_picture(data, max_pixels=LIMIT)
 
 
-def codes(image: DecodedImage) -> list[str]:
+def codes(image: Picture) -> list[str]:
     return [warning.code for warning in image.warnings]
 
 
@@ -255,9 +255,9 @@ def test_a_bomb_is_refused_by_its_header() -> None:
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "TIFF"])
 def test_the_pixel_limit_is_inclusive(kind: str) -> None:
     data = encoded(Image.new("L", (100, 50)), kind)
-    assert decode_image(data, max_pixels=5000).width == 100
+    assert read_picture(data, max_pixels=5000).width == 100
     with pytest.raises(TooManyPixelsError):
-        decode_image(data, max_pixels=4999)
+        read_picture(data, max_pixels=4999)
 
 
 def test_a_tile_larger_than_any_image_is_refused() -> None:
