@@ -1,7 +1,9 @@
 """From uploaded bytes to grey pixels, whatever the file's kind.
 
 The kind is read from the first bytes: file names and content types are the sender's opinion, and
-often wrong (hospital exports name DICOM files `.jpg` and worse). The pixel count is judged on
+often wrong (hospital exports name DICOM files `.jpg` and worse). `DICM` at byte 128 decides before
+any other signature: the standard leaves the bytes before it free, and files that are TIFF and
+DICOM at once fill them with a TIFF header (PS3.10, section 7.1). The pixel count is judged on
 the header before anything is decoded, precision is kept (16 bits stay 16 bits), and everything
 that was changed on the way is said in a warning.
 """
@@ -106,6 +108,8 @@ def sniff_format(data: bytes) -> str:
     """
     if not data:
         raise UndecodablePictureError(f"The image is empty (0 bytes); send a {_SUPPORTED} file.")
+    if data[128:132] == b"DICM":  # the 128 bytes before it are anybody's, a TIFF header too
+        return "dicom"
     if data.startswith(PNG_SIGNATURE):
         return "png"
     if data.startswith(b"\xff\xd8\xff"):

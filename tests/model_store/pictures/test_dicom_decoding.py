@@ -331,3 +331,34 @@ def test_no_attribute_value_reaches_a_message_a_warning_or_the_log(
     said += [record.getMessage() for record in caplog.records]
     assert said
     assert not [text for text in said if PATIENT in text or "4711" in text or "Muster" in text]
+
+
+@pytest.mark.parametrize(
+    "start",
+    [
+        b"II*\0",
+        b"MM\0*",
+        b"II+\0",
+        b"\xff\xd8\xff\xe0",
+        b"\x89PNG\r\n\x1a\n",
+        b"GIF89a",
+        b"%PDF-1.4",
+        b"PK\x03\x04",
+        b"BM",
+        b"\x08\0\x05\0",
+    ],
+)
+def test_dicm_decides_whatever_the_preamble_says(start: bytes) -> None:
+    data = start.ljust(128, b"\0") + as_file(make_xray())[128:]
+    image = read_picture(data, max_pixels=LIMIT)
+    assert image.format == "dicom"
+    assert np.array_equal(image.pixels, ramp_12_bit())
+
+
+def test_a_dual_file_of_another_modality_is_refused_by_its_dicom_header() -> None:
+    buffer = io.BytesIO()
+    Image.fromarray(np.zeros((48, 64), np.uint8)).save(buffer, "TIFF")
+    mr = make_xray(SOPClassUID="1.2.840.10008.5.1.4.1.1.4")
+    data = buffer.getvalue()[:128] + as_file(mr)[128:]
+    with pytest.raises(UnsupportedPictureError, match="projection"):
+        read_picture(data, max_pixels=LIMIT)
