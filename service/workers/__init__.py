@@ -1,0 +1,36 @@
+"""Image workers: expendable child processes that open and render pictures under hard limits.
+
+A stranger's file meets native parsers only in a worker. The front (the process that holds the
+callers) hands over bytes and gets bytes; it opens no picture and unpickles nothing.
+
+    pool = WorkerPool(PoolConfig(tasks="package.module"), workers=2)
+    await pool.start()
+    with Blob.of(upload) as file:
+        reply = await pool.run(
+            "decode", {"max_pixels": 40_000_000}, blobs=[file], cpu_s=2.0, wall_s=20.0
+        )
+    reply.fields, reply.body, reply.blobs    # JSON, raw bytes, shared memory: close it
+    await pool.close()
+
+`package.module` holds `TASKS`, which maps names to functions `(Task) -> Answer`, and may hold
+`warm_up()`; see `service.workers.task`. `run` raises what is in `service.workers.errors`:
+`TooCostly` (422, the file's own fault), `WorkerLost` (503, send it again), `TaskRefused` (what the
+function refused) and `TaskFailed` (it raised).
+
+One warmed process without threads (the template) imports all that workers need and forks them, so
+that their memory is shared and a lost one is replaced in milliseconds:
+
+    front ── control socket ── template
+      └──── socket each ────── workers, forked by the template
+
+Why our own and no pool of a library: asked first, and none does the job.
+
+* pebble 5.2 kills one task's process at a timeout, but its channel ends in `Connection.recv`,
+  which unpickles what the worker sends: a worker that met hostile bytes would run code in the
+  front. It has no limit but the wall clock, and tells no reason of a death.
+* loky, `concurrent.futures` and `multiprocessing` unpickle too, and a worker that dies breaks the
+  whole executor, so that neighbours lose their tasks.
+* None forks from a warmed process of one thread: `fork` copies the front with its threads' locks,
+  `spawn` takes the imports again (a second and 100 MB each), and `forkserver` gives its children
+  no limits.
+"""

@@ -1,0 +1,42 @@
+"""Takes from a worker what no picture needs: other processes, the network, files.
+
+For the case that native code was made to run a stranger's instructions. Three things that need no
+privilege, each told when the kernel refuses it: `no_new_privs`, a system call filter (seccomp), and
+Landlock, which leaves nothing to be opened but Python's own folders, for reading.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable
+
+from service.workers.file_access import allow_only_python_files
+from service.workers.system_calls import forbid_system_calls
+
+_SET_NO_NEW_PRIVS = 38  # linux/prctl.h
+
+
+def confine() -> list[str]:
+    """Confines this process and every thread that it starts later, for good.
+
+    Returns:
+        Names of what the kernel refused: `no_new_privs`, `landlock`, `seccomp`.
+    """
+    steps: dict[str, Callable[[], None]] = {
+        "no_new_privs": _never_gain_privileges,
+        "landlock": allow_only_python_files,
+        "seccomp": forbid_system_calls,  # last: it forbids what the others need
+    }
+    refused = []
+    for name, step in steps.items():
+        try:
+            step()
+        except (OSError, NotImplementedError):
+            refused.append(name)
+    return refused
+
+
+def _never_gain_privileges() -> None:
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.prctl(_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0:
+        raise OSError(ctypes.get_errno(), "no_new_privs was refused")

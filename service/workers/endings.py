@@ -1,0 +1,64 @@
+"""From the way a worker ended to the reason, exactly."""
+
+from __future__ import annotations
+
+import signal
+from dataclasses import dataclass
+
+from service.workers.errors import EndReason
+
+_PROCESSOR_SIGNALS = (signal.SIGPROF, signal.SIGXCPU)
+_CRASH_SIGNALS = (
+    signal.SIGSEGV,
+    signal.SIGABRT,
+    signal.SIGBUS,
+    signal.SIGILL,
+    signal.SIGFPE,
+    signal.SIGTRAP,
+    signal.SIGSYS,
+)
+_NEAR_LIMIT = 0.75
+"""A crash with this share of the memory budget resident is counted as the memory limit."""
+
+
+@dataclass(frozen=True)
+class Ending:
+    """How a worker ended.
+
+    Attributes:
+        status: exit code, or the negative number of the signal; None: it never started.
+        cpu_s: processor time of its whole life, seconds.
+        peak_bytes: its largest resident memory.
+    """
+
+    status: int | None
+    cpu_s: float = 0.0
+    peak_bytes: int = 0
+
+
+def reason_of(ending: Ending, ours: EndReason | None, memory_bytes: int) -> EndReason:
+    """Returns why a worker ended.
+
+    Args:
+        ending: what the kernel says.
+        ours: why the front killed it, if it did.
+        memory_bytes: its budget of memory; unknown to the kernel, which only fails an allocation.
+
+    Returns:
+        The reason. A status that the worker's own code never gives is a crash: native code may
+        call `exit`.
+    """
+    status = ending.status
+    if status is None:
+        return EndReason.NOT_STARTED
+    if ours is not None and status in (-signal.SIGKILL, 0):
+        return ours
+    if -status in _PROCESSOR_SIGNALS:
+        return EndReason.CPU_LIMIT
+    if -status == signal.SIGXFSZ:
+        return EndReason.MEMORY_LIMIT
+    if -status in _CRASH_SIGNALS and ending.peak_bytes > _NEAR_LIMIT * memory_bytes:
+        return EndReason.MEMORY_LIMIT
+    if status < 0 and -status not in _CRASH_SIGNALS:
+        return EndReason.KILLED
+    return EndReason.CRASH

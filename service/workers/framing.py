@@ -1,0 +1,218 @@
+"""Frames between the front, the template and the workers: header, JSON, raw bytes, descriptors.
+
+Header (14 bytes, little endian): magic `LSW1`, kind (1 byte), number of descriptors (1), length of
+the JSON (4), length of the raw bytes (4). Every length is bounded before anything is kept, the JSON
+must be an object, and nothing is ever unpickled. Larger things travel as shared memory: its
+descriptors go along with the first byte of a frame.
+"""
+
+from __future__ import annotations
+
+import array
+import json
+import os
+import socket
+import struct
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import IntEnum
+from typing import Any, NoReturn
+
+MAGIC = b"LSW1"
+HEADER = struct.Struct("<4sBBII")
+MOST_JSON_BYTES = 256 << 10
+"""A hostile worker can make the front build objects of some 30 times this size, in 10 ms."""
+MOST_BODY_BYTES = 1 << 20
+MOST_DESCRIPTORS = 16
+_RECEIVE_BYTES = 1 << 18
+_ANCILLARY_BYTES = socket.CMSG_SPACE(MOST_DESCRIPTORS * array.array("i").itemsize)
+
+
+class FrameError(Exception):
+    """The other side sent what no side of ours sends."""
+
+
+class Kind(IntEnum):
+    """What a frame says."""
+
+    CONFIG = 1  # front to template: what to import, limits
+    WARM = 2  # template: ready to fork
+    FORK = 3  # front: fork a worker for this socket
+    FORKED = 4  # template: its process id
+    KILL = 5  # front: kill this worker
+    ENDED = 6  # template: wait status and usage of a worker
+    READY = 7  # worker: its limits are set
+    TASK = 8  # front to worker
+    DONE = 9  # worker: the answer
+    REFUSED = 10  # worker: the function refused the input
+    FAILED = 11  # worker: the function raised
+    MEMORY = 12  # worker: no memory left under its limit
+    MORE = 13  # worker: the function asks for more processor time
+
+
+@dataclass(frozen=True)
+class Frame:
+    """One message.
+
+    Attributes:
+        kind: what it says.
+        fields: its JSON object.
+        body: its raw bytes.
+        descriptors: file descriptors; the receiver owns them.
+    """
+
+    kind: Kind
+    fields: Mapping[str, Any] = field(default_factory=dict)
+    body: bytes = b""
+    descriptors: tuple[int, ...] = ()
+
+    def close(self) -> None:
+        """Closes the descriptors of a received frame that nobody takes over."""
+        for descriptor in self.descriptors:
+            os.close(descriptor)
+
+
+def encode(frame: Frame) -> bytes:
+    """Returns the bytes of a frame; its descriptors have to go with the first of them.
+
+    Raises:
+        FrameError: it is larger than the other side accepts.
+    """
+    text = json.dumps(frame.fields, separators=(",", ":")).encode()
+    _check_lengths(len(frame.descriptors), len(text), len(frame.body))
+    header = HEADER.pack(MAGIC, frame.kind, len(frame.descriptors), len(text), len(frame.body))
+    return b"".join((header, text, frame.body))
+
+
+def send(connection: socket.socket, frame: Frame) -> None:
+    """Sends a frame through a blocking socket.
+
+    Raises:
+        FrameError: it is too large.
+        OSError: the other side is gone.
+    """
+    data = memoryview(encode(frame))
+    sent = socket.send_fds(connection, [data], list(frame.descriptors))
+    connection.sendall(data[sent:])
+
+
+def receive(connection: socket.socket, reader: FrameReader) -> Frame:
+    """Waits for the next frame of a blocking socket.
+
+    Raises:
+        EOFError: the other side is gone.
+        FrameError: it sent something else.
+    """
+    while True:
+        frame = reader.next_frame()
+        if frame is not None:
+            return frame
+        if not reader.fill(connection):
+            raise EOFError("the other side is gone")
+
+
+class FrameReader:
+    """Takes frames from what a socket delivers, piece by piece."""
+
+    def __init__(self) -> None:
+        """Starts between two frames."""
+        self._buffer = bytearray()
+        self._descriptors: list[int] = []
+
+    def fill(self, connection: socket.socket) -> bool:
+        """Receives once; False when the other side is gone.
+
+        Raises:
+            BlockingIOError: nothing is there, on a socket that does not block.
+            FrameError: more descriptors came than any frame has.
+        """
+        try:
+            data, ancillary, flags, _ = connection.recvmsg(
+                _RECEIVE_BYTES, _ANCILLARY_BYTES, socket.MSG_CMSG_CLOEXEC
+            )
+        except (ConnectionError, BrokenPipeError):
+            return False
+        for level, kind, content in ancillary:
+            if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+                numbers = array.array("i")
+                numbers.frombytes(content[: len(content) - len(content) % numbers.itemsize])
+                self._descriptors.extend(numbers)
+        if flags & socket.MSG_CTRUNC or len(self._descriptors) > MOST_DESCRIPTORS:
+            raise FrameError("too many descriptors came")
+        self._buffer += data
+        return bool(data)
+
+    def next_frame(self) -> Frame | None:
+        """Returns the next complete frame, None while it is not there in full.
+
+        Raises:
+            FrameError: what came is no frame.
+        """
+        if len(self._buffer) < HEADER.size:
+            return None
+        magic, kind, descriptor_count, text_bytes, body_bytes = HEADER.unpack_from(self._buffer)
+        if magic != MAGIC:
+            raise FrameError("the header has another magic")
+        _check_lengths(descriptor_count, text_bytes, body_bytes)
+        end = HEADER.size + text_bytes + body_bytes
+        if len(self._buffer) < end:
+            return None
+        with memoryview(self._buffer) as view:
+            text = bytes(view[HEADER.size : HEADER.size + text_bytes])
+            body = bytes(view[HEADER.size + text_bytes : end])
+        if len(self._descriptors) < descriptor_count:
+            raise FrameError("descriptors are missing")
+        frame_kind, fields = _kind_of(kind), _fields_of(text)
+        descriptors = tuple(self._descriptors[:descriptor_count])
+        del self._buffer[:end], self._descriptors[:descriptor_count]
+        if self._descriptors and not self._buffer:
+            raise FrameError("more descriptors came than the frame states")
+        return Frame(frame_kind, fields, body, descriptors)
+
+    def close(self) -> None:
+        """Drops what came and was not taken."""
+        for descriptor in self._descriptors:
+            os.close(descriptor)
+        self._descriptors.clear()
+        self._buffer.clear()
+
+
+def _check_lengths(descriptor_count: int, text_bytes: int, body_bytes: int) -> None:
+    if descriptor_count > MOST_DESCRIPTORS:
+        raise FrameError(f"{descriptor_count} descriptors are more than {MOST_DESCRIPTORS}")
+    if text_bytes > MOST_JSON_BYTES:
+        raise FrameError(f"{text_bytes} bytes of JSON are more than {MOST_JSON_BYTES}")
+    if body_bytes > MOST_BODY_BYTES:
+        raise FrameError(f"{body_bytes} raw bytes are more than {MOST_BODY_BYTES}")
+
+
+def _kind_of(number: int) -> Kind:
+    try:
+        return Kind(number)
+    except ValueError:
+        raise FrameError(f"the kind {number} is unknown") from None
+
+
+def _fields_of(text: bytes) -> dict[str, Any]:
+    try:
+        found = json.loads(text, parse_constant=_refuse_constant)
+    except (ValueError, RecursionError):
+        raise FrameError("the JSON cannot be read") from None
+    if not isinstance(found, dict):
+        raise FrameError("the JSON is no object")
+    return found
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is no JSON")
+
+
+def refuse_rest(frame: Frame, allowed: Sequence[Kind]) -> None:
+    """Refuses a frame of a kind that must not come now.
+
+    Raises:
+        FrameError: it is of another kind; its descriptors are closed.
+    """
+    if frame.kind not in allowed:
+        frame.close()
+        raise FrameError(f"{frame.kind.name} came unasked")

@@ -1,0 +1,133 @@
+"""What a worker may use, and setting it in the worker itself, before it sees a stranger's byte.
+
+All of it works without root and in a read-only container. What the kernel refuses is told, so that
+the front can say it loudly; nothing here is assumed to have worked.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+import resource
+import signal
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+_MIB = 1 << 20
+
+
+@dataclass(frozen=True)
+class WorkerLimits:
+    """Limits of one worker, beside the processor time and wall clock that each task brings.
+
+    Attributes:
+        memory_bytes: address space beyond what the warmed template has.
+        file_bytes: largest shared memory it may write.
+        open_files: descriptors it may hold.
+        niceness: added to that of the front.
+        costly_niceness: added once more while a costly task runs; such a worker is replaced.
+        oom_score: added to the front's `oom_score_adj`, so that a worker goes first.
+        tasks: tasks after which it is replaced.
+    """
+
+    memory_bytes: int = 1024 * _MIB
+    file_bytes: int = 256 * _MIB
+    open_files: int = 64
+    niceness: int = 5
+    costly_niceness: int = 5
+    oom_score: int = 500
+    tasks: int = 1000
+
+    def as_fields(self) -> dict[str, Any]:
+        """Returns the limits as JSON."""
+        return asdict(self)
+
+    @classmethod
+    def from_fields(cls, fields: Mapping[str, Any]) -> WorkerLimits:
+        """Returns the limits that `as_fields` wrote."""
+        return cls(**fields)
+
+
+def apply_limits(limits: WorkerLimits) -> list[str]:
+    """Sets the limits of this process, for good.
+
+    Returns:
+        Names of what the kernel refused.
+    """
+    steps: dict[str, Callable[[], None]] = {
+        "niceness": lambda: _lower_priority(limits.niceness),
+        "oom_score": lambda: _offer_to_oom_killer(limits.oom_score),
+        "address_space": lambda: _set(
+            resource.RLIMIT_AS, address_space_bytes() + limits.memory_bytes
+        ),
+        "file_size": lambda: _set(resource.RLIMIT_FSIZE, limits.file_bytes),
+        "open_files": lambda: _set(resource.RLIMIT_NOFILE, limits.open_files),
+        "core": lambda: _set(resource.RLIMIT_CORE, 0),
+    }
+    refused = []
+    for name, step in steps.items():
+        try:
+            step()
+        except (OSError, ValueError):
+            refused.append(name)
+    return refused
+
+
+def address_space_bytes() -> int:
+    """Returns the size of this process's address space (VmSize).
+
+    Raises:
+        OSError: there is no `/proc`.
+    """
+    pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0])
+    return pages * os.sysconf("SC_PAGE_SIZE")
+
+
+class ProcessorTimer:
+    """Ends this process when a task has used its processor time, even in native code.
+
+    `ITIMER_PROF` counts the time of all threads, in ticks of some milliseconds, and `SIGPROF` by
+    default ends a process, so that nothing has to run for it. `RLIMIT_CPU` (`SIGXCPU`) counts
+    whole seconds of the process's life and stands behind it.
+    """
+
+    def start(self, seconds: float) -> None:
+        """Starts counting; a timer that runs is set anew."""
+        signal.signal(signal.SIGPROF, signal.SIG_DFL)
+        signal.setitimer(signal.ITIMER_PROF, max(seconds, 0.001))
+        backstop_s = math.ceil(time.process_time() + seconds) + 1
+        _, hard = resource.getrlimit(resource.RLIMIT_CPU)
+        with contextlib.suppress(OSError, ValueError):  # the container's own limit is lower
+            resource.setrlimit(resource.RLIMIT_CPU, (backstop_s, hard))
+
+    def stop(self) -> None:
+        """Stops counting."""
+        signal.setitimer(signal.ITIMER_PROF, 0)
+
+
+def _set(which: int, value: int) -> None:
+    _, hard = resource.getrlimit(which)
+    if hard != resource.RLIM_INFINITY:
+        value = min(value, hard)
+    resource.setrlimit(which, (value, value))
+
+
+def _lower_priority(niceness: int) -> None:
+    current = os.getpriority(os.PRIO_PROCESS, 0)
+    os.setpriority(os.PRIO_PROCESS, 0, min(19, current + niceness))
+
+
+def lower_priority_for_costly_task(limits: WorkerLimits) -> None:
+    """Lets other work go first; only root could take it back."""
+    with contextlib.suppress(OSError):
+        _lower_priority(limits.costly_niceness)
+
+
+def _offer_to_oom_killer(score: int) -> None:
+    path = Path("/proc/self/oom_score_adj")
+    current = int(path.read_text(encoding="ascii"))
+    path.write_text(str(min(1000, current + score)), encoding="ascii")

@@ -1,0 +1,210 @@
+"""Shared memory between the front and its workers: sealed memory files, passed as descriptors.
+
+A picture crosses from one worker to another without being copied and without the front mapping it.
+The seals forbid every later change, also to the process that wrote it: a worker can neither
+truncate what another has mapped (which would end that one by SIGBUS) nor change pixels after they
+were judged. `/dev/shm` is not needed, which containers keep at 64 MB.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import mmap
+import os
+import stat
+from collections.abc import Iterable
+from types import TracebackType
+
+SEALS = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
+_NOT_EXECUTABLE = 0x0008  # MFD_NOEXEC_SEAL of linux/memfd.h; Linux 6.3
+
+
+class BlobError(ValueError):
+    """A descriptor is not the sealed memory that it should be."""
+
+
+class Blob:
+    """Sealed, unchangeable bytes in shared memory, known by a file descriptor.
+
+    The holder closes it; memory is freed when no process holds it. A forgotten one is closed when
+    it is collected.
+
+    Attributes:
+        size_bytes: length.
+    """
+
+    held_bytes = 0
+    """Bytes of all blobs that this process holds."""
+
+    def __init__(self, descriptor: int, size_bytes: int) -> None:
+        """Takes the descriptor over; `of` and `received` are the ways to make one."""
+        self._descriptor = descriptor
+        self.size_bytes = size_bytes
+        Blob.held_bytes += size_bytes
+
+    @classmethod
+    def of(cls, *pieces: bytes | bytearray | memoryview) -> Blob:
+        """Returns the pieces, one after another, in shared memory.
+
+        Raises:
+            OSError: there is no memory or no descriptor left.
+        """
+        return cls.of_pieces(pieces)
+
+    @classmethod
+    def of_pieces(cls, pieces: Iterable[bytes | bytearray | memoryview]) -> Blob:
+        """As `of`, for pieces that come one at a time."""
+        writer = BlobWriter()
+        try:
+            for piece in pieces:
+                writer.write(piece)
+            return writer.finish()
+        finally:
+            writer.close()
+
+    @classmethod
+    def received(cls, descriptor: int, most_bytes: int) -> Blob:
+        """Takes over a descriptor that another process sent, after judging it.
+
+        Args:
+            descriptor: closed when it is refused.
+            most_bytes: largest size allowed.
+
+        Raises:
+            BlobError: it is no memory file, lacks a seal, or is too large.
+        """
+        try:
+            return cls(descriptor, _judged_size(descriptor, most_bytes))
+        except BaseException:
+            os.close(descriptor)
+            raise
+
+    def fileno(self) -> int:
+        """Returns the descriptor.
+
+        Raises:
+            ValueError: closed.
+        """
+        if self._descriptor < 0:
+            raise ValueError("the blob is closed")
+        return self._descriptor
+
+    def read(self) -> bytes:
+        """Returns a copy of all bytes."""
+        return self.read_at(0, self.size_bytes)
+
+    def read_at(self, offset: int, size_bytes: int) -> bytes:
+        """Returns a copy of a part; without mapping it, so that no fault can hit the reader."""
+        pieces: list[bytes] = []
+        while size_bytes > 0:
+            piece = os.pread(self.fileno(), size_bytes, offset)
+            if not piece:
+                break
+            pieces.append(piece)
+            offset += len(piece)
+            size_bytes -= len(piece)
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+    def map(self) -> mmap.mmap:
+        """Maps all bytes for reading; for workers, the front never does.
+
+        The mapping outlives the blob. A private one, since Linux before 6.7 refuses shared
+        mappings of what is sealed, even for reading.
+
+        Raises:
+            ValueError: it is empty, or closed.
+            OSError: the address space has no room for it.
+        """
+        flags = mmap.MAP_PRIVATE | mmap.MAP_POPULATE
+        return mmap.mmap(self.fileno(), self.size_bytes, flags=flags, prot=mmap.PROT_READ)
+
+    def close(self) -> None:
+        """Gives the descriptor back; may be called more than once."""
+        descriptor, self._descriptor = self._descriptor, -1
+        if descriptor >= 0:
+            Blob.held_bytes -= self.size_bytes
+            os.close(descriptor)
+
+    def __enter__(self) -> Blob:
+        """Returns itself."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        at: TracebackType | None,
+    ) -> None:
+        """Closes it."""
+        self.close()
+
+    def __del__(self) -> None:
+        """Closes a forgotten one."""
+        self.close()
+
+
+class BlobWriter:
+    """Shared memory being filled, for instance by an upload as it comes.
+
+    Attributes:
+        size_bytes: bytes written so far.
+    """
+
+    def __init__(self) -> None:
+        """Makes an empty one.
+
+        Raises:
+            OSError: there is no descriptor left.
+        """
+        self._descriptor = _new_memory_file()
+        self.size_bytes = 0
+
+    def write(self, piece: bytes | bytearray | memoryview) -> None:
+        """Appends bytes.
+
+        Raises:
+            OSError: there is no memory left, or the process's limit of a file's size is met.
+        """
+        rest = memoryview(piece).cast("B")
+        while rest:
+            written = os.write(self._descriptor, rest)
+            self.size_bytes += written
+            rest = rest[written:]
+
+    def finish(self) -> Blob:
+        """Seals what was written and returns it; the writer is closed then."""
+        fcntl.fcntl(self._descriptor, fcntl.F_ADD_SEALS, SEALS)
+        descriptor, self._descriptor = self._descriptor, -1
+        return Blob(descriptor, self.size_bytes)
+
+    def close(self) -> None:
+        """Drops what was written, unless it was finished."""
+        descriptor, self._descriptor = self._descriptor, -1
+        if descriptor >= 0:
+            os.close(descriptor)
+
+
+def _new_memory_file() -> int:
+    flags = os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING
+    try:
+        return os.memfd_create("picture", flags | _NOT_EXECUTABLE)
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # a kernel before 6.3 does not know the flag
+            raise
+        return os.memfd_create("picture", flags)
+
+
+def _judged_size(descriptor: int, most_bytes: int) -> int:
+    try:
+        seals = fcntl.fcntl(descriptor, fcntl.F_GET_SEALS)
+    except OSError:
+        raise BlobError("the descriptor is no memory file") from None
+    status = os.fstat(descriptor)
+    if not stat.S_ISREG(status.st_mode):
+        raise BlobError("the descriptor is no memory file")
+    if seals & SEALS != SEALS:
+        raise BlobError("the shared memory is not sealed")
+    if status.st_size > most_bytes:
+        raise BlobError(f"the shared memory holds {status.st_size} bytes, {most_bytes} are allowed")
+    return status.st_size

@@ -1,0 +1,169 @@
+"""The template: one warmed process without threads that forks workers on request.
+
+`python -m service.workers.template FD` is how the pool starts it. It imports what the workers need,
+once; they then share its memory and start within milliseconds. It never sees a stranger's byte,
+reaps the workers and tells the front how each ended.
+"""
+
+from __future__ import annotations
+
+import gc
+import importlib
+import os
+import select
+import signal
+import socket
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from service.workers.child_process import die_with_parent
+from service.workers.framing import Frame, FrameReader, Kind, receive, refuse_rest, send
+from service.workers.limits import WorkerLimits, address_space_bytes
+from service.workers.task import Function
+from service.workers.worker import run_forked_worker
+
+IGNORED_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+"""Meant for the front, which drains first; terminals and systemd send them to every process."""
+
+
+class TemplateError(Exception):
+    """The template cannot fork workers."""
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Runs the template.
+
+    Args:
+        arguments: number of the control socket's descriptor.
+
+    Returns:
+        The exit code: 0 when the front has gone.
+    """
+    die_with_parent()
+    for ignored in IGNORED_SIGNALS:
+        signal.signal(ignored, signal.SIG_IGN)
+    control = socket.socket(fileno=int(arguments[0]))
+    reader = FrameReader()
+    try:
+        config = receive(control, reader)
+        refuse_rest(config, [Kind.CONFIG])
+        tasks = _warmed(config.fields["tasks"])
+        limits = WorkerLimits.from_fields(config.fields["limits"])
+        send(control, Frame(Kind.WARM, _facts()))
+        _Forker(control, reader, tasks, limits).run()
+    except (EOFError, ConnectionError):
+        return 0  # the workers end with this process
+    return 0
+
+
+def _warmed(module_name: str) -> Mapping[str, Function]:
+    """Imports the tasks, warms them up, and makes what is there shared for good."""
+    module = importlib.import_module(module_name)
+    tasks: Mapping[str, Function] = module.TASKS
+    warm_up = getattr(module, "warm_up", None)
+    if warm_up is not None:
+        warm_up()
+    threads = len(list(Path("/proc/self/task").iterdir()))
+    if threads != 1:
+        raise TemplateError(f"{module_name} started {threads - 1} threads; a fork would lose them")
+    gc.collect()
+    gc.freeze()  # collections in a worker then leave the shared pages alone
+    return tasks
+
+
+def _facts() -> dict[str, Any]:
+    return {"address_space_bytes": address_space_bytes(), "has_torch": "torch" in sys.modules}
+
+
+class _Forker:
+    """Forks, kills and reaps workers as the front asks."""
+
+    def __init__(
+        self,
+        control: socket.socket,
+        reader: FrameReader,
+        tasks: Mapping[str, Function],
+        limits: WorkerLimits,
+    ) -> None:
+        self._control = control
+        self._reader = reader
+        self._tasks = tasks
+        self._limits = limits
+        self._number_of: dict[int, int] = {}  # process id: the front's number
+        self._wake_reader, self._wake_writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+
+    def run(self) -> NoReturn:
+        """Serves until the front is gone.
+
+        Raises:
+            EOFError: it is.
+        """
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+        signal.set_wakeup_fd(self._wake_writer, warn_on_full_buffer=False)
+        while True:
+            self._reap()
+            frame = self._reader.next_frame()
+            if frame is not None:
+                self._obey(frame)
+                continue
+            ready, _, _ = select.select([self._control.fileno(), self._wake_reader], [], [])
+            if self._wake_reader in ready:
+                os.read(self._wake_reader, 4096)
+            if self._control.fileno() in ready and not self._reader.fill(self._control):
+                raise EOFError
+
+    def _obey(self, frame: Frame) -> None:
+        refuse_rest(frame, [Kind.FORK, Kind.KILL])
+        number = frame.fields["worker"]
+        if frame.kind is Kind.KILL:
+            for process, its_number in self._number_of.items():
+                if its_number == number:
+                    os.kill(process, signal.SIGKILL)  # not reaped yet: it is still that one
+            return
+        try:
+            self._fork(number, frame)
+        finally:
+            frame.close()
+
+    def _fork(self, number: int, frame: Frame) -> None:
+        template = os.getpid()
+        try:
+            process = os.fork()
+        except OSError:
+            send(self._control, Frame(Kind.ENDED, {"worker": number, "status": None}))
+            return
+        if process == 0:
+            try:
+                _leave_template()
+                theirs = socket.socket(fileno=frame.descriptors[0])
+                run_forked_worker(theirs, self._tasks, self._limits, template)
+            finally:
+                os._exit(1)  # whatever happens, there must be no second template
+        self._number_of[process] = number
+        send(self._control, Frame(Kind.FORKED, {"worker": number, "process": process}))
+
+    def _reap(self) -> None:
+        while self._number_of:
+            process, status, usage = os.wait4(-1, os.WNOHANG)
+            if process == 0:
+                return
+            number = self._number_of.pop(process)
+            fields = {
+                "worker": number,
+                "status": os.waitstatus_to_exitcode(status),
+                "cpu_s": usage.ru_utime + usage.ru_stime,
+                "peak_bytes": usage.ru_maxrss * 1024,
+            }
+            send(self._control, Frame(Kind.ENDED, fields))
+
+
+def _leave_template() -> None:
+    """Undoes in a worker what only the template needs."""
+    signal.set_wakeup_fd(-1)
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

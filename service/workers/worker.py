@@ -1,0 +1,157 @@
+"""A worker: forked from the template, limited, and then one task after another until it is ended.
+
+Only the task's function sees the stranger's bytes. Nothing is kept between two tasks: everything
+that came with a task is closed, and the garbage of its frames is collected.
+"""
+
+from __future__ import annotations
+
+import errno
+import gc
+import os
+import socket
+import time
+import traceback
+from collections.abc import Mapping
+from typing import Any, NoReturn
+
+from service.workers.child_process import ParentGoneError, die_with_parent
+from service.workers.confinement import confine
+from service.workers.framing import Frame, FrameError, FrameReader, Kind, receive, refuse_rest, send
+from service.workers.limits import (
+    ProcessorTimer,
+    WorkerLimits,
+    apply_limits,
+    lower_priority_for_costly_task,
+)
+from service.workers.shared_memory import Blob, BlobError
+from service.workers.task import Answer, Function, NeedsMoreTime, Refusal, Task
+
+_MOST_INPUT_BYTES = 1 << 40  # the front's own; sealed, but as large as the front wants
+_FRAMES_TOLD = 3
+_MEMORY_ERRORS = (errno.ENOMEM, errno.EFBIG)  # a mapping, a file of shared memory
+
+
+def run_forked_worker(
+    connection: socket.socket,
+    tasks: Mapping[str, Function],
+    limits: WorkerLimits,
+    template: int,
+) -> NoReturn:
+    """Becomes a worker; to be called in a process just forked, never returns.
+
+    Args:
+        connection: our end of the socket to the front.
+        tasks: functions by name.
+        limits: what this process may use.
+        template: process id of the parent.
+    """
+    status = 1
+    try:
+        die_with_parent(template)
+        _keep_only(connection)
+        refused = [*apply_limits(limits), *confine()]
+        send(connection, Frame(Kind.READY, {"refused_limits": refused}))
+        _serve(connection, tasks, limits)
+        status = 0
+    except (EOFError, OSError, ParentGoneError):  # the front is gone
+        status = 0
+    finally:
+        os._exit(status)  # nothing of the template may run here: no handlers, no flushing
+
+
+def _keep_only(connection: socket.socket) -> None:
+    """Closes every other descriptor; libraries that write to the terminal write to nowhere."""
+    kept = connection.fileno()
+    nowhere = os.open(os.devnull, os.O_RDWR)
+    for standard in (0, 1, 2):
+        os.dup2(nowhere, standard)
+    os.closerange(3, kept)
+    os.closerange(kept + 1, os.sysconf("SC_OPEN_MAX"))
+
+
+def _serve(connection: socket.socket, tasks: Mapping[str, Function], limits: WorkerLimits) -> None:
+    reader, timer = FrameReader(), ProcessorTimer()
+    while True:
+        frame = receive(connection, reader)
+        refuse_rest(frame, [Kind.TASK])
+        answer, blobs = _answer(frame, tasks, limits, timer)
+        try:
+            send(connection, answer)
+        finally:
+            for blob in blobs:
+                blob.close()
+        del frame, answer, blobs
+        gc.collect()
+
+
+def _answer(
+    frame: Frame, tasks: Mapping[str, Function], limits: WorkerLimits, timer: ProcessorTimer
+) -> tuple[Frame, list[Blob]]:
+    """Runs one task; whatever it raises becomes a frame."""
+    began_s, cpu_began_s = time.perf_counter(), time.process_time()
+    if frame.fields["is_costly"]:
+        lower_priority_for_costly_task(limits)
+    blobs: list[Blob] = []
+    try:
+        timer.start(frame.fields["cpu_s"])
+        kind, fields, body, blobs = _run(frame, tasks, timer)
+    except Refusal as refusal:
+        kind, fields, body = Kind.REFUSED, {"said": dict(refusal.fields)}, b""
+    except NeedsMoreTime as more:
+        kind, fields, body = Kind.MORE, {"cpu_needed_s": more.cpu_s}, b""
+    except MemoryError:
+        kind, fields, body = Kind.MEMORY, {}, b""
+    except Exception as error:  # the border: the caller gets an answer
+        is_memory = isinstance(error, OSError) and error.errno in _MEMORY_ERRORS
+        kind, body = (Kind.MEMORY if is_memory else Kind.FAILED), b""
+        fields = {} if is_memory else _described(error)
+    finally:
+        timer.stop()
+    fields["wall_s"] = time.perf_counter() - began_s
+    fields["cpu_used_s"] = time.process_time() - cpu_began_s
+    descriptors = tuple(blob.fileno() for blob in blobs)
+    return Frame(kind, fields, body, descriptors), blobs
+
+
+def _run(
+    frame: Frame, tasks: Mapping[str, Function], timer: ProcessorTimer
+) -> tuple[Kind, dict[str, Any], bytes, list[Blob]]:
+    """Calls the function and puts its answer into shared memory."""
+    task = Task(
+        fields=frame.fields["fields"],
+        body=frame.body,
+        blobs=_received(frame),
+        cpu_s=frame.fields["cpu_s"],
+        set_timer=timer.start,
+    )
+    try:
+        answer = tasks[frame.fields["task"]](task)
+        if not isinstance(answer, Answer):
+            raise TypeError("the task's function returned no answer")
+        blobs = [Blob.of(piece) for piece in answer.blobs]
+    finally:
+        task.close()
+    fields = {
+        "said": dict(answer.fields),
+        "blob_bytes": [blob.size_bytes for blob in blobs],
+        "is_last": answer.is_last,
+    }
+    return Kind.DONE, fields, answer.body, blobs
+
+
+def _received(frame: Frame) -> list[Blob]:
+    blobs: list[Blob] = []
+    try:
+        for descriptor in frame.descriptors:
+            blobs.append(Blob.received(descriptor, _MOST_INPUT_BYTES))
+    except BlobError as error:
+        raise FrameError(str(error)) from None
+    return blobs
+
+
+def _described(error: Exception) -> dict[str, Any]:
+    """Names an exception and where it rose, without its words, which may quote a patient's data."""
+    frames = traceback.extract_tb(error.__traceback__)[-_FRAMES_TOLD:]
+    where = [f"{os.path.basename(each.filename)}:{each.lineno} {each.name}" for each in frames]
+    return {"error_type": type(error).__name__, "where": where}
