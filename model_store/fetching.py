@@ -26,8 +26,8 @@ ARTIFACT_FILES = (
     MANIFEST_FILE, WEIGHTS_FILE, "README.md", "golden_image.png", "golden_mask.png",
 )  # fmt: skip
 DOWNLOAD_TIMEOUT_S = 60
-SIZE_MARGIN = 1.1
-"""How much larger than the index says an archive may be: it has headers of its own."""
+BESIDE_WEIGHTS_BYTES = 2_000_000
+"""How much larger than its weights an archive of a model may be: manifest, card, golden files."""
 
 
 class FetchError(Exception):
@@ -137,7 +137,7 @@ def _git(root: Path, *arguments: str) -> subprocess.CompletedProcess[bytes]:
 
 
 def _download(model: IndexedModel, address: str) -> bytes:
-    most = int(model.size_bytes * SIZE_MARGIN) + 100_000
+    most = model.size_bytes + BESIDE_WEIGHTS_BYTES
     try:
         with urllib.request.urlopen(address, timeout=DOWNLOAD_TIMEOUT_S) as answer:
             content: bytes = answer.read(most + 1)

@@ -32,7 +32,7 @@ class IndexedModel:
         name: Name of the model.
         version: Its version.
         sha256: Hash of its weights, which its manifest must state too.
-        size_bytes: Size of its folder.
+        size_bytes: Size of its weights.
         status: ``served`` (the default), ``twin`` (the default before quantization) or
             ``superseded``.
         where: ``folder:PATH`` (relative to the folder of models), ``file:PATH`` (an archive),

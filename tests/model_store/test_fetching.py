@@ -25,7 +25,7 @@ from model_store.model_index import IndexedModel
 
 def line_of(folder: Path, **changes: object) -> IndexedModel:
     manifest = read_manifest(folder)
-    size = sum(file.stat().st_size for file in folder.iterdir())
+    size = (folder / "weights.safetensors").stat().st_size
     line = IndexedModel(
         manifest.name, manifest.version, manifest.weights.sha256, size, "superseded",
         f"folder:{folder}",
@@ -109,7 +109,9 @@ def test_an_address_is_read_and_never_more_than_the_index_says(
     assert verify(line, fetch(line, tmp_path / "models", f"{site}/model.tar.gz")).passed
     with pytest.raises(FetchError, match="cannot be read: HTTP Error 404"):
         fetch(line, tmp_path / "none", f"{site}/absent.tar.gz")
-    (tmp_path / "large.tar.gz").write_bytes(bytes(line.size_bytes * 2))
+    (tmp_path / "large.tar.gz").write_bytes(
+        bytes(line.size_bytes + fetching.BESIDE_WEIGHTS_BYTES + 1)
+    )
     with pytest.raises(FetchError, match="is larger than the"):
         fetch(line, tmp_path / "none", f"{site}/large.tar.gz")
 

@@ -1,0 +1,63 @@
+"""The wheel holds the code and the served model, and nothing that only the repository needs."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from model_store.model_index import default_float_twin_folder, default_model
+
+ROOT = Path(__file__).parents[2]
+LARGEST_WHEEL_BYTES = 12_000_000
+LARGEST_TREE_BYTES = 40_000_000
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Built from a copy, so that nothing is left in the tree; pip fetches setuptools."""
+    source = tmp_path_factory.mktemp("source") / "tree"
+    for name in ("model_store", "service", "training"):
+        ignored = shutil.ignore_patterns("__pycache__")
+        shutil.copytree(ROOT / name, source / name, ignore=ignored)
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, source / name)
+    out = tmp_path_factory.mktemp("wheel")
+    command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", out]
+    subprocess.run([*map(str, command), str(source)], check=True)
+    (built,) = out.glob("*.whl")
+    return built
+
+
+def test_it_is_small_and_holds_the_served_model_alone(wheel: Path) -> None:
+    assert wheel.stat().st_size <= LARGEST_WHEEL_BYTES
+    names = zipfile.ZipFile(wheel).namelist()
+    weights = [name for name in names if name.endswith(".safetensors")]
+    assert weights == [f"model_store/models/{default_model().label}/weights.safetensors"]
+    assert "model_store/models/index.json" in names
+    packages = {name.split("/")[0] for name in names if ".dist-info" not in name}
+    assert packages == {"model_store", "service", "training"}
+
+
+def test_it_holds_every_module_and_data_file_of_the_tree(wheel: Path) -> None:
+    names = set(zipfile.ZipFile(wheel).namelist())
+    twin = default_float_twin_folder().relative_to(ROOT).as_posix()
+    for package in ("model_store", "service", "training"):
+        for path in (ROOT / package).rglob("*"):
+            name = path.relative_to(ROOT).as_posix()
+            if path.is_file() and "__pycache__" not in name and not name.startswith(twin):
+                assert name in names, f"{name} is not in the wheel"
+
+
+def test_the_tree_stays_small_enough_to_clone() -> None:
+    listed = subprocess.run(
+        ["git", "-C", str(ROOT), "ls-files", "-z"], capture_output=True, check=False, text=True
+    )
+    if listed.returncode != 0:
+        pytest.skip("no git checkout: the size of the tree was NOT measured")
+    files = [ROOT / name for name in listed.stdout.split("\0") if name]
+    assert sum(file.stat().st_size for file in files if file.is_file()) <= LARGEST_TREE_BYTES
