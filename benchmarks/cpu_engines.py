@@ -27,10 +27,11 @@ import torch
 from benchmarks.server_process import processor_name
 from model_store.architecture import SamConfig
 from model_store.artifact import load_model
-from model_store.engine.execution import Engine, layer_by_layer
+from model_store.engine.module_engine import layer_by_layer
 from model_store.engine.openvino_checks import fastest_linear
 from model_store.engine.openvino_engine import OpenVinoEngine, compile_config, shared_core
 from model_store.engine.openvino_layers import LinearProduct, linear, pointwise_linear
+from model_store.engine.protocol import Engine
 from model_store.geometry import InputGeometry
 from model_store.logit_resampling import logits_to_image
 from model_store.mask_resampling import logits_above

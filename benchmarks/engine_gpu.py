@@ -24,7 +24,7 @@ from benchmarks.random_model import int8_twin, random_float_model
 from benchmarks.tile_tuning import tune_attention, tune_products
 from model_store.architecture import sam_config
 from model_store.engine.captured_call import CapturedCall
-from model_store.engine.execution import choose_engine
+from model_store.engine.choice import choose_engine
 from model_store.engine.kernel_checks import check_everything
 from model_store.engine.kernels.tuned_tiles import TunedTiles, use_tuned_tiles
 from model_store.engine.widened_attention import widen_attention

@@ -24,7 +24,7 @@ import torch
 
 from benchmarks.server_process import processor_name
 from model_store.artifact import load_model
-from model_store.engine.execution import layer_by_layer
+from model_store.engine.module_engine import layer_by_layer
 from model_store.int8_layers import Int8Matrix
 from model_store.integers import reference_accumulate
 from model_store.model_index import default_model_folder

@@ -22,7 +22,8 @@ from torch import Tensor
 from model_store.artifact import load_model
 from model_store.conventions import token_of
 from model_store.embedding_cache import EmbeddingCache, content_key
-from model_store.engine.execution import Engine, choose_engine
+from model_store.engine.choice import choose_engine
+from model_store.engine.protocol import Engine
 from model_store.geometry import Box, InputGeometry
 from model_store.int8_layers import Int8Matrix
 from model_store.logit_resampling import logits_to_image

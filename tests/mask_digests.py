@@ -19,7 +19,8 @@ import torch
 from model_store.artifact import load_model
 from model_store.conventions import CONVENTIONS
 from model_store.embedding_cache import EmbeddingCache
-from model_store.engine.execution import Engine, layer_by_layer
+from model_store.engine.module_engine import layer_by_layer
+from model_store.engine.protocol import Engine
 from model_store.model_index import default_model_folder
 from model_store.pictures.picture_reading import read_picture
 from model_store.predictor import PredictionRequest, Predictor

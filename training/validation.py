@@ -11,7 +11,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from model_store.conventions import token_of
-from model_store.engine.execution import Engine, ModuleEngine, choose_engine
+from model_store.engine.choice import choose_engine
+from model_store.engine.module_engine import ModuleEngine
+from model_store.engine.protocol import Engine
 from model_store.geometry import Box, InputGeometry
 from model_store.int8_layers import Int8Matrix
 from model_store.logit_resampling import logits_to_image

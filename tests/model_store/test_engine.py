@@ -12,15 +12,10 @@ from tiny_models import images, make_tiny_model, quantized
 from torch import Tensor
 
 from model_store.artifact import load_model
-from model_store.engine import execution
-from model_store.engine.execution import (
-    BATCH_SIZES,
-    ModuleEngine,
-    choose_engine,
-    cut_into_batches,
-    fallback_reason_of,
-    fuse_linear_layers,
-)
+from model_store.engine import choice
+from model_store.engine.choice import choose_engine, engine_on_gpu, fallback_reason_of
+from model_store.engine.fused_engine import BATCH_SIZES, cut_into_batches, fuse_linear_layers
+from model_store.engine.module_engine import ModuleEngine
 from model_store.engine.widened_attention import WidenedAttention, widen_attention
 from model_store.quantizable import quantizable_layers, replace_module
 from model_store.sam import PromptableSam
@@ -109,11 +104,10 @@ def test_a_gpu_whose_kernels_fail_still_answers(
 ) -> None:
     """A GPU is only imitated: the model stays on the CPU, its products go the way of cuBLAS."""
     model, _ = load_model(tiny_artifact)
-    monkeypatch.setattr(execution, "openvino_is_faster", lambda: False)
+    monkeypatch.setattr(choice, "openvino_is_faster", lambda: False)
     wanted = choose_engine(model, 64).encode_image(images(1))
-    monkeypatch.setattr(execution, "device_type_of", lambda _: "cuda")
-    monkeypatch.setattr(execution, "fallback_reason_of", lambda _: None)
-    engine = choose_engine(model, 64)  # recording a graph fails: there is no GPU
+    monkeypatch.setattr(choice, "fallback_reason_of", lambda _: None)
+    engine = engine_on_gpu(model, 64, integers=True)  # recording a graph fails: there is no GPU
     assert engine.name == "modules"
     assert engine.fallback_reason is not None
     assert "could not be built" in engine.fallback_reason

@@ -20,8 +20,9 @@ pytest.importorskip("openvino", reason="no OpenVINO: its engine was NOT tested")
 
 from openvino import Model, opset13
 
-from model_store.engine import execution, openvino_checks, openvino_encoder, openvino_layers
-from model_store.engine.execution import ModuleEngine, choose_engine
+from model_store.engine import choice, openvino_checks, openvino_encoder, openvino_layers
+from model_store.engine.choice import choose_engine
+from model_store.engine.module_engine import ModuleEngine
 from model_store.engine.openvino_checks import (
     CONVOLUTION_SHAPES,
     GENERAL_PRIMITIVE,
@@ -308,7 +309,7 @@ def test_a_layer_of_another_kind_is_refused() -> None:
 
 @pytest.fixture
 def fast_processor(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(execution, "openvino_is_faster", lambda: True)
+    monkeypatch.setattr(choice, "openvino_is_faster", lambda: True)
 
 
 @pytest.mark.usefixtures("fast_processor")
