@@ -119,9 +119,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = build_parser().parse_args(argv)
     # Imported late: --help answers at once, MONAI alone takes seconds to load.
     from model_store.artifact import ArtifactError
-    from training.checkpoint import CheckpointError
-    from training.config import ConfigError
-    from training.dataset import DataError
+    from training.errors import CheckpointError, ConfigError, DataError
 
     try:
         return _RUN.get(arguments.command, _train)(arguments)
@@ -134,8 +132,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _train(arguments: argparse.Namespace) -> int:
     from model_store.predictor import choose_device
-    from training.config import ConfigError, load_config, parse_setting
+    from training.config import load_config, parse_setting
     from training.distributed import processes_from_environment
+    from training.errors import ConfigError
     from training.interruption import StopRequest
     from training.runs import prepare_run
 

@@ -24,8 +24,9 @@ from model_store.sam import PromptableSam
 from training.adalora import AdaLoraLinear
 from training.adapted_linear import LAYER_SLICES, AdaptedLinear
 from training.adapter_config import AdaLoraConfig, AdaptationConfig, LoraConfig
-from training.checkpoint import BEST, CheckpointError, load_checkpoint
+from training.checkpoint import BEST, load_checkpoint
 from training.config import build_settings
+from training.errors import CheckpointError
 from training.fake_quantization import FakeQuantized
 from training.lora import LoraLinear
 from training.resizing import resized_model

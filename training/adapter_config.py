@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from training.adapted_linear import TARGETS
-from training.config_error import ConfigError
+from training.errors import ConfigError
 
 MethodName = Literal["adalora", "lora", "decoder_only", "full"]
 METHODS: tuple[MethodName, ...] = typing.get_args(MethodName)

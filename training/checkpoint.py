@@ -19,6 +19,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from training.errors import CheckpointError
+
 LATEST = "latest.pt"
 PREVIOUS = "previous.pt"
 BEST = "best.pt"
@@ -26,10 +28,6 @@ BEST = "best.pt"
 _TRAILER_MARK = b"\nsha256:"
 _TRAILER_SIZE = len(_TRAILER_MARK) + 64
 _READ_SIZE = 1 << 20
-
-
-class CheckpointError(ValueError):
-    """A checkpoint cannot be used or written; the message names the file and the reason."""
 
 
 class LatestCheckpoint(NamedTuple):

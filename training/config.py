@@ -19,8 +19,8 @@ from model_store.architecture import SamConfig, sam_config
 from model_store.conventions import CONVENTIONS, Convention
 from training.adapter_config import AdaLoraConfig, AdaptationConfig, LoraConfig
 from training.augmentation import AugmentConfig
-from training.config_error import ConfigError as ConfigError
 from training.dataset import STRUCTURES, Structure
+from training.errors import ConfigError
 from training.losses import LossWeights
 from training.prompts import PromptMix
 

@@ -24,6 +24,7 @@ from scipy import ndimage
 
 from model_store.conventions import DEFAULT_CONVENTION, Convention, token_of
 from model_store.geometry import InputGeometry, window_to_uint8
+from training.errors import DataError
 
 Structure = Literal["lungs", "infection", "pneumothorax"]
 """What a mask shows."""
@@ -35,10 +36,6 @@ _REQUIRED_COLUMNS = ("name", "split", "source", "convention")
 SMALLEST_LUNG_SHARE = 0.08
 """A connected part counts as a lung of its own from this share of the whole mask on; smaller
 parts are specks of the annotation or a lobe cut off by a drawn border."""
-
-
-class DataError(ValueError):
-    """The data set cannot be used; the message names the file and the reason."""
 
 
 @dataclass(frozen=True)

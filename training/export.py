@@ -43,7 +43,8 @@ from model_store.predictor import PredictionRequest, Predictor
 from model_store.quantizable import quantizable_layers, replace_module
 from model_store.sam import PromptableSam
 from training.adapted_model import find_layers, load_base, merge_adapters
-from training.dataset import DataError, structure_of
+from training.dataset import structure_of
+from training.errors import DataError
 from training.fake_quantization import FakeQuantized
 from training.metrics import dice
 from training.model_card import write_manifest_and_card

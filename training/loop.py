@@ -17,13 +17,14 @@ from model_store.architecture import SamConfig
 from training.accumulation import parts_of
 from training.batches import BatchSource, TrainingBatch, prefetched
 from training.captured_gradients import CapturedGradients
-from training.checkpoint import BEST, LATEST, CheckpointError, save_checkpoint, weights_sha256
+from training.checkpoint import BEST, LATEST, save_checkpoint, weights_sha256
 from training.compilation import compile_parts, uncompiled
 from training.config import RunConfig
 from training.dataset import LabelledXray
 from training.determinism import deterministic_algorithms
 from training.distributed import ONE_PROCESS, Processes
 from training.ema import WeightAverage
+from training.errors import CheckpointError
 from training.losses import MaskLoss
 from training.mixed_precision import autocast, slow_precision_warning
 from training.optimizers import build_optimizers, rate_share, set_rates

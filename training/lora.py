@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from training.adapted_linear import AdaptedLinear
 from training.adapter_config import LoraConfig
-from training.config import ConfigError
+from training.errors import ConfigError
 
 
 class LoraLinear(AdaptedLinear):

@@ -18,9 +18,10 @@ from model_store.geometry import window_to_uint8
 from training.adapted_model import Base, load_base
 from training.batches import BatchSource
 from training.checkpoint import LatestCheckpoint, holds_run, load_latest
-from training.config import ConfigError, DataConfig, RunConfig
-from training.dataset import DataError, DataRow, LabelledXray, fold_of, load_xrays, read_rows
+from training.config import DataConfig, RunConfig
+from training.dataset import DataRow, LabelledXray, fold_of, load_xrays, read_rows
 from training.distributed import ONE_PROCESS, Processes
+from training.errors import ConfigError, DataError
 from training.evaluation.drawn_otherwise import names_drawn_otherwise
 from training.loop import TrainingLoop
 from training.phantom import draw_phantom

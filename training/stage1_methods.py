@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from model_store.sam import PromptableSam
 from training.adapted_model import add_lora
-from training.config import ConfigError, RunConfig
+from training.config import RunConfig
+from training.errors import ConfigError
 from training.stage1 import AdaLoraStage
 from training.stages import Stage, freeze_unused
 

@@ -19,7 +19,8 @@ from model_store.conventions import CONVENTIONS, Convention, token_of
 from model_store.sam import PromptableSam
 from training.adapted_model import load_base
 from training.compilation import compile_parts
-from training.config import ConfigError, RunConfig
+from training.config import RunConfig
+from training.errors import ConfigError
 from training.losses import LossWeights
 
 _TOKENS = [token_of(convention) for convention in CONVENTIONS]

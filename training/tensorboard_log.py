@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from training.config import ConfigError
+from training.errors import ConfigError
 
 FOLDER = "tensorboard"
 

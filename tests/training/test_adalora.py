@@ -7,7 +7,7 @@ from torch import nn
 
 from training.adalora import AdaLoraLinear, mean_penalty
 from training.adapter_config import AdaLoraConfig
-from training.config import ConfigError
+from training.errors import ConfigError
 from training.rank_allocator import RankAllocator
 
 CONFIG = AdaLoraConfig(

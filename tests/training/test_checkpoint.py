@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from training.checkpoint import CheckpointError, load_checkpoint, load_latest, save_checkpoint
+from training.checkpoint import load_checkpoint, load_latest, save_checkpoint
+from training.errors import CheckpointError
 
 
 def state(step: int) -> dict[str, object]:

@@ -2,7 +2,8 @@ from pathlib import Path
 
 import pytest
 
-from training.config import ConfigError, load_config
+from training.config import load_config
+from training.errors import ConfigError
 
 CONFIGS = sorted((Path(__file__).parents[2] / "training" / "configs").glob("*.toml"))
 

@@ -10,7 +10,7 @@ from model_store.integers import ZERO_POINT, quantize_activation, reference_accu
 from training.adalora import AdaLoraLinear
 from training.adapted_model import add_adapters, add_fake_quantization, merge_adapters
 from training.adapter_config import AdaLoraConfig
-from training.config import ConfigError
+from training.errors import ConfigError
 from training.export import to_deployed
 from training.fake_quantization import FakeQuantized, round_straight_through, sampling
 from training.sensitivity.choice import PrecisionChoice

@@ -12,7 +12,7 @@ from model_store.predictor import PredictionRequest, Predictor
 from model_store.sam import PromptableSam
 from model_store.self_test import run_self_test
 from training.__main__ import main
-from training.checkpoint import CheckpointError
+from training.errors import CheckpointError
 from training.phantom import draw_phantom
 from training.reference.checkpoint import load_reference
 from training.reference.deployment import swap_first_tokens

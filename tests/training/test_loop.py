@@ -13,8 +13,9 @@ import torch
 from torch import nn
 
 from training import mixed_precision
-from training.checkpoint import CheckpointError, weights_sha256
-from training.config import ConfigError, load_config
+from training.checkpoint import weights_sha256
+from training.config import load_config
+from training.errors import CheckpointError, ConfigError
 from training.loop import TrainingLoop
 from training.phantom.dataset import write_phantom_dataset
 from training.runs import prepare_run

@@ -10,7 +10,7 @@ from PIL import Image
 from raw_downloads import SIDE, phantom
 
 from training.commands.prepare import SOURCE_NAMES
-from training.dataset import DataError
+from training.errors import DataError
 from training.metrics import dice
 from training.prepare.pair import Found, RawPair
 from training.prepare.patients import patient_of

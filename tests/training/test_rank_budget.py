@@ -14,7 +14,8 @@ from training.__main__ import main
 from training.adalora import AdaLoraLinear
 from training.adapted_linear import LAYER_SLICES
 from training.adapter_config import AdaLoraConfig
-from training.config import ConfigError, parse_config
+from training.config import parse_config
+from training.errors import ConfigError
 from training.rank_allocator import RankAllocator
 
 CONFIGS = Path(__file__).parents[2] / "training" / "configs"

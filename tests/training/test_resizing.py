@@ -11,7 +11,7 @@ from torch import nn
 from model_store.architecture import build_sam
 from model_store.model_index import default_float_twin_folder, default_model_folder
 from training.adapted_model import load_base
-from training.checkpoint import CheckpointError
+from training.errors import CheckpointError
 from training.export import write_deployed
 from training.metrics import dice
 from training.phantom import draw_phantom

@@ -13,8 +13,9 @@ from tiny_models import make_tiny_config, make_tiny_model
 from model_store.artifact import read_manifest
 from model_store.quantizable import quantizable_layers
 from training.__main__ import main
-from training.config import ConfigError, QatConfig
+from training.config import QatConfig
 from training.dataset import load_xrays, read_rows
+from training.errors import ConfigError
 from training.evaluation.probability_maps import probability_map
 from training.evaluation.scores import prompt_boxes
 from training.export import write_deployed

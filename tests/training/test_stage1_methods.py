@@ -11,7 +11,8 @@ from model_store.artifact import load_model
 from training.__main__ import main
 from training.adapted_model import add_adapters, add_lora, find_layers, merge_adapters
 from training.adapter_config import AdaLoraConfig, LoraConfig
-from training.config import ConfigError, RunConfig, parse_config
+from training.config import RunConfig, parse_config
+from training.errors import ConfigError
 from training.lora import LoraLinear
 from training.stage1_methods import build_stage1
 

@@ -13,8 +13,9 @@ from torch.nn import functional
 
 from model_store.conventions import Convention, token_of
 from training.adapted_model import lineage_of, load_base
-from training.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
-from training.config import ConfigError, TeacherConfig, load_config
+from training.checkpoint import load_checkpoint, save_checkpoint
+from training.config import TeacherConfig, load_config
+from training.errors import CheckpointError, ConfigError
 from training.export import write_deployed
 from training.loop import TrainingLoop
 from training.losses import LossWeights

@@ -34,8 +34,8 @@ def run(arguments: argparse.Namespace) -> int:
     """
     from model_store.embedding_cache import EmbeddingCache
     from model_store.predictor import Predictor
-    from training.config import ConfigError
     from training.dataset import fold_of, read_rows, rows_of_conventions
+    from training.errors import ConfigError
     from training.evaluation.drawn_otherwise import MARGIN, drawn_as, format_drawn, write_drawn
 
     margin = MARGIN if arguments.margin is None else arguments.margin

@@ -36,7 +36,7 @@ def run(arguments: argparse.Namespace) -> int:
         DataError: The data set to calibrate on cannot be used.
         FileExistsError: The version exists.
     """
-    from training.config import ConfigError
+    from training.errors import ConfigError
     from training.reference.checkpoint import load_reference
     from training.reference.deployment import (
         UNKNOWN_LICENSE,

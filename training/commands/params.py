@@ -27,7 +27,8 @@ def run(arguments: argparse.Namespace) -> int:
         ConfigError: The run or the variant cannot be.
     """
     from model_store.architecture import sam_config
-    from training.config import ConfigError, parse_setting
+    from training.config import parse_setting
+    from training.errors import ConfigError
     from training.parameter_count import count_parameters, format_count
 
     changes = dict(parse_setting(text) for text in arguments.set)

@@ -44,7 +44,7 @@ def run(arguments: argparse.Namespace) -> int:
         ConfigError: Not as many --root as --source.
         DataError: A download cannot be used, or --out exists.
     """
-    from training.config import ConfigError
+    from training.errors import ConfigError
     from training.prepare.preparation import PrepareOptions, prepare
     from training.prepare.splits import SHARES
 

@@ -18,7 +18,8 @@ from pathlib import Path
 from model_store.conventions import Convention
 from model_store.prediction import PredictionRequest
 from model_store.predictor import Predictor
-from training.dataset import DataError, DataRow, load_xray
+from training.dataset import DataRow, load_xray
+from training.errors import DataError
 from training.evaluation.scores import prompt_boxes
 from training.evaluation.statistics import Summary
 from training.metrics import dice

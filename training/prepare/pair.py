@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model_store.conventions import Convention
-from training.dataset import DataError, Structure
+from training.dataset import Structure
+from training.errors import DataError
 from training.prepare.pixels import read_grey, read_mask
 
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".gif"})

@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import model_store
-from training.dataset import DataError
+from training.errors import DataError
 from training.prepare.duplicates import (
     connected,
     links_of_equal_keys,

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from model_store.architecture import SamConfig, build_sam
 from model_store.meta_checkpoint import variant_of
 from model_store.sam import PromptableSam
-from training.checkpoint import CheckpointError
+from training.errors import CheckpointError
 from training.reference.names import POSITION_COPY, hugging_face_name
 
 ALPHA = 32.0

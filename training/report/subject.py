@@ -10,7 +10,8 @@ from model_store.manifest import Manifest
 from model_store.predictor import Predictor
 from model_store.quantizable import replace_module
 from training.adapted_model import find_layers, load_base
-from training.checkpoint import BEST, CheckpointError
+from training.checkpoint import BEST
+from training.errors import CheckpointError
 from training.evaluation.evaluation import load_float_twin
 from training.export import training_data, write_deployed
 from training.fake_quantization import FakeQuantized

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from training.config import ConfigError, QatConfig
+from training.config import QatConfig
+from training.errors import ConfigError
 from training.sensitivity.table import LayerSensitivity, read_table
 
 

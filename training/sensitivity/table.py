@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from training.config import ConfigError
+from training.errors import ConfigError
 
 ALL_LAYERS = "(all layers)"
 """Name of the row in which every layer is quantized at once."""
