@@ -24,7 +24,7 @@ from benchmarks.server_process import processor_name
 from training.adapted_linear import AdaptedLinear
 from training.adapted_model import find_layers, load_base
 from training.config import RunConfig, with_settings
-from training.dataset import LabelledXray
+from training.data.dataset import LabelledXray
 from training.loop import TrainingLoop
 from training.runs import (
     batch_source,

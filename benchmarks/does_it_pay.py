@@ -42,7 +42,7 @@ from model_store.prediction import PredictionRequest
 from model_store.predictor import Predictor, choose_device
 from training.adapted_model import load_base
 from training.config import RunConfig
-from training.dataset import DataRow, load_xray, read_rows
+from training.data.dataset import DataRow, load_xray, read_rows
 from training.evaluation.probability_maps import compare_maps
 from training.evaluation.scores import ImageScore, score_rows
 from training.export import write_deployed

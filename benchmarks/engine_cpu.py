@@ -23,9 +23,9 @@ from benchmarks.product_ceiling import ProductCeiling, encoder_operations
 from benchmarks.row_process import STAGES, RowProcess, answer_questions, prepare_files
 from model_store.architecture import SamConfig
 from model_store.artifact import read_manifest
+from training.data.prompts import tight_box
 from training.metrics import dice
 from training.phantom import draw_phantom
-from training.prompts import tight_box
 
 IMAGE_SIDE = 1024
 LARGEST_ROUNDS = 25

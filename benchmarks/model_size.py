@@ -27,7 +27,7 @@ from benchmarks.server_process import processor_name
 from model_store.architecture import SamConfig, build_sam, sam_config
 from model_store.predictor import PredictionRequest, Predictor
 from training.config import RunConfig
-from training.dataset import LabelledXray
+from training.data.dataset import LabelledXray
 from training.export import write_deployed
 from training.loop import TrainingLoop
 from training.runs import batch_source, load_training_xrays, load_validation_xrays

@@ -29,9 +29,9 @@ from benchmarks import training_runs
 from benchmarks.server_process import processor_name
 from model_store.architecture import build_sam, sam_config
 from model_store.sam import PromptableSam
-from training.batches import BatchSource, TrainingBatch, prefetched
 from training.config import RunConfig, load_config
-from training.dataset import LabelledXray
+from training.data.batches import BatchSource, TrainingBatch, prefetched
+from training.data.dataset import LabelledXray
 from training.loop import TrainingLoop
 from training.losses import MaskLoss
 from training.mixed_precision import autocast

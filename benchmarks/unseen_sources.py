@@ -32,7 +32,7 @@ from benchmarks.training_runs import (
 from model_store.predictor import choose_device
 from training.adapted_model import load_base
 from training.config import RunConfig
-from training.dataset import load_xrays, read_rows
+from training.data.dataset import load_xrays, read_rows
 from training.evaluation.statistics import Summary
 from training.validation import dice_of_each, validate
 

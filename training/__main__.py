@@ -202,7 +202,7 @@ def _phantoms(arguments: argparse.Namespace) -> int:
 
 def _evaluate(arguments: argparse.Namespace) -> int:
     from model_store.predictor import Predictor
-    from training.dataset import read_rows, rows_of_conventions
+    from training.data.dataset import read_rows, rows_of_conventions
     from training.evaluation.evaluation import (
         Depth,
         evaluate,

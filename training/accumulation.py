@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from itertools import pairwise
 
-from training.batches import TrainingBatch
+from training.data.batches import TrainingBatch
 
 
 def parts_of(batch: TrainingBatch, count: int) -> Iterator[tuple[TrainingBatch, float]]:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from training.batches import TrainingBatch
+from training.data.batches import TrainingBatch
 
 Gradients = Callable[[TrainingBatch], dict[str, Tensor]]
 """Leaves the gradients of a batch in the parameters and returns the terms of its loss."""

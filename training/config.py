@@ -18,11 +18,11 @@ from typing import Any, Literal
 from model_store.architecture import SamConfig, sam_config
 from model_store.conventions import CONVENTIONS, Convention
 from training.adapter_config import AdaLoraConfig, AdaptationConfig, LoraConfig
-from training.augmentation import AugmentConfig
-from training.dataset import STRUCTURES, Structure
+from training.data.augmentation import AugmentConfig
+from training.data.dataset import STRUCTURES, Structure
+from training.data.prompts import PromptMix
 from training.errors import ConfigError
 from training.losses import LossWeights
-from training.prompts import PromptMix
 
 StageName = Literal["pretrain", "stage1", "stage2"]
 STAGES: tuple[StageName, ...] = typing.get_args(StageName)

@@ -43,13 +43,13 @@ from model_store.predictor import PredictionRequest, Predictor
 from model_store.quantizable import quantizable_layers, replace_module
 from model_store.sam import PromptableSam
 from training.adapted_model import find_layers, load_base, merge_adapters
-from training.dataset import structure_of
+from training.data.dataset import structure_of
+from training.data.prompts import tight_box
 from training.errors import DataError
 from training.fake_quantization import FakeQuantized
 from training.metrics import dice
 from training.model_card import write_manifest_and_card
 from training.phantom import draw_phantom
-from training.prompts import tight_box
 
 INTENDED_USE = (
     "Outlines the lungs on frontal chest X-rays of children and adults as a step of further "

@@ -15,12 +15,12 @@ from torch import Tensor
 
 from model_store.architecture import SamConfig
 from training.accumulation import parts_of
-from training.batches import BatchSource, TrainingBatch, prefetched
 from training.captured_gradients import CapturedGradients
 from training.checkpoint import BEST, LATEST, save_checkpoint, weights_sha256
 from training.compilation import compile_parts, uncompiled
 from training.config import RunConfig
-from training.dataset import LabelledXray
+from training.data.batches import BatchSource, TrainingBatch, prefetched
+from training.data.dataset import LabelledXray
 from training.determinism import deterministic_algorithms
 from training.distributed import ONE_PROCESS, Processes
 from training.ema import WeightAverage

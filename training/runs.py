@@ -16,10 +16,10 @@ from model_store.architecture import SamConfig, build_sam
 from model_store.conventions import CONVENTIONS
 from model_store.geometry import window_to_uint8
 from training.adapted_model import Base, load_base
-from training.batches import BatchSource
 from training.checkpoint import LatestCheckpoint, holds_run, load_latest
 from training.config import DataConfig, RunConfig
-from training.dataset import DataRow, LabelledXray, fold_of, load_xrays, read_rows
+from training.data.batches import BatchSource
+from training.data.dataset import DataRow, LabelledXray, fold_of, load_xrays, read_rows
 from training.distributed import ONE_PROCESS, Processes
 from training.errors import ConfigError, DataError
 from training.evaluation.drawn_otherwise import names_drawn_otherwise

@@ -11,8 +11,8 @@ from model_store.sam import PromptableSam
 from training.adalora import AdaLoraLinear
 from training.adapted_linear import AdaptedLinear
 from training.adapted_model import add_fake_quantization, find_layers
-from training.batches import BatchSource
 from training.config import QatConfig
+from training.data.batches import BatchSource
 from training.export import to_deployed
 from training.fake_quantization import sampling
 from training.sensitivity.choice import EVERY_LAYER_INT8, PrecisionChoice

@@ -16,10 +16,10 @@ from model_store.model_index import (
 )
 from model_store.predictor import PredictionRequest, Predictor
 from model_store.self_test import run_self_test
-from training.dataset import load_xray, read_rows
+from training.data.dataset import load_xray, read_rows
+from training.data.prompts import tight_box
 from training.metrics import dice
 from training.phantom import draw_phantom
-from training.prompts import tight_box
 
 FOLDER = default_model_folder()
 SOURCES = ("ieee8023", "kermany", "montgomery", "wingspan")

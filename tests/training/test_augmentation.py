@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from model_store.geometry import InputGeometry
-from training.augmentation import NO_AUGMENTATION, AugmentConfig, AugmentedXray, augment
+from training.data.augmentation import NO_AUGMENTATION, AugmentConfig, AugmentedXray, augment
 
 
 def make_sample(height: int = 120, width: int = 96) -> tuple[np.ndarray, np.ndarray]:

@@ -7,12 +7,12 @@ from tiny_models import make_tiny_model
 
 from model_store.conventions import CONVENTIONS
 from training.accumulation import parts_of
-from training.augmentation import AugmentConfig
-from training.batches import BatchSource, prefetched
-from training.dataset import LabelledXray
+from training.data.augmentation import AugmentConfig
+from training.data.batches import BatchSource, prefetched
+from training.data.dataset import LabelledXray
+from training.data.prompts import PromptMix
 from training.distributed import Processes
 from training.losses import LossWeights, MaskLoss
-from training.prompts import PromptMix
 
 
 def make_source(seed: int = 1) -> BatchSource:

@@ -14,9 +14,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import training.loop as loop_module
 from training.adapter_config import AdaLoraConfig
-from training.batches import TrainingBatch
 from training.captured_gradients import CapturedGradients
 from training.config import RunConfig
+from training.data.batches import TrainingBatch
 from training.loop import TrainingLoop
 from training.losses import LossWeights
 from training.stage1 import AdaLoraStage

@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from training.config import DataConfig
-from training.dataset import load_xray, load_xrays, read_rows, split_lungs
+from training.data.dataset import load_xray, load_xrays, read_rows, split_lungs
 from training.errors import DataError
 from training.phantom.dataset import write_phantom_dataset
 from training.runs import load_training_xrays

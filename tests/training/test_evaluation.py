@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from model_store.predictor import PredictionRequest, Predictor
-from training.dataset import load_xray, read_rows
+from training.data.dataset import load_xray, read_rows
 from training.errors import DataError
 from training.evaluation.box_jitter import JITTERS, jitter_labels, moved_box, score_jitter
 from training.evaluation.evaluation import Depth, evaluate

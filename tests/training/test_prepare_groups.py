@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageOps
 from raw_downloads import letter, phantom
 
-from training.dataset import read_rows
+from training.data.dataset import read_rows
 from training.prepare.duplicates import (
     LARGEST_DISTANCE,
     connected,

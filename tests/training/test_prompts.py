@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from training.prompts import PromptMix, draw_prompt, jitter_box, lungs_meant, tight_box
+from training.data.prompts import PromptMix, draw_prompt, jitter_box, lungs_meant, tight_box
 
 BOUNDS = (0.0, 0.0, 64.0, 64.0)
 

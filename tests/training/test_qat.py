@@ -21,7 +21,7 @@ from training.adalora import AdaLoraLinear
 from training.adapted_model import add_adapters, find_layers
 from training.adapter_config import AdaLoraConfig
 from training.config import QatConfig
-from training.dataset import LabelledXray, load_xrays, read_rows
+from training.data.dataset import LabelledXray, load_xrays, read_rows
 from training.evaluation.scores import prompt_boxes
 from training.export import write_deployed
 from training.fake_quantization import FakeQuantized, sampling

@@ -9,7 +9,7 @@ from tiny_models import make_tiny_config, make_tiny_model
 from model_store.artifact import load_model
 from model_store.int8_layers import Int8Matrix
 from model_store.quantizable import quantizable_layers
-from training.dataset import read_rows
+from training.data.dataset import read_rows
 from training.export import write_deployed
 from training.phantom.dataset import write_phantom_dataset
 from training.quantization_error.activations import activation_noise

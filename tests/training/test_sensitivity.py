@@ -14,7 +14,7 @@ from model_store.artifact import read_manifest
 from model_store.quantizable import quantizable_layers
 from training.__main__ import main
 from training.config import QatConfig
-from training.dataset import load_xrays, read_rows
+from training.data.dataset import load_xrays, read_rows
 from training.errors import ConfigError
 from training.evaluation.probability_maps import probability_map
 from training.evaluation.scores import prompt_boxes

@@ -34,7 +34,7 @@ def run(arguments: argparse.Namespace) -> int:
     """
     from model_store.embedding_cache import EmbeddingCache
     from model_store.predictor import Predictor
-    from training.dataset import fold_of, read_rows, rows_of_conventions
+    from training.data.dataset import fold_of, read_rows, rows_of_conventions
     from training.errors import ConfigError
     from training.evaluation.drawn_otherwise import MARGIN, drawn_as, format_drawn, write_drawn
 

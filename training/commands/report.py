@@ -27,7 +27,7 @@ def run(arguments: argparse.Namespace) -> int:
         CheckpointError: The run cannot be used, or ``--store`` was asked of a run.
         DataError: The data set cannot be used.
     """
-    from training.dataset import read_rows, rows_of_conventions
+    from training.data.dataset import read_rows, rows_of_conventions
     from training.errors import CheckpointError
     from training.evaluation.evaluation import Depth, evaluate, store_evaluation
     from training.report.page import render_report

@@ -42,7 +42,7 @@ def run(arguments: argparse.Namespace) -> int:
     from model_store.predictor import choose_device
     from training.adapted_model import find_layers, load_base
     from training.config import QatConfig
-    from training.dataset import load_xrays, read_rows
+    from training.data.dataset import load_xrays, read_rows
     from training.errors import CheckpointError, ConfigError
     from training.fake_quantization import FakeQuantized
     from training.sensitivity.measurement import measure_sensitivity, spread

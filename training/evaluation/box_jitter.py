@@ -11,7 +11,7 @@ import numpy as np
 
 from model_store.geometry import Box
 from model_store.predictor import PredictionRequest, Predictor
-from training.dataset import DataRow, load_xray
+from training.data.dataset import DataRow, load_xray
 from training.evaluation.scores import prompt_boxes
 from training.evaluation.statistics import Summary
 from training.metrics import dice

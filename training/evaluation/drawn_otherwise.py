@@ -18,7 +18,7 @@ from pathlib import Path
 from model_store.conventions import Convention
 from model_store.prediction import PredictionRequest
 from model_store.predictor import Predictor
-from training.dataset import DataRow, load_xray
+from training.data.dataset import DataRow, load_xray
 from training.errors import DataError
 from training.evaluation.scores import prompt_boxes
 from training.evaluation.statistics import Summary

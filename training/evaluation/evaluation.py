@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from model_store.predictor import Predictor
-from training.dataset import DataRow
+from training.data.dataset import DataRow
 from training.evaluation.box_jitter import JitterTable, score_jitter
 from training.evaluation.probability_maps import compare_maps, summarise_maps
 from training.evaluation.scores import ImageScore, score_rows

@@ -14,7 +14,7 @@ from model_store.conventions import token_of
 from model_store.geometry import Box, InputGeometry
 from model_store.logit_resampling import logits_to_image
 from model_store.sam import PromptableSam
-from training.dataset import DataRow, LabelledXray, load_xray
+from training.data.dataset import DataRow, LabelledXray, load_xray
 from training.evaluation.scores import prompt_boxes
 from training.evaluation.similarity import MapSimilarity, map_similarity
 from training.evaluation.statistics import Summary

@@ -16,7 +16,7 @@ _COLUMNS = ("name", "split", "source", "convention", "group", "license", "width"
 
 
 def write_phantom_dataset(root: Path, counts: Mapping[str, int], longest_side: int = 288) -> None:
-    """Write phantoms in the layout that `training.dataset` reads, conventions taking turns.
+    """Write phantoms in the layout that `training.data.dataset` reads, conventions taking turns.
 
     Args:
         root: Folder of the data set.

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model_store.conventions import Convention
-from training.dataset import Structure
+from training.data.dataset import Structure
 from training.errors import DataError
 from training.prepare.pixels import read_grey, read_mask
 

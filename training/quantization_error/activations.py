@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from model_store.int8_layers import Int8Matrix
 from model_store.sam import PromptableSam
-from training.dataset import DataRow, load_xray
+from training.data.dataset import DataRow, load_xray
 from training.evaluation.probability_maps import probability_map
 from training.evaluation.scores import prompt_boxes
 

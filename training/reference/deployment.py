@@ -15,11 +15,11 @@ from model_store.conventions import Convention
 from model_store.geometry import InputGeometry, window_to_uint8
 from model_store.sam import PromptableSam
 from training.config import QatConfig
-from training.dataset import load_xray, read_rows, rows_of_conventions
+from training.data.dataset import load_xray, read_rows, rows_of_conventions
+from training.data.prompts import tight_box
 from training.export import ExportResult, write_deployed
 from training.fake_quantization import sampling
 from training.phantom import draw_phantom
-from training.prompts import tight_box
 from training.reference.checkpoint import ReferenceModel
 from training.stage2 import QatStage
 

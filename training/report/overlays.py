@@ -11,7 +11,7 @@ from PIL import Image
 from scipy import ndimage
 
 from model_store.predictor import PredictionRequest, Predictor
-from training.dataset import DataRow, LabelledXray, load_xray
+from training.data.dataset import DataRow, LabelledXray, load_xray
 from training.evaluation.evaluation import Evaluation
 from training.evaluation.scores import ImageScore, prompt_boxes
 from training.report.figures import jpeg_address

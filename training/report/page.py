@@ -10,7 +10,7 @@ from typing import Any
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup, escape
 
-from training.dataset import DataRow
+from training.data.dataset import DataRow
 from training.evaluation.box_jitter import DRAWS, jitter_labels
 from training.evaluation.evaluation import Evaluation
 from training.evaluation.similarity import BAND_PX

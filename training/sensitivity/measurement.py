@@ -17,7 +17,7 @@ from model_store.logit_resampling import logits_to_image
 from model_store.quantizable import quantizable_layers, replace_module
 from model_store.sam import PromptableSam
 from training.adapted_model import merge_adapters
-from training.dataset import DataRow, LabelledXray
+from training.data.dataset import DataRow, LabelledXray
 from training.evaluation.scores import prompt_boxes
 from training.evaluation.similarity import map_similarity
 from training.fake_quantization import FakeQuantized, folded_weight, sampling

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from training.dataset import Structure
+from training.data.dataset import Structure
 from training.prepare.pair import (
     Found,
     MaskFiles,

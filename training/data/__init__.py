@@ -1,0 +1,1 @@
+"""X-rays with masks: read, changed, and put together into batches with their boxes."""
