@@ -21,8 +21,8 @@ from typing import Any
 import torch
 
 from benchmarks.server_process import processor_name
-from training.adapted_linear import AdaptedLinear
 from training.adapted_model import find_layers, load_base
+from training.adapters.adapted_linear import AdaptedLinear
 from training.config import RunConfig, with_settings
 from training.data.dataset import LabelledXray
 from training.loop import TrainingLoop

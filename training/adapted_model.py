@@ -21,14 +21,14 @@ from model_store.conventions import CONVENTIONS
 from model_store.meta_checkpoint import is_meta_checkpoint, load_meta_checkpoint
 from model_store.quantizable import quantizable_layers, replace_module
 from model_store.sam import PromptableSam
-from training.adalora import AdaLoraLinear
-from training.adapted_linear import LAYER_SLICES, AdaptedLinear
-from training.adapter_config import AdaLoraConfig, AdaptationConfig, LoraConfig
+from training.adapters.adalora import AdaLoraLinear
+from training.adapters.adapted_linear import LAYER_SLICES, AdaptedLinear
+from training.adapters.config import AdaLoraConfig, AdaptationConfig, LoraConfig
+from training.adapters.lora import LoraLinear
 from training.checkpoint import BEST, load_checkpoint
 from training.config import build_settings
 from training.errors import CheckpointError
 from training.fake_quantization import FakeQuantized
-from training.lora import LoraLinear
 from training.resizing import resized_model
 from training.sensitivity.choice import (
     EVERY_LAYER_INT8,

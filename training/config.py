@@ -17,7 +17,7 @@ from typing import Any, Literal
 
 from model_store.architecture import SamConfig, sam_config
 from model_store.conventions import CONVENTIONS, Convention
-from training.adapter_config import AdaLoraConfig, AdaptationConfig, LoraConfig
+from training.adapters.config import AdaLoraConfig, AdaptationConfig, LoraConfig
 from training.data.augmentation import AugmentConfig
 from training.data.dataset import STRUCTURES, Structure
 from training.data.prompts import PromptMix

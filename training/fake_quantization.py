@@ -24,7 +24,7 @@ from model_store.integers import (
     quantize_weight,
     weight_scale,
 )
-from training.adapted_linear import AdaptedLinear
+from training.adapters.adapted_linear import AdaptedLinear
 from training.exact_products import exact_convolution, exact_linear
 
 QuantizedSource = nn.Linear | nn.Conv2d | AdaptedLinear

@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 
 from model_store.sam import PromptableSam
-from training.adalora import AdaLoraLinear, mean_penalty
 from training.adapted_model import add_adapters
-from training.adapter_config import AdaLoraConfig
-from training.rank_allocator import RankAllocator
-from training.rank_map import save_rank_map
+from training.adapters.adalora import AdaLoraLinear, mean_penalty
+from training.adapters.config import AdaLoraConfig
+from training.adapters.rank_allocator import RankAllocator
+from training.adapters.rank_map import save_rank_map
 from training.stages import Stage, freeze_unused
 
 

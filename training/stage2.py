@@ -8,9 +8,9 @@ from typing import Any
 import torch
 
 from model_store.sam import PromptableSam
-from training.adalora import AdaLoraLinear
-from training.adapted_linear import AdaptedLinear
 from training.adapted_model import add_fake_quantization, find_layers
+from training.adapters.adalora import AdaLoraLinear
+from training.adapters.adapted_linear import AdaptedLinear
 from training.config import QatConfig
 from training.data.batches import BatchSource
 from training.export import to_deployed

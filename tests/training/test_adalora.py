@@ -5,10 +5,10 @@ import pytest
 import torch
 from torch import nn
 
-from training.adalora import AdaLoraLinear, mean_penalty
-from training.adapter_config import AdaLoraConfig
+from training.adapters.adalora import AdaLoraLinear, mean_penalty
+from training.adapters.config import AdaLoraConfig
+from training.adapters.rank_allocator import RankAllocator
 from training.errors import ConfigError
-from training.rank_allocator import RankAllocator
 
 CONFIG = AdaLoraConfig(
     initial_rank=6, target_rank=2, alpha=4.0, warmup_steps=3, final_steps=5, interval_steps=1

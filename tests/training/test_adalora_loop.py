@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 import torch
 
-from training.adalora import AdaLoraLinear
 from training.adapted_model import find_layers
+from training.adapters.adalora import AdaLoraLinear
 from training.config import load_config
 from training.loop import TrainingLoop
 from training.phantom.dataset import write_phantom_dataset

@@ -14,10 +14,10 @@ from peft import AdaLoraConfig as PeftConfig
 from peft import get_peft_model
 from torch import Tensor, nn
 
-from training.adalora import AdaLoraLinear
-from training.adapted_linear import LAYER_SLICES
-from training.adapter_config import AdaLoraConfig
-from training.rank_allocator import RankAllocator
+from training.adapters.adalora import AdaLoraLinear
+from training.adapters.adapted_linear import LAYER_SLICES
+from training.adapters.config import AdaLoraConfig
+from training.adapters.rank_allocator import RankAllocator
 
 TOTAL_STEPS = 60
 SHAPES = {"attn.qkv": (48, 16), "attn.proj": (16, 16), "mlp.lin1": (64, 16), "mlp.lin2": (16, 64)}

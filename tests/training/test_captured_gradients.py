@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import training.loop as loop_module
-from training.adapter_config import AdaLoraConfig
+from training.adapters.config import AdaLoraConfig
 from training.captured_gradients import CapturedGradients
 from training.config import RunConfig
 from training.data.batches import TrainingBatch

@@ -7,9 +7,9 @@ from torch import nn
 
 from model_store.int8_layers import Backend
 from model_store.integers import ZERO_POINT, quantize_activation, reference_accumulate
-from training.adalora import AdaLoraLinear
 from training.adapted_model import add_adapters, add_fake_quantization, merge_adapters
-from training.adapter_config import AdaLoraConfig
+from training.adapters.adalora import AdaLoraLinear
+from training.adapters.config import AdaLoraConfig
 from training.errors import ConfigError
 from training.export import to_deployed
 from training.fake_quantization import FakeQuantized, round_straight_through, sampling

@@ -17,9 +17,9 @@ from model_store.predictor import Predictor
 from training import loop as loop_module
 from training import validation
 from training.__main__ import main
-from training.adalora import AdaLoraLinear
 from training.adapted_model import add_adapters, find_layers
-from training.adapter_config import AdaLoraConfig
+from training.adapters.adalora import AdaLoraLinear
+from training.adapters.config import AdaLoraConfig
 from training.config import QatConfig
 from training.data.dataset import LabelledXray, load_xrays, read_rows
 from training.evaluation.scores import prompt_boxes

@@ -11,12 +11,12 @@ from hypothesis import strategies as st
 from torch import nn
 
 from training.__main__ import main
-from training.adalora import AdaLoraLinear
-from training.adapted_linear import LAYER_SLICES
-from training.adapter_config import AdaLoraConfig
+from training.adapters.adalora import AdaLoraLinear
+from training.adapters.adapted_linear import LAYER_SLICES
+from training.adapters.config import AdaLoraConfig
+from training.adapters.rank_allocator import RankAllocator
 from training.config import parse_config
 from training.errors import ConfigError
-from training.rank_allocator import RankAllocator
 
 CONFIGS = Path(__file__).parents[2] / "training" / "configs"
 WIDTH = 8

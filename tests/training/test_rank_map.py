@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from training.rank_map import draw_rank_map, rank_grid, save_rank_map
+from training.adapters.rank_map import draw_rank_map, rank_grid, save_rank_map
 
 RANKS = {
     "image_encoder.blocks.10.attn.qkv": {"q": 1, "v": 6},

@@ -10,10 +10,10 @@ from torch import nn
 from model_store.artifact import load_model
 from training.__main__ import main
 from training.adapted_model import add_adapters, add_lora, find_layers, merge_adapters
-from training.adapter_config import AdaLoraConfig, LoraConfig
+from training.adapters.config import AdaLoraConfig, LoraConfig
+from training.adapters.lora import LoraLinear
 from training.config import RunConfig, parse_config
 from training.errors import ConfigError
-from training.lora import LoraLinear
 from training.stage1_methods import build_stage1
 
 CONFIGS = Path(__file__).parents[2] / "training" / "configs"

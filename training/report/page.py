@@ -10,6 +10,7 @@ from typing import Any
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup, escape
 
+from training.adapters.rank_map import draw_rank_map
 from training.data.dataset import DataRow
 from training.evaluation.box_jitter import DRAWS, jitter_labels
 from training.evaluation.evaluation import Evaluation
@@ -25,7 +26,6 @@ from training.quantization_error.weights import (
     error_in_steps,
     moments,
 )
-from training.rank_map import draw_rank_map
 from training.report import quality_plots, quantization_plots
 from training.report.figures import png_address, svg_address
 from training.report.learning_curves import draw_learning_curves

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from training.adapted_linear import TARGETS
+from training.adapters.adapted_linear import TARGETS
 
 RANK_MAP_FILE = "rank_map.png"
 
@@ -23,7 +23,7 @@ def rank_grid(ranks: Ranks) -> tuple[np.ndarray, list[str]]:
     """Arrange ranks by block and slice.
 
     Args:
-        ranks: As `training.rank_allocator.RankAllocator.ranks` returns them.
+        ranks: As `training.adapters.rank_allocator.RankAllocator.ranks` returns them.
 
     Returns:
         The ranks, int (blocks, slices), and the names of the slices that are adapted anywhere.

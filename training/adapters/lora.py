@@ -12,8 +12,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from training.adapted_linear import AdaptedLinear
-from training.adapter_config import LoraConfig
+from training.adapters.adapted_linear import AdaptedLinear
+from training.adapters.config import LoraConfig
 from training.errors import ConfigError
 
 

@@ -1,8 +1,8 @@
 """AdaLoRA's adapters, in the form of a singular value decomposition.
 
 ``W + (alpha / target_rank) * P diag(lambda) Q`` for each adapted slice of each layer. Which of
-the triplets are kept is decided in `training.rank_allocator`. Zhang et al., "Adaptive Budget
-Allocation for Parameter-Efficient Fine-Tuning", ICLR 2023.
+the triplets are kept is decided in `training.adapters.rank_allocator`. Zhang et al., "Adaptive
+Budget Allocation for Parameter-Efficient Fine-Tuning", ICLR 2023.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from collections.abc import Iterable, Sequence
 import torch
 from torch import Tensor, nn
 
-from training.adapted_linear import AdaptedLinear
-from training.adapter_config import AdaLoraConfig
+from training.adapters.adapted_linear import AdaptedLinear
+from training.adapters.config import AdaLoraConfig
 from training.errors import ConfigError
 
 

@@ -6,7 +6,7 @@ import typing
 from dataclasses import dataclass
 from typing import Literal
 
-from training.adapted_linear import TARGETS
+from training.adapters.adapted_linear import TARGETS
 from training.errors import ConfigError
 
 MethodName = Literal["adalora", "lora", "decoder_only", "full"]

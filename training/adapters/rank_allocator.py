@@ -11,8 +11,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from training.adalora import AdaLoraLinear
-from training.adapter_config import AdaLoraConfig
+from training.adapters.adalora import AdaLoraLinear
+from training.adapters.config import AdaLoraConfig
 
 _PARTS = ("P", "singular", "Q")
 
