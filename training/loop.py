@@ -23,11 +23,12 @@ from training.data.batches import BatchSource, TrainingBatch, prefetched
 from training.data.dataset import LabelledXray
 from training.determinism import deterministic_algorithms
 from training.distributed import ONE_PROCESS, Processes
-from training.ema import WeightAverage
 from training.errors import CheckpointError
 from training.losses import MaskLoss
 from training.mixed_precision import autocast, slow_precision_warning
-from training.optimizers import build_optimizers, rate_share, set_rates
+from training.optimizers.groups import build_optimizers
+from training.optimizers.rates import rate_share, set_rates
+from training.optimizers.weight_average import WeightAverage
 from training.progress import ProgressBar
 from training.run_log import RunLog
 from training.stages import Stage

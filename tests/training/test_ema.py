@@ -1,6 +1,6 @@
 import torch
 
-from training.ema import WeightAverage
+from training.optimizers.weight_average import WeightAverage
 
 
 def test_without_decay_no_mean_is_kept() -> None:

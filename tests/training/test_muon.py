@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from training.muon import StackedMuon, orthogonalized
+from training.optimizers.muon import StackedMuon, orthogonalized
 
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 

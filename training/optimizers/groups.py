@@ -1,4 +1,4 @@
-"""Which optimizer moves which weight, and how its rate rises and falls."""
+"""Which optimizer moves which weight, each group at a peak rate of its own."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from training.config import OptimizerConfig
-from training.muon import StackedMuon
+from training.optimizers.muon import StackedMuon
 
 
 def build_optimizers(
@@ -73,21 +73,3 @@ def _is_encoder_matrix(name: str, parameter: nn.Parameter) -> bool:
 
 def _is_table(name: str) -> bool:
     return any(part in name for part in ("rel_pos", "pos_embed", "_embed", "token"))
-
-
-def rate_share(step: int, steps: int, config: OptimizerConfig) -> float:
-    """Share of the peak rate at a step: linear rise, constant, linear fall to 0.
-
-    The constant middle lets a run be prolonged without having been planned longer.
-    """
-    rise = min(1.0, (step + 1) / config.warmup_steps) if config.warmup_steps else 1.0
-    decay_steps = config.decay_share * steps
-    fall = min(1.0, (steps - step) / decay_steps) if decay_steps else 1.0
-    return rise * fall
-
-
-def set_rates(optimizers: Iterable[torch.optim.Optimizer], share: float) -> None:
-    """Set every group's rate to ``share`` of its peak."""
-    for optimizer in optimizers:
-        for group in optimizer.param_groups:
-            group["lr"] = group["peak_lr"] * share
