@@ -29,14 +29,14 @@ from benchmarks import training_runs
 from benchmarks.server_process import processor_name
 from model_store.architecture import build_sam, sam_config
 from model_store.sam import PromptableSam
+from training.acceleration.mixed_precision import autocast
+from training.acceleration.recomputation import recompute_encoder_blocks
 from training.config import RunConfig, load_config
 from training.data.batches import BatchSource, TrainingBatch, prefetched
 from training.data.dataset import LabelledXray
 from training.loop import TrainingLoop
 from training.losses import MaskLoss
-from training.mixed_precision import autocast
 from training.phantom.dataset import write_phantom_dataset
-from training.recomputation import recompute_encoder_blocks
 from training.runs import batch_source, load_training_xrays
 from training.stage1_methods import build_stage1
 from training.stage2 import QatStage

@@ -132,8 +132,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _train(arguments: argparse.Namespace) -> int:
     from model_store.predictor import choose_device
+    from training.acceleration.distributed import processes_from_environment
     from training.config import load_config, parse_setting
-    from training.distributed import processes_from_environment
     from training.errors import ConfigError
     from training.interruption import StopRequest
     from training.runs import prepare_run

@@ -14,18 +14,18 @@ import torch
 from torch import Tensor
 
 from model_store.architecture import SamConfig
+from training.acceleration.captured_gradients import CapturedGradients
+from training.acceleration.compilation import compile_parts, uncompiled
+from training.acceleration.distributed import ONE_PROCESS, Processes
+from training.acceleration.mixed_precision import autocast, slow_precision_warning
 from training.accumulation import parts_of
-from training.captured_gradients import CapturedGradients
 from training.checkpoint import BEST, LATEST, save_checkpoint, weights_sha256
-from training.compilation import compile_parts, uncompiled
 from training.config import RunConfig
 from training.data.batches import BatchSource, TrainingBatch, prefetched
 from training.data.dataset import LabelledXray
 from training.determinism import deterministic_algorithms
-from training.distributed import ONE_PROCESS, Processes
 from training.errors import CheckpointError
 from training.losses import MaskLoss
-from training.mixed_precision import autocast, slow_precision_warning
 from training.optimizers.groups import build_optimizers
 from training.optimizers.rates import rate_share, set_rates
 from training.optimizers.weight_average import WeightAverage

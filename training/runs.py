@@ -15,17 +15,17 @@ import torch
 from model_store.architecture import SamConfig, build_sam
 from model_store.conventions import CONVENTIONS
 from model_store.geometry import window_to_uint8
+from training.acceleration.distributed import ONE_PROCESS, Processes
+from training.acceleration.recomputation import recompute_encoder_blocks
 from training.adapted_model import Base, load_base
 from training.checkpoint import LatestCheckpoint, holds_run, load_latest
 from training.config import DataConfig, RunConfig
 from training.data.batches import BatchSource
 from training.data.dataset import DataRow, LabelledXray, fold_of, load_xrays, read_rows
-from training.distributed import ONE_PROCESS, Processes
 from training.errors import ConfigError, DataError
 from training.evaluation.drawn_otherwise import names_drawn_otherwise
 from training.loop import TrainingLoop
 from training.phantom import draw_phantom
-from training.recomputation import recompute_encoder_blocks
 from training.resizing import resized_model
 from training.sensitivity.choice import choose_precisions, stored_choice
 from training.stage1_methods import build_stage1

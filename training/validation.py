@@ -19,9 +19,9 @@ from model_store.int8_layers import Int8Matrix
 from model_store.logit_resampling import logits_to_image
 from model_store.mask_resampling import logits_above
 from model_store.sam import PromptableSam
+from training.acceleration.distributed import ONE_PROCESS, Processes
 from training.data.dataset import LabelledXray
 from training.data.prompts import tight_box
-from training.distributed import ONE_PROCESS, Processes
 from training.metrics import dice
 
 Mask = NDArray[np.bool_]

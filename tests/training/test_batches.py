@@ -6,12 +6,12 @@ import torch
 from tiny_models import make_tiny_model
 
 from model_store.conventions import CONVENTIONS
+from training.acceleration.distributed import Processes
 from training.accumulation import parts_of
 from training.data.augmentation import AugmentConfig
 from training.data.batches import BatchSource, prefetched
 from training.data.dataset import LabelledXray
 from training.data.prompts import PromptMix
-from training.distributed import Processes
 from training.losses import LossWeights, MaskLoss
 
 

@@ -13,8 +13,8 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import training.loop as loop_module
+from training.acceleration.captured_gradients import CapturedGradients
 from training.adapters.config import AdaLoraConfig
-from training.captured_gradients import CapturedGradients
 from training.config import RunConfig
 from training.data.batches import TrainingBatch
 from training.loop import TrainingLoop

@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import nn
 
-from training import mixed_precision
+from training.acceleration import mixed_precision
 from training.checkpoint import weights_sha256
 from training.config import load_config
 from training.errors import CheckpointError, ConfigError

@@ -17,6 +17,7 @@ from model_store.predictor import Predictor
 from training import loop as loop_module
 from training import validation
 from training.__main__ import main
+from training.acceleration.recomputation import recompute_encoder_blocks
 from training.adapted_model import add_adapters, find_layers
 from training.adapters.adalora import AdaLoraLinear
 from training.adapters.config import AdaLoraConfig
@@ -26,7 +27,6 @@ from training.evaluation.scores import prompt_boxes
 from training.export import write_deployed
 from training.fake_quantization import FakeQuantized, sampling
 from training.phantom.dataset import write_phantom_dataset
-from training.recomputation import recompute_encoder_blocks
 from training.stage2 import QatStage
 from training.validation import masks_of_each
 

@@ -19,10 +19,10 @@ from torch.utils.data import DataLoader, Dataset
 
 from model_store.conventions import token_of
 from model_store.geometry import Box
+from training.acceleration.distributed import ONE_PROCESS, Processes
 from training.data.augmentation import AugmentConfig, augment
 from training.data.dataset import LabelledXray, fold_of
 from training.data.prompts import PromptMix, draw_prompt, tight_box
-from training.distributed import ONE_PROCESS, Processes
 from training.errors import ConfigError
 from training.interruption import leave_interrupts_to_the_parent
 
