@@ -24,7 +24,7 @@ from benchmarks.row_process import STAGES, RowProcess, answer_questions, prepare
 from model_store.architecture import SamConfig
 from model_store.artifact import read_manifest
 from training.data.prompts import tight_box
-from training.metrics import dice
+from training.evaluation.metrics import dice
 from training.phantom import draw_phantom
 
 IMAGE_SIDE = 1024

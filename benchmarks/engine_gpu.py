@@ -30,7 +30,7 @@ from model_store.engine.kernels.tuned_tiles import TunedTiles, use_tuned_tiles
 from model_store.engine.widened_attention import widen_attention
 from model_store.predictor import PredictionRequest, Predictor
 from model_store.sam import PromptableSam
-from training.metrics import dice
+from training.evaluation.metrics import dice
 from training.phantom import draw_phantom
 
 SIZES = {"vit_b@1024": ("vit_b", 1024), "vit_b@512": ("vit_b", 512)}

@@ -24,8 +24,8 @@ from model_store.predictor import PredictionRequest, Predictor
 from service.imaging.mask_checks import check_mask
 from training.dataset import load_xray, read_rows
 from training.evaluation.box_jitter import moved_box
+from training.evaluation.metrics import dice
 from training.evaluation.scores import prompt_boxes
-from training.metrics import dice
 
 JITTERS = (0.0, 0.05, 0.10, 0.15, 0.20)
 POOR_DICE = 0.85

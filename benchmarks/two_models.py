@@ -23,7 +23,6 @@ from model_store.model_index import default_model_folder
 from model_store.predictor import PredictionRequest, Predictor
 from training.dataset import LabelledXray, load_xray, read_rows
 from training.evaluation.scores import prompt_boxes
-from training.metrics import dice
 
 
 @dataclass(frozen=True)

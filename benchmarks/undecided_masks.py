@@ -34,7 +34,6 @@ from service.imaging.mask_checks import check_mask
 from service.imaging.response_warnings import WarningCode
 from training.dataset import load_xray, read_rows
 from training.evaluation.scores import prompt_boxes
-from training.metrics import dice
 
 
 @dataclass(frozen=True)

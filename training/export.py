@@ -46,8 +46,8 @@ from training.adapted_model import find_layers, load_base, merge_adapters
 from training.data.dataset import structure_of
 from training.data.prompts import tight_box
 from training.errors import DataError
+from training.evaluation.metrics import dice
 from training.fake_quantization import FakeQuantized
-from training.metrics import dice
 from training.model_card import write_manifest_and_card
 from training.phantom import draw_phantom
 

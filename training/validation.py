@@ -22,7 +22,7 @@ from model_store.sam import PromptableSam
 from training.acceleration.distributed import ONE_PROCESS, Processes
 from training.data.dataset import LabelledXray
 from training.data.prompts import tight_box
-from training.metrics import dice
+from training.evaluation.metrics import dice
 
 Mask = NDArray[np.bool_]
 

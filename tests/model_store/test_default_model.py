@@ -18,7 +18,7 @@ from model_store.predictor import PredictionRequest, Predictor
 from model_store.self_test import run_self_test
 from training.data.dataset import load_xray, read_rows
 from training.data.prompts import tight_box
-from training.metrics import dice
+from training.evaluation.metrics import dice
 from training.phantom import draw_phantom
 
 FOLDER = default_model_folder()

@@ -23,8 +23,8 @@ from training.evaluation.drawn_otherwise import (
     names_drawn_otherwise,
     write_drawn,
 )
+from training.evaluation.metrics import dice
 from training.evaluation.scores import prompt_boxes
-from training.metrics import dice
 from training.phantom.dataset import write_phantom_dataset
 from training.runs import load_training_xrays
 

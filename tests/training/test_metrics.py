@@ -6,7 +6,7 @@ from hypothesis.extra import numpy as hnp
 from scipy.spatial.distance import dice as scipy_dice_distance
 from scipy.spatial.distance import jaccard as scipy_jaccard_distance
 
-from training.metrics import dice, iou
+from training.evaluation.metrics import dice, iou
 
 MASKS = hnp.arrays(bool, (6, 7))
 

@@ -11,7 +11,7 @@ from raw_downloads import SIDE, phantom
 
 from training.commands.prepare import SOURCE_NAMES
 from training.errors import DataError
-from training.metrics import dice
+from training.evaluation.metrics import dice
 from training.prepare.pair import Found, RawPair
 from training.prepare.patients import patient_of
 from training.prepare.pixels import PixelError, read_grey, read_mask, to_stored

@@ -10,14 +10,10 @@ from model_store.artifact import load_model
 from model_store.int8_layers import Int8Matrix
 from model_store.quantizable import quantizable_layers
 from training.data.dataset import read_rows
+from training.evaluation.mask_difference import DISTANCE_EDGES, MaskDifference, in_chest_frame
 from training.export import write_deployed
 from training.phantom.dataset import write_phantom_dataset
 from training.quantization_error.activations import activation_noise
-from training.quantization_error.mask_difference import (
-    DISTANCE_EDGES,
-    MaskDifference,
-    in_chest_frame,
-)
 from training.quantization_error.weights import (
     LayerWeights,
     compare_weights,

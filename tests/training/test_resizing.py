@@ -13,8 +13,8 @@ from model_store.model_index import default_float_twin_folder, default_model_fol
 from training.adapted_model import load_base
 from training.data.prompts import tight_box
 from training.errors import CheckpointError
+from training.evaluation.metrics import dice
 from training.export import write_deployed
-from training.metrics import dice
 from training.phantom import draw_phantom
 from training.resizing import resized_model
 

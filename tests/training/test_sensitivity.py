@@ -16,11 +16,11 @@ from training.__main__ import main
 from training.config import QatConfig
 from training.data.dataset import load_xrays, read_rows
 from training.errors import ConfigError
+from training.evaluation.metrics import dice
 from training.evaluation.probability_maps import probability_map
 from training.evaluation.scores import prompt_boxes
 from training.export import write_deployed
 from training.fake_quantization import FakeQuantized
-from training.metrics import dice
 from training.phantom.dataset import write_phantom_dataset
 from training.sensitivity.choice import choose_precisions
 from training.sensitivity.measurement import measure_sensitivity, spread

@@ -12,9 +12,9 @@ import numpy as np
 from model_store.geometry import Box
 from model_store.predictor import PredictionRequest, Predictor
 from training.data.dataset import DataRow, load_xray
+from training.evaluation.metrics import dice
 from training.evaluation.scores import prompt_boxes
 from training.evaluation.statistics import Summary
-from training.metrics import dice
 
 JITTERS = (0.0, 0.05, 0.10, 0.20)
 """Farthest move of an edge, as a share of the box's side."""

@@ -20,9 +20,9 @@ from model_store.prediction import PredictionRequest
 from model_store.predictor import Predictor
 from training.data.dataset import DataRow, load_xray
 from training.errors import DataError
+from training.evaluation.metrics import dice
 from training.evaluation.scores import prompt_boxes
 from training.evaluation.statistics import Summary
-from training.metrics import dice
 
 MARGIN = 0.02
 """Dice by which another convention must agree better. Two annotators of one convention differ by

@@ -12,12 +12,12 @@ import torch
 from model_store.predictor import Predictor
 from training.data.dataset import DataRow
 from training.evaluation.box_jitter import JitterTable, score_jitter
+from training.evaluation.mask_difference import MaskDifference
 from training.evaluation.probability_maps import compare_maps, summarise_maps
 from training.evaluation.scores import ImageScore, score_rows
 from training.evaluation.statistics import EQUIVALENCE_MARGIN
 from training.evaluation.tables import ComparisonTable, SummaryTable, compare_models, summarise
 from training.model_card import write_manifest_and_card
-from training.quantization_error.mask_difference import MaskDifference
 
 
 @dataclass(frozen=True)

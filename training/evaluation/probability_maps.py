@@ -15,10 +15,10 @@ from model_store.geometry import Box, InputGeometry
 from model_store.logit_resampling import logits_to_image
 from model_store.sam import PromptableSam
 from training.data.dataset import DataRow, LabelledXray, load_xray
+from training.evaluation.mask_difference import MaskDifference
 from training.evaluation.scores import prompt_boxes
 from training.evaluation.similarity import MapSimilarity, map_similarity
 from training.evaluation.statistics import Summary
-from training.quantization_error.mask_difference import MaskDifference
 
 
 @torch.inference_mode()

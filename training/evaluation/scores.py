@@ -12,8 +12,8 @@ from model_store.geometry import Box
 from model_store.predictor import PredictionRequest, Predictor
 from training.data.dataset import DataRow, LabelledXray, load_xray
 from training.data.prompts import tight_box
+from training.evaluation.metrics import dice, iou
 from training.evaluation.surface import surface_scores
-from training.metrics import dice, iou
 
 BOXES = ("own_box", "whole_image")
 """The tight box of both lungs, and the whole image."""

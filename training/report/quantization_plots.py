@@ -9,13 +9,13 @@ import numpy as np
 from matplotlib.figure import Figure
 from scipy import stats
 
-from training.quantization_error.activations import LayerNoise
-from training.quantization_error.mask_difference import (
+from training.evaluation.mask_difference import (
     DISTANCE_EDGES,
     FRAME_MARGIN,
     FRAME_SIDE,
     MaskDifference,
 )
+from training.quantization_error.activations import LayerNoise
 from training.quantization_error.weights import (
     LayerWeights,
     correlation,

@@ -18,10 +18,10 @@ from model_store.quantizable import quantizable_layers, replace_module
 from model_store.sam import PromptableSam
 from training.adapted_model import merge_adapters
 from training.data.dataset import DataRow, LabelledXray
+from training.evaluation.metrics import dice
 from training.evaluation.scores import prompt_boxes
 from training.evaluation.similarity import map_similarity
 from training.fake_quantization import FakeQuantized, folded_weight, sampling
-from training.metrics import dice
 from training.sensitivity.table import ALL_LAYERS, LayerSensitivity, SensitivityTable
 
 Mask = NDArray[np.bool_]
