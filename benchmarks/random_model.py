@@ -20,7 +20,7 @@ from model_store.quantizable import quantizable_layers, replace_module
 from model_store.sam import PromptableSam
 from training.config import QatConfig
 from training.export import write_deployed
-from training.fake_quantization import sampling
+from training.quantization.fake_quantization import sampling
 from training.stage2 import QatStage
 
 

@@ -15,8 +15,8 @@ from model_store.prediction import PredictionRequest
 from model_store.sam import PromptableSam
 from training.config import QatConfig
 from training.export import to_deployed, write_deployed
-from training.fake_quantization import sampling
-from training.sensitivity.choice import PrecisionChoice
+from training.quantization.fake_quantization import sampling
+from training.quantization.sensitivity.choice import PrecisionChoice
 from training.stage2 import QatStage
 
 

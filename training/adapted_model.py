@@ -28,14 +28,14 @@ from training.adapters.lora import LoraLinear
 from training.checkpoint import BEST, load_checkpoint
 from training.config import build_settings
 from training.errors import CheckpointError
-from training.fake_quantization import FakeQuantized
-from training.resizing import resized_model
-from training.sensitivity.choice import (
+from training.quantization.fake_quantization import FakeQuantized
+from training.quantization.sensitivity.choice import (
     EVERY_LAYER_INT8,
     PrecisionChoice,
     check_layers,
     stored_choice,
 )
+from training.resizing import resized_model
 
 Layer = TypeVar("Layer", bound=nn.Module)
 

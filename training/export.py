@@ -47,9 +47,9 @@ from training.data.dataset import structure_of
 from training.data.prompts import tight_box
 from training.errors import DataError
 from training.evaluation.metrics import dice
-from training.fake_quantization import FakeQuantized
 from training.model_card import write_manifest_and_card
 from training.phantom import draw_phantom
+from training.quantization.fake_quantization import FakeQuantized
 
 INTENDED_USE = (
     "Outlines the lungs on frontal chest X-rays of children and adults as a step of further "

@@ -15,7 +15,7 @@ from model_store.architecture import SamConfig, build_sam
 from training.adapted_model import find_layers
 from training.adapters.adapted_linear import AdaptedLinear
 from training.config import RunConfig
-from training.sensitivity.choice import choose_precisions
+from training.quantization.sensitivity.choice import choose_precisions
 from training.stage1_methods import build_stage1
 from training.stage2 import QatStage
 from training.stages import PretrainStage, Stage

@@ -26,8 +26,8 @@ from training.errors import ConfigError, DataError
 from training.evaluation.drawn_otherwise import names_drawn_otherwise
 from training.loop import TrainingLoop
 from training.phantom import draw_phantom
+from training.quantization.sensitivity.choice import choose_precisions, stored_choice
 from training.resizing import resized_model
-from training.sensitivity.choice import choose_precisions, stored_choice
 from training.stage1_methods import build_stage1
 from training.stage2 import QatStage
 from training.stages import PretrainStage, Stage

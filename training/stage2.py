@@ -14,8 +14,8 @@ from training.adapters.adapted_linear import AdaptedLinear
 from training.config import QatConfig
 from training.data.batches import BatchSource
 from training.export import to_deployed
-from training.fake_quantization import sampling
-from training.sensitivity.choice import EVERY_LAYER_INT8, PrecisionChoice
+from training.quantization.fake_quantization import sampling
+from training.quantization.sensitivity.choice import EVERY_LAYER_INT8, PrecisionChoice
 from training.stages import Stage, freeze_unused
 
 

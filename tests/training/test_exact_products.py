@@ -6,7 +6,7 @@ import torch
 
 from model_store.int8_layers import Backend, Int8Matrix
 from model_store.integers import ACTIVATION_HIGH, ACTIVATION_LOW, WEIGHT_LIMIT, ZERO_POINT
-from training.exact_products import EXACT_TERMS, exact_convolution, exact_linear
+from training.quantization.exact_products import EXACT_TERMS, exact_convolution, exact_linear
 
 VIT_B_LIN2, VIT_B_NECK, VIT_H_LIN2 = 3072, 2304, 5120
 

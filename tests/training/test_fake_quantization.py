@@ -12,8 +12,8 @@ from training.adapters.adalora import AdaLoraLinear
 from training.adapters.config import AdaLoraConfig
 from training.errors import ConfigError
 from training.export import to_deployed
-from training.fake_quantization import FakeQuantized, round_straight_through, sampling
-from training.sensitivity.choice import PrecisionChoice
+from training.quantization.fake_quantization import FakeQuantized, round_straight_through, sampling
+from training.quantization.sensitivity.choice import PrecisionChoice
 
 ADALORA = AdaLoraConfig(initial_rank=4, target_rank=2, warmup_steps=1, final_steps=1)
 

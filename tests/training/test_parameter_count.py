@@ -11,7 +11,12 @@ from model_store.quantizable import quantizable_layers
 from training.__main__ import main
 from training.config import RunConfig, load_config, parse_config
 from training.parameter_count import count_parameters
-from training.sensitivity.table import ALL_LAYERS, LayerSensitivity, SensitivityTable, write_table
+from training.quantization.sensitivity.table import (
+    ALL_LAYERS,
+    LayerSensitivity,
+    SensitivityTable,
+    write_table,
+)
 from training.stage1_methods import build_stage1
 
 CONFIGS = Path(__file__).parents[2] / "training" / "configs"

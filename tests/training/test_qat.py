@@ -25,8 +25,8 @@ from training.config import QatConfig
 from training.data.dataset import LabelledXray, load_xrays, read_rows
 from training.evaluation.scores import prompt_boxes
 from training.export import write_deployed
-from training.fake_quantization import FakeQuantized, sampling
 from training.phantom.dataset import write_phantom_dataset
+from training.quantization.fake_quantization import FakeQuantized, sampling
 from training.stage2 import QatStage
 from training.validation import masks_of_each
 

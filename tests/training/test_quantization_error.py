@@ -13,8 +13,8 @@ from training.data.dataset import read_rows
 from training.evaluation.mask_difference import DISTANCE_EDGES, MaskDifference, in_chest_frame
 from training.export import write_deployed
 from training.phantom.dataset import write_phantom_dataset
-from training.quantization_error.activations import activation_noise
-from training.quantization_error.weights import (
+from training.quantization.activation_error import activation_noise
+from training.quantization.weight_error import (
     LayerWeights,
     compare_weights,
     correlation,

@@ -20,11 +20,11 @@ from training.evaluation.metrics import dice
 from training.evaluation.probability_maps import probability_map
 from training.evaluation.scores import prompt_boxes
 from training.export import write_deployed
-from training.fake_quantization import FakeQuantized
 from training.phantom.dataset import write_phantom_dataset
-from training.sensitivity.choice import choose_precisions
-from training.sensitivity.measurement import measure_sensitivity, spread
-from training.sensitivity.table import (
+from training.quantization.fake_quantization import FakeQuantized
+from training.quantization.sensitivity.choice import choose_precisions
+from training.quantization.sensitivity.measurement import measure_sensitivity, spread
+from training.quantization.sensitivity.table import (
     ALL_LAYERS,
     LayerSensitivity,
     SensitivityTable,

@@ -44,9 +44,9 @@ def run(arguments: argparse.Namespace) -> int:
     from training.config import QatConfig
     from training.data.dataset import load_xrays, read_rows
     from training.errors import CheckpointError, ConfigError
-    from training.fake_quantization import FakeQuantized
-    from training.sensitivity.measurement import measure_sensitivity, spread
-    from training.sensitivity.table import format_table, write_table
+    from training.quantization.fake_quantization import FakeQuantized
+    from training.quantization.sensitivity.measurement import measure_sensitivity, spread
+    from training.quantization.sensitivity.table import format_table, write_table
 
     if arguments.per_source < 0 or arguments.calibration < 1:
         raise ConfigError("--per-source is at least 0 and --calibration at least 1")

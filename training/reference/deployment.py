@@ -18,8 +18,8 @@ from training.config import QatConfig
 from training.data.dataset import load_xray, read_rows, rows_of_conventions
 from training.data.prompts import tight_box
 from training.export import ExportResult, write_deployed
-from training.fake_quantization import sampling
 from training.phantom import draw_phantom
+from training.quantization.fake_quantization import sampling
 from training.reference.checkpoint import ReferenceModel
 from training.stage2 import QatStage
 

@@ -18,8 +18,8 @@ from training.evaluation.similarity import BAND_PX
 from training.evaluation.surface import REFERENCE_SIDE, TOLERANCE
 from training.evaluation.text import format_interval
 from training.model_card import LIMITS, card_facts
-from training.quantization_error.activations import activation_noise
-from training.quantization_error.weights import (
+from training.quantization.activation_error import activation_noise
+from training.quantization.weight_error import (
     LayerWeights,
     compare_weights,
     correlation,

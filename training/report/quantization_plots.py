@@ -15,8 +15,8 @@ from training.evaluation.mask_difference import (
     FRAME_SIDE,
     MaskDifference,
 )
-from training.quantization_error.activations import LayerNoise
-from training.quantization_error.weights import (
+from training.quantization.activation_error import LayerNoise
+from training.quantization.weight_error import (
     LayerWeights,
     correlation,
     error_by_magnitude,

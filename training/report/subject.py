@@ -14,7 +14,7 @@ from training.checkpoint import BEST
 from training.errors import CheckpointError
 from training.evaluation.evaluation import load_float_twin
 from training.export import training_data, write_deployed
-from training.fake_quantization import FakeQuantized
+from training.quantization.fake_quantization import FakeQuantized
 
 
 @dataclass(frozen=True)

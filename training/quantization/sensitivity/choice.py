@@ -9,7 +9,7 @@ from typing import Any
 
 from training.config import QatConfig
 from training.errors import ConfigError
-from training.sensitivity.table import LayerSensitivity, read_table
+from training.quantization.sensitivity.table import LayerSensitivity, read_table
 
 
 @dataclass(frozen=True)

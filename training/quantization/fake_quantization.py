@@ -2,9 +2,9 @@
 
 The weight that is quantized is the folded one, adapter included, so training sees the weight
 that is deployed. Products run on integer-valued floats and sum exactly
-(`training.exact_products`), so the accumulators equal the integer engine's bit for bit. Gradients
-pass straight through rounding and stop where a value
-was clipped; the activation scale learns as in LSQ (Esser et al., ICLR 2020), in the logarithm.
+(`training.quantization.exact_products`), so the accumulators equal the integer engine's bit for
+bit. Gradients pass straight through rounding and stop where a value was clipped; the activation
+scale learns as in LSQ (Esser et al., ICLR 2020), in the logarithm.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from model_store.integers import (
     weight_scale,
 )
 from training.adapters.adapted_linear import AdaptedLinear
-from training.exact_products import exact_convolution, exact_linear
+from training.quantization.exact_products import exact_convolution, exact_linear
 
 QuantizedSource = nn.Linear | nn.Conv2d | AdaptedLinear
 

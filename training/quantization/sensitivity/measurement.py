@@ -21,8 +21,8 @@ from training.data.dataset import DataRow, LabelledXray
 from training.evaluation.metrics import dice
 from training.evaluation.scores import prompt_boxes
 from training.evaluation.similarity import map_similarity
-from training.fake_quantization import FakeQuantized, folded_weight, sampling
-from training.sensitivity.table import ALL_LAYERS, LayerSensitivity, SensitivityTable
+from training.quantization.fake_quantization import FakeQuantized, folded_weight, sampling
+from training.quantization.sensitivity.table import ALL_LAYERS, LayerSensitivity, SensitivityTable
 
 Mask = NDArray[np.bool_]
 

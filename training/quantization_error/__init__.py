@@ -1,1 +1,0 @@
-"""What quantization changes: weights, activations, and where in the image masks differ."""
