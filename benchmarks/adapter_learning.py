@@ -32,7 +32,7 @@ from training.runs import (
     load_validation_xrays,
     prepare_run,
 )
-from training.stage1_methods import build_stage1
+from training.stages.baseline_stages import build_stage1
 
 VARIANTS: Mapping[str, dict[str, Any]] = {
     "decoder alone": {"adaptation.method": "decoder_only"},

@@ -46,8 +46,8 @@ from training.data.dataset import DataRow, load_xray, read_rows
 from training.evaluation.probability_maps import compare_maps
 from training.evaluation.scores import ImageScore, score_rows
 from training.export import write_deployed
-from training.parameter_count import count_parameters
 from training.phantom.dataset import write_phantom_dataset
+from training.stages.parameter_count import count_parameters
 
 METHODS = ("decoder_only", "full", "lora", "adalora")
 TIMED_IMAGES = 15

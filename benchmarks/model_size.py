@@ -31,8 +31,8 @@ from training.data.dataset import LabelledXray
 from training.export import write_deployed
 from training.loop import TrainingLoop
 from training.runs import batch_source, load_training_xrays, load_validation_xrays
-from training.stage2 import QatStage
-from training.stages import PretrainStage
+from training.stages.qat_stage import QatStage
+from training.stages.stage import PretrainStage
 
 TIMED_IMAGES = 15
 

@@ -21,7 +21,7 @@ from model_store.sam import PromptableSam
 from training.config import QatConfig
 from training.export import write_deployed
 from training.quantization.fake_quantization import sampling
-from training.stage2 import QatStage
+from training.stages.qat_stage import QatStage
 
 
 def random_float_model(config: SamConfig, device: torch.device) -> PromptableSam:

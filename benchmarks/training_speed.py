@@ -38,9 +38,9 @@ from training.loop import TrainingLoop
 from training.losses import MaskLoss
 from training.phantom.dataset import write_phantom_dataset
 from training.runs import batch_source, load_training_xrays
-from training.stage1_methods import build_stage1
-from training.stage2 import QatStage
-from training.stages import PretrainStage, Stage
+from training.stages.baseline_stages import build_stage1
+from training.stages.qat_stage import QatStage
+from training.stages.stage import PretrainStage, Stage
 
 CPU = torch.device("cpu")
 BATCHES = 4

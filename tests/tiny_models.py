@@ -17,7 +17,7 @@ from training.config import QatConfig
 from training.export import to_deployed, write_deployed
 from training.quantization.fake_quantization import sampling
 from training.quantization.sensitivity.choice import PrecisionChoice
-from training.stage2 import QatStage
+from training.stages.qat_stage import QatStage
 
 
 def make_tiny_config(**changes: object) -> SamConfig:

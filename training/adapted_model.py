@@ -35,7 +35,7 @@ from training.quantization.sensitivity.choice import (
     check_layers,
     stored_choice,
 )
-from training.resizing import resized_model
+from training.stages.resizing import resized_model
 
 Layer = TypeVar("Layer", bound=nn.Module)
 

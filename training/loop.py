@@ -31,7 +31,7 @@ from training.optimizers.rates import rate_share, set_rates
 from training.optimizers.weight_average import WeightAverage
 from training.progress import ProgressBar
 from training.run_log import RunLog
-from training.stages import Stage
+from training.stages.stage import Stage
 from training.step_terms import StepTerms
 from training.teacher import Teacher
 from training.validation import ValidationScores, validate

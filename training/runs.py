@@ -27,10 +27,10 @@ from training.evaluation.drawn_otherwise import names_drawn_otherwise
 from training.loop import TrainingLoop
 from training.phantom import draw_phantom
 from training.quantization.sensitivity.choice import choose_precisions, stored_choice
-from training.resizing import resized_model
-from training.stage1_methods import build_stage1
-from training.stage2 import QatStage
-from training.stages import PretrainStage, Stage
+from training.stages.baseline_stages import build_stage1
+from training.stages.qat_stage import QatStage
+from training.stages.resizing import resized_model
+from training.stages.stage import PretrainStage, Stage
 from training.teacher import load_teacher
 
 PHANTOM_SOURCE = "phantom"

@@ -19,8 +19,8 @@ from training.config import RunConfig
 from training.data.batches import TrainingBatch
 from training.loop import TrainingLoop
 from training.losses import LossWeights
-from training.stage1 import AdaLoraStage
-from training.stages import PretrainStage
+from training.stages.adalora_stage import AdaLoraStage
+from training.stages.stage import PretrainStage
 from training.teacher import Teacher
 
 

@@ -10,14 +10,14 @@ from model_store.architecture import sam_config
 from model_store.quantizable import quantizable_layers
 from training.__main__ import main
 from training.config import RunConfig, load_config, parse_config
-from training.parameter_count import count_parameters
 from training.quantization.sensitivity.table import (
     ALL_LAYERS,
     LayerSensitivity,
     SensitivityTable,
     write_table,
 )
-from training.stage1_methods import build_stage1
+from training.stages.baseline_stages import build_stage1
+from training.stages.parameter_count import count_parameters
 
 CONFIGS = Path(__file__).parents[2] / "training" / "configs"
 

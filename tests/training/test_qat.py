@@ -27,7 +27,7 @@ from training.evaluation.scores import prompt_boxes
 from training.export import write_deployed
 from training.phantom.dataset import write_phantom_dataset
 from training.quantization.fake_quantization import FakeQuantized, sampling
-from training.stage2 import QatStage
+from training.stages.qat_stage import QatStage
 from training.validation import masks_of_each
 
 ADALORA = AdaLoraConfig(initial_rank=4, target_rank=2, warmup_steps=1, final_steps=1)

@@ -16,7 +16,7 @@ from training.errors import CheckpointError
 from training.evaluation.metrics import dice
 from training.export import write_deployed
 from training.phantom import draw_phantom
-from training.resizing import resized_model
+from training.stages.resizing import resized_model
 
 TINY = make_tiny_config()
 SMALL = make_tiny_config(window_size=0, global_attn_indexes=())

@@ -14,7 +14,7 @@ from training.adapters.config import AdaLoraConfig, LoraConfig
 from training.adapters.lora import LoraLinear
 from training.config import RunConfig, parse_config
 from training.errors import ConfigError
-from training.stage1_methods import build_stage1
+from training.stages.baseline_stages import build_stage1
 
 CONFIGS = Path(__file__).parents[2] / "training" / "configs"
 

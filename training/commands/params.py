@@ -29,7 +29,7 @@ def run(arguments: argparse.Namespace) -> int:
     from model_store.architecture import sam_config
     from training.config import parse_setting
     from training.errors import ConfigError
-    from training.parameter_count import count_parameters, format_count
+    from training.stages.parameter_count import count_parameters, format_count
 
     changes = dict(parse_setting(text) for text in arguments.set)
     config = _config(arguments.config, changes, arguments.initial_rank)

@@ -21,7 +21,7 @@ from training.export import ExportResult, write_deployed
 from training.phantom import draw_phantom
 from training.quantization.fake_quantization import sampling
 from training.reference.checkpoint import ReferenceModel
-from training.stage2 import QatStage
+from training.stages.qat_stage import QatStage
 
 UNKNOWN_LICENSE = "not stated by the imported file; ask its authors"
 INTENDED_USE = (

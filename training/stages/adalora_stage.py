@@ -14,7 +14,7 @@ from training.adapters.adalora import AdaLoraLinear, mean_penalty
 from training.adapters.config import AdaLoraConfig
 from training.adapters.rank_allocator import RankAllocator
 from training.adapters.rank_map import save_rank_map
-from training.stages import Stage, freeze_unused
+from training.stages.stage import Stage, freeze_unused
 
 
 class AdaLoraStage(Stage):

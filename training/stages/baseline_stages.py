@@ -6,8 +6,8 @@ from model_store.sam import PromptableSam
 from training.adapted_model import add_lora
 from training.config import RunConfig
 from training.errors import ConfigError
-from training.stage1 import AdaLoraStage
-from training.stages import Stage, freeze_unused
+from training.stages.adalora_stage import AdaLoraStage
+from training.stages.stage import Stage, freeze_unused
 
 
 class LoraStage(Stage):

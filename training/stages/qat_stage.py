@@ -16,7 +16,7 @@ from training.data.batches import BatchSource
 from training.export import to_deployed
 from training.quantization.fake_quantization import sampling
 from training.quantization.sensitivity.choice import EVERY_LAYER_INT8, PrecisionChoice
-from training.stages import Stage, freeze_unused
+from training.stages.stage import Stage, freeze_unused
 
 
 class QatStage(Stage):

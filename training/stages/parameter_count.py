@@ -16,9 +16,9 @@ from training.adapted_model import find_layers
 from training.adapters.adapted_linear import AdaptedLinear
 from training.config import RunConfig
 from training.quantization.sensitivity.choice import choose_precisions
-from training.stage1_methods import build_stage1
-from training.stage2 import QatStage
-from training.stages import PretrainStage, Stage
+from training.stages.baseline_stages import build_stage1
+from training.stages.qat_stage import QatStage
+from training.stages.stage import PretrainStage, Stage
 
 _PARTS = {
     "image_encoder": "image encoder",
