@@ -25,13 +25,13 @@ from training.adapted_model import find_layers, load_base
 from training.adapters.adapted_linear import AdaptedLinear
 from training.config import RunConfig, with_settings
 from training.data.dataset import LabelledXray
-from training.loop import TrainingLoop
-from training.runs import (
+from training.run.assembly import (
     batch_source,
     load_training_xrays,
     load_validation_xrays,
     prepare_run,
 )
+from training.run.loop import TrainingLoop
 from training.stages.baseline_stages import build_stage1
 
 VARIANTS: Mapping[str, dict[str, Any]] = {

@@ -29,8 +29,8 @@ from model_store.predictor import PredictionRequest, Predictor
 from training.config import RunConfig
 from training.data.dataset import LabelledXray
 from training.export import write_deployed
-from training.loop import TrainingLoop
-from training.runs import batch_source, load_training_xrays, load_validation_xrays
+from training.run.assembly import batch_source, load_training_xrays, load_validation_xrays
+from training.run.loop import TrainingLoop
 from training.stages.qat_stage import QatStage
 from training.stages.stage import PretrainStage
 

@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 import torch
 
 from training.config import RunConfig, load_config
-from training.runs import prepare_run
+from training.run.assembly import prepare_run
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")

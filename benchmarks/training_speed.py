@@ -32,12 +32,13 @@ from model_store.sam import PromptableSam
 from training.acceleration.mixed_precision import autocast
 from training.acceleration.recomputation import recompute_encoder_blocks
 from training.config import RunConfig, load_config
-from training.data.batches import BatchSource, TrainingBatch, prefetched
+from training.data.batches import BatchSource, TrainingBatch
 from training.data.dataset import LabelledXray
-from training.loop import TrainingLoop
+from training.data.prefetching import prefetched
 from training.losses import MaskLoss
 from training.phantom.dataset import write_phantom_dataset
-from training.runs import batch_source, load_training_xrays
+from training.run.assembly import batch_source, load_training_xrays
+from training.run.loop import TrainingLoop
 from training.stages.baseline_stages import build_stage1
 from training.stages.qat_stage import QatStage
 from training.stages.stage import PretrainStage, Stage

@@ -34,7 +34,7 @@ from training.adapted_model import load_base
 from training.config import RunConfig
 from training.data.dataset import load_xrays, read_rows
 from training.evaluation.statistics import Summary
-from training.validation import dice_of_each, validate
+from training.run.validation import dice_of_each, validate
 
 SPLITS = ("val", "test", "train")
 

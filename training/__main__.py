@@ -20,8 +20,8 @@ from training.commands import (
 )
 
 if TYPE_CHECKING:
-    from training.loop import TrainingLoop
-    from training.validation import ValidationScores
+    from training.run.loop import TrainingLoop
+    from training.run.validation import ValidationScores
 
 STAGE_HELP = {
     "pretrain": "train a compact SAM from scratch",
@@ -135,8 +135,8 @@ def _train(arguments: argparse.Namespace) -> int:
     from training.acceleration.distributed import processes_from_environment
     from training.config import load_config, parse_setting
     from training.errors import ConfigError
-    from training.interruption import StopRequest
-    from training.runs import prepare_run
+    from training.run.assembly import prepare_run
+    from training.run.interruption import StopRequest
 
     changes = dict(parse_setting(text) for text in arguments.set)
     config = load_config(arguments.config, changes)

@@ -14,9 +14,9 @@ import torch
 from training.adapted_model import find_layers
 from training.adapters.adalora import AdaLoraLinear
 from training.config import load_config
-from training.loop import TrainingLoop
 from training.phantom.dataset import write_phantom_dataset
-from training.runs import prepare_run
+from training.run.assembly import prepare_run
+from training.run.loop import TrainingLoop
 
 CONFIGS = Path(__file__).parents[2] / "training" / "configs"
 CPU = torch.device("cpu")

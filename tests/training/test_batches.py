@@ -7,12 +7,13 @@ from tiny_models import make_tiny_model
 
 from model_store.conventions import CONVENTIONS
 from training.acceleration.distributed import Processes
-from training.accumulation import parts_of
 from training.data.augmentation import AugmentConfig
-from training.data.batches import BatchSource, prefetched
+from training.data.batches import BatchSource
 from training.data.dataset import LabelledXray
+from training.data.prefetching import prefetched
 from training.data.prompts import PromptMix
 from training.losses import LossWeights, MaskLoss
+from training.run.accumulation import parts_of
 
 
 def make_source(seed: int = 1) -> BatchSource:

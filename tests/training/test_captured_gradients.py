@@ -12,16 +12,16 @@ from tiny_models import make_tiny_config, make_tiny_model
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-import training.loop as loop_module
+import training.run.loop as loop_module
 from training.acceleration.captured_gradients import CapturedGradients
 from training.adapters.config import AdaLoraConfig
 from training.config import RunConfig
 from training.data.batches import TrainingBatch
-from training.loop import TrainingLoop
 from training.losses import LossWeights
+from training.run.loop import TrainingLoop
+from training.run.teacher import Teacher
 from training.stages.adalora_stage import AdaLoraStage
 from training.stages.stage import PretrainStage
-from training.teacher import Teacher
 
 
 class _CpuBesideDevice(TorchDispatchMode):

@@ -102,7 +102,7 @@ def test_a_resumed_run_ends_with_the_same_weights(chain: Path, stage: str) -> No
     assert run_stage(chain, stage, whole, *extra, *settings) == 0
     # The checkpoint of step 5 is what a process killed in steps 6 to 9 leaves behind.
     halted = [*settings, "--set", "validate_every_steps=100"]
-    from training import loop
+    from training.run import loop
 
     original = loop.TrainingLoop.train_step
 

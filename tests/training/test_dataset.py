@@ -8,7 +8,7 @@ from training.config import DataConfig
 from training.data.dataset import load_xray, load_xrays, read_rows, split_lungs
 from training.errors import DataError
 from training.phantom.dataset import write_phantom_dataset
-from training.runs import load_training_xrays
+from training.run.assembly import load_training_xrays
 
 
 @pytest.fixture

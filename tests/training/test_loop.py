@@ -16,9 +16,9 @@ from training.acceleration import mixed_precision
 from training.checkpoint import weights_sha256
 from training.config import load_config
 from training.errors import CheckpointError, ConfigError
-from training.loop import TrainingLoop
 from training.phantom.dataset import write_phantom_dataset
-from training.runs import prepare_run
+from training.run.assembly import prepare_run
+from training.run.loop import TrainingLoop
 
 CONFIG = Path(__file__).parents[2] / "training" / "configs" / "miniature_pretrain.toml"
 CPU = torch.device("cpu")

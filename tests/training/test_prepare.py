@@ -22,7 +22,7 @@ from training.config import DataConfig
 from training.data.dataset import load_xrays, read_rows
 from training.errors import ConfigError
 from training.prepare import preparation
-from training.runs import load_training_xrays
+from training.run.assembly import load_training_xrays
 
 
 def run(out: Path, *roots: tuple[str, Path], extra: tuple[str, ...] = ()) -> int:

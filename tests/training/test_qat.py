@@ -14,8 +14,6 @@ from torch import nn
 
 from model_store.prediction import PredictionRequest
 from model_store.predictor import Predictor
-from training import loop as loop_module
-from training import validation
 from training.__main__ import main
 from training.acceleration.recomputation import recompute_encoder_blocks
 from training.adapted_model import add_adapters, find_layers
@@ -27,8 +25,10 @@ from training.evaluation.scores import prompt_boxes
 from training.export import write_deployed
 from training.phantom.dataset import write_phantom_dataset
 from training.quantization.fake_quantization import FakeQuantized, sampling
+from training.run import loop as loop_module
+from training.run import validation
+from training.run.validation import masks_of_each
 from training.stages.qat_stage import QatStage
-from training.validation import masks_of_each
 
 ADALORA = AdaLoraConfig(initial_rank=4, target_rank=2, warmup_steps=1, final_steps=1)
 CONFIGS = Path(__file__).parents[2] / "training" / "configs"

@@ -17,11 +17,11 @@ from training.checkpoint import load_checkpoint, save_checkpoint
 from training.config import TeacherConfig, load_config
 from training.errors import CheckpointError, ConfigError
 from training.export import write_deployed
-from training.loop import TrainingLoop
 from training.losses import LossWeights
 from training.phantom.dataset import write_phantom_dataset
-from training.runs import prepare_run
-from training.teacher import Teacher
+from training.run.assembly import prepare_run
+from training.run.loop import TrainingLoop
+from training.run.teacher import Teacher
 
 CONFIG = Path(__file__).parents[2] / "training" / "configs" / "miniature_pretrain.toml"
 CPU = torch.device("cpu")

@@ -8,30 +8,45 @@ kernels on the same memory, so every batch must have the shapes of the first.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Generic, Protocol, Self, TypeVar
 
 import torch
 from torch import Tensor
 
-from training.data.batches import TrainingBatch
 
-Gradients = Callable[[TrainingBatch], dict[str, Tensor]]
-"""Leaves the gradients of a batch in the parameters and returns the terms of its loss."""
+class FixedShapes(Protocol):
+    """A batch whose tensors can be moved and overwritten in place."""
+
+    def to(self, device: torch.device) -> Self:
+        """Return the batch on a device."""
+        ...
+
+    def copy_(self, other: Self) -> None:
+        """Take over the values of a batch of the same shapes."""
+        ...
+
+
+Batch = TypeVar("Batch", bound=FixedShapes)
 
 _WARM_UPS = 3
 """Runs before the recording, in which kernels are compiled and chosen."""
 
 
-class CapturedGradients:
-    """`Gradients` of one shape of batch, recorded with its first batch."""
+class CapturedGradients(Generic[Batch]):
+    """The gradients of one shape of batch, recorded with its first batch."""
 
     def __init__(
-        self, gradients: Gradients, parameters: Sequence[Tensor], device: torch.device
+        self,
+        gradients: Callable[[Batch], dict[str, Tensor]],
+        parameters: Sequence[Tensor],
+        device: torch.device,
     ) -> None:
         """Record nothing yet.
 
         Args:
-            gradients: Works on batches on the device, waits for nothing on it, and computes the
-                same at every step but for what tensors hold.
+            gradients: Leaves the gradients of a batch in the parameters and returns the terms of
+                its loss. Works on batches on the device, waits for nothing on it, and computes
+                the same at every step but for what tensors hold.
             parameters: Whose gradients it leaves; each then keeps its memory.
             device: A CUDA device.
         """
@@ -39,10 +54,10 @@ class CapturedGradients:
         self._parameters = parameters
         self._device = device
         self._graph: torch.cuda.CUDAGraph | None = None
-        self._batch: TrainingBatch | None = None
+        self._batch: Batch | None = None
         self._terms: dict[str, Tensor] = {}
 
-    def __call__(self, batch: TrainingBatch) -> dict[str, Tensor]:
+    def __call__(self, batch: Batch) -> dict[str, Tensor]:
         """Replace the gradients by those of a batch, and return the terms of its loss.
 
         Raises:
@@ -55,7 +70,7 @@ class CapturedGradients:
         self._graph.replay()
         return {name: term.clone() for name, term in self._terms.items()}
 
-    def _record(self, batch: TrainingBatch) -> None:
+    def _record(self, batch: Batch) -> None:
         self._batch = batch.to(self._device)
         stream = torch.cuda.Stream(self._device)  # type: ignore[no-untyped-call]
         stream.wait_stream(torch.cuda.current_stream(self._device))

@@ -7,7 +7,7 @@ uninterrupted one would have seen.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import cv2
@@ -15,7 +15,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
 
 from model_store.conventions import token_of
 from model_store.geometry import Box
@@ -24,7 +23,6 @@ from training.data.augmentation import AugmentConfig, augment
 from training.data.dataset import LabelledXray, fold_of
 from training.data.prompts import PromptMix, draw_prompt, tight_box
 from training.errors import ConfigError
-from training.interruption import leave_interrupts_to_the_parent
 
 
 @dataclass(frozen=True)
@@ -178,36 +176,3 @@ class BatchSource:
 
 def _whole(size: int) -> Box:
     return (0.0, 0.0, float(size), float(size))
-
-
-class _BatchOfStep(Dataset[TrainingBatch]):
-    """The batches of a source, by step number."""
-
-    def __init__(self, make: Callable[[int], TrainingBatch]) -> None:
-        self._make = make
-
-    def __getitem__(self, step: int) -> TrainingBatch:
-        return self._make(step)
-
-
-def prefetched(
-    make: Callable[[int], TrainingBatch],
-    steps: Iterable[int],
-    workers: int,
-    pin_memory: bool = False,
-) -> Iterator[TrainingBatch]:
-    """Yield ``make(step)`` for each step, in order, made ahead by worker processes.
-
-    Args:
-        make: Makes the batch of a step; a pure function, so any process may call it.
-        steps: The steps.
-        workers: Processes that make batches; 0 makes each when it is asked for.
-        pin_memory: Whether batches shall lie where a GPU copies from without waiting.
-    """
-    loader = DataLoader(
-        _BatchOfStep(make), batch_size=None, sampler=list(steps), num_workers=workers,
-        prefetch_factor=2 if workers else None, worker_init_fn=leave_interrupts_to_the_parent,
-        pin_memory=pin_memory,
-        generator=torch.Generator(),  # its base seed must not draw from the training's
-    )  # fmt: skip
-    yield from loader

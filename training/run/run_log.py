@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from training.tensorboard_log import TensorBoardLog
+from training.run.tensorboard_log import TensorBoardLog
 
 
 class RunLog:

@@ -18,23 +18,24 @@ from training.acceleration.captured_gradients import CapturedGradients
 from training.acceleration.compilation import compile_parts, uncompiled
 from training.acceleration.distributed import ONE_PROCESS, Processes
 from training.acceleration.mixed_precision import autocast, slow_precision_warning
-from training.accumulation import parts_of
 from training.checkpoint import BEST, LATEST, save_checkpoint, weights_sha256
 from training.config import RunConfig
-from training.data.batches import BatchSource, TrainingBatch, prefetched
+from training.data.batches import BatchSource, TrainingBatch
 from training.data.dataset import LabelledXray
-from training.determinism import deterministic_algorithms
+from training.data.prefetching import prefetched
 from training.errors import CheckpointError
 from training.losses import MaskLoss
 from training.optimizers.groups import build_optimizers
 from training.optimizers.rates import rate_share, set_rates
 from training.optimizers.weight_average import WeightAverage
-from training.progress import ProgressBar
-from training.run_log import RunLog
+from training.run.accumulation import parts_of
+from training.run.determinism import deterministic_algorithms
+from training.run.progress import ProgressBar
+from training.run.run_log import RunLog
+from training.run.step_terms import StepTerms
+from training.run.teacher import Teacher
+from training.run.validation import ValidationScores, validate
 from training.stages.stage import Stage
-from training.step_terms import StepTerms
-from training.teacher import Teacher
-from training.validation import ValidationScores, validate
 
 _LOG_EVERY_STEPS = 20
 
@@ -83,7 +84,7 @@ class TrainingLoop:
         self._best = -1.0
         self._validations_without_gain = 0
         self._waited_s = 0.0
-        self._captured: CapturedGradients | None = None
+        self._captured: CapturedGradients[TrainingBatch] | None = None
         self._captured_settled = False
 
     @property

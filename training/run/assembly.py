@@ -24,14 +24,14 @@ from training.data.batches import BatchSource
 from training.data.dataset import DataRow, LabelledXray, fold_of, load_xrays, read_rows
 from training.errors import ConfigError, DataError
 from training.evaluation.drawn_otherwise import names_drawn_otherwise
-from training.loop import TrainingLoop
 from training.phantom import draw_phantom
 from training.quantization.sensitivity.choice import choose_precisions, stored_choice
+from training.run.loop import TrainingLoop
+from training.run.teacher import load_teacher
 from training.stages.baseline_stages import build_stage1
 from training.stages.qat_stage import QatStage
 from training.stages.resizing import resized_model
 from training.stages.stage import PretrainStage, Stage
-from training.teacher import load_teacher
 
 PHANTOM_SOURCE = "phantom"
 

@@ -46,12 +46,3 @@ class StopRequest:
     def _stop_listening(self) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)
-
-
-def leave_interrupts_to_the_parent(worker: int = 0) -> None:
-    """Ignore Ctrl-C in a worker process, to which a terminal sends it too.
-
-    A worker that ended on its own would break the step that the parent wants to finish. SIGTERM
-    is left alone: it is how Python ends the workers of a parent that goes.
-    """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -1,0 +1,1 @@
+"""One training run: put together, stepped, validated, logged, stopped and resumed."""
