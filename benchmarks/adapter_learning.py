@@ -21,8 +21,8 @@ from typing import Any
 import torch
 
 from benchmarks.server_process import processor_name
-from training.adapted_model import find_layers, load_base
 from training.adapters.adapted_linear import AdaptedLinear
+from training.adapters.adapted_model import find_layers
 from training.config import RunConfig, with_settings
 from training.data.dataset import LabelledXray
 from training.run.assembly import (
@@ -32,6 +32,7 @@ from training.run.assembly import (
     prepare_run,
 )
 from training.run.loop import TrainingLoop
+from training.stages.base import load_base
 from training.stages.baseline_stages import build_stage1
 
 VARIANTS: Mapping[str, dict[str, Any]] = {

@@ -40,13 +40,13 @@ from model_store.architecture import build_sam
 from model_store.boxes import Box
 from model_store.prediction import PredictionRequest
 from model_store.predictor import Predictor, choose_device
-from training.adapted_model import load_base
 from training.config import RunConfig
 from training.data.dataset import DataRow, load_xray, read_rows
 from training.evaluation.probability_maps import compare_maps
 from training.evaluation.scores import ImageScore, score_rows
 from training.export import write_deployed
 from training.phantom.dataset import write_phantom_dataset
+from training.stages.base import load_base
 from training.stages.parameter_count import count_parameters
 
 METHODS = ("decoder_only", "full", "lora", "adalora")

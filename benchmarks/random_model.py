@@ -18,8 +18,8 @@ from model_store.int8_layers import Int8Matrix
 from model_store.integers import ACTIVATION_HIGH, quantize_weight, weight_scale
 from model_store.quantizable import quantizable_layers, replace_module
 from model_store.sam import PromptableSam
-from training.config import QatConfig
 from training.export import write_deployed
+from training.quantization.config import QatConfig
 from training.quantization.fake_quantization import sampling
 from training.stages.qat_stage import QatStage
 

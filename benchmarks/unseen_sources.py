@@ -30,11 +30,11 @@ from benchmarks.training_runs import (
     train_unless_done,
 )
 from model_store.predictor import choose_device
-from training.adapted_model import load_base
 from training.config import RunConfig
 from training.data.dataset import load_xrays, read_rows
 from training.evaluation.statistics import Summary
 from training.run.validation import dice_of_each, validate
+from training.stages.base import load_base
 
 SPLITS = ("val", "test", "train")
 

@@ -13,9 +13,10 @@ from model_store.engine.widened_attention import widen_attention
 from model_store.int8_layers import Int8Matrix
 from model_store.prediction import PredictionRequest
 from model_store.sam import PromptableSam
-from training.config import QatConfig
-from training.export import to_deployed, write_deployed
+from training.export import write_deployed
+from training.quantization.config import QatConfig
 from training.quantization.fake_quantization import sampling
+from training.quantization.quantized_model import to_deployed
 from training.quantization.sensitivity.choice import PrecisionChoice
 from training.stages.qat_stage import QatStage
 

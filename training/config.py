@@ -19,107 +19,16 @@ from model_store.architecture import SamConfig, sam_config
 from model_store.conventions import CONVENTIONS, Convention
 from training.adapters.config import AdaLoraConfig, AdaptationConfig, LoraConfig
 from training.data.augmentation import AugmentConfig
-from training.data.dataset import STRUCTURES, Structure
+from training.data.config import DataConfig
 from training.data.prompts import PromptMix
 from training.errors import ConfigError
 from training.losses import LossWeights
+from training.optimizers.config import OptimizerConfig
+from training.quantization.config import QatConfig
+from training.settings import build_settings
 
 StageName = Literal["pretrain", "stage1", "stage2"]
 STAGES: tuple[StageName, ...] = typing.get_args(StageName)
-
-
-@dataclass(frozen=True)
-class DataConfig:
-    """What is trained on.
-
-    Attributes:
-        root: Folder with ``manifest.csv``.
-        repeats: How often the rows of a source come in one epoch; 1 where not named.
-        structure: What the masks to train on show: ``lungs``, ``infection`` or ``pneumothorax``.
-        leave_out: Sources that neither train nor choose, to learn how the model does on
-            hospitals that it has never seen.
-        drawn_otherwise: CSV files of ``python -m training conventions``; the X-rays that they list
-            as drawn in another convention than stated do not train.
-        folds: Parts into which the patients of ``train`` fall; 1 leaves them together.
-        without_fold: Part that does not train, so that the model can teach it without having seen
-            what people drew there; -1 trains on all.
-        phantoms: Number of drawn chest phantoms that are mixed in, half per convention.
-        cached_side: Longest side of the X-rays held in memory, in pixels.
-        workers: Processes that make batches beside the training.
-    """
-
-    root: str = "data/cxr"
-    structure: Structure = "lungs"
-    repeats: Mapping[str, int] = field(default_factory=dict)
-    leave_out: tuple[str, ...] = ()
-    drawn_otherwise: tuple[str, ...] = ()
-    folds: int = 1
-    without_fold: int = -1
-    phantoms: int = 0
-    cached_side: int = 288
-    workers: int = 1
-
-    def __post_init__(self) -> None:
-        """Refuse an unknown structure, repeats below 1 and negative counts."""
-        if self.structure not in STRUCTURES:
-            raise ConfigError(
-                f"data.structure is {self.structure!r}; it must be one of {', '.join(STRUCTURES)}"
-            )
-        if self.phantoms and self.structure != "lungs":
-            raise ConfigError(f"data.phantoms show lungs, not data.structure {self.structure}")
-        if any(not isinstance(n, int) or n < 1 for n in self.repeats.values()):
-            raise ConfigError(f"data.repeats {dict(self.repeats)} must be whole numbers from 1")
-        if self.folds < 1 or not -1 <= self.without_fold < self.folds:
-            raise ConfigError(
-                f"data.folds {self.folds} must be at least 1, data.without_fold "
-                f"{self.without_fold} one of them, counted from 0, or -1"
-            )
-        if self.folds == 1 and self.without_fold == 0:
-            raise ConfigError("data.without_fold 0 of 1 leaves nothing to train on")
-        if self.phantoms < 0 or self.workers < 0 or self.cached_side < 32:
-            raise ConfigError(
-                f"data.phantoms {self.phantoms} and data.workers {self.workers} must be at least "
-                f"0, data.cached_side {self.cached_side} at least 32"
-            )
-
-
-@dataclass(frozen=True)
-class OptimizerConfig:
-    """How weights move.
-
-    Attributes:
-        learning_rate: Peak rate of AdamW.
-        matrix_learning_rate: Peak rate of Muon for the encoder's weight matrices; 0 leaves
-            them to AdamW.
-        singular_rate: AdaLoRA's lambdas learn at this multiple of ``learning_rate``. All of an
-            adapter's growth goes through R lambdas at first, where LoRA has R columns of numbers
-            that move at once; at the same rate AdaLoRA falls behind (docs/LOG.md, 2026-11-24).
-        weight_decay: Decoupled weight decay.
-        warmup_steps: Linear rise from 0.
-        decay_share: Share of the steps, at the end, over which the rate falls linearly to 0.
-        clip_norm: Gradients are scaled down to this global norm.
-        ema_decay: Decay of the running mean of the weights, which is what is kept; 0 for none.
-    """
-
-    learning_rate: float = 1e-3
-    matrix_learning_rate: float = 0.0
-    singular_rate: float = 16.0
-    weight_decay: float = 0.05
-    warmup_steps: int = 100
-    decay_share: float = 0.4
-    clip_norm: float = 1.0
-    ema_decay: float = 0.998
-
-    def __post_init__(self) -> None:
-        """Refuse rates and shares out of range."""
-        if self.learning_rate <= 0 or self.matrix_learning_rate < 0 or self.weight_decay < 0:
-            raise ConfigError("optimizer rates must be positive and weight_decay at least 0")
-        if self.singular_rate <= 0:
-            raise ConfigError(f"optimizer.singular_rate is {self.singular_rate}; must be positive")
-        if not 0 <= self.decay_share <= 1 or not 0 <= self.ema_decay < 1:
-            raise ConfigError("optimizer.decay_share lies in 0..1, ema_decay in 0..1 without 1")
-        if self.warmup_steps < 0 or self.clip_norm <= 0:
-            raise ConfigError("optimizer.warmup_steps is at least 0, clip_norm positive")
 
 
 @dataclass(frozen=True)
@@ -159,33 +68,6 @@ class TeacherConfig:
                 "teacher.held_out gives each fold one model, which must then teach every "
                 "convention: leave teacher.conventions empty"
             )
-
-
-@dataclass(frozen=True)
-class QatConfig:
-    """Quantization-aware training.
-
-    Attributes:
-        sensitivity: CSV of ``python -m training sensitivity``, which decides the layers that stay
-            float; empty quantizes every layer.
-        dice_margin: A layer stays float when it alone loses more than this Dice.
-        ssim_margin: Or when it alone loses more than this SSIM of the masks.
-        calibration_batches: Batches by which activation scales are set before training.
-        train_base: Whether the base weights learn too, not the adapters alone.
-    """
-
-    sensitivity: str = ""
-    dice_margin: float = 0.0005
-    ssim_margin: float = 0.005
-    calibration_batches: int = 8
-    train_base: bool = False
-
-    def __post_init__(self) -> None:
-        """Refuse negative margins, and no calibration: first scales would be arbitrary."""
-        if self.calibration_batches < 1:
-            raise ConfigError("qat.calibration_batches is at least 1")
-        if min(self.dice_margin, self.ssim_margin) < 0:
-            raise ConfigError("qat.dice_margin and ssim_margin are at least 0")
 
 
 @dataclass(frozen=True)
@@ -357,28 +239,6 @@ def parse_config(values: Mapping[str, Any]) -> RunConfig:
     return typing.cast(
         RunConfig, build_settings(RunConfig, {**plain, **tables, "model": config}, "run")
     )
-
-
-def build_settings(kind: type[Any], values: Mapping[str, Any], table: str) -> Any:
-    """Build the dataclass ``kind`` from the plain types of TOML or a checkpoint.
-
-    Args:
-        kind: A settings dataclass of this module.
-        values: Its fields; lists become tuples.
-        table: Name of the table, for messages.
-
-    Raises:
-        ConfigError: A setting is unknown, missing or out of range.
-    """
-    known = {f.name for f in dataclasses.fields(kind)}
-    unknown = sorted(set(values) - known)
-    if unknown:
-        raise ConfigError(f"unknown settings in [{table}]: {', '.join(unknown)}")
-    plain = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
-    try:
-        return kind(**plain)
-    except TypeError as error:
-        raise ConfigError(f"[{table}]: {error}") from error
 
 
 def _set(values: dict[str, Any], dotted: str, value: Any) -> None:

@@ -29,27 +29,24 @@ from model_store.artifact import (
 )
 from model_store.conventions import CONVENTIONS, Convention, default_of, token_of
 from model_store.geometry import PREPROCESSING_VERSION, Box
-from model_store.int8_layers import Int8Matrix
 from model_store.integers import SCHEME
 from model_store.manifest import (
     Manifest,
-    Precision,
     Quantization,
     SelfTest,
     TrainingData,
     WeightsFile,
 )
 from model_store.predictor import PredictionRequest, Predictor
-from model_store.quantizable import quantizable_layers, replace_module
 from model_store.sam import PromptableSam
-from training.adapted_model import find_layers, load_base, merge_adapters
 from training.data.dataset import structure_of
 from training.data.prompts import tight_box
 from training.errors import DataError
 from training.evaluation.metrics import dice
 from training.model_card import write_manifest_and_card
 from training.phantom import draw_phantom
-from training.quantization.fake_quantization import FakeQuantized
+from training.quantization.quantized_model import to_deployed
+from training.stages.base import load_base
 
 INTENDED_USE = (
     "Outlines the lungs on frontal chest X-rays of children and adults as a step of further "
@@ -181,23 +178,6 @@ def write_deployed(
     golden_dice = add_self_test(folder, manifest)
     size = sum(file.stat().st_size for file in folder.iterdir())
     return ExportResult(folder, size, float_bytes, golden_dice)
-
-
-def to_deployed(model: PromptableSam) -> dict[str, Precision]:
-    """Turn a trained model, in place, into the one that is deployed.
-
-    Returns:
-        The precision of every layer that could be integers.
-    """
-    fake = find_layers(model, FakeQuantized)
-    for name, layer in fake.items():
-        replace_module(model, name, layer.to_integers())
-    merge_adapters(model)
-    precisions: dict[str, Precision] = dict.fromkeys(quantizable_layers(model), "float")
-    precisions.update(
-        {name.removesuffix(".matrix"): "int8" for name in find_layers(model, Int8Matrix)}
-    )
-    return dict(sorted(precisions.items()))
 
 
 def _float_size_bytes(model: PromptableSam) -> int:

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 import torch
 
-from training.adapted_model import find_layers
 from training.adapters.adalora import AdaLoraLinear
+from training.adapters.adapted_model import find_layers
 from training.config import load_config
 from training.phantom.dataset import write_phantom_dataset
 from training.run.assembly import prepare_run

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from training.config import DataConfig
+from training.data.config import DataConfig
 from training.data.dataset import load_xray, load_xrays, read_rows, split_lungs
 from training.errors import DataError
 from training.phantom.dataset import write_phantom_dataset

@@ -7,12 +7,12 @@ from torch import nn
 
 from model_store.int8_layers import Backend
 from model_store.integers import ZERO_POINT, quantize_activation, reference_accumulate
-from training.adapted_model import add_adapters, add_fake_quantization, merge_adapters
 from training.adapters.adalora import AdaLoraLinear
+from training.adapters.adapted_model import add_adapters, merge_adapters
 from training.adapters.config import AdaLoraConfig
 from training.errors import ConfigError
-from training.export import to_deployed
 from training.quantization.fake_quantization import FakeQuantized, round_straight_through, sampling
+from training.quantization.quantized_model import add_fake_quantization, to_deployed
 from training.quantization.sensitivity.choice import PrecisionChoice
 
 ADALORA = AdaLoraConfig(initial_rank=4, target_rank=2, warmup_steps=1, final_steps=1)

@@ -18,7 +18,7 @@ from raw_downloads import SIDE, phantom
 
 from model_store.predictor import Predictor
 from training.__main__ import main
-from training.config import DataConfig
+from training.data.config import DataConfig
 from training.data.dataset import load_xrays, read_rows
 from training.errors import ConfigError
 from training.prepare import preparation

@@ -16,14 +16,14 @@ from model_store.prediction import PredictionRequest
 from model_store.predictor import Predictor
 from training.__main__ import main
 from training.acceleration.recomputation import recompute_encoder_blocks
-from training.adapted_model import add_adapters, find_layers
 from training.adapters.adalora import AdaLoraLinear
+from training.adapters.adapted_model import add_adapters, find_layers
 from training.adapters.config import AdaLoraConfig
-from training.config import QatConfig
 from training.data.dataset import LabelledXray, load_xrays, read_rows
 from training.evaluation.scores import prompt_boxes
 from training.export import write_deployed
 from training.phantom.dataset import write_phantom_dataset
+from training.quantization.config import QatConfig
 from training.quantization.fake_quantization import FakeQuantized, sampling
 from training.run import loop as loop_module
 from training.run import validation

@@ -16,6 +16,7 @@ from training.errors import CheckpointError
 from training.evaluation.metrics import dice
 from training.export import write_deployed
 from training.phantom import draw_phantom
+from training.stages.base import load_base
 from training.stages.resizing import resized_model
 
 TINY = make_tiny_config()

@@ -13,7 +13,6 @@ from tiny_models import make_tiny_config, make_tiny_model
 from model_store.artifact import read_manifest
 from model_store.quantizable import quantizable_layers
 from training.__main__ import main
-from training.config import QatConfig
 from training.data.dataset import load_xrays, read_rows
 from training.errors import ConfigError
 from training.evaluation.metrics import dice
@@ -21,6 +20,7 @@ from training.evaluation.probability_maps import probability_map
 from training.evaluation.scores import prompt_boxes
 from training.export import write_deployed
 from training.phantom.dataset import write_phantom_dataset
+from training.quantization.config import QatConfig
 from training.quantization.fake_quantization import FakeQuantized
 from training.quantization.sensitivity.choice import choose_precisions
 from training.quantization.sensitivity.measurement import measure_sensitivity, spread

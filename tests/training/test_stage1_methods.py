@@ -9,7 +9,7 @@ from torch import nn
 
 from model_store.artifact import load_model
 from training.__main__ import main
-from training.adapted_model import add_adapters, add_lora, find_layers, merge_adapters
+from training.adapters.adapted_model import add_adapters, add_lora, find_layers, merge_adapters
 from training.adapters.config import AdaLoraConfig, LoraConfig
 from training.adapters.lora import LoraLinear
 from training.config import RunConfig, parse_config

@@ -12,7 +12,6 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from model_store.conventions import Convention, token_of
-from training.adapted_model import lineage_of, load_base
 from training.checkpoint import load_checkpoint, save_checkpoint
 from training.config import TeacherConfig, load_config
 from training.errors import CheckpointError, ConfigError
@@ -22,6 +21,8 @@ from training.phantom.dataset import write_phantom_dataset
 from training.run.assembly import prepare_run
 from training.run.loop import TrainingLoop
 from training.run.teacher import Teacher
+from training.stages.base import load_base
+from training.stages.lineage import lineage_of
 
 CONFIG = Path(__file__).parents[2] / "training" / "configs" / "miniature_pretrain.toml"
 CPU = torch.device("cpu")

@@ -40,13 +40,14 @@ def run(arguments: argparse.Namespace) -> int:
         DataError: The data set cannot be used.
     """
     from model_store.predictor import choose_device
-    from training.adapted_model import find_layers, load_base
-    from training.config import QatConfig
+    from training.adapters.adapted_model import find_layers
     from training.data.dataset import load_xrays, read_rows
     from training.errors import CheckpointError, ConfigError
+    from training.quantization.config import QatConfig
     from training.quantization.fake_quantization import FakeQuantized
     from training.quantization.sensitivity.measurement import measure_sensitivity, spread
     from training.quantization.sensitivity.table import format_table, write_table
+    from training.stages.base import load_base
 
     if arguments.per_source < 0 or arguments.calibration < 1:
         raise ConfigError("--per-source is at least 0 and --calibration at least 1")

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from training.config import OptimizerConfig
+from training.optimizers.config import OptimizerConfig
 from training.optimizers.muon import StackedMuon
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 import torch
 
-from training.config import OptimizerConfig
+from training.optimizers.config import OptimizerConfig
 
 
 def rate_share(step: int, steps: int, config: OptimizerConfig) -> float:

@@ -14,11 +14,11 @@ from model_store.artifact import sha256_of
 from model_store.conventions import Convention
 from model_store.geometry import InputGeometry, window_to_uint8
 from model_store.sam import PromptableSam
-from training.config import QatConfig
 from training.data.dataset import load_xray, read_rows, rows_of_conventions
 from training.data.prompts import tight_box
 from training.export import ExportResult, write_deployed
 from training.phantom import draw_phantom
+from training.quantization.config import QatConfig
 from training.quantization.fake_quantization import sampling
 from training.reference.checkpoint import ReferenceModel
 from training.stages.qat_stage import QatStage

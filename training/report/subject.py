@@ -9,12 +9,13 @@ from model_store.artifact import MANIFEST_FILE
 from model_store.manifest import Manifest
 from model_store.predictor import Predictor
 from model_store.quantizable import replace_module
-from training.adapted_model import find_layers, load_base
+from training.adapters.adapted_model import find_layers
 from training.checkpoint import BEST
 from training.errors import CheckpointError
 from training.evaluation.evaluation import load_float_twin
 from training.export import training_data, write_deployed
 from training.quantization.fake_quantization import FakeQuantized
+from training.stages.base import load_base
 
 
 @dataclass(frozen=True)

@@ -17,10 +17,10 @@ from model_store.conventions import CONVENTIONS
 from model_store.geometry import window_to_uint8
 from training.acceleration.distributed import ONE_PROCESS, Processes
 from training.acceleration.recomputation import recompute_encoder_blocks
-from training.adapted_model import Base, load_base
 from training.checkpoint import LatestCheckpoint, holds_run, load_latest
-from training.config import DataConfig, RunConfig
+from training.config import RunConfig
 from training.data.batches import BatchSource
+from training.data.config import DataConfig
 from training.data.dataset import DataRow, LabelledXray, fold_of, load_xrays, read_rows
 from training.errors import ConfigError, DataError
 from training.evaluation.drawn_otherwise import names_drawn_otherwise
@@ -28,6 +28,7 @@ from training.phantom import draw_phantom
 from training.quantization.sensitivity.choice import choose_precisions, stored_choice
 from training.run.loop import TrainingLoop
 from training.run.teacher import load_teacher
+from training.stages.base import Base, load_base
 from training.stages.baseline_stages import build_stage1
 from training.stages.qat_stage import QatStage
 from training.stages.resizing import resized_model

@@ -18,10 +18,10 @@ from model_store.architecture import SamConfig
 from model_store.conventions import CONVENTIONS, Convention, token_of
 from model_store.sam import PromptableSam
 from training.acceleration.compilation import compile_parts
-from training.adapted_model import load_base
 from training.config import RunConfig
 from training.errors import ConfigError
 from training.losses import LossWeights
+from training.stages.base import load_base
 
 _TOKENS = [token_of(convention) for convention in CONVENTIONS]
 

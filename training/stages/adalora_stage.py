@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from model_store.sam import PromptableSam
-from training.adapted_model import add_adapters
 from training.adapters.adalora import AdaLoraLinear, mean_penalty
+from training.adapters.adapted_model import add_adapters
 from training.adapters.config import AdaLoraConfig
 from training.adapters.rank_allocator import RankAllocator
 from training.adapters.rank_map import save_rank_map

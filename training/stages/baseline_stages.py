@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from model_store.sam import PromptableSam
-from training.adapted_model import add_lora
+from training.adapters.adapted_model import add_lora
 from training.config import RunConfig
 from training.errors import ConfigError
 from training.stages.adalora_stage import AdaLoraStage

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import torch
 
 from model_store.architecture import SamConfig, build_sam
-from training.adapted_model import find_layers
 from training.adapters.adapted_linear import AdaptedLinear
+from training.adapters.adapted_model import find_layers
 from training.config import RunConfig
 from training.quantization.sensitivity.choice import choose_precisions
 from training.stages.baseline_stages import build_stage1

@@ -8,13 +8,13 @@ from typing import Any
 import torch
 
 from model_store.sam import PromptableSam
-from training.adapted_model import add_fake_quantization, find_layers
 from training.adapters.adalora import AdaLoraLinear
 from training.adapters.adapted_linear import AdaptedLinear
-from training.config import QatConfig
+from training.adapters.adapted_model import find_layers
 from training.data.batches import BatchSource
-from training.export import to_deployed
+from training.quantization.config import QatConfig
 from training.quantization.fake_quantization import sampling
+from training.quantization.quantized_model import add_fake_quantization, to_deployed
 from training.quantization.sensitivity.choice import EVERY_LAYER_INT8, PrecisionChoice
 from training.stages.stage import Stage, freeze_unused
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from training.config import QatConfig
 from training.errors import ConfigError
+from training.quantization.config import QatConfig
 from training.quantization.sensitivity.table import LayerSensitivity, read_table
 
 

@@ -16,7 +16,7 @@ from model_store.geometry import InputGeometry
 from model_store.logit_resampling import logits_to_image
 from model_store.quantizable import quantizable_layers, replace_module
 from model_store.sam import PromptableSam
-from training.adapted_model import merge_adapters
+from training.adapters.adapted_model import merge_adapters
 from training.data.dataset import DataRow, LabelledXray
 from training.evaluation.metrics import dice
 from training.evaluation.scores import prompt_boxes

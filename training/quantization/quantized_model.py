@@ -1,0 +1,56 @@
+"""Putting fake quantization into a model, and turning it into the integers that are deployed."""
+
+from __future__ import annotations
+
+from model_store.int8_layers import Int8Matrix
+from model_store.manifest import Precision
+from model_store.quantizable import quantizable_layers, replace_module
+from model_store.sam import PromptableSam
+from training.adapters.adapted_model import find_layers, merge_adapters
+from training.quantization.fake_quantization import FakeQuantized
+from training.quantization.sensitivity.choice import (
+    EVERY_LAYER_INT8,
+    PrecisionChoice,
+    check_layers,
+)
+
+
+def add_fake_quantization(
+    model: PromptableSam, choice: PrecisionChoice = EVERY_LAYER_INT8
+) -> dict[str, FakeQuantized]:
+    """Wrap every layer that can become integers but those that were chosen to stay float.
+
+    Raises:
+        ConfigError: The choice was made for another model.
+    """
+    names = quantizable_names(model)
+    check_layers(choice, names)
+    layers: dict[str, FakeQuantized] = {}
+    for name in names:
+        if name not in choice.float_layers:
+            layers[name] = FakeQuantized(model.get_submodule(name))  # type: ignore[arg-type]
+            replace_module(model, name, layers[name])
+    return layers
+
+
+def quantizable_names(model: PromptableSam) -> list[str]:
+    """Return the layers that can become integers; an adapted layer counts as one."""
+    names = [name.removesuffix(".base") for name in quantizable_layers(model)]
+    return [name.removesuffix(".source").removesuffix(".base") for name in names]
+
+
+def to_deployed(model: PromptableSam) -> dict[str, Precision]:
+    """Turn a trained model, in place, into the one that is deployed.
+
+    Returns:
+        The precision of every layer that could be integers.
+    """
+    fake = find_layers(model, FakeQuantized)
+    for name, layer in fake.items():
+        replace_module(model, name, layer.to_integers())
+    merge_adapters(model)
+    precisions: dict[str, Precision] = dict.fromkeys(quantizable_layers(model), "float")
+    precisions.update(
+        {name.removesuffix(".matrix"): "int8" for name in find_layers(model, Int8Matrix)}
+    )
+    return dict(sorted(precisions.items()))

@@ -1,0 +1,66 @@
+"""What a checkpoint says of itself: the settings of its adapters and all that led to it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from training.adapters.config import AdaLoraConfig, AdaptationConfig, LoraConfig
+from training.settings import build_settings
+
+
+def adapter_settings(state: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings, by table, by which the adapters of a checkpoint were made.
+
+    Empty before stage 1. Checkpoints from before there was a choice of methods are AdaLoRA's.
+    """
+    if state["stage"] == "pretrain":
+        return {}
+    tables = {"adaptation": AdaptationConfig, "adalora": AdaLoraConfig, "lora": LoraConfig}
+    config = state["config"]
+    return {name: build_settings(kind, config.get(name, {}), name) for name, kind in tables.items()}
+
+
+def lineage_of(state: Mapping[str, Any]) -> tuple[dict[str, Any], ...]:
+    """Return what led to a checkpoint, itself last."""
+    config = state["config"]
+    own: dict[str, Any] = {
+        "stage": state["stage"],
+        "steps": state["step"],
+        "batch_size": config["batch_size"],
+        "seed": config["seed"],
+        "precision": config["precision"],
+        "phantoms": config["data"]["phantoms"],
+        "input_size": state["architecture"]["input_size"],
+        "validation_selection": state["best"],
+    }
+    structure = config["data"].get("structure", "lungs")
+    if config["data"].get("leave_out"):
+        own["leave_out"] = list(config["data"]["leave_out"])
+    if config["data"].get("without_fold", -1) >= 0:
+        own["without_fold"] = f"{config['data']['without_fold']} of {config['data']['folds']}"
+    if structure != "lungs":
+        own["structure"] = structure
+    teacher = config.get("teacher", {})  # settings older than teachers have none
+    if teacher.get("models"):
+        own["teachers"] = [_shown_name(Path(name)) for name in teacher["models"]]
+        own["teacher_share"] = teacher["share"]
+        if teacher.get("held_out"):
+            own["teachers_teach"] = "what they never saw"
+        elif teacher.get("conventions"):
+            own["teachers_teach"] = list(teacher["conventions"])
+    if state["stage"] == "stage1":
+        own["method"] = adapter_settings(state)["adaptation"].method
+    if "ranks" in state["stage_state"]:
+        own["ranks"] = state["stage_state"]["ranks"]
+        own["initial_rank"] = config["adalora"]["initial_rank"]
+    if state["stage_state"].get("sensitivity"):
+        own["sensitivity"] = state["stage_state"]["sensitivity"]
+    return (*state.get("lineage", ()), own)
+
+
+def _shown_name(teacher: Path) -> str:
+    """Return a run's name; with its folder where that alone is a version or a file."""
+    says_little = teacher.name.isdecimal() or teacher.suffix == ".pt"
+    return "/".join(teacher.parts[-2:]) if says_little else teacher.name
