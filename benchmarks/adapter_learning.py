@@ -32,6 +32,7 @@ from training.run.assembly import (
     prepare_run,
 )
 from training.run.loop import TrainingLoop
+from training.run.run import Run
 from training.stages.base import load_base
 from training.stages.baseline_stages import build_stage1
 
@@ -112,7 +113,9 @@ def adapt(
     stage = build_stage1(start.model, config)
     source = batch_source(config, start.architecture, train)
     folder.mkdir(parents=True, exist_ok=True)
-    loop = TrainingLoop(config, start.architecture, stage, source, val, folder, torch.device("cpu"))
+    loop = TrainingLoop(
+        Run(config, start.architecture, stage, source, val, folder, torch.device("cpu"))
+    )
     scores = loop.run()
     assert scores is not None
     return {"dice": scores.selection, "added": relative_change(stage.model)}

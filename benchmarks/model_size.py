@@ -31,6 +31,7 @@ from training.data.dataset import LabelledXray
 from training.export import write_deployed
 from training.run.assembly import batch_source, load_training_xrays, load_validation_xrays
 from training.run.loop import TrainingLoop
+from training.run.run import Run
 from training.stages.qat_stage import QatStage
 from training.stages.stage import PretrainStage
 
@@ -91,7 +92,7 @@ def measure(
     source = batch_source(config, model_config, load_training_xrays(config.data))
     with tempfile.TemporaryDirectory() as folder:
         loop = TrainingLoop(
-            config, model_config, stage, source, validation, Path(folder), torch.device("cpu")
+            Run(config, model_config, stage, source, validation, Path(folder), torch.device("cpu"))
         )
         started = time.perf_counter()
         stopped = loop.run(lambda: time.perf_counter() - started > seconds)

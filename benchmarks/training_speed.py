@@ -39,6 +39,7 @@ from training.losses import MaskLoss
 from training.phantom.dataset import write_phantom_dataset
 from training.run.assembly import batch_source, load_training_xrays
 from training.run.loop import TrainingLoop
+from training.run.run import Run
 from training.stages.baseline_stages import build_stage1
 from training.stages.qat_stage import QatStage
 from training.stages.stage import PretrainStage, Stage
@@ -122,7 +123,9 @@ def compare_steps(root: Path, batch_size: int, precision: str, rounds: int) -> N
         if name == "stage2" and float_model is not None:
             steps["float"] = bare_step(float_model, config)
         with tempfile.TemporaryDirectory() as folder:
-            loop = TrainingLoop(config, config.model, stage, source, xrays[:1], Path(folder), CPU)
+            loop = TrainingLoop(
+                Run(config, config.model, stage, source, xrays[:1], Path(folder), CPU)
+            )
             stage.model.train()
             steps["loop"] = loop.train_step
             found = median_seconds(steps, batches, rounds)
@@ -150,7 +153,7 @@ def compare_loading(root: Path, batch_size: int, precision: str, workers: Iterab
     stage.model.train()
     print(f"\n{'workers':>7} {'images/s, no model':>19} {'with the model':>15} {'waiting':>8}")
     with tempfile.TemporaryDirectory() as folder:
-        loop = TrainingLoop(config, config.model, stage, source, xrays[:1], Path(folder), CPU)
+        loop = TrainingLoop(Run(config, config.model, stage, source, xrays[:1], Path(folder), CPU))
         for count in workers:
             alone, _ = _images_per_second(source, count, batch_size, lambda batch: None)
             both, waiting = _images_per_second(source, count, batch_size, loop.train_step)
@@ -186,7 +189,7 @@ def measure_memory(variant: str, recompute: bool) -> None:
     with tempfile.TemporaryDirectory() as folder:
         xrays = drawn_xrays(Path(folder), count=1, longest_side=1024)
         source = batch_source(config, architecture, xrays)
-        loop = TrainingLoop(config, architecture, stage, source, xrays, Path(folder), CPU)
+        loop = TrainingLoop(Run(config, architecture, stage, source, xrays, Path(folder), CPU))
         stage.model.train()
         before = peak_gib()
         started = time.perf_counter()

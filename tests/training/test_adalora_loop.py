@@ -79,7 +79,7 @@ def test_the_penalty_is_in_the_gradient_that_moves_the_factors(work: Path, weigh
             for adapter in adapters:
                 adapter.P.add_(0.1 * torch.randn(adapter.P.shape, generator=generator))
         factors = [adapter.P.detach().double().numpy().copy() for adapter in adapters]
-        loop.train_step(loop._source.batch(0))
+        loop.train_step(loop._run.source.batch(0))
         gradients.append([adapter.P.grad.double().numpy() for adapter in adapters])  # type: ignore[union-attr]
     for p, plain, penalised in zip(factors, *gradients, strict=True):
         excess = p.transpose(0, 2, 1) @ p - np.eye(p.shape[2])
@@ -109,7 +109,7 @@ def test_lambdas_learn_at_their_own_rate(work: Path) -> None:
         loop = make_loop(work, "stage1", f"rate_{rate}", changes)
         adapters = list(find_layers(loop.stage.model, AdaLoraLinear).values())
         before = torch.cat([adapter.P.detach().flatten() for adapter in adapters])
-        loop.train_step(loop._source.batch(0))
+        loop.train_step(loop._run.source.batch(0))
         after = torch.cat([adapter.P.detach().flatten() for adapter in adapters])
         lambdas = torch.cat([adapter.singular.detach().flatten() for adapter in adapters])
         moved.append((lambdas.abs().max().item(), (after - before).abs().max().item()))

@@ -12,13 +12,14 @@ from tiny_models import make_tiny_config, make_tiny_model
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-import training.run.loop as loop_module
+import training.run.step as step_module
 from training.acceleration.captured_gradients import CapturedGradients
 from training.adapters.config import AdaLoraConfig
 from training.config import RunConfig
 from training.data.batches import TrainingBatch
 from training.losses import LossWeights
 from training.run.loop import TrainingLoop
+from training.run.run import Run
 from training.run.teacher import Teacher
 from training.stages.adalora_stage import AdaLoraStage
 from training.stages.stage import PretrainStage
@@ -67,10 +68,10 @@ def make_loop(folder: Path, device: str, held_out: bool = False, **changes: obje
     config = RunConfig(stage="pretrain", steps=4, model=make_tiny_config(**changes), loss_size=32)
     models = [make_tiny_model(seed).to(device) for seed in (1, 2)]
     teacher = Teacher(models, 0.5, LossWeights(), compiled=False, held_out=held_out)
-    return TrainingLoop(
+    return TrainingLoop(Run(
         config, config.model, PretrainStage(model), None, [], folder, torch.device(device),
         teacher=teacher,
-    )  # type: ignore[arg-type]  # fmt: skip
+    ))  # type: ignore[arg-type]  # fmt: skip
 
 
 @pytest.mark.parametrize("box_as_mask", [False, True])
@@ -79,12 +80,12 @@ def test_nothing_of_a_step_is_copied_from_the_cpu(
     tmp_path: Path, box_as_mask: bool, held_out: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Such a copy makes a GPU wait, and a CUDA graph refuses it."""
-    monkeypatch.setattr(loop_module, "autocast", lambda *_: nullcontext())  # knows no device "meta"
+    monkeypatch.setattr(step_module, "autocast", lambda *_: nullcontext())  # knows no device "meta"
     loop = make_loop(tmp_path, "meta", held_out, window_size=3, box_as_mask=box_as_mask)
     batch = make_batch(0, "meta")
-    loop._backward(batch)  # the loss copies its table once
+    loop.training_step.backward(batch)  # the loss copies its table once
     with _CpuBesideDevice() as seen:
-        loop._backward(batch)
+        loop.training_step.backward(batch)
     assert not seen.found
 
 
@@ -113,7 +114,7 @@ def test_adapters_learn_the_same_recorded_and_step_by_step(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Ranks move between replays, and the graph is recorded anew when they settle."""
-    monkeypatch.setattr(loop_module, "compile_parts", lambda _: None)  # which rounds otherwise
+    monkeypatch.setattr(step_module, "compile_parts", lambda _: None)  # which rounds otherwise
     settings = {"warmup_steps": 2, "final_steps": 4, "interval_steps": 2}
     adalora = AdaLoraConfig(targets=("q", "v", "lin1"), initial_rank=4, target_rank=2, **settings)
 
@@ -126,7 +127,15 @@ def test_adapters_learn_the_same_recorded_and_step_by_step(
         stage = AdaLoraStage(make_tiny_model(), adalora, config.steps)
         stage.to(torch.device("cuda"))
         loop = TrainingLoop(
-            config, config.model, stage, None, [], tmp_path / str(recorded), torch.device("cuda")
+            Run(
+                config,
+                config.model,
+                stage,
+                None,
+                [],
+                tmp_path / str(recorded),
+                torch.device("cuda"),
+            )
         )  # type: ignore[arg-type]
         for step in range(config.steps):
             loop.train_step(make_batch(step, "cpu"))

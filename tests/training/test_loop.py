@@ -220,13 +220,13 @@ def test_the_log_tells_how_long_a_step_waits_for_its_batch(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     loop = make_loop(data, tmp_path)
-    original = loop._source.batch
+    original = loop._run.source.batch
 
     def slow(step: int) -> Any:
         time.sleep(0.2)
         return original(step)
 
-    monkeypatch.setattr(loop._source, "batch", slow)
+    monkeypatch.setattr(loop._run.source, "batch", slow)
     loop.run()
     (step,) = events(tmp_path, "step")
     assert 0.2 <= step["wait_s"] <= step["step_s"]

@@ -131,10 +131,10 @@ def test_a_student_comes_nearer_to_its_teacher(
     make_loop(data, tmp_path / "teacher", seed=7, model__input_size=side_of_the_teacher).run()
     taught = {"teacher__models": [str(tmp_path / "teacher")], "teacher__share": 1.0, "steps": 30}
     loop = make_loop(data, tmp_path / "student", **taught)
-    batch = loop._source.batch(0)
+    batch = loop._run.source.batch(0)
 
     def distance() -> float:
-        loss, terms = loop._forward(batch)
+        loss, terms = loop.training_step._forward(batch)
         assert loss.item() == pytest.approx(terms["imitation"].item(), rel=1e-5)
         return loss.item()
 
@@ -243,9 +243,12 @@ def test_the_people_are_not_heard_with_a_share_of_one(data: Path, tmp_path: Path
     make_loop(data, tmp_path / "teacher", seed=7).run()
     taught = {"teacher__models": [str(tmp_path / "teacher")], "teacher__share": 1.0}
     loop = make_loop(data, tmp_path / "student", **taught)
-    batch = loop._source.batch(0)
+    batch = loop._run.source.batch(0)
     inverted = type(batch)(**{**vars(batch), "target": 1 - batch.target})
-    assert loop._forward(batch)[0].item() == loop._forward(inverted)[0].item()
+    assert (
+        loop.training_step._forward(batch)[0].item()
+        == loop.training_step._forward(inverted)[0].item()
+    )
 
 
 def test_a_teacher_sees_the_xray_and_the_boxes_at_its_own_input_size() -> None:
@@ -289,7 +292,7 @@ def test_compiled_parts_compute_the_same(
     plain = make_loop(data, tmp_path / "plain", steps=1)
     fused = make_loop(data, tmp_path / "fused", steps=1, compile=True)
     assert compiled == ["Block", "Block", "TwoWayTransformer", "Sequential"]
-    batch = plain._source.batch(0)
+    batch = plain._run.source.batch(0)
     plain.train_step(batch)
     fused.train_step(batch)
     for (name, one), two in zip(

@@ -27,6 +27,7 @@ from training.evaluation.drawn_otherwise import names_drawn_otherwise
 from training.phantom import draw_phantom
 from training.quantization.sensitivity.choice import choose_precisions, stored_choice
 from training.run.loop import TrainingLoop
+from training.run.run import Run
 from training.run.teacher import load_teacher
 from training.stages.base import Base, load_base
 from training.stages.baseline_stages import build_stage1
@@ -154,10 +155,11 @@ def prepare_run(
         folder.mkdir(parents=True, exist_ok=True)
         text = json.dumps(config.to_dict(), indent=2)
         (folder / "config.json").write_text(text, encoding="utf-8")
-    loop = TrainingLoop(
+    run = Run(
         config, start.architecture, stage, source.divided(processes),
         load_validation_xrays(config.data), folder, device, start.lineage, processes, teacher,
     )  # fmt: skip
+    loop = TrainingLoop(run)
     if latest is not None:
         loop.resume(latest.state, latest.path.name)
     return loop
