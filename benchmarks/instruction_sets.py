@@ -29,7 +29,7 @@ from model_store.int8_layers import Int8Matrix
 from model_store.integers import reference_accumulate
 from model_store.model_index import default_model_folder
 from model_store.predictor import PredictionRequest, Predictor
-from training.dataset import DataRow, load_xray, read_rows
+from training.data.dataset import DataRow, load_xray, read_rows
 
 AVX2 = {"ONEDNN_MAX_CPU_ISA": "AVX2", "ATEN_CPU_CAPABILITY": "avx2"}
 SSE41 = {"ONEDNN_MAX_CPU_ISA": "SSE41", "ATEN_CPU_CAPABILITY": "default"}

@@ -21,8 +21,8 @@ from scipy import ndimage
 
 from model_store.model_index import default_model_folder
 from model_store.predictor import PredictionRequest, Predictor
-from training.dataset import LabelledXray, load_xray, read_rows
-from training.metrics import dice
+from training.data.dataset import LabelledXray, load_xray, read_rows
+from training.evaluation.metrics import dice
 
 Pixels = NDArray[np.float64]
 Changed = tuple[Pixels, NDArray[np.bool_]]

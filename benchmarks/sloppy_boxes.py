@@ -22,7 +22,7 @@ import numpy as np
 from model_store.model_index import default_model_folder
 from model_store.predictor import PredictionRequest, Predictor
 from service.imaging.mask_checks import check_mask
-from training.dataset import load_xray, read_rows
+from training.data.dataset import load_xray, read_rows
 from training.evaluation.box_jitter import moved_box
 from training.evaluation.metrics import dice
 from training.evaluation.scores import prompt_boxes

@@ -21,7 +21,8 @@ from numpy.typing import NDArray
 
 from model_store.model_index import default_model_folder
 from model_store.predictor import PredictionRequest, Predictor
-from training.dataset import LabelledXray, load_xray, read_rows
+from training.data.dataset import LabelledXray, load_xray, read_rows
+from training.evaluation.metrics import dice
 from training.evaluation.scores import prompt_boxes
 
 

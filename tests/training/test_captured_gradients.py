@@ -100,12 +100,12 @@ def test_a_batch_of_another_shape_is_refused() -> None:
 def test_replayed_gradients_equal_those_computed_step_by_step(tmp_path: Path) -> None:
     recorded, stepwise = make_loop(tmp_path / "a", "cuda"), make_loop(tmp_path / "b", "cuda")
     found, wanted = ([p for _, p in loop.stage.named_parameters()] for loop in (recorded, stepwise))
-    captured = CapturedGradients(recorded._backward, found, torch.device("cuda"))
+    captured = CapturedGradients(recorded.training_step.backward, found, torch.device("cuda"))
     for seed in range(3):
         for parameter in wanted:
             parameter.grad = None
         terms = captured(make_batch(seed, "cpu"))
-        torch.testing.assert_close(terms, stepwise._backward(make_batch(seed, "cuda")))
+        torch.testing.assert_close(terms, stepwise.training_step.backward(make_batch(seed, "cuda")))
         torch.testing.assert_close([p.grad for p in found], [p.grad for p in wanted])
 
 

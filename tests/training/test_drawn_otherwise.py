@@ -13,8 +13,9 @@ from PIL import Image
 from model_store.model_index import default_model_folder
 from model_store.predictor import PredictionRequest, Predictor
 from training.__main__ import main
-from training.config import DataConfig
-from training.dataset import DataError, DataRow, fold_of, load_xray, read_rows
+from training.data.config import DataConfig
+from training.data.dataset import DataRow, fold_of, load_xray, read_rows
+from training.errors import DataError
 from training.evaluation.drawn_otherwise import (
     MARGIN,
     DrawnAs,

@@ -10,7 +10,6 @@ from torch import nn
 
 from model_store.architecture import build_sam
 from model_store.model_index import default_float_twin_folder, default_model_folder
-from training.adapted_model import load_base
 from training.data.prompts import tight_box
 from training.errors import CheckpointError
 from training.evaluation.metrics import dice
