@@ -140,8 +140,3 @@ class InputGeometry:
         """Move a box from image pixels to input pixels."""
         sx, sy = self.resized_width / self.width, self.resized_height / self.height
         return (box[0] * sx, box[1] * sy, box[2] * sx, box[3] * sy)
-
-    def box_from_input(self, box: Box) -> Box:
-        """Move a box from input pixels back to image pixels."""
-        sx, sy = self.resized_width / self.width, self.resized_height / self.height
-        return (box[0] / sx, box[1] / sy, box[2] / sx, box[3] / sy)

@@ -11,26 +11,39 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from model_store.boxes import Box
-from model_store.conventions import DEFAULT_CONVENTION
+from model_store.boxes import Box, validate_box
+from model_store.conventions import DEFAULT_CONVENTION, Convention, token_of
 from model_store.manifest import Manifest
 
 
 @dataclass(frozen=True)
 class PredictionRequest:
-    """One X-ray and what is asked of it.
+    """One X-ray and what is asked of it, checked against each other.
 
     Attributes:
         image: Grey values, brighter = denser, uint8 or uint16 (H, W).
         boxes: Prompt boxes in pixels of ``image``; none means the whole image.
         convention: Which structure the mask follows.
         threshold: Probability from which on a pixel belongs to the mask, 0 < threshold < 1.
+
+    Raises:
+        BoxError: A box does not lie in the image.
+        ValueError: Unknown convention, threshold outside (0, 1).
     """
 
     image: NDArray[np.uint8] | NDArray[np.uint16]
     boxes: tuple[Box, ...] = ()
-    convention: str = DEFAULT_CONVENTION
+    convention: Convention = DEFAULT_CONVENTION
     threshold: float = 0.5
+
+    def __post_init__(self) -> None:
+        """Check the boxes, the convention and the threshold."""
+        height, width = self.image.shape[:2]
+        boxes = tuple(validate_box(box, width, height) for box in self.boxes)
+        object.__setattr__(self, "boxes", boxes)
+        token_of(self.convention)
+        if not 0.0 < self.threshold < 1.0:
+            raise ValueError(f"threshold is {self.threshold}; it must lie between 0 and 1")
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from model_store.boxes import Box, validate_box
-from model_store.conventions import token_of
+from model_store.boxes import Box
+from model_store.conventions import Convention
 from model_store.geometry import InputGeometry, window_to_uint8
 from model_store.mask_resampling import logits_above
 from model_store.prediction import MaskPrediction, PredictionRequest
@@ -37,7 +37,7 @@ class PreparedRequest:
     pixels: NDArray[np.uint8]
     geometry: InputGeometry
     boxes: tuple[Box, ...]
-    convention: str
+    convention: Convention
 
 
 @dataclass(frozen=True)
@@ -74,18 +74,14 @@ def prepare(
         histogram: ``grey_histogram`` of the X-ray, where that is known already.
 
     Raises:
-        BoxError: A box does not lie in the image.
-        ValueError: Wrong image type, unknown convention, threshold outside (0, 1).
+        ValueError: Wrong image type.
     """
-    token_of(request.convention)
-    logit_of(request.threshold)
     windowed = window_to_uint8(request.image, histogram)
     height, width = windowed.shape
-    boxes = tuple(validate_box(box, width, height) for box in request.boxes)
     geometry = InputGeometry(width, height, input_size)
     whole: Box = (0.0, 0.0, float(width), float(height))
     return PreparedRequest(
-        geometry.image_to_input(windowed), geometry, boxes or (whole,), request.convention
+        geometry.image_to_input(windowed), geometry, request.boxes or (whole,), request.convention
     )
 
 

@@ -20,18 +20,19 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from model_store.boxes import BoxError, validate_box
+from model_store.boxes import BoxError
 from model_store.conventions import CONVENTIONS, DEFAULT_CONVENTION
 from model_store.geometry import grey_histogram
 from model_store.model_index import default_model_folder
 from model_store.pictures.picture_reading import Picture
+from model_store.prediction import PredictionRequest
 from service.errors import ServiceError
 from service.imaging.mask_checks import check_image, check_mask
 from service.imaging.picture_errors import read_upload, warnings_of
 from service.segment_file_results import ResultFiles, check_result_paths, write_results
 
 if TYPE_CHECKING:
-    from model_store.predictor import Prediction, PredictionRequest, Predictor
+    from model_store.predictor import Prediction, Predictor
 
 EXIT_DONE = 0
 EXIT_INTERNAL = 1
@@ -115,14 +116,14 @@ def segment_file(flags: argparse.Namespace, load_predictor: LoadPredictor) -> di
     started = time.perf_counter()
     image = _read_image(flags.image_path, flags.max_pixels)
     seconds = {"decode": time.perf_counter() - started}
-    box = _check_box(flags.bbox, image)
+    request = _request(flags, image)
     # The model is loaded last: a bad flag, box or image is reported at once.
     predictor = _checked_predictor(flags, load_predictor)
     _check_convention(flags.convention, predictor)
-    prediction = predictor.predict(_request(flags, image))
+    prediction = predictor.predict(request)
     seconds.update(prediction.stage_seconds)
     rendering_started = time.perf_counter()
-    files = _write(results, image, prediction, box, predictor, flags.convention)
+    files = _write(results, request, image, prediction, predictor)
     seconds["render"] = time.perf_counter() - rendering_started
     return _result(flags, image, prediction, predictor, seconds, files)
 
@@ -220,15 +221,6 @@ def _read_image(path: Path, max_pixels: int) -> Picture:
         raise FileFailure(EXIT_IMAGE, f"{path}: {error.detail}") from None
 
 
-def _check_box(numbers: Sequence[float] | None, image: Picture) -> tuple[float, ...] | None:
-    if numbers is None:
-        return None
-    try:
-        return validate_box(numbers, image.width, image.height)
-    except BoxError as error:
-        raise FileFailure(EXIT_USAGE, f"--bbox: {error}") from None
-
-
 def _load_predictor(folder: Path, device: str) -> Predictor:
     # torch takes seconds to import, and --help or a bad image needs none of it.
     from model_store.predictor import Predictor
@@ -268,28 +260,22 @@ def _check_cuda() -> None:
 
 
 def _request(flags: argparse.Namespace, image: Picture) -> PredictionRequest:
-    from model_store.predictor import PredictionRequest
-
-    return PredictionRequest(
-        image=image.pixels,
-        boxes=(tuple(flags.bbox),) if flags.bbox is not None else (),
-        convention=flags.convention,
-        threshold=flags.threshold,
-    )
+    boxes = (tuple(flags.bbox),) if flags.bbox is not None else ()
+    try:
+        return PredictionRequest(image.pixels, boxes, flags.convention, flags.threshold)
+    except BoxError as error:
+        raise FileFailure(EXIT_USAGE, f"--bbox: {error}") from None
 
 
 def _write(
     results: ResultFiles,
+    request: PredictionRequest,
     image: Picture,
     prediction: Prediction,
-    box: tuple[float, ...] | None,
     predictor: Predictor,
-    convention: str,
 ) -> dict[str, str]:
     try:
-        return write_results(
-            results, image, prediction.masks[0].mask, box, predictor.info, convention
-        )
+        return write_results(results, request, image, prediction.masks[0].mask, predictor.info)
     except OSError as error:
         reason = error.strerror or "unknown reason"
         raise FileFailure(EXIT_WRITE, f"{error.filename} cannot be written: {reason}.") from None

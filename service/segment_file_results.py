@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model_store.pictures.picture_reading import Picture
+from model_store.prediction import PredictionRequest
 from service.errors import InvalidField
 from service.imaging.dicom_segmentation import NamedModel, encode_dicom_segmentation
 from service.imaging.png_encoding import encode_png
@@ -56,21 +57,19 @@ def check_result_paths(results: ResultFiles) -> None:
 
 def write_results(
     results: ResultFiles,
+    request: PredictionRequest,
     image: Picture,
     mask: NDArray[np.bool_],
-    box: tuple[float, ...] | None,
     info: NamedModel,
-    convention: str,
 ) -> dict[str, str]:
     """Writes what was asked for.
 
     Args:
         results: the paths.
+        request: what was asked; its box is drawn into the overlay.
         image: the decoded X-ray.
         mask: (H, W) bool.
-        box: the caller's box, drawn into the overlay; None for none.
         info: the model, named in a DICOM segmentation.
-        convention: the lung convention, likewise.
 
     Returns:
         Kind of file to its path, for the files that were written.
@@ -82,12 +81,11 @@ def write_results(
     """
     written: dict[str, str] = {}
     if results.mask_path is not None:
-        mask_bytes = _mask_bytes(results.mask_path, image, mask, info, convention, box is not None)
+        mask_bytes = _mask_bytes(results.mask_path, request, image, mask, info)
         written["mask"] = _write(results.mask_path, mask_bytes)
     if results.overlay_path is None and results.figure_path is None:
         return written
-    boxes = () if box is None else ((box[0], box[1], box[2], box[3]),)
-    overlay = draw_overlay(image.pixels, [mask], boxes)  # (H, W, 3)
+    overlay = draw_overlay(image.pixels, [mask], request.boxes)  # (H, W, 3)
     if results.overlay_path is not None:
         written["overlay"] = _write(results.overlay_path, encode_png(overlay))
     if results.figure_path is not None:
@@ -98,18 +96,21 @@ def write_results(
 
 def _mask_bytes(
     path: Path,
+    request: PredictionRequest,
     image: Picture,
     mask: NDArray[np.bool_],
     info: NamedModel,
-    convention: str,
-    is_prompted: bool,
 ) -> bytes:
     if path.suffix.lower() != ".dcm":
         return encode_mask_png(mask)
     if image.dicom is None:
         raise InvalidField("A .dcm mask needs a DICOM image to refer to; choose a .png path.")
     return encode_dicom_segmentation(
-        image.dicom, [mask], info, convention=convention, is_prompted=is_prompted
+        image.dicom,
+        [mask],
+        info,
+        convention=request.convention,
+        is_prompted=bool(request.boxes),
     )
 
 

@@ -52,9 +52,6 @@ from model_store.pictures.picture_warnings import PictureWarning, PictureWarning
 from model_store.pictures.raster_decoding import DECODER_ERRORS
 from model_store.pictures.rle_expansion import check_rle_expansion
 
-DICOM_ERRORS = (*DECODER_ERRORS, BytesLengthException, InvalidDicomError)
-"""What pydicom and its decoders were seen to raise on damaged files, beside Pillow's errors."""
-
 _CR = "1.2.840.10008.5.1.4.1.1.1"
 _DX_FOR_PRESENTATION = "1.2.840.10008.5.1.4.1.1.1.1"
 _DX_FOR_PROCESSING = "1.2.840.10008.5.1.4.1.1.1.1.1"

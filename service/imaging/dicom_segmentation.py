@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 from pydicom.uid import generate_uid
 
+from model_store.conventions import Convention
 from service.errors import InvalidField
 
 if TYPE_CHECKING:
@@ -64,7 +65,7 @@ def encode_dicom_segmentation(
     masks: Sequence[NDArray[np.bool_]],
     info: NamedModel,
     *,
-    convention: str | None = None,
+    convention: Convention | None = None,
     is_prompted: bool = False,
 ) -> bytes:
     """Returns a DICOM Segmentation file, explicit VR little endian.
@@ -129,7 +130,7 @@ def _referable(source: Dataset) -> Dataset:
 
 
 def _descriptions(
-    count: int, info: NamedModel, convention: str | None, is_prompted: bool
+    count: int, info: NamedModel, convention: Convention | None, is_prompted: bool
 ) -> list[SegmentDescription]:
     import highdicom
     from pydicom.sr.codedict import codes

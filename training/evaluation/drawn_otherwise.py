@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from model_store.conventions import Convention
+from model_store.conventions import CONVENTIONS, Convention
 from model_store.prediction import PredictionRequest
 from model_store.predictor import Predictor
 from training.data.dataset import DataRow, load_xray
@@ -66,8 +66,9 @@ def drawn_as(predictor: Predictor, rows: Sequence[DataRow]) -> Iterator[DrawnAs]
     for row in rows:
         xray = load_xray(row)
         box = prompt_boxes(xray)[0]
-        agreement = {}
-        for convention in predictor.info.manifest.conventions:
+        agreement: dict[str, float] = {}
+        known = predictor.info.manifest.conventions
+        for convention in (name for name in CONVENTIONS if name in known):
             request = PredictionRequest(xray.image, (box,), convention)
             agreement[convention] = dice(predictor.predict(request).masks[0].mask, xray.mask)
         yield DrawnAs(row.name, row.source, row.convention, agreement)
