@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -12,23 +11,7 @@ from PIL import Image
 from model_store.artifact import ArtifactError, sha256_of
 from model_store.predictor import PredictionRequest, Predictor
 from model_store.preparation import mask_from, prepare
-
-
-@dataclass(frozen=True)
-class SelfTestResult:
-    """Outcome of a self test.
-
-    Attributes:
-        passed: Whether enough pixels agree.
-        agreement: Share of equal pixels, 0..1.
-        minimum: Share that is required.
-        seconds: Time of the prediction.
-    """
-
-    passed: bool
-    agreement: float
-    minimum: float
-    seconds: float
+from model_store.self_test_result import SelfTestResult as SelfTestResult
 
 
 def run_self_test(predictor: Predictor, folder: Path) -> SelfTestResult:

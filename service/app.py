@@ -12,17 +12,16 @@ from fastapi import FastAPI
 import model_store
 from service.compute.model_loading import (
     PredictorFactory,
-    SelfTest,
-    self_test_of_child,
     start_compute_child,
 )
 from service.http.docs import add_docs_routes
 from service.http.edge import EdgeLayer
+from service.http.keys import ApiKeys
 from service.http.problems import install_problem_handlers
 from service.http.routes_segment import add_segment_routes
 from service.http.routes_status import add_status_routes
+from service.http.schemas import Problem
 from service.http.traces import TraceExport
-from service.imaging.schemas import Problem
 from service.pipeline.segmentation import SegmentationService
 from service.settings import Settings
 
@@ -31,7 +30,6 @@ def create_app(
     settings: Settings,
     *,
     predictor_factory: PredictorFactory = start_compute_child,
-    self_test: SelfTest = self_test_of_child,
     on_refused: Callable[[Exception], None] = lambda error: None,
 ) -> FastAPI:
     """Builds the application; the model starts loading when the server starts it.
@@ -39,13 +37,13 @@ def create_app(
     Args:
         settings: the validated settings.
         predictor_factory: loads the model; tests hand in another.
-        self_test: proves the model; tests hand in another.
         on_refused: told the error when the model cannot be loaded at all.
 
     Returns:
         The application; `app.state.service` is its `SegmentationService`.
     """
-    service = SegmentationService(settings, predictor_factory, self_test, on_refused)
+    service = SegmentationService(settings, predictor_factory, on_refused)
+    keys = ApiKeys(settings.api_keys_file) if settings.api_keys_file else None
     traces = TraceExport(settings.otlp_endpoint) if settings.otlp_endpoint else None
 
     @asynccontextmanager
@@ -69,8 +67,8 @@ def create_app(
     app.state.service = service
     # Straight onto the app's own router: an included one would hide its routes from `app.routes`,
     # which the answer to a wrong method reads.
-    add_segment_routes(app.router, service)
-    add_status_routes(app.router, service)
+    add_segment_routes(app.router, service, keys)
+    add_status_routes(app.router, service, keys)
     add_docs_routes(app.router)
     install_problem_handlers(app)
     app.add_middleware(EdgeLayer, metrics=service.metrics, traces=traces)

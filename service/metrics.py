@@ -11,22 +11,11 @@ verbs, warning codes): nothing that a caller can choose becomes a label.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 
-from service.compute.compute_child import Memory
-
-STAGES = (
-    "decode",
-    "preprocess",
-    "queue",
-    "encode_image",
-    "decode_mask",
-    "postprocess",
-    "render",
-)
-"""The pipeline verbs, in order; also the keys of `latency_ms`."""
+from service.stages import STAGES
 
 DURATION_BUCKETS_S = (
     0.005,
@@ -175,16 +164,21 @@ class Metrics:
         self._model_info.clear()
         self._model_info.labels(name, version, sha256, precision, device).set(1)
 
-    def show_memory(self, memory: Memory) -> None:
-        """Publishes the compute process's memory, and the GPU's when it runs on one."""
-        self.compute_memory.set(memory.resident_bytes)
-        if memory.gpu_bytes and self._gpu_memory is None:
+    def show_memory(self, resident_bytes: int, gpu_bytes: Mapping[str, int]) -> None:
+        """Publishes the compute process's memory, and the GPU's when it runs on one.
+
+        Args:
+            resident_bytes: main memory.
+            gpu_bytes: GPU memory by kind; empty on a CPU.
+        """
+        self.compute_memory.set(resident_bytes)
+        if gpu_bytes and self._gpu_memory is None:
             self._gpu_memory = Gauge(
                 "lungseg_gpu_memory_bytes",
                 "Memory of the GPU that the model runs on.",
                 ["kind"],
                 registry=self.registry,
             )
-        for kind, size_bytes in memory.gpu_bytes.items():
+        for kind, size_bytes in gpu_bytes.items():
             assert self._gpu_memory is not None
             self._gpu_memory.labels(kind).set(size_bytes)

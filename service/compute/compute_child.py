@@ -14,7 +14,6 @@ import threading
 import time
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -22,11 +21,17 @@ from typing import Any
 
 from model_store.prediction import ModelInfo
 from model_store.preparation import NetworkAnswer, PreparedRequest
+from model_store.self_test_result import SelfTestResult
+from service.compute.model_handle import (
+    LOST_SENTENCE,
+    Failure,
+    Memory,
+    ModelCallError,
+    ModelRefusedError,
+)
 from service.compute.model_messages import (
     SELF_TEST,
-    Failure,
     Hello,
-    Outcome,
     Refusal,
     receive_answer,
     send_requests,
@@ -37,53 +42,10 @@ from service.settings import Settings
 STORED_MODEL = "service.compute.stored_model:make_stored_model"
 LOAD_TIMEOUT_S = 180.0
 END_TIMEOUT_S = 3.0
-LOST_SENTENCE = (
-    "The compute process ended while the request was being worked on; it is being started anew. "
-    "Send the request again."
-)
 MEMORY_SENTENCE = (
     "The device had too little memory for this request; the memory has been freed. Send it again "
     "later, or a smaller image."
 )
-
-
-@dataclass(frozen=True)
-class Memory:
-    """Memory of the compute process.
-
-    Attributes:
-        resident_bytes: main memory.
-        gpu_bytes: GPU memory by kind (`allocated`, `reserved`, `total`); empty on a CPU.
-    """
-
-    resident_bytes: int = 0
-    gpu_bytes: Mapping[str, int] = field(default_factory=dict)
-
-
-class ModelRefusedError(Exception):
-    """The model cannot be used; the message is a sentence for the operator.
-
-    Attributes:
-        is_setting: whether another setting would help.
-    """
-
-    def __init__(self, refusal: Refusal) -> None:
-        """Takes over what the compute process said."""
-        super().__init__(refusal.sentence)
-        self.is_setting = refusal.is_setting
-
-
-class ModelCallError(Exception):
-    """A model call raised in the compute process.
-
-    Attributes:
-        failure: kind of error and where, without its words.
-    """
-
-    def __init__(self, failure: Failure) -> None:
-        """Takes over what the compute process said."""
-        super().__init__(failure.error_type)
-        self.failure = failure
 
 
 class ComputeChild:
@@ -118,7 +80,7 @@ class ComputeChild:
                 self._connection.send(settings)
                 answer = self._connection.recv()
             if isinstance(answer, Refusal):
-                raise ModelRefusedError(answer)
+                raise ModelRefusedError(answer.sentence, is_setting=answer.is_setting)
             assert isinstance(answer, Hello)
         except BaseException:
             self.close()
@@ -149,7 +111,7 @@ class ComputeChild:
         call failed yields the error, `ModelCallError` or `OutOfMemory`, in its place.
 
         Raises:
-            ComputeLost: the process ended or hung.
+            ComputeLost: the process ended, hung, or answered about another image.
         """
         first = self._next_number
         self._next_number += len(requests)
@@ -160,7 +122,7 @@ class ComputeChild:
                 found, self._gpu_bytes = receive_answer(self._connection, number)
             yield _error_of(found) if isinstance(found, Failure) else found
 
-    def self_test(self) -> Outcome:
+    def self_test(self) -> SelfTestResult:
         """Proves the model by its golden mask.
 
         Raises:
@@ -172,10 +134,10 @@ class ComputeChild:
             self._connection.send((SELF_TEST, None))
             answer = self._connection.recv()
         if isinstance(answer, Refusal):
-            raise ModelRefusedError(answer)
+            raise ModelRefusedError(answer.sentence, is_setting=answer.is_setting)
         if isinstance(answer, Failure):
             raise ModelCallError(answer)
-        assert isinstance(answer, Outcome)
+        assert isinstance(answer, SelfTestResult)
         return answer
 
     def close(self) -> None:

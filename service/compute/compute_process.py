@@ -20,13 +20,13 @@ import threading
 from collections.abc import Callable, Sequence
 from multiprocessing.connection import Connection
 from queue import SimpleQueue
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
+from service.compute.hosted_model import DeviceLostError, HostedModel, OutOfDeviceMemoryError
+from service.compute.model_handle import Failure, ModelRefusedError
 from service.compute.model_messages import (
     PREDICT,
-    Failure,
     Hello,
-    Outcome,
     Refusal,
     receive_requests,
     send_answer,
@@ -36,42 +36,13 @@ from service.logging import configure_logging, describe_error
 from service.settings import Settings
 
 if TYPE_CHECKING:
-    from model_store.prediction import ModelInfo
-    from model_store.preparation import NetworkAnswer, PreparedRequest
+    from model_store.preparation import PreparedRequest
+    from model_store.self_test_result import SelfTestResult
 
 logger = logging.getLogger("service.compute_process")
 
 Batch = list[tuple[int, "PreparedRequest"]]
 """Images that were handed over together, each with the number of its answer."""
-
-_LOST_DEVICE_WORDS = ("CUDA error", "CUDNN_STATUS", "CUBLAS_STATUS", "device-side assert")
-
-
-class HostedModel(Protocol):
-    """A model inside the compute process; `service.compute.stored_model` has the real one."""
-
-    @property
-    def info(self) -> ModelInfo:
-        """Name, version, digest, precision and device of the model."""
-
-    @property
-    def shares_calls(self) -> bool:
-        """Whether images handed over together share a call, because each mask stays the same."""
-
-    def answer(self, request: PreparedRequest) -> NetworkAnswer:
-        """Runs the network on one image."""
-
-    def answer_batch(self, requests: Sequence[PreparedRequest]) -> Sequence[NetworkAnswer]:
-        """Runs the network on several images in one call."""
-
-    def self_test(self) -> Outcome:
-        """Proves the model by its golden mask."""
-
-    def free_memory(self) -> None:
-        """Gives memory back that is only kept for later use."""
-
-    def gpu_memory(self) -> dict[str, int]:
-        """Bytes of GPU memory by kind; empty on a CPU."""
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -188,36 +159,31 @@ def _answer(
     send_answer(connection, number, answer, model.gpu_memory())
 
 
-def _tested(model: HostedModel) -> Outcome | Refusal | Failure:
+def _tested(model: HostedModel) -> SelfTestResult | Refusal | Failure:
     try:
         return model.self_test()
-    except ValueError as error:  # ArtifactError: the golden files are missing or damaged
+    except ModelRefusedError as error:
         return refusal_of(error)
     except Exception as error:  # the border, as above
         return failure_of(error)
 
 
 def refusal_of(error: Exception) -> Refusal:
-    """Says why a model cannot be used; another setting helps when it is about the device."""
+    """Says why a model cannot be used."""
     logger.error("model refused", extra={"fields": describe_error(error)})
     sentence = " ".join(str(error).split()) or type(error).__name__
-    is_artifact_error = any(each.__name__ == "ArtifactError" for each in type(error).__mro__)
-    return Refusal(sentence, isinstance(error, ValueError) and not is_artifact_error)
+    return Refusal(sentence, isinstance(error, ModelRefusedError) and error.is_setting)
 
 
 def failure_of(error: Exception) -> Failure:
     """Describes a failed call without its words, and tells what kind of failure it is."""
-    described = describe_error(error)
-    words = str(error)
-    out_of_memory = isinstance(error, MemoryError) or any(
-        each.__name__ == "OutOfMemoryError" for each in type(error).__mro__
-    )
-    is_lost = not out_of_memory and any(word in words for word in _LOST_DEVICE_WORDS)
+    cause = error.__cause__ if isinstance(error, DeviceLostError | OutOfDeviceMemoryError) else None
+    described = describe_error(cause or error)
     return Failure(
         described["error_type"],
         tuple(described["where"]),
-        out_of_memory,
-        is_lost and isinstance(error, RuntimeError),
+        isinstance(error, MemoryError),
+        isinstance(error, DeviceLostError),
     )
 
 

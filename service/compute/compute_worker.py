@@ -2,9 +2,9 @@
 
 One thread, because two model calls at a time on one device only slow each other down. Every
 caller gets an answer: an item whose call failed gets its error while its neighbours get their
-masks; when the compute process is lost, all that was accepted is refused at once, with the advice
-to come back, and a new process is started; when the thread itself ends, the rest is refused. A
-caller that has left is dropped before compute.
+masks. When the compute process is lost, or its answers are out of step, all that was accepted is
+refused at once, with the advice to come back, and a new process is started; when the thread itself
+ends, the rest is refused. A caller that has left is dropped before compute.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import logging
 import math
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence, Sized
+from collections.abc import Callable, Iterable, Sized
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 
 from service.compute.batch_queue import BatchQueue
-from service.compute.compute_child import LOST_SENTENCE, ModelCallError
+from service.compute.model_handle import LOST_SENTENCE, ModelCallError, SegmentationModel
 from service.errors import ComputeLost, Draining, InternalError, OutOfMemory, ServiceError
 from service.logging import describe_error
 
@@ -39,23 +39,6 @@ LONGEST_RESTART_PAUSE_S = 30.0
 LOOK_INTERVAL_S = 0.25
 """How often an idle worker looks whether its compute process is there: the next caller shall meet
 its successor, and `/readyz` shall not call ready what is gone."""
-
-
-class SegmentationModel(Protocol):
-    """What the worker needs of a model; `service.compute.compute_child.ComputeChild` has it."""
-
-    @property
-    def info(self) -> ModelInfo:
-        """Name, version, digest, precision and device of the model."""
-
-    @property
-    def is_running(self) -> bool:
-        """Whether the process that holds the model is there."""
-
-    def answer_batch(
-        self, requests: Sequence[PreparedRequest]
-    ) -> Iterable[NetworkAnswer | Exception]:
-        """Runs the network on images, in the order given; an error stands for a failed one."""
 
 
 class ModelSource(Protocol):
@@ -245,25 +228,13 @@ class ComputeWorker:
                 queue_s = max(0.0, waited_s - sum(found.stage_seconds.values()))
                 job.future.set_result(ComputeResult(found, model.info, queue_s, len(batch)))
         except Exception as error:  # the border: every waiting caller gets an answer
-            self._answer_the_rest(model, batch, error)
+            if not isinstance(error, ComputeLost):  # nobody can say whose the next answer would be
+                _log_failure(error, len(batch))
+            for job in batch:
+                job.refuse(ComputeLost(LOST_SENTENCE, retry_after_s=2))
+            self._is_lost = True
             return
         self._on_batch(len(batch), time.perf_counter() - began)
-
-    def _answer_the_rest(
-        self, model: SegmentationModel, batch: list[Job], error: Exception
-    ) -> None:
-        """After a call that failed as a whole: one by one, unless the model is gone."""
-        rest = [job for job in batch if not job.future.done()]
-        if isinstance(error, ComputeLost) or len(batch) == 1:
-            for job in rest:
-                self._fail(job, error)
-            return
-        _log_failure(error, len(batch))
-        for job in rest:
-            if self._is_lost:
-                job.refuse(ComputeLost(LOST_SENTENCE, retry_after_s=2))
-            else:
-                self._answer(model, [job])
 
     def _fail(self, job: Job, error: Exception) -> None:
         is_refusal = isinstance(error, ServiceError)
@@ -301,15 +272,21 @@ def _checked(model: SegmentationModel, batch: list[Job]) -> Iterable[NetworkAnsw
     if isinstance(found, Sized) and len(found) != len(batch):
         raise ValueError("the model gave another number of answers than it got requests")
     for job, one in zip(batch, found, strict=True):
-        yield one if isinstance(one, Exception) else _misfit(job.request, one) or one
+        if isinstance(one, Exception):
+            yield one
+            continue
+        _require_in_step(job.request, one)
+        yield _misfit(one) or one
 
 
-def _misfit(request: PreparedRequest, answer: NetworkAnswer) -> Exception | None:
-    if len(answer.masks) != len(request.boxes):
-        return ValueError("the model gave another number of masks than it got boxes")
-    for found, box in zip(answer.masks, request.boxes, strict=True):
-        if tuple(found.box) != tuple(box):
-            return ValueError("the model answered another box than the one asked for")
+def _require_in_step(request: PreparedRequest, answer: NetworkAnswer) -> None:
+    """Raises ValueError for an answer to another request: those after it may be so, too."""
+    if [tuple(found.box) for found in answer.masks] != [tuple(box) for box in request.boxes]:
+        raise ValueError("the model answered other boxes than those asked for")
+
+
+def _misfit(answer: NetworkAnswer) -> Exception | None:
+    for found in answer.masks:
         if found.logits.ndim != 2 or found.logits.shape[0] != found.logits.shape[1]:
             return ValueError("the model gave mask logits that are not square")
         # What is not a number would be below any threshold: an empty mask without a word.

@@ -5,16 +5,16 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
-from typing import Protocol
 
-from service.compute.compute_child import (
+from model_store.self_test_result import SelfTestResult
+from service.compute.compute_child import ComputeChild
+from service.compute.model_handle import (
     LOST_SENTENCE,
-    ComputeChild,
     Memory,
     ModelRefusedError,
+    SegmentationModel,
 )
-from service.compute.compute_worker import SegmentationModel
-from service.compute.readiness import Readiness, SelfTestFigures
+from service.compute.readiness import Readiness
 from service.errors import ComputeLost, ServiceError
 from service.logging import describe_error
 from service.metrics import Metrics
@@ -32,24 +32,7 @@ RECOVERING_SENTENCE = (
 )
 
 
-class SelfTestOutcome(Protocol):
-    """What a self test tells; `model_store.self_test.SelfTestResult` has it."""
-
-    @property
-    def passed(self) -> bool:
-        """Whether the golden mask came out."""
-
-    @property
-    def agreement(self) -> float:
-        """Share of equal pixels, 0 to 1."""
-
-    @property
-    def seconds(self) -> float:
-        """Duration of the forward pass."""
-
-
 PredictorFactory = Callable[[Settings], SegmentationModel]
-SelfTest = Callable[[SegmentationModel], SelfTestOutcome]
 
 
 def start_compute_child(settings: Settings) -> ComputeChild:
@@ -60,12 +43,6 @@ def start_compute_child(settings: Settings) -> ComputeChild:
         ComputeLost: the process ended before the model was loaded.
     """
     return ComputeChild(settings)
-
-
-def self_test_of_child(model: SegmentationModel) -> SelfTestOutcome:
-    """Lets the compute process draw the golden mask."""
-    assert isinstance(model, ComputeChild)
-    return model.self_test()
 
 
 class ModelLoader:
@@ -81,7 +58,6 @@ class ModelLoader:
         readiness: Readiness,
         metrics: Metrics,
         predictor_factory: PredictorFactory,
-        self_test: SelfTest,
         on_refused: Callable[[Exception], None],
     ) -> None:
         """Keeps what it needs; nothing is loaded yet.
@@ -91,7 +67,6 @@ class ModelLoader:
             readiness: told about success and failure.
             metrics: shown the model and its restarts.
             predictor_factory: loads a model.
-            self_test: proves a model.
             on_refused: told the error when the first model cannot be loaded at all.
         """
         self.model: SegmentationModel | None = None
@@ -99,7 +74,6 @@ class ModelLoader:
         self._readiness = readiness
         self._metrics = metrics
         self._predictor_factory = predictor_factory
-        self._self_test = self_test
         self._on_refused = on_refused
 
     def load(self) -> SegmentationModel | None:
@@ -114,7 +88,7 @@ class ModelLoader:
         model: SegmentationModel | None = None
         try:
             model = self._predictor_factory(self._settings)
-            outcome = self._self_test(model)
+            outcome = model.self_test()
         except (ModelRefusedError, ValueError) as error:
             _end(model)
             self._refuse(error)
@@ -135,7 +109,7 @@ class ModelLoader:
         if self.model is None:
             return False
         try:
-            outcome = self._self_test(self.model)
+            outcome = self.model.self_test()
         except Exception as error:  # the border of the compute thread
             self._metrics.self_test_failures.inc()
             logger.error("self test failed", extra={"fields": describe_error(error)})
@@ -157,7 +131,7 @@ class ModelLoader:
         model: SegmentationModel | None = None
         try:
             model = self._predictor_factory(self._settings)
-            outcome = self._self_test(model)
+            outcome = model.self_test()
         except Exception as error:  # the border: the next attempt may succeed
             sentence = str(error) if isinstance(error, ModelRefusedError | ServiceError) else ""
             fields = {**describe_error(error), "sentence": sentence}
@@ -175,14 +149,14 @@ class ModelLoader:
     def memory(self) -> Memory:
         """Memory of the compute process, zeros while there is none."""
         model = self.model  # read once: the compute thread may take it away
-        return model.memory if isinstance(model, ComputeChild) else Memory()
+        return Memory() if model is None else model.memory
 
     def close(self) -> None:
         """Ends the model."""
         model, self.model = self.model, None
         _end(model)
 
-    def _use(self, model: SegmentationModel, outcome: SelfTestOutcome) -> SegmentationModel:
+    def _use(self, model: SegmentationModel, outcome: SelfTestResult) -> SegmentationModel:
         info = model.info
         self._metrics.show_model(
             name=info.name,
@@ -197,10 +171,10 @@ class ModelLoader:
             logger.warning("device fallback", extra={"fields": {"reason": info.fallback_reason}})
         figures = {"agreement": outcome.agreement, "seconds": round(outcome.seconds, 3)}
         logger.info("ready", extra={"fields": {**figures, "device": info.device}})
-        self._readiness.mark_ready(SelfTestFigures(outcome.agreement, outcome.seconds))
+        self._readiness.mark_ready(outcome)
         return model
 
-    def _note_failed(self, outcome: SelfTestOutcome) -> None:
+    def _note_failed(self, outcome: SelfTestResult) -> None:
         self._metrics.self_test_failures.inc()
         figures = {"agreement": outcome.agreement, "seconds": round(outcome.seconds, 3)}
         logger.error("self test failed", extra={"fields": figures})
@@ -212,5 +186,5 @@ class ModelLoader:
 
 
 def _end(model: SegmentationModel | None) -> None:
-    if isinstance(model, ComputeChild):
+    if model is not None:
         model.close()

@@ -20,6 +20,7 @@ import numpy as np
 
 from model_store.prediction import ModelInfo
 from model_store.preparation import MaskLogits, NetworkAnswer, PreparedRequest
+from service.compute.model_handle import Failure
 
 PREDICT, SELF_TEST = "predict", "self_test"
 
@@ -42,32 +43,6 @@ class Refusal:
 
     sentence: str
     is_setting: bool
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """Result of a self test; see `model_store.self_test.SelfTestResult`."""
-
-    passed: bool
-    agreement: float
-    seconds: float
-
-
-@dataclass(frozen=True)
-class Failure:
-    """A model call that raised: where and what kind, never its words, which may quote the input.
-
-    Attributes:
-        error_type: name of the exception's class.
-        where: functions it passed, outermost first.
-        out_of_memory: the device's memory did not suffice.
-        device_lost: the device cannot be used by this process any more.
-    """
-
-    error_type: str
-    where: tuple[str, ...]
-    out_of_memory: bool = False
-    device_lost: bool = False
 
 
 def send_requests(

@@ -9,9 +9,9 @@ that never hands out a mask, because a wrong mask given silently is the worst fa
 from __future__ import annotations
 
 import threading
-from dataclasses import dataclass
 from enum import Enum
 
+from model_store.self_test_result import SelfTestResult
 from service.errors import Draining, NotReady
 
 LOADING_RETRY_S = 2
@@ -29,19 +29,6 @@ class State(Enum):
     DRAINING = "draining"
 
 
-@dataclass(frozen=True)
-class SelfTestFigures:
-    """What the golden-mask self test measured.
-
-    Attributes:
-        agreement: share of pixels equal to the golden mask, 0 to 1.
-        seconds: how long the forward pass took.
-    """
-
-    agreement: float
-    seconds: float
-
-
 class Readiness:
     """The state of the process, safe to read and write from any thread."""
 
@@ -50,7 +37,7 @@ class Readiness:
         self._lock = threading.Lock()
         self._state = State.LOADING
         self._reason = "The model is loading."
-        self._self_test: SelfTestFigures | None = None
+        self._self_test: SelfTestResult | None = None
 
     @property
     def state(self) -> State:
@@ -58,11 +45,11 @@ class Readiness:
         return self._state
 
     @property
-    def self_test(self) -> SelfTestFigures | None:
-        """Figures of the passed self test, or None before it."""
+    def self_test(self) -> SelfTestResult | None:
+        """The passed self test, or None before it."""
         return self._self_test
 
-    def mark_ready(self, self_test: SelfTestFigures) -> None:
+    def mark_ready(self, self_test: SelfTestResult) -> None:
         """Opens the service after a passed self test; a draining process stays draining."""
         with self._lock:
             self._self_test = self_test

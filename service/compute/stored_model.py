@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
 
+from model_store.artifact import ArtifactError
 from model_store.embedding_cache import EmbeddingCache
 from model_store.model_index import default_model_folder
 from model_store.prediction import ModelInfo
 from model_store.predictor import Predictor
 from model_store.preparation import NetworkAnswer, PreparedRequest
 from model_store.self_test import run_self_test
-from service.compute.model_messages import Outcome
+from model_store.self_test_result import SelfTestResult
+from service.compute.hosted_model import DeviceLostError, OutOfDeviceMemoryError
+from service.compute.model_handle import ModelRefusedError
 from service.cpu_allowance import model_threads
 from service.settings import Settings
+
+_LOST_DEVICE_WORDS = ("CUDA error", "CUDNN_STATUS", "CUBLAS_STATUS", "device-side assert")
+"""PyTorch raises a plain RuntimeError for most of these; only its words tell."""
 
 
 def make_stored_model(settings: Settings) -> StoredModel:
@@ -23,13 +30,19 @@ def make_stored_model(settings: Settings) -> StoredModel:
 
     Raises:
         ArtifactError: the folder holds no usable model.
-        ValueError: the device is absent.
+        ModelRefusedError: the device is absent.
     """
     torch.set_num_threads(settings.threads or model_threads())
     folder = model_folder(settings)
     size_bytes = settings.embedding_cache_bytes
     cache = EmbeddingCache(size_bytes) if size_bytes else None
-    return StoredModel(Predictor.load(folder, settings.device, cache), folder, cache)
+    try:
+        predictor = Predictor.load(folder, settings.device, cache)
+    except ArtifactError:
+        raise
+    except ValueError as error:  # about the device
+        raise ModelRefusedError(str(error), is_setting=True) from error
+    return StoredModel(predictor, folder, cache)
 
 
 def model_folder(settings: Settings) -> Path:
@@ -53,7 +66,8 @@ class StoredModel:
 
     def answer(self, request: PreparedRequest) -> NetworkAnswer:
         """Runs the network on one image."""
-        return self._predictor.answer_batch([request])[0]
+        with _device_errors():
+            return self._predictor.answer_batch([request])[0]
 
     @property
     def shares_calls(self) -> bool:
@@ -62,18 +76,22 @@ class StoredModel:
 
     def answer_batch(self, requests: Sequence[PreparedRequest]) -> list[NetworkAnswer]:
         """Runs the network on several images; they share an encoder pass."""
-        return self._predictor.answer_batch(requests)
+        with _device_errors():
+            return self._predictor.answer_batch(requests)
 
-    def self_test(self) -> Outcome:
+    def self_test(self) -> SelfTestResult:
         """Draws the golden image and compares; embeddings kept from before prove nothing.
 
         Raises:
-            ArtifactError: the golden files are missing or damaged.
+            ModelRefusedError: the golden files are missing or damaged.
         """
         if self._cache is not None:
             self._cache.clear()
-        result = run_self_test(self._predictor, self._folder)
-        return Outcome(result.passed, result.agreement, result.seconds)
+        try:
+            with _device_errors():
+                return run_self_test(self._predictor, self._folder)
+        except ArtifactError as error:
+            raise ModelRefusedError(str(error)) from error
 
     def free_memory(self) -> None:
         """Drops kept embeddings and gives the GPU's cached blocks back."""
@@ -92,3 +110,16 @@ class StoredModel:
             "reserved": torch.cuda.memory_reserved(device),
             "total": torch.cuda.get_device_properties(device).total_memory,
         }
+
+
+@contextmanager
+def _device_errors() -> Generator[None, None, None]:
+    """Raises what PyTorch says of a full or a lost device as the kinds that the process knows."""
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise OutOfDeviceMemoryError from error
+    except RuntimeError as error:
+        if any(word in str(error) for word in _LOST_DEVICE_WORDS):
+            raise DeviceLostError from error
+        raise

@@ -9,10 +9,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from model_store.conventions import CONVENTIONS, DEFAULT_CONVENTION
-from service.errors import InvalidField, MissingField
+from model_store.conventions import CONVENTIONS, DEFAULT_CONVENTION, Convention
+from service.errors import InvalidField, MissingField, NotAcceptable
 from service.http.boxes import DECIMAL_NUMBER, Box, parse_box
 from service.http.upload import IMAGE_FIELD, shown_name
+from service.imaging.segment_request import AnswerKind, SegmentRequest
 
 DEFAULT_THRESHOLD = 0.5
 _SINGLE_FIELDS = ("convention", "threshold", "overlay")
@@ -23,21 +24,15 @@ _FALSE_WORDS = ("false", "0", "no", "off")
 
 @dataclass(frozen=True)
 class SegmentForm:
-    """What the caller asks for.
+    """A form, read.
 
     Attributes:
         image: bytes of the file.
-        boxes: boxes in pixels as given, not yet compared with the image; empty = whole image.
-        convention: what the masks follow.
-        threshold: probability from which a pixel is lung, between 0 and 1.
-        wants_overlay: whether a JSON answer holds the overlay picture.
+        asked: what is asked about it.
     """
 
     image: bytes
-    boxes: tuple[Box, ...]
-    convention: str
-    threshold: float
-    wants_overlay: bool
+    asked: SegmentRequest
 
 
 def most_fields(max_boxes: int) -> int:
@@ -48,11 +43,14 @@ def most_fields(max_boxes: int) -> int:
     return max_boxes + len(FIELDS) + 8
 
 
-def read_form(fields: Sequence[tuple[str, bytes]], *, max_boxes: int) -> SegmentForm:
+def read_form(
+    fields: Sequence[tuple[str, bytes]], answer_kind: AnswerKind, *, max_boxes: int
+) -> SegmentForm:
     """Checks the fields of a form.
 
     Args:
         fields: name and value of each field, in the order sent.
+        answer_kind: form of the answer, which the form does not say.
         max_boxes: most boxes in one request.
 
     Returns:
@@ -62,6 +60,7 @@ def read_form(fields: Sequence[tuple[str, bytes]], *, max_boxes: int) -> Segment
         InvalidField: a field is unknown, repeated, or holds a value that is not allowed.
         InvalidBox: a box is not four finite numbers in order.
         MissingField: there is no image.
+        NotAcceptable: an answer that is one mask cannot answer several boxes.
     """
     images: list[bytes] = []
     boxes: list[Box] = []
@@ -85,13 +84,19 @@ def read_form(fields: Sequence[tuple[str, bytes]], *, max_boxes: int) -> Segment
         raise InvalidField("The field image is given more than once; send one X-ray a request.")
     if len(boxes) > max_boxes:
         raise InvalidField(f"There are {len(boxes)} boxes; one request may have {max_boxes}.")
-    return SegmentForm(
-        image=images[0],
+    asked = SegmentRequest(
         boxes=tuple(boxes),
         convention=_convention(single.get("convention", DEFAULT_CONVENTION)),
         threshold=_threshold(single.get("threshold", str(DEFAULT_THRESHOLD))),
         wants_overlay=_truth("overlay", single.get("overlay", "true")),
+        answer_kind=answer_kind,
     )
+    if answer_kind is AnswerKind.PNG and len(boxes) > 1:
+        raise NotAcceptable(
+            f"An image/png answer is one mask, but {len(boxes)} boxes came; send one box a "
+            "request, or accept application/json."
+        )
+    return SegmentForm(images[0], asked)
 
 
 def _text(name: str, value: bytes) -> str:
@@ -101,10 +106,11 @@ def _text(name: str, value: bytes) -> str:
         raise InvalidField(f"The field {name} is not UTF-8 text.") from None
 
 
-def _convention(value: str) -> str:
-    if value not in CONVENTIONS:
-        raise InvalidField(f"The field convention must be one of {', '.join(CONVENTIONS)}.")
-    return value
+def _convention(value: str) -> Convention:
+    for known in CONVENTIONS:
+        if value == known:
+            return known
+    raise InvalidField(f"The field convention must be one of {', '.join(CONVENTIONS)}.")
 
 
 def _threshold(value: str) -> float:

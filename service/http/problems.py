@@ -16,7 +16,7 @@ from starlette.responses import Response
 from starlette.routing import Match
 
 from service.errors import InternalError, MethodNotAllowed, NotFound, ServiceError
-from service.imaging.schemas import Problem
+from service.http.schemas import Problem
 from service.request_record import record_of
 
 PROBLEM_MEDIA_TYPE = "application/problem+json"

@@ -11,9 +11,11 @@ from model_store.conventions import CONVENTIONS, DEFAULT_CONVENTION
 from service import errors
 from service.http.early_answer import AnswerBeforeTheEnd
 from service.http.form import DEFAULT_THRESHOLD
+from service.http.keys import ApiKeys
 from service.http.problems import noted_problem, problem_responses
+from service.http.segment_endpoint import SegmentEndpoint
 from service.http.upload import RequestBody
-from service.imaging.schemas import SegmentAnswer
+from service.imaging.answer_schema import SegmentAnswer
 from service.pipeline.segmentation import SegmentationService
 
 _REFUSALS = (
@@ -120,19 +122,23 @@ of the image encoder. The masks are decision support: a person must look at them
 """
 
 
-def add_segment_routes(router: APIRouter, service: SegmentationService) -> None:
+def add_segment_routes(
+    router: APIRouter, service: SegmentationService, keys: ApiKeys | None
+) -> None:
     """Adds the routes that answer with masks.
 
     Args:
         router: gets the routes.
         service: what answers them.
+        keys: the API keys of which one is needed; None for no key.
     """
+    endpoint = SegmentEndpoint(service, keys)
 
     async def segment(request: Request) -> Response:
         body = RequestBody(request.receive, service.settings.upload_idle_timeout_s)
         with service.count_running():
             try:
-                return await service.answer(request, body)
+                return await endpoint.answer(request, body)
             except errors.ServiceError as error:
                 # A client that waits for "100 Continue" has sent nothing that could be lost.
                 if request.headers.get("expect", "").lower() == "100-continue":

@@ -8,25 +8,28 @@ from fastapi import APIRouter, Request, Response
 from prometheus_client.exposition import choose_encoder
 
 from service import errors
-from service.compute.compute_worker import SegmentationModel
+from service.compute.model_handle import SegmentationModel
+from service.http.keys import ApiKeys
 from service.http.problems import problem_responses
-from service.imaging.schemas import (
+from service.http.schemas import (
     Limits,
     LivenessAnswer,
     ModelAnswer,
     ReadinessAnswer,
     SelfTestReport,
 )
-from service.imaging.segment_answer import identity_of
-from service.pipeline.segmentation import SegmentationService
+from service.pipeline.segmentation import SegmentationService, identity_of
 
 
-def add_status_routes(router: APIRouter, service: SegmentationService) -> None:
+def add_status_routes(
+    router: APIRouter, service: SegmentationService, keys: ApiKeys | None
+) -> None:
     """Adds the routes that tell about the process.
 
     Args:
         router: gets the routes.
         service: what they tell about.
+        keys: the API keys of which the model's card needs one; None for no key.
     """
 
     async def liveness() -> LivenessAnswer:
@@ -47,11 +50,13 @@ def add_status_routes(router: APIRouter, service: SegmentationService) -> None:
         )
 
     async def model_card(request: Request) -> ModelAnswer:
-        service.require_key(request)
+        if keys is not None:
+            keys.require(request.headers)
         return _model_card(service)
 
     async def metrics(request: Request) -> Response:
-        service.metrics.show_memory(service.loader.memory())
+        memory = service.loader.memory()
+        service.metrics.show_memory(memory.resident_bytes, memory.gpu_bytes)
         encode, media_type = choose_encoder(request.headers.get("accept", ""))
         return Response(encode(service.metrics.registry), headers={"Content-Type": media_type})
 

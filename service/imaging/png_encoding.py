@@ -4,7 +4,7 @@ Pillow tries all five row filters on every row. One fixed filter, the difference
 takes one subtraction in numpy and compresses X-rays as well; Intel's ISA-L deflates, on any
 processor. Measured on a 1024 x 1024 overlay, one core: zlib level 1 took 26.0 ms for 585 kB,
 ISA-L level 1 takes 7.4 ms for 592 kB. A large picture is written as two halves, which two threads
-may deflate at once; the file is the same bytes however they are run.
+deflate at once where a core is idle; the file is the same bytes however they are run.
 
 Formats: PNG specification, third edition (W3C), sections 5 (chunks), 9 (filters), 11 (header); zlib
 and its checksum Adler-32: RFC 1950.
@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from model_store.pictures.png_chunks import PNG_SIGNATURE, PngHeader, png_chunk
-from service.imaging.side_thread import Both, in_turn
+from service.imaging.side_thread import side_thread
 
 _FILTER_UP = 2
 _COMPRESS_LEVEL = 1
@@ -36,13 +36,12 @@ HALVES_FROM_BYTES = 2_000_000
 Pixels = NDArray[np.uint8] | NDArray[np.uint32]
 
 
-def encode_png(pixels: Pixels, both: Both = in_turn) -> bytes:
+def encode_png(pixels: Pixels) -> bytes:
     """Returns an 8-bit PNG file.
 
     Args:
         pixels: (H, W) uint8 for grey, (H, W, 3) uint8 for RGB, or (H, W) uint32 for RGB with red
             in the lowest byte and nothing in the highest (Pillow's RGBX).
-        both: how the two halves of a large picture are deflated.
 
     Raises:
         ValueError: another dtype or shape.
@@ -50,7 +49,7 @@ def encode_png(pixels: Pixels, both: Both = in_turn) -> bytes:
     header = PngHeader(pixels.shape[1], pixels.shape[0], 8, _colour_type(pixels), 0, 0, 0)
     middle = header.height // 2 if (header.pixel_data_bytes or 0) >= HALVES_FROM_BYTES else 0
     if middle:
-        parts: tuple[_Part, ...] = both(
+        parts: tuple[_Part, ...] = side_thread().both(
             lambda: _part(pixels, 0, middle), lambda: _part(pixels, middle, header.height)
         )
     else:

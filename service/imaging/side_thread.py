@@ -1,36 +1,37 @@
-"""Two pieces of one answer at once, each on a core of its own, while nobody else is inside.
+"""A second thread that takes half of a large picture, where a core is idle and only there.
 
-Cores are plenty while one caller is served alone: the model has just finished, and only one thread
-draws. A second thread is not enough to use the other core, though. Where cores are mostly idle,
-Linux wakes a thread on the core of the thread that woke it, and both take turns there: halves of an
-overlay deflated by two threads took 4.9 ms, as long as by one, on 2 cores of which one slept. Told
-to stay away from that core, the second thread goes to the other one: 3.1 ms.
+Cores are plenty while one caller is served alone: the model has just finished, and one thread
+deflates. Where cores are mostly idle, Linux wakes a thread on the core of the thread that woke it,
+and both take turns there: halves of an overlay took 4.9 ms by two threads, as long as by one, on 2
+cores of which one slept. Told to stay away from that core, the second thread goes to the other
+one: 3.1 ms. Its scheduling class is "idle", so that it gets nothing of a core on which the model or
+another caller's work runs; the calling thread does both halves then.
 """
 
 from __future__ import annotations
 
 import contextlib
 import ctypes
+import functools
 import os
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 Here = TypeVar("Here")
 There = TypeVar("There")
 
 
-class Both(Protocol):
-    """Does two pieces of work and returns what both gave."""
-
-    def __call__(self, here: Callable[[], Here], there: Callable[[], There]) -> tuple[Here, There]:
-        """Calls `here` in this thread and `there` wherever it likes."""
-
-
 def in_turn(here: Callable[[], Here], there: Callable[[], There]) -> tuple[Here, There]:
     """Does one after the other, in the calling thread."""
     return here(), there()
+
+
+@functools.cache
+def side_thread() -> SideThread:
+    """Returns the one side thread of this process, made at the first call."""
+    return SideThread()
 
 
 class SideThread:
@@ -76,8 +77,10 @@ class SideThread:
         self._pool.shutdown(wait=False, cancel_futures=True)
 
     def _begin(self) -> None:
-        # Its priority is that of the image thread that started it: Linux hands it down.
         self._thread_id = threading.get_native_id()
+        if hasattr(os, "SCHED_IDLE"):
+            with contextlib.suppress(OSError):  # a container may forbid it
+                os.sched_setscheduler(self._thread_id, os.SCHED_IDLE, os.sched_param(0))
 
     def _go_elsewhere(self) -> bool:
         """Keeps the side thread off the caller's core; False when there is no other core."""

@@ -15,17 +15,12 @@ from model_store.preparation import MaskLogits, mask_from, prepare
 from service.imaging.mask_checks import check_image, check_mask
 from service.imaging.png_encoding import encode_png
 from service.imaging.rendering import encode_mask_png, encode_rle, overlay_colours
-from service.imaging.side_thread import Both, in_turn
 
 SIDE_PX = 1024
 
 
-def decode_and_draw_once(both: Both = in_turn) -> None:
-    """Decodes a drawn picture and renders a drawn mask, in the calling thread.
-
-    Args:
-        both: does two pieces of the drawing, as for an answer.
-    """
+def decode_and_render_once() -> None:
+    """Decodes a made-up picture and renders a made-up mask, in the calling thread."""
     ramp = np.add.outer(np.arange(SIDE_PX), np.arange(SIDE_PX))
     pixels = read_picture(encode_png((ramp // 9).astype(np.uint8)), max_pixels=SIDE_PX**2).pixels
     mask = abs(ramp - SIDE_PX) < SIDE_PX // 4
@@ -38,4 +33,4 @@ def decode_and_draw_once(both: Both = in_turn) -> None:
     check_mask(MaskPrediction(box, mask, score=1.0, confidence=1.0))
     encode_mask_png(mask)
     encode_rle(mask)
-    encode_png(overlay_colours(pixels, [mask], [box]), both)
+    encode_png(overlay_colours(pixels, [mask], [box]))

@@ -10,34 +10,27 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Coroutine, Generator
+from collections.abc import Callable, Generator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import Any, TypeVar
-
-import numpy as np
-from starlette.requests import Request
-from starlette.responses import Response
+from typing import TypeVar
 
 from model_store.prediction import ModelInfo
 from model_store.preparation import PreparedRequest
-from service.compute.compute_child import LOST_SENTENCE
 from service.compute.compute_worker import ComputeResult, ComputeWorker
-from service.compute.model_loading import ModelLoader, PredictorFactory, SelfTest
+from service.compute.model_handle import LOST_SENTENCE
+from service.compute.model_loading import ModelLoader, PredictorFactory
 from service.compute.readiness import Readiness, State
 from service.cpu_allowance import image_threads, yield_to_the_model
-from service.errors import ComputeLost, DeadlineExceeded, InvalidField, NotAcceptable
-from service.http.form import SegmentForm, most_fields, read_form
-from service.http.keys import ApiKeys
-from service.http.upload import CallerLeft, RequestBody, Upload, UploadLimits, read_upload
-from service.imaging.answer_kind import AnswerKind, wanted_answer
-from service.imaging.segment_answer import SegmentFindings
-from service.imaging.side_thread import SideThread, in_turn
-from service.imaging.warm_up import decode_and_draw_once
+from service.errors import ComputeLost, InvalidField
+from service.imaging.answer_schema import ModelIdentity
+from service.imaging.answering import AnswerContext, RenderedAnswer, answer_of
+from service.imaging.opening import OpenedXray, open_xray
+from service.imaging.segment_request import SegmentRequest
+from service.imaging.warm_up import decode_and_render_once
 from service.metrics import Metrics
 from service.pipeline.admission import Admission
-from service.pipeline.request_steps import answer_of, open_xray
-from service.request_record import RequestRecord, record_of
+from service.request_record import RequestRecord
 from service.settings import Settings
 
 Result = TypeVar("Result")
@@ -66,7 +59,6 @@ class SegmentationService:
         self,
         settings: Settings,
         predictor_factory: PredictorFactory,
-        self_test: SelfTest,
         on_refused: Callable[[Exception], None],
     ) -> None:
         """Builds the parts; nothing runs before `start`."""
@@ -85,7 +77,7 @@ class SegmentationService:
         )
         self.metrics.follow_readiness(lambda: self.readiness.state is State.READY)
         self.loader = ModelLoader(
-            settings, self.readiness, self.metrics, predictor_factory, self_test, on_refused
+            settings, self.readiness, self.metrics, predictor_factory, on_refused
         )
         self.worker = ComputeWorker(
             source=self.loader,
@@ -94,19 +86,17 @@ class SegmentationService:
             batch_window_s=settings.batch_window_s,
             recheck_interval_s=settings.recheck_interval_s,
         )
-        self._keys = ApiKeys(settings.api_keys_file) if settings.api_keys_file else None
         self.requests_running = 0
         self._image_threads = settings.image_threads or image_threads()
         self._pool = ThreadPoolExecutor(
             self._image_threads, thread_name_prefix="image", initializer=yield_to_the_model
         )
-        self._side = SideThread()
 
     def start(self) -> None:
         """Starts loading the model in the compute thread, and warms the pool up meanwhile."""
         self.worker.start()
         for _ in range(self._image_threads):
-            self._pool.submit(decode_and_draw_once, self._side.both)
+            self._pool.submit(decode_and_render_once)
 
     def stop(self) -> None:
         """Refuses new work, ends the compute thread and the pool."""
@@ -114,17 +104,6 @@ class SegmentationService:
         self.worker.close(THREAD_END_TIMEOUT_S)
         self.loader.close()
         self._pool.shutdown(wait=False, cancel_futures=True)
-        self._side.close()
-
-    def require_key(self, request: Request) -> None:
-        """Lets a request pass that needs no API key or has a valid one.
-
-        Raises:
-            MissingKey: there is none.
-            WrongKey: it is not valid.
-        """
-        if self._keys is not None:
-            self._keys.require(request.headers)
 
     @contextmanager
     def count_running(self) -> Generator[None, None, None]:
@@ -137,98 +116,61 @@ class SegmentationService:
             self.requests_running -= 1
             self.metrics.inflight.dec()
 
-    async def answer(self, request: Request, body: RequestBody) -> Response:
-        """Answers one `POST /segment`.
+    async def segment(
+        self, image: bytes, asked: SegmentRequest, upload_bytes: int, record: RequestRecord
+    ) -> RenderedAnswer:
+        """Answers what is asked about one X-ray.
 
         Args:
-            request: the request, its body unread.
-            body: the incoming side of the same request.
-
-        Returns:
-            The answer in the form that `Accept` asks for.
+            image: the file.
+            asked: what is asked about it.
+            upload_bytes: size of the whole upload, held meanwhile.
+            record: gets times, sizes and warnings.
 
         Raises:
-            ServiceError: the request is refused.
-            CallerLeft: there is nobody to answer.
+            ServiceError: there is no answer, and why.
         """
-        self.require_key(request)
-        self.readiness.require_ready()
-        if request.url.query:
-            raise InvalidField(
-                "The address has a query (after '?'), which is not read; send form fields."
+        input_size = self._model_for(asked).input_size
+        record.box_count = len(asked.boxes)
+        with self.admission.enter() as place:
+            place.hold_bytes(upload_bytes)
+            record.decode_began_at = asked_at = time.perf_counter()
+            opened = await self._in_pool(
+                lambda: open_xray(image, asked, input_size, self.settings.max_pixels, asked_at)
             )
-        kind = wanted_answer(request.headers.get("accept"))
-        self.admission.refuse_if_full()
-        try:
-            async with asyncio.timeout(self.settings.request_timeout_s):
-                upload = await self._receive(request, body)
-                work = self._segment(upload, kind, record_of(request.scope))
-                return await _unless_caller_leaves(body, work)
-        except TimeoutError:
-            limit_s = self.settings.request_timeout_s
-            raise DeadlineExceeded(
-                f"The answer was not ready within {limit_s:g} seconds; send the request again "
-                "when the service is less busy."
-            ) from None
+            _note_opened(record, opened)
+            place.hold_bytes(opened.size_bytes)
+            result = await self._compute(opened.prepared, place.reach_model)
+            record.stage_seconds |= {"queue": result.queue_s, **result.answer.stage_seconds}
+            record.batch_size = result.batch_size
+            context = AnswerContext(
+                request_id=record.request_id,
+                model=identity_of(result.model),
+                stage_seconds=dict(record.stage_seconds),
+                request_began_at=record.started_at,
+                asked_at=time.perf_counter(),
+            )
+            answer = await self._in_pool(lambda: answer_of(opened, result.answer.masks, context))
+        record.stage_seconds |= answer.stage_seconds
+        record.warning_codes = answer.warning_codes
+        self._note_answer(record, answer)
+        return answer
 
-    async def _receive(self, request: Request, body: RequestBody) -> Upload:
-        limits = UploadLimits(self.settings.max_upload_bytes, most_fields(self.settings.max_boxes))
-        held_bytes = 0
-
-        def hold(size_bytes: int) -> None:
-            nonlocal held_bytes
-            held_bytes += size_bytes
-            self.admission.hold_upload_bytes(size_bytes)
-
-        try:
-            upload = await read_upload(body, request.headers, limits, hold)
-        finally:
-            self.admission.hold_upload_bytes(-held_bytes)
-        record_of(request.scope).upload_bytes = upload.size_bytes
-        return upload
-
-    def _model_for(self, form: SegmentForm) -> ModelInfo:
-        """Returns the model that will answer; imported ones know one convention and draw no other.
+    def _model_for(self, asked: SegmentRequest) -> ModelInfo:
+        """Returns the model that will answer; imported ones know one convention and no other.
 
         Raises:
             ComputeLost: it was lost while the upload came.
-            InvalidField: it was never trained to draw the convention asked for.
+            InvalidField: it was never trained to follow the convention asked for.
         """
         model = self.loader.model  # read once: the compute thread may take it away
         if model is None:
             raise ComputeLost(LOST_SENTENCE, retry_after_s=2)
         info = model.info
-        if form.convention not in info.manifest.conventions:
+        if asked.convention not in info.manifest.conventions:
             known = ", ".join(info.manifest.conventions)
             raise InvalidField(f"The field convention must be {known}; this model draws no other.")
         return info
-
-    async def _segment(self, upload: Upload, kind: AnswerKind, record: RequestRecord) -> Response:
-        form = read_form(upload.fields, max_boxes=self.settings.max_boxes)
-        input_size = self._model_for(form).input_size
-        record.box_count = len(form.boxes)
-        if kind is AnswerKind.PNG and len(form.boxes) > 1:
-            raise NotAcceptable(
-                f"An image/png answer is one mask, but {len(form.boxes)} boxes came; send one box "
-                "a request, or accept application/json."
-            )
-        with self.admission.enter() as place:
-            place.hold_bytes(upload.size_bytes)
-            record.decode_began_at = time.perf_counter()
-            opened = await self._in_pool(
-                lambda: open_xray(form, kind, input_size, self.settings.max_pixels, record)
-            )
-            place.hold_bytes(opened.size_bytes)
-            result = await self._compute(opened.prepared, place.reach_model)
-            record.stage_seconds |= {"queue": result.queue_s, **result.answer.stage_seconds}
-            record.batch_size = result.batch_size
-            both = self._side.both if self.admission.inside == 1 else in_turn
-            asked_at = time.perf_counter()
-            findings, response = await self._in_pool(
-                lambda: answer_of(opened, result, kind, record, asked_at, both)
-            )
-        self._note_answer(record, findings)
-        return response
 
     async def _compute(
         self, prepared: PreparedRequest, on_taken: Callable[[], None]
@@ -246,27 +188,29 @@ class SegmentationService:
         self.metrics.batch_size.observe(size)
         self.admission.note_pace(seconds / size)
 
-    def _note_answer(self, record: RequestRecord, findings: SegmentFindings) -> None:
+    def _note_answer(self, record: RequestRecord, answer: RenderedAnswer) -> None:
         for stage, seconds in record.stage_seconds.items():
             self.metrics.stage_duration.labels(stage).observe(seconds)
-        self.metrics.input_pixels.observe(findings.decoded.pixels.size)
-        for found in findings.masks:
-            area_ratio = np.count_nonzero(found.mask) / found.mask.size
-            self.metrics.mask_area_ratio.observe(area_ratio)
+        if record.width is not None and record.height is not None:
+            self.metrics.input_pixels.observe(record.width * record.height)
+        for ratio in answer.area_ratios:
+            self.metrics.mask_area_ratio.observe(ratio)
         for code in record.warning_codes:
             self.metrics.warnings.labels(code).inc()
 
 
-async def _unless_caller_leaves(body: RequestBody, work: Coroutine[Any, Any, Response]) -> Response:
-    """Waits for the work; cancels it and raises CallerLeft when the connection closes first."""
-    working = asyncio.ensure_future(work)
-    leaving = asyncio.ensure_future(body.wait_until_caller_leaves())
-    try:
-        await asyncio.wait({working, leaving}, return_when=asyncio.FIRST_COMPLETED)
-        if working.done():
-            return working.result()
-        raise CallerLeft
-    finally:
-        for task in (working, leaving):
-            task.cancel()
-        await asyncio.gather(working, leaving, return_exceptions=True)
+def identity_of(info: ModelInfo) -> ModelIdentity:
+    """Returns the public identity of a loaded model."""
+    return ModelIdentity(
+        name=info.name,
+        version=info.version,
+        sha256=info.sha256,
+        precision=info.precision,
+        device=info.device,
+    )
+
+
+def _note_opened(record: RequestRecord, opened: OpenedXray) -> None:
+    record.stage_seconds |= opened.stage_seconds
+    record.image_format = opened.decoded.format
+    record.width, record.height = opened.decoded.width, opened.decoded.height

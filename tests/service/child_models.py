@@ -10,14 +10,12 @@ from typing import Any
 from fake_model import FakeInfo, answer_to
 
 from model_store.preparation import NetworkAnswer, PreparedRequest
-from service.compute.model_messages import Outcome
+from model_store.self_test_result import SelfTestResult
+from service.compute.hosted_model import DeviceLostError, OutOfDeviceMemoryError
+from service.compute.model_handle import ModelRefusedError
 from service.settings import Settings
 
 RAISE, OUT_OF_MEMORY, DEVICE_LOST, DIE, HANG = 201, 202, 203, 204, 205
-
-
-class OutOfMemoryError(RuntimeError):
-    """Named as PyTorch's."""
 
 
 class TroubledModel:
@@ -36,9 +34,9 @@ class TroubledModel:
         if first == RAISE:
             raise ValueError("DOE^JOHN")
         if first == OUT_OF_MEMORY:
-            raise OutOfMemoryError("CUDA out of memory. Tried to allocate DOE^JOHN")
+            raise OutOfDeviceMemoryError("Tried to allocate DOE^JOHN")
         if first == DEVICE_LOST:
-            raise RuntimeError("CUDA error: an illegal memory access was encountered")
+            raise DeviceLostError("DOE^JOHN")
         if first == DIE:
             os._exit(9)
         if first == HANG:
@@ -50,9 +48,9 @@ class TroubledModel:
         found = [self.answer(request) for request in requests]
         return [NetworkAnswer(one.masks, {"encode_image": float(len(found))}) for one in found]
 
-    def self_test(self) -> Outcome:
+    def self_test(self) -> SelfTestResult:
         """Passes, and shows the process and how often memory was freed."""
-        return Outcome(True, float(self._freed), float(os.getpid()))
+        return SelfTestResult(True, float(self._freed), 0.0, float(os.getpid()))
 
     def free_memory(self) -> None:
         """Counts."""
@@ -81,7 +79,7 @@ def make(settings: Settings) -> TroubledModel:
 
 def refuse(settings: Settings) -> TroubledModel:
     """Finds no device."""
-    raise ValueError("device is 'cuda', but there is none")
+    raise ModelRefusedError("device is 'cuda', but there is none", is_setting=True)
 
 
 def die(settings: Settings) -> TroubledModel:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 import threading
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,7 +17,10 @@ from PIL import Image
 
 from model_store.geometry import window_to_uint8
 from model_store.preparation import MaskLogits, NetworkAnswer, PreparedRequest
+from model_store.self_test_result import SelfTestResult
 from service.app import create_app
+from service.compute.model_handle import Memory
+from service.errors import ComputeLost
 from service.settings import Settings
 
 INPUT_SIDE = 96
@@ -49,6 +52,10 @@ class FakeInfo:
     fallback_reason: str | None = None
 
 
+PASSED = SelfTestResult(passed=True, agreement=1.0, minimum=0.99, seconds=0.01)
+FAILED = SelfTestResult(passed=False, agreement=0.4, minimum=0.99, seconds=0.01)
+
+
 @dataclass
 class FakePredictor:
     """Thresholds the image inside each box, so that every answer shows whose it is.
@@ -56,21 +63,39 @@ class FakePredictor:
     Images whose longer side has `INPUT_SIDE` pixels come back pixel by pixel: `thresholded`.
 
     Attributes:
-        before: called with each batch before it is answered; may block or raise.
+        before: called with each image, in a list, before it is answered; may block or raise.
         batch_sizes: size of every call.
         is_running: whether its process is there.
+        test: makes the result of a self test.
     """
 
     before: Callable[[Sequence[Any]], None] = lambda requests: None
     info: Any = field(default_factory=FakeInfo)
     batch_sizes: list[int] = field(default_factory=list)
     is_running: bool = True
+    test: Callable[[], SelfTestResult] = lambda: PASSED
+    memory: Memory = field(default_factory=Memory)
 
-    def answer_batch(self, requests: Sequence[PreparedRequest]) -> list[Any]:
-        """Answers a batch."""
+    def answer_batch(self, requests: Sequence[PreparedRequest]) -> Iterable[Any]:
+        """Answers a batch; what `before` raises about an image stands in its place."""
         self.batch_sizes.append(len(requests))
-        self.before(requests)
-        return [answer_to(request) for request in requests]
+        return [self._answer(request) for request in requests]
+
+    def _answer(self, request: PreparedRequest) -> Any:
+        try:
+            self.before([request])
+        except ComputeLost:
+            raise
+        except Exception as error:
+            return error
+        return answer_to(request)
+
+    def self_test(self) -> SelfTestResult:
+        """Runs `test`."""
+        return self.test()
+
+    def close(self) -> None:
+        """Ends nothing."""
 
 
 def answer_to(request: PreparedRequest) -> NetworkAnswer:
@@ -89,15 +114,6 @@ def answer_to(request: PreparedRequest) -> NetworkAnswer:
 def thresholded(pixels: np.ndarray, threshold: float = 0.5) -> np.ndarray:
     """Returns the mask (H, W) that `FakePredictor` makes the service draw in a box around all."""
     return (window_to_uint8(pixels) + 0.5) / 256 > threshold
-
-
-@dataclass(frozen=True)
-class FakeOutcome:
-    """Stands for `SelfTestResult`."""
-
-    passed: bool = True
-    agreement: float = 1.0
-    seconds: float = 0.01
 
 
 @dataclass
@@ -152,8 +168,7 @@ def make_app(predictor: FakePredictor | None = None, **settings: Any) -> FastAPI
     made = predictor if predictor is not None else FakePredictor()
     return create_app(
         Settings(**settings),
-        predictor_factory=lambda _: made,  # type: ignore[arg-type, return-value]
-        self_test=lambda model: FakeOutcome(),
+        predictor_factory=lambda _: made,
     )
 
 

@@ -14,13 +14,10 @@ import pytest
 from model_store.geometry import InputGeometry
 from model_store.prediction import PredictionRequest
 from model_store.preparation import NetworkAnswer, PreparedRequest, prepare
-from service.compute.compute_child import (
-    ComputeChild,
-    ModelCallError,
-    ModelRefusedError,
-    resident_bytes,
-)
+from service.compute.compute_child import ComputeChild, resident_bytes
 from service.compute.compute_process import failure_of
+from service.compute.hosted_model import DeviceLostError, OutOfDeviceMemoryError
+from service.compute.model_handle import ModelCallError, ModelRefusedError
 from service.errors import ComputeLost, OutOfMemory
 from service.settings import Settings
 
@@ -189,11 +186,11 @@ def test_a_refusal_and_a_death_while_loading() -> None:
 @pytest.mark.parametrize(
     ("error", "memory", "lost"),
     [
-        (child_models.OutOfMemoryError("CUDA out of memory"), True, False),
+        (OutOfDeviceMemoryError(), True, False),
         (MemoryError(), True, False),
-        (RuntimeError("CUDA error: device-side assert triggered"), False, True),
+        (DeviceLostError(), False, True),
         (RuntimeError("shapes do not match"), False, False),
-        (ValueError("CUDA error"), False, False),
+        (RuntimeError("CUDA error"), False, False),
     ],
 )
 def test_kinds_of_failure(error: Exception, memory: bool, lost: bool) -> None:

@@ -33,6 +33,14 @@ def is_lung(job: Job) -> bool:
     return bool((job.future.result(10).answer.masks[0].logits > 0).all())
 
 
+def wait_until(condition: Callable[[], bool]) -> None:
+    """Waits until a condition holds."""
+    stop_at = time.monotonic() + 10
+    while not condition():
+        assert time.monotonic() < stop_at
+        time.sleep(0.005)
+
+
 def nothing() -> None:
     """Told that a job was taken."""
 
@@ -80,7 +88,7 @@ def test_waiting_requests_meet_in_batches_up_to_the_limit(start: Start) -> None:
 
 
 def test_one_bad_item_does_not_take_its_neighbours_along(start: Start) -> None:
-    """The batch is tried one by one; only the bad one fails, without the model's own words."""
+    """Only the bad one fails, without the model's own words."""
     gate = Gate()
 
     def before(requests: Sequence[Any]) -> None:
@@ -91,7 +99,7 @@ def test_one_bad_item_does_not_take_its_neighbours_along(start: Start) -> None:
     worker = start(FakePredictor(before))
     jobs = queued_behind(gate, worker, [request(200), request(13), request(201)])
     gate.opened.set()
-    assert jobs[0].future.result(10).batch_size == 1
+    assert jobs[0].future.result(10).batch_size == 3
     assert is_lung(jobs[2])
     with pytest.raises(InternalError) as caught:
         jobs[1].future.result(10)
@@ -119,7 +127,7 @@ class Crooked(FakePredictor):
 
     def answer_batch(self, requests: Sequence[Any]) -> list[Any]:
         """Answers, spoilt."""
-        return self._spoil(super().answer_batch(requests))
+        return self._spoil(list(super().answer_batch(requests)))
 
 
 def says(logits: Any = 0.0, score: float = 0.5, box: Any = WHOLE) -> list[Any]:
@@ -138,13 +146,8 @@ def one_bad(value: float) -> np.ndarray:
 @pytest.mark.parametrize(
     "spoil",
     [
-        lambda answers: answers[:-1],
-        lambda answers: answers * 2,
-        lambda answers: [NetworkAnswer((), {})],
-        lambda answers: [NetworkAnswer(answers[0].masks * 2, {})],
         lambda answers: says(np.zeros((4, 8), np.float32)),
         lambda answers: says(np.zeros(16, np.float32)),
-        lambda answers: says(box=(0.0, 0.0, 8.0, 7.0)),
         lambda answers: says(score=float("nan")),
         lambda answers: says(float("nan")),
         lambda answers: says(one_bad(float("nan"))),
@@ -154,10 +157,31 @@ def one_bad(value: float) -> np.ndarray:
 def test_an_answer_that_cannot_be_right_is_never_given(
     start: Start, spoil: Callable[[list[Any]], list[Any]]
 ) -> None:
-    """Too few, too many, no mask, another shape or box, no score, no numbers: 500 instead."""
+    """Another shape, no score, no numbers: 500 instead."""
     job = start(Crooked(spoil)).submit(request(), nothing)
     with pytest.raises(InternalError):
         job.future.result(10)
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda answers: answers[:-1],
+        lambda answers: answers * 2,
+        lambda answers: [NetworkAnswer((), {})],
+        lambda answers: [NetworkAnswer(answers[0].masks * 2, {})],
+        lambda answers: says(box=(0.0, 0.0, 8.0, 7.0)),
+    ],
+)
+def test_answers_out_of_step_cost_the_model_its_place(
+    start: Start, spoil: Callable[[list[Any]], list[Any]]
+) -> None:
+    """Too few, too many, about other boxes: whose the next answer would be, nobody can say."""
+    source = FakeSource(Crooked(spoil))
+    job = start(None, source=source).submit(request(), nothing)
+    with pytest.raises(ComputeLost):
+        job.future.result(10)
+    wait_until(lambda: source.events == ["lose", "reload"])
 
 
 def test_an_answer_with_numbers_for_its_box_is_given(start: Start) -> None:

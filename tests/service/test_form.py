@@ -6,13 +6,14 @@ import pytest
 
 from service.errors import InvalidBox, InvalidField, MissingField, ServiceError
 from service.http.form import read_form
+from service.imaging.segment_request import AnswerKind
 
 IMAGE = ("image", b"bytes")
 
 
 def test_defaults() -> None:
     """Only the image is required."""
-    form = read_form([IMAGE], max_boxes=4)
+    form = read_form([IMAGE], AnswerKind.JSON, max_boxes=4).asked
     assert (form.boxes, form.convention, form.threshold) == ((), "lung_field", 0.5)
     assert form.wants_overlay
 
@@ -27,7 +28,7 @@ def test_every_field_is_read() -> None:
         ("overlay", b"False"),
         ("convention", b"whole_lung"),
     ]
-    form = read_form(fields, max_boxes=4)
+    form = read_form(fields, AnswerKind.JSON, max_boxes=4).asked
     assert form.boxes == ((0.0, 0.0, 10.0, 10.0), (1.5, 2.0, 3.0, 40.0))
     assert (form.convention, form.threshold) == ("whole_lung", 0.25)
     assert not form.wants_overlay
@@ -64,5 +65,5 @@ def test_refusals_say_what_is_wrong(
 ) -> None:
     """One sentence each."""
     with pytest.raises(error) as caught:
-        read_form(fields, max_boxes=4)
+        read_form(fields, AnswerKind.JSON, max_boxes=4)
     assert said in caught.value.detail

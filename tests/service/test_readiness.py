@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from service.compute.readiness import Readiness, SelfTestFigures, State
+from model_store.self_test_result import SelfTestResult
+from service.compute.readiness import Readiness, State
 from service.errors import Draining, NotReady
 
-FIGURES = SelfTestFigures(agreement=1.0, seconds=0.1)
+FIGURES = SelfTestResult(passed=True, agreement=1.0, minimum=0.99, seconds=0.1)
 
 
 def test_loading_refuses_with_a_pause() -> None:

@@ -8,9 +8,10 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
-from fake_model import FakeOutcome, FakePredictor, Gate, form, running, sample, until
+from fake_model import FAILED, PASSED, FakePredictor, Gate, form, running, sample, until
 from fastapi import FastAPI
 
+from model_store.self_test_result import SelfTestResult
 from service.app import create_app
 from service.errors import ComputeLost, OutOfMemory
 from service.settings import Settings
@@ -31,7 +32,7 @@ class Devices:
         """Keeps what happens before each call of the first model."""
         self.made = 0
         self.tests = 0
-        self.outcome = FakeOutcome()
+        self.outcome = PASSED
         self.failing_starts = 0
         self.may_restart = threading.Event()
         self.may_restart.set()
@@ -45,16 +46,17 @@ class Devices:
         if self.failing_starts and self.made > 1:
             self.failing_starts -= 1
             raise RuntimeError("no memory")
-        return FakePredictor(self._before if self.made == 1 else lambda requests: None)
+        before = self._before if self.made == 1 else lambda requests: None
+        return FakePredictor(before, test=self.test)
 
-    def test(self, model: Any) -> FakeOutcome:
+    def test(self) -> SelfTestResult:
         """Tells what is to be found; the first model only may be bad."""
         self.tests += 1
-        return self.outcome if self.made == 1 else FakeOutcome()
+        return self.outcome if self.made == 1 else PASSED
 
     def app(self, **settings: Any) -> FastAPI:
         """Builds an app on these devices."""
-        return create_app(Settings(**settings), predictor_factory=self.make, self_test=self.test)
+        return create_app(Settings(**settings), predictor_factory=self.make)
 
 
 def state(app: FastAPI) -> str:
@@ -133,7 +135,7 @@ async def test_a_model_that_draws_the_golden_mask_no_more_is_replaced() -> None:
     async with running(app):
         await until(lambda: devices.tests >= 3)
         assert devices.made == 1
-        devices.outcome = FakeOutcome(passed=False, agreement=0.5)
+        devices.outcome = FAILED
         await until(lambda: devices.made == 2 and state(app) == "ready")
     assert sample(app, "lungseg_self_test_failures_total") == 1
 
@@ -156,14 +158,14 @@ async def test_a_first_start_that_is_lost_is_tried_again(fails_in: str) -> None:
         calls.append("start")
         if fails_in == "start" and len(calls) == 1:
             raise ComputeLost("It ended.", retry_after_s=2)
-        return FakePredictor()
+        return FakePredictor(test=test)
 
-    def test(model: Any) -> FakeOutcome:
+    def test() -> SelfTestResult:
         if fails_in == "self test" and len(calls) == 1:
             raise RuntimeError("CUDA out of memory")
-        return FakeOutcome()
+        return PASSED
 
-    app = create_app(Settings(), predictor_factory=make, self_test=test)
+    app = create_app(Settings(), predictor_factory=make)
     async with running(app) as client:
         await until(lambda: state(app) == "ready")
         assert (await client.post("/segment", **form())).status_code == 200
@@ -173,7 +175,7 @@ async def test_a_first_start_that_is_lost_is_tried_again(fails_in: str) -> None:
 async def test_a_first_model_that_draws_another_mask_is_final() -> None:
     """The same model on the same machine would only come out right by chance."""
     devices = Devices()
-    devices.outcome = FakeOutcome(passed=False, agreement=0.5)
+    devices.outcome = FAILED
     app = devices.app(recheck_interval_s=0.05)
     async with running(app) as client:
         await asyncio.sleep(0.2)

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 from fake_model import (
-    FakeOutcome,
+    FAILED,
+    PASSED,
     FakePredictor,
     form,
     make_app,
@@ -15,6 +16,7 @@ from fake_model import (
     until,
 )
 
+from model_store.self_test_result import SelfTestResult
 from service.app import create_app
 from service.settings import Settings
 
@@ -42,9 +44,7 @@ async def test_while_the_model_loads_the_process_answers_that_it_is_not_ready() 
         assert opened.wait(10)
         return FakePredictor()
 
-    app = create_app(
-        Settings(), predictor_factory=slow_factory, self_test=lambda model: FakeOutcome()
-    )
+    app = create_app(Settings(), predictor_factory=slow_factory)
     async with running(app, wait=False) as client:
         assert (await client.get("/livez")).status_code == 200
         for response in (
@@ -62,17 +62,15 @@ async def test_while_the_model_loads_the_process_answers_that_it_is_not_ready() 
         assert "lungseg_ready 1.0" in (await client.get("/metrics")).text
 
 
-def raising(model: Any) -> FakeOutcome:
+def raising() -> SelfTestResult:
     """A self test that breaks."""
     raise RuntimeError("/secret/path")
 
 
-@pytest.mark.parametrize("self_test", [lambda m: FakeOutcome(False, 0.4), raising])
+@pytest.mark.parametrize("self_test", [lambda: FAILED, raising])
 async def test_a_failed_self_test_means_never_ready(self_test: Any) -> None:
     """Alive, but no mask is given, and the sentence says why."""
-    app = create_app(
-        Settings(), predictor_factory=lambda _: FakePredictor(), self_test=self_test
-    )  # fmt: skip
+    app = make_app(FakePredictor(test=self_test))
     async with running(app) as client:
         assert (await client.get("/livez")).status_code == 200
         for response in (await client.get("/readyz"), await client.post("/segment", **form())):
@@ -100,15 +98,13 @@ async def test_a_refused_model_is_told_to_the_process() -> None:
 
 async def test_failures_in_a_row_repeat_the_self_test_and_close_the_service() -> None:
     """A device that was lost after the start must not keep the service ready."""
-    outcomes = iter([FakeOutcome(), FakeOutcome(passed=False, agreement=0.0)])
+    outcomes = iter([PASSED, FAILED])
 
     def before(requests: Any) -> None:
         raise RuntimeError
 
     app = create_app(
-        Settings(),
-        predictor_factory=lambda _: FakePredictor(before),
-        self_test=lambda model: next(outcomes),
+        Settings(), predictor_factory=lambda _: FakePredictor(before, test=lambda: next(outcomes))
     )
     async with running(app) as client:
         statuses = [(await client.post("/segment", **form())).status_code for _ in range(3)]

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import base64
-from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 import pytest
@@ -22,7 +20,6 @@ from fake_model import (
     running,
     sample,
     thresholded,
-    until,
 )
 
 from service.imaging.rendering import encode_rle
@@ -156,32 +153,6 @@ async def test_a_mask_that_the_model_guesses_is_said_to_be_undecided() -> None:
     assert ["undecided_mask" in found for found in codes] == [False, True]
     assert answers[0]["masks"][0]["area_px"] == answers[1]["masks"][0]["area_px"] == 40 * 50
     assert sample(app, "lungseg_warnings_total", code="undecided_mask") == 1
-
-
-async def test_a_second_thread_draws_for_a_caller_who_is_alone(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """Beside others it would take the core that they need; the answer is the same."""
-    app = make_app(image_threads=1)
-    service, pieces = app.state.service, []
-    both = service._side.both
-
-    def counted(here: Callable[[], Any], there: Callable[[], Any]) -> tuple[Any, Any]:
-        pieces.append(service.admission.inside)
-        found: tuple[Any, Any] = both(here, there)
-        return found
-
-    monkeypatch.setattr(service._side, "both", counted)
-    async with running(app) as client:
-        await until(lambda: bool(pieces))  # the one warm-up draws so too
-        pieces.clear()
-        alone = (await client.post("/segment", **form())).json()
-        assert pieces == [1]
-        with service.admission.enter():
-            beside = (await client.post("/segment", **form())).json()
-        assert pieces == [1]
-    assert alone["overlay_png"] == beside["overlay_png"]
-    assert alone["masks"] == beside["masks"]
 
 
 async def test_many_callers_get_their_own_masks() -> None:

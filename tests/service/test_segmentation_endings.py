@@ -21,6 +21,8 @@ from fake_model import (
 )
 from fastapi import FastAPI
 
+from service.http import segment_endpoint
+
 pytestmark = pytest.mark.anyio
 
 
@@ -58,15 +60,27 @@ async def test_a_full_queue_refuses_at_once_and_recovers() -> None:
     assert_nothing_is_held(app)
 
 
-async def test_a_request_that_takes_too_long_is_504_and_frees_its_slot() -> None:
+async def test_a_request_that_takes_too_long_is_504_and_frees_its_slot(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """While the model is still busy with it; a waiting one is withdrawn."""
+    deadlines: list[asyncio.Timeout] = []
+
+    def noted(timeout_s: float) -> asyncio.Timeout:
+        deadlines.append(asyncio.timeout(timeout_s))
+        return deadlines[-1]
+
+    monkeypatch.setattr(segment_endpoint, "deadline", noted)
     gate = Gate()
     predictor = FakePredictor(gate.hold)
-    app = make_app(predictor, queue_limit=1, request_timeout_s=0.3, max_batch=1)
+    app = make_app(predictor, queue_limit=1, request_timeout_s=600, max_batch=1)
     async with running(app) as client:
         both = [asyncio.create_task(client.post("/segment", **form()))]
         await until(gate.entered.is_set)
         both.append(asyncio.create_task(client.post("/segment", **form())))
+        await until(lambda: app.state.service.admission.waiting == 1)
+        for one in deadlines:
+            one.reschedule(asyncio.get_running_loop().time())
         late = await asyncio.gather(*both)
         assert_nothing_is_held(app)
         gate.opened.set()
@@ -102,7 +116,7 @@ async def test_an_unforeseen_error_outside_the_model_is_500_too(
     def broken(*arguments: object, **options: object) -> None:
         raise KeyError("DOE^JOHN")
 
-    monkeypatch.setattr("service.pipeline.request_steps.read_picture", broken)
+    monkeypatch.setattr("service.imaging.opening.read_upload", broken)
     app = make_app()
     async with running(app) as client:
         with caplog.at_level(logging.INFO):

@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from service.cpu_allowance import yield_to_the_model
 from service.imaging.side_thread import SideThread, in_turn
 
 pytestmark = pytest.mark.skipif(
@@ -68,27 +67,19 @@ def test_the_side_thread_stays_off_the_core_of_its_caller(
 
 
 @pytest.mark.skipif(len(CORES) < 2, reason="one core")
-def test_it_may_go_anywhere_and_has_the_callers_priority_once_the_caller_waits(
+def test_it_may_go_anywhere_once_the_caller_waits_and_only_where_a_core_is_idle(
     side: SideThread,
 ) -> None:
-    done = threading.Event()
-
     def there() -> tuple[set[int], int]:
         wait_until(lambda: os.sched_getaffinity(0) == CORES)
-        return os.sched_getaffinity(0), os.getpriority(os.PRIO_PROCESS, 0)
+        return os.sched_getaffinity(0), os.sched_getscheduler(0)
 
-    def both() -> None:
-        yield_to_the_model()
-        begun = threading.Event()
-        side.both(lambda: begun.wait(10), begun.set)
-        found.append(side.both(lambda: time.sleep(0.05), there)[1])
-        found.append((CORES, os.getpriority(os.PRIO_PROCESS, 0)))
-        done.set()
-
-    found: list[tuple[set[int], int]] = []
-    threading.Thread(target=both).start()
-    assert done.wait(10)
-    assert found[0] == found[1]
+    begun = threading.Event()
+    side.both(lambda: begun.wait(10), begun.set)
+    beside = threading.Event()
+    _, found = side.both(lambda: beside.wait(10), lambda: (beside.set(), there())[1])
+    assert found == (CORES, os.SCHED_IDLE)
+    assert os.sched_getscheduler(0) == os.SCHED_OTHER
 
 
 def wait_until(condition: Callable[[], bool]) -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from service.errors import NotAcceptable
-from service.imaging.answer_kind import AnswerKind, wanted_answer
+from service.http.accept import wanted_answer
+from service.imaging.segment_request import AnswerKind
 
 
 @pytest.mark.parametrize(

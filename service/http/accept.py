@@ -2,19 +2,10 @@
 
 from __future__ import annotations
 
-from enum import Enum
-
 from service.errors import NotAcceptable
+from service.imaging.segment_request import AnswerKind
 
 LONGEST_ACCEPT = 2048
-
-
-class AnswerKind(Enum):
-    """A form that the answer of `POST /segment` can have; the value is its media type."""
-
-    JSON = "application/json"
-    PNG = "image/png"
-    DICOM = "application/dicom"
 
 
 def wanted_answer(accept: str | None) -> AnswerKind:

@@ -1,4 +1,4 @@
-"""The bodies of the service's answers: their members, their meaning, and an example of each."""
+"""The JSON answer of `POST /segment`: its members, their meaning, and an example."""
 
 from __future__ import annotations
 
@@ -11,23 +11,13 @@ from model_store.model_index import default_model
 _SHA256 = "b9d9a1f2c3e4d5061728394a5b6c7d8e9f00112233445566778899aabbccddee"
 
 
-class _Answer(BaseModel):
+class Answer(BaseModel):
+    """Frozen, and free to have members that begin with `model`."""
+
     model_config = ConfigDict(frozen=True, protected_namespaces=())
 
 
-class Problem(_Answer):
-    """An error (RFC 9457 problem details)."""
-
-    type: str = Field(description="always about:blank: the status and `code` say what it is")
-    title: str = Field(description="short title of the kind of problem")
-    status: int = Field(description="the HTTP status again")
-    detail: str = Field(description="one sentence on this occurrence that says what to do")
-    code: str = Field(description="stable code for programs, for example invalid_box")
-    request_id: str = Field(description="id of this request; the operator finds it in the log")
-    error: str = Field(description="the same sentence as `detail`")
-
-
-class ModelIdentity(_Answer):
+class ModelIdentity(Answer):
     """The model that made the masks."""
 
     name: str = Field(examples=["cxr-lung-tiny"])
@@ -37,21 +27,21 @@ class ModelIdentity(_Answer):
     device: str = Field(description="where it runs", examples=["cpu"])
 
 
-class ImageSize(_Answer):
+class ImageSize(Answer):
     """Size of the decoded image in pixels."""
 
     width: int = Field(examples=[1024])
     height: int = Field(examples=[1024])
 
 
-class RunLengthMask(_Answer):
+class RunLengthMask(Answer):
     """A mask as COCO compressed run lengths (pycocotools reads it)."""
 
     size: tuple[int, int] = Field(description="height, width", examples=[[1024, 1024]])
     counts: str = Field(description="column-major run lengths in COCO's ASCII form")
 
 
-class SegmentedMask(_Answer):
+class SegmentedMask(Answer):
     """The lungs inside one box."""
 
     bbox: tuple[float, float, float, float] = Field(
@@ -67,14 +57,14 @@ class SegmentedMask(_Answer):
     rle: RunLengthMask
 
 
-class ResponseWarning(_Answer):
+class ResponseWarning(Answer):
     """A reason to look twice at this answer."""
 
     code: str = Field(description="stable code", examples=["low_score"])
     message: str = Field(description="one sentence")
 
 
-class Latency(_Answer):
+class Latency(Answer):
     """Milliseconds per pipeline verb; `total` also holds the time to receive the upload."""
 
     decode: float
@@ -127,7 +117,7 @@ def _add_example(schema: dict[str, Any]) -> None:
     }
 
 
-class SegmentAnswer(_Answer):
+class SegmentAnswer(Answer):
     """Masks of the lungs on one X-ray."""
 
     request_id: str
@@ -143,55 +133,3 @@ class SegmentAnswer(_Answer):
     warnings: tuple[ResponseWarning, ...]
 
     model_config = ConfigDict(frozen=True, json_schema_extra=_add_example)
-
-
-class LivenessAnswer(_Answer):
-    """The process runs and answers."""
-
-    status: str = Field(examples=["alive"])
-
-
-class SelfTestReport(_Answer):
-    """Result of the golden-mask self test at start."""
-
-    passed: bool
-    agreement: float = Field(description="share of pixels equal to the golden mask, 0 to 1")
-    seconds: float = Field(description="duration of the forward pass")
-
-
-class ReadinessAnswer(_Answer):
-    """The process answers with masks."""
-
-    status: str = Field(examples=["ready"])
-    model: ModelIdentity
-    device: str = Field(description="where the model runs", examples=["cpu"])
-    agreement: float = Field(description="the self test's agreement again, 0 to 1")
-    self_test: SelfTestReport
-    fallback: str | None = Field(
-        description="why a GPU runs the model by slower means than its fused kernels; the masks "
-        "are held to the same golden mask; null when nothing fell back",
-        examples=[None],
-    )
-
-
-class Limits(_Answer):
-    """What one request may ask for."""
-
-    max_upload_bytes: int
-    max_pixels: int
-    max_boxes: int
-    request_timeout_s: float
-    queue_limit: int
-    max_batch: int
-
-
-class ModelAnswer(_Answer):
-    """The model's card and the limits of this service."""
-
-    model: ModelIdentity
-    conventions: tuple[str, ...] = Field(examples=[["lung_field", "whole_lung"]])
-    limits: Limits
-    manifest: dict[str, Any] = Field(
-        description="the artifact's manifest: architecture, training data, licences, measured "
-        "quality, intended use"
-    )

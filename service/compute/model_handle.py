@@ -1,0 +1,112 @@
+"""What the compute thread needs of a model, wherever it runs; and how such a model fails."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Protocol
+
+from model_store.self_test_result import SelfTestResult
+
+if TYPE_CHECKING:
+    from model_store.prediction import ModelInfo
+    from model_store.preparation import NetworkAnswer, PreparedRequest
+
+
+LOST_SENTENCE = (
+    "The compute process ended while the request was being worked on; it is being started anew. "
+    "Send the request again."
+)
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Memory of a model's process.
+
+    Attributes:
+        resident_bytes: main memory.
+        gpu_bytes: GPU memory by kind (`allocated`, `reserved`, `total`); empty on a CPU.
+    """
+
+    resident_bytes: int = 0
+    gpu_bytes: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A model call that raised: where and what kind, never its words, which may quote the input.
+
+    Attributes:
+        error_type: name of the exception's class.
+        where: functions it passed, outermost first.
+        out_of_memory: the device's memory did not suffice.
+        device_lost: the device cannot be used by this process any more.
+    """
+
+    error_type: str
+    where: tuple[str, ...]
+    out_of_memory: bool = False
+    device_lost: bool = False
+
+
+class ModelRefusedError(Exception):
+    """The model cannot be used; the message is a sentence for the operator.
+
+    Attributes:
+        is_setting: whether another setting would help (a device that is not there).
+    """
+
+    def __init__(self, sentence: str, *, is_setting: bool = False) -> None:
+        """Keeps the sentence."""
+        super().__init__(sentence)
+        self.is_setting = is_setting
+
+
+class ModelCallError(Exception):
+    """A model call raised.
+
+    Attributes:
+        failure: kind of error and where, without its words.
+    """
+
+    def __init__(self, failure: Failure) -> None:
+        """Keeps what is known about it."""
+        super().__init__(failure.error_type)
+        self.failure = failure
+
+
+class SegmentationModel(Protocol):
+    """A model that is loaded; `service.compute.compute_child.ComputeChild` is one."""
+
+    @property
+    def info(self) -> ModelInfo:
+        """Name, version, digest, precision and device of the model."""
+
+    @property
+    def is_running(self) -> bool:
+        """Whether the process that holds the model is there."""
+
+    @property
+    def memory(self) -> Memory:
+        """Memory of the process that holds the model."""
+
+    def answer_batch(
+        self, requests: Sequence[PreparedRequest]
+    ) -> Iterable[NetworkAnswer | Exception]:
+        """Runs the network on images, in the order given; an error stands for a failed one.
+
+        Raises:
+            ComputeLost: the model is gone, or its answers are out of step.
+        """
+
+    def self_test(self) -> SelfTestResult:
+        """Proves the model by its golden mask.
+
+        Raises:
+            ModelRefusedError: the golden files are missing or damaged.
+            ModelCallError: the forward pass raised.
+            ComputeLost: the model is gone.
+        """
+
+    def close(self) -> None:
+        """Ends the model; may be called more than once."""

@@ -1,0 +1,111 @@
+"""One `POST /segment`: what HTTP says about it is read here, and answered here."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from service.errors import DeadlineExceeded, InvalidField
+from service.http.accept import wanted_answer
+from service.http.form import most_fields, read_form
+from service.http.keys import ApiKeys
+from service.http.upload import CallerLeft, RequestBody, Upload, UploadLimits, read_upload
+from service.imaging.answering import RenderedAnswer
+from service.imaging.segment_request import AnswerKind
+from service.pipeline.segmentation import SegmentationService
+from service.request_record import record_of
+
+
+class SegmentEndpoint:
+    """Reads requests for masks and answers them."""
+
+    def __init__(self, service: SegmentationService, keys: ApiKeys | None) -> None:
+        """Keeps what answers, and the API keys of which one is needed; None for no key."""
+        self._service = service
+        self._keys = keys
+
+    async def answer(self, request: Request, body: RequestBody) -> Response:
+        """Answers one request.
+
+        Args:
+            request: the request, its body unread.
+            body: the incoming side of the same request.
+
+        Returns:
+            The answer in the form that `Accept` asks for.
+
+        Raises:
+            ServiceError: the request is refused.
+            CallerLeft: there is nobody to answer.
+        """
+        if self._keys is not None:
+            self._keys.require(request.headers)
+        self._service.readiness.require_ready()
+        if request.url.query:
+            raise InvalidField(
+                "The address has a query (after '?'), which is not read; send form fields."
+            )
+        kind = wanted_answer(request.headers.get("accept"))
+        self._service.admission.refuse_if_full()
+        limit_s = self._service.settings.request_timeout_s
+        try:
+            async with deadline(limit_s):
+                answer = await self._read_and_segment(request, body, kind)
+        except TimeoutError:
+            raise DeadlineExceeded(
+                f"The answer was not ready within {limit_s:g} seconds; send the request again "
+                "when the service is less busy."
+            ) from None
+        headers = {**answer.headers, "Vary": "Accept"}
+        return Response(answer.body, media_type=answer.media_type, headers=headers)
+
+    async def _read_and_segment(
+        self, request: Request, body: RequestBody, kind: AnswerKind
+    ) -> RenderedAnswer:
+        record = record_of(request.scope)
+        upload = await self._receive(request, body)
+        record.upload_bytes = upload.size_bytes
+        form = read_form(upload.fields, kind, max_boxes=self._service.settings.max_boxes)
+        work = self._service.segment(form.image, form.asked, upload.size_bytes, record)
+        return await _unless_caller_leaves(body, work)
+
+    async def _receive(self, request: Request, body: RequestBody) -> Upload:
+        settings, admission = self._service.settings, self._service.admission
+        limits = UploadLimits(settings.max_upload_bytes, most_fields(settings.max_boxes))
+        held_bytes = 0
+
+        def hold(size_bytes: int) -> None:
+            nonlocal held_bytes
+            held_bytes += size_bytes
+            admission.hold_upload_bytes(size_bytes)
+
+        try:
+            return await read_upload(body, request.headers, limits, hold)
+        finally:
+            admission.hold_upload_bytes(-held_bytes)
+
+
+def deadline(timeout_s: float) -> asyncio.Timeout:
+    """Returns the block that ends with TimeoutError after `timeout_s` seconds."""
+    return asyncio.timeout(timeout_s)
+
+
+async def _unless_caller_leaves(
+    body: RequestBody, work: Coroutine[Any, Any, RenderedAnswer]
+) -> RenderedAnswer:
+    """Waits for the work; cancels it and raises CallerLeft when the connection closes first."""
+    working = asyncio.ensure_future(work)
+    leaving = asyncio.ensure_future(body.wait_until_caller_leaves())
+    try:
+        await asyncio.wait({working, leaving}, return_when=asyncio.FIRST_COMPLETED)
+        if working.done():
+            return working.result()
+        raise CallerLeft
+    finally:
+        for task in (working, leaving):
+            task.cancel()
+        await asyncio.gather(working, leaving, return_exceptions=True)

@@ -1,0 +1,233 @@
+"""The second half of one answer: the network's logits become masks, and these the answer's body.
+
+JSON, the mask itself, or a DICOM SEG.
+"""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import pybase64
+
+from model_store.prediction import MaskPrediction
+from model_store.preparation import MaskLogits, mask_from
+from service.errors import NotAcceptable
+from service.imaging.answer_schema import (
+    ImageSize,
+    Latency,
+    ModelIdentity,
+    ResponseWarning,
+    RunLengthMask,
+    SegmentAnswer,
+    SegmentedMask,
+)
+from service.imaging.mask_checks import check_mask
+from service.imaging.opening import OpenedXray
+from service.imaging.picture_errors import warnings_of
+from service.imaging.png_encoding import encode_png
+from service.imaging.rendering import encode_mask_png, encode_rle, overlay_colours
+from service.imaging.segment_request import AnswerKind
+from service.stages import STAGES
+
+_PICTURE = "<picture>"
+"""Stands for a picture until the rest is JSON: looking for quotes in its base64 costs 1 ms."""
+
+
+@dataclass(frozen=True)
+class AnswerContext:
+    """What an answer says beside what was found.
+
+    Attributes:
+        request_id: id of the request.
+        model: the model that found it.
+        stage_seconds: seconds of the stages before `postprocess`.
+        request_began_at: `time.perf_counter()` when the request began.
+        asked_at: `time.perf_counter()` when this half was asked for; waiting counts as `render`.
+    """
+
+    request_id: str
+    model: ModelIdentity
+    stage_seconds: Mapping[str, float]
+    request_began_at: float
+    asked_at: float
+
+
+@dataclass(frozen=True)
+class RenderedAnswer:
+    """An answer, ready to be sent.
+
+    Attributes:
+        media_type: its form.
+        body: its bytes.
+        headers: what the JSON body says, for answers whose body is a picture.
+        warning_codes: codes of the warnings given, each once.
+        area_ratios: share of the image that each mask covers, 0 to 1.
+        stage_seconds: seconds of `postprocess` and `render`.
+    """
+
+    media_type: str
+    body: bytes
+    headers: Mapping[str, str]
+    warning_codes: tuple[str, ...]
+    area_ratios: tuple[float, ...]
+    stage_seconds: Mapping[str, float]
+
+
+@dataclass
+class _Rendering:
+    """One answer in the making."""
+
+    opened: OpenedXray
+    masks: Sequence[MaskPrediction]
+    context: AnswerContext
+    postprocess_s: float
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    def end_render(self) -> None:
+        """Notes the time: what comes after is in no stage."""
+        render_s = time.perf_counter() - self.context.asked_at - self.postprocess_s
+        self.seconds = {"postprocess": self.postprocess_s, "render": render_s}
+
+    def elapsed_ms(self) -> float:
+        return (time.perf_counter() - self.context.request_began_at) * 1000
+
+
+def answer_of(
+    opened: OpenedXray, found: Sequence[MaskLogits], context: AnswerContext
+) -> RenderedAnswer:
+    """Makes the masks and renders the answer in the form asked for.
+
+    Args:
+        opened: the X-ray and what is asked about it.
+        found: what the network says, one per box.
+        context: what the answer says beside.
+
+    Raises:
+        ServiceError: the answer is not to be had for this image.
+    """
+    began = time.perf_counter()
+    geometry, threshold = opened.prepared.geometry, opened.asked.threshold
+    masks = [mask_from(one, geometry, threshold) for one in found]
+    rendering = _Rendering(opened, masks, context, time.perf_counter() - began)
+    warnings = _warnings(rendering)
+    codes = tuple(dict.fromkeys(warning.code for warning in warnings))
+    kind = opened.asked.answer_kind
+    headers: dict[str, str] = {}
+    if kind is AnswerKind.JSON:
+        body = _json_body(rendering, warnings)
+    elif kind is AnswerKind.PNG:
+        body = encode_mask_png(masks[0].mask)
+        rendering.end_render()
+        headers = _headers(rendering, codes) | _mask_headers(masks[0])
+    else:
+        body = _dicom_body(rendering)
+        rendering.end_render()
+        headers = _headers(rendering, codes)
+    areas = tuple(np.count_nonzero(one.mask) / one.mask.size for one in masks)
+    return RenderedAnswer(kind.value, body, headers, codes, areas, rendering.seconds)
+
+
+def _json_body(rendering: _Rendering, warnings: Sequence[ResponseWarning]) -> bytes:
+    opened, asked = rendering.opened, rendering.opened.asked
+    pictures = [encode_mask_png(one.mask) for one in rendering.masks]
+    masks = tuple(_segmented(one) for one in rendering.masks)
+    if asked.wants_overlay:
+        drawn = [one.mask for one in rendering.masks]
+        pictures.append(encode_png(overlay_colours(opened.decoded.pixels, drawn, asked.boxes)))
+    encoded = [pybase64.b64encode(picture) for picture in pictures]
+    rendering.end_render()
+    answer = SegmentAnswer(
+        request_id=rendering.context.request_id,
+        model=rendering.context.model,
+        image=ImageSize(width=opened.decoded.width, height=opened.decoded.height),
+        convention=asked.convention,
+        threshold=asked.threshold,
+        masks=masks,
+        overlay_png=_PICTURE if asked.wants_overlay else None,
+        latency_ms=_latency(rendering),
+        warnings=tuple(warnings),
+    )
+    return _with_pictures(answer, encoded)
+
+
+def _with_pictures(answer: SegmentAnswer, encoded: Sequence[bytes]) -> bytes:
+    """Returns the JSON with the pictures, in base64, in the places left for them, in order."""
+    pieces = answer.model_dump_json().encode().split(_PICTURE.encode())
+    if len(pieces) != len(encoded) + 1:
+        raise ValueError("the answer has another number of places than pictures")
+    return b"".join(itertools.chain(*zip(pieces, encoded, strict=False), pieces[-1:]))
+
+
+def _dicom_body(rendering: _Rendering) -> bytes:
+    from service.imaging.dicom_segmentation import (
+        encode_dicom_segmentation,  # slow import, seldom needed
+    )
+
+    opened = rendering.opened
+    if opened.decoded.dicom is None:
+        raise NotAcceptable("An application/dicom answer needs a DICOM image.")
+    return encode_dicom_segmentation(
+        opened.decoded.dicom,
+        [one.mask for one in rendering.masks],
+        rendering.context.model,
+        convention=opened.asked.convention,
+        is_prompted=bool(opened.asked.boxes),
+    )
+
+
+def _headers(rendering: _Rendering, warning_codes: Sequence[str]) -> dict[str, str]:
+    """What the JSON body says, for answers whose body is a picture."""
+    model, asked = rendering.context.model, rendering.opened.asked
+    return {
+        "X-Lungseg-Model": f"{model.name}/{model.version}",
+        "X-Lungseg-Model-Sha256": model.sha256,
+        "X-Lungseg-Precision": model.precision,
+        "X-Lungseg-Device": model.device,
+        "X-Lungseg-Convention": asked.convention,
+        "X-Lungseg-Threshold": f"{asked.threshold:g}",
+        "X-Lungseg-Warnings": ",".join(warning_codes),
+        "X-Lungseg-Latency-Ms": f"{rendering.elapsed_ms():.1f}",
+    }
+
+
+def _mask_headers(found: MaskPrediction) -> dict[str, str]:
+    area_px = int(np.count_nonzero(found.mask))
+    return {
+        "X-Lungseg-Bbox": ",".join(f"{value:g}" for value in found.box),
+        "X-Lungseg-Score": f"{found.score:.4f}",
+        "X-Lungseg-Area-Px": str(area_px),
+        "X-Lungseg-Area-Fraction": f"{area_px / found.mask.size:.6f}",
+    }
+
+
+def _segmented(found: MaskPrediction) -> SegmentedMask:
+    area_px = int(np.count_nonzero(found.mask))
+    return SegmentedMask(
+        bbox=found.box,
+        score=found.score,
+        area_px=area_px,
+        area_fraction=area_px / found.mask.size,
+        png=_PICTURE,
+        rle=RunLengthMask(**encode_rle(found.mask)),
+    )
+
+
+def _latency(rendering: _Rendering) -> Latency:
+    seconds = {**rendering.context.stage_seconds, **rendering.seconds}
+    stages = {stage: round(seconds.get(stage, 0.0) * 1000, 2) for stage in STAGES}
+    return Latency(**stages, total=round(rendering.elapsed_ms(), 2))
+
+
+def _warnings(rendering: _Rendering) -> list[ResponseWarning]:
+    opened, boxes = rendering.opened, rendering.opened.asked.boxes
+    found = [*warnings_of(opened.decoded.warnings), *opened.remarks]
+    warnings = [ResponseWarning(code=str(one.code), message=one.message) for one in found]
+    for number, mask in enumerate(rendering.masks, start=1):
+        place = f"Box {number}: " if len(boxes) > 1 else ""
+        for one in check_mask(mask, is_whole_image=not boxes):
+            warnings.append(ResponseWarning(code=str(one.code), message=place + one.message))
+    return warnings

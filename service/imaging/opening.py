@@ -1,0 +1,78 @@
+"""The first half of one answer: an upload becomes pixels and the network's input."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from model_store.boxes import BoxError
+from model_store.geometry import grey_histogram
+from model_store.pictures.picture_reading import Picture
+from model_store.prediction import PredictionRequest
+from model_store.preparation import PreparedRequest, prepare
+from service.errors import InvalidBox, NotAcceptable
+from service.imaging.mask_checks import check_image
+from service.imaging.picture_errors import read_upload
+from service.imaging.response_warnings import Warning_
+from service.imaging.segment_request import AnswerKind, SegmentRequest
+
+
+@dataclass(frozen=True)
+class OpenedXray:
+    """An upload, decoded and prepared for the network.
+
+    Attributes:
+        asked: what was asked for.
+        decoded: the X-ray.
+        prepared: what the network gets.
+        remarks: what looks wrong about its grey values.
+        stage_seconds: seconds of `decode` and `preprocess`.
+    """
+
+    asked: SegmentRequest
+    decoded: Picture
+    prepared: PreparedRequest
+    remarks: tuple[Warning_, ...]
+    stage_seconds: Mapping[str, float]
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes of its pixels, as they came and as the network gets them."""
+        return int(self.decoded.pixels.nbytes + self.prepared.pixels.nbytes)
+
+
+def open_xray(
+    data: bytes, asked: SegmentRequest, input_size: int, max_pixels: int, asked_at: float
+) -> OpenedXray:
+    """Decodes an upload and prepares it for the network.
+
+    Args:
+        data: the file.
+        asked: what is asked about it; a DICOM SEG needs a DICOM image.
+        input_size: side of the network's input, pixels.
+        max_pixels: most pixels allowed.
+        asked_at: `time.perf_counter()` when this was asked for; waiting counts as `decode`.
+
+    Raises:
+        ServiceError: the image or a box is refused, or the answer is not to be had for it.
+    """
+    decoded = read_upload(data, max_pixels=max_pixels)
+    decoded_at = time.perf_counter()
+    if asked.answer_kind is AnswerKind.DICOM and decoded.dicom is None:
+        raise NotAcceptable(
+            "An application/dicom answer needs a DICOM image; accept application/json or "
+            "image/png for this one."
+        )
+    histogram = grey_histogram(decoded.pixels)
+    prepared = prepare(_prediction_request(asked, decoded), input_size, histogram)
+    remarks = check_image(histogram)
+    seconds = {"decode": decoded_at - asked_at, "preprocess": time.perf_counter() - decoded_at}
+    return OpenedXray(asked, decoded, prepared, remarks, seconds)
+
+
+def _prediction_request(asked: SegmentRequest, decoded: Picture) -> PredictionRequest:
+    try:
+        return PredictionRequest(decoded.pixels, asked.boxes, asked.convention, asked.threshold)
+    except BoxError as error:
+        raise InvalidBox(str(error)) from None
