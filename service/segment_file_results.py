@@ -14,7 +14,9 @@ from numpy.typing import NDArray
 from model_store.pictures.picture_reading import Picture
 from model_store.prediction import PredictionRequest
 from service.errors import InvalidField
-from service.imaging.dicom_segmentation import NamedModel, encode_dicom_segmentation
+from service.imaging.dicom_header import read_source_header
+from service.imaging.dicom_object import NamedModel, SegmentationMethod
+from service.imaging.dicom_segmentation import Segment, encode_dicom_segmentation
 from service.imaging.png_encoding import encode_png
 from service.imaging.rendering import draw_overlay, encode_mask_png, window_for_display
 
@@ -105,13 +107,10 @@ def _mask_bytes(
         return encode_mask_png(mask)
     if image.dicom is None:
         raise InvalidField("A .dcm mask needs a DICOM image to refer to; choose a .png path.")
-    return encode_dicom_segmentation(
-        image.dicom,
-        [mask],
-        info,
-        convention=request.convention,
-        is_prompted=bool(request.boxes),
+    method = SegmentationMethod(
+        info, request.convention, request.threshold, is_prompted=bool(request.boxes)
     )
+    return encode_dicom_segmentation(read_source_header(image.dicom), [Segment(mask)], method)
 
 
 def _side_by_side(image: Picture, overlay: NDArray[np.uint8]) -> NDArray[np.uint8]:

@@ -116,6 +116,17 @@ class Settings(BaseModel):
         description="collector of OpenTelemetry traces, such as http://127.0.0.1:4318; default: "
         "nothing is sent anywhere",
     )
+    dicom_plane: Literal["detector", "none"] = Field(
+        "detector",
+        description="plane of a DICOM answer whose X-ray has none of its own: the detector's, "
+        "which 3D Slicer and OHIF need, or none",
+    )
+    uid_key: str = Field(
+        "",
+        repr=False,
+        description="secret without which nobody can compute the UIDs of DICOM answers from "
+        "those of their X-rays",
+    )
     image_threads: int = Field(
         0,
         ge=0,

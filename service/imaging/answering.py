@@ -25,6 +25,7 @@ from service.imaging.answer_schema import (
     SegmentAnswer,
     SegmentedMask,
 )
+from service.imaging.dicom_object import DEFAULT_OPTIONS, ObjectOptions, SegmentationMethod
 from service.imaging.mask_checks import check_mask
 from service.imaging.opening import OpenedXray
 from service.imaging.picture_errors import warnings_of
@@ -47,6 +48,7 @@ class AnswerContext:
         stage_seconds: seconds of the stages before `postprocess`.
         request_began_at: `time.perf_counter()` when the request began.
         asked_at: `time.perf_counter()` when this half was asked for; waiting counts as `render`.
+        object_options: what the deployment chose for DICOM answers.
     """
 
     request_id: str
@@ -54,6 +56,7 @@ class AnswerContext:
     stage_seconds: Mapping[str, float]
     request_began_at: float
     asked_at: float
+    object_options: ObjectOptions = DEFAULT_OPTIONS
 
 
 @dataclass(frozen=True)
@@ -163,20 +166,17 @@ def _with_pictures(answer: SegmentAnswer, encoded: Sequence[bytes]) -> bytes:
 
 
 def _dicom_body(rendering: _Rendering) -> bytes:
-    from service.imaging.dicom_segmentation import (
-        encode_dicom_segmentation,  # slow import, seldom needed
-    )
+    # A slow import, seldom needed.
+    from service.imaging.dicom_segmentation import Segment, encode_dicom_segmentation
 
-    opened = rendering.opened
-    if opened.decoded.dicom is None:
+    header, asked, context = rendering.opened.header, rendering.opened.asked, rendering.context
+    if header is None:
         raise NotAcceptable("An application/dicom answer needs a DICOM image.")
-    return encode_dicom_segmentation(
-        opened.decoded.dicom,
-        [one.mask for one in rendering.masks],
-        rendering.context.model,
-        convention=opened.asked.convention,
-        is_prompted=bool(opened.asked.boxes),
+    method = SegmentationMethod(
+        context.model, asked.convention, asked.threshold, is_prompted=bool(asked.boxes)
     )
+    segments = [Segment(one.mask) for one in rendering.masks]
+    return encode_dicom_segmentation(header, segments, method, context.object_options)
 
 
 def _headers(rendering: _Rendering, warning_codes: Sequence[str]) -> dict[str, str]:

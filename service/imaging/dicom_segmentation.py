@@ -1,7 +1,7 @@
 """Masks as a DICOM Segmentation object, for archives and viewers.
 
-One binary segment per mask, coded as lung anatomy, made by a named algorithm with its version and
-digest, and referring to the X-ray it was drawn on, so that a viewer lays it over the right image
+One binary segment per mask, coded as lung anatomy, made by a named algorithm with its version,
+threshold and digest, and referring to the X-ray, so that a viewer lays it over the right image
 of the right patient.
 
 highdicom writes the object. It takes 0.3 s to import after pydicom (0.5 s alone), and few
@@ -10,150 +10,213 @@ deployments ask for this form of answer, so it is imported on first use.
 
 from __future__ import annotations
 
-import copy
-import io
 import logging
+from collections import Counter
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Protocol
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
-from pydicom.uid import generate_uid
 
-from model_store.conventions import Convention
-from service.errors import InvalidField
+from service.imaging.derived_uids import derive_uid
+from service.imaging.dicom_header import SourceHeader
+from service.imaging.dicom_object import (
+    DEFAULT_OPTIONS,
+    INSTANCE,
+    MANUFACTURER,
+    SERIES,
+    ObjectOptions,
+    SegmentationMethod,
+    finish,
+    put,
+    template_of,
+)
+from service.imaging.dicom_plane import ImagePlane, PixelSpacing, PlaneChoice, detector_plane
+from service.imaging.structures import LUNGS, STRUCTURES, Structure
 
 if TYPE_CHECKING:
     from highdicom.seg import SegmentDescription
 
-_MANUFACTURER = "adalora-qat"
 _SERIES_NUMBER = 300  # high, to sort behind the X-rays of the study
-_IDENTIFIERS = ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID", "SOPClassUID")
-# Type 2 attributes of the patient and study modules: they must be there and may be empty.
-_MAY_BE_EMPTY = (
-    "PatientID",
-    "PatientName",
-    "PatientBirthDate",
-    "PatientSex",
-    "AccessionNumber",
-    "StudyID",
-    "StudyDate",
-    "StudyTime",
-    "ReferringPhysicianName",
-)
+_PLANE_REMARK = "detector plane, not patient coordinates"
+_SPACING_REMARKS = {
+    "calibrated": "as the X-ray's header calibrates it",
+    "detector": "on the detector, where the patient is magnified",
+    "scanned": "on the scanned sheet",
+}
 
 
-class NamedModel(Protocol):
-    """What the object says about the model; `model_store.predictor.ModelInfo` fits."""
+@dataclass(frozen=True)
+class Segment:
+    """One mask and what it shows.
 
-    @property
-    def name(self) -> str:
-        """Name of the model."""
+    Attributes:
+        mask: (H, W) bool, H and W as in the X-ray; an empty one is kept as an empty segment.
+        structure: a name of `structures.STRUCTURES`.
+    """
 
-    @property
-    def version(self) -> str:
-        """Version of the model."""
-
-    @property
-    def sha256(self) -> str:
-        """Digest of its weights."""
+    mask: NDArray[np.bool_]
+    structure: str = LUNGS
 
 
 def encode_dicom_segmentation(
-    source: Dataset,
-    masks: Sequence[NDArray[np.bool_]],
-    info: NamedModel,
-    *,
-    convention: Convention | None = None,
-    is_prompted: bool = False,
+    header: SourceHeader,
+    segments: Sequence[Segment],
+    method: SegmentationMethod,
+    options: ObjectOptions = DEFAULT_OPTIONS,
 ) -> bytes:
-    """Returns a DICOM Segmentation file, explicit VR little endian.
+    """Return a DICOM Segmentation file, explicit VR little endian.
 
     Args:
-        source: header of the X-ray (`Picture.dicom`); its pixels are not needed.
-        masks: (H, W) bool each, H and W as in `source`; empty masks are kept as empty segments.
-        info: the model.
-        convention: the lung convention drawn by, written into the segments' labels.
-        is_prompted: whether a box was given, which makes the algorithm semi-automatic.
+        header: the X-ray.
+        segments: one or more masks in the order of the object's segments.
+        method: how they came about.
+        options: what the deployment chose.
+
+    Returns:
+        The file. Equal arguments give equal bytes, UIDs included; any other mask has another UID.
 
     Raises:
-        InvalidField: the X-ray has no study, series and instance identifiers to refer to.
         ValueError: no mask, or one of another shape than the X-ray.
     """
     import highdicom  # slow, see the module's docstring
 
     logging.getLogger("highdicom").setLevel(logging.ERROR)  # it reports empty frames
-    header = _referable(source)
-    shape = (int(header.Rows), int(header.Columns))
-    if not masks or any(mask.shape != shape for mask in masks):
+    shape = (header.rows, header.columns)
+    if not segments or any(segment.mask.shape != shape for segment in segments):
         raise ValueError("masks must be one or more, each with the shape of the X-ray")
-    stack = np.stack([mask.astype(np.uint8) for mask in masks], axis=-1)  # (H, W, segments)
-    segmentation = highdicom.seg.Segmentation(
-        source_images=[header],
-        pixel_array=stack[np.newaxis],  # (1, H, W, segments)
+    masks = [segment.mask.astype(np.uint8) for segment in segments]
+    model = method.model
+    dataset = highdicom.seg.Segmentation(
+        source_images=[template_of(header)],
+        pixel_array=np.stack(masks, axis=-1)[np.newaxis],  # (1, H, W, segments)
         segmentation_type=highdicom.seg.SegmentationTypeValues.BINARY,
-        segment_descriptions=_descriptions(len(masks), info, convention, is_prompted),
-        series_instance_uid=generate_uid(),
+        segment_descriptions=_descriptions(header, segments, method, options.uid_key),
+        series_instance_uid=SERIES,
         series_number=_SERIES_NUMBER,
-        sop_instance_uid=generate_uid(),
+        sop_instance_uid=INSTANCE,
         instance_number=1,
-        manufacturer=_MANUFACTURER,
-        manufacturer_model_name=info.name,
-        software_versions=info.version,
-        device_serial_number=info.sha256[:16],
+        manufacturer=MANUFACTURER,
+        manufacturer_model_name=model.name,
+        software_versions=model.version,
+        device_serial_number=model.sha256[:16],
         content_label="LUNGS",
-        content_description="Lung segmentation",
         series_description="Lung segmentation",
         omit_empty_frames=False,
+        specific_character_set="ISO_IR 192",
     )
-    # Type 2C in the general image module when an X-ray has no frame of reference; highdicom leaves
-    # it out, and dciodvfy reports that as an error.
-    segmentation.PatientOrientation = header.get("PatientOrientation")
-    buffer = io.BytesIO()
-    segmentation.save_as(buffer, enforce_file_format=True)
-    return buffer.getvalue()
+    _put_image_attributes(dataset, header)
+    _put_plane(dataset, header, options)
+    dimensions = dataset.DimensionOrganizationSequence[0].DimensionOrganizationUID
+    own = derive_uid(options.uid_key, "dimensions", header.sop_instance_uid)
+    return finish(dataset, header, method, options.uid_key, "SEG", {str(dimensions): own})
 
 
-def _referable(source: Dataset) -> Dataset:
-    """Returns a copy with every attribute that highdicom repeats from the X-ray."""
-    if not all(source.get(keyword) for keyword in _IDENTIFIERS):
-        raise InvalidField(
-            "The DICOM image has no study, series and instance identifiers, so a segmentation "
-            "cannot refer to it; ask for JSON or PNG instead."
-        )
-    header = copy.deepcopy(source)  # attributes are added; a shallow copy would share them
-    for keyword in _MAY_BE_EMPTY:
-        if keyword not in header:
-            setattr(header, keyword, None)
-    return header
+def _put_image_attributes(dataset: Dataset, header: SourceHeader) -> None:
+    put(dataset, "ContentCreatorName", "")  # type 2; no person made it
+    put(dataset, "LossyImageCompression", "01" if header.lossy else "00")
+    for keyword, values in header.lossy.items():
+        if values:
+            put(dataset, keyword, list(values))
+
+
+def _put_plane(dataset: Dataset, header: SourceHeader, options: ObjectOptions) -> None:
+    """Add frame of reference, plane and the pixels' size, as far as they are known or chosen."""
+    plane = header.plane
+    if plane is None and options.plane is PlaneChoice.DETECTOR:
+        plane = detector_plane(derive_uid(options.uid_key, "frame", header.sop_instance_uid))
+    is_detector = plane is not None and not plane.is_own
+    remark = f"; {_PLANE_REMARK}" if is_detector else ""
+    put(dataset, "ContentDescription", f"Lung segmentation{remark}")
+    if plane is None:
+        # Type 2C of the general image module without a frame of reference; highdicom leaves it
+        # out, and dciodvfy reports that as an error.
+        put(dataset, "PatientOrientation", list(header.patient_orientation))
+    else:
+        _put_frame_of_reference(dataset, plane)
+    if header.spacing is not None:
+        shared = dataset.SharedFunctionalGroupsSequence[0]
+        put(shared, "PixelMeasuresSequence", [_pixel_measures(header, header.spacing)])
+        remark = _SPACING_REMARKS[header.spacing.plane]
+        put(dataset, "DerivationDescription", f"{header.spacing.keyword}: {remark}")
+
+
+def _put_frame_of_reference(dataset: Dataset, plane: ImagePlane) -> None:
+    put(dataset, "FrameOfReferenceUID", plane.frame_of_reference_uid)
+    put(dataset, "PositionReferenceIndicator", "")
+    shared = dataset.SharedFunctionalGroupsSequence[0]
+    put(shared, "PlaneOrientationSequence", [_item("ImageOrientationPatient", plane.orientation)])
+    for frame in dataset.PerFrameFunctionalGroupsSequence:
+        put(frame, "PlanePositionSequence", [_item("ImagePositionPatient", plane.position)])
+
+
+def _pixel_measures(header: SourceHeader, spacing: PixelSpacing) -> Dataset:
+    item = _item("PixelSpacing", spacing.texts)
+    put(item, "SliceThickness", header.slice_thickness)
+    return item
+
+
+def _item(keyword: str, values: Sequence[str]) -> Dataset:
+    item = Dataset()
+    put(item, keyword, list(values))
+    return item
 
 
 def _descriptions(
-    count: int, info: NamedModel, convention: Convention | None, is_prompted: bool
+    header: SourceHeader, segments: Sequence[Segment], method: SegmentationMethod, uid_key: str
 ) -> list[SegmentDescription]:
     import highdicom
     from pydicom.sr.codedict import codes
 
-    kinds = highdicom.seg.SegmentAlgorithmTypeValues
+    model = method.model
     algorithm = highdicom.AlgorithmIdentificationSequence(
-        name=info.name,
-        version=info.version,
+        name=model.name,
+        version=model.version,
         family=codes.cid7162.ArtificialIntelligence,
-        source=_MANUFACTURER,
-        parameters={"weights_sha256": info.sha256},
+        source=MANUFACTURER,
+        parameters=method.parameters(),
     )
-    suffix = f" ({convention})" if convention else ""
-    return [
-        highdicom.seg.SegmentDescription(
+    kinds = highdicom.seg.SegmentAlgorithmTypeValues
+    described = []
+    for number, (segment, name) in enumerate(zip(segments, _names(segments), strict=True), 1):
+        structure = STRUCTURES[segment.structure]
+        suffix = f" ({method.convention})" if method.convention else ""
+        tracked = (header.sop_instance_uid, model.sha256, method.convention or "", name)
+        description = highdicom.seg.SegmentDescription(
             segment_number=number,
-            segment_label=(f"Lung {number}" if count > 1 else "Lung") + suffix,
+            segment_label=name + suffix,
             segmented_property_category=codes.SCT.AnatomicalStructure,
-            segmented_property_type=codes.SCT.Lung,
-            algorithm_type=kinds.SEMIAUTOMATIC if is_prompted else kinds.AUTOMATIC,
+            segmented_property_type=highdicom.sr.CodedConcept(*structure.code),
+            algorithm_type=kinds.SEMIAUTOMATIC if method.is_prompted else kinds.AUTOMATIC,
             algorithm_identification=algorithm,
-            tracking_uid=generate_uid(),
-            tracking_id=f"lung-{number}",
+            tracking_uid=derive_uid(uid_key, "tracking", *tracked),
+            tracking_id=name,
+            display_color=_display_colour(structure),
         )
-        for number in range(1, count + 1)
-    ]
+        if structure.laterality is not None:
+            side = highdicom.sr.CodedConcept(*structure.laterality)
+            (kind,) = description.SegmentedPropertyTypeCodeSequence
+            put(kind, "SegmentedPropertyTypeModifierCodeSequence", [side])
+        described.append(description)
+    return described
+
+
+def _names(segments: Sequence[Segment]) -> list[str]:
+    """Return a name for each segment, numbered where a structure comes several times."""
+    totals = Counter(segment.structure for segment in segments)
+    met: Counter[str] = Counter()
+    names = []
+    for segment in segments:
+        met[segment.structure] += 1
+        name = STRUCTURES[segment.structure].label
+        is_single = totals[segment.structure] == 1
+        names.append(name if is_single else f"{name} {met[segment.structure]}")
+    return names
+
+
+def _display_colour(structure: Structure) -> Any:
+    import highdicom
+
+    return highdicom.color.CIELabColor.from_dicom_value(structure.display_cielab)

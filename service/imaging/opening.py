@@ -12,6 +12,7 @@ from model_store.pictures.picture_reading import Picture
 from model_store.prediction import PredictionRequest
 from model_store.preparation import PreparedRequest, prepare
 from service.errors import InvalidBox, NotAcceptable
+from service.imaging.dicom_header import SourceHeader, read_source_header
 from service.imaging.mask_checks import check_image
 from service.imaging.picture_errors import read_upload
 from service.imaging.response_warnings import Warning_
@@ -28,6 +29,7 @@ class OpenedXray:
         prepared: what the network gets.
         remarks: what looks wrong about its grey values.
         stage_seconds: seconds of `decode` and `preprocess`.
+        header: what a DICOM answer repeats of the X-ray, when one was asked for.
     """
 
     asked: SegmentRequest
@@ -35,6 +37,7 @@ class OpenedXray:
     prepared: PreparedRequest
     remarks: tuple[Warning_, ...]
     stage_seconds: Mapping[str, float]
+    header: SourceHeader | None = None
 
     @property
     def size_bytes(self) -> int:
@@ -59,16 +62,27 @@ def open_xray(
     """
     decoded = read_upload(data, max_pixels=max_pixels)
     decoded_at = time.perf_counter()
-    if asked.answer_kind is AnswerKind.DICOM and decoded.dicom is None:
-        raise NotAcceptable(
-            "An application/dicom answer needs a DICOM image; accept application/json or "
-            "image/png for this one."
-        )
+    header = _header_of(decoded) if asked.answer_kind is AnswerKind.DICOM else None
     histogram = grey_histogram(decoded.pixels)
     prepared = prepare(_prediction_request(asked, decoded), input_size, histogram)
     remarks = check_image(histogram)
     seconds = {"decode": decoded_at - asked_at, "preprocess": time.perf_counter() - decoded_at}
-    return OpenedXray(asked, decoded, prepared, remarks, seconds)
+    return OpenedXray(asked, decoded, prepared, remarks, seconds, header)
+
+
+def _header_of(decoded: Picture) -> SourceHeader:
+    """Reads what a DICOM answer repeats, before the network works for nothing.
+
+    Raises:
+        NotAcceptable: the image is no DICOM.
+        InvalidField: its header lacks what an answer must refer to.
+    """
+    if decoded.dicom is None:
+        raise NotAcceptable(
+            "An application/dicom answer needs a DICOM image; accept application/json or "
+            "image/png for this one."
+        )
+    return read_source_header(decoded.dicom)
 
 
 def _prediction_request(asked: SegmentRequest, decoded: Picture) -> PredictionRequest:

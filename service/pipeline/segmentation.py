@@ -25,6 +25,8 @@ from service.cpu_allowance import image_threads, yield_to_the_model
 from service.errors import ComputeLost, InvalidField
 from service.imaging.answer_schema import ModelIdentity
 from service.imaging.answering import AnswerContext, RenderedAnswer, answer_of
+from service.imaging.dicom_object import ObjectOptions
+from service.imaging.dicom_plane import PlaneChoice
 from service.imaging.opening import OpenedXray, open_xray
 from service.imaging.segment_request import SegmentRequest
 from service.imaging.warm_up import decode_and_render_once
@@ -86,6 +88,7 @@ class SegmentationService:
             batch_window_s=settings.batch_window_s,
             recheck_interval_s=settings.recheck_interval_s,
         )
+        self._object_options = ObjectOptions(settings.uid_key, PlaneChoice(settings.dicom_plane))
         self.requests_running = 0
         self._image_threads = settings.image_threads or image_threads()
         self._pool = ThreadPoolExecutor(
@@ -149,6 +152,7 @@ class SegmentationService:
                 stage_seconds=dict(record.stage_seconds),
                 request_began_at=record.started_at,
                 asked_at=time.perf_counter(),
+                object_options=self._object_options,
             )
             answer = await self._in_pool(lambda: answer_of(opened, result.answer.masks, context))
         record.stage_seconds |= answer.stage_seconds

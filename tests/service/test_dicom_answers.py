@@ -1,0 +1,158 @@
+"""`Accept: application/dicom` over HTTP, on headers that hospitals send."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pydicom
+import pytest
+from dicom_files import HONG, YAMADA, ZHANG, as_file, make_xray, raw_file
+from fake_model import FakePredictor, form, make_app, pixels_of, running
+from pydicom.dataset import Dataset
+
+pytestmark = pytest.mark.anyio
+CASES = Path(__file__).parents[3] / "shared" / "cases" / "dicom"
+SC_MULTIFRAME_WORD = "1.2.840.10008.5.1.4.1.1.7.3"
+
+Check = Callable[[Dataset], bool]
+ANSWERED: dict[str, Check] = {
+    "dcm_japanese_iso2022": lambda seg: seg.PatientName == "Yamada^Tarou=山田^太郎=やまだ^たろう",
+    "cs_empty": lambda seg: seg.PatientName == "Test^Film",
+    "cs_2022_IR100": lambda seg: seg.PatientName == "Test^Film",
+    "dcm_birthdate_19000000": lambda seg: seg.PatientBirthDate == "",
+    "dcm_sex_lower": lambda seg: seg.PatientSex == "",
+    "studytime_colons": lambda seg: seg.StudyTime == "" and seg.StudyDate == "20260101",
+    "pixelspacing_zero": lambda seg: _measures(seg)[0].PixelSpacing == [0.14, 0.14],  # the imager's
+    "dcm_sc_multiframe_1frame": lambda seg: _source(seg) == SC_MULTIFRAME_WORD,
+    "part_TORAX": lambda seg: seg.BodyPartExamined == "CHEST",  # an accent is no code
+}
+CONSTRUCTED: dict[str, tuple[dict[str, bytes], Check]] = {
+    "Korea": (
+        {"SpecificCharacterSet": b"\\ISO 2022 IR 149", "PatientName": HONG},
+        lambda seg: seg.PatientName == "Hong^Gildong=洪^吉洞=홍^길동",
+    ),
+    "China": (
+        {"SpecificCharacterSet": b"\\ISO 2022 IR 58", "PatientName": ZHANG},
+        lambda seg: seg.PatientName == "Zhang^XiaoDong=张^小东",
+    ),
+    "Japan": (
+        {"SpecificCharacterSet": b"\\ISO 2022 IR 87", "PatientName": YAMADA},
+        lambda seg: "山田" in str(seg.PatientName),
+    ),
+    "default set named": ({"SpecificCharacterSet": b"ISO_IR 6"}, lambda seg: True),
+    "UTF-8 named": (
+        {"SpecificCharacterSet": b"UTF-8", "PatientName": "Müller^Jörg".encode()},
+        lambda seg: seg.PatientName == "Müller^Jörg",
+    ),
+    "sex unknown": ({"PatientSex": b"U"}, lambda seg: seg.PatientSex == ""),
+    "sex in words": ({"PatientSex": b"Male"}, lambda seg: seg.PatientSex == ""),
+    "birth date of zeros": (
+        {"PatientBirthDate": b"00000000"},
+        lambda seg: seg.PatientBirthDate == "",
+    ),
+    "birth year": ({"PatientBirthDate": b"1970"}, lambda seg: seg.PatientBirthDate == ""),
+    "study date of old": ({"StudyDate": b"2026.01.01"}, lambda seg: seg.StudyDate == ""),
+    "several names": ({"PatientName": b"A^B\\C^D"}, lambda seg: seg.PatientName == ""),
+    "one spacing": ({"PixelSpacing": b"0.14"}, lambda seg: not _measures(seg)),
+    "a plane without thickness": (
+        {
+            "FrameOfReferenceUID": b"1.2.3.4",
+            "ImagePositionPatient": b"0\\0\\0",
+            "ImageOrientationPatient": b"1\\0\\0\\0\\1\\0",
+        },
+        lambda seg: seg.FrameOfReferenceUID == "1.2.3.4",
+    ),
+    "a frame of reference alone": (
+        {"FrameOfReferenceUID": b"1.2.3.4"},
+        lambda seg: seg.FrameOfReferenceUID != "1.2.3.4",  # the place in it is not known
+    ),
+}
+
+
+def _measures(segmentation: Dataset) -> Any:
+    return segmentation.SharedFunctionalGroupsSequence[0].get("PixelMeasuresSequence")
+
+
+def _source(segmentation: Dataset) -> str:
+    (reference,) = segmentation.ReferencedSeriesSequence[0].ReferencedInstanceSequence
+    return str(reference.ReferencedSOPClassUID)
+
+
+async def answer_to(data: bytes, **settings: Any) -> tuple[int, bytes]:
+    app = make_app(**settings)
+    async with running(app) as client:
+        response = await client.post(
+            "/segment", files={"image": ("x", data)}, headers={"Accept": "application/dicom"}
+        )
+    return response.status_code, response.content
+
+
+async def segmentation_of(data: bytes, **settings: Any) -> Dataset:
+    status, content = await answer_to(data, **settings)
+    assert status == 200, content
+    return pydicom.dcmread(io.BytesIO(content))
+
+
+@pytest.mark.parametrize("name", ANSWERED)
+async def test_headers_that_were_reported_are_answered(name: str) -> None:
+    if not CASES.is_dir():
+        pytest.skip(f"no reported files at {CASES}: they were NOT tried")
+    assert ANSWERED[name](await segmentation_of((CASES / f"{name}.dcm").read_bytes()))
+
+
+@pytest.mark.parametrize("name", CONSTRUCTED)
+async def test_their_neighbours_are_answered(name: str) -> None:
+    values, is_right = CONSTRUCTED[name]
+    segmentation = await segmentation_of(raw_file(make_xray(), values))
+    assert segmentation.SpecificCharacterSet == "ISO_IR 192"
+    assert is_right(segmentation)
+
+
+async def test_an_identifier_that_is_missing_is_refused_before_the_model_runs() -> None:
+    predictor = FakePredictor()
+    app = make_app(predictor)
+    data = raw_file(make_xray(), {}, missing=["StudyInstanceUID"])
+    async with running(app) as client:
+        files = {"image": ("x", data)}
+        refused = await client.post(
+            "/segment", files=files, headers={"Accept": "application/dicom"}
+        )
+        assert refused.status_code == 422
+        assert refused.json()["code"] == "invalid_field"
+        assert "StudyInstanceUID" in refused.json()["detail"]
+        assert predictor.batch_sizes == []
+        assert (await client.post("/segment", files=files)).status_code == 200  # JSON needs none
+
+
+async def test_a_repeated_request_gives_the_same_file() -> None:
+    data = as_file(make_xray())
+    assert (await answer_to(data)) == (await answer_to(data))
+
+
+async def test_the_key_and_the_plane_are_settings() -> None:
+    data = as_file(make_xray())
+    plain, keyed = await segmentation_of(data), await segmentation_of(data, uid_key="secret")
+    assert plain.SOPInstanceUID != keyed.SOPInstanceUID
+    assert plain.FrameOfReferenceUID != keyed.FrameOfReferenceUID
+    assert "FrameOfReferenceUID" not in await segmentation_of(data, dicom_plane="none")
+
+
+async def test_the_masks_are_those_of_the_other_answers() -> None:
+    data = as_file(make_xray())
+    app = make_app()
+    async with running(app) as client:
+        files = {"image": ("x", data)}
+        picture = await client.post("/segment", files=files, headers={"Accept": "image/png"})
+    segmentation = await segmentation_of(data)
+    assert np.array_equal(segmentation.pixel_array > 0, pixels_of(picture.content) > 0)
+
+
+async def test_other_formats_are_still_not_acceptable() -> None:
+    app = make_app()
+    async with running(app) as client:
+        response = await client.post("/segment", **form(), headers={"Accept": "application/dicom"})
+    assert response.status_code == 406
