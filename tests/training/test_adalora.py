@@ -35,7 +35,7 @@ def test_a_fresh_adapter_changes_nothing_and_costs_no_penalty() -> None:
     wanted = layer(values)
     adapter = AdaLoraLinear(layer, CONFIG)
     torch.testing.assert_close(adapter(values), wanted)
-    assert adapter.penalty().item() < 1e-8
+    assert mean_penalty([adapter]).item() < 1e-8
     assert not adapter.base.weight.requires_grad
 
 
@@ -184,7 +184,13 @@ def test_the_penalty_of_all_layers_at_once_is_the_mean_of_each() -> None:
     for layer in layers:
         for factor in layer.factors():
             factor.data.normal_()
-    wanted = sum(layer.penalty() for layer in layers) / 3
+    distances = [
+        (product - torch.eye(3)).square().sum()
+        for layer in layers
+        for p, q in zip(layer.P, layer.Q, strict=True)
+        for product in (p.T @ p, q @ q.T)
+    ]
+    wanted = torch.stack(distances).sum() / 3
     together = mean_penalty(layers)
     torch.testing.assert_close(together, wanted)
     for mine, theirs in zip(

@@ -14,7 +14,7 @@ from peft import AdaLoraConfig as PeftConfig
 from peft import get_peft_model
 from torch import Tensor, nn
 
-from training.adapters.adalora import AdaLoraLinear
+from training.adapters.adalora import AdaLoraLinear, mean_penalty
 from training.adapters.adapted_linear import LAYER_SLICES
 from training.adapters.config import AdaLoraConfig
 from training.adapters.rank_allocator import RankAllocator
@@ -219,7 +219,7 @@ def test_our_penalty_is_the_square_that_the_paper_writes() -> None:
             for product in (b.T @ b, a @ a.T):  # as in AdaLoraModel.forward
                 norm = torch.norm(product - torch.eye(len(product)), p="fro")
                 squares = squares + norm**2
-        torch.testing.assert_close(layer.penalty(), squares)
+        torch.testing.assert_close(mean_penalty([layer]), squares)
 
 
 def test_the_adapted_weight_is_pefts_up_to_the_scale() -> None:

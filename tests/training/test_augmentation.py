@@ -2,7 +2,15 @@ import numpy as np
 import pytest
 
 from model_store.geometry import InputGeometry
-from training.data.augmentation import NO_AUGMENTATION, AugmentConfig, AugmentedXray, augment
+from training.data.augmentation import AugmentConfig, AugmentedXray, augment
+
+NO_AUGMENTATION = AugmentConfig(
+    scale_range=(1.0, 1.0), aspect_deviation=0, rotation_degrees=0, shift_share=0,
+    elastic=0, unmoved=1, mirror=0, gamma_deviation=0, contrast_range=(1.0, 1.0), brightness=0,
+    invert=0, equalize=0, shading=0, blur=0, noise_deviation=0, border=0, marks=0,
+    devices=0,
+)  # fmt: skip
+"""Samples exactly as serving would see them."""
 
 
 def make_sample(height: int = 120, width: int = 96) -> tuple[np.ndarray, np.ndarray]:

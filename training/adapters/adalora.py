@@ -65,18 +65,12 @@ class AdaLoraLinear(AdaptedLinear):
             singular = singular.detach() + self.singular - self.singular.detach()
         return (self.P * singular[:, None, :]) @ self.Q * self.scaling
 
-    def penalty(self) -> Tensor:
-        """Squared Frobenius distance of P'P and QQ' from the identity (equation 4)."""
-        identity = torch.eye(self.P.shape[2], device=self.P.device)
-        left = self.P.transpose(1, 2) @ self.P - identity
-        right = self.Q @ self.Q.transpose(1, 2) - identity
-        return left.square().sum() + right.square().sum()
-
 
 def mean_penalty(layers: Iterable[AdaLoraLinear]) -> Tensor:
-    """Return the mean of the layers' penalties, computed for all factors of one shape at once.
+    """Return the squared Frobenius distance of P'P and QQ' from the identity (equation 4).
 
-    Layer by layer it takes hundreds of tiny operations, which a GPU waits for.
+    Summed over a layer's slices, averaged over the layers. Computed for all factors of one shape at
+    once: layer by layer it takes hundreds of tiny operations, which a GPU waits for.
     """
     by_shape: dict[torch.Size, list[Tensor]] = {}
     count = 0

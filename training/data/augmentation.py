@@ -82,15 +82,6 @@ class AugmentConfig:
                 raise ValueError(f"augment.{name} is a probability, not {getattr(self, name)}")
 
 
-NO_AUGMENTATION = AugmentConfig(
-    scale_range=(1.0, 1.0), aspect_deviation=0, rotation_degrees=0, shift_share=0,
-    elastic=0, unmoved=1, mirror=0, gamma_deviation=0, contrast_range=(1.0, 1.0), brightness=0,
-    invert=0, equalize=0, shading=0, blur=0, noise_deviation=0, border=0, marks=0,
-    devices=0,
-)  # fmt: skip
-"""Samples exactly as serving would see them."""
-
-
 @dataclass(frozen=True)
 class AugmentedXray:
     """An X-ray on its way into a batch, at the input size; black and without lungs in padding.

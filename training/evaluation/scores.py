@@ -21,8 +21,6 @@ BOXES = ("own_box", "whole_image")
 MEASURES = ("dice", "iou", "nsd", "hd95", "assd")
 """In the order of tables; the last three are None where outlines were not measured."""
 
-LOWER_IS_BETTER = frozenset({"hd95", "assd"})
-
 
 @dataclass(frozen=True)
 class ImageScore:

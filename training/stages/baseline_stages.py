@@ -5,48 +5,19 @@ from __future__ import annotations
 from model_store.sam import PromptableSam
 from training.adapters.adapted_model import add_lora
 from training.config import RunConfig
-from training.errors import ConfigError
 from training.stages.adalora_stage import AdaLoraStage
 from training.stages.stage import Stage, freeze_unused
 
 
-class LoraStage(Stage):
-    """Trains adapters of a fixed rank, mask decoder and prompt encoder."""
+class BaselineStage(Stage):
+    """Trains mask decoder and prompt encoder, and the image encoder's own weights or not."""
 
     name = "stage1"
 
-    def __init__(self, model: PromptableSam, config: RunConfig) -> None:
-        """Put adapters into ``model``; the encoder's own weights are frozen.
-
-        Raises:
-            ConfigError: The rank exceeds the width of a layer.
-        """
-        super().__init__(model)
-        model.image_encoder.requires_grad_(False)
-        freeze_unused(model)
-        add_lora(model, config.lora)
-
-
-class DecoderStage(Stage):
-    """Trains mask decoder and prompt encoder; the image encoder is frozen."""
-
-    name = "stage1"
-
-    def __init__(self, model: PromptableSam) -> None:
-        """Freeze the image encoder of ``model``."""
-        super().__init__(model)
-        model.image_encoder.requires_grad_(False)
-        freeze_unused(model)
-
-
-class FullStage(Stage):
-    """Trains every weight."""
-
-    name = "stage1"
-
-    def __init__(self, model: PromptableSam) -> None:
+    def __init__(self, model: PromptableSam, *, train_encoder: bool) -> None:
         """Train ``model``; unused parts of the prompt encoder stay as they are."""
         super().__init__(model)
+        model.image_encoder.requires_grad_(train_encoder)
         freeze_unused(model)
 
 
@@ -59,10 +30,7 @@ def build_stage1(model: PromptableSam, config: RunConfig) -> Stage:
     method = config.adaptation.method
     if method == "adalora":
         return AdaLoraStage(model, config.adalora, config.steps)
+    stage = BaselineStage(model, train_encoder=method == "full")
     if method == "lora":
-        return LoraStage(model, config)
-    if method == "decoder_only":
-        return DecoderStage(model)
-    if method == "full":
-        return FullStage(model)
-    raise ConfigError(f"adaptation.method {method!r} has no stage")
+        add_lora(model, config.lora)
+    return stage
