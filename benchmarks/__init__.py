@@ -1,1 +1,1 @@
-"""Measurements of the served model: speed, and masks that do not depend on the load."""
+"""Commands that print every figure of the documentation; README.md lists them."""

@@ -17,7 +17,7 @@ import numpy as np
 import raw_downloads
 from PIL import Image
 
-from benchmarks.server_process import running_server
+from benchmarks.service.server_process import running_server
 from model_store.predictor import PredictionRequest, Predictor
 
 ROOT = Path(__file__).parents[1]

@@ -142,7 +142,7 @@ def fastest_linear(core: Core, config: Mapping[str, Any]) -> LinearProduct:
     """Return how linear layers of many rows are best written on this processor.
 
     Without AVX-512 or VNNI oneDNN multiplies int8 rows by a general product, about half as fast as
-    its convolution with a kernel of 1 x 1 (`benchmarks.cpu_engines` measures it).
+    its convolution with a kernel of 1 x 1 (`benchmarks.engines.cpu_engines` measures it).
     """
     layer = Int8Linear(_unit_matrix(256, 64))
     compiled = core.compile_model(_one_layer((1, 64, 64), layer, linear), "CPU", config)

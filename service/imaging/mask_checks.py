@@ -14,7 +14,7 @@ boxes and unusual patients: a warning that comes too often is not read.
 A box whose edge cuts through a lung is the hardest question: the lung may be drawn, left out, or
 drawn in pieces. The limits for that were set on boxes of `val` whose edges had moved by up to 20 %
 of their side. On `test` such a box then made 24 of 1,560 masks poor, and 23 of
-them are warned of (`python -m benchmarks.sloppy_boxes --split test --draws 3`).
+them are warned of (`python -m benchmarks.quality.sloppy_boxes --split test --draws 3`).
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ below which its users would redraw the mask."""
 MINIMUM_CONFIDENCE = 0.94
 """Soft Dice confidence. No X-ray of `val` (178) is below it with its own box and convention;
 children, asked for a convention that no child's mask taught, are in 18 % of cases
-(`python -m benchmarks.undecided_masks`)."""
+(`python -m benchmarks.quality.undecided_masks`)."""
 MAXIMUM_SATURATED_FRACTION = 0.25
 """Share of pixels at the brightest value present; the most seen was 0.005."""
 MINIMUM_CONTRAST = 0.02

@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 from tiny_models import make_tiny_config
 
-from benchmarks import engine
-from benchmarks.engine_cpu import images_at_once
-from benchmarks.engine_rows import Timing, rows_of_cell
-from benchmarks.peers.exported_graphs import BENCH_EXTRA
-from benchmarks.peers.known_peers import EAGER, OWN_INT8, PEERS
-from benchmarks.product_ceiling import encoder_operations
-from benchmarks.random_model import write_random_models
+from benchmarks.engines import engine
+from benchmarks.engines.engine_cpu import images_at_once
+from benchmarks.engines.engine_rows import Timing, rows_of_cell
+from benchmarks.engines.peers.exported_graphs import BENCH_EXTRA
+from benchmarks.engines.peers.known_peers import EAGER, OWN_INT8, PEERS
+from benchmarks.engines.product_ceiling import encoder_operations
+from benchmarks.engines.random_model import write_random_models
 from model_store.architecture import sam_config
 
 MISSING = [p for p in ("onnxruntime", "openvino", "nncf") if importlib.util.find_spec(p) is None]

@@ -13,7 +13,7 @@ import pytest
 from fake_model import picture, png
 from PIL import Image
 
-from benchmarks.server_process import RunningServer, running_server
+from benchmarks.service.server_process import RunningServer, running_server
 from service.client import Client, SegmentError
 
 GOOD = {"request_id": "r", "masks": [], "warnings": []}

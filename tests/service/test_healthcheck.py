@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.server_process import running_server
+from benchmarks.service.server_process import running_server
 from service.healthcheck import ready_url
 from service.settings import Settings
 

@@ -13,7 +13,7 @@ import pytest
 from hostile_files import HostileFile, corpus
 from PIL import Image
 
-from benchmarks.server_process import RunningServer, running_server
+from benchmarks.service.server_process import RunningServer, running_server
 
 CORPUS = corpus()
 MOST_GROWTH_BYTES = 200 << 20

@@ -9,7 +9,7 @@ import schemathesis
 from hypothesis import HealthCheck, given, settings
 from schemathesis.specs.openapi.checks import positive_data_acceptance
 
-from benchmarks.server_process import running_server
+from benchmarks.service.server_process import running_server
 
 EXAMPLES_PER_OPERATION = 20
 

@@ -17,7 +17,7 @@ import pytest
 import torch
 from fake_model import form, picture, png
 
-from benchmarks.server_process import RunningServer, running_server
+from benchmarks.service.server_process import RunningServer, running_server
 
 LIMITS = ["--threads", "1", "--max-upload-bytes", "200000"]
 SLOW_UPLOADS = 60

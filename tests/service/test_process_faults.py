@@ -17,7 +17,7 @@ import pytest
 from fake_model import form, picture, png
 from PIL import Image
 
-from benchmarks.server_process import RunningServer, running_server
+from benchmarks.service.server_process import RunningServer, running_server
 
 FLAGS = ["--threads", "1", "--stall-timeout-s", "4", "--max-batch", "2"]
 

@@ -23,7 +23,7 @@ import yaml
 from fake_model import picture, png
 from prometheus_client import generate_latest
 
-from benchmarks.server_process import RunningServer, running_server
+from benchmarks.service.server_process import RunningServer, running_server
 from service.metrics import Metrics
 
 FOLDER = Path(__file__).parents[2] / "deploy" / "prometheus"

@@ -21,8 +21,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from benchmarks.same_masks_under_load import compare
-from benchmarks.server_process import RunningServer, running_server
+from benchmarks.service.same_masks_under_load import compare
+from benchmarks.service.server_process import RunningServer, running_server
 
 
 def noise_png(seed: int, side: int = 96) -> bytes:

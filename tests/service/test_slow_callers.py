@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from fake_model import picture, png
 
-from benchmarks.server_process import RunningServer, multipart, running_server
+from benchmarks.service.server_process import RunningServer, multipart, running_server
 
 HEADER_TIMEOUT_S = 1.5
 FLAGS = [

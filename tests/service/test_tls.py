@@ -14,7 +14,7 @@ import pytest
 from fake_model import form, picture, png
 from test_process import assert_one_sentence, start
 
-from benchmarks.server_process import running_server
+from benchmarks.service.server_process import running_server
 from service.client import Client, SegmentError
 
 

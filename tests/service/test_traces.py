@@ -14,7 +14,7 @@ import pytest
 from fake_model import form
 from test_process import assert_one_sentence, start
 
-from benchmarks.server_process import running_server
+from benchmarks.service.server_process import running_server
 from service import settings as settings_module
 from service.settings import Settings, SettingsError, require_trace_exporter
 

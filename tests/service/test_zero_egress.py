@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from fake_model import picture, png
 
-from benchmarks.server_process import running_server
+from benchmarks.service.server_process import running_server
 
 HOOK = """
 import sys

@@ -1,13 +1,13 @@
 """The same X-ray found again in another data set, by perceptual hash.
 
-Collections copy from each other, at other sizes, contrasts and compressions. A hash of 256 bits
-(16 x 16 lowest frequencies of a cosine transform, each against their median) is taken after
-histogram equalization, which undoes most changes of contrast. Measured on the 4,201 X-rays of
-four sources (``python -m benchmarks.duplicate_distances``): the nearest other patient is at least
-36 bits away (median 72); copies scaled to 256 pixels, saved as JPEG of quality 60 at 224,
-equalized, or changed by gamma 0.6 stay within 28 bits. Of copies cut by 2 % at each edge two in
-three are missed (median 34 bits), and a few of those whose exposure clips. With the usual 64 bits
-other patients come as near as 2 bits.
+Collections copy from each other, at other sizes, contrasts and compressions. A hash of 256 bits (16
+x 16 lowest frequencies of a cosine transform, each against their median) is taken after histogram
+equalization, which undoes most changes of contrast. Measured on the 4,201 X-rays of four sources
+(``python -m benchmarks.quality.duplicate_distances``): the nearest other patient is at least 36
+bits away (median 72); copies scaled to 256 pixels, saved as JPEG of quality 60 at 224, equalized,
+or changed by gamma 0.6 stay within 28 bits. Of copies cut by 2 % at each edge two in three are
+missed (median 34 bits), and a few of those whose exposure clips. With the usual 64 bits other
+patients come as near as 2 bits.
 """
 
 from __future__ import annotations

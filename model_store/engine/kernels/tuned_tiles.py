@@ -2,7 +2,7 @@
 
 A tile never changes an integer, so products may use any. Attention adds floats in the order of
 its tile, therefore one table holds for a whole process and none of its entries depends on the
-number of images. The table is written by ``python -m benchmarks.engine --device cuda``.
+number of images. The table is written by ``python -m benchmarks.engines.engine --device cuda``.
 """
 
 from __future__ import annotations

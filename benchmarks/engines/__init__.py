@@ -1,0 +1,1 @@
+"""Executing stored models: this engine beside others, exactness, full size, GPU kernels."""

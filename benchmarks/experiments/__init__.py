@@ -1,0 +1,1 @@
+"""Measurements that train: which method, which size, how fast."""

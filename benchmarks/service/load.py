@@ -1,0 +1,237 @@
+"""What the service does under load: `python -m benchmarks.service.load [--model M] [--seconds 10]`.
+
+Starts the real server on a free loopback port and prints each figure beside its goal; the last
+line is the same as JSON. Measured are one caller; sixteen callers beside the engine alone, in
+turns, with as many threads as the server gives it; overload from four times as many callers as the
+queue has places; callers with the documented retry loop at twice; and the growth of memory over
+`--requests` mixed requests, bad ones among them (20,000 take a quarter of an hour).
+
+Callers and server share the machine's cores, so the rates are lower than with callers elsewhere;
+and so does whatever else runs: `other_cores` says how much that was.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+import os
+import statistics
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from benchmarks.processor import processor_name
+from benchmarks.service.load_callers import (
+    OtherWork,
+    callers,
+    mixed_requests,
+    patient_callers,
+    resident_bytes,
+)
+from benchmarks.service.segment_latency import DEFAULT_IMAGE, png_of_size
+from benchmarks.service.server_process import RunningServer, ServerFailedError, running_server
+
+IMAGE_SIDE_PX = 1024
+QUEUE_PLACES = 8
+SIXTEEN_FITS = 16
+"""Places for the phase of sixteen callers, so that none of them is refused."""
+ROUNDS = 3
+WARM_UP_REQUESTS = 1500
+MODEL_STAGES = ("preprocess", "encode_image", "decode_mask", "postprocess")
+FINE_STATUSES = {200, 429, 503, 504}
+
+GOALS: Mapping[str, tuple[str, Callable[[Any], bool]]] = {
+    "ready_s": ("at most 5", lambda value: value <= 5),
+    "first_over_median": ("at most 1.5", lambda value: value <= 1.5),
+    "outside_the_model_share": ("at most 0.2", lambda value: value <= 0.2),
+    "outside_share_no_overlay": ("at most 0.2", lambda value: value <= 0.2),
+    "share_of_engine": ("at least 0.95", lambda value: value >= 0.95),
+    "overload_share_of_peak": ("at least 0.9", lambda value: value >= 0.9),
+    "all_statuses_fine": ("True", bool),
+    "broken_connections": ("0", lambda value: value == 0),
+    "refusal_median_ms": ("below 50", lambda value: value is None or value < 50),
+    "retrying_clients_done": ("1.0", lambda value: value == 1),
+    "memory_growth_mb": ("at most 50", lambda value: value <= 50),
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measures and prints; returns 0, or 1 when an answer had a status that it must not have."""
+    options = _parser().parse_args(arguments)
+    image = png_of_size(DEFAULT_IMAGE, IMAGE_SIDE_PX)
+    try:
+        report = measured(options.model, image, options.seconds, options.requests)
+    except ServerFailedError as error:
+        print(f"load: {error}", file=sys.stderr)
+        return 1
+    for name, value in report.items():
+        goal, is_met = GOALS.get(name, ("", lambda value: True))
+        wanted = f"{goal:<16}{'met' if is_met(value) else 'MISSED'}" if goal else ""
+        print(f"{name:<28}{value!s:<34}{wanted}".rstrip())
+    print(json.dumps(report))
+    return 0 if report["all_statuses_fine"] else 1
+
+
+def measured(model: Path | None, image: bytes, seconds: float, requests: int) -> dict[str, Any]:
+    """Runs every phase, on two servers: one with few places, for overload, and one with enough."""
+    report: dict[str, Any] = {
+        "processor": processor_name(),
+        "cores": len(os.sched_getaffinity(0)),
+    }
+    began = time.perf_counter()
+    with running_server(model, ["--queue-limit", str(SIXTEEN_FITS)]) as server:
+        report["ready_s"] = round(time.perf_counter() - began, 2)
+        report |= lone_caller(server, image, seconds)
+        report |= beside_the_engine(model, server, image, seconds)
+    with running_server(model, ["--queue-limit", str(QUEUE_PLACES)]) as server:
+        report |= overload(server, image, seconds, report["one_caller_median_ms"])
+    if requests:
+        with running_server(model) as server:
+            report |= memory(server, requests)
+    return report
+
+
+def lone_caller(server: RunningServer, image: bytes, seconds: float) -> dict[str, Any]:
+    """Measures one caller, on a server that has just become ready."""
+    first_s = server.segment(image, {}).seconds
+    watch = OtherWork(server)
+    with_overlay, share = _alone(server, image, {}, seconds / 2)
+    without, share_without = _alone(server, image, {"overlay": "false"}, seconds / 2)
+    return {
+        "one_caller_other_cores": round(watch.cores(), 2),
+        "one_caller_median_ms": round(1000 * with_overlay, 1),
+        "first_over_median": round(first_s / with_overlay, 2),
+        "outside_the_model_share": share,
+        "no_overlay_median_ms": round(1000 * without, 1),
+        "outside_share_no_overlay": share_without,
+    }
+
+
+def _alone(
+    server: RunningServer, image: bytes, fields: Mapping[str, str], seconds: float
+) -> tuple[float, float]:
+    """Returns the median time of an answer, and the median share of what is not the model."""
+    spent: list[float] = []
+    shares: list[float] = []
+    stop_at = time.monotonic() + seconds
+    while time.monotonic() < stop_at or len(spent) < 5:
+        answer = server.segment(image, fields)
+        if answer.status != 200:
+            raise ServerFailedError(f"a lone caller got {answer.status}")
+        latency_ms = json.loads(answer.body)["latency_ms"]
+        spent.append(answer.seconds)
+        model_ms = sum(latency_ms[stage] for stage in MODEL_STAGES)
+        shares.append(1 - model_ms / 1000 / answer.seconds)
+    return statistics.median(spent), round(statistics.median(shares), 3)
+
+
+def beside_the_engine(
+    model: Path | None, server: RunningServer, image: bytes, seconds: float
+) -> dict[str, Any]:
+    """Measures sixteen callers and the engine alone in turns; the medians of the rounds."""
+    engine = engine_of(model, image)
+    engine_rates, service_rates, others = [], [], []
+    statuses: Counter[int] = Counter()
+    for _ in range(ROUNDS):
+        watch = OtherWork(server)
+        engine_rates.append(engine(seconds / 2))
+        outcome = callers(server, image, 16, seconds)
+        others.append(watch.cores())
+        service_rates.append(outcome.goodput)
+        statuses += outcome.statuses
+    shares = [ours / alone for ours, alone in zip(service_rates, engine_rates, strict=True)]
+    return {
+        "sixteen_other_cores": [round(one, 2) for one in others],
+        "engine_per_s": [round(one, 2) for one in engine_rates],
+        "sixteen_callers_per_s": [round(one, 2) for one in service_rates],
+        "share_of_engine": round(statistics.median(shares), 3),
+        "sixteen_statuses": dict(sorted(statuses.items())),
+    }
+
+
+def engine_of(model: Path | None, image: bytes) -> Callable[[float], float]:
+    """Loads the predictor here; the function returned measures its images a second."""
+    import torch
+
+    from model_store.model_index import default_model_folder
+    from model_store.predictor import PredictionRequest, Predictor
+    from service.cpu_allowance import model_threads
+
+    torch.set_num_threads(model_threads())
+    predictor = Predictor.load(model or default_model_folder())
+    with Image.open(io.BytesIO(image)) as opened:
+        request = PredictionRequest(np.asarray(opened.convert("L")))
+    predictor.predict_batch([request] * 2)
+
+    def images_per_second(seconds: float) -> float:
+        count, began = 0, time.perf_counter()
+        while time.perf_counter() - began < seconds:
+            predictor.predict_batch([request] * 4)
+            count += 4
+        return count / (time.perf_counter() - began)
+
+    return images_per_second
+
+
+def overload(
+    server: RunningServer, image: bytes, seconds: float, alone_ms: float
+) -> dict[str, Any]:
+    """Measures four times as many callers as there are places, and patient ones at twice."""
+    watch = OtherWork(server)
+    full = callers(server, image, QUEUE_PLACES + 1, seconds)
+    over = callers(server, image, 4 * (QUEUE_PLACES + 1), seconds)
+    peak = max(full.goodput, 1000 / alone_ms)
+    refused_ms = sorted(1000 * s for s in over.refused_s)
+    statuses = full.statuses + over.statuses
+    report = {
+        "full_per_s": round(full.goodput, 2),
+        "overload_per_s": round(over.goodput, 2),
+        "overload_share_of_peak": round(over.goodput / peak, 3),
+        "refusal_median_ms": round(statistics.median(refused_ms), 1) if refused_ms else None,
+        "refusal_p95_ms": round(refused_ms[int(0.95 * len(refused_ms))], 1) if refused_ms else None,
+        "overload_statuses": dict(sorted(statuses.items())),
+        "all_statuses_fine": set(statuses) <= FINE_STATUSES,
+        "broken_connections": statuses[0],
+    }
+    each = max(2, round(seconds / 2))
+    done, asked = patient_callers(server, image, 2 * (QUEUE_PLACES + 1), each)
+    report["retrying_clients_done"] = done / asked
+    report["overload_other_cores"] = round(watch.cores(), 2)
+    return report
+
+
+def memory(server: RunningServer, requests: int) -> dict[str, Any]:
+    """Measures the growth of both processes' memory over mixed requests, after a warm-up."""
+    mixed_requests(server, WARM_UP_REQUESTS)
+    before = resident_bytes(server)
+    began = time.monotonic()
+    statuses = mixed_requests(server, requests)
+    after = resident_bytes(server)
+    return {
+        "memory_requests": requests,
+        "memory_seconds": round(time.monotonic() - began),
+        "memory_statuses": dict(sorted(statuses.items())),
+        "memory_before_mb": round(before / 2**20, 1),
+        "memory_growth_mb": round((after - before) / 2**20, 1),
+    }
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.service.load")
+    parser.add_argument("--model", type=Path, help="model folder (default: the stored model)")
+    parser.add_argument("--seconds", type=float, default=10.0, help="length of each phase")
+    parser.add_argument(
+        "--requests", type=int, default=2000, help="mixed requests for the growth of memory"
+    )
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

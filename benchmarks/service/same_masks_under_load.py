@@ -1,0 +1,152 @@
+"""Whether a mask depends on the load: each image alone, then many at a time, byte for byte.
+
+`python -m benchmarks.service.same_masks_under_load [--data FOLDER] [--count 200] [--callers 16]`
+starts the real server, sends every image alone and notes its mask PNG, then sends them all again
+from several callers at once, so that they meet in batches. A patient's mask must not change with
+its neighbours: exit code 1 when one byte differs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import io
+import json
+import random
+import sys
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from benchmarks.service.server_process import (
+    Answer,
+    RunningServer,
+    ServerFailedError,
+    running_server,
+)
+
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".dcm")
+PATIENCE_S = 600
+DEFAULT_IMAGE = Path(__file__).parents[2] / "examples" / "phantom.png"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Compares and prints.
+
+    Args:
+        arguments: command-line arguments; those of the process when None.
+
+    Returns:
+        0 when every mask is the same, else 1.
+    """
+    options = _parser().parse_args(arguments)
+    images = images_of(options.data, options.count)
+    try:
+        with running_server(options.model, _patient_flags(options.callers)) as server:
+            different, failed = compare(server, images, options.callers)
+    except ServerFailedError as error:
+        print(f"same_masks_under_load: {error}", file=sys.stderr)
+        return 1
+    report = {
+        "images": len(images),
+        "callers": options.callers,
+        "different": different,
+        "failed": failed,
+    }
+    print(
+        f"{len(images)} images, alone and {options.callers} at a time: "
+        f"{len(images) - different - failed} masks are the same byte for byte, "
+        f"{different} differ, {failed} failed"
+    )
+    print(json.dumps(report))
+    return 1 if different or failed else 0
+
+
+def _patient_flags(callers: int) -> list[str]:
+    """Flags of a server that refuses nobody: a busy machine must not look like a wrong mask."""
+    return ["--queue-limit", str(4 * callers), "--request-timeout-s", str(PATIENCE_S)]
+
+
+def compare(server: RunningServer, images: Sequence[bytes], callers: int) -> tuple[int, int]:
+    """Sends every image alone, then all of them from several callers at once.
+
+    Args:
+        server: a ready server.
+        images: bytes of the files.
+        callers: requests that are under way at a time.
+
+    Returns:
+        How many masks differ, and how many requests failed in either pass.
+    """
+    alone = [_mask(server, image) for image in images]
+    order = list(range(len(images)))
+    random.Random(0).shuffle(order)  # other neighbours than by name
+    with ThreadPoolExecutor(callers) as pool:
+        together = dict(
+            zip(order, pool.map(lambda index: _mask(server, images[index]), order), strict=True)
+        )
+    failed = different = 0
+    for index, first in enumerate(alone):
+        second = together[index]
+        if first.status != 200 or second.status != 200:
+            failed += 1
+            print(f"image {index}: {first.status} alone, {second.status} under load")
+        elif first.body != second.body:
+            different += 1
+    return different, failed
+
+
+def images_of(folder: Path | None, count: int) -> list[bytes]:
+    """Returns `count` different images.
+
+    Args:
+        folder: searched for image files, spread evenly over them; drawn images when None.
+        count: how many; fewer when the folder holds fewer.
+    """
+    if folder is None:
+        return [_drawn(seed) for seed in range(count)]
+    paths = sorted(
+        path
+        for path in folder.rglob("*")
+        if path.suffix.lower() in IMAGE_SUFFIXES and "masks" not in path.parts
+    )
+    step = max(1, len(paths) // count)
+    distinct = {hashlib.sha256(data).digest(): data for data in map(_read, paths[::step])}
+    return list(distinct.values())[:count]
+
+
+def _drawn(seed: int) -> bytes:
+    """Draws the phantom, turned brighter or darker, with noise, in another size for each seed."""
+    generator = np.random.default_rng(seed)
+    width, height = (int(side) for side in generator.integers(256, 900, 2))
+    with Image.open(DEFAULT_IMAGE) as opened:
+        phantom = opened.convert("L").resize((width, height), Image.Resampling.BILINEAR)
+    gamma = generator.uniform(0.6, 1.7)
+    values = (np.asarray(phantom) / 255.0) ** gamma * 255
+    noisy = values + generator.normal(0, generator.uniform(2, 25), (height, width))
+    buffer = io.BytesIO()
+    Image.fromarray(np.clip(noisy, 0, 255).astype(np.uint8)).save(buffer, "PNG", compress_level=1)
+    return buffer.getvalue()
+
+
+def _mask(server: RunningServer, image: bytes) -> Answer:
+    return server.segment(image, {}, accept="image/png")
+
+
+_read: Callable[[Path], bytes] = Path.read_bytes
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.service.same_masks_under_load")
+    parser.add_argument("--data", type=Path, help="folder of X-rays (default: drawn images)")
+    parser.add_argument("--count", type=int, default=200, help="images")
+    parser.add_argument("--callers", type=int, default=16, help="requests at a time")
+    parser.add_argument("--model", type=Path, help="model folder (default: the stored model)")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())
