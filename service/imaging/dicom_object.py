@@ -119,6 +119,24 @@ def put(dataset: Dataset, keyword: str, value: Any) -> None:
     dataset[tag] = DataElement(tag, dictionary_VR(tag), value, validation_mode=config.IGNORE)
 
 
+def item(**attributes: Any) -> Dataset:
+    """Return an item of a sequence.
+
+    Args:
+        attributes: valid values by keyword.
+    """
+    made = Dataset()
+    for keyword, value in attributes.items():
+        put(made, keyword, value)
+    return made
+
+
+def coded(code: tuple[str, str, str]) -> Dataset:
+    """Return an item that holds a code: its value, its scheme and its meaning."""
+    value, scheme, meaning = code
+    return item(CodeValue=value, CodingSchemeDesignator=scheme, CodeMeaning=meaning)
+
+
 def finish(
     dataset: Dataset,
     header: SourceHeader,
@@ -143,7 +161,8 @@ def finish(
     put(dataset, "SpecificCharacterSet", "ISO_IR 192")
     for keyword, value in header.identity.items():
         put(dataset, keyword, value)
-    put(dataset, "BodyPartExamined", header.body_part)
+    if kind != "SR":  # documents have no body part
+        put(dataset, "BodyPartExamined", header.body_part)
     put(dataset, "ContentDate", header.content_date)
     put(dataset, "ContentTime", header.content_time)
     for keyword in ("InstanceCreationDate", "InstanceCreationTime"):
@@ -212,24 +231,20 @@ def _put_equipment(dataset: Dataset, header: SourceHeader) -> None:
     import highdicom
     from pydicom.sr.codedict import codes
 
-    items = []
+    equipment = []
     if header.device:
-        items.append(_equipment(codes.DCM.AcquisitionEquipment, header.device))
+        equipment.append(_equipment(codes.DCM.AcquisitionEquipment, header.device))
     writer = {
         "Manufacturer": "Highdicom open-source contributors",
         "ManufacturerModelName": "highdicom",
         "SoftwareVersions": highdicom.__version__,
     }
-    items.append(_equipment(codes.DCM.ProcessingEquipment, writer))
-    put(dataset, "ContributingEquipmentSequence", items)
+    equipment.append(_equipment(codes.DCM.ProcessingEquipment, writer))
+    put(dataset, "ContributingEquipmentSequence", equipment)
 
 
 def _equipment(purpose: Any, device: Mapping[str, str]) -> Dataset:
-    code = Dataset()
-    code.CodeValue, code.CodingSchemeDesignator = purpose.value, purpose.scheme_designator
-    code.CodeMeaning = purpose.meaning
-    item = Dataset()
-    for keyword, value in {"Manufacturer": _UNKNOWN_DEVICE, **device}.items():
-        put(item, keyword, value)
-    put(item, "PurposeOfReferenceCodeSequence", [code])
-    return item
+    described = item(**{"Manufacturer": _UNKNOWN_DEVICE, **device})
+    code = (purpose.value, purpose.scheme_designator, purpose.meaning)
+    put(described, "PurposeOfReferenceCodeSequence", [coded(code)])
+    return described

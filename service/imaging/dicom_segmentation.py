@@ -30,6 +30,7 @@ from service.imaging.dicom_object import (
     ObjectOptions,
     SegmentationMethod,
     finish,
+    item,
     put,
     template_of,
 )
@@ -147,21 +148,13 @@ def _put_frame_of_reference(dataset: Dataset, plane: ImagePlane) -> None:
     put(dataset, "FrameOfReferenceUID", plane.frame_of_reference_uid)
     put(dataset, "PositionReferenceIndicator", "")
     shared = dataset.SharedFunctionalGroupsSequence[0]
-    put(shared, "PlaneOrientationSequence", [_item("ImageOrientationPatient", plane.orientation)])
+    put(shared, "PlaneOrientationSequence", [item(ImageOrientationPatient=list(plane.orientation))])
     for frame in dataset.PerFrameFunctionalGroupsSequence:
-        put(frame, "PlanePositionSequence", [_item("ImagePositionPatient", plane.position)])
+        put(frame, "PlanePositionSequence", [item(ImagePositionPatient=list(plane.position))])
 
 
 def _pixel_measures(header: SourceHeader, spacing: PixelSpacing) -> Dataset:
-    item = _item("PixelSpacing", spacing.texts)
-    put(item, "SliceThickness", header.slice_thickness)
-    return item
-
-
-def _item(keyword: str, values: Sequence[str]) -> Dataset:
-    item = Dataset()
-    put(item, keyword, list(values))
-    return item
+    return item(PixelSpacing=list(spacing.texts), SliceThickness=header.slice_thickness)
 
 
 def _descriptions(

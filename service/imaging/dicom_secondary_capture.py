@@ -1,0 +1,111 @@
+"""A picture made from an X-ray as a DICOM Secondary Capture, for viewers that show no SEG.
+
+The text burnt into it says that no person made it; BurnedInAnnotation says that it is there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from service.imaging.dicom_header import SourceHeader
+from service.imaging.dicom_object import (
+    DEFAULT_OPTIONS,
+    INSTANCE,
+    MANUFACTURER,
+    SERIES,
+    SOURCE_CLASS,
+    SOURCE_INSTANCE,
+    STUDY,
+    ObjectOptions,
+    SegmentationMethod,
+    coded,
+    finish,
+    item,
+    put,
+)
+from service.imaging.legend import with_legend
+
+NOT_A_DIAGNOSIS = "AI result, not a diagnosis"
+_SERIES_NUMBER = 301  # behind the segmentations
+_IMAGE_PROCESSING = ("113076", "DCM", "Segmentation")
+_SOURCE_PURPOSE = ("121322", "DCM", "Source image for image processing operation")
+
+
+def encode_secondary_capture(
+    header: SourceHeader,
+    picture: NDArray[np.uint8],
+    method: SegmentationMethod,
+    *,
+    remarks: Sequence[str] = (),
+    description: str = "Lung outline",
+    options: ObjectOptions = DEFAULT_OPTIONS,
+) -> bytes:
+    """Return a Secondary Capture file, RGB, explicit VR little endian.
+
+    Args:
+        header: the X-ray.
+        picture: (H, W, 3) RGB in the X-ray's own frame, such as its outline or overlay.
+        method: how the masks in it came about; model, version and digest are burnt in.
+        remarks: further lines to burn in, such as the confidence and the warnings.
+        description: name of the series, at most 64 letters.
+        options: what the deployment chose.
+
+    Returns:
+        The file. Equal arguments give equal bytes.
+
+    Raises:
+        ValueError: the picture has another shape than the X-ray.
+    """
+    import highdicom
+
+    if picture.shape != (header.rows, header.columns, 3):
+        raise ValueError("the picture must be RGB, with the shape of the X-ray")
+    lines = [f"{NOT_A_DIAGNOSIS} · {description}", _identity_line(method), *remarks]
+    dataset = highdicom.sc.SCImage(
+        pixel_array=with_legend(picture, lines),
+        photometric_interpretation="RGB",
+        bits_allocated=8,
+        coordinate_system="PATIENT",
+        study_instance_uid=STUDY,
+        series_instance_uid=SERIES,
+        series_number=_SERIES_NUMBER,
+        sop_instance_uid=INSTANCE,
+        instance_number=1,
+        manufacturer=MANUFACTURER,
+        manufacturer_model_name=method.model.name,
+        software_versions=method.model.version,
+        device_serial_number=method.model.sha256[:16],
+        series_description=description,
+        patient_orientation=("L", "F"),
+        specific_character_set="ISO_IR 192",
+    )
+    put(dataset, "PatientOrientation", list(header.patient_orientation))
+    put(dataset, "BurnedInAnnotation", "YES")
+    put(dataset, "DateOfSecondaryCapture", header.content_date)
+    put(dataset, "TimeOfSecondaryCapture", header.content_time)
+    put(dataset, "DerivationDescription", f"{NOT_A_DIAGNOSIS}; {_identity_line(method)}")
+    put(dataset, "DerivationCodeSequence", [coded(_IMAGE_PROCESSING)])
+    source = item(ReferencedSOPClassUID=SOURCE_CLASS, ReferencedSOPInstanceUID=SOURCE_INSTANCE)
+    put(source, "PurposeOfReferenceCodeSequence", [coded(_SOURCE_PURPOSE)])
+    put(dataset, "SourceImageSequence", [source])
+    put(dataset, "LossyImageCompression", "01" if header.lossy else "00")
+    for keyword, values in header.lossy.items():
+        if values:
+            put(dataset, keyword, list(values))
+    # A secondary capture has no place for a spacing on the detector.
+    if header.spacing is not None and header.spacing.plane != "detector":
+        put(dataset, header.spacing.keyword, list(header.spacing.texts))
+    return finish(dataset, header, method, options.uid_key, "SC")
+
+
+def _identity_line(method: SegmentationMethod) -> str:
+    model = method.model
+    known = [f"{model.name} {model.version}", f"weights {model.sha256[:12]}"]
+    if method.convention:
+        known.append(method.convention)
+    if method.threshold is not None:
+        known.append(f"threshold {method.threshold:g}")
+    return " · ".join(known)
