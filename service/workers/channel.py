@@ -38,11 +38,10 @@ class Channel:
         self._is_open = True
         self._loop.add_reader(connection.fileno(), self._read_once)
 
-    def send(self, frame: Frame) -> None:
-        """Sends a frame, now or as soon as the other side takes it.
+    def send(self, frame: Frame) -> bool:
+        """Sends a frame, now or as soon as the other side takes it; False when it is gone.
 
-        The caller may close the frame's descriptors when this returns. What a gone side does not
-        take is dropped: its end is told by `on_end`.
+        The caller may close the frame's descriptors when this returns.
 
         Raises:
             FrameError: it is too large.
@@ -50,11 +49,12 @@ class Channel:
         """
         unsent = _Unsent(encode(frame), frame.descriptors)
         if not self._is_open:
-            return
+            return False
         if self._unsent or not unsent.is_sent_through(self._connection):
             unsent.keep_descriptors()
             self._unsent.append(unsent)
             self._loop.add_writer(self._connection.fileno(), self._send_rest)
+        return not unsent.was_refused
 
     def read_last(self) -> None:
         """Takes what a side that has ended left behind."""
@@ -112,6 +112,7 @@ class _Unsent:
         self._rest = memoryview(data)
         self._descriptors = descriptors
         self._is_kept = False
+        self.was_refused = False
 
     def is_sent_through(self, connection: socket.socket) -> bool:
         """Sends what the socket takes; whether nothing is left."""
@@ -126,7 +127,7 @@ class _Unsent:
         except (BlockingIOError, InterruptedError):
             return False
         except OSError:  # the other side is gone
-            return True
+            self.was_refused = True
         return True
 
     def keep_descriptors(self) -> None:

@@ -10,24 +10,26 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Callable
 
-from service.workers.file_access import allow_only_python_files
+from service.workers.file_access import FileAccess
 from service.workers.system_calls import forbid_system_calls
 
 _SET_NO_NEW_PRIVS = 38  # linux/prctl.h
 
 
-def confine() -> list[str]:
+def confine(access: FileAccess | None) -> list[str]:
     """Confines this process and every thread that it starts later, for good.
+
+    Args:
+        access: what it may read; None where the kernel has no Landlock.
 
     Returns:
         Names of what the kernel refused: `no_new_privs`, `landlock`, `seccomp`.
     """
-    steps: dict[str, Callable[[], None]] = {
-        "no_new_privs": _never_gain_privileges,
-        "landlock": allow_only_python_files,
-        "seccomp": forbid_system_calls,  # last: it forbids what the others need
-    }
-    refused = []
+    steps: dict[str, Callable[[], None]] = {"no_new_privs": never_gain_privileges}
+    if access is not None:
+        steps["landlock"] = access.restrict_this_process
+    steps["seccomp"] = forbid_system_calls  # last: it forbids what the others need
+    refused = [] if access is not None else ["landlock"]
     for name, step in steps.items():
         try:
             step()
@@ -36,7 +38,12 @@ def confine() -> list[str]:
     return refused
 
 
-def _never_gain_privileges() -> None:
+def never_gain_privileges() -> None:
+    """Sets `no_new_privs`, without which the kernel takes no filter from an ordinary user.
+
+    Raises:
+        OSError: the kernel refuses.
+    """
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.prctl(_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0:
         raise OSError(ctypes.get_errno(), "no_new_privs was refused")

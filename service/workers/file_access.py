@@ -24,32 +24,39 @@ _FILE_RIGHTS_OF_VERSION = {1: 13, 2: 14, 3: 15, 4: 15}  # later ones: 16 bits
 _LATEST_FILE_RIGHTS = 16
 _TCP, _SCOPES = 0b11, 0b11  # bind and connect; abstract sockets and signals
 _SYSTEM_PATHS = ("/lib", "/lib64", "/usr/lib", "/usr/lib64", "/usr/local/lib", "/etc/ld.so.cache",
-                 "/etc/localtime", "/usr/share/zoneinfo", "/dev/null", "/dev/urandom",
-                 "/proc/self")  # fmt: skip
+                 "/etc/localtime", "/usr/share/zoneinfo", "/dev/null", "/dev/urandom")  # fmt: skip
 
 
-def allow_only_python_files() -> None:
-    """Restricts this process, for good; it needs `no_new_privs`.
+class FileAccess:
+    """A set of folders that may be read, made once by the template and taken on by each worker."""
 
-    Raises:
-        OSError: the kernel has no Landlock, or refuses.
-    """
-    libc = ctypes.CDLL(None, use_errno=True)
-    version = _called(libc, _CREATE_RULESET, None, ctypes.c_size_t(0), _ASK_VERSION)
-    rights = (1 << _FILE_RIGHTS_OF_VERSION.get(version, _LATEST_FILE_RIGHTS)) - 1
-    rules = struct.pack("<Q", rights)
-    if version >= 4:
-        rules += struct.pack("<Q", _TCP)
-    if version >= 6:
-        rules += struct.pack("<Q", _SCOPES)
-    ruleset = _called(libc, _CREATE_RULESET, rules, ctypes.c_size_t(len(rules)), 0)
-    try:
+    def __init__(self) -> None:
+        """Prepares it from what this process has imported.
+
+        Raises:
+            OSError: the kernel has no Landlock.
+        """
+        self._libc = ctypes.CDLL(None, use_errno=True)
+        version = _called(self._libc, _CREATE_RULESET, None, ctypes.c_size_t(0), _ASK_VERSION)
+        rights = (1 << _FILE_RIGHTS_OF_VERSION.get(version, _LATEST_FILE_RIGHTS)) - 1
+        rules = struct.pack("<Q", rights)
+        if version >= 4:
+            rules += struct.pack("<Q", _TCP)
+        if version >= 6:
+            rules += struct.pack("<Q", _SCOPES)
+        size = ctypes.c_size_t(len(rules))
+        self._ruleset = _called(self._libc, _CREATE_RULESET, rules, size, 0)
         for path in readable_paths():
             with contextlib.suppress(FileNotFoundError, NotADirectoryError, PermissionError):
-                _allow(libc, ruleset, path)
-        _called(libc, _RESTRICT_SELF, ruleset, 0)
-    finally:
-        os.close(ruleset)
+                _allow(self._libc, self._ruleset, path)
+
+    def restrict_this_process(self) -> None:
+        """Restricts this process to it, for good; that needs `no_new_privs`.
+
+        Raises:
+            OSError: the kernel refuses.
+        """
+        _called(self._libc, _RESTRICT_SELF, self._ruleset, 0)
 
 
 def readable_paths() -> list[str]:

@@ -66,6 +66,10 @@ class TaskQueue:
         """Adds one."""
         heapq.heappush(self._waiting[job.is_costly], (job.urgency, next(self._numbers), job))
 
+    def put_back(self, job: Job) -> None:
+        """Adds one that was taken and not begun, before its equals."""
+        heapq.heappush(self._waiting[job.is_costly], (job.urgency, -next(self._numbers), job))
+
     def take(self, costly_running: int) -> Job | None:
         """Takes the next one, None when none may run now.
 

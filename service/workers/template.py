@@ -18,11 +18,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from service.workers.child_process import die_with_parent
+from service.workers.child_process import ParentGoneError, die_with_parent
+from service.workers.file_access import FileAccess
 from service.workers.framing import Frame, FrameReader, Kind, receive, refuse_rest, send
 from service.workers.limits import WorkerLimits, address_space_bytes
 from service.workers.task import Function
-from service.workers.worker import run_forked_worker
+from service.workers.worker import WorkerJob, run_forked_worker
 
 IGNORED_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 """Meant for the front, which drains first; terminals and systemd send them to every process."""
@@ -41,7 +42,10 @@ def main(arguments: Sequence[str]) -> int:
     Returns:
         The exit code: 0 when the front has gone.
     """
-    die_with_parent()
+    try:
+        die_with_parent()
+    except ParentGoneError:
+        return 0
     for ignored in IGNORED_SIGNALS:
         signal.signal(ignored, signal.SIG_IGN)
     control = socket.socket(fileno=int(arguments[0]))
@@ -52,10 +56,10 @@ def main(arguments: Sequence[str]) -> int:
         tasks = _warmed(config.fields["tasks"])
         limits = WorkerLimits.from_fields(config.fields["limits"])
         send(control, Frame(Kind.WARM, _facts()))
-        _Forker(control, reader, tasks, limits).run()
-    except (EOFError, ConnectionError):
-        return 0  # the workers end with this process
-    return 0
+        job = WorkerJob(tasks, limits, _file_access())
+        _Forker(control, reader, job).run()
+    except (EOFError, ConnectionError):  # the workers end with this process
+        return 0
 
 
 def _warmed(module_name: str) -> Mapping[str, Function]:
@@ -73,6 +77,13 @@ def _warmed(module_name: str) -> Mapping[str, Function]:
     return tasks
 
 
+def _file_access() -> FileAccess | None:
+    try:
+        return FileAccess()
+    except OSError:  # told by each worker as a limit that was refused
+        return None
+
+
 def _facts() -> dict[str, Any]:
     return {"address_space_bytes": address_space_bytes(), "has_torch": "torch" in sys.modules}
 
@@ -84,13 +95,11 @@ class _Forker:
         self,
         control: socket.socket,
         reader: FrameReader,
-        tasks: Mapping[str, Function],
-        limits: WorkerLimits,
+        job: WorkerJob,
     ) -> None:
         self._control = control
         self._reader = reader
-        self._tasks = tasks
-        self._limits = limits
+        self._job = job
         self._number_of: dict[int, int] = {}  # process id: the front's number
         self._wake_reader, self._wake_writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
 
@@ -138,7 +147,7 @@ class _Forker:
             try:
                 _leave_template()
                 theirs = socket.socket(fileno=frame.descriptors[0])
-                run_forked_worker(theirs, self._tasks, self._limits, template)
+                run_forked_worker(theirs, self._job, template)
             finally:
                 os._exit(1)  # whatever happens, there must be no second template
         self._number_of[process] = number

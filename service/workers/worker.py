@@ -13,10 +13,12 @@ import socket
 import time
 import traceback
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, NoReturn
 
 from service.workers.child_process import ParentGoneError, die_with_parent
 from service.workers.confinement import confine
+from service.workers.file_access import FileAccess
 from service.workers.framing import Frame, FrameError, FrameReader, Kind, receive, refuse_rest, send
 from service.workers.limits import (
     ProcessorTimer,
@@ -29,53 +31,66 @@ from service.workers.task import Answer, Function, NeedsMoreTime, Refusal, Task
 
 _MOST_INPUT_BYTES = 1 << 40  # the front's own; sealed, but as large as the front wants
 _FRAMES_TOLD = 3
+_A_DAY_S = 86_400.0
 _MEMORY_ERRORS = (errno.ENOMEM, errno.EFBIG)  # a mapping, a file of shared memory
 
 
-def run_forked_worker(
-    connection: socket.socket,
-    tasks: Mapping[str, Function],
-    limits: WorkerLimits,
-    template: int,
-) -> NoReturn:
+@dataclass(frozen=True)
+class WorkerJob:
+    """What every worker of a template is made for.
+
+    Attributes:
+        tasks: functions by name.
+        limits: what it may use.
+        access: what it may read; None where the kernel cannot limit it.
+    """
+
+    tasks: Mapping[str, Function]
+    limits: WorkerLimits
+    access: FileAccess | None
+
+
+def run_forked_worker(connection: socket.socket, job: WorkerJob, template: int) -> NoReturn:
     """Becomes a worker; to be called in a process just forked, never returns.
 
     Args:
         connection: our end of the socket to the front.
-        tasks: functions by name.
-        limits: what this process may use.
+        job: what it is made for.
         template: process id of the parent.
     """
     status = 1
     try:
         die_with_parent(template)
-        _keep_only(connection)
-        refused = [*apply_limits(limits), *confine()]
+        _write_to_nowhere()
+        refused = [*apply_limits(job.limits), *confine(job.access)]
+        _close_all_but(connection)
         send(connection, Frame(Kind.READY, {"refused_limits": refused}))
-        _serve(connection, tasks, limits)
-        status = 0
+        _serve(connection, job)
     except (EOFError, OSError, ParentGoneError):  # the front is gone
         status = 0
     finally:
         os._exit(status)  # nothing of the template may run here: no handlers, no flushing
 
 
-def _keep_only(connection: socket.socket) -> None:
-    """Closes every other descriptor; libraries that write to the terminal write to nowhere."""
-    kept = connection.fileno()
+def _write_to_nowhere() -> None:
+    """Keeps libraries from writing to the log, which may quote a patient's data."""
     nowhere = os.open(os.devnull, os.O_RDWR)
     for standard in (0, 1, 2):
         os.dup2(nowhere, standard)
+
+
+def _close_all_but(connection: socket.socket) -> None:
+    kept = connection.fileno()
     os.closerange(3, kept)
     os.closerange(kept + 1, os.sysconf("SC_OPEN_MAX"))
 
 
-def _serve(connection: socket.socket, tasks: Mapping[str, Function], limits: WorkerLimits) -> None:
+def _serve(connection: socket.socket, job: WorkerJob) -> NoReturn:
     reader, timer = FrameReader(), ProcessorTimer()
     while True:
         frame = receive(connection, reader)
         refuse_rest(frame, [Kind.TASK])
-        answer, blobs = _answer(frame, tasks, limits, timer)
+        answer, blobs = _answer(frame, job, timer)
         try:
             send(connection, answer)
         finally:
@@ -85,21 +100,19 @@ def _serve(connection: socket.socket, tasks: Mapping[str, Function], limits: Wor
         gc.collect()
 
 
-def _answer(
-    frame: Frame, tasks: Mapping[str, Function], limits: WorkerLimits, timer: ProcessorTimer
-) -> tuple[Frame, list[Blob]]:
+def _answer(frame: Frame, job: WorkerJob, timer: ProcessorTimer) -> tuple[Frame, list[Blob]]:
     """Runs one task; whatever it raises becomes a frame."""
     began_s, cpu_began_s = time.perf_counter(), time.process_time()
     if frame.fields["is_costly"]:
-        lower_priority_for_costly_task(limits)
+        lower_priority_for_costly_task(job.limits)
     blobs: list[Blob] = []
     try:
         timer.start(frame.fields["cpu_s"])
-        kind, fields, body, blobs = _run(frame, tasks, timer)
+        kind, fields, body, blobs = _run(frame, job.tasks, timer)
     except Refusal as refusal:
         kind, fields, body = Kind.REFUSED, {"said": dict(refusal.fields)}, b""
     except NeedsMoreTime as more:
-        kind, fields, body = Kind.MORE, {"cpu_needed_s": more.cpu_s}, b""
+        kind, fields, body = Kind.MORE, {"cpu_needed_s": min(more.cpu_s, _A_DAY_S)}, b""
     except MemoryError:
         kind, fields, body = Kind.MEMORY, {}, b""
     except Exception as error:  # the border: the caller gets an answer

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import math
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum, auto
-from typing import Any
 
 from service.workers.channel import Channel
 from service.workers.errors import EndReason
 from service.workers.framing import Frame, FrameError, Kind
-from service.workers.shared_memory import Blob, BlobError
 from service.workers.task_queue import Job
 
 _ANSWERS = (Kind.DONE, Kind.REFUSED, Kind.FAILED, Kind.MEMORY, Kind.MORE)
@@ -54,6 +51,7 @@ class WorkerHandle:
         stage: what it is doing.
         job: the task in its hands.
         tasks_done: tasks that it has answered.
+        was_ready: whether it has ever been ready.
         ended_by: why the front ends it, if it does.
     """
 
@@ -64,6 +62,7 @@ class WorkerHandle:
         self.stage = Stage.STARTING
         self.job: Job | None = None
         self.tasks_done = 0
+        self.was_ready = False
         self.ended_by: EndReason | None = None
         self._events = events
         self._clock: asyncio.TimerHandle | None = None
@@ -74,8 +73,8 @@ class WorkerHandle:
         """Whether it has a costly task in its hands."""
         return self.job is not None and self.job.is_costly
 
-    def hand(self, job: Job) -> None:
-        """Hands it a task and starts the clock.
+    def hand(self, job: Job) -> bool:
+        """Hands it a task and starts the clock; False when it has ended and took nothing.
 
         Raises:
             FrameError: the task is too large for a frame.
@@ -88,16 +87,20 @@ class WorkerHandle:
             "is_costly": job.is_costly,
         }
         descriptors = tuple(blob.fileno() for blob in job.blobs)
-        self._channel.send(Frame(Kind.TASK, fields, job.body, descriptors))
+        if not self._channel.send(Frame(Kind.TASK, fields, job.body, descriptors)):
+            self.stage = Stage.ENDING
+            return False
         self.stage, self.job = Stage.BUSY, job
         loop = asyncio.get_running_loop()
         self._clock = loop.call_later(job.wall_s, self._events.on_late, self)
+        return True
 
-    def end(self, reason: EndReason) -> None:
-        """Notes that the front ends it; the first reason counts."""
-        self.ended_by = self.ended_by or reason
-        self.stage = Stage.ENDING
+    def end(self, reason: EndReason) -> Job | None:
+        """Notes that the front ends it, and takes the task out of its hands."""
+        self.ended_by, self.stage = reason, Stage.ENDING
         self._stop_clock()
+        job, self.job = self.job, None
+        return job
 
     def take_last_answer(self) -> None:
         """Takes an answer that it sent in full before it ended."""
@@ -111,15 +114,14 @@ class WorkerHandle:
     def _take(self, frame: Frame) -> None:
         if self.stage is Stage.STARTING and frame.kind is Kind.READY:
             frame.close()
-            self.stage = Stage.IDLE
+            self.stage, self.was_ready = Stage.IDLE, True
             refused = frame.fields.get("refused_limits")
             self._events.on_ready(self, refused if isinstance(refused, list) else [])
         elif self.job is not None and frame.kind in _ANSWERS:
             job, self.job = self.job, None
             self._stop_clock()
             self.tasks_done += 1
-            if self.stage is Stage.BUSY:
-                self.stage = Stage.IDLE
+            self.stage = Stage.IDLE
             self._events.on_answer(self, job, frame)
         else:
             frame.close()
@@ -129,80 +131,10 @@ class WorkerHandle:
         self._stop_clock()
         if error is not None:
             self._events.on_garbled(self)
-        # Its end itself is told by the template, which knows how.
+        if self.stage is Stage.IDLE:
+            self.stage = Stage.ENDING  # its end itself is told by the template, which knows how
 
     def _stop_clock(self) -> None:
         if self._clock is not None:
             self._clock.cancel()
             self._clock = None
-
-
-@dataclass(frozen=True)
-class Reply:
-    """The answer of a task; a context manager that closes its blobs.
-
-    Attributes:
-        fields: JSON of the function; written by a process that met hostile bytes.
-        body: its raw bytes.
-        blobs: its shared memory; the caller closes it.
-        cpu_s: processor time used, seconds, as the worker says.
-        wall_s: time used, seconds, as the worker says.
-    """
-
-    fields: Mapping[str, Any]
-    body: bytes
-    blobs: tuple[Blob, ...]
-    cpu_s: float
-    wall_s: float
-
-    def close(self) -> None:
-        """Closes the blobs."""
-        for blob in self.blobs:
-            blob.close()
-
-    def __enter__(self) -> Reply:
-        """Returns itself."""
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        """Closes the blobs."""
-        self.close()
-
-
-def reply_of(frame: Frame, most_blob_bytes: int) -> Reply:
-    """Returns the reply in a frame after judging all of it.
-
-    Raises:
-        FrameError: it is no reply of ours; its descriptors are closed.
-    """
-    blobs: list[Blob] = []
-    descriptors = list(frame.descriptors)
-    try:
-        said, sizes = frame.fields.get("said"), frame.fields.get("blob_bytes")
-        if not isinstance(said, dict) or not isinstance(sizes, list):
-            raise FrameError("the answer has no fields")
-        while descriptors:
-            blobs.append(Blob.received(descriptors.pop(0), most_blob_bytes))
-        if [blob.size_bytes for blob in blobs] != sizes:
-            raise FrameError("the shared memory has another size than the answer says")
-        times = seconds_in(frame, "cpu_used_s"), seconds_in(frame, "wall_s")
-        return Reply(said, frame.body, tuple(blobs), *times)
-    except (FrameError, BlobError) as error:
-        for blob in blobs:
-            blob.close()
-        Frame(frame.kind, descriptors=tuple(descriptors)).close()
-        raise FrameError(str(error)) from None
-
-
-def seconds_in(frame: Frame, name: str) -> float:
-    """Returns a duration that a worker states.
-
-    Raises:
-        FrameError: it is none.
-    """
-    value = frame.fields.get(name)
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise FrameError(f"{name} is no number")
-    if not (math.isfinite(value) and 0 <= value < 1e6):
-        raise FrameError(f"{name} is no duration")
-    return float(value)

@@ -34,7 +34,7 @@ def test_a_task_that_ends_its_worker_is_too_costly_and_its_neighbour_gets_its_an
             await pool.run(task, cpu_s=0.1, wall_s=60)
         assert caught.value.reason is reason
         assert "process" in (await neighbour).fields
-        assert pool.ends == {reason: 1}
+        assert pool.supervisor.ends == {reason: 1}
         await until(lambda: pool.ready == 2)
         await quick(pool, "whoami")
 
@@ -47,7 +47,7 @@ def test_a_task_that_takes_all_memory_is_too_costly_and_its_worker_is_replaced()
         with pytest.raises(TooCostly) as caught:
             await quick(pool, "take_memory")
         assert caught.value.reason is EndReason.MEMORY_LIMIT
-        await until(lambda: pool.ends[EndReason.MEMORY_LIMIT] == 1 and pool.ready == 1)
+        await until(lambda: pool.supervisor.ends[EndReason.MEMORY_LIMIT] == 1 and pool.ready == 1)
         assert (await quick(pool, "whoami")).fields["process"] != before
 
     in_pool(test, workers=1)
@@ -67,7 +67,7 @@ def test_a_wall_clock_that_runs_out_loses_the_worker_and_may_be_retried() -> Non
         with pytest.raises(WorkerLost) as caught:
             await pool.run("wait", {"seconds": 600}, cpu_s=5, wall_s=0.2)
         assert caught.value.reason is EndReason.WALL_CLOCK
-        await until(lambda: pool.ends == {EndReason.WALL_CLOCK: 1} and pool.ready == 1)
+        await until(lambda: pool.supervisor.ends == {EndReason.WALL_CLOCK: 1} and pool.ready == 1)
         await quick(pool, "whoami")
 
     in_pool(test, workers=1)
@@ -78,7 +78,7 @@ def test_a_signal_from_outside_loses_only_the_task_of_that_worker(name: str) -> 
     async def test(pool: WorkerPool) -> None:
         victim = asyncio.ensure_future(quick(pool, "wait", seconds=600))
         await until(lambda: pool.busy == 1)
-        busy = next(w for w in pool._workers.values() if w.job is not None)
+        busy = next(w for w in pool.supervisor.workers if w.job is not None)
         neighbour = asyncio.ensure_future(quick(pool, "wait", seconds=0.3))
         await until(lambda: pool.busy == 2 and busy.process is not None)
         os.kill(busy.process or 0, getattr(signal, name))
@@ -94,10 +94,10 @@ def test_a_signal_from_outside_loses_only_the_task_of_that_worker(name: str) -> 
 def test_signals_meant_for_the_front_end_neither_template_nor_worker(name: str) -> None:
     async def test(pool: WorkerPool) -> None:
         before = (await quick(pool, "whoami")).fields
-        for process in pool.process_ids:
+        for process in pool.supervisor.process_ids:
             os.kill(process, getattr(signal, name))
         assert (await quick(pool, "whoami")).fields == before
-        assert not pool.ends
+        assert not pool.supervisor.ends
 
     in_pool(test, workers=1)
 
@@ -107,7 +107,7 @@ def test_a_caller_who_leaves_ends_the_worker_in_the_middle_of_its_task() -> None
         leaving = asyncio.ensure_future(quick(pool, "wait", seconds=600))
         await until(lambda: pool.busy == 1)
         leaving.cancel()
-        await until(lambda: pool.ends == {EndReason.CANCELLED: 1} and pool.ready == 1)
+        await until(lambda: pool.supervisor.ends == {EndReason.CANCELLED: 1} and pool.ready == 1)
         await quick(pool, "whoami")
 
     in_pool(test, workers=1)
@@ -123,7 +123,7 @@ def test_a_caller_who_leaves_while_waiting_costs_no_worker() -> None:
         second.cancel()
         await first
         assert pool.waiting == 0
-        assert not pool.ends
+        assert not pool.supervisor.ends
 
     in_pool(test, workers=1)
 
@@ -175,7 +175,7 @@ def test_a_template_that_is_killed_takes_its_workers_along_and_is_started_anew()
     async def test(pool: WorkerPool) -> None:
         victim = asyncio.ensure_future(quick(pool, "wait", seconds=600))
         await until(lambda: pool.busy == 1)
-        template, *workers = pool.process_ids
+        template, *workers = pool.supervisor.process_ids
         os.kill(template, signal.SIGKILL)
         with pytest.raises(WorkerLost) as caught:
             await victim

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 from service.workers.limits import WorkerLimits
 from service.workers.pool import PoolConfig, WorkerPool
-from service.workers.worker_handle import Reply
+from service.workers.reply import Reply
 
 Result = TypeVar("Result")
 MIB = 1 << 20
@@ -25,7 +25,7 @@ def in_pool(
 
     async def run() -> Result:
         pool = WorkerPool(PoolConfig(tasks, limits), workers)
-        await pool.start()
+        pool.start()
         try:
             return await test(pool)
         finally:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import fcntl
 import gc
@@ -10,6 +11,7 @@ import re
 import resource
 import signal
 import socket
+import stat
 import time
 import weakref
 from collections.abc import Callable
@@ -120,7 +122,7 @@ def keep(task: Task) -> Answer:
     global _kept
     is_there = _kept is not None and _kept() is not None
     _kept = weakref.ref(_Secret())
-    return Answer({"is_there": is_there, "open_files": len(os.listdir("/proc/self/fd"))})
+    return Answer({"is_there": is_there, "open_files": len(_open_files())})
 
 
 def last(task: Task) -> Answer:
@@ -128,21 +130,15 @@ def last(task: Task) -> Answer:
 
 
 def describe_limits(task: Task) -> Answer:
-    """What the kernel says about this process."""
-    status = dict(
-        line.split(":\t", 1) for line in Path("/proc/self/status").read_text().splitlines()
-    )
-    wanted = ("NoNewPrivs", "Seccomp", "Threads", "VmSize")
+    """What this process can say about itself; it cannot read `/proc`."""
     return Answer(
         {
-            "status": {name: status[name].strip() for name in wanted},
+            "process": os.getpid(),
             "address_space": resource.getrlimit(resource.RLIMIT_AS)[0],
             "core": resource.getrlimit(resource.RLIMIT_CORE)[0],
             "open_files": resource.getrlimit(resource.RLIMIT_NOFILE)[0],
             "file_size": resource.getrlimit(resource.RLIMIT_FSIZE)[0],
-            "oom_score_adj": int(Path("/proc/self/oom_score_adj").read_text()),
             "niceness": os.getpriority(os.PRIO_PROCESS, 0),
-            "standard": [os.readlink(f"/proc/self/fd/{each}") for each in (0, 1, 2)],
             "ignored": signal.getsignal(signal.SIGTERM) is signal.SIG_IGN,
         }
     )
@@ -158,6 +154,7 @@ def attempt(task: Task) -> Answer:
         "kill_parent": lambda: os.kill(os.getppid(), 0),
         "read_passwords": lambda: Path("/etc/passwd").read_text(),
         "read_parent": lambda: Path(f"/proc/{task.fields['front']}/environ").read_bytes(),
+        "read_self": lambda: Path("/proc/self/environ").read_bytes(),
         "write_file": lambda: Path("/tmp/written").write_text(""),
         "delete_file": lambda: os.unlink(task.fields["file"]),
         "raise_limit": lambda: resource.setrlimit(resource.RLIMIT_AS, (-1, -1)),
@@ -180,13 +177,17 @@ def import_late(task: Task) -> Answer:
 
 def _own_socket() -> socket.socket:
     """The worker's socket to the front, as code that was taken over would find it."""
-    for name in os.listdir("/proc/self/fd"):
-        try:
-            if os.readlink(f"/proc/self/fd/{name}").startswith("socket:"):
-                return socket.socket(fileno=os.dup(int(name)))
-        except OSError:
-            continue
-    raise AssertionError("no socket")
+    found = next(each for each in _open_files() if stat.S_ISSOCK(os.fstat(each).st_mode))
+    return socket.socket(fileno=os.dup(found))
+
+
+def _open_files() -> list[int]:
+    found = []
+    for each in range(64):
+        with contextlib.suppress(OSError):
+            os.fstat(each)
+            found.append(each)
+    return found
 
 
 def send_raw(task: Task) -> Answer:

@@ -1,0 +1,82 @@
+"""The answer of a task, judged before the front keeps any of it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from service.workers.framing import Frame, FrameError
+from service.workers.shared_memory import Blob, BlobError
+
+
+@dataclass(frozen=True)
+class Reply:
+    """The answer of a task; a context manager that closes its blobs.
+
+    Attributes:
+        fields: JSON of the function; written by a process that met hostile bytes.
+        body: its raw bytes.
+        blobs: its shared memory; the caller closes it.
+        cpu_s: processor time used, seconds, as the worker says.
+        wall_s: time used, seconds, as the worker says.
+    """
+
+    fields: Mapping[str, Any]
+    body: bytes
+    blobs: tuple[Blob, ...]
+    cpu_s: float
+    wall_s: float
+
+    def close(self) -> None:
+        """Closes the blobs."""
+        for blob in self.blobs:
+            blob.close()
+
+    def __enter__(self) -> Reply:
+        """Returns itself."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Closes the blobs."""
+        self.close()
+
+
+def reply_of(frame: Frame, most_blob_bytes: int) -> Reply:
+    """Returns the reply in a frame after judging all of it.
+
+    Raises:
+        FrameError: it is no reply of ours; its descriptors are closed.
+    """
+    blobs: list[Blob] = []
+    descriptors = list(frame.descriptors)
+    try:
+        said, sizes = frame.fields.get("said"), frame.fields.get("blob_bytes")
+        if not isinstance(said, dict) or not isinstance(sizes, list):
+            raise FrameError("the answer has no fields")
+        while descriptors:
+            blobs.append(Blob.received(descriptors.pop(0), most_blob_bytes))
+        if [blob.size_bytes for blob in blobs] != sizes:
+            raise FrameError("the shared memory has another size than the answer says")
+        times = seconds_in(frame, "cpu_used_s"), seconds_in(frame, "wall_s")
+        return Reply(said, frame.body, tuple(blobs), *times)
+    except (FrameError, BlobError) as error:
+        for blob in blobs:
+            blob.close()
+        Frame(frame.kind, descriptors=tuple(descriptors)).close()
+        raise FrameError(str(error)) from None
+
+
+def seconds_in(frame: Frame, name: str) -> float:
+    """Returns a duration that a worker states.
+
+    Raises:
+        FrameError: it is none.
+    """
+    value = frame.fields.get(name)
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise FrameError(f"{name} is no number")
+    if not (math.isfinite(value) and 0 <= value < 1e6):
+        raise FrameError(f"{name} is no duration")
+    return float(value)

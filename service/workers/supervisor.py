@@ -1,0 +1,250 @@
+"""Keeps a number of workers alive: starts the template, replaces what ended, counts the reasons.
+
+It lives in the event loop of the front. Which task a worker gets is the pool's business.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+from service.workers.endings import Ending, reason_of
+from service.workers.errors import EndReason
+from service.workers.framing import Frame
+from service.workers.limits import WorkerLimits
+from service.workers.task_queue import Job
+from service.workers.template_handle import TemplateEvents, TemplateHandle
+from service.workers.worker_handle import WorkerEvents, WorkerHandle
+
+logger = logging.getLogger("service.workers")
+
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 5.0
+"""Between attempts to start what ended before it was ready; it doubles each time."""
+
+WARM_TIMEOUT_S = 120.0
+"""A template that is not warm by then is killed; it takes a second or two."""
+
+START_TIMEOUT_S, END_TIMEOUT_S = 10.0, 10.0
+"""A worker takes milliseconds to start or to end; a template that lets it take longer hangs."""
+
+
+@dataclass(frozen=True)
+class PoolConfig:
+    """What the workers do and may use.
+
+    Attributes:
+        tasks: module that holds `TASKS`, see `service.workers.task`.
+        limits: of each worker.
+        on_ended: called with the reason of every worker's end, for a metric.
+    """
+
+    tasks: str
+    limits: WorkerLimits = field(default_factory=WorkerLimits)
+    on_ended: Callable[[EndReason], None] = lambda reason: None
+
+
+@dataclass(frozen=True)
+class SupervisorEvents:
+    """What the pool is told.
+
+    Attributes:
+        on_idle: some worker waits for a task.
+        on_answer: a worker's task has an answer.
+        on_lost: a worker ends, or has ended, with this task in its hands.
+    """
+
+    on_idle: Callable[[], None]
+    on_answer: Callable[[WorkerHandle, Job, Frame], None]
+    on_lost: Callable[[Job, EndReason], None]
+
+
+class Supervisor:
+    """The workers of one pool.
+
+    Attributes:
+        ends: how many workers ended, by reason.
+        template_facts: what the template said of itself when it was warm.
+        refused_limits: limits that the kernel refused to some worker.
+    """
+
+    def __init__(self, config: PoolConfig, size: int, events: SupervisorEvents) -> None:
+        """Builds it; nothing runs before `start`."""
+        self.ends: Counter[EndReason] = Counter()
+        self.template_facts: Mapping[str, Any] = {}
+        self.refused_limits: set[str] = set()
+        self._config = config
+        self._size = size
+        self._events = events
+        self._workers: dict[int, WorkerHandle] = {}
+        self._numbers = itertools.count()
+        self._template: TemplateHandle | None = None
+        self._template_events = TemplateEvents(
+            self._note_warm, self._note_process, self._note_ended, self._note_template_lost
+        )
+        self._worker_events = WorkerEvents(
+            on_ready=self._note_ready,
+            on_answer=events.on_answer,
+            on_garbled=lambda worker: self.end(worker, EndReason.GARBLED),
+            on_late=lambda worker: self.end(worker, EndReason.WALL_CLOCK),
+        )
+        self._pause_s = FIRST_PAUSE_S
+        self._is_pausing = False
+        self._is_closed = False
+
+    @property
+    def workers(self) -> list[WorkerHandle]:
+        """All workers that have not ended."""
+        return list(self._workers.values())
+
+    @property
+    def process_ids(self) -> list[int]:
+        """The template's process id, then the workers'."""
+        template = [self._template.process.pid] if self._template is not None else []
+        return template + [each.process for each in self.workers if each.process is not None]
+
+    def start(self) -> None:
+        """Starts the template; when that is warm, the workers."""
+        config = self._config
+        try:
+            template = TemplateHandle(config.tasks, config.limits, self._template_events)
+        except OSError:
+            logger.exception("the template of the image workers cannot be started")
+            self._try_later()
+            return
+        self._template = template
+        self._call_later(WARM_TIMEOUT_S, partial(self._end_template_unless_warm, template))
+
+    def end(self, worker: WorkerHandle, reason: EndReason) -> None:
+        """Kills a worker; its task is lost at once, its place is free when it is dead."""
+        if worker.ended_by is not None:
+            return
+        job = worker.end(reason)
+        if self._template is not None:
+            self._template.kill(worker.number)
+            self._call_later(END_TIMEOUT_S, partial(self._end_template_unless_dead, worker))
+        if job is not None:
+            self._events.on_lost(job, reason)
+
+    def note_success(self) -> None:
+        """Forgets earlier failures to start."""
+        self._pause_s = FIRST_PAUSE_S
+
+    async def close(self) -> list[Job]:
+        """Ends all processes; returns the tasks that were in their hands."""
+        self._is_closed = True
+        workers, self._workers = self.workers, {}
+        for worker in workers:
+            worker.close()
+        template, self._template = self._template, None
+        if template is not None:
+            await template.close()
+        return [worker.job for worker in workers if worker.job is not None]
+
+    def _note_warm(self, facts: Mapping[str, Any]) -> None:
+        self.template_facts = facts
+        self._fill_up()
+
+    def _note_process(self, number: int, process: int) -> None:
+        if number in self._workers:
+            self._workers[number].process = process
+
+    def _note_ready(self, worker: WorkerHandle, refused_limits: list[str]) -> None:
+        news = {str(name) for name in refused_limits} - self.refused_limits
+        if news:
+            self.refused_limits |= news
+            fields = {"fields": {"refused": sorted(news)}}
+            logger.warning("the kernel refuses limits of the image workers", extra=fields)
+        self._events.on_idle()
+
+    def _note_ended(self, number: int, ending: Ending) -> None:
+        worker = self._workers.pop(number, None)
+        if worker is None:
+            return
+        worker.take_last_answer()
+        worker.close()
+        reason = reason_of(ending, worker.ended_by, self._config.limits.memory_bytes)
+        if not worker.was_ready:
+            reason = EndReason.NOT_STARTED
+        self._count(reason)
+        if worker.job is not None:
+            self._events.on_lost(worker.job, reason)
+        if worker.was_ready:
+            self._fill_up()
+        else:
+            self._try_later()
+
+    def _note_template_lost(self) -> None:
+        self._template = None
+        workers, self._workers = self.workers, {}
+        for worker in workers:
+            worker.close()
+            self._count(EndReason.TEMPLATE_LOST)
+            if worker.job is not None:
+                self._events.on_lost(worker.job, EndReason.TEMPLATE_LOST)
+        logger.error("the template of the image workers ended")
+        self._try_later()
+
+    def _end_template_unless_warm(self, template: TemplateHandle) -> None:
+        if not template.is_warm:
+            self._end_template(template)
+
+    def _end_template_unless_dead(self, worker: WorkerHandle) -> None:
+        """Ends a template that does not kill, or does not tell: it hangs."""
+        if self._template is not None and self._workers.get(worker.number) is worker:
+            self._end_template(self._template)
+
+    def _end_template(self, template: TemplateHandle) -> None:
+        if self._template is template:
+            template.kill_now()
+            self._note_template_lost()
+
+    def _fill_up(self) -> None:
+        """Asks for as many workers as are missing."""
+        template = self._template
+        if self._is_closed or self._is_pausing or template is None or not template.is_warm:
+            return
+        while len(self._workers) < self._size:
+            number = next(self._numbers)
+            try:
+                connection = template.fork(number)
+            except OSError:  # no descriptor is left
+                self._try_later()
+                return
+            worker = WorkerHandle(number, connection, self._worker_events)
+            self._workers[number] = worker
+            self._call_later(START_TIMEOUT_S, partial(self._end_unless_ready, worker))
+
+    def _end_unless_ready(self, worker: WorkerHandle) -> None:
+        if not worker.was_ready and self._workers.get(worker.number) is worker:
+            self.end(worker, EndReason.NOT_STARTED)
+
+    def _try_later(self) -> None:
+        if self._is_closed or self._is_pausing:
+            return
+        self._is_pausing = True
+        self._call_later(self._pause_s, self._try_again)
+        self._pause_s = min(LONGEST_PAUSE_S, 2 * self._pause_s)
+
+    def _try_again(self) -> None:
+        self._is_pausing = False
+        if self._template is None:
+            self.start()
+        else:
+            self._fill_up()
+
+    def _call_later(self, seconds: float, work: Callable[[], None]) -> None:
+        def unless_closed() -> None:
+            if not self._is_closed:
+                work()
+
+        asyncio.get_running_loop().call_later(seconds, unless_closed)
+
+    def _count(self, reason: EndReason) -> None:
+        self.ends[reason] += 1
+        self._config.on_ended(reason)

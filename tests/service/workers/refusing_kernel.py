@@ -1,0 +1,18 @@
+"""The same tasks on a kernel without Landlock and without filters of system calls."""
+
+from __future__ import annotations
+
+import worker_tasks
+
+from service.workers import confinement, file_access
+
+TASKS = worker_tasks.TASKS
+
+
+def _refused() -> None:
+    raise OSError("not on this kernel")
+
+
+def warm_up() -> None:
+    file_access.readable_paths = _refused
+    confinement.forbid_system_calls = _refused
