@@ -4,7 +4,7 @@ A stranger's file meets native parsers only in a worker. The front (the process 
 callers) hands over bytes and gets bytes; it opens no picture and unpickles nothing.
 
     pool = WorkerPool(PoolConfig(tasks="package.module"), workers=2)
-    pool.start()
+    await pool.start()
     with Blob.of(upload) as file:
         reply = await pool.run(
             "decode", {"max_pixels": 40_000_000}, blobs=[file], cpu_s=2.0, wall_s=20.0

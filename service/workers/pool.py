@@ -67,7 +67,7 @@ class WorkerPool:
         """Tasks that wait for a worker."""
         return len(self._queue)
 
-    def start(self) -> None:
+    async def start(self) -> None:
         """Starts the workers, which takes a second or two; tasks may be given at once."""
         self.supervisor.start()
 

@@ -21,7 +21,7 @@ from service.workers.pool import PoolConfig, WorkerPool
 
 async def main():
     pool = WorkerPool(PoolConfig("worker_tasks"), workers=2)
-    pool.start()
+    await pool.start()
     await quick(pool, "whoami")
     while pool.ready < 2:
         await asyncio.sleep(0.01)

@@ -25,7 +25,7 @@ def in_pool(
 
     async def run() -> Result:
         pool = WorkerPool(PoolConfig(tasks, limits), workers)
-        pool.start()
+        await pool.start()
         try:
             return await test(pool)
         finally:
