@@ -15,10 +15,11 @@ def wanted_answer(accept: str | None) -> AnswerKind:
         accept: the header, or None when there is none.
 
     Returns:
-        The kind with the highest quality; JSON before PNG before DICOM when equal.
+        The kind with the highest quality; JSON before PNG before DICOM when equal. Several DICOM
+        objects are asked for as DICOMweb does: `multipart/related; type="application/dicom"`.
 
     Raises:
-        NotAcceptable: none of the three is wanted.
+        NotAcceptable: none of them is wanted.
     """
     if accept is None or not accept.strip():
         return AnswerKind.JSON
@@ -27,8 +28,9 @@ def wanted_answer(accept: str | None) -> AnswerKind:
     best = max(AnswerKind, key=lambda kind: qualities[kind])  # the first of equals
     if qualities[best] <= 0:
         raise NotAcceptable(
-            "The answer can be application/json, image/png (one mask) or application/dicom (when "
-            "the image is DICOM); ask for one of them in the Accept header."
+            "The answer can be application/json, image/png (one mask) or, when the image is "
+            "DICOM, application/dicom or multipart/related; ask for one of them in the Accept "
+            "header."
         )
     return best
 
@@ -36,6 +38,8 @@ def wanted_answer(accept: str | None) -> AnswerKind:
 def _media_range(part: str) -> tuple[str, float]:
     media, *parameters = [piece.strip().lower() for piece in part.split(";")]
     for parameter in parameters:
+        if parameter.startswith("type=") and parameter[5:].strip('"') != AnswerKind.DICOM.value:
+            return media, 0.0
         if parameter.startswith("q="):
             try:
                 quality = float(parameter[2:])

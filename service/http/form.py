@@ -13,10 +13,10 @@ from model_store.conventions import CONVENTIONS, DEFAULT_CONVENTION, Convention
 from service.errors import InvalidField, MissingField, NotAcceptable
 from service.http.boxes import DECIMAL_NUMBER, Box, parse_box
 from service.http.upload import IMAGE_FIELD, shown_name
-from service.imaging.segment_request import AnswerKind, SegmentRequest
+from service.imaging.segment_request import AnswerKind, DicomObject, SegmentRequest
 
 DEFAULT_THRESHOLD = 0.5
-_SINGLE_FIELDS = ("convention", "threshold", "overlay")
+_SINGLE_FIELDS = ("convention", "threshold", "overlay", "objects")
 FIELDS = (IMAGE_FIELD, "bbox", *_SINGLE_FIELDS)
 _TRUE_WORDS = ("true", "1", "yes", "on")
 _FALSE_WORDS = ("false", "0", "no", "off")
@@ -90,6 +90,7 @@ def read_form(
         threshold=_threshold(single.get("threshold", str(DEFAULT_THRESHOLD))),
         wants_overlay=_truth("overlay", single.get("overlay", "true")),
         answer_kind=answer_kind,
+        objects=_objects(single.get("objects"), answer_kind),
     )
     if answer_kind is AnswerKind.PNG and len(boxes) > 1:
         raise NotAcceptable(
@@ -111,6 +112,23 @@ def _convention(value: str) -> Convention:
         if value == known:
             return known
     raise InvalidField(f"The field convention must be one of {', '.join(CONVENTIONS)}.")
+
+
+def _objects(value: str | None, answer_kind: AnswerKind) -> tuple[DicomObject, ...]:
+    if value is None:
+        return tuple(DicomObject)
+    if answer_kind is not AnswerKind.DICOM_OBJECTS:
+        raise InvalidField(
+            "The field objects is for answers of several DICOM objects; accept "
+            'multipart/related; type="application/dicom".'
+        )
+    names = [name.strip() for name in value.split(",")]
+    known = {one.value: one for one in DicomObject}
+    if not set(names) <= set(known) or len(set(names)) < len(names):
+        raise InvalidField(
+            f"The field objects must list some of {', '.join(known)}, each once, with commas."
+        )
+    return tuple(known[name] for name in names)
 
 
 def _threshold(value: str) -> float:

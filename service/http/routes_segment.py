@@ -77,6 +77,12 @@ _FORM_SCHEMA: dict[str, Any] = {
             "default": True,
             "description": "whether a JSON answer holds the overlay picture",
         },
+        "objects": {
+            "type": "string",
+            "pattern": "^(seg|sc|sr)(,(seg|sc|sr)){0,2}$",
+            "examples": ["seg,sc,sr"],
+            "description": "which DICOM objects an answer of several holds, each once",
+        },
     },
 }
 
@@ -90,7 +96,15 @@ _REQUEST: dict[str, Any] = {
                     "image": {"contentType": "application/octet-stream"},
                     "bbox": {"style": "form", "explode": True},
                 },
-            }
+            },
+            "application/dicom": {
+                "schema": {
+                    "type": "string",
+                    "format": "binary",
+                    "description": "the DICOM file itself; the form's other fields are then "
+                    "parameters of the address",
+                },
+            },
         },
     },
     "parameters": [
@@ -116,9 +130,11 @@ _DESCRIPTION = """\
 Segments the lungs on one frontal chest X-ray.
 
 The form of the answer follows `Accept`: `application/json` (default), `image/png` (the mask of
-the one box, or of the whole image; score, area and model are in `X-Lungseg-...` headers), or
-`application/dicom` (a DICOM SEG, when the image is DICOM). All boxes of a request share one pass
-of the image encoder. The masks are decision support: a person must look at them.
+the one box, or of the whole image; score, area and model are in `X-Lungseg-...` headers), and,
+when the image is DICOM, `application/dicom` (a DICOM SEG) or
+`multipart/related; type="application/dicom"` (SEG, secondary capture and structured report). All
+boxes of a request share one pass of the image encoder. The masks are decision support: a person
+must look at them.
 """
 
 
@@ -152,6 +168,7 @@ def add_segment_routes(
             "content": {
                 "image/png": {"schema": {"type": "string", "format": "binary"}},
                 "application/dicom": {"schema": {"type": "string", "format": "binary"}},
+                "multipart/related": {"schema": {"type": "string", "format": "binary"}},
             },
         },
         **problem_responses(*_REFUSALS),

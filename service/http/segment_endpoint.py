@@ -9,7 +9,7 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import Response
 
-from service.errors import DeadlineExceeded, InvalidField
+from service.errors import DeadlineExceeded
 from service.http.accept import wanted_answer
 from service.http.form import most_fields, read_form
 from service.http.keys import ApiKeys
@@ -45,10 +45,6 @@ class SegmentEndpoint:
         if self._keys is not None:
             self._keys.require(request.headers)
         self._service.readiness.require_ready()
-        if request.url.query:
-            raise InvalidField(
-                "The address has a query (after '?'), which is not read; send form fields."
-            )
         kind = wanted_answer(request.headers.get("accept"))
         self._service.admission.refuse_if_full()
         limit_s = self._service.settings.request_timeout_s
@@ -84,7 +80,8 @@ class SegmentEndpoint:
             admission.hold_upload_bytes(size_bytes)
 
         try:
-            return await read_upload(body, request.headers, limits, hold)
+            query = request.query_params.multi_items()
+            return await read_upload(body, request.headers, query, limits, hold)
         finally:
             admission.hold_upload_bytes(-held_bytes)
 

@@ -1,4 +1,4 @@
-"""Reads a multipart/form-data body into memory, counting every byte while it arrives.
+"""Reads a form, or a DICOM file as it is, into memory, counting every byte while it arrives.
 
 Written on python-multipart's event parser instead of Starlette's `request.form()`, for three
 reasons: a limit must hold for chunked bodies, which announce no length; an X-ray of a patient
@@ -9,7 +9,7 @@ here, at the door, so that no later line could log one.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from python_multipart.exceptions import FormParserError
@@ -25,6 +25,7 @@ from service.errors import (
 )
 
 IMAGE_FIELD = "image"
+RAW_TYPE = b"application/dicom"
 MAX_FIELD_BYTES = 1024
 """Longest value of a field other than the image; a box takes about 30 bytes."""
 
@@ -128,14 +129,16 @@ class RequestBody:
 async def read_upload(
     body: RequestBody,
     headers: Mapping[str, str],
+    query: Sequence[tuple[str, str]],
     limits: UploadLimits,
     hold_bytes: Callable[[int], None],
 ) -> Upload:
-    """Reads the whole body of a request.
+    """Reads the whole body of a request: a form, or a DICOM file as it is.
 
     Args:
         body: the incoming side of the request.
         headers: request headers, lower-case names.
+        query: parameters of the address, which stand for the form's fields beside a DICOM file.
         limits: bounds of the body.
         hold_bytes: told the size of each chunk before it is kept; may refuse by raising.
 
@@ -143,25 +146,28 @@ async def read_upload(
         The fields of the form.
 
     Raises:
-        UnsupportedMediaType: the body is not multipart/form-data, or it is compressed as a whole.
+        UnsupportedMediaType: the body is neither multipart/form-data nor application/dicom, or it
+            is compressed as a whole.
         PayloadTooLarge: the body is announced, or turns out, larger than the limit.
         MalformedRequest: the body is not valid multipart, or has too many fields.
-        InvalidField: a field other than the image is too long.
+        InvalidField: a field other than the image is too long, or a form came with a query.
         CallerLeft: the connection was closed.
     """
     _refuse_encoded(headers.get("content-encoding", ""))
+    kind, _ = parse_options_header(headers.get("content-type", ""))
+    if kind == RAW_TYPE:
+        return await _read_file(body, headers, query, limits, hold_bytes)
+    if query:
+        raise InvalidField(
+            "The address has a query (after '?'), which is read beside a body of the type "
+            "application/dicom only; send form fields."
+        )
     collector = _FieldCollector(limits.max_fields)
     parser = _parser_for(headers.get("content-type", ""), collector)
-    announced = headers.get("content-length", "")
-    if announced.isascii() and announced.isdecimal() and int(announced) > limits.max_bytes:
-        raise _too_large(limits.max_bytes, f"{int(announced)} bytes were announced")
     size_bytes = 0
     try:
-        async for chunk in body.chunks():
+        async for chunk in _counted(body, headers, limits, hold_bytes):
             size_bytes += len(chunk)
-            if size_bytes > limits.max_bytes:
-                raise _too_large(limits.max_bytes, f"{size_bytes} bytes had arrived")
-            hold_bytes(len(chunk))
             parser.write(chunk)
         parser.finalize()
     except FormParserError:
@@ -171,6 +177,49 @@ async def read_upload(
     if not collector.has_ended:
         raise MalformedRequest("The body ends before its closing boundary; send it again whole.")
     return Upload(tuple(collector.fields), size_bytes)
+
+
+async def _read_file(
+    body: RequestBody,
+    headers: Mapping[str, str],
+    query: Sequence[tuple[str, str]],
+    limits: UploadLimits,
+    hold_bytes: Callable[[int], None],
+) -> Upload:
+    """Reads a body that is the file itself; its options stand in the address."""
+    if len(query) > limits.max_fields:
+        raise MalformedRequest(f"The address has more than {limits.max_fields} parameters.")
+    for name, value in query:
+        if name == IMAGE_FIELD:
+            raise InvalidField("The X-ray is the body; the address has no parameter image.")
+        if len(value) > MAX_FIELD_BYTES:
+            raise InvalidField(
+                f"The parameter {shown_name(name)} is longer than {MAX_FIELD_BYTES} bytes."
+            )
+    file = bytearray()
+    async for chunk in _counted(body, headers, limits, hold_bytes):
+        file += chunk
+    fields = [(name, value.encode()) for name, value in query]
+    return Upload((*fields, (IMAGE_FIELD, bytes(file))), len(file))
+
+
+async def _counted(
+    body: RequestBody,
+    headers: Mapping[str, str],
+    limits: UploadLimits,
+    hold_bytes: Callable[[int], None],
+) -> AsyncGenerator[bytes, None]:
+    """Yields the body while it is within its limit."""
+    announced = headers.get("content-length", "")
+    if announced.isascii() and announced.isdecimal() and int(announced) > limits.max_bytes:
+        raise _too_large(limits.max_bytes, f"{int(announced)} bytes were announced")
+    size_bytes = 0
+    async for chunk in body.chunks():
+        size_bytes += len(chunk)
+        if size_bytes > limits.max_bytes:
+            raise _too_large(limits.max_bytes, f"{size_bytes} bytes had arrived")
+        hold_bytes(len(chunk))
+        yield chunk
 
 
 class _FieldCollector:
@@ -246,7 +295,7 @@ def _parser_for(content_type: str, collector: _FieldCollector) -> MultipartParse
     if kind != b"multipart/form-data":
         raise UnsupportedMediaType(
             "The body must be multipart/form-data with the field image, as `curl -F image=@file` "
-            "sends it."
+            "sends it, or a DICOM file of the type application/dicom."
         )
     boundary = options.get(b"boundary")
     if not boundary:

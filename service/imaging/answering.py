@@ -119,6 +119,7 @@ def answer_of(
     warnings = _warnings(rendering)
     codes = tuple(dict.fromkeys(warning.code for warning in warnings))
     kind = opened.asked.answer_kind
+    media_type = kind.value
     headers: dict[str, str] = {}
     if kind is AnswerKind.JSON:
         body = _json_body(rendering, warnings)
@@ -127,11 +128,11 @@ def answer_of(
         rendering.end_render()
         headers = _headers(rendering, codes) | _mask_headers(masks[0])
     else:
-        body = _dicom_body(rendering)
+        body, media_type = _dicom_answer(rendering, codes)
         rendering.end_render()
         headers = _headers(rendering, codes)
     areas = tuple(np.count_nonzero(one.mask) / one.mask.size for one in masks)
-    return RenderedAnswer(kind.value, body, headers, codes, areas, rendering.seconds)
+    return RenderedAnswer(media_type, body, headers, codes, areas, rendering.seconds)
 
 
 def _json_body(rendering: _Rendering, warnings: Sequence[ResponseWarning]) -> bytes:
@@ -165,18 +166,28 @@ def _with_pictures(answer: SegmentAnswer, encoded: Sequence[bytes]) -> bytes:
     return b"".join(itertools.chain(*zip(pieces, encoded, strict=False), pieces[-1:]))
 
 
-def _dicom_body(rendering: _Rendering) -> bytes:
+def _dicom_answer(rendering: _Rendering, warning_codes: Sequence[str]) -> tuple[bytes, str]:
+    """Returns the body and its media type."""
     # A slow import, seldom needed.
-    from service.imaging.dicom_segmentation import Segment, encode_dicom_segmentation
+    from service.imaging.dicom_results import DicomResults, multipart
 
-    header, asked, context = rendering.opened.header, rendering.opened.asked, rendering.context
-    if header is None:
-        raise NotAcceptable("An application/dicom answer needs a DICOM image.")
-    method = SegmentationMethod(
-        context.model, asked.convention, asked.threshold, is_prompted=bool(asked.boxes)
+    opened, context = rendering.opened, rendering.context
+    asked = opened.asked
+    if opened.header is None:
+        raise NotAcceptable("An answer in DICOM needs a DICOM image.")
+    results = DicomResults(
+        opened.header,
+        opened.decoded.pixels,
+        rendering.masks,
+        SegmentationMethod(
+            context.model, asked.convention, asked.threshold, is_prompted=bool(asked.boxes)
+        ),
+        warning_codes,
+        context.object_options,
     )
-    segments = [Segment(one.mask) for one in rendering.masks]
-    return encode_dicom_segmentation(header, segments, method, context.object_options)
+    if asked.answer_kind is AnswerKind.DICOM:
+        return results.segmentation(), asked.answer_kind.value
+    return multipart([results.encode(one) for one in asked.objects])
 
 
 def _headers(rendering: _Rendering, warning_codes: Sequence[str]) -> dict[str, str]:

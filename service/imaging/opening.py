@@ -16,7 +16,7 @@ from service.imaging.dicom_header import SourceHeader, read_source_header
 from service.imaging.mask_checks import check_image
 from service.imaging.picture_errors import read_upload
 from service.imaging.response_warnings import Warning_
-from service.imaging.segment_request import AnswerKind, SegmentRequest
+from service.imaging.segment_request import SegmentRequest
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ def open_xray(
     """
     decoded = read_upload(data, max_pixels=max_pixels)
     decoded_at = time.perf_counter()
-    header = _header_of(decoded) if asked.answer_kind is AnswerKind.DICOM else None
+    header = _header_of(decoded) if asked.needs_dicom else None
     histogram = grey_histogram(decoded.pixels)
     prepared = prepare(_prediction_request(asked, decoded), input_size, histogram)
     remarks = check_image(histogram)
@@ -79,7 +79,7 @@ def _header_of(decoded: Picture) -> SourceHeader:
     """
     if decoded.dicom is None:
         raise NotAcceptable(
-            "An application/dicom answer needs a DICOM image; accept application/json or "
+            "An answer in DICOM needs a DICOM image; accept application/json or "
             "image/png for this one."
         )
     return read_source_header(decoded.dicom)

@@ -15,6 +15,15 @@ class AnswerKind(Enum):
     JSON = "application/json"
     PNG = "image/png"
     DICOM = "application/dicom"
+    DICOM_OBJECTS = "multipart/related"
+
+
+class DicomObject(Enum):
+    """An object that an answer of several DICOM objects can hold; the value is its short name."""
+
+    SEGMENTATION = "seg"
+    SECONDARY_CAPTURE = "sc"
+    REPORT = "sr"
 
 
 @dataclass(frozen=True)
@@ -27,6 +36,7 @@ class SegmentRequest:
         threshold: probability from which a pixel is lung, between 0 and 1.
         wants_overlay: whether a JSON answer holds the overlay picture.
         answer_kind: form of the answer.
+        objects: what an answer of several DICOM objects holds, in this order.
     """
 
     boxes: tuple[Box, ...]
@@ -34,3 +44,9 @@ class SegmentRequest:
     threshold: float
     wants_overlay: bool
     answer_kind: AnswerKind
+    objects: tuple[DicomObject, ...] = tuple(DicomObject)
+
+    @property
+    def needs_dicom(self) -> bool:
+        """Whether the answer refers to a DICOM image."""
+        return self.answer_kind in (AnswerKind.DICOM, AnswerKind.DICOM_OBJECTS)

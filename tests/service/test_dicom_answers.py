@@ -156,3 +156,104 @@ async def test_other_formats_are_still_not_acceptable() -> None:
     async with running(app) as client:
         response = await client.post("/segment", **form(), headers={"Accept": "application/dicom"})
     assert response.status_code == 406
+
+
+MULTIPART = {"Accept": 'multipart/related; type="application/dicom"'}
+RAW = {"Content-Type": "application/dicom"}
+
+
+def parts_of(content_type: str, body: bytes) -> list[Dataset]:
+    boundary = content_type.split("boundary=")[1].encode()
+    pieces = body.split(b"--" + boundary)
+    assert pieces[0] == b"" and pieces[-1] == b"--\r\n"
+    files = [piece.removeprefix(b"\r\nContent-Type: application/dicom\r\n\r\n") for piece in pieces]
+    return [pydicom.dcmread(io.BytesIO(file[:-2])) for file in files[1:-1]]
+
+
+async def test_one_request_gives_all_objects_that_refer_to_each_other() -> None:
+    data = as_file(make_xray(ImagerPixelSpacing=[0.14, 0.15]))
+    async with running(make_app()) as client:
+        response = await client.post("/segment", files={"image": ("x", data)}, headers=MULTIPART)
+    assert response.status_code == 200
+    segmentation, capture, report = parts_of(response.headers["content-type"], response.content)
+    assert segmentation.Modality == "SEG"
+    assert capture.SOPClassUID == pydicom.uid.SecondaryCaptureImageStorage
+    assert report.Modality == "SR"
+    assert len({one.StudyInstanceUID for one in (segmentation, capture, report)}) == 1
+    assert segmentation.SOPInstanceUID in str(report)
+    assert segmentation.SOPInstanceUID == (await segmentation_of(data)).SOPInstanceUID
+    assert "square millimeter" in str(report)
+
+
+async def test_the_objects_can_be_chosen() -> None:
+    data = as_file(make_xray())
+    async with running(make_app()) as client:
+        files = {"image": ("x", data)}
+        chosen = await client.post(
+            "/segment", files=files, data={"objects": "sr,seg"}, headers=MULTIPART
+        )
+        found = parts_of(chosen.headers["content-type"], chosen.content)
+        assert [one.Modality for one in found] == ["SR", "SEG"]
+        for objects in ("seg,seg", "gsps", ""):
+            refused = await client.post(
+                "/segment", files=files, data={"objects": objects}, headers=MULTIPART
+            )
+            assert (refused.status_code, refused.json()["code"]) == (422, "invalid_field")
+        refused = await client.post("/segment", files=files, data={"objects": "seg"})
+        assert refused.status_code == 422  # a JSON answer holds no objects
+
+
+async def test_a_dicom_file_is_taken_as_the_body_with_its_options_in_the_address() -> None:
+    data = as_file(make_xray())
+    async with running(make_app()) as client:
+        sent = await client.post(
+            "/segment?convention=whole_lung&bbox=1,1,60,40&bbox=2,2,30,30",
+            content=data,
+            headers=RAW,
+        )
+        form_sent = await client.post(
+            "/segment",
+            files={"image": ("x", data)},
+            data={"convention": "whole_lung", "bbox": ["1,1,60,40", "2,2,30,30"]},
+        )
+    assert sent.status_code == 200
+    assert sent.json()["masks"] == form_sent.json()["masks"]
+    assert sent.json()["convention"] == "whole_lung"
+
+
+@pytest.mark.parametrize("query", ["conventoin=x", "image=x", "threshold=2", "overlay=a&overlay=b"])
+async def test_a_parameter_that_is_wrong_is_refused(query: str) -> None:
+    async with running(make_app()) as client:
+        response = await client.post(f"/segment?{query}", content=as_file(make_xray()), headers=RAW)
+    assert (response.status_code, response.json()["code"]) == (422, "invalid_field")
+
+
+async def test_a_query_beside_a_form_is_still_refused() -> None:
+    async with running(make_app()) as client:
+        response = await client.post("/segment?threshold=0.4", **form())
+    assert (response.status_code, response.json()["code"]) == (422, "invalid_field")
+
+
+async def test_a_raw_body_has_the_same_limit() -> None:
+    data = as_file(make_xray())
+    async with running(make_app(max_upload_bytes=4096)) as client:
+        response = await client.post("/segment", content=data, headers=RAW)
+    assert (response.status_code, response.json()["code"]) == (413, "payload_too_large")
+
+
+@pytest.mark.parametrize(
+    ("accept", "status"),
+    [
+        ("multipart/related", 200),
+        ("multipart/*", 200),
+        ('multipart/related; type="application/dicom"; q=0.9, image/png;q=0.1', 200),
+        ('multipart/related; type="image/png"', 406),
+    ],
+)
+async def test_several_objects_are_asked_for_as_in_dicomweb(accept: str, status: int) -> None:
+    async with running(make_app()) as client:
+        files = {"image": ("x", as_file(make_xray()))}
+        response = await client.post("/segment", files=files, headers={"Accept": accept})
+    assert response.status_code == status
+    if status == 200:
+        assert response.headers["content-type"].startswith("multipart/related; type=")

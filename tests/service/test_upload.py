@@ -48,7 +48,7 @@ async def read(data: bytes, *, size: int = 100, **headers: str) -> Upload:
     """Reads `data`, which arrives in chunks of `size` bytes."""
     chunks = [data[at : at + size] for at in range(0, len(data), size)]
     given = {"content-type": TYPE} | {k.replace("_", "-"): v for k, v in headers.items()}
-    return await read_upload(body_of(chunks), given, LIMITS, lambda count: None)
+    return await read_upload(body_of(chunks), given, [], LIMITS, lambda count: None)
 
 
 @pytest.mark.parametrize("size", [1, 7, 100_000])
@@ -91,7 +91,7 @@ async def test_an_announced_size_is_refused_before_anything_is_read() -> None:
     body = body_of([])
     headers = {"content-type": TYPE, "content-length": "10001"}
     with pytest.raises(PayloadTooLarge, match=r"10000 bytes; 10001"):
-        await read_upload(body, headers, LIMITS, lambda count: None)
+        await read_upload(body, headers, [], LIMITS, lambda count: None)
     assert not body.is_complete
 
 
@@ -112,7 +112,7 @@ async def test_bytes_are_counted_while_they_arrive() -> None:
 
     body = RequestBody(receive)  # type: ignore[arg-type]
     with pytest.raises(PayloadTooLarge, match="10000"):
-        await read_upload(body, {"content-type": TYPE}, LIMITS, lambda count: None)
+        await read_upload(body, {"content-type": TYPE}, [], LIMITS, lambda count: None)
     assert len(given) <= 10
 
 
@@ -120,7 +120,7 @@ async def test_a_caller_who_leaves_is_noticed() -> None:
     """In the middle of the body."""
     with pytest.raises(CallerLeft):
         body = body_of([part("image", b"ab")], breaks=True)
-        await read_upload(body, {"content-type": TYPE}, LIMITS, lambda count: None)
+        await read_upload(body, {"content-type": TYPE}, [], LIMITS, lambda count: None)
 
 
 async def test_the_rest_of_a_refused_body_is_read_away() -> None:
