@@ -19,6 +19,11 @@ from model_store.segment_anything_parts import (
     TwoWayTransformer,
 )
 
+_SIZES_FROM_1 = (
+    "patch_size", "in_channels", "embed_dim", "depth", "num_heads", "prompt_dim", "decoder_depth",
+    "decoder_heads", "decoder_mlp_dim", "num_mask_tokens", "iou_head_hidden_dim",
+)  # fmt: skip
+
 
 @dataclass(frozen=True)
 class SamConfig:
@@ -66,6 +71,13 @@ class SamConfig:
 
     def __post_init__(self) -> None:
         """Refuse sizes that do not fit together, with the numbers in the message."""
+        for name in _SIZES_FROM_1:
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
+        if self.window_size < 0:
+            raise ValueError(f"window_size is {self.window_size}; it must be at least 0")
+        if any(not deviation > 0 for deviation in self.pixel_std):
+            raise ValueError(f"pixel_std is {list(self.pixel_std)}; each must be above 0")
         if self.input_size <= 0 or self.input_size % self.patch_size:
             raise ValueError(
                 f"input_size {self.input_size} is not a positive multiple of "
@@ -86,7 +98,9 @@ class SamConfig:
                 "conventions, each of which owns a token"
             )
         if len(self.pixel_mean) != self.in_channels or len(self.pixel_std) != self.in_channels:
-            raise ValueError(f"pixel_mean and pixel_std need {self.in_channels} values each")
+            raise ValueError(
+                f"pixel_mean and pixel_std need {self.in_channels} values each, as in_channels says"
+            )
         if any(not 0 <= index < self.depth for index in self.global_attn_indexes):
             raise ValueError(
                 f"global_attn_indexes {self.global_attn_indexes} reach past depth {self.depth}"

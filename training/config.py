@@ -10,10 +10,12 @@ import dataclasses
 import json
 import tomllib
 import typing
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
+
+from annotated_types import Interval
 
 from model_store.architecture import SamConfig, sam_config
 from model_store.conventions import CONVENTIONS, Convention
@@ -25,10 +27,18 @@ from training.errors import ConfigError
 from training.losses import LossWeights
 from training.optimizers.config import OptimizerConfig
 from training.quantization.config import QatConfig
-from training.settings import build_settings
+from training.settings import (
+    Count,
+    CountOrNone,
+    Share,
+    build_settings,
+    check_names,
+    check_settings,
+    check_value,
+    without_lists,
+)
 
 StageName = Literal["pretrain", "stage1", "stage2"]
-STAGES: tuple[StageName, ...] = typing.get_args(StageName)
 
 
 @dataclass(frozen=True)
@@ -49,13 +59,12 @@ class TeacherConfig:
 
     models: tuple[str, ...] = ()
     conventions: tuple[Convention, ...] = ()
-    share: float = 0.5
+    share: Share = 0.5
     held_out: bool = False
 
     def __post_init__(self) -> None:
         """Refuse a share outside 0..1, and conventions that leave one without a teacher."""
-        if not 0 <= self.share <= 1:
-            raise ConfigError(f"teacher.share is {self.share}; it must lie in 0..1")
+        check_settings(self, "teacher")
         if not self.conventions:
             return
         if len(self.conventions) != len(self.models) or set(self.conventions) != set(CONVENTIONS):
@@ -100,21 +109,21 @@ class RunConfig:
     """
 
     stage: StageName
-    steps: int
+    steps: CountOrNone
     model: SamConfig
-    input_size: int | None = None
-    seed: int = 0
-    batch_size: int = 16
-    accumulate: int = 1
-    prompts_per_image: int = 3
-    loss_size: int = 128
+    input_size: Count | None = None
+    seed: Annotated[int, Interval(ge=0, le=2**63 - 1)] = 0
+    batch_size: Count = 16
+    accumulate: Count = 1
+    prompts_per_image: Count = 3
+    loss_size: Count = 128
     precision: Literal["bf16", "fp32"] = "fp32"
     recompute_blocks: bool = False
     deterministic: bool = False
     compile: bool = False
-    validate_every_steps: int = 400
-    checkpoint_every_steps: int = 100
-    patience: int = 0
+    validate_every_steps: Count = 400
+    checkpoint_every_steps: Count = 100
+    patience: CountOrNone = 0
     tensorboard: bool = False
     data: DataConfig = field(default_factory=DataConfig)
     augment: AugmentConfig = field(default_factory=AugmentConfig)
@@ -128,26 +137,15 @@ class RunConfig:
     teacher: TeacherConfig = field(default_factory=TeacherConfig)
 
     def __post_init__(self) -> None:
-        """Refuse counts below 1 and unknown names."""
-        if self.stage not in STAGES:
-            raise ConfigError(f"stage is {self.stage!r}; it must be one of {', '.join(STAGES)}")
-        if self.stage == "stage2" and self.steps < 0:
-            raise ConfigError(f"steps is {self.steps}; it must be at least 0")
+        """Refuse values out of range, and settings that contradict each other."""
+        check_settings(self, "")
         if self.stage != "stage2" and self.steps < 1:
             raise ConfigError(f"steps is {self.steps}; it must be at least 1")
-        for name in ("batch_size", "accumulate", "prompts_per_image", "loss_size",
-                     "validate_every_steps", "checkpoint_every_steps"):  # fmt: skip
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name} is {getattr(self, name)}; it must be at least 1")
         if self.accumulate > self.batch_size:
             raise ConfigError(
                 f"accumulate {self.accumulate} exceeds batch_size {self.batch_size}: a part holds "
                 "at least one X-ray"
             )
-        if self.patience < 0:
-            raise ConfigError(f"patience is {self.patience}; it must be at least 0")
-        if self.precision not in ("bf16", "fp32"):
-            raise ConfigError(f"precision is {self.precision!r}; it must be bf16 or fp32")
         if self.teacher.held_out and len(self.teacher.models) != self.data.folds:
             raise ConfigError(
                 f"teacher.held_out needs a model for each of data.folds {self.data.folds}, not "
@@ -194,7 +192,7 @@ def load_config(path: Path, changes: Mapping[str, Any] | None = None) -> RunConf
         raise ConfigError(f"{path} is not TOML: {error}") from error
     try:
         return with_settings(values, changes or {})
-    except (TypeError, ValueError) as error:
+    except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from error
 
 
@@ -209,19 +207,24 @@ def with_settings(values: dict[str, Any], changes: Mapping[str, Any]) -> RunConf
     return parse_config(values)
 
 
-def parse_setting(text: str) -> tuple[str, Any]:
-    """Read ``NAME=VALUE`` of a command line; a value that is not JSON is a string.
+def parse_changes(texts: Iterable[str]) -> dict[str, Any]:
+    """Read the ``NAME=VALUE`` of a command line; a value that is not JSON is a string.
 
     Raises:
-        ConfigError: There is no ``=``.
+        ConfigError: There is no ``=``, or a name comes twice.
     """
-    name, separator, value = text.partition("=")
-    if not separator:
-        raise ConfigError(f"--set {text!r} is not NAME=VALUE")
-    try:
-        return name, json.loads(value)
-    except json.JSONDecodeError:
-        return name, value
+    changes: dict[str, Any] = {}
+    for text in texts:
+        name, separator, value = text.partition("=")
+        if not separator:
+            raise ConfigError(f"--set {text!r} is not NAME=VALUE")
+        if name in changes:
+            raise ConfigError(f"--set {name} comes twice")
+        try:
+            changes[name] = json.loads(value)
+        except (json.JSONDecodeError, RecursionError):
+            changes[name] = value
+    return changes
 
 
 def parse_config(values: Mapping[str, Any]) -> RunConfig:
@@ -231,18 +234,36 @@ def parse_config(values: Mapping[str, Any]) -> RunConfig:
         ConfigError: A setting is unknown, missing or out of range.
     """
     plain = dict(values)
-    model = dict(plain.pop("model", {"variant": "vit_t"}))
+    model = _model_sizes(plain.pop("model", {}))
     tables = {
         name: build_settings(kind, plain.pop(name, {}), name) for name, kind in _TABLES.items()
     }
-    config = sam_config(model.pop("variant", "vit_t"), **model)
+    names = [field.name for field in dataclasses.fields(RunConfig)]
+    check_names(plain, names, "the run")
     return typing.cast(
-        RunConfig, build_settings(RunConfig, {**plain, **tables, "model": config}, "run")
+        RunConfig, build_settings(RunConfig, {**plain, **tables, "model": model}, "")
     )
+
+
+def _model_sizes(values: Any) -> SamConfig:
+    """Build the sizes of the model from the table ``model``; by default those of ``vit_t``."""
+    if not isinstance(values, Mapping):
+        raise ConfigError(f"model is {values!r}; it must be a table")
+    hints = typing.get_type_hints(SamConfig)
+    check_names(values, hints, "[model]")
+    sizes = {name: without_lists(value) for name, value in values.items()}
+    for name, value in sizes.items():
+        check_value(hints[name], value, f"model.{name}")
+    try:
+        return sam_config(**{"variant": "vit_t", **sizes})
+    except ValueError as error:
+        raise ConfigError(f"[model]: {error}") from error
 
 
 def _set(values: dict[str, Any], dotted: str, value: Any) -> None:
     *tables, name = dotted.split(".")
     for table in tables:
         values = values.setdefault(table, {})
+        if not isinstance(values, dict):
+            raise ConfigError(f"--set {dotted}: {table} is one setting, not a table of settings")
     values[name] = value

@@ -9,6 +9,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from model_store.logit_resampling import resampling_matrix
+from training.errors import ConfigError
+from training.settings import NotNegative, check_settings
 
 
 @dataclass(frozen=True)
@@ -21,14 +23,18 @@ class LossWeights:
         iou: Squared error of the predicted IoU, SAM's quality score.
     """
 
-    dice: float = 1.0
-    cross_entropy: float = 2.0
-    iou: float = 0.2
+    dice: NotNegative = 1.0
+    cross_entropy: NotNegative = 2.0
+    iou: NotNegative = 0.2
 
     def __post_init__(self) -> None:
-        """Refuse negative weights."""
-        if min(self.dice, self.cross_entropy, self.iou) < 0:
-            raise ValueError("loss weights must be at least 0")
+        """Refuse negative weights, and a loss by which no mask would learn."""
+        check_settings(self, "loss")
+        if self.dice + self.cross_entropy == 0:
+            raise ConfigError(
+                "loss.dice and loss.cross_entropy are both 0; one of them must be above 0, or no "
+                "mask learns"
+            )
 
 
 class MaskLoss:

@@ -30,7 +30,7 @@ def write(folder: Path, text: str) -> Path:
         ('stage = "pretrain"\nsteps = 1\n[data]\nrepeats = {a = 0}', "repeats"),
         ('stage = "pretrain"\nsteps = 1\n[model]\nvariant = "vit_x"', "vit_x"),
         ('stage = "pretrain"\nsteps = "many"', "run.toml"),
-        ('stage = "pretrain"\nsteps = 1\n[data]\nfolds = 2\nwithout_fold = 2', "without_fold 2"),
+        ('stage = "pretrain"\nsteps = 1\n[data]\nfolds = 2\nwithout_fold = 2', "without_fold is 2"),
         ('stage = "pretrain"\nsteps = 1\n[data]\nwithout_fold = 0', "leaves nothing"),
         ("stage = ", "not TOML"),
     ],

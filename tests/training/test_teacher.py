@@ -87,7 +87,7 @@ def test_each_convention_has_its_own_teachers() -> None:
     [
         (("lung_field",), False, "must name one for each of the 2 models"),
         (("lung_field", "lung_field"), False, "each of lung_field, whole_lung at least once"),
-        (("lung_field", "heart"), False, "each of lung_field, whole_lung at least once"),
+        (("lung_field", "heart"), False, "each entry one of lung_field, whole_lung"),
         (("lung_field", "whole_lung"), True, "leave teacher.conventions empty"),
     ],
 )

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-import typing
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
+
+from annotated_types import Interval
 
 from training.adapters.adapted_linear import TARGETS
 from training.errors import ConfigError
+from training.settings import Count, CountOrNone, NotNegative, Positive, check_settings
 
 MethodName = Literal["adalora", "lora", "decoder_only", "full"]
-METHODS: tuple[MethodName, ...] = typing.get_args(MethodName)
+
+Decay = Annotated[float, Interval(gt=0, lt=1)]
+"""How much of a running mean stays at each step."""
 
 
 @dataclass(frozen=True)
@@ -27,10 +31,7 @@ class AdaptationConfig:
 
     def __post_init__(self) -> None:
         """Refuse an unknown method."""
-        if self.method not in METHODS:
-            raise ConfigError(
-                f"adaptation.method is {self.method!r}; it must be one of {', '.join(METHODS)}"
-            )
+        check_settings(self, "adaptation")
 
 
 @dataclass(frozen=True)
@@ -43,14 +44,13 @@ class LoraConfig:
         targets: The adapted slices of every encoder block.
     """
 
-    rank: int = 8
-    alpha: float = 16.0
+    rank: Count = 8
+    alpha: Positive = 16.0
     targets: tuple[str, ...] = ("q", "k", "v")
 
     def __post_init__(self) -> None:
         """Refuse a rank below 1 and unknown targets."""
-        if self.rank < 1:
-            raise ConfigError(f"lora.rank is {self.rank}; it must be at least 1")
+        check_settings(self, "lora")
         _check_targets("lora", self.targets)
 
 
@@ -71,30 +71,25 @@ class AdaLoraConfig:
         targets: The adapted slices of every encoder block; one budget over all of them.
     """
 
-    initial_rank: int = 12
-    target_rank: int = 8
-    alpha: float = 16.0
-    warmup_steps: int = 50
-    final_steps: int = 200
-    interval_steps: int = 10
-    sensitivity_decay: float = 0.85
-    uncertainty_decay: float = 0.85
-    orthogonality: float = 0.1
+    initial_rank: Count = 12
+    target_rank: Count = 8
+    alpha: Positive = 16.0
+    warmup_steps: CountOrNone = 50
+    final_steps: Count = 200
+    interval_steps: Count = 10
+    sensitivity_decay: Decay = 0.85
+    uncertainty_decay: Decay = 0.85
+    orthogonality: NotNegative = 0.1
     targets: tuple[str, ...] = ("q", "k", "v")
 
     def __post_init__(self) -> None:
         """Refuse ranks and decays out of range."""
-        if not 1 <= self.target_rank <= self.initial_rank:
+        check_settings(self, "adalora")
+        if self.target_rank > self.initial_rank:
             raise ConfigError(
                 f"adalora.target_rank {self.target_rank} must lie in 1..initial_rank "
                 f"{self.initial_rank}"
             )
-        if not (0 < self.sensitivity_decay < 1 and 0 < self.uncertainty_decay < 1):
-            raise ConfigError("adalora decays lie between 0 and 1")
-        if min(self.warmup_steps, self.orthogonality) < 0:
-            raise ConfigError("adalora.warmup_steps and orthogonality are at least 0")
-        if self.interval_steps < 1 or self.final_steps < 1:
-            raise ConfigError("adalora.interval_steps and final_steps are at least 1")
         _check_targets("adalora", self.targets)
 
     def check_schedule(self, total_steps: int) -> None:
@@ -114,7 +109,8 @@ class AdaLoraConfig:
 
 def _check_targets(table: str, targets: tuple[str, ...]) -> None:
     unknown = [name for name in targets if name not in TARGETS]
-    if not targets or unknown:
+    if not targets or unknown or len(set(targets)) < len(targets):
         raise ConfigError(
-            f"{table}.targets {list(targets)} must name one or more of {', '.join(TARGETS)}"
+            f"{table}.targets {list(targets)} must name one or more of {', '.join(TARGETS)}, "
+            "each once"
         )

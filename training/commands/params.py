@@ -27,11 +27,11 @@ def run(arguments: argparse.Namespace) -> int:
         ConfigError: The run or the variant cannot be.
     """
     from model_store.architecture import sam_config
-    from training.config import parse_setting
+    from training.config import parse_changes
     from training.errors import ConfigError
     from training.stages.parameter_count import count_parameters, format_count
 
-    changes = dict(parse_setting(text) for text in arguments.set)
+    changes = parse_changes(arguments.set)
     config = _config(arguments.config, changes, arguments.initial_rank)
     architecture = config.model
     if arguments.variant is not None:

@@ -57,12 +57,12 @@ def run(arguments: argparse.Namespace) -> int:
     """
     from model_store.predictor import choose_device
     from training.acceleration.distributed import processes_from_environment
-    from training.config import load_config, parse_setting
+    from training.config import load_config, parse_changes
     from training.errors import ConfigError
     from training.run.assembly import prepare_run
     from training.run.interruption import StopRequest
 
-    changes = dict(parse_setting(text) for text in arguments.set)
+    changes = parse_changes(arguments.set)
     config = load_config(arguments.config, changes)
     if config.stage != arguments.command:
         raise ConfigError(f"{arguments.config} is a {config.stage} run, not {arguments.command}")

@@ -11,17 +11,26 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Annotated
 
 import cv2
 import numpy as np
+from annotated_types import Interval
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
+
+from training.errors import ConfigError
+from training.settings import Share, check_settings
 
 Pixels = NDArray[np.float32]
 """Grey values of 0..1, (S, S)."""
 
 Levels = NDArray[np.uint8]
 """Grey values or shares of 0..255, (S, S)."""
+
+
+Factor = Annotated[float, Interval(gt=0, le=100)]
+"""What sizes and contrasts are multiplied by."""
 
 
 @dataclass(frozen=True)
@@ -50,36 +59,35 @@ class AugmentConfig:
         devices: Probability of lines, tubes and pads lying on the chest.
     """
 
-    scale_range: tuple[float, float] = (0.78, 1.18)
-    aspect_deviation: float = 0.08
-    rotation_degrees: float = 12.0
-    shift_share: float = 0.10
-    elastic: float = 0.0
-    unmoved: float = 0.20
-    mirror: float = 0.03
-    gamma_deviation: float = 0.35
-    contrast_range: tuple[float, float] = (0.6, 1.3)
-    brightness: float = 0.12
-    invert: float = 0.05
-    equalize: float = 0.08
-    shading: float = 0.20
-    blur: float = 0.15
-    noise_deviation: float = 0.06
-    border: float = 0.15
-    marks: float = 0.20
-    devices: float = 0.20
+    scale_range: tuple[Factor, Factor] = (0.78, 1.18)
+    aspect_deviation: Annotated[float, Interval(ge=0, le=2)] = 0.08
+    rotation_degrees: Annotated[float, Interval(ge=0, le=180)] = 12.0
+    shift_share: Share = 0.10
+    elastic: Annotated[float, Interval(ge=0, le=0.05)] = 0.0
+    unmoved: Share = 0.20
+    mirror: Share = 0.03
+    gamma_deviation: Annotated[float, Interval(ge=0, le=2)] = 0.35
+    contrast_range: tuple[Factor, Factor] = (0.6, 1.3)
+    brightness: Share = 0.12
+    invert: Share = 0.05
+    equalize: Share = 0.08
+    shading: Share = 0.20
+    blur: Share = 0.15
+    noise_deviation: Annotated[float, Interval(ge=0, le=2)] = 0.06
+    border: Share = 0.15
+    marks: Share = 0.20
+    devices: Share = 0.20
 
     def __post_init__(self) -> None:
-        """Refuse ranges that are upside down and probabilities outside 0..1."""
-        if not 0 <= self.elastic <= 0.05:
-            raise ValueError(f"augment.elastic {self.elastic} must lie in 0..0.05, or lungs fold")
+        """Refuse ranges that are upside down, and what is out of range.
+
+        An elastic displacement above 0.05 folds lungs.
+        """
+        check_settings(self, "augment")
         for name in ("scale_range", "contrast_range"):
             low, high = getattr(self, name)
-            if not 0 < low <= high:
-                raise ValueError(f"augment.{name} {low}..{high} must rise and be positive")
-        for name in ("unmoved", "mirror", "invert", "equalize", "shading", "blur", "border"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"augment.{name} is a probability, not {getattr(self, name)}")
+            if low > high:
+                raise ConfigError(f"augment.{name} is [{low}, {high}]; it must rise")
 
 
 @dataclass(frozen=True)

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Annotated
 
-from training.data.dataset import STRUCTURES, Structure
+from annotated_types import Ge, Interval
+
+from training.data.dataset import Structure
 from training.errors import ConfigError
+from training.settings import Count, CountOrNone, check_settings
 
 
 @dataclass(frozen=True)
@@ -31,34 +35,24 @@ class DataConfig:
 
     root: str = "data/cxr"
     structure: Structure = "lungs"
-    repeats: Mapping[str, int] = field(default_factory=dict)
+    repeats: Mapping[str, Count] = field(default_factory=dict)
     leave_out: tuple[str, ...] = ()
     drawn_otherwise: tuple[str, ...] = ()
-    folds: int = 1
-    without_fold: int = -1
-    phantoms: int = 0
-    cached_side: int = 288
-    workers: int = 1
+    folds: Count = 1
+    without_fold: Annotated[int, Ge(-1)] = -1
+    phantoms: CountOrNone = 0
+    cached_side: Annotated[int, Interval(ge=32, le=65_535)] = 288
+    workers: Annotated[int, Interval(ge=0, le=1024)] = 1
 
     def __post_init__(self) -> None:
-        """Refuse an unknown structure, repeats below 1 and negative counts."""
-        if self.structure not in STRUCTURES:
-            raise ConfigError(
-                f"data.structure is {self.structure!r}; it must be one of {', '.join(STRUCTURES)}"
-            )
+        """Refuse values out of range, and settings that contradict each other."""
+        check_settings(self, "data")
         if self.phantoms and self.structure != "lungs":
             raise ConfigError(f"data.phantoms show lungs, not data.structure {self.structure}")
-        if any(not isinstance(n, int) or n < 1 for n in self.repeats.values()):
-            raise ConfigError(f"data.repeats {dict(self.repeats)} must be whole numbers from 1")
-        if self.folds < 1 or not -1 <= self.without_fold < self.folds:
+        if self.without_fold >= self.folds:
             raise ConfigError(
-                f"data.folds {self.folds} must be at least 1, data.without_fold "
-                f"{self.without_fold} one of them, counted from 0, or -1"
+                f"data.without_fold is {self.without_fold}; it must be one of data.folds "
+                f"{self.folds}, counted from 0, or -1"
             )
         if self.folds == 1 and self.without_fold == 0:
             raise ConfigError("data.without_fold 0 of 1 leaves nothing to train on")
-        if self.phantoms < 0 or self.workers < 0 or self.cached_side < 32:
-            raise ConfigError(
-                f"data.phantoms {self.phantoms} and data.workers {self.workers} must be at least "
-                f"0, data.cached_side {self.cached_side} at least 32"
-            )

@@ -8,11 +8,15 @@ box that a caller may send has an answer that was trained.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
+from annotated_types import Interval
 from numpy.typing import NDArray
 
 from model_store.geometry import Box
+from training.errors import ConfigError
+from training.settings import Share, check_settings
 
 HALF = 0.5
 """Share of a lung that must lie in a box for the box to mean it."""
@@ -33,22 +37,22 @@ class PromptMix:
             the lungs end.
     """
 
-    both: float = 0.45
-    single: float = 0.22
-    whole_image: float = 0.25
-    anywhere: float = 0.08
-    jitter: float = 0.08
-    tight: float = 0.0
+    both: Share = 0.45
+    single: Share = 0.22
+    whole_image: Share = 0.25
+    anywhere: Share = 0.08
+    jitter: Annotated[float, Interval(ge=0, le=0.5)] = 0.08
+    tight: Share = 0.0
 
     def __post_init__(self) -> None:
         """Refuse shares that are negative or do not add up to 1."""
+        check_settings(self, "prompts")
         shares = (self.both, self.single, self.whole_image, self.anywhere)
-        if min(shares) < 0 or abs(sum(shares) - 1.0) > 1e-6:
-            raise ValueError(f"prompt shares {shares} must be at least 0 and add up to 1")
-        if not 0 <= self.jitter <= 0.5:
-            raise ValueError(f"prompt jitter {self.jitter} must lie in 0..0.5")
-        if not 0 <= self.tight <= 1:
-            raise ValueError(f"prompts.tight is a probability, not {self.tight}")
+        if abs(sum(shares) - 1.0) > 1e-6:
+            raise ConfigError(
+                f"prompts.both, single, whole_image and anywhere are {shares}; they "
+                "must add up to 1"
+            )
 
 
 def tight_box(mask: NDArray[np.bool_]) -> Box | None:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
 
-from training.errors import ConfigError
+from annotated_types import Interval
+
+from training.settings import CountOrNone, NotNegative, Positive, Share, check_settings
 
 
 @dataclass(frozen=True)
@@ -25,22 +28,15 @@ class OptimizerConfig:
         ema_decay: Decay of the running mean of the weights, which is what is kept; 0 for none.
     """
 
-    learning_rate: float = 1e-3
-    matrix_learning_rate: float = 0.0
-    singular_rate: float = 16.0
-    weight_decay: float = 0.05
-    warmup_steps: int = 100
-    decay_share: float = 0.4
-    clip_norm: float = 1.0
-    ema_decay: float = 0.998
+    learning_rate: Positive = 1e-3
+    matrix_learning_rate: NotNegative = 0.0
+    singular_rate: Positive = 16.0
+    weight_decay: NotNegative = 0.05
+    warmup_steps: CountOrNone = 100
+    decay_share: Share = 0.4
+    clip_norm: Positive = 1.0
+    ema_decay: Annotated[float, Interval(ge=0, lt=1)] = 0.998
 
     def __post_init__(self) -> None:
         """Refuse rates and shares out of range."""
-        if self.learning_rate <= 0 or self.matrix_learning_rate < 0 or self.weight_decay < 0:
-            raise ConfigError("optimizer rates must be positive and weight_decay at least 0")
-        if self.singular_rate <= 0:
-            raise ConfigError(f"optimizer.singular_rate is {self.singular_rate}; must be positive")
-        if not 0 <= self.decay_share <= 1 or not 0 <= self.ema_decay < 1:
-            raise ConfigError("optimizer.decay_share lies in 0..1, ema_decay in 0..1 without 1")
-        if self.warmup_steps < 0 or self.clip_norm <= 0:
-            raise ConfigError("optimizer.warmup_steps is at least 0, clip_norm positive")
+        check_settings(self, "optimizer")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from training.errors import ConfigError
+from training.settings import Count, NotNegative, check_settings
 
 
 @dataclass(frozen=True)
@@ -21,14 +21,11 @@ class QatConfig:
     """
 
     sensitivity: str = ""
-    dice_margin: float = 0.0005
-    ssim_margin: float = 0.005
-    calibration_batches: int = 8
+    dice_margin: NotNegative = 0.0005
+    ssim_margin: NotNegative = 0.005
+    calibration_batches: Count = 8
     train_base: bool = False
 
     def __post_init__(self) -> None:
         """Refuse negative margins, and no calibration: first scales would be arbitrary."""
-        if self.calibration_batches < 1:
-            raise ConfigError("qat.calibration_batches is at least 1")
-        if min(self.dice_margin, self.ssim_margin) < 0:
-            raise ConfigError("qat.dice_margin and ssim_margin are at least 0")
+        check_settings(self, "qat")
