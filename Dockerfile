@@ -14,7 +14,7 @@ RUN python3 -m venv /opt/lungseg && /opt/lungseg/bin/pip install setuptools
 FROM build AS build-cpu
 ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
 RUN /opt/lungseg/bin/pip install --extra-index-url "${TORCH_INDEX}" 'torch==2.13.0+cpu'
-# Optional extras of pyproject.toml, such as "otel" or "otel,dicom".
+# Optional extras of pyproject.toml, such as "otel".
 ARG EXTRAS=""
 COPY pyproject.toml README.md LICENSE ./
 COPY model_store model_store

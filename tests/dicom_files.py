@@ -9,9 +9,10 @@ from typing import Any
 
 import numpy as np
 import pydicom
+import pydicom.config
 from numpy.typing import NDArray
 from pydicom.datadict import dictionary_VR
-from pydicom.dataelem import RawDataElement
+from pydicom.dataelem import DataElement, RawDataElement
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.filewriter import write_file_meta_info
 from pydicom.tag import BaseTag, Tag
@@ -65,8 +66,15 @@ def make_xray(
         if value is None:
             delattr(dataset, keyword)
         else:
-            setattr(dataset, keyword, value)
+            dataset.add(_unchecked(keyword, value))
     return dataset
+
+
+def _unchecked(keyword: str, value: Any) -> DataElement:
+    """Returns an element whatever its value; hospitals' files hold what the standard forbids."""
+    return DataElement(
+        keyword, dictionary_VR(keyword), value, validation_mode=pydicom.config.IGNORE
+    )
 
 
 def as_file(dataset: Dataset) -> bytes:

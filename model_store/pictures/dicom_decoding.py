@@ -1,9 +1,7 @@
 """DICOM projection X-rays to grey pixels.
 
-Read are single-frame computed and digital radiographs and secondary captures, uncompressed or
-compressed in a way for which pydicom has a decoder: RLE by itself, JPEG baseline and JPEG 2000
-through Pillow, JPEG-LS through pyjpegls, JPEG lossless and 12-bit JPEG when `python-gdcm` is
-installed. Everything else is refused with 415.
+Read are single-frame computed and digital radiographs and secondary captures. Everything else is
+refused, with its reason.
 
 A DICOM file names a patient. No attribute value enters a message, a warning or a chained
 exception here, and pydicom's own log and warnings, which quote values, are silenced.
@@ -15,42 +13,29 @@ import logging
 import re
 import struct
 import warnings as python_warnings
-from io import BytesIO
 from typing import Any
 
 import numpy as np
-import pydicom
 from numpy.typing import NDArray
 from PIL import Image
-from pydicom.dataset import Dataset, FileMetaDataset
-from pydicom.encaps import get_frame
+from pydicom.dataset import Dataset
 from pydicom.errors import BytesLengthException, InvalidDicomError
-from pydicom.filereader import read_dataset, read_preamble
-from pydicom.pixels.decoders.base import get_decoder
-from pydicom.tag import BaseTag
-from pydicom.uid import (
-    UID,
-    DeflatedExplicitVRLittleEndian,
-    ExplicitVRBigEndian,
-    ExplicitVRLittleEndian,
-    ImplicitVRLittleEndian,
-    JPEGBaseline8Bit,
-    JPEGExtended12Bit,
-    RLELossless,
-)
+from pydicom.uid import UID
 
-from model_store.pictures.codestream_size import read_codestream_size
+from model_store.pictures.dicom_frames import check_syntax, decode_frame
 from model_store.pictures.dicom_pixels import PixelLayout, read_pixel_layout, to_monochrome2
-from model_store.pictures.jpeg_pixels import read_jpeg
+from model_store.pictures.dicom_structure import DicomFile, read_dicom_file
+from model_store.pictures.grey_conversion import DECODER_ERRORS
 from model_store.pictures.picture_errors import (
+    PictureError,
     UndecodablePictureError,
     UnsupportedPictureError,
-    UnsupportedTransferSyntaxError,
 )
 from model_store.pictures.picture_size import check_picture_size
 from model_store.pictures.picture_warnings import PictureWarning, PictureWarningCode
-from model_store.pictures.raster_decoding import DECODER_ERRORS
-from model_store.pictures.rle_expansion import check_rle_expansion
+
+_DICOM_ERRORS = (*DECODER_ERRORS, BytesLengthException, InvalidDicomError)
+"""What pydicom and the decoders were seen to raise on damaged files."""
 
 _CR = "1.2.840.10008.5.1.4.1.1.1"
 _DX_FOR_PRESENTATION = "1.2.840.10008.5.1.4.1.1.1.1"
@@ -66,18 +51,12 @@ SUPPORTED_SOP_CLASSES = frozenset(
         f"{_SECONDARY_CAPTURE}.3",  # multi-frame grey word, likewise
     }
 )
-_PYDICOM_ERRORS = (BytesLengthException, InvalidDicomError)  # no subclasses of ValueError
 _PYDICOM_MODULES = r"pydicom(\.|$)"
 _IGNORE_PYDICOM = ("ignore", None, Warning, re.compile(_PYDICOM_MODULES), 0)
 _FRONTAL_VIEWS = frozenset({"AP", "PA", "AP_ERECT", "PA_ERECT", "AP SUPINE", "ANTEROPOSTERIOR"})
 _CHEST_WORDS = ("CHEST", "THORAX", "LUNG", "TORAX")
-_SUPPORTED_SYNTAXES = (
-    "uncompressed (not deflated), RLE, JPEG, JPEG-LS and JPEG 2000, as far as decoders are "
-    "installed; send the image uncompressed, or as PNG with 16 bits"
-)
-
-
-_UNDEFINED_LENGTH = 0xFFFFFFFF  # PS3.5, section 7.1.1: encapsulated frames
+_BYTES_PER_PIXEL = 3
+_MOST_DEFLATED_HEADER_BYTES = 16 << 20
 
 
 def looks_like_dicom(data: bytes) -> bool:
@@ -120,15 +99,16 @@ def decode_dicom(
     """
     _silence_pydicom()
     try:
-        dataset = _read(data)
-        _check_object(dataset)
+        file = read_dicom_file(data, _BYTES_PER_PIXEL * max_pixels + _MOST_DEFLATED_HEADER_BYTES)
+        dataset = file.header
+        _check_object(file)
         layout = read_pixel_layout(dataset)
         check_picture_size(layout.columns, layout.rows, max_pixels)
-        stored = _decode_pixels(dataset, layout)
-        pixels, warnings = _to_grey(stored, layout, dataset)
+        pixels, warnings = _to_grey(decode_frame(file, layout), layout, dataset)
         warnings += _suitability_warnings(dataset)
-        del dataset.PixelData
-    except (*DECODER_ERRORS, *_PYDICOM_ERRORS):
+    except PictureError:
+        raise
+    except _DICOM_ERRORS:
         raise UndecodablePictureError(
             "The DICOM file is truncated or damaged; send it again in full."
         ) from None
@@ -145,88 +125,19 @@ def _silence_pydicom() -> None:
         python_warnings.filterwarnings("ignore", module=_PYDICOM_MODULES)
 
 
-def _read(data: bytes) -> Dataset:
-    _refuse_deflated(data)
-    dataset = pydicom.dcmread(BytesIO(data), force=True)
-    meta = getattr(dataset, "file_meta", None) or FileMetaDataset()
-    dataset.file_meta = meta
-    if "TransferSyntaxUID" not in meta:
-        meta.TransferSyntaxUID = _native_syntax(*dataset.original_encoding)
-    return dataset
-
-
-def _refuse_deflated(data: bytes) -> None:
-    """Refuses deflated datasets before pydicom inflates them whole, without any limit."""
-    stream = BytesIO(data)
-    read_preamble(stream, force=True)
-    meta = read_dataset(
-        stream,
-        is_implicit_VR=False,
-        is_little_endian=True,
-        stop_when=_is_beyond_file_meta,
-    )
-    if meta.get("TransferSyntaxUID") == DeflatedExplicitVRLittleEndian:
-        raise _unsupported_syntax()
-
-
-def _is_beyond_file_meta(tag: BaseTag, representation: str | None, length: int) -> bool:
-    return tag >> 16 != 0x0002
-
-
-def _native_syntax(is_implicit: bool | None, is_little_endian: bool | None) -> UID:
-    if is_implicit:
-        return ImplicitVRLittleEndian
-    return ExplicitVRLittleEndian if is_little_endian else ExplicitVRBigEndian
-
-
-def _check_object(dataset: Dataset) -> None:
-    if str(dataset.get("SOPClassUID", "")) not in SUPPORTED_SOP_CLASSES:
+def _check_object(file: DicomFile) -> None:
+    header = file.header
+    for keyword in ("SOPClassUID", "SOPInstanceUID"):
+        if not header.get(keyword):
+            setattr(header, keyword, file.header.file_meta.get(f"MediaStorage{keyword}") or UID(""))
+    if str(header.SOPClassUID) not in SUPPORTED_SOP_CLASSES:
         raise UnsupportedPictureError(
             "The DICOM object is not a projection X-ray; send a computed or digital radiograph "
             "(CR, DX) or a secondary capture."
         )
-    if "PixelData" not in dataset:
+    if file.pixels is None:
         raise UndecodablePictureError("The DICOM object holds no pixel data.")
-    raw = dataset.get_item("PixelData")
-    stated = getattr(raw, "length", None)  # gone once the element was converted
-    if stated is not None and stated != _UNDEFINED_LENGTH and stated != len(raw.value):
-        raise UndecodablePictureError(
-            f"The DICOM pixel data state {stated} bytes and hold {len(raw.value)}; "
-            "send the file again in full."
-        )
-
-
-def _decode_pixels(dataset: Dataset, layout: PixelLayout) -> NDArray[Any]:
-    """Returns (H, W) or (H, W, 3) with unused bits left as they are."""
-    syntax = dataset.file_meta.TransferSyntaxUID
-    try:
-        decoder = get_decoder(syntax)
-    except NotImplementedError:
-        raise _unsupported_syntax() from None
-    if not decoder.is_available:
-        raise _unsupported_syntax()
-    if syntax.is_encapsulated:
-        _check_frame(get_frame(dataset.PixelData, 0, number_of_frames=1), syntax, layout)
-    options: Any = {"correct_unused_bits": False}  # pydicom's annotation of **kwargs is wrong
-    array, _ = decoder.as_array(dataset, index=0, **options)
-    if array.shape[:2] != (layout.rows, layout.columns):
-        raise UndecodablePictureError("The DICOM pixel data contradict the header's size.")
-    return array
-
-
-def _check_frame(frame: bytes, syntax: UID, layout: PixelLayout) -> None:
-    """Refuses a compressed frame whose own size is not the header's, before it is decoded.
-
-    Raises:
-        UndecodablePictureError: the codestream has another width or height.
-        ValueError: it has no readable size, or its runs expand beyond the image.
-    """
-    if syntax == RLELossless:
-        check_rle_expansion(frame, layout.rows * layout.columns)
-    elif read_codestream_size(frame) != (layout.columns, layout.rows):
-        raise UndecodablePictureError("The DICOM pixel data contradict the header's size.")
-    elif syntax in (JPEGBaseline8Bit, JPEGExtended12Bit):
-        read_jpeg(frame, 1)  # pydicom's decoders do not notice what is missing
+    check_syntax(file.syntax)
 
 
 def _to_grey(
@@ -287,9 +198,3 @@ def _suitability_warnings(dataset: Dataset) -> list[PictureWarning]:
             )
         )
     return found
-
-
-def _unsupported_syntax() -> UnsupportedTransferSyntaxError:
-    return UnsupportedTransferSyntaxError(
-        f"The DICOM file's compression is not read. Read are: {_SUPPORTED_SYNTAXES}."
-    )

@@ -22,6 +22,8 @@ from pydicom.pixels.processing import apply_modality_lut
 
 from model_store.pictures.picture_errors import UndecodablePictureError, UnsupportedPictureError
 
+_COLOURS = frozenset({"RGB", "YBR_FULL", "YBR_FULL_422", "YBR_RCT", "YBR_ICT"})
+
 
 @dataclass(frozen=True)
 class PixelLayout:
@@ -36,6 +38,7 @@ class PixelLayout:
         high_bit: position of the highest of them.
         is_signed: two's complement values.
         photometric: photometric interpretation, upper case.
+        is_planar: colours lie one after another, and not pixel by pixel.
     """
 
     rows: int
@@ -46,11 +49,17 @@ class PixelLayout:
     high_bit: int
     is_signed: bool
     photometric: str
+    is_planar: bool = False
 
     @property
     def is_grey(self) -> bool:
         """Whether there is one sample per pixel."""
         return self.samples == 1
+
+    @property
+    def is_luma_chroma(self) -> bool:
+        """Whether colours are stored as a luminance and two differences."""
+        return self.photometric in ("YBR_FULL", "YBR_FULL_422")
 
 
 def read_pixel_layout(dataset: Dataset) -> PixelLayout:
@@ -61,21 +70,25 @@ def read_pixel_layout(dataset: Dataset) -> PixelLayout:
 
     Raises:
         UndecodablePictureError: an attribute is absent or contradicts another.
-        UnsupportedPictureError: several frames, palette colour, or more than 16 bits.
+        UnsupportedPictureError: several frames, other colours, or more than 16 bits.
     """
     if _integer(dataset, "NumberOfFrames", 1) > 1:
         raise UnsupportedPictureError("The DICOM object has several frames; send a single X-ray.")
+    photometric = str(dataset.get("PhotometricInterpretation", "") or "").strip().upper()
     bits_allocated = _integer(dataset, "BitsAllocated")
-    bits_stored = _integer(dataset, "BitsStored", bits_allocated)
+    bits_stored = _integer(
+        dataset, "BitsStored", _integer(dataset, "HighBit", bits_allocated - 1) + 1
+    )
     layout = PixelLayout(
         rows=_integer(dataset, "Rows"),
         columns=_integer(dataset, "Columns"),
-        samples=_integer(dataset, "SamplesPerPixel", 1),
+        samples=_integer(dataset, "SamplesPerPixel", 3 if photometric in _COLOURS else 1),
         bits_allocated=bits_allocated,
         bits_stored=bits_stored,
         high_bit=_integer(dataset, "HighBit", bits_stored - 1),
         is_signed=_integer(dataset, "PixelRepresentation", 0) == 1,
-        photometric=str(dataset.get("PhotometricInterpretation", "") or "").strip().upper(),
+        photometric=photometric,
+        is_planar=_integer(dataset, "PlanarConfiguration", 0) == 1,
     )
     _check_layout(layout)
     return layout
@@ -168,14 +181,25 @@ def _check_layout(layout: PixelLayout) -> None:
     if layout.is_grey and layout.photometric not in ("MONOCHROME1", "MONOCHROME2"):
         raise UndecodablePictureError(
             "The DICOM image does not say whether its lowest value is black or white "
-            "(photometric interpretation)."
+            "(PhotometricInterpretation)."
+        )
+    if not layout.is_grey and layout.photometric not in _COLOURS:
+        raise UnsupportedPictureError(
+            "The DICOM image has colours of a kind that is not read (PhotometricInterpretation)."
         )
     if layout.bits_allocated not in (8, 16) or (layout.samples == 3 and layout.bits_allocated != 8):
         raise UnsupportedPictureError(
-            "The DICOM image must have 8 or 16 bits of grey or 8 bits per colour channel."
+            "The DICOM image must have 8 or 16 bits of grey or 8 bits per colour channel "
+            "(BitsAllocated)."
         )
     if not 1 <= layout.bits_stored <= layout.high_bit + 1 <= layout.bits_allocated:
-        raise UndecodablePictureError("The DICOM header's bit positions contradict each other.")
+        raise UndecodablePictureError(
+            "The DICOM header's BitsAllocated, BitsStored and HighBit contradict each other."
+        )
+    if layout.photometric == "YBR_FULL_422" and layout.columns % 2:
+        raise UnsupportedPictureError(
+            "The DICOM image shares colours between pairs of an odd number of columns."
+        )
 
 
 def _integer(dataset: Dataset, keyword: str, default: int | None = None) -> int:
@@ -183,12 +207,12 @@ def _integer(dataset: Dataset, keyword: str, default: int | None = None) -> int:
     if value is None or value == "":
         if default is None:
             raise UndecodablePictureError(
-                "The DICOM header lacks an attribute that its pixels need."
+                f"The DICOM header lacks {keyword}, which its pixels need."
             )
         return default
     try:
         return int(value)
     except (TypeError, ValueError):
         raise UndecodablePictureError(
-            "The DICOM header holds a value that is not a number."
+            f"The DICOM header's {keyword} is not a single number."
         ) from None

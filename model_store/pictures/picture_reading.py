@@ -18,10 +18,12 @@ from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 
 from model_store.pictures.dicom_decoding import decode_dicom, looks_like_dicom
+from model_store.pictures.jpeg_decoding import decode_jpeg
 from model_store.pictures.picture_errors import UndecodablePictureError, UnsupportedPictureError
 from model_store.pictures.picture_warnings import PictureWarning
 from model_store.pictures.png_chunks import PNG_SIGNATURE
-from model_store.pictures.raster_decoding import decode_jpeg, decode_png, decode_tiff
+from model_store.pictures.png_decoding import decode_png
+from model_store.pictures.tiff_decoding import decode_tiff
 
 _TIFF_SIGNATURES = (b"II*\x00", b"MM\x00*", b"II+\x00", b"MM\x00+")  # the last two: BigTIFF
 _KNOWN_OTHER_KINDS = (

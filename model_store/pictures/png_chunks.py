@@ -26,7 +26,7 @@ _CHUNK_FRAME_BYTES = 12  # length, type and CRC around a chunk's data
 _HEADER = struct.Struct(">IIBBBBB")
 _STORED_BLOCK = struct.Struct("<BHH")  # whether it is the last; its length, and that inverted
 _LONGEST_STORED_BLOCK = 65_535
-_GREY_ALPHA, _RGBA = 4, 6  # colour types
+_GREY, _INDEXED, _GREY_ALPHA, _RGBA = 0, 3, 4, 6  # colour types
 _CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # by colour type
 _INFLATE_ERROR: type[Exception] = isal_zlib.error  # type: ignore[assignment]  # a class, not one
 LARGEST_INFLATED_BYTES = 32 * 1024 * 1024
@@ -54,6 +54,16 @@ class PngHeader:
     def has_16_bit_colour(self) -> bool:
         """Whether the pixels are colour with 16 bits per channel."""
         return self.bit_depth == 16 and bool(self.colour_type & 2)
+
+    @property
+    def is_plain_grey(self) -> bool:
+        """Whether the pixels are grey without alpha."""
+        return self.colour_type == _GREY
+
+    @property
+    def has_palette(self) -> bool:
+        """Whether the pixels are numbers of colours."""
+        return self.colour_type == _INDEXED
 
     @property
     def pixel_data_bytes(self) -> int | None:
@@ -116,12 +126,19 @@ def keep_pixel_chunks(data: bytes) -> bytes:
     deflated = [chunk[8:-4] for kind, chunk in chunks if kind == b"IDAT"]
     if not deflated:
         raise UndecodablePictureError("The PNG file holds no pixel data.")
+    if header.has_palette and not any(_is_palette(kind, chunk) for kind, chunk in chunks):
+        raise UndecodablePictureError("The PNG file lacks the palette that its pixels refer to.")
     parts = [PNG_SIGNATURE, png_chunk(b"IHDR", _relabelled(header).pack())]
     parts += [chunk for kind, chunk in chunks if kind in (b"PLTE", b"tRNS", b"eXIf")]
     pixels, size_bytes = b"".join(deflated), header.pixel_data_bytes
     if size_bytes is not None and size_bytes <= LARGEST_INFLATED_BYTES:
         pixels = _inflated(pixels, size_bytes)
     return b"".join([*parts, png_chunk(b"IDAT", pixels), png_chunk(b"IEND", b"")])
+
+
+def _is_palette(kind: bytes, chunk: bytes) -> bool:
+    size_bytes = len(chunk) - _CHUNK_FRAME_BYTES
+    return kind == b"PLTE" and 3 <= size_bytes <= 3 * 256 and size_bytes % 3 == 0
 
 
 def _inflated(deflated: bytes, size_bytes: int) -> bytes:

@@ -13,7 +13,7 @@ from pydicom.encaps import encapsulate
 from pydicom.uid import JPEGBaseline8Bit
 from raster_files import encoded
 
-from model_store.pictures.jpeg_pixels import read_jpeg
+from model_store.pictures.jpeg_pixels import read_jpeg_8_bit
 from model_store.pictures.picture_errors import UndecodablePictureError
 from model_store.pictures.picture_reading import Picture, read_picture
 
@@ -103,7 +103,7 @@ def test_intact_files_have_the_pixels_that_pillow_reads(options: dict[str, int])
     for image in (Image.fromarray(shaded()), coloured()):
         data = encoded(image, "JPEG", **options)
         expected = Image.open(io.BytesIO(data))
-        pixels = read_jpeg(data, len(expected.getbands()))
+        pixels = read_jpeg_8_bit(data, len(expected.getbands()))
         assert pixels is not None
         assert np.array_equal(pixels.squeeze(), np.asarray(expected))
         assert np.array_equal(decoded(data).pixels, np.asarray(expected.convert("L")))

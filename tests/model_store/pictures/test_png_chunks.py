@@ -8,7 +8,7 @@ import zlib
 import numpy as np
 import pytest
 from PIL import Image
-from raster_files import SIGNATURE, encoded, ramp
+from raster_files import SIGNATURE, encoded, png_with, ramp
 
 from model_store.pictures import png_chunks
 from model_store.pictures.picture_errors import UndecodablePictureError
@@ -103,3 +103,35 @@ def test_a_wrong_checksum_inside_the_pixel_data_is_noticed() -> None:
     changed[-1] ^= 1  # of zlib's own checksum; the chunk's is made right
     with pytest.raises(UndecodablePictureError, match="damaged"):
         keep_pixel_chunks(with_pixel_data(image, bytes(changed)))
+
+
+@pytest.mark.parametrize("depth", [1, 2, 4, 8, 16])
+@pytest.mark.parametrize("place", ["lowest", "highest", "extra bits"])
+def test_a_transparent_grey_value_is_laid_over_black_at_every_depth(depth: int, place: str) -> None:
+    highest = (1 << depth) - 1
+    values = np.tile(np.arange(64) % (highest + 1), (48, 1))
+    values[:20] = highest
+    bits = "".join(f"{value:0{depth}b}" for value in values.ravel())
+    rows = np.frombuffer(int(bits, 2).to_bytes(len(bits) // 8, "big"), np.uint8).reshape(48, -1)
+    transparent = 0 if place == "lowest" else highest
+    stored = transparent if place != "extra bits" else transparent | (0xFFFF << depth & 0xFFFF)
+    plain = png_with(0, depth, rows, 64)
+    end = plain.index(b"IDAT") - 4
+    data = plain[:end] + png_chunk(b"tRNS", stored.to_bytes(2, "big")) + plain[end:]
+    picture = read_picture(data, max_pixels=10_000)
+    scale = 1 if depth >= 8 else 255 // highest
+    expected = np.where(values == transparent, 0, values) * scale
+    assert np.array_equal(picture.pixels, expected)
+    assert [warning.code for warning in picture.warnings] == ["alpha_composited"]
+
+
+@pytest.mark.parametrize("depth", [1, 2, 4, 8])
+@pytest.mark.parametrize("palette", [None, b"", b"\0" * 4])
+def test_numbers_of_colours_without_their_palette_are_refused(
+    depth: int, palette: bytes | None
+) -> None:
+    plain = png_with(3, depth, np.zeros((48, 8 * depth), np.uint8), 64)
+    end = plain.index(b"IDAT") - 4
+    chunk = b"" if palette is None else png_chunk(b"PLTE", palette)
+    with pytest.raises(UndecodablePictureError):
+        read_picture(plain[:end] + chunk + plain[end:], max_pixels=10_000)

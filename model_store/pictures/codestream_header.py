@@ -1,0 +1,194 @@
+"""What a JPEG-family codestream says of itself before it is decoded.
+
+Inside DICOM the header's rows and columns and the codestream's own size are two claims. A
+decoder believes the second, so a small header around a huge codestream would pass the pixel
+limit and still fill the memory. A codestream also tells which codec it needs, whatever the file
+around it is named, and whether its parts are all there. Reading this costs microseconds.
+
+Formats: ITU-T T.81 annex B (JPEG), T.87 annex C (JPEG-LS, which shares its markers), T.800 annex
+A (JPEG 2000) and I (its boxes).
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import Enum
+
+_START_OF_SCAN = 0xDA
+_STANDALONE = frozenset([0x01, *range(0xD0, 0xD9)])
+_JPEG_2000_START = b"\xff\x4f\xff\x51"
+_JP2_SIGNATURE = b"\0\0\0\x0cjP  "
+_MOST_JPEG_2000_TILES = 4096
+"""Tiles cost a decoder memory each, however small they are."""
+
+
+class Coding(Enum):
+    """The codecs of the JPEG family, with their names."""
+
+    JPEG = "JPEG"
+    JPEG_LOSSLESS = "JPEG Lossless"
+    JPEG_LS = "JPEG-LS"
+    JPEG_2000 = "JPEG 2000"
+    JPEG_ARITHMETIC = "JPEG with arithmetic coding"
+    JPEG_HIERARCHICAL = "hierarchical JPEG"
+
+
+_CODINGS = {
+    **dict.fromkeys((0xC0, 0xC1, 0xC2), Coding.JPEG),
+    0xC3: Coding.JPEG_LOSSLESS,
+    **dict.fromkeys((0xC5, 0xC6, 0xC7, 0xCD, 0xCE, 0xCF), Coding.JPEG_HIERARCHICAL),
+    **dict.fromkeys((0xC9, 0xCA, 0xCB), Coding.JPEG_ARITHMETIC),
+    0xF7: Coding.JPEG_LS,
+}
+"""By the marker of the frame header: SOF0 to SOF15 without DHT, JPG and DAC, and SOF55."""
+
+
+@dataclass(frozen=True)
+class CodestreamHeader:
+    """The frame header of a codestream.
+
+    Attributes:
+        coding: the codec that it needs.
+        width: width in pixels.
+        height: height in pixels.
+        components: samples per pixel.
+        precision_bits: bits per sample.
+    """
+
+    coding: Coding
+    width: int
+    height: int
+    components: int
+    precision_bits: int
+
+
+def read_codestream_header(codestream: bytes) -> CodestreamHeader:
+    """Return what the frame header says.
+
+    Args:
+        codestream: a JPEG, JPEG-LS or JPEG 2000 codestream (without a JP2 file wrapper).
+
+    Raises:
+        ValueError: no frame header was found.
+    """
+    if codestream.startswith(_JPEG_2000_START):
+        return _jpeg_2000_header(codestream)
+    if codestream.startswith(b"\xff\xd8"):
+        return _jpeg_header(codestream)
+    raise ValueError("not a JPEG, JPEG-LS or JPEG 2000 codestream")
+
+
+def unboxed(data: bytes) -> bytes:
+    """Return the codestream of a JP2 file; anything else as it is.
+
+    Raises:
+        ValueError: the boxes hold no codestream.
+    """
+    if not data.startswith(_JP2_SIGNATURE):
+        return data
+    position = 0
+    while position + 8 <= len(data):
+        length, kind = struct.unpack_from(">L4s", data, position)
+        head_bytes = 8
+        if length == 1:  # the length follows, with 8 bytes
+            (length,) = struct.unpack_from(">Q", data, position + 8)
+            head_bytes = 16
+        if kind == b"jp2c":
+            return data[position + head_bytes : position + length if length else None]
+        if length < head_bytes:
+            break
+        position += length
+    raise ValueError("the JP2 file holds no codestream")
+
+
+def check_jpeg_2000_parts(codestream: bytes) -> None:
+    """Refuse a JPEG 2000 codestream of which a tile-part is missing, or lies elsewhere than said.
+
+    Each tile-part says its length, so that the next one, or the end, is where it points to. A hole
+    inside a tile-part is not told by markers.
+
+    Raises:
+        ValueError: it is incomplete, or has an implausible number of tiles.
+    """
+    right, bottom, left, top, tile_width, tile_height = struct.unpack_from(">6I", codestream, 8)
+    if not tile_width or not tile_height:
+        raise ValueError("the tiles have no size")
+    tiles = -(-(right - left) // tile_width) * -(-(bottom - top) // tile_height)
+    if tiles > _MOST_JPEG_2000_TILES:
+        raise ValueError("the codestream has implausibly many tiles")
+    position = 2
+    while codestream[position : position + 2] != b"\xff\x90":  # main header, up to the first SOT
+        marker, length = struct.unpack_from(">HH", codestream, position)
+        if marker < 0xFF00 or length < 2:
+            raise ValueError("a marker was expected")
+        position += 2 + length
+    seen: set[int] = set()
+    while codestream[position : position + 2] == b"\xff\x90":
+        tile, part_bytes = struct.unpack_from(">HI", codestream, position + 4)
+        seen.add(tile)
+        if part_bytes == 0:  # the last one may say: up to the end
+            position = len(codestream.rstrip(b"\0")) - 2
+            break
+        if part_bytes < 14:
+            raise ValueError("a tile-part is shorter than its header")
+        position += part_bytes
+    if codestream[position : position + 2] != b"\xff\xd9" or len(seen) < tiles:
+        raise ValueError("a tile-part is missing")
+
+
+def find_first_scan(codestream: bytes) -> int:
+    """Return where the first scan of a JPEG begins, behind its tables and any thumbnail.
+
+    Raises:
+        ValueError: no scan was found.
+    """
+    for marker, position in jpeg_segments(codestream):
+        if marker == _START_OF_SCAN:
+            return position
+    raise ValueError("the codestream has no scan")
+
+
+def jpeg_segments(codestream: bytes) -> Iterator[tuple[int, int]]:
+    """Yield (marker, position) of each segment up to the first scan.
+
+    Raises:
+        ValueError: something else stands where a marker belongs.
+    """
+    position = 2
+    while position + 4 <= len(codestream):
+        if codestream[position] != 0xFF:
+            raise ValueError("a marker was expected")
+        marker = codestream[position + 1]
+        if marker == 0xFF:  # fill byte
+            position += 1
+        elif marker in _STANDALONE:
+            position += 2
+        else:
+            yield marker, position
+            if marker == _START_OF_SCAN:
+                return
+            (length,) = struct.unpack_from(">H", codestream, position + 2)
+            position += 2 + length
+
+
+def _jpeg_header(codestream: bytes) -> CodestreamHeader:
+    for marker, position in jpeg_segments(codestream):
+        if marker in _CODINGS and position + 10 <= len(codestream):
+            precision, height, width, components = struct.unpack_from(
+                ">BHHB", codestream, position + 4
+            )
+            return CodestreamHeader(_CODINGS[marker], width, height, components, precision)
+    raise ValueError("the codestream has no frame header")
+
+
+def _jpeg_2000_header(codestream: bytes) -> CodestreamHeader:
+    # SOC (2 bytes), SIZ marker, Lsiz, Rsiz (2 each), then Xsiz, Ysiz, XOsiz, YOsiz, four of tiles
+    # (4 each), Csiz (2) and a byte of precision and sign for each component.
+    if len(codestream) < 43:
+        raise ValueError("the codestream ends inside its header")
+    right, bottom, left, top = struct.unpack_from(">IIII", codestream, 8)
+    (components,) = struct.unpack_from(">H", codestream, 40)
+    precision = (codestream[42] & 0x7F) + 1
+    return CodestreamHeader(Coding.JPEG_2000, right - left, bottom - top, components, precision)

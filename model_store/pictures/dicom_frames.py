@@ -1,0 +1,203 @@
+"""The pixels of a DICOM file, decoded by its transfer syntax.
+
+| transfer syntax | decoder |
+|---|---|
+| uncompressed, deflated, encapsulated uncompressed | NumPy |
+| RLE | imagecodecs, into a buffer of the image's size |
+| JPEG baseline and extended, 8 bits | simplejpeg, Pillow |
+| JPEG extended with 12 bits, JPEG lossless | libjpeg-turbo in imagecodecs |
+| JPEG-LS | CharLS in imagecodecs |
+| JPEG 2000, High-Throughput JPEG 2000 | OpenJPEG in imagecodecs |
+
+What a codestream says of its size and depth is checked before it is decoded. Which codec is used
+is read from the codestream: archives change files and leave the old transfer syntax in them.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import imagecodecs
+import numpy as np
+from numpy.typing import NDArray
+from pydicom.pixels.processing import convert_color_space
+from pydicom.uid import (
+    HTJ2K,
+    JPEG2000,
+    UID,
+    DeflatedExplicitVRLittleEndian,
+    ExplicitVRBigEndian,
+    ExplicitVRLittleEndian,
+    HTJ2KLossless,
+    HTJ2KLosslessRPCL,
+    ImplicitVRLittleEndian,
+    JPEG2000Lossless,
+    JPEGBaseline8Bit,
+    JPEGExtended12Bit,
+    JPEGLossless,
+    JPEGLosslessSV1,
+    JPEGLSLossless,
+    JPEGLSNearLossless,
+    RLELossless,
+)
+
+from model_store.pictures.codestream_header import (
+    Coding,
+    check_jpeg_2000_parts,
+    read_codestream_header,
+    unboxed,
+)
+from model_store.pictures.dicom_pixels import PixelLayout
+from model_store.pictures.dicom_structure import DicomFile
+from model_store.pictures.jpeg_pixels import read_jpeg, with_colour_transform
+from model_store.pictures.picture_errors import (
+    UndecodablePictureError,
+    UnsupportedTransferSyntaxError,
+)
+
+_ENCAPSULATED_UNCOMPRESSED = UID("1.2.840.10008.1.2.1.98")
+_NATIVE = frozenset(
+    {
+        ImplicitVRLittleEndian,
+        ExplicitVRLittleEndian,
+        ExplicitVRBigEndian,
+        DeflatedExplicitVRLittleEndian,
+    }
+)
+_CODESTREAMS = frozenset(
+    {
+        JPEGBaseline8Bit,
+        JPEGExtended12Bit,
+        JPEGLossless,
+        JPEGLosslessSV1,
+        JPEGLSLossless,
+        JPEGLSNearLossless,
+        JPEG2000Lossless,
+        JPEG2000,
+        HTJ2KLossless,
+        HTJ2KLosslessRPCL,
+        HTJ2K,
+    }
+)
+READ_SYNTAXES = _NATIVE | _CODESTREAMS | {RLELossless, _ENCAPSULATED_UNCOMPRESSED}
+"""Transfer syntaxes that are read."""
+
+
+def check_syntax(syntax: UID) -> None:
+    """Refuse a transfer syntax that is not read.
+
+    Raises:
+        UnsupportedTransferSyntaxError: names it, where the standard does.
+    """
+    if syntax in READ_SYNTAXES:
+        return
+    # The names of the standard are a closed set; an unknown number is the sender's and not told.
+    name = syntax.name if syntax.name != syntax else "a private transfer syntax"
+    raise UnsupportedTransferSyntaxError(
+        f"The DICOM file's pixels are stored as {name}, which is not read. Read are uncompressed, "
+        "deflated, RLE, JPEG (baseline, extended, lossless), JPEG-LS, JPEG 2000 and "
+        "High-Throughput JPEG 2000; send one of these, or PNG with 16 bits."
+    )
+
+
+def decode_frame(file: DicomFile, layout: PixelLayout) -> NDArray[Any]:
+    """Decode the one frame of a DICOM file.
+
+    Args:
+        file: the file; its syntax is one that is read.
+        layout: how the header says that the pixels are stored.
+
+    Returns:
+        Stored values, (H, W), or (H, W, 3) as RGB; unused bits are left as they are.
+
+    Raises:
+        UndecodablePictureError: the pixels are incomplete, or contradict the header.
+        UnsupportedPictureError: a kind of JPEG that is not read.
+        ValueError: the codestream is damaged.
+    """
+    assert file.pixels is not None
+    if file.pixels.native is not None:
+        if file.syntax not in _NATIVE:
+            raise _contradiction("transfer syntax")
+        return _native(
+            file.pixels.native, layout, file.is_little_endian, file.pixels.representation
+        )
+    if file.syntax in _NATIVE:
+        raise _contradiction("transfer syntax")
+    frame = file.pixels.frame
+    if file.syntax == _ENCAPSULATED_UNCOMPRESSED:
+        return _native(memoryview(frame), layout, True, file.pixels.representation)
+    if file.syntax == RLELossless:
+        return _as_rgb(_run_lengths(frame, layout), layout)
+    return _codestream(unboxed(frame), layout)
+
+
+def _native(
+    value: memoryview, layout: PixelLayout, is_little_endian: bool, representation: str
+) -> NDArray[Any]:
+    dtype = np.dtype(f"{'<' if is_little_endian else '>'}u{layout.bits_allocated // 8}")
+    pixel_count = layout.rows * layout.columns
+    is_halved = layout.photometric == "YBR_FULL_422"  # two pixels share their colour
+    value_count = pixel_count * (2 if is_halved else layout.samples)
+    if len(value) < value_count * dtype.itemsize:
+        raise UndecodablePictureError(
+            f"The DICOM pixel data hold {len(value)} bytes of {value_count * dtype.itemsize}; "
+            "send the file again in full."
+        )
+    if dtype.itemsize == 1 and not is_little_endian and representation == "OW":
+        words = np.frombuffer(value[: len(value) & ~1], ">u2")
+        values = words.astype("<u2").view(np.uint8)[:value_count]
+    else:
+        values = np.frombuffer(value, dtype, value_count)
+    if is_halved:
+        pairs = values.reshape(layout.rows, layout.columns // 2, 4)
+        luma = pairs[..., :2].reshape(layout.rows, layout.columns)
+        chroma = np.repeat(pairs[..., 2:], 2, axis=1)
+        return _as_rgb(np.dstack((luma, chroma)), layout)
+    if layout.is_grey:
+        return values.reshape(layout.rows, layout.columns)
+    if layout.is_planar:
+        return _as_rgb(np.moveaxis(values.reshape(3, layout.rows, layout.columns), 0, -1), layout)
+    return _as_rgb(values.reshape(layout.rows, layout.columns, 3), layout)
+
+
+def _run_lengths(frame: bytes, layout: PixelLayout) -> NDArray[Any]:
+    itemsize = layout.bits_allocated // 8
+    size_bytes = layout.rows * layout.columns * layout.samples * itemsize
+    out = np.empty(size_bytes, np.uint8)
+    try:
+        imagecodecs.dicomrle_decode(frame, f"<u{itemsize}", out=out.data)
+    except (imagecodecs.DicomrleError, ValueError):
+        raise UndecodablePictureError(
+            "The DICOM run-length data are damaged, or are not of the header's size."
+        ) from None
+    values = out.view(f"<u{itemsize}")
+    if layout.is_grey:
+        return values.reshape(layout.rows, layout.columns)
+    return values.reshape(layout.rows, layout.columns, layout.samples)
+
+
+def _codestream(codestream: bytes, layout: PixelLayout) -> NDArray[Any]:
+    header = read_codestream_header(codestream)
+    if (header.width, header.height) != (layout.columns, layout.rows):
+        raise _contradiction("size")
+    if header.components != layout.samples:
+        raise _contradiction("samples per pixel")
+    if header.precision_bits > layout.bits_allocated:
+        raise _contradiction("bits allocated")
+    if header.coding is Coding.JPEG_2000:
+        check_jpeg_2000_parts(codestream)
+        return _as_rgb(imagecodecs.jpeg2k_decode(codestream), layout)
+    if not layout.is_grey:
+        codestream = with_colour_transform(codestream, layout.photometric != "RGB")
+    return read_jpeg(codestream, header, layout.samples)
+
+
+def _as_rgb(pixels: NDArray[Any], layout: PixelLayout) -> NDArray[Any]:
+    if layout.is_grey or not layout.is_luma_chroma:
+        return pixels
+    return np.asarray(convert_color_space(pixels, "YBR_FULL", "RGB"))
+
+
+def _contradiction(what: str) -> UndecodablePictureError:
+    return UndecodablePictureError(f"The DICOM pixel data contradict the header's {what}.")
