@@ -18,6 +18,8 @@ from service.http.docs import add_docs_routes
 from service.http.edge import EdgeLayer
 from service.http.keys import ApiKeys
 from service.http.problems import install_problem_handlers
+from service.http.routes_page import add_page_routes
+from service.http.routes_preview import add_preview_route
 from service.http.routes_segment import add_segment_routes
 from service.http.routes_status import add_status_routes
 from service.http.schemas import Problem
@@ -69,6 +71,8 @@ def create_app(
     # which the answer to a wrong method reads.
     add_segment_routes(app.router, service, keys)
     add_status_routes(app.router, service, keys)
+    add_preview_route(app.router, service, keys)
+    add_page_routes(app.router)
     add_docs_routes(app.router)
     install_problem_handlers(app)
     app.add_middleware(EdgeLayer, metrics=service.metrics, traces=traces)

@@ -78,10 +78,7 @@ def read_form(
             raise InvalidField(f"The field {name} is given more than once; give it once.")
         else:
             single[name] = _text(name, value).strip()
-    if not images:
-        raise MissingField("The field image is missing; send the X-ray as `-F image=@file`.")
-    if len(images) > 1:
-        raise InvalidField("The field image is given more than once; send one X-ray a request.")
+    image = _one_image(images)
     if len(boxes) > max_boxes:
         raise InvalidField(f"There are {len(boxes)} boxes; one request may have {max_boxes}.")
     asked = SegmentRequest(
@@ -97,7 +94,28 @@ def read_form(
             f"An image/png answer is one mask, but {len(boxes)} boxes came; send one box a "
             "request, or accept application/json."
         )
-    return SegmentForm(images[0], asked)
+    return SegmentForm(image, asked)
+
+
+def read_image(fields: Sequence[tuple[str, bytes]]) -> bytes:
+    """Returns the file of a form that holds nothing else.
+
+    Raises:
+        InvalidField: another field came, or more than one file.
+        MissingField: there is no image.
+    """
+    for name, _ in fields:
+        if name != IMAGE_FIELD:
+            raise InvalidField(f"The field {shown_name(name)} is not known; the field is image.")
+    return _one_image([value for _, value in fields])
+
+
+def _one_image(images: Sequence[bytes]) -> bytes:
+    if not images:
+        raise MissingField("The field image is missing; send the X-ray as `-F image=@file`.")
+    if len(images) > 1:
+        raise InvalidField("The field image is given more than once; send one X-ray a request.")
+    return images[0]
 
 
 def _text(name: str, value: bytes) -> str:

@@ -63,27 +63,37 @@ class SegmentEndpoint:
         self, request: Request, body: RequestBody, kind: AnswerKind
     ) -> RenderedAnswer:
         record = record_of(request.scope)
-        upload = await self._receive(request, body)
-        record.upload_bytes = upload.size_bytes
+        upload = await receive_upload(request, body, self._service)
         form = read_form(upload.fields, kind, max_boxes=self._service.settings.max_boxes)
         work = self._service.segment(form.image, form.asked, upload.size_bytes, record)
-        return await _unless_caller_leaves(body, work)
+        return await unless_caller_leaves(body, work)
 
-    async def _receive(self, request: Request, body: RequestBody) -> Upload:
-        settings, admission = self._service.settings, self._service.admission
-        limits = UploadLimits(settings.max_upload_bytes, most_fields(settings.max_boxes))
-        held_bytes = 0
 
-        def hold(size_bytes: int) -> None:
-            nonlocal held_bytes
-            held_bytes += size_bytes
-            admission.hold_upload_bytes(size_bytes)
+async def receive_upload(
+    request: Request, body: RequestBody, service: SegmentationService
+) -> Upload:
+    """Reads the form of a request within the limits of the service, and notes its size.
 
-        try:
-            query = request.query_params.multi_items()
-            return await read_upload(body, request.headers, query, limits, hold)
-        finally:
-            admission.hold_upload_bytes(-held_bytes)
+    Raises:
+        ServiceError: the upload is refused.
+        CallerLeft: the caller is gone.
+    """
+    settings, admission = service.settings, service.admission
+    limits = UploadLimits(settings.max_upload_bytes, most_fields(settings.max_boxes))
+    held_bytes = 0
+
+    def hold(size_bytes: int) -> None:
+        nonlocal held_bytes
+        held_bytes += size_bytes
+        admission.hold_upload_bytes(size_bytes)
+
+    try:
+        query = request.query_params.multi_items()
+        upload = await read_upload(body, request.headers, query, limits, hold)
+    finally:
+        admission.hold_upload_bytes(-held_bytes)
+    record_of(request.scope).upload_bytes = upload.size_bytes
+    return upload
 
 
 def deadline(timeout_s: float) -> asyncio.Timeout:
@@ -91,7 +101,7 @@ def deadline(timeout_s: float) -> asyncio.Timeout:
     return asyncio.timeout(timeout_s)
 
 
-async def _unless_caller_leaves(
+async def unless_caller_leaves(
     body: RequestBody, work: Coroutine[Any, Any, RenderedAnswer]
 ) -> RenderedAnswer:
     """Waits for the work; cancels it and raises CallerLeft when the connection closes first."""

@@ -121,17 +121,28 @@ def window_for_display(pixels: NDArray[Any]) -> NDArray[np.uint8]:
     """
     if pixels.dtype == np.uint8:
         return pixels
-    counts = np.bincount(pixels.ravel(), minlength=65536)
-    cumulative = np.cumsum(counts)
+    low, high = display_window(pixels)
+    levels = (np.arange(65536, dtype=np.float32) - low) * (255.0 / (high - low))
+    table = np.clip(np.rint(levels), 0, 255).astype(np.uint8)
+    windowed: NDArray[np.uint8] = table[pixels]
+    return windowed
+
+
+def display_window(pixels: NDArray[Any]) -> tuple[int, int]:
+    """Returns the grey values that a display shows as black and as white.
+
+    Args:
+        pixels: (H, W) uint8, shown as they are, or uint16, by `DISPLAY_PERCENTILES`.
+    """
+    if pixels.dtype == np.uint8:
+        return 0, 255
+    cumulative = np.cumsum(np.bincount(pixels.ravel(), minlength=65536))
     low, high = (
         int(np.searchsorted(cumulative, share / 100 * pixels.size)) for share in DISPLAY_PERCENTILES
     )
     if high <= low:
         low, high = int(pixels.min()), max(int(pixels.max()), int(pixels.min()) + 1)
-    levels = (np.arange(65536, dtype=np.float32) - low) * (255.0 / (high - low))
-    table = np.clip(np.rint(levels), 0, 255).astype(np.uint8)
-    windowed: NDArray[np.uint8] = table[pixels]
-    return windowed
+    return low, high
 
 
 def _coloured(grey: NDArray[np.uint8], masks: Sequence[Mask]) -> NDArray[np.uint32]:

@@ -28,6 +28,7 @@ from service.imaging.answering import AnswerContext, RenderedAnswer, answer_of
 from service.imaging.dicom_object import ObjectOptions
 from service.imaging.dicom_plane import PlaneChoice
 from service.imaging.opening import OpenedXray, open_xray
+from service.imaging.preview import preview_of
 from service.imaging.segment_request import SegmentRequest
 from service.imaging.warm_up import decode_and_render_once
 from service.metrics import Metrics
@@ -159,6 +160,20 @@ class SegmentationService:
         record.warning_codes = answer.warning_codes
         self._note_answer(record, answer)
         return answer
+
+    async def preview(self, image: bytes, upload_bytes: int) -> RenderedAnswer:
+        """Returns the grey values of one X-ray, to be looked at; the network is not asked.
+
+        Args:
+            image: the file.
+            upload_bytes: size of the whole upload, held meanwhile.
+
+        Raises:
+            ServiceError: the image is refused.
+        """
+        with self.admission.enter() as place:
+            place.hold_bytes(upload_bytes)
+            return await self._in_pool(lambda: preview_of(image, self.settings.max_pixels))
 
     def _model_for(self, asked: SegmentRequest) -> ModelInfo:
         """Returns the model that will answer; imported ones know one convention and no other.

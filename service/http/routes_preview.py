@@ -1,0 +1,126 @@
+"""`POST /preview`: the grey values of an X-ray for a screen, before anything is asked about it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import APIRouter, Request, Response
+
+from service import errors
+from service.http.early_answer import AnswerBeforeTheEnd
+from service.http.form import read_image
+from service.http.keys import ApiKeys
+from service.http.problems import noted_problem, problem_responses
+from service.http.segment_endpoint import deadline, receive_upload, unless_caller_leaves
+from service.http.upload import RequestBody
+from service.imaging.answering import RenderedAnswer
+from service.imaging.preview import LONGEST_SIDE, MEDIA_TYPE
+from service.pipeline.segmentation import SegmentationService
+
+_REFUSALS = (
+    errors.MissingKey,
+    errors.WrongKey,
+    errors.UploadTooSlow,
+    errors.UndecodableImage,
+    errors.MalformedRequest,
+    errors.PayloadTooLarge,
+    errors.TooManyPixels,
+    errors.UnsupportedMediaType,
+    errors.UnsupportedTransferSyntax,
+    errors.InvalidField,
+    errors.MissingField,
+    errors.QueueFull,
+    errors.InternalError,
+    errors.NotReady,
+    errors.Draining,
+    errors.DeadlineExceeded,
+)
+
+_REQUEST: dict[str, Any] = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "multipart/form-data": {
+                "schema": {
+                    "type": "object",
+                    "required": ["image"],
+                    "additionalProperties": False,
+                    "properties": {"image": {"type": "string", "format": "binary"}},
+                },
+                "encoding": {"image": {"contentType": "application/octet-stream"}},
+            }
+        },
+    }
+}
+
+_DESCRIPTION = f"""\
+Decodes an X-ray as `POST /segment` does and returns its grey values; no mask is predicted.
+
+Little-endian uint16, row by row, brighter = denser, at most {LONGEST_SIDE} pixels on the longer
+side. `X-Lungseg-Preview-Width` and `-Height` tell their size, `X-Lungseg-Image-Width` and
+`-Height` that of the X-ray, in whose pixels boxes are given; `X-Lungseg-Window-Low` and `-High`
+what to show as black and white.
+"""
+
+
+def add_preview_route(
+    router: APIRouter, service: SegmentationService, keys: ApiKeys | None
+) -> None:
+    """Adds the route.
+
+    Args:
+        router: gets the route.
+        service: what answers it.
+        keys: the API keys of which one is needed; None for no key.
+    """
+
+    async def read_and_preview(request: Request, body: RequestBody) -> RenderedAnswer:
+        upload = await receive_upload(request, body, service)
+        work = service.preview(read_image(upload.fields), upload.size_bytes)
+        return await unless_caller_leaves(body, work)
+
+    async def answer(request: Request, body: RequestBody) -> Response:
+        if keys is not None:
+            keys.require(request.headers)
+        service.readiness.require_ready()
+        if request.url.query:
+            raise errors.InvalidField("The address has a query (after '?'), which is not read.")
+        service.admission.refuse_if_full()
+        try:
+            async with deadline(service.settings.request_timeout_s):
+                found = await read_and_preview(request, body)
+        except TimeoutError:
+            raise errors.DeadlineExceeded(
+                "The picture was not ready in time; send it again when the service is less busy."
+            ) from None
+        return Response(found.body, media_type=found.media_type, headers=dict(found.headers))
+
+    async def preview(request: Request) -> Response:
+        body = RequestBody(request.receive, service.settings.upload_idle_timeout_s)
+        with service.count_running():
+            try:
+                return await answer(request, body)
+            except errors.ServiceError as error:
+                if request.headers.get("expect", "").lower() == "100-continue":
+                    raise
+                return AnswerBeforeTheEnd(noted_problem(request, error), body)
+
+    answers: dict[int | str, dict[str, Any]] = {
+        200: {
+            "description": "The grey values.",
+            "content": {MEDIA_TYPE: {"schema": {"type": "string", "format": "binary"}}},
+        },
+        **problem_responses(*_REFUSALS),
+    }
+    router.add_api_route(
+        "/preview",
+        preview,
+        methods=["POST"],
+        operation_id="preview",
+        tags=["segmentation"],
+        summary="Decode an X-ray for a screen",
+        description=_DESCRIPTION,
+        response_model=None,
+        responses=answers,
+        openapi_extra=_REQUEST,
+    )

@@ -1,0 +1,85 @@
+"""A picture to look at before anything is asked: the grey values, and how to window them.
+
+A browser cannot read DICOM, 16-bit PNGs lose half their bits in one, and codecs written in
+JavaScript would be a second opinion about what a file shows. So the page gets the values that the
+service itself decodes, 16 bits each, and windows them.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from model_store.pictures.picture_reading import Picture
+from service.imaging.answering import RenderedAnswer
+from service.imaging.picture_errors import read_upload
+from service.imaging.rendering import display_window
+
+MEDIA_TYPE = "application/octet-stream"
+LONGEST_SIDE = 1600
+"""Pixels; a larger X-ray is reduced by a whole number. A screen shows no more, and 5 MB travel."""
+
+
+def preview_of(data: bytes, max_pixels: int) -> RenderedAnswer:
+    """Decodes a file and returns its grey values for a screen.
+
+    Args:
+        data: the file.
+        max_pixels: most pixels allowed.
+
+    Returns:
+        Little-endian uint16 values (H, W), brighter = denser, in the frame that boxes and masks
+        have. Headers `X-Lungseg-Preview-Width` and `-Height` are H and W, `-Image-Width` and
+        `-Height` the size of the X-ray itself, `-Window-Low` and `-High` what to show as black and
+        as white, `-Image-Format` its format.
+
+    Raises:
+        ServiceError: the image is refused.
+    """
+    picture = read_upload(data, max_pixels=max_pixels)
+    values = reduced(picture.pixels, LONGEST_SIDE)
+    low, high = display_window(values)
+    numbers = {
+        "Preview-Width": values.shape[1],
+        "Preview-Height": values.shape[0],
+        "Image-Width": picture.width,
+        "Image-Height": picture.height,
+        "Window-Low": low,
+        "Window-High": high,
+    }
+    headers = {f"X-Lungseg-{name}": str(number) for name, number in numbers.items()}
+    headers["X-Lungseg-Image-Format"] = picture.format
+    return RenderedAnswer(
+        media_type=MEDIA_TYPE,
+        body=values.astype("<u2").tobytes(),
+        headers=headers,
+        warning_codes=_codes(picture),
+        area_ratios=(),
+        stage_seconds={},
+    )
+
+
+def reduced(pixels: NDArray[Any], longest_side: int) -> NDArray[np.uint16]:
+    """Returns grey values whose longer side fits, each the mean of a square of pixels.
+
+    Args:
+        pixels: (H, W) uint8 or uint16.
+        longest_side: most pixels on either side.
+
+    Returns:
+        (H // n, W // n) uint16 for the smallest whole n that fits; up to n - 1 pixels at the right
+        and bottom edge are left out.
+    """
+    step = -(-max(pixels.shape) // longest_side)
+    if step == 1:
+        return pixels.astype(np.uint16)
+    height, width = (side // step for side in pixels.shape)
+    squares = pixels[: height * step, : width * step].reshape(height, step, width, step)
+    means: NDArray[np.uint16] = np.rint(squares.mean(axis=(1, 3))).astype(np.uint16)
+    return means
+
+
+def _codes(picture: Picture) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(str(warning.code) for warning in picture.warnings))
