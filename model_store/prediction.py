@@ -53,15 +53,22 @@ class MaskPrediction:
     Attributes:
         box: The box that was asked.
         mask: bool (H, W).
-        score: Predicted IoU of the mask with the truth, 0..1.
+        score: Predicted IoU of the mask with the truth, 0..1; 0 where the mask is empty.
         confidence: Dice that the mask's own probabilities expect, 0..1
-            (`soft_dice.soft_dice_confidence`).
+            (`soft_dice.soft_dice_confidence`); 0 where the mask is empty.
     """
 
     box: Box
     mask: NDArray[np.bool_]
     score: float
     confidence: float
+
+    @classmethod
+    def of(
+        cls, box: Box, mask: NDArray[np.bool_], score: float, confidence: float
+    ) -> MaskPrediction:
+        """Return a mask with what the model thinks of it, which is nothing where it is empty."""
+        return cls(box, mask, score, confidence) if mask.any() else cls(box, mask, 0.0, 0.0)
 
 
 @dataclass(frozen=True)

@@ -300,4 +300,5 @@ class Predictor:
         with torch.inference_mode():
             full = logits_to_image(found.logits, geometry)
             mask: NDArray[np.bool_] = (full > logit_of(threshold)).cpu().numpy()
-        return MaskPrediction(found.box, mask, found.score, soft_dice_confidence(logits, geometry))
+        confidence = soft_dice_confidence(logits, geometry)
+        return MaskPrediction.of(found.box, mask, found.score, confidence)

@@ -95,7 +95,7 @@ def mask_from(found: MaskLogits, geometry: InputGeometry, threshold: float) -> M
     """
     mask = logits_above(found.logits, geometry, logit_of(threshold))
     confidence = soft_dice_confidence(found.logits, geometry)
-    return MaskPrediction(found.box, mask, found.score, confidence)
+    return MaskPrediction.of(found.box, mask, found.score, confidence)
 
 
 def logit_of(threshold: float) -> float:

@@ -27,6 +27,7 @@ from model_store.model_index import default_model_folder
 from model_store.pictures.picture_reading import Picture
 from model_store.prediction import PredictionRequest
 from service.errors import ServiceError
+from service.imaging.answering import response_warning
 from service.imaging.mask_checks import check_image, check_mask
 from service.imaging.picture_errors import read_upload, warnings_of
 from service.segment_file_results import ResultFiles, check_result_paths, write_results
@@ -304,6 +305,7 @@ def _result(
         "mask_area_px": area_px,
         "mask_area_fraction": round(area_px / answer.mask.size, 6),
         "score": round(float(answer.score), 4),
+        "confidence": round(float(answer.confidence), 4),
         "bbox": list(answer.box),
         "convention": flags.convention,
         "threshold": flags.threshold,
@@ -316,7 +318,7 @@ def _result(
             "device": info.device,
         },
         "latency_ms": latency_ms | {"total": round(sum(latency_ms.values()), 3)},
-        "warnings": [{"code": str(each.code), "message": each.message} for each in remarks],
+        "warnings": [response_warning(each).model_dump() for each in remarks],
         "files": files,
     }
 

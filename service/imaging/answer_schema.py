@@ -48,7 +48,13 @@ class SegmentedMask(Answer):
         description="x0, y0, x1, y1 in pixels, half-open; the whole image when none was given",
         examples=[[64.0, 80.0, 960.0, 900.0]],
     )
-    score: float = Field(description="the model's estimate of the mask's IoU, 0 to 1")
+    score: float = Field(
+        description="the model's estimate of the mask's IoU, 0 to 1; 0 for an empty mask"
+    )
+    confidence: float = Field(
+        description="the Dice that the mask's own probabilities expect of it, 0 to 1; 0 for an "
+        "empty mask; below 0.94 the warning undecided_mask comes"
+    )
     area_px: int = Field(description="pixels inside the mask")
     area_fraction: float = Field(description="area_px over the pixels of the image, 0 to 1")
     png: str = Field(
@@ -62,6 +68,14 @@ class ResponseWarning(Answer):
 
     code: str = Field(description="stable code", examples=["low_score"])
     message: str = Field(description="one sentence")
+    severity: str = Field(
+        description="info (nothing to do), look (a person looks first) or refuse (do not use it)",
+        examples=["look"],
+        json_schema_extra={"enum": ["info", "look", "refuse"]},
+    )
+    action: str = Field(
+        description="what to do, one sentence", examples=["Look at the mask before it is used."]
+    )
 
 
 class Latency(Answer):
@@ -96,6 +110,7 @@ def _add_example(schema: dict[str, Any]) -> None:
             {
                 "bbox": [64.0, 80.0, 960.0, 900.0],
                 "score": 0.97,
+                "confidence": 0.98,
                 "area_px": 262144,
                 "area_fraction": 0.25,
                 "png": "iVBORw0KGgo...",

@@ -31,7 +31,9 @@ from service.imaging.opening import OpenedXray
 from service.imaging.picture_errors import warnings_of
 from service.imaging.png_encoding import encode_png
 from service.imaging.rendering import encode_mask_png, encode_rle, overlay_colours
+from service.imaging.response_warnings import Warning_
 from service.imaging.segment_request import AnswerKind
+from service.imaging.warning_advice import advice_on
 from service.stages import STAGES
 
 _PICTURE = "<picture>"
@@ -210,6 +212,7 @@ def _mask_headers(found: MaskPrediction) -> dict[str, str]:
     return {
         "X-Lungseg-Bbox": ",".join(f"{value:g}" for value in found.box),
         "X-Lungseg-Score": f"{found.score:.4f}",
+        "X-Lungseg-Confidence": f"{found.confidence:.4f}",
         "X-Lungseg-Area-Px": str(area_px),
         "X-Lungseg-Area-Fraction": f"{area_px / found.mask.size:.6f}",
     }
@@ -220,6 +223,7 @@ def _segmented(found: MaskPrediction) -> SegmentedMask:
     return SegmentedMask(
         bbox=found.box,
         score=found.score,
+        confidence=found.confidence,
         area_px=area_px,
         area_fraction=area_px / found.mask.size,
         png=_PICTURE,
@@ -236,9 +240,25 @@ def _latency(rendering: _Rendering) -> Latency:
 def _warnings(rendering: _Rendering) -> list[ResponseWarning]:
     opened, boxes = rendering.opened, rendering.opened.asked.boxes
     found = [*warnings_of(opened.decoded.warnings), *opened.remarks]
-    warnings = [ResponseWarning(code=str(one.code), message=one.message) for one in found]
+    warnings = [response_warning(one) for one in found]
     for number, mask in enumerate(rendering.masks, start=1):
         place = f"Box {number}: " if len(boxes) > 1 else ""
         for one in check_mask(mask, is_whole_image=not boxes):
-            warnings.append(ResponseWarning(code=str(one.code), message=place + one.message))
+            warnings.append(response_warning(one, place))
     return warnings
+
+
+def response_warning(remark: Warning_, place: str = "") -> ResponseWarning:
+    """Returns a remark as the answer shows it, with its severity and what to do.
+
+    Args:
+        remark: the remark.
+        place: what it is about, before its sentence.
+    """
+    advice = advice_on(remark.code)
+    return ResponseWarning(
+        code=str(remark.code),
+        message=place + remark.message,
+        severity=str(advice.severity),
+        action=advice.action,
+    )

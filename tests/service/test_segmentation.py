@@ -55,7 +55,9 @@ async def test_the_json_answer_has_every_member_of_the_contract() -> None:
     assert list(answer["latency_ms"]) == STAGES
     assert [mask["bbox"] for mask in answer["masks"]] == [[0, 0, 40, 40], [10.5, 10, 90, 70]]
     first = answer["masks"][0]
-    assert set(first) == {"bbox", "score", "area_px", "area_fraction", "png", "rle"}
+    assert set(first) == {
+        *("bbox", "score", "confidence", "area_px", "area_fraction", "png", "rle"),
+    }
     for mask, box in zip(answer["masks"], ((0, 0, 40, 40), (10, 10, 90, 70)), strict=True):
         x0, y0, x1, y1 = box
         inside = (slice(y0, y1), slice(x0, x1))
@@ -130,8 +132,12 @@ async def test_warnings_come_with_a_code_and_are_counted() -> None:
     async with running(app) as client:
         answer = (await client.post("/segment", **form(black))).json()
         as_png = await client.post("/segment", **form(black), headers={"Accept": "image/png"})
-    codes = [warning["code"] for warning in answer["warnings"]]
-    assert "empty_mask" in codes
+    (warning,) = [one for one in answer["warnings"] if one["code"] == "empty_mask"]
+    assert warning["severity"] == "refuse"
+    assert warning["action"].startswith("Do not use")
+    assert answer["masks"][0]["score"] == answer["masks"][0]["confidence"] == 0.0
+    assert float(as_png.headers["x-lungseg-score"]) == 0.0
+    assert float(as_png.headers["x-lungseg-confidence"]) == 0.0
     assert "empty_mask" in as_png.headers["x-lungseg-warnings"].split(",")
     assert sample(app, "lungseg_warnings_total", code="empty_mask") == 2
 

@@ -1,0 +1,89 @@
+"""What each warning means for whoever uses the mask: how grave it is, and what to do about it.
+
+One table for all answers, so that a program can gate on `severity` alone and never needs a new
+release when a code is added. Severities were set by what a code says about masks of known
+quality: `python -m benchmarks.quality.gating` prints how many poor and good masks each one takes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from types import MappingProxyType
+
+from service.imaging.response_warnings import WarningCode
+
+
+class Severity(StrEnum):
+    """How grave a warning is, from the least to the most."""
+
+    INFO = "info"
+    """Something was done to the picture or the mask; the mask is as good as without it."""
+    LOOK = "look"
+    """The mask may be wrong: a person looks at it before it is used."""
+    REFUSE = "refuse"
+    """The mask is not to be used: it, or the picture, is not what the model was made for."""
+
+
+@dataclass(frozen=True)
+class Advice:
+    """What to do about one kind of warning.
+
+    Attributes:
+        severity: how grave it is.
+        action: what to do, one imperative sentence.
+    """
+
+    severity: Severity
+    action: str
+
+
+_NOTHING = "Nothing needs to be done."
+_LOOK = "Look at the mask before it is used."
+_OTHER_BOX = "Look at the mask, and move the box so that no edge cuts through a lung."
+_OTHER_PICTURE = "Do not use the mask; send a frontal chest X-ray."
+_NO_USE = "Do not use the mask; annotate this X-ray by hand."
+
+ADVICE: Mapping[WarningCode, Advice] = MappingProxyType(
+    {
+        WarningCode.COLOUR_TO_GREY: Advice(Severity.INFO, _NOTHING),
+        WarningCode.ALPHA_COMPOSITED: Advice(Severity.INFO, _NOTHING),
+        WarningCode.ORIENTATION_APPLIED: Advice(Severity.INFO, _NOTHING),
+        WarningCode.INVERTED_TO_MONOCHROME2: Advice(Severity.INFO, _NOTHING),
+        WarningCode.LOSSY_PRECISION: Advice(Severity.INFO, _NOTHING),
+        WarningCode.NOT_FRONTAL_VIEW: Advice(Severity.REFUSE, _OTHER_PICTURE),
+        WarningCode.NOT_A_CHEST: Advice(Severity.REFUSE, _OTHER_PICTURE),
+        WarningCode.FOR_PROCESSING_IMAGE: Advice(
+            Severity.LOOK, "Look at the mask, or send the image made for presentation."
+        ),
+        WarningCode.CONSTANT_IMAGE: Advice(Severity.REFUSE, _OTHER_PICTURE),
+        WarningCode.SATURATED_IMAGE: Advice(Severity.LOOK, _LOOK),
+        WarningCode.EMPTY_MASK: Advice(
+            Severity.REFUSE, "Do not use the answer; send another box, or none."
+        ),
+        WarningCode.MASK_MISSES_BOX: Advice(
+            Severity.REFUSE, "Do not use the mask; send another box, or none."
+        ),
+        WarningCode.MASK_LEAVES_BOX: Advice(Severity.LOOK, _OTHER_BOX),
+        WarningCode.IMPLAUSIBLY_SMALL_MASK: Advice(Severity.REFUSE, _NO_USE),
+        WarningCode.IMPLAUSIBLY_LARGE_MASK: Advice(Severity.REFUSE, _NO_USE),
+        WarningCode.NARROW_MASK: Advice(Severity.LOOK, _OTHER_BOX),
+        WarningCode.FRAGMENTED_MASK: Advice(Severity.LOOK, _OTHER_BOX),
+        WarningCode.UNDECIDED_MASK: Advice(Severity.LOOK, _LOOK),
+        WarningCode.LOW_SCORE: Advice(Severity.LOOK, _LOOK),
+    }
+)
+"""By code; every code has its entry."""
+
+
+def advice_on(code: str) -> Advice:
+    """Return what to do about a warning.
+
+    Args:
+        code: a member of `WarningCode`.
+
+    Raises:
+        ValueError: no warning has this code.
+    """
+    return ADVICE[WarningCode(code)]
