@@ -26,8 +26,10 @@ from model_store.geometry import PREPROCESSING_VERSION
 from model_store.int8_layers import Int8Conv2d, Int8Linear, Int8Matrix
 from model_store.integers import SCHEME, WEIGHT_LIMIT
 from model_store.manifest import Manifest
+from model_store.packed_weights import pack_weights, unpack_weights
 from model_store.quantizable import quantizable_layers, replace_module
 from model_store.sam import PromptableSam
+from model_store.weight_levels import WeightLevels
 
 MANIFEST_FILE = "manifest.json"
 WEIGHTS_FILE = "weights.safetensors"
@@ -112,6 +114,7 @@ def load_model(folder: Path) -> tuple[PromptableSam, Manifest]:
     except (SafetensorError, OSError) as error:
         raise ArtifactError(f"{weights_path} is not safetensors: {error}") from error
     expected = model.state_dict()
+    _unpack(weights_path, manifest.quantization.weight_levels, expected, tensors)
     _check_tensors(weights_path, expected, tensors)
     # Integers stay mapped from the file: the backend that multiplies packs them, and that is the
     # one copy. Floats are used as they are, so they must not follow a file that is overwritten.
@@ -175,6 +178,43 @@ def wrap_matrix(matrix: Int8Matrix, layer: nn.Linear | nn.Conv2d) -> Int8Linear 
         return Int8Linear(matrix)
     padding = layer.padding[0] if isinstance(layer.padding, tuple) else 0
     return Int8Conv2d(matrix, layer.kernel_size[0], layer.stride[0], padding)
+
+
+def _unpack(
+    path: Path, weight_levels: Mapping[str, int], expected: Mapping[str, Tensor],
+    tensors: dict[str, Tensor],
+) -> None:  # fmt: skip
+    """Replace packed weights by the int8 that they stand for."""
+    for layer, count in weight_levels.items():
+        name = f"{layer}.matrix.weight"
+        if name not in expected:
+            raise ArtifactError(
+                f"{path.with_name(MANIFEST_FILE)}: quantization.weight_levels names {layer!r}, "
+                "which is no integer layer"
+            )
+        if name in tensors:  # else it is missing, which is said later
+            try:
+                levels = WeightLevels(count)
+                shape = tuple(expected[name].shape)
+                tensors[name] = unpack_weights(tensors[name], shape, levels)
+            except ValueError as error:
+                raise ArtifactError(f"{path}: {name}: {error}") from error
+
+
+def packed_tensors(
+    tensors: Mapping[str, Tensor], weight_levels: Mapping[str, int]
+) -> dict[str, Tensor]:
+    """Return the tensors of an integer model as `load_model` reads them from disk.
+
+    Args:
+        tensors: Its state.
+        weight_levels: How many values a weight of a layer has, by the names of packed layers.
+    """
+    stored = dict(tensors)
+    for layer, count in weight_levels.items():
+        name = f"{layer}.matrix.weight"
+        stored[name] = pack_weights(stored[name].cpu(), WeightLevels(count))
+    return stored
 
 
 def _check_tensors(path: Path, expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> None:

@@ -7,6 +7,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from model_store.conventions import Convention
+from model_store.weight_levels import EIGHT_BIT_LEVELS, WeightLevels
 
 FORMAT_VERSION: Literal[1] = 1
 """Rises when an older reader could misread a newer folder."""
@@ -32,6 +33,17 @@ class Quantization(_Strict):
 
     scheme: str = Field(description="name of the integer scheme, or 'none'")
     layers: dict[str, Precision] = Field(description="every layer that could be integers")
+    weight_levels: dict[str, int] = Field(
+        default_factory=dict,
+        description="integer layers whose weights are stored packed, and how many values one has",
+    )
+
+    @property
+    def weight_bits(self) -> int:
+        """Bits of a stored weight, the most of any integer layer; 32 without integer layers."""
+        integer = [name for name, precision in self.layers.items() if precision == "int8"]
+        counts = (self.weight_levels.get(name, EIGHT_BIT_LEVELS) for name in integer)
+        return max((WeightLevels(count).bits for count in counts), default=32)
 
 
 class TrainingData(_Strict):

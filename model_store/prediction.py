@@ -106,3 +106,8 @@ class ModelInfo:
     manifest: Manifest
     engine: str = "modules"
     fallback_reason: str | None = None
+
+    @property
+    def weight_bits(self) -> int:
+        """Bits of a stored weight; whatever they are, products are those of 8-bit integers."""
+        return self.manifest.quantization.weight_bits

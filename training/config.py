@@ -30,6 +30,7 @@ from training.quantization.config import QatConfig
 from training.settings import (
     Count,
     CountOrNone,
+    NotNegative,
     Share,
     build_settings,
     check_names,
@@ -52,6 +53,8 @@ class TeacherConfig:
             where each teaches all. A model asked for a convention on patients whom it knows by
             the other one alone draws it badly, and one that never saw them draws it well.
         share: Weight of the teachers' masks; those of people weigh the rest.
+        features: Weight of imitating what comes out of each block of the teacher's image encoder
+            and of its neck; takes one teacher of the run's own sizes.
         held_out: Whether model i was trained without fold i of ``data.folds`` and alone teaches
             it. A model that saw an X-ray's mask repeats it, slips included; one that did not says
             what people would draw on average.
@@ -60,11 +63,17 @@ class TeacherConfig:
     models: tuple[str, ...] = ()
     conventions: tuple[Convention, ...] = ()
     share: Share = 0.5
+    features: NotNegative = 0.0
     held_out: bool = False
 
     def __post_init__(self) -> None:
         """Refuse a share outside 0..1, and conventions that leave one without a teacher."""
         check_settings(self, "teacher")
+        if self.features and len(self.models) != 1:
+            raise ConfigError(
+                f"teacher.features imitates one teacher, but teacher.models names "
+                f"{len(self.models)}"
+            )
         if not self.conventions:
             return
         if len(self.conventions) != len(self.models) or set(self.conventions) != set(CONVENTIONS):

@@ -23,6 +23,7 @@ from model_store.artifact import (
     FLOAT_SCHEME,
     WEIGHTS_FILE,
     load_model,
+    packed_tensors,
     sha256_of,
     write_manifest,
     write_weights,
@@ -45,7 +46,7 @@ from training.errors import DataError
 from training.evaluation.metrics import dice
 from training.model_card import write_manifest_and_card
 from training.phantom import draw_phantom
-from training.quantization.quantized_model import to_deployed
+from training.quantization.quantized_model import packed_levels, to_deployed
 from training.stages.base import load_base
 
 INTENDED_USE = (
@@ -148,11 +149,12 @@ def write_deployed(
     if (folder / WEIGHTS_FILE).exists():
         raise FileExistsError(f"{folder} exists; a stored version never changes, raise --version")
     float_bytes = _float_size_bytes(model)
+    levels = packed_levels(model)
     precisions = to_deployed(model)
-    tensors = model.state_dict()
+    tensors = packed_tensors(model.state_dict(), levels)
     integers = "int8" in precisions.values()
-    if not integers:
-        tensors = {key: value.half() for key, value in tensors.items()}
+    if levels or not integers:  # where integers are few, float32 beside them would be a third
+        tensors = {k: v.half() if v.is_floating_point() else v for k, v in tensors.items()}
     folder.mkdir(parents=True, exist_ok=True)
     write_weights(folder / WEIGHTS_FILE, tensors)
     manifest = Manifest(
@@ -161,7 +163,9 @@ def write_deployed(
         architecture=architecture.to_dict(),
         preprocessing_version=PREPROCESSING_VERSION,
         conventions={name: token_of(name) for name in conventions},
-        quantization=Quantization(scheme=SCHEME if integers else FLOAT_SCHEME, layers=precisions),
+        quantization=Quantization(
+            scheme=SCHEME if integers else FLOAT_SCHEME, layers=precisions, weight_levels=levels
+        ),
         weights=WeightsFile(
             sha256=sha256_of(folder / WEIGHTS_FILE),
             size_bytes=(folder / WEIGHTS_FILE).stat().st_size,
@@ -182,7 +186,9 @@ def write_deployed(
 
 def _float_size_bytes(model: PromptableSam) -> int:
     """Size of the plain model's parameters in float32, adapters folded, no scales."""
-    adapted = ("P", "Q", "singular", "mask", "A", "B", "log_scale")
+    adapted = (
+        "P", "Q", "singular", "mask", "A", "B", "log_scale", "log_weight_scale", "unit",
+    )  # fmt: skip
     kept = (t for k, t in model.state_dict().items() if k.rpartition(".")[2] not in adapted)
     return sum(4 * tensor.numel() for tensor in kept)
 

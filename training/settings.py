@@ -73,6 +73,8 @@ def check_value(hint: Any, value: Any, name: str) -> None:
 def _fits(hint: Any, value: Any) -> bool:
     if isinstance(hint, type) and dataclasses.is_dataclass(hint):
         return isinstance(value, hint)
+    if typing.get_origin(hint) is Literal:  # pydantic takes 2.0 for 2 here
+        return any(type(value) is type(one) and value == one for one in typing.get_args(hint))
     try:
         _adapter(hint).validate_python(value)
     except ValidationError:

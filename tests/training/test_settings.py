@@ -48,7 +48,7 @@ def fits(hint: Any, value: Any) -> bool:
         ]
         return fits(arguments[0], value) and all(within(limit, value) for limit in limits)
     if origin is Literal:
-        return isinstance(value, str) and value in arguments
+        return any(type(value) is type(one) and value == one for one in arguments)
     if origin in (typing.Union, types.UnionType):
         return any(fits(kind, value) for kind in arguments)
     if origin is tuple:

@@ -25,7 +25,7 @@ _BASE_HELP = {
     "random weights",
     "stage1": "pretraining run, checkpoint or stored float model to start from, or Meta's "
     "sam_vit_*.pth",
-    "stage2": "stage 1 run or checkpoint to start from",
+    "stage2": "stage 1 run, checkpoint or stored float model to start from",
 }
 
 EXIT_STOPPED = 3

@@ -11,6 +11,14 @@ from torch import nn
 from training.optimizers.config import OptimizerConfig
 from training.optimizers.muon import StackedMuon
 
+_OWN_RATES = {
+    "singular": "singular_rate",
+    "log_scale": "scale_rate",
+    "log_weight_scale": "scale_rate",
+    "unit": "unit_rate",
+}
+"""Parameters, by the last part of their names, and the setting that says how fast they learn."""
+
 
 def build_optimizers(
     named: Iterable[tuple[str, nn.Parameter]], config: OptimizerConfig
@@ -30,12 +38,12 @@ def build_optimizers(
     matrices: list[nn.Parameter] = []
     decayed: list[nn.Parameter] = []
     plain: list[nn.Parameter] = []
-    singular: list[nn.Parameter] = []
+    own_rate: dict[str, list[nn.Parameter]] = {}
     for name, parameter in named:
         if config.matrix_learning_rate > 0 and _is_encoder_matrix(name, parameter):
             matrices.append(parameter)
-        elif name.endswith(".singular"):
-            singular.append(parameter)
+        elif (kind := name.rpartition(".")[2]) in _OWN_RATES:
+            own_rate.setdefault(_OWN_RATES[kind], []).append(parameter)
         elif parameter.ndim >= 2 and not _is_table(name):
             decayed.append(parameter)
         else:
@@ -44,9 +52,9 @@ def build_optimizers(
         {"params": decayed, "weight_decay": config.weight_decay},
         {"params": plain, "weight_decay": 0.0},
     ]
-    if singular:
-        rate = config.singular_rate * config.learning_rate
-        groups.append({"params": singular, "weight_decay": 0.0, "lr": rate})
+    for setting, parameters in own_rate.items():
+        rate = getattr(config, setting) * config.learning_rate
+        groups.append({"params": parameters, "weight_decay": 0.0, "lr": rate})
     on_gpu = any(p.is_cuda for p in (*decayed, *plain))
     adamw = torch.optim.AdamW(
         groups, lr=config.learning_rate, betas=(0.9, 0.98), fused=True if on_gpu else None

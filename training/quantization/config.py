@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
+from model_store.weight_levels import EIGHT_BIT_LEVELS
 from training.settings import Count, NotNegative, check_settings
+
+LevelCount = Literal[2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 127]
+"""What `model_store.weight_levels.WeightLevels` takes."""
 
 
 @dataclass(frozen=True)
@@ -18,6 +23,10 @@ class QatConfig:
         ssim_margin: Or when it alone loses more than this SSIM of the masks.
         calibration_batches: Batches by which activation scales are set before training.
         train_base: Whether the base weights learn too, not the adapters alone.
+        weight_levels: How many integers a weight may be: 127 are the ±63 of 8-bit models; 2 to 16
+            are stored packed (4 are ±1 and ±3 in 2 bits). With these every weight learns, started
+            by GPTQ from the calibration batches, so that ``train_base`` says nothing; 48 X-rays
+            or more should be in those.
     """
 
     sensitivity: str = ""
@@ -25,6 +34,7 @@ class QatConfig:
     ssim_margin: NotNegative = 0.005
     calibration_batches: Count = 8
     train_base: bool = False
+    weight_levels: LevelCount = EIGHT_BIT_LEVELS
 
     def __post_init__(self) -> None:
         """Refuse negative margins, and no calibration: first scales would be arbitrary."""

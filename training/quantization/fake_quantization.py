@@ -71,13 +71,17 @@ class FakeQuantized(nn.Module):
         with torch.autocast(values.device.type, enabled=False):
             scale = self.activation_scale
             steps = (values.float() / scale).clamp(ACTIVATION_LOW, ACTIVATION_HIGH)
-            weight = folded_weight(self.source)
-            per_channel = weight_scale(weight.detach().flatten(1))  # (N,)
-            shape = (-1,) + (1,) * (weight.ndim - 1)
-            integers = round_straight_through(weight / per_channel.view(shape))
-            integers = integers.clamp(-WEIGHT_LIMIT, WEIGHT_LIMIT)
+            integers, per_channel = self.integer_weight()
             accumulator = self._product(round_straight_through(steps), integers)
             return self._dequantize(accumulator, scale * per_channel)
+
+    def integer_weight(self) -> tuple[Tensor, Tensor]:
+        """Return the weight as integer-valued floats with a gradient, and its scales (N,)."""
+        weight = folded_weight(self.source)
+        per_channel = weight_scale(weight.detach().flatten(1))
+        shape = (-1,) + (1,) * (weight.ndim - 1)
+        integers = round_straight_through(weight / per_channel.view(shape))
+        return integers.clamp(-WEIGHT_LIMIT, WEIGHT_LIMIT), per_channel
 
     def _product(self, values: Tensor, weight: Tensor) -> Tensor:
         if isinstance(self.source, nn.Conv2d):
@@ -117,12 +121,18 @@ class FakeQuantized(nn.Module):
             self.log_scale.fill_(math.log(best))
         self.samples = None
 
+    def stored_weight(self) -> tuple[Tensor, Tensor]:
+        """Return what is stored of the weight: int8 (N, K) and scales (N,)."""
+        weight = folded_weight(self.source).detach().flatten(1)
+        scale = weight_scale(weight)
+        return quantize_weight(weight, scale), scale
+
     def to_integers(self) -> Int8Linear | Int8Conv2d:
         """Return the integer layer that computes the same."""
-        weight = folded_weight(self.source).detach().flatten(1)
-        scale, bias = weight_scale(weight), folded_bias(self.source)
+        integers, scale = self.stored_weight()
+        bias = folded_bias(self.source)
         matrix = Int8Matrix(
-            quantize_weight(weight, scale),
+            integers,
             scale,
             self.activation_scale.detach().clone(),
             None if bias is None else bias.detach().clone(),

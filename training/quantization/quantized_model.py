@@ -6,8 +6,12 @@ from model_store.int8_layers import Int8Matrix
 from model_store.manifest import Precision
 from model_store.quantizable import quantizable_layers, replace_module
 from model_store.sam import PromptableSam
+from model_store.weight_levels import EIGHT_BIT_LEVELS, WeightLevels
 from training.adapters.adapted_model import find_layers, merge_adapters
+from training.quantization.config import QatConfig
 from training.quantization.fake_quantization import FakeQuantized
+from training.quantization.few_level_layer import FewLevelQuantized
+from training.quantization.post_training import add_few_levels
 from training.quantization.sensitivity.choice import (
     EVERY_LAYER_INT8,
     PrecisionChoice,
@@ -33,10 +37,34 @@ def add_fake_quantization(
     return layers
 
 
+def add_few_level_quantization(
+    model: PromptableSam, config: QatConfig, choice: PrecisionChoice = EVERY_LAYER_INT8
+) -> dict[str, FewLevelQuantized]:
+    """Fold a model's adapters and wrap every layer but those that were chosen to stay float.
+
+    Raises:
+        ConfigError: The choice was made for another model.
+    """
+    merge_adapters(model)
+    names = quantizable_names(model)
+    check_layers(choice, names)
+    kept = [name for name in names if name not in choice.float_layers]
+    return add_few_levels(model, WeightLevels(config.weight_levels), kept)
+
+
 def quantizable_names(model: PromptableSam) -> list[str]:
     """Return the layers that can become integers; an adapted layer counts as one."""
     names = [name.removesuffix(".base") for name in quantizable_layers(model)]
     return [name.removesuffix(".source").removesuffix(".base") for name in names]
+
+
+def packed_levels(model: PromptableSam) -> dict[str, int]:
+    """Return how many values a weight of each layer of few levels has, before `to_deployed`."""
+    return {
+        name: layer.levels.count
+        for name, layer in sorted(find_layers(model, FewLevelQuantized).items())
+        if layer.levels.count != EIGHT_BIT_LEVELS
+    }
 
 
 def to_deployed(model: PromptableSam) -> dict[str, Precision]:

@@ -15,8 +15,10 @@ import torch
 from model_store.architecture import SamConfig, build_sam
 from model_store.conventions import CONVENTIONS
 from model_store.geometry import window_to_uint8
+from model_store.weight_levels import EIGHT_BIT_LEVELS
 from training.acceleration.distributed import ONE_PROCESS, Processes
 from training.acceleration.recomputation import recompute_encoder_blocks
+from training.adapters.config import AdaptationConfig
 from training.checkpoint import LatestCheckpoint, holds_run, load_latest
 from training.config import RunConfig
 from training.data.batches import BatchSource
@@ -31,6 +33,7 @@ from training.run.run import Run
 from training.run.teacher import load_teacher
 from training.stages.base import Base, load_base
 from training.stages.baseline_stages import build_stage1
+from training.stages.few_level_stage import FewLevelStage
 from training.stages.qat_stage import QatStage
 from training.stages.resizing import resized_model
 from training.stages.stage import PretrainStage, Stage
@@ -140,6 +143,9 @@ def prepare_run(
         start = load_base(base, config.input_size)
     # Adapters keep the settings that they were made with.
     config = dataclasses.replace(config, **start.settings)
+    if config.stage == "stage2" and (start.stage == "stored" or _is_few_levels(config)):
+        # A stored model has no adapters left, and weights of few levels take them in.
+        config = dataclasses.replace(config, adaptation=AdaptationConfig("full"))
     latest = processes.from_writer(lambda: _latest(folder)) if resume else None
     stage = _stage(config, start, latest)
     # Before data are read and anything is written: a wrong name is refused at once. After the
@@ -200,8 +206,13 @@ def _stage(config: RunConfig, start: Base, latest: LatestCheckpoint | None) -> S
                 f"{start.stage}"
             )
         return build_stage1(start.model, config)
-    if start.stage != "stage1":
-        raise ConfigError(f"stage2 starts from stage1, not {start.stage}")
+    if start.stage not in ("stage1", "stored"):
+        raise ConfigError(f"stage2 starts from stage1 or a stored model, not from {start.stage}")
     # A table may have been measured anew since; a run that goes on keeps its choice.
     choice = choose_precisions(config.qat) if latest is None else stored_choice(latest.state)
-    return QatStage(start.model, config.qat, choice)
+    kind = FewLevelStage if _is_few_levels(config) else QatStage
+    return kind(start.model, config.qat, choice)
+
+
+def _is_few_levels(config: RunConfig) -> bool:
+    return config.qat.weight_levels != EIGHT_BIT_LEVELS

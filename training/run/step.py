@@ -18,6 +18,7 @@ from training.optimizers.groups import build_optimizers
 from training.optimizers.rates import rate_share, set_rates
 from training.optimizers.weight_average import WeightAverage
 from training.run.accumulation import parts_of
+from training.run.feature_imitation import FeatureImitation
 from training.run.run import Run
 
 
@@ -40,6 +41,12 @@ class TrainingStep:
         self._parameters = [parameter for _, parameter in parameters]
         self.optimizers = build_optimizers(parameters, run.config.optimizer)
         self.average = WeightAverage(parameters, run.config.optimizer.ema_decay)
+        teacher, weight = run.teacher, run.config.teacher.features
+        self._features = (
+            FeatureImitation(run.stage.model, teacher.models[0], weight)
+            if teacher is not None and weight
+            else None
+        )
         self._captured: CapturedGradients[TrainingBatch] | None = None
         self._captured_settled = False
 
@@ -119,7 +126,11 @@ class TrainingStep:
         with autocast(precision, device):
             taught = teacher.masks(*question, batch.folds)
         imitation = teacher.loss(logits, taught)
-        return teacher.joined(loss, imitation), {**terms, "imitation": imitation.detach()}
+        loss, terms = teacher.joined(loss, imitation), {**terms, "imitation": imitation.detach()}
+        if self._features is None:
+            return loss, terms
+        features = self._features.loss()
+        return loss + features, {**terms, "features": features.detach()}
 
     def averaged_weights(self) -> dict[str, Tensor]:
         """Return the model's weights, with their running mean where there is one."""

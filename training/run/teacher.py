@@ -27,7 +27,11 @@ _TOKENS = [token_of(convention) for convention in CONVENTIONS]
 
 
 class Teacher:
-    """One or more models that do not learn any more: their mean, or each for what it never saw."""
+    """One or more models that do not learn any more: their mean, or each for what it never saw.
+
+    Attributes:
+        models: The models.
+    """
 
     def __init__(
         self,
@@ -50,6 +54,7 @@ class Teacher:
             conventions: What model i teaches; empty where each teaches all.
         """
         self._held_out = held_out
+        self.models = tuple(models)
         self._models = [model.eval().requires_grad_(False) for model in models]
         taught: Sequence[Convention | None] = conventions or [None] * len(models)
         self._taught = [
@@ -145,6 +150,11 @@ def load_teacher(
         if structure != config.data.structure:
             raise ConfigError(
                 f"teacher {name} knows {structure}; this run learns {config.data.structure}"
+            )
+        if config.teacher.features and base.architecture != architecture:
+            raise ConfigError(
+                f"teacher.features: teacher {name} has other sizes than this run's model, so what "
+                "its blocks give cannot be imitated"
             )
         models.append(base.model.to(device))
     teacher = config.teacher

@@ -17,13 +17,17 @@ from model_store.artifact import MANIFEST_FILE, load_model
 from model_store.conventions import CONVENTIONS
 from model_store.meta_checkpoint import is_meta_checkpoint, load_meta_checkpoint
 from model_store.sam import PromptableSam
+from model_store.weight_levels import EIGHT_BIT_LEVELS
 from training.adapters.adapted_linear import AdaptedLinear
 from training.adapters.adapted_model import add_adapters, add_lora, find_layers
 from training.checkpoint import BEST, load_checkpoint
 from training.errors import CheckpointError
-from training.quantization.quantized_model import add_fake_quantization
+from training.quantization.quantized_model import (
+    add_fake_quantization,
+    add_few_level_quantization,
+)
 from training.quantization.sensitivity.choice import stored_choice
-from training.stages.lineage import adapter_settings, lineage_of
+from training.stages.lineage import adapter_settings, lineage_of, qat_settings
 from training.stages.resizing import resized_model
 
 
@@ -38,7 +42,11 @@ def model_from_checkpoint(state: Mapping[str, Any]) -> tuple[SamConfig, Promptab
     if settings and settings["adaptation"].method == "lora":
         add_lora(model, settings["lora"])
     if stage == "stage2":
-        add_fake_quantization(model, stored_choice(state))
+        qat = qat_settings(state)
+        if qat.weight_levels == EIGHT_BIT_LEVELS:
+            add_fake_quantization(model, stored_choice(state))
+        else:
+            add_few_level_quantization(model, qat, stored_choice(state))
     model.load_state_dict(state["model"])
     return architecture, model
 

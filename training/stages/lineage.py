@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from model_store.weight_levels import EIGHT_BIT_LEVELS
 from training.adapters.config import AdaLoraConfig, AdaptationConfig, LoraConfig
+from training.quantization.config import QatConfig
 from training.settings import build_settings
 
 
@@ -20,6 +23,17 @@ def adapter_settings(state: Mapping[str, Any]) -> dict[str, Any]:
     tables = {"adaptation": AdaptationConfig, "adalora": AdaLoraConfig, "lora": LoraConfig}
     config = state["config"]
     return {name: build_settings(kind, config.get(name, {}), name) for name, kind in tables.items()}
+
+
+def qat_settings(state: Mapping[str, Any]) -> QatConfig:
+    """Return the settings by which the layers of a stage 2 checkpoint were quantized.
+
+    Checkpoints from before there were tables named their float layers among them.
+    """
+    known = {field.name for field in dataclasses.fields(QatConfig)}
+    values = {k: v for k, v in state["config"].get("qat", {}).items() if k in known}
+    settings: QatConfig = build_settings(QatConfig, values, "qat")
+    return settings
 
 
 def lineage_of(state: Mapping[str, Any]) -> tuple[dict[str, Any], ...]:
@@ -50,6 +64,8 @@ def lineage_of(state: Mapping[str, Any]) -> tuple[dict[str, Any], ...]:
             own["teachers_teach"] = "what they never saw"
         elif teacher.get("conventions"):
             own["teachers_teach"] = list(teacher["conventions"])
+    if state["stage"] == "stage2" and qat_settings(state).weight_levels != EIGHT_BIT_LEVELS:
+        own["weight_levels"] = qat_settings(state).weight_levels
     if state["stage"] == "stage1":
         own["method"] = adapter_settings(state)["adaptation"].method
     if "ranks" in state["stage_state"]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
@@ -13,7 +14,8 @@ from training.adapters.adapted_linear import AdaptedLinear
 from training.adapters.adapted_model import find_layers
 from training.data.batches import BatchSource
 from training.quantization.config import QatConfig
-from training.quantization.fake_quantization import sampling
+from training.quantization.fake_quantization import FakeQuantized, sampling
+from training.quantization.post_training import ModelInputs
 from training.quantization.quantized_model import add_fake_quantization, to_deployed
 from training.quantization.sensitivity.choice import EVERY_LAYER_INT8, PrecisionChoice
 from training.stages.stage import Stage, freeze_unused
@@ -40,25 +42,33 @@ class QatStage(Stage):
         """
         super().__init__(model)
         self._config = config
-        model.image_encoder.requires_grad_(config.train_base)
-        for adapter in find_layers(model, AdaptedLinear).values():
+        self._choice = choice
+        self.layers: Mapping[str, FakeQuantized] = self._quantize()
+        freeze_unused(model)
+
+    def _quantize(self) -> Mapping[str, FakeQuantized]:
+        """Choose what learns, and wrap the layers."""
+        self.model.image_encoder.requires_grad_(self._config.train_base)
+        for adapter in find_layers(self.model, AdaptedLinear).values():
             for factor in adapter.factors():
                 factor.requires_grad_(True)
-        for adapter in find_layers(model, AdaLoraLinear).values():
+        for adapter in find_layers(self.model, AdaLoraLinear).values():
             adapter.frozen_mask = True
-        self._choice = choice
-        self.layers = add_fake_quantization(model, choice)
-        freeze_unused(model)
+        return add_fake_quantization(self.model, self._choice)
 
     @torch.no_grad()
     def calibrate(self, source: BatchSource) -> None:
         """Set every activation scale from the first training batches, in float."""
         self.model.eval()
         with sampling(self.layers.values()):
-            for step in range(self._config.calibration_batches):
-                batch = source.batch(step).to(self.model.pixel_mean.device)
-                normalized = self.model.normalize(batch.pixels, batch.valid)
-                self.model(normalized, batch.boxes, batch.image_index)
+            for inputs in self._calibration_inputs(source):
+                self.model(*inputs)
+
+    def _calibration_inputs(self, source: BatchSource) -> Iterator[ModelInputs]:
+        for step in range(self._config.calibration_batches):
+            batch = source.batch(step).to(self.model.pixel_mean.device)
+            normalized = self.model.normalize(batch.pixels, batch.valid)
+            yield normalized, batch.boxes, batch.image_index
 
     def deployed(self) -> PromptableSam:
         """Return a copy in integers, the model that an export of the present weights stores."""
