@@ -1,7 +1,8 @@
 """Which stored models there are, where each is kept, and which one is served by default.
 
 `models/index.json` names every version that was ever stored. The package holds the served model
-alone; the repository also keeps its float twin. Older versions are kept where ``where`` says, and
+alone; the repository also keeps its float twin and what is offered beside it (weights of 2 bits).
+Older versions are kept where ``where`` says, and
 `model_store.fetching` brings them in.
 
 Nothing here imports PyTorch: the service asks for the default folder before it loads anything.
@@ -17,7 +18,7 @@ from typing import Any
 MODELS_FOLDER = Path(__file__).parent / "models"
 INDEX_FILE = MODELS_FOLDER / "index.json"
 FORMAT_VERSION = 1
-STATUSES = ("served", "twin", "superseded")
+STATUSES = ("served", "twin", "offered", "superseded")
 
 
 class ModelIndexError(ValueError):
@@ -33,8 +34,8 @@ class IndexedModel:
         version: Its version.
         sha256: Hash of its weights, which its manifest must state too.
         size_bytes: Size of its weights.
-        status: ``served`` (the default), ``twin`` (the default before quantization) or
-            ``superseded``.
+        status: ``served`` (the default), ``twin`` (the default before quantization), ``offered``
+            (another model that the repository keeps, served when asked for) or ``superseded``.
         where: ``folder:PATH`` (relative to the folder of models), ``file:PATH`` (an archive),
             an ``https:`` address of an archive, or ``git:COMMIT`` of this repository.
     """

@@ -315,6 +315,7 @@ def _result(
             "version": info.version,
             "sha256": info.sha256,
             "precision": info.precision,
+            "weight_bits": info.weight_bits,
             "device": info.device,
         },
         "latency_ms": latency_ms | {"total": round(sum(latency_ms.values()), 3)},

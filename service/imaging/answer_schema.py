@@ -23,7 +23,12 @@ class ModelIdentity(Answer):
     name: str = Field(examples=["cxr-lung-tiny"])
     version: str = Field(examples=["1"])
     sha256: str = Field(description="digest of the weights", examples=[_SHA256])
-    precision: str = Field(examples=["int8"])
+    precision: str = Field(description="of its products", examples=["int8"])
+    weight_bits: int = Field(
+        description="bits of a stored weight; fewer than 8 make a smaller file, and the same "
+        "integer products",
+        examples=[8],
+    )
     device: str = Field(description="where it runs", examples=["cpu"])
 
 
@@ -101,6 +106,7 @@ def _add_example(schema: dict[str, Any]) -> None:
             "version": served.version,
             "sha256": served.sha256,
             "precision": "int8",
+            "weight_bits": 8,
             "device": "cpu",
         },
         "image": {"width": 1024, "height": 1024},

@@ -225,6 +225,7 @@ def identity_of(info: ModelInfo) -> ModelIdentity:
         version=info.version,
         sha256=info.sha256,
         precision=info.precision,
+        weight_bits=info.weight_bits,
         device=info.device,
     )
 

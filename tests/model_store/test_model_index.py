@@ -56,9 +56,10 @@ def test_nothing_else_names_a_version() -> None:
     assert looked_at > 100
 
 
-def test_the_served_model_and_its_twin_are_in_the_tree_and_nothing_else_is() -> None:
+def test_the_served_model_its_twin_and_offered_ones_are_in_the_tree_and_nothing_else_is() -> None:
     folders = {path.parent for path in MODELS_FOLDER.glob("*/*/manifest.json")}
-    assert folders == {default_model_folder(), default_float_twin_folder()}
+    offered = {MODELS_FOLDER / m.label for m in read_index() if m.status == "offered"}
+    assert folders == {default_model_folder(), default_float_twin_folder(), *offered}
     for model in read_index():
         folder = MODELS_FOLDER / model.label
         if model.status == "superseded":

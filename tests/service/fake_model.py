@@ -46,6 +46,7 @@ class FakeInfo:
     version: str = "1"
     sha256: str = "0" * 64
     precision: str = "int8"
+    weight_bits: int = 8
     device: str = "cpu"
     input_size: int = INPUT_SIDE
     manifest: FakeManifest = FakeManifest()

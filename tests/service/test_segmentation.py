@@ -50,7 +50,8 @@ async def test_the_json_answer_has_every_member_of_the_contract() -> None:
         *("request_id", "model", "image", "convention", "threshold", "masks", "overlay_png"),
         *("latency_ms", "warnings"),
     }
-    assert set(answer["model"]) == {"name", "version", "sha256", "precision", "device"}
+    members = {"name", "version", "sha256", "precision", "weight_bits", "device"}
+    assert set(answer["model"]) == members and answer["model"]["weight_bits"] == 8
     assert answer["image"] == {"width": 96, "height": 80}
     assert list(answer["latency_ms"]) == STAGES
     assert [mask["bbox"] for mask in answer["masks"]] == [[0, 0, 40, 40], [10.5, 10, 90, 70]]
