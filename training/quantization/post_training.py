@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable, Mapping
 from typing import Literal, get_args
 
 import torch
@@ -43,10 +43,9 @@ def add_few_levels(
 @torch.no_grad()
 def round_weights(
     model: PromptableSam,
-    layers: dict[str, FewLevelQuantized],
+    layers: Mapping[str, FewLevelQuantized],
     inputs: Iterable[ModelInputs],
     rounding: Rounding = "gptq",
-    show: Callable[[str], None] = lambda name: None,
 ) -> None:
     """Set weights and activation scales from what the float model sees.
 
@@ -55,19 +54,28 @@ def round_weights(
         layers: The wrapped layers, by name.
         inputs: What to run, 48 X-rays or more.
         rounding: How weights become integers.
-        show: Is told each layer's name when its weights are rounded.
     """
+    moments = observe(model, layers, inputs)
+    for name, layer in layers.items():
+        round_layer(layer, moments.pop(name), rounding)
+
+
+@torch.no_grad()
+def observe(
+    model: PromptableSam, layers: Mapping[str, FewLevelQuantized], inputs: Iterable[ModelInputs]
+) -> dict[str, InputMoments]:
+    """Run the float model, set activation scales, and return the moments of each layer's inputs."""
     model.eval()
     sources = {name: layer.source for name, layer in layers.items()}
     with sampling(layers.values()), observed_inputs(sources) as moments:
         for normalized, boxes, image_index in inputs:
             model(normalized, boxes, image_index)
-    for name, layer in layers.items():
-        _round_layer(layer, moments.pop(name), rounding)
-        show(name)
+    return moments
 
 
-def _round_layer(layer: FewLevelQuantized, seen: InputMoments, rounding: Rounding) -> None:
+@torch.no_grad()
+def round_layer(layer: FewLevelQuantized, seen: InputMoments, rounding: Rounding) -> None:
+    """Set one layer's weights, and by GPTQ its bias, from the moments of its inputs."""
     weight = layer.source.weight.detach().flatten(1)
     levels = layer.levels
     if rounding == "largest":
