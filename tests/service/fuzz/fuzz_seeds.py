@@ -12,7 +12,7 @@ from dicom_files import as_big_endian_file, as_file, make_xray
 from numpy.typing import NDArray
 from PIL import Image
 from pydicom.encaps import encapsulate
-from pydicom.pixels.encoders import RLELosslessEncoder
+from pydicom.pixels.encoders.base import get_encoder
 from raster_files import encoded, hand_made_tiff, png_with, ramp
 
 HEIGHT, WIDTH = 48, 64
@@ -124,7 +124,7 @@ def _frames() -> list[tuple[uids.UID, NDArray[Any], bytes]]:
     jpeg = encoded(Image.fromarray(shallow), "JPEG")
     lossless = imagecodecs.ljpeg_encode(values, bitspersample=12)
     runs = io.BytesIO(
-        RLELosslessEncoder.encode(
+        get_encoder(uids.RLELossless).encode(
             values.astype("<u2").tobytes(), rows=HEIGHT, columns=WIDTH, samples_per_pixel=1,
             number_of_frames=1, bits_allocated=16, bits_stored=12, pixel_representation=0,
             photometric_interpretation="MONOCHROME2", byteorder="<",

@@ -1,0 +1,128 @@
+"""Honest X-rays in every codec and of several sizes, for measuring what reading them costs."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import imagecodecs
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.encaps import encapsulate
+from pydicom.pixels.encoders.base import get_encoder
+from pydicom.uid import (
+    UID,
+    ExplicitVRLittleEndian,
+    JPEG2000Lossless,
+    JPEGBaseline8Bit,
+    JPEGLosslessSV1,
+    JPEGLSLossless,
+    RLELossless,
+    generate_uid,
+)
+
+from service.workers.costs import Codec
+
+_DX = UID("1.2.840.10008.5.1.4.1.1.1.1")
+NOISES = (4.0, 60.0)
+"""Standard deviation of the noise in 12-bit values: a quiet detector, and the noisiest X-rays."""
+
+
+@dataclass(frozen=True)
+class HonestFile:
+    """One file.
+
+    Attributes:
+        name: format and content.
+        codec: how its pixels are stored.
+        pixels: how many there are.
+        data: the file.
+    """
+
+    name: str
+    codec: Codec
+    pixels: int
+    data: bytes
+
+
+def honest_files(side: int) -> Iterator[HonestFile]:
+    """Yields a square X-ray in every format, once quiet and once noisy.
+
+    Args:
+        side: its side, pixels.
+    """
+    for noise in NOISES:
+        values = xray_12_bit(side, noise)
+        content = "quiet" if noise == NOISES[0] else "noisy"
+        for name, codec, data in _encoded(values):
+            yield HonestFile(f"{name} {content}", codec, side * side, data)
+
+
+def xray_12_bit(side: int, noise: float) -> NDArray[np.uint16]:
+    """Returns smooth structures of a chest's scale with noise, (side, side), 12 bits."""
+    rows, columns = np.mgrid[0:side, 0:side].astype(np.float32) / side
+    lungs = np.exp(-(((rows - 0.5) / 0.3) ** 2) - ((np.abs(columns - 0.5) - 0.2) / 0.12) ** 2)
+    ribs = 0.1 * np.sin(60 * rows + 8 * (columns - 0.5) ** 2)
+    grain = np.random.default_rng(side).normal(0.0, noise, (side, side))
+    values: NDArray[np.uint16] = np.clip(3000 - 2000 * lungs + 800 * ribs + grain, 0, 4095).astype(
+        np.uint16
+    )
+    return values
+
+
+def _encoded(values: NDArray[np.uint16]) -> Iterator[tuple[str, Codec, bytes]]:
+    grey = (values >> 4).astype(np.uint8)
+    colour = np.dstack([grey] * 3)
+    yield "PNG 8 bits", Codec.DEFLATE, _saved(grey, "PNG")
+    yield "PNG 16 bits", Codec.DEFLATE, _saved(values, "PNG")
+    yield "PNG RGB", Codec.DEFLATE, _saved(colour, "PNG")
+    yield "TIFF 16 bits", Codec.NATIVE, _saved(values, "TIFF")
+    yield "TIFF LZW", Codec.DEFLATE, _saved(values, "TIFF", compression="tiff_lzw")
+    yield "TIFF deflate", Codec.DEFLATE, _saved(values, "TIFF", compression="tiff_adobe_deflate")
+    yield "JPEG", Codec.JPEG, _saved(grey, "JPEG", quality=95)
+    yield "JPEG progressive", Codec.JPEG, _saved(grey, "JPEG", quality=95, progressive=True)
+    yield "JPEG RGB", Codec.JPEG, _saved(colour, "JPEG", quality=95)
+    yield "DICOM", Codec.NATIVE, _dicom(values, ExplicitVRLittleEndian, None)
+    runs = get_encoder(RLELossless).encode(
+        values.astype("<u2").tobytes(), rows=values.shape[0], columns=values.shape[1],
+        samples_per_pixel=1, number_of_frames=1, bits_allocated=16, bits_stored=12,
+        pixel_representation=0, photometric_interpretation="MONOCHROME2", byteorder="<",
+    )  # fmt: skip
+    yield "DICOM RLE", Codec.RLE, _dicom(values, RLELossless, runs)
+    jpeg = _saved(grey, "JPEG", quality=95)
+    yield "DICOM JPEG", Codec.JPEG, _dicom(grey, JPEGBaseline8Bit, jpeg)
+    lossless = imagecodecs.ljpeg_encode(values, bitspersample=12)
+    yield "DICOM JPEG Lossless", Codec.JPEG_LOSSLESS, _dicom(values, JPEGLosslessSV1, lossless)
+    jpeg_ls = imagecodecs.jpegls_encode(values)
+    yield "DICOM JPEG-LS", Codec.JPEG_LS, _dicom(values, JPEGLSLossless, jpeg_ls)
+    jpeg_2000 = imagecodecs.jpeg2k_encode(values, reversible=True, codecformat="j2k")
+    yield "DICOM JPEG 2000", Codec.JPEG_2000, _dicom(values, JPEG2000Lossless, jpeg_2000)
+
+
+def _saved(pixels: NDArray[Any], kind: str, **options: Any) -> bytes:
+    stream = io.BytesIO()
+    Image.fromarray(pixels).save(stream, kind, **options)
+    return stream.getvalue()
+
+
+def _dicom(pixels: NDArray[Any], syntax: UID, frame: bytes | bytearray | None) -> bytes:
+    bits = 12 if pixels.itemsize == 2 else 8
+    dataset = Dataset()
+    dataset.file_meta = FileMetaDataset()
+    dataset.file_meta.TransferSyntaxUID = syntax
+    dataset.SOPClassUID = dataset.file_meta.MediaStorageSOPClassUID = _DX
+    dataset.SOPInstanceUID = dataset.file_meta.MediaStorageSOPInstanceUID = generate_uid()
+    dataset.Modality = "DX"
+    dataset.Rows, dataset.Columns = pixels.shape
+    dataset.SamplesPerPixel, dataset.PhotometricInterpretation = 1, "MONOCHROME2"
+    dataset.BitsAllocated, dataset.BitsStored = pixels.itemsize * 8, bits
+    dataset.HighBit, dataset.PixelRepresentation = bits - 1, 0
+    dataset.PixelData = pixels.tobytes() if frame is None else encapsulate([bytes(frame)])
+    dataset["PixelData"].VR = "OW" if frame is None else "OB"
+    stream = io.BytesIO()
+    dataset.save_as(stream, enforce_file_format=True)
+    return stream.getvalue()
