@@ -23,7 +23,8 @@ from pydicom.errors import BytesLengthException, InvalidDicomError
 from pydicom.uid import UID
 
 from model_store.pictures.dicom_frames import check_syntax, decode_frame
-from model_store.pictures.dicom_pixels import PixelLayout, read_pixel_layout, to_monochrome2
+from model_store.pictures.dicom_grey import to_monochrome2
+from model_store.pictures.dicom_layout import PixelLayout, read_pixel_layout
 from model_store.pictures.dicom_structure import DicomFile, read_dicom_file
 from model_store.pictures.grey_conversion import DECODER_ERRORS
 from model_store.pictures.picture_errors import (
@@ -104,7 +105,7 @@ def decode_dicom(
         _check_object(file)
         layout = read_pixel_layout(dataset)
         check_picture_size(layout.columns, layout.rows, max_pixels)
-        pixels, warnings = _to_grey(decode_frame(file, layout), layout, dataset)
+        pixels, warnings = _to_grey(decode_frame(file, layout), layout, file)
         warnings += _suitability_warnings(dataset)
     except PictureError:
         raise
@@ -141,18 +142,11 @@ def _check_object(file: DicomFile) -> None:
 
 
 def _to_grey(
-    stored: NDArray[Any], layout: PixelLayout, dataset: Dataset
+    stored: NDArray[Any], layout: PixelLayout, file: DicomFile
 ) -> tuple[NDArray[Any], list[PictureWarning]]:
     if not layout.is_grey:
         return _colour_to_grey(stored)
-    pixels, is_inverted = to_monochrome2(stored, layout, dataset)
-    if not is_inverted:
-        return pixels, []
-    remark = PictureWarning(
-        PictureWarningCode.INVERTED_TO_MONOCHROME2,
-        "The DICOM image stores white as its lowest value; the grey values were inverted.",
-    )
-    return pixels, [remark]
+    return to_monochrome2(stored, layout, file.header, file.is_little_endian)
 
 
 def _colour_to_grey(stored: NDArray[Any]) -> tuple[NDArray[Any], list[PictureWarning]]:

@@ -47,7 +47,7 @@ from model_store.pictures.codestream_header import (
     read_codestream_header,
     unboxed,
 )
-from model_store.pictures.dicom_pixels import PixelLayout
+from model_store.pictures.dicom_layout import PixelLayout
 from model_store.pictures.dicom_structure import DicomFile
 from model_store.pictures.jpeg_pixels import read_jpeg, with_colour_transform
 from model_store.pictures.picture_errors import (

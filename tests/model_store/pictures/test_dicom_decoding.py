@@ -109,8 +109,11 @@ def test_values_in_the_upper_bits_are_shifted_down() -> None:
 
 
 def test_overlay_planes_in_unused_bits_are_dropped() -> None:
-    image = decoded(make_xray((ramp_12_bit() | 0xA000).astype(np.uint16)))
+    pixels = ramp_12_bit()
+    pixels[10:14, 20:50] |= 0xA000
+    image = decoded(make_xray(pixels))
     assert np.array_equal(image.pixels, ramp_12_bit())
+    assert image.warnings == ()
 
 
 @pytest.mark.parametrize(("photometric", "filled"), [("MONOCHROME1", 3000), ("MONOCHROME2", 400)])

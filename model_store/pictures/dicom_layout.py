@@ -1,24 +1,13 @@
-"""From stored DICOM values to grey values where brighter means denser.
+"""How a DICOM image stores its pixels: the attributes of the image pixel module.
 
-What is applied, and what is not, and why:
-
-* Applied, because it is lossless and a wrong picture results without it: the position of the
-  stored bits, the sign, MONOCHROME1, a falling rescale slope, pixel padding.
-* Applied when present: the modality lookup table (some older CR plates store a curve).
-* Not applied: rescale slope and intercept (they scale all values alike, which the model's own
-  percentile window undoes) and the VOI window or lookup table. A window clips, header windows
-  are sometimes wrong, and what is clipped is lost; the model sees the whole range instead.
+Format: DICOM PS3.3, section C.7.6.3.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
 from pydicom.dataset import Dataset
-from pydicom.pixels.processing import apply_modality_lut
 
 from model_store.pictures.picture_errors import UndecodablePictureError, UnsupportedPictureError
 
@@ -92,87 +81,6 @@ def read_pixel_layout(dataset: Dataset) -> PixelLayout:
     )
     _check_layout(layout)
     return layout
-
-
-def to_monochrome2(
-    stored: NDArray[Any], layout: PixelLayout, dataset: Dataset
-) -> tuple[NDArray[Any], bool]:
-    """Turns decoded grey values into what the model takes.
-
-    Args:
-        stored: decoded values, (H, W), `bits_allocated` wide, unused bits as they came.
-        layout: their layout.
-        dataset: the header, for padding, rescale slope and modality lookup table.
-
-    Returns:
-        (H, W) uint8 when 8 bits or fewer are stored, else uint16, and whether the values were
-        inverted.
-    """
-    values = _stored_values(stored, layout)  # (H, W) int32
-    values = _without_padding(values, layout, dataset)
-    lowest, highest = _value_range(layout)
-    if "ModalityLUTSequence" in dataset and "RescaleSlope" not in dataset:
-        values = np.asarray(apply_modality_lut(values, dataset)).astype(np.int64)
-        lowest, highest = 0, 65535
-    is_inverted = (layout.photometric == "MONOCHROME1") != _has_falling_slope(dataset)
-    grey = highest - values if is_inverted else values - lowest
-    dtype = np.uint8 if highest - lowest <= 255 else np.uint16
-    return np.clip(grey, 0, np.iinfo(dtype).max).astype(dtype), is_inverted
-
-
-def _stored_values(stored: NDArray[Any], layout: PixelLayout) -> NDArray[np.int32]:
-    unsigned = stored.astype(np.int32) & ((1 << layout.bits_allocated) - 1)
-    unsigned >>= layout.high_bit + 1 - layout.bits_stored
-    unsigned &= (1 << layout.bits_stored) - 1  # drops overlay planes kept in unused bits
-    if not layout.is_signed:
-        return unsigned
-    sign_bit = 1 << (layout.bits_stored - 1)
-    return (unsigned ^ sign_bit) - sign_bit
-
-
-def _value_range(layout: PixelLayout) -> tuple[int, int]:
-    if layout.is_signed:
-        half = 1 << (layout.bits_stored - 1)
-        return -half, half - 1
-    return 0, (1 << layout.bits_stored) - 1
-
-
-def _without_padding(
-    values: NDArray[np.int32], layout: PixelLayout, dataset: Dataset
-) -> NDArray[np.int32]:
-    """Sets padding (PS3.3 C.7.5.1.1.2) to the grey value that displays as black.
-
-    Padding marks the surroundings of the exposed field with a value of its own, often white;
-    left in place it would shift every percentile.
-    """
-    padding = _padding_value(dataset, "PixelPaddingValue", layout)
-    if padding is None:
-        return values
-    limit = _padding_value(dataset, "PixelPaddingRangeLimit", layout)
-    first, last = sorted((padding, padding if limit is None else limit))
-    is_padding = (values >= first) & (values <= last)
-    if not is_padding.any() or is_padding.all():
-        return values
-    shows_black_at_top = (layout.photometric == "MONOCHROME1") != _has_falling_slope(dataset)
-    real = values[~is_padding]
-    filled = values.copy()
-    filled[is_padding] = real.max() if shows_black_at_top else real.min()
-    return filled
-
-
-def _padding_value(dataset: Dataset, keyword: str, layout: PixelLayout) -> int | None:
-    value = dataset.get(keyword)
-    if not isinstance(value, int):
-        return None
-    # Read with the wrong sign (VR US or SS) in implicit files: bring it into the value range.
-    lowest, highest = _value_range(layout)
-    span = highest - lowest + 1
-    return value if lowest <= value <= highest else (int(value) - lowest) % span + lowest
-
-
-def _has_falling_slope(dataset: Dataset) -> bool:
-    slope = dataset.get("RescaleSlope")
-    return slope is not None and float(slope) < 0
 
 
 def _check_layout(layout: PixelLayout) -> None:

@@ -1,0 +1,247 @@
+"""From stored DICOM values to grey values where brighter means denser.
+
+What is applied, and what is not, and why:
+
+* Applied, because a wrong picture results without it: the position of the stored bits, the sign,
+  pixel padding, and everything that says which end is white: MONOCHROME1, a falling rescale slope,
+  a falling VOI lookup table, a falling or INVERSE presentation lookup table.
+* Applied when present: the modality lookup table (some older CR plates store a curve).
+* Not applied: rescale slope and intercept (they scale all values alike, which the model's own
+  percentile window undoes) and the VOI window or the shape of a rising lookup table. A window
+  clips, header windows are sometimes wrong, and what is clipped is lost; the model sees the whole
+  range instead.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydicom.dataset import Dataset
+
+from model_store.pictures.dicom_layout import PixelLayout
+from model_store.pictures.dicom_lookup import LookupTable, read_lookup_table
+from model_store.pictures.edge_regions import surrounding_regions
+from model_store.pictures.picture_warnings import PictureWarning, PictureWarningCode
+
+LEAST_JUMP = 0.05
+"""Of the range of values: neighbours that differ by so much are padding and picture."""
+MOST_UNEXPECTED_BITS = 0.05
+"""Share of pixels with bits above the highest one; letters of an overlay cover less."""
+_TABLE_RANGE = 65_535
+_OVERLAY_GROUPS = range(0x6000, 0x6020, 2)
+
+
+def to_monochrome2(
+    stored: NDArray[Any], layout: PixelLayout, header: Dataset, is_little_endian: bool = True
+) -> tuple[NDArray[Any], list[PictureWarning]]:
+    """Turn decoded grey values into what the model takes.
+
+    Args:
+        stored: decoded values, (H, W), `bits_allocated` wide, unused bits as they came.
+        layout: their layout.
+        header: the header, for padding, rescale slope, lookup tables and their presentation.
+        is_little_endian: byte order of the header's tables.
+
+    Returns:
+        (H, W) uint8 when 8 bits or fewer are stored, else uint16, and what was changed or looks
+        contradictory.
+
+    Raises:
+        ValueError: a lookup table contradicts its description.
+    """
+    tables = _Tables(header, layout, is_little_endian)
+    values = _stored_values(stored, layout)  # (H, W)
+    lowest, highest = _value_range(layout)
+    padding = _padding(values, layout, header)
+    is_inverted, warnings = _direction(values, padding, layout, header, tables)
+    if padding is not None:
+        black = values[~padding].max() if is_inverted else values[~padding].min()
+        values = np.where(padding, black, values)
+    if tables.modality is not None:
+        values, lowest, highest = tables.modality.apply(values), 0, _TABLE_RANGE
+    grey = _from_zero(values, lowest, highest, is_inverted)
+    return grey, warnings + _bits_warnings(stored, layout, header)
+
+
+class _Tables:
+    """The lookup tables of a header that are used."""
+
+    def __init__(self, header: Dataset, layout: PixelLayout, is_little_endian: bool) -> None:
+        def read(keyword: str, is_signed: bool = False) -> LookupTable | None:
+            return read_lookup_table(
+                header, keyword, is_signed=is_signed, is_little_endian=is_little_endian
+            )
+
+        self.modality: LookupTable | None = None
+        if "RescaleSlope" not in header:
+            self.modality = read("ModalityLUTSequence", layout.is_signed)
+        is_signed = layout.is_signed or _number(header, "RescaleIntercept", 0.0) < 0
+        self.voi = read("VOILUTSequence", is_signed and self.modality is None)
+        self.presentation = read("PresentationLUTSequence")
+
+
+def _stored_values(stored: NDArray[Any], layout: PixelLayout) -> NDArray[Any]:
+    """Return the values without unused bits: as wide as they came, or int32 for signed ones."""
+    shift = layout.high_bit + 1 - layout.bits_stored
+    mask = (1 << layout.bits_stored) - 1  # drops overlay planes kept in unused bits
+    if stored.dtype.kind == "u" and not layout.is_signed:
+        native = stored.astype(stored.dtype.newbyteorder("="), copy=False)
+        most = int(np.iinfo(native.dtype).max)
+        shifted = np.right_shift(native, np.array(shift, native.dtype)) if shift else native
+        return (
+            np.bitwise_and(shifted, np.array(mask & most, native.dtype)) if mask < most else shifted
+        )
+    unsigned = stored.astype(np.int32) & ((1 << layout.bits_allocated) - 1)
+    unsigned >>= shift
+    unsigned &= mask
+    if not layout.is_signed:
+        return unsigned
+    sign_bit = 1 << (layout.bits_stored - 1)
+    return (unsigned ^ sign_bit) - sign_bit
+
+
+def _bits_warnings(
+    stored: NDArray[Any], layout: PixelLayout, header: Dataset
+) -> list[PictureWarning]:
+    """Warn where bits above the highest one are set across the picture: it may use them."""
+    above = ((1 << layout.bits_allocated) - 1) >> (layout.high_bit + 1) << (layout.high_bit + 1)
+    for group in _OVERLAY_GROUPS:
+        position = header.get((group, 0x0102))
+        if position is not None and isinstance(position.value, int) and position.value > 0:
+            above &= ~(1 << position.value)
+    if not above or stored.dtype.kind != "u" or layout.is_signed:  # signs fill these bits
+        return []
+    extra = stored & np.array(above & np.iinfo(stored.dtype).max, stored.dtype)
+    if np.count_nonzero(extra) <= MOST_UNEXPECTED_BITS * stored.size:
+        return []
+    return [
+        PictureWarning(
+            PictureWarningCode.BITS_BEYOND_STORED,
+            "Much of the DICOM image has bits set above HighBit; they were dropped. Compare the "
+            "overlay with the X-ray.",
+        )
+    ]
+
+
+def _value_range(layout: PixelLayout) -> tuple[int, int]:
+    if layout.is_signed:
+        half = 1 << (layout.bits_stored - 1)
+        return -half, half - 1
+    return 0, (1 << layout.bits_stored) - 1
+
+
+def _from_zero(values: NDArray[Any], lowest: int, highest: int, is_inverted: bool) -> NDArray[Any]:
+    """Return values as (H, W) uint8 or uint16 from 0 on, with dense tissue bright."""
+    dtype: type[np.uint8 | np.uint16] = np.uint8 if highest - lowest <= 255 else np.uint16
+    if values.dtype.kind == "u" and lowest == 0:
+        narrow = values.astype(dtype, copy=False)
+        return np.subtract(np.array(highest, dtype), narrow) if is_inverted else narrow
+    grey = np.subtract(highest, values) if is_inverted else np.subtract(values, lowest)
+    return np.asarray(np.clip(grey, 0, np.iinfo(dtype).max).astype(dtype))
+
+
+def _direction(
+    values: NDArray[Any],
+    padding: NDArray[np.bool_] | None,
+    layout: PixelLayout,
+    header: Dataset,
+    tables: _Tables,
+) -> tuple[bool, list[PictureWarning]]:
+    """Return whether white and black are to be exchanged, and what is to be said of it."""
+    is_falling = layout.photometric == "MONOCHROME1"
+    if tables.modality is None and _number(header, "RescaleSlope", 1.0) < 0:
+        is_falling = not is_falling
+    if tables.voi is not None and _voi_falls(tables, values, padding, header):
+        is_falling = not is_falling
+    shape = str(header.get("PresentationLUTShape", "") or "").strip().upper()
+    contradiction = None
+    if tables.presentation is not None:
+        if tables.presentation.falls_between(0, len(tables.presentation.entries) - 1):
+            is_falling = not is_falling
+    elif shape == "INVERSE" and layout.photometric == "MONOCHROME2":
+        is_falling = not is_falling
+        contradiction = "the grey values were inverted, as the presentation asks"
+    elif shape == "IDENTITY" and layout.photometric == "MONOCHROME1":
+        contradiction = "the photometric interpretation was followed"
+    warnings = []
+    if is_falling:
+        warnings.append(
+            PictureWarning(
+                PictureWarningCode.INVERTED_TO_MONOCHROME2,
+                "The DICOM image stores white as its lowest value; the grey values were inverted.",
+            )
+        )
+    if contradiction:
+        warnings.append(
+            PictureWarning(
+                PictureWarningCode.CONTRADICTORY_PRESENTATION,
+                "PhotometricInterpretation and PresentationLUTShape contradict each other; "
+                f"{contradiction}. Look at the overlay: bones must be white.",
+            )
+        )
+    return is_falling, warnings
+
+
+def _voi_falls(
+    tables: _Tables, values: NDArray[Any], padding: NDArray[np.bool_] | None, header: Dataset
+) -> bool:
+    """Return whether the VOI lookup table falls where the picture's values are."""
+    assert tables.voi is not None
+    sample = values[::4, ::4]
+    if padding is not None:
+        sample = sample[~padding[::4, ::4]] if (~padding[::4, ::4]).any() else sample
+    ends = np.percentile(sample, (1, 99))
+    if tables.modality is not None:
+        outputs = tables.modality.apply(np.rint(ends).astype(np.int64)).astype(float)
+    else:
+        slope, intercept = (
+            _number(header, "RescaleSlope", 1.0),
+            _number(header, "RescaleIntercept", 0.0),
+        )
+        outputs = ends * slope + intercept
+    lowest, highest = sorted(float(value) for value in outputs)
+    if lowest == highest:
+        lowest, highest = tables.voi.first, tables.voi.first + len(tables.voi.entries) - 1
+    return tables.voi.falls_between(lowest, highest)
+
+
+def _padding(
+    values: NDArray[Any], layout: PixelLayout, header: Dataset
+) -> NDArray[np.bool_] | None:
+    """Return where the picture is padded (PS3.3 C.7.5.1.1.2), or None where it is not.
+
+    Padding marks the surroundings of the exposed field with a value of its own, often white; left
+    in place it would shift every percentile.
+    """
+    padding = _padding_value(header, "PixelPaddingValue", layout)
+    if padding is None:
+        return None
+    limit = _padding_value(header, "PixelPaddingRangeLimit", layout)
+    first, last = sorted((padding, padding if limit is None else limit))
+    marked = (values >= first) & (values <= last)
+    if not marked.any() or marked.all():
+        return None
+    real = values[~marked]
+    least_jump = LEAST_JUMP * (float(real.max()) - float(real.min()))
+    regions = surrounding_regions(marked, values, least_jump)
+    return regions if regions.any() else None
+
+
+def _padding_value(header: Dataset, keyword: str, layout: PixelLayout) -> int | None:
+    value = header.get(keyword)
+    if not isinstance(value, int):
+        return None
+    # Read with the wrong sign (VR US or SS) in implicit files: bring it into the value range.
+    lowest, highest = _value_range(layout)
+    span = highest - lowest + 1
+    return value if lowest <= value <= highest else (int(value) - lowest) % span + lowest
+
+
+def _number(header: Dataset, keyword: str, default: float) -> float:
+    try:
+        value = float(header.get(keyword, default))
+    except (TypeError, ValueError):
+        return default
+    return value if np.isfinite(value) else default
