@@ -25,7 +25,7 @@ from pydicom.uid import (
     generate_uid,
 )
 
-from service.workers.costs import Codec
+from model_store.pictures.pixel_coding import PixelCoding
 
 _DX = UID("1.2.840.10008.5.1.4.1.1.1.1")
 NOISES = (4.0, 60.0)
@@ -44,7 +44,7 @@ class HonestFile:
     """
 
     name: str
-    codec: Codec
+    codec: PixelCoding
     pixels: int
     data: bytes
 
@@ -74,33 +74,41 @@ def xray_12_bit(side: int, noise: float) -> NDArray[np.uint16]:
     return values
 
 
-def _encoded(values: NDArray[np.uint16]) -> Iterator[tuple[str, Codec, bytes]]:
+def _encoded(values: NDArray[np.uint16]) -> Iterator[tuple[str, PixelCoding, bytes]]:
     grey = (values >> 4).astype(np.uint8)
     colour = np.dstack([grey] * 3)
-    yield "PNG 8 bits", Codec.DEFLATE, _saved(grey, "PNG")
-    yield "PNG 16 bits", Codec.DEFLATE, _saved(values, "PNG")
-    yield "PNG RGB", Codec.DEFLATE, _saved(colour, "PNG")
-    yield "TIFF 16 bits", Codec.NATIVE, _saved(values, "TIFF")
-    yield "TIFF LZW", Codec.DEFLATE, _saved(values, "TIFF", compression="tiff_lzw")
-    yield "TIFF deflate", Codec.DEFLATE, _saved(values, "TIFF", compression="tiff_adobe_deflate")
-    yield "JPEG", Codec.JPEG, _saved(grey, "JPEG", quality=95)
-    yield "JPEG progressive", Codec.JPEG, _saved(grey, "JPEG", quality=95, progressive=True)
-    yield "JPEG RGB", Codec.JPEG, _saved(colour, "JPEG", quality=95)
-    yield "DICOM", Codec.NATIVE, _dicom(values, ExplicitVRLittleEndian, None)
+    yield "PNG 8 bits", PixelCoding.DEFLATE, _saved(grey, "PNG")
+    yield "PNG 16 bits", PixelCoding.DEFLATE, _saved(values, "PNG")
+    yield "PNG RGB", PixelCoding.DEFLATE, _saved(colour, "PNG")
+    yield "TIFF 16 bits", PixelCoding.NATIVE, _saved(values, "TIFF")
+    yield "TIFF LZW", PixelCoding.DEFLATE, _saved(values, "TIFF", compression="tiff_lzw")
+    yield (
+        "TIFF deflate",
+        PixelCoding.DEFLATE,
+        _saved(values, "TIFF", compression="tiff_adobe_deflate"),
+    )
+    yield "JPEG", PixelCoding.JPEG, _saved(grey, "JPEG", quality=95)
+    yield "JPEG progressive", PixelCoding.JPEG, _saved(grey, "JPEG", quality=95, progressive=True)
+    yield "JPEG RGB", PixelCoding.JPEG, _saved(colour, "JPEG", quality=95)
+    yield "DICOM", PixelCoding.NATIVE, _dicom(values, ExplicitVRLittleEndian, None)
     runs = get_encoder(RLELossless).encode(
         values.astype("<u2").tobytes(), rows=values.shape[0], columns=values.shape[1],
         samples_per_pixel=1, number_of_frames=1, bits_allocated=16, bits_stored=12,
         pixel_representation=0, photometric_interpretation="MONOCHROME2", byteorder="<",
     )  # fmt: skip
-    yield "DICOM RLE", Codec.RLE, _dicom(values, RLELossless, runs)
+    yield "DICOM RLE", PixelCoding.RLE, _dicom(values, RLELossless, runs)
     jpeg = _saved(grey, "JPEG", quality=95)
-    yield "DICOM JPEG", Codec.JPEG, _dicom(grey, JPEGBaseline8Bit, jpeg)
+    yield "DICOM JPEG", PixelCoding.JPEG, _dicom(grey, JPEGBaseline8Bit, jpeg)
     lossless = imagecodecs.ljpeg_encode(values, bitspersample=12)
-    yield "DICOM JPEG Lossless", Codec.JPEG_LOSSLESS, _dicom(values, JPEGLosslessSV1, lossless)
+    yield (
+        "DICOM JPEG Lossless",
+        PixelCoding.JPEG_LOSSLESS,
+        _dicom(values, JPEGLosslessSV1, lossless),
+    )
     jpeg_ls = imagecodecs.jpegls_encode(values)
-    yield "DICOM JPEG-LS", Codec.JPEG_LS, _dicom(values, JPEGLSLossless, jpeg_ls)
+    yield "DICOM JPEG-LS", PixelCoding.JPEG_LS, _dicom(values, JPEGLSLossless, jpeg_ls)
     jpeg_2000 = imagecodecs.jpeg2k_encode(values, reversible=True, codecformat="j2k")
-    yield "DICOM JPEG 2000", Codec.JPEG_2000, _dicom(values, JPEG2000Lossless, jpeg_2000)
+    yield "DICOM JPEG 2000", PixelCoding.JPEG_2000, _dicom(values, JPEG2000Lossless, jpeg_2000)
 
 
 def _saved(pixels: NDArray[Any], kind: str, **options: Any) -> bytes:

@@ -22,12 +22,13 @@ from benchmarks.service.honest_files import honest_files, xray_12_bit
 from model_store.geometry import grey_histogram
 from model_store.pictures.picture_errors import PictureError
 from model_store.pictures.picture_reading import read_picture
+from model_store.pictures.pixel_coding import PixelCoding
 from model_store.prediction import PredictionRequest
 from model_store.preparation import MaskLogits, mask_from, prepare
 from service.imaging.mask_checks import check_image, check_mask
 from service.imaging.png_encoding import encode_png
 from service.imaging.rendering import encode_mask_png, encode_rle, overlay_colours
-from service.workers.costs import Codec, Cost, opening_budget_s, rendering_budget_s
+from service.workers.costs import Cost, opening_budget_s, rendering_budget_s
 
 INPUT_SIDE = 256
 MOST_SHARE = 0.5
@@ -46,7 +47,7 @@ class Measured:
     """
 
     name: str
-    codec: Codec
+    codec: PixelCoding
     pixels: int
     size_bytes: int
     cpu_s: float
@@ -96,13 +97,13 @@ def measure_opening(sides: Sequence[int], repeats: int) -> list[Measured]:
             )
             measured.append(found)
     print("\n    codec: Cost(base, per megapixel, per megabyte)")
-    for codec in Codec:
+    for codec in PixelCoding:
         rows = [each for each in measured if each.codec is codec]
         if rows:
             cost = covering_line(rows)
             print(
-                f"    Codec.{codec.name}: Cost({cost.base_s:.4f}, {cost.per_megapixel_s:.4f}, "
-                f"{cost.per_megabyte_s:.4f}),"
+                f"    PixelCoding.{codec.name}: Cost("
+                f"{cost.base_s:.4f}, {cost.per_megapixel_s:.4f}, {cost.per_megabyte_s:.4f}),"
             )
     return measured
 

@@ -16,6 +16,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import Enum
 
+from model_store.pictures.pixel_coding import PixelCoding
+
 _START_OF_SCAN = 0xDA
 _STANDALONE = frozenset([0x01, *range(0xD0, 0xD9)])
 _JPEG_2000_START = b"\xff\x4f\xff\x51"
@@ -45,6 +47,13 @@ _CODINGS = {
 """By the marker of the frame header: SOF0 to SOF15 without DHT, JPG and DAC, and SOF55."""
 
 
+_COSTS_AS = {
+    Coding.JPEG: PixelCoding.JPEG,
+    Coding.JPEG_LOSSLESS: PixelCoding.JPEG_LOSSLESS,
+    Coding.JPEG_LS: PixelCoding.JPEG_LS,
+}
+
+
 @dataclass(frozen=True)
 class CodestreamHeader:
     """The frame header of a codestream.
@@ -62,6 +71,11 @@ class CodestreamHeader:
     height: int
     components: int
     precision_bits: int
+
+    @property
+    def pixel_coding(self) -> PixelCoding:
+        """What decoding costs; arithmetic coding costs as much as JPEG 2000, which uses it too."""
+        return _COSTS_AS.get(self.coding, PixelCoding.JPEG_2000)
 
 
 def read_codestream_header(codestream: bytes) -> CodestreamHeader:

@@ -22,7 +22,7 @@ from pydicom.dataset import Dataset
 from pydicom.errors import BytesLengthException, InvalidDicomError
 from pydicom.uid import UID
 
-from model_store.pictures.dicom_frames import check_syntax, decode_frame
+from model_store.pictures.dicom_frames import check_syntax, coding_of, decode_frame
 from model_store.pictures.dicom_grey import to_monochrome2
 from model_store.pictures.dicom_layout import PixelLayout, read_pixel_layout
 from model_store.pictures.dicom_structure import DicomFile, read_dicom_file
@@ -34,6 +34,7 @@ from model_store.pictures.picture_errors import (
 )
 from model_store.pictures.picture_size import check_picture_size
 from model_store.pictures.picture_warnings import PictureWarning, PictureWarningCode
+from model_store.pictures.pixel_coding import BeforeDecoding, accept_any
 
 _DICOM_ERRORS = (*DECODER_ERRORS, BytesLengthException, InvalidDicomError)
 """What pydicom and the decoders were seen to raise on damaged files."""
@@ -79,13 +80,14 @@ def looks_like_dicom(data: bytes) -> bool:
 
 
 def decode_dicom(
-    data: bytes, max_pixels: int
+    data: bytes, max_pixels: int, before_decoding: BeforeDecoding = accept_any
 ) -> tuple[NDArray[Any], tuple[PictureWarning, ...], Dataset]:
     """Decodes one DICOM file.
 
     Args:
         data: the file.
         max_pixels: most pixels allowed; checked on the header and on the codestream.
+        before_decoding: told what decoding will cost.
 
     Returns:
         Grey pixels (H, W) uint8 or uint16 in MONOCHROME2 order; what was changed or looks
@@ -105,6 +107,7 @@ def decode_dicom(
         _check_object(file)
         layout = read_pixel_layout(dataset)
         check_picture_size(layout.columns, layout.rows, max_pixels)
+        before_decoding(coding_of(file), layout.columns * layout.rows)
         pixels, warnings = _to_grey(decode_frame(file, layout), layout, file)
         warnings += _suitability_warnings(dataset)
     except PictureError:

@@ -54,6 +54,7 @@ from model_store.pictures.picture_errors import (
     UndecodablePictureError,
     UnsupportedTransferSyntaxError,
 )
+from model_store.pictures.pixel_coding import PixelCoding
 
 _ENCAPSULATED_UNCOMPRESSED = UID("1.2.840.10008.1.2.1.98")
 _NATIVE = frozenset(
@@ -98,6 +99,23 @@ def check_syntax(syntax: UID) -> None:
         "deflated, RLE, JPEG (baseline, extended, lossless), JPEG-LS, JPEG 2000 and "
         "High-Throughput JPEG 2000; send one of these, or PNG with 16 bits."
     )
+
+
+def coding_of(file: DicomFile) -> PixelCoding:
+    """Return how the pixels are stored, as the pixels themselves say where they do.
+
+    Raises:
+        ValueError: the codestream has no readable header.
+    """
+    if file.syntax == DeflatedExplicitVRLittleEndian:
+        return PixelCoding.DEFLATE
+    if file.syntax == RLELossless:
+        return PixelCoding.RLE
+    if file.pixels is None or not file.pixels.fragments:
+        return PixelCoding.NATIVE
+    if file.syntax in (*_NATIVE, _ENCAPSULATED_UNCOMPRESSED):
+        return PixelCoding.NATIVE
+    return read_codestream_header(unboxed(file.pixels.frame)).pixel_coding
 
 
 def decode_frame(file: DicomFile, layout: PixelLayout) -> NDArray[Any]:

@@ -40,7 +40,6 @@ DECODER_ERRORS = (
     AttributeError,
     OverflowError,
     ZeroDivisionError,
-    MemoryError,
     RuntimeError,
     struct.error,
     zlib.error,

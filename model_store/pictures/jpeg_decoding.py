@@ -28,16 +28,20 @@ from model_store.pictures.grey_conversion import (
 from model_store.pictures.jpeg_pixels import check_jpeg_scans, read_jpeg, read_jpeg_8_bit
 from model_store.pictures.picture_errors import PictureError
 from model_store.pictures.picture_size import check_picture_size
+from model_store.pictures.pixel_coding import BeforeDecoding, accept_any
 
 _EXIF_SEGMENT = 0xE1
 
 
-def decode_jpeg(data: bytes, max_pixels: int) -> Decoded:
+def decode_jpeg(
+    data: bytes, max_pixels: int, before_decoding: BeforeDecoding = accept_any
+) -> Decoded:
     """Decode a JPEG or JPEG-LS file.
 
     Args:
         data: the file, with its JPEG signature.
         max_pixels: most pixels allowed.
+        before_decoding: told what decoding will cost.
 
     Returns:
         Grey pixels (H, W) uint8 or uint16, and what was changed.
@@ -51,6 +55,7 @@ def decode_jpeg(data: bytes, max_pixels: int) -> Decoded:
     try:
         header = read_codestream_header(data)
         check_picture_size(header.width, header.height, max_pixels)
+        before_decoding(header.pixel_coding, header.width * header.height)
         is_common = header.coding in (Coding.JPEG, Coding.JPEG_ARITHMETIC)
         if is_common and header.precision_bits == 8:
             return _common(data, header)

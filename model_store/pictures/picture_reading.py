@@ -21,6 +21,7 @@ from model_store.pictures.dicom_decoding import decode_dicom, looks_like_dicom
 from model_store.pictures.jpeg_decoding import decode_jpeg
 from model_store.pictures.picture_errors import UndecodablePictureError, UnsupportedPictureError
 from model_store.pictures.picture_warnings import PictureWarning
+from model_store.pictures.pixel_coding import BeforeDecoding, accept_any
 from model_store.pictures.png_chunks import PNG_SIGNATURE
 from model_store.pictures.png_decoding import decode_png
 from model_store.pictures.tiff_decoding import decode_tiff
@@ -68,12 +69,15 @@ class Picture:
         return int(self.pixels.shape[0])
 
 
-def read_picture(data: bytes, *, max_pixels: int) -> Picture:
+def read_picture(
+    data: bytes, *, max_pixels: int, before_decoding: BeforeDecoding = accept_any
+) -> Picture:
     """Decodes one uploaded file.
 
     Args:
         data: the whole file.
         max_pixels: most pixels allowed (width times height), inclusive.
+        before_decoding: told coding and number of pixels once the header is read.
 
     Returns:
         The image; `pixels` is contiguous, in native byte order and not shared with `data`.
@@ -88,13 +92,13 @@ def read_picture(data: bytes, *, max_pixels: int) -> Picture:
     kind = sniff_format(data)
     dicom: Dataset | None = None
     if kind == "png":
-        pixels, warnings = decode_png(data, max_pixels)
+        pixels, warnings = decode_png(data, max_pixels, before_decoding)
     elif kind == "jpeg":
-        pixels, warnings = decode_jpeg(data, max_pixels)
+        pixels, warnings = decode_jpeg(data, max_pixels, before_decoding)
     elif kind == "tiff":
-        pixels, warnings = decode_tiff(data, max_pixels)
+        pixels, warnings = decode_tiff(data, max_pixels, before_decoding)
     else:
-        pixels, warnings, dicom = decode_dicom(data, max_pixels)
+        pixels, warnings, dicom = decode_dicom(data, max_pixels, before_decoding)
     return Picture(np.ascontiguousarray(pixels), kind, warnings, dicom)
 
 

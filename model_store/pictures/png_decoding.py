@@ -20,15 +20,19 @@ from model_store.pictures.grey_conversion import (
 )
 from model_store.pictures.picture_errors import PictureError
 from model_store.pictures.picture_size import check_picture_size
+from model_store.pictures.pixel_coding import BeforeDecoding, PixelCoding, accept_any
 from model_store.pictures.png_chunks import PngHeader, keep_pixel_chunks, read_png_header
 
 
-def decode_png(data: bytes, max_pixels: int) -> Decoded:
+def decode_png(
+    data: bytes, max_pixels: int, before_decoding: BeforeDecoding = accept_any
+) -> Decoded:
     """Decode a PNG file.
 
     Args:
         data: the file, with its PNG signature.
         max_pixels: most pixels allowed.
+        before_decoding: told what decoding will cost.
 
     Returns:
         Grey pixels (H, W) uint8 or uint16, and what was changed.
@@ -43,6 +47,7 @@ def decode_png(data: bytes, max_pixels: int) -> Decoded:
     check_picture_size(header.width, header.height, max_pixels)
     if header.has_16_bit_colour:
         raise colour_with_16_bits()
+    before_decoding(PixelCoding.DEFLATE, header.width * header.height)
     try:
         image = PngImageFile(BytesIO(keep_pixel_chunks(data)))
         image.load()

@@ -41,11 +41,17 @@ from model_store.pictures.picture_errors import (
 )
 from model_store.pictures.picture_size import check_picture_size
 from model_store.pictures.picture_warnings import PictureWarning
+from model_store.pictures.pixel_coding import BeforeDecoding, PixelCoding, accept_any
 from model_store.pictures.tiff_structure import TiffLayout, read_tiff_layout
 
 _WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB, _PALETTE, _CMYK, _YCBCR = 0, 1, 2, 3, 5, 6
 _COLOUR_SAMPLES = {_WHITE_IS_ZERO: 1, _BLACK_IS_ZERO: 1, _RGB: 3, _PALETTE: 1, _CMYK: 4, _YCBCR: 3}
 _NONE, _LZW, _JPEG, _DEFLATE, _OLD_DEFLATE, _PACKBITS = 1, 5, 7, 8, 32946, 32773
+_CODINGS = {
+    _NONE: PixelCoding.NATIVE,
+    _JPEG: PixelCoding.JPEG,
+    _PACKBITS: PixelCoding.RLE,
+}
 _BY_PILLOW = {2: "CCITT", 3: "CCITT", 4: "CCITT", 34925: "LZMA", 50000: "Zstandard"}
 _NOT_READ = {
     6: "JPEG of the old kind",
@@ -67,12 +73,15 @@ _ASSOCIATED_ALPHA, _UNASSOCIATED_ALPHA = 1, 2
 _INFLATE_ERROR: type[Exception] = isal_zlib.error  # type: ignore[assignment]  # a class, not one
 
 
-def decode_tiff(data: bytes, max_pixels: int) -> Decoded:
+def decode_tiff(
+    data: bytes, max_pixels: int, before_decoding: BeforeDecoding = accept_any
+) -> Decoded:
     """Decode a TIFF file of one page.
 
     Args:
         data: the file, with its TIFF or BigTIFF signature.
         max_pixels: most pixels allowed.
+        before_decoding: told what decoding will cost.
 
     Returns:
         Grey pixels (H, W) uint8 or uint16, and what was changed.
@@ -89,6 +98,8 @@ def decode_tiff(data: bytes, max_pixels: int) -> Decoded:
         check_picture_size(layout.width, layout.height, max_pixels)
         _check_kind(layout, max_pixels)
         layout.check_blocks(len(data))
+        coding = _CODINGS.get(layout.compression, PixelCoding.DEFLATE)
+        before_decoding(coding, layout.width * layout.height)
         pixels, warnings = _meaning(_samples(data, layout), layout)
     except PictureError:
         raise

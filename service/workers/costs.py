@@ -1,20 +1,22 @@
 """How much processor time a task may take: three times what honest X-rays need.
 
 One place for the figures. They are measured by `python -m benchmarks.service.image_costs`, which
-fits a line to the honest files of each codec and says how far the most expensive one is from it;
+fits a line to the honest files of each coding and says how far the most expensive one is from it;
 factor three is for processors that are slower, and for files that nobody thought of. A task that
 uses it up is not an X-ray as any device or viewer writes it.
 
 The front knows nothing but a file's length when it hands it over, so `first_grant_s` covers what
-ordinary X-rays need. The worker knows codec and size once it has read the header, and then states
-the need (`Task.needs_cpu`): mostly less than granted; where it is more, the task waits again as one
-of the costly ones, which get at most half of the workers.
+ordinary X-rays need. The worker knows coding and size once it has read the header
+(`before_decoding` of `read_picture`), and then states the need (`Task.needs_cpu`): mostly less than
+granted; where it is more, the task waits again as one of the costly ones, which get at most half
+of the workers.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import StrEnum
+
+from model_store.pictures.pixel_coding import PixelCoding
 
 FACTOR = 3.0
 LEAST_S = 0.5
@@ -22,18 +24,6 @@ LEAST_S = 0.5
 
 ORDINARY_S = 3.0
 """What ordinary X-rays may take in a first grant."""
-
-
-class Codec(StrEnum):
-    """How pixels are stored, as far as the cost of reading them differs."""
-
-    NATIVE = "native"
-    DEFLATE = "deflate"
-    RLE = "rle"
-    JPEG = "jpeg"
-    JPEG_LOSSLESS = "jpeg_lossless"
-    JPEG_LS = "jpeg_ls"
-    JPEG_2000 = "jpeg_2000"
 
 
 @dataclass(frozen=True)
@@ -57,13 +47,13 @@ class Cost:
 
 
 OPENING = {
-    Codec.NATIVE: Cost(0.0016, 0.0100, 0.0125),
-    Codec.DEFLATE: Cost(0.0066, 0.0278, 0.0400),
-    Codec.RLE: Cost(0.0134, 0.0100, 0.1166),
-    Codec.JPEG: Cost(0.0050, 0.0263, 0.0654),
-    Codec.JPEG_LOSSLESS: Cost(0.0050, 0.0263, 0.0654),
-    Codec.JPEG_LS: Cost(0.0040, 0.0237, 0.0482),
-    Codec.JPEG_2000: Cost(0.0042, 0.1072, 0.2163),
+    PixelCoding.NATIVE: Cost(0.0016, 0.0100, 0.0125),
+    PixelCoding.DEFLATE: Cost(0.0066, 0.0278, 0.0400),
+    PixelCoding.RLE: Cost(0.0134, 0.0100, 0.1166),
+    PixelCoding.JPEG: Cost(0.0050, 0.0263, 0.0654),
+    PixelCoding.JPEG_LOSSLESS: Cost(0.0050, 0.0263, 0.0654),
+    PixelCoding.JPEG_LS: Cost(0.0040, 0.0237, 0.0482),
+    PixelCoding.JPEG_2000: Cost(0.0042, 0.1072, 0.2163),
 }
 """Decoding and preparing for the network."""
 
@@ -80,17 +70,17 @@ def first_grant_s(upload_bytes: int) -> float:
     Args:
         upload_bytes: its length; reading a long header costs.
     """
-    return ORDINARY_S + FACTOR * OPENING[Codec.NATIVE].per_megabyte_s * upload_bytes * 1e-6
+    return ORDINARY_S + FACTOR * OPENING[PixelCoding.NATIVE].per_megabyte_s * upload_bytes * 1e-6
 
 
-def opening_budget_s(codec: Codec, pixels: int, upload_bytes: int) -> float:
+def opening_budget_s(coding: PixelCoding, pixels: int, upload_bytes: int) -> float:
     """Returns what decoding a file and preparing it for the network may take."""
-    return max(LEAST_S, FACTOR * OPENING[codec].seconds(pixels, upload_bytes))
+    return max(LEAST_S, FACTOR * OPENING[coding].seconds(pixels, upload_bytes))
 
 
 def most_opening_budget_s(most_pixels: int, most_upload_bytes: int) -> float:
     """Returns the largest budget that `opening_budget_s` gives within these limits."""
-    return max(opening_budget_s(codec, most_pixels, most_upload_bytes) for codec in Codec)
+    return max(opening_budget_s(coding, most_pixels, most_upload_bytes) for coding in PixelCoding)
 
 
 def rendering_budget_s(pixels: int, masks: int, wants_overlay: bool) -> float:

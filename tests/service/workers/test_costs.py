@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 
+from model_store.pictures.pixel_coding import PixelCoding
 from service.workers.costs import (
     FACTOR,
     LEAST_S,
     OPENING,
     ORDINARY_S,
-    Codec,
     first_grant_s,
     most_opening_budget_s,
     opening_budget_s,
@@ -17,8 +17,10 @@ from service.workers.costs import (
 )
 
 
-@pytest.mark.parametrize("codec", Codec)
-def test_a_budget_is_three_times_the_cost_and_grows_with_pixels_and_bytes(codec: Codec) -> None:
+@pytest.mark.parametrize("codec", PixelCoding)
+def test_a_budget_is_three_times_the_cost_and_grows_with_pixels_and_bytes(
+    codec: PixelCoding,
+) -> None:
     large = opening_budget_s(codec, 40_000_000, 60_000_000)
     assert large == FACTOR * OPENING[codec].seconds(40_000_000, 60_000_000)
     assert opening_budget_s(codec, 20_000_000, 60_000_000) < large
@@ -27,12 +29,12 @@ def test_a_budget_is_three_times_the_cost_and_grows_with_pixels_and_bytes(codec:
 
 
 def test_the_smallest_x_ray_has_a_budget_that_the_kernel_can_count() -> None:
-    assert opening_budget_s(Codec.JPEG, 1024, 100) == LEAST_S
+    assert opening_budget_s(PixelCoding.JPEG, 1024, 100) == LEAST_S
     assert rendering_budget_s(1024, 1, wants_overlay=True) == LEAST_S
 
 
 def test_an_ordinary_x_ray_needs_no_more_than_the_first_grant() -> None:
-    for codec in set(Codec) - {Codec.JPEG_2000}:
+    for codec in set(PixelCoding) - {PixelCoding.JPEG_2000}:
         assert opening_budget_s(codec, 2048 * 2048, 6_000_000) <= first_grant_s(6_000_000)
     assert first_grant_s(0) == ORDINARY_S
 
