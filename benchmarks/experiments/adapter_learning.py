@@ -49,6 +49,15 @@ VARIANTS: Mapping[str, dict[str, Any]] = {
     "lambda rate x 4": {"optimizer.singular_rate": 4.0},
     "lambda rate x 16": {"optimizer.singular_rate": 16.0},
     "lambda rate x 64": {"optimizer.singular_rate": 64.0},
+    "normal start": {"adalora.initialization": "normal"},
+    "normal start, norm": {
+        "adalora.initialization": "normal", "adalora.penalty": "norm",
+        "adalora.orthogonality": 0.5,
+    },
+    "normal start, norm, lambda rate x 16": {
+        "adalora.initialization": "normal", "adalora.penalty": "norm",
+        "adalora.orthogonality": 0.5, "optimizer.singular_rate": 16.0,
+    },
     "lambda rate x 16, no penalty": {
         "optimizer.singular_rate": 16.0, "adalora.orthogonality": 0.0,
     },

@@ -5,8 +5,8 @@ import pytest
 import torch
 from torch import nn
 
-from training.adapters.adalora import AdaLoraLinear, mean_penalty
-from training.adapters.config import AdaLoraConfig
+from training.adapters.adalora import NORMAL_SD, AdaLoraLinear, mean_penalty
+from training.adapters.config import AdaLoraConfig, PenaltyKind
 from training.adapters.rank_allocator import RankAllocator
 from training.errors import ConfigError
 
@@ -27,6 +27,23 @@ def train_step(layers: dict[str, AdaLoraLinear], seed: int) -> None:
         layer.zero_grad()
         target = torch.randn(10, 48, generator=generator)
         ((layer(values) - target) ** 2).mean().backward()
+
+
+def test_a_small_start_is_drawn_towards_orthogonal_factors_and_one_at_its_goal_stays() -> None:
+    """The norm's gradient has one length wherever it is, and none at the goal itself."""
+    torch.manual_seed(0)
+    config = AdaLoraConfig(initial_rank=4, target_rank=2, initialization="normal", penalty="norm")
+    small = AdaLoraLinear(nn.Linear(32, 96), config)
+    assert float(small.P.detach().std()) == pytest.approx(NORMAL_SD, rel=0.15)
+    assert bool((small.singular == 0).all())
+    (gradient,) = torch.autograd.grad(mean_penalty([small], "norm"), small.P)
+    assert bool(((gradient * small.P).sum(dim=(1, 2)) < 0).all())  # it grows
+    exact = AdaLoraLinear(nn.Linear(32, 96), config)
+    with torch.no_grad():
+        exact.P.copy_(torch.eye(32)[:, :4])
+        exact.Q.copy_(torch.eye(32)[:4])
+    gradients = torch.autograd.grad(mean_penalty([exact], "norm"), [exact.P, exact.Q])
+    assert all(bool((one == 0).all()) for one in gradients)
 
 
 def test_a_fresh_adapter_changes_nothing_and_costs_no_penalty() -> None:
@@ -173,7 +190,8 @@ def test_statistics_survive_a_checkpoint() -> None:
     torch.testing.assert_close(fresh.importance("block0"), allocator.importance("block0"))
 
 
-def test_the_penalty_of_all_layers_at_once_is_the_mean_of_each() -> None:
+@pytest.mark.parametrize("kind", ["squared", "norm"])
+def test_the_penalty_of_all_layers_at_once_is_the_mean_of_each(kind: PenaltyKind) -> None:
     torch.manual_seed(0)
     config = AdaLoraConfig(initial_rank=3, target_rank=2, targets=("q", "v", "lin1"))
     layers = [
@@ -185,13 +203,15 @@ def test_the_penalty_of_all_layers_at_once_is_the_mean_of_each() -> None:
         for factor in layer.factors():
             factor.data.normal_()
     distances = [
-        (product - torch.eye(3)).square().sum()
+        torch.norm(product - torch.eye(3)) ** (2 if kind == "squared" else 1)
         for layer in layers
         for p, q in zip(layer.P, layer.Q, strict=True)
         for product in (p.T @ p, q @ q.T)
     ]
-    wanted = torch.stack(distances).sum() / 3
-    together = mean_penalty(layers)
+    wanted = (
+        torch.stack(distances).sum() / 3 if kind == "squared" else torch.stack(distances).mean()
+    )
+    together = mean_penalty(layers, kind)
     torch.testing.assert_close(together, wanted)
     for mine, theirs in zip(
         torch.autograd.grad(together, [layer.Q for layer in layers]),

@@ -5,6 +5,7 @@ Where ours differ from peft's on purpose, the test that shows it says why.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from typing import Any
 
@@ -236,3 +237,98 @@ def test_the_adapted_weight_is_pefts_up_to_the_scale() -> None:
             a = pair.peft_parameters("Q")[name, place]
             wanted = b @ (a * e) * (8.0 / 2)
             torch.testing.assert_close(parts[place], wanted)
+
+
+class Learner:
+    """Four small layers that learn matrices of rank 4, 2, 1 and 0, by ours and by peft at once."""
+
+    steps, first_cut = 200, 20
+
+    def __init__(self, seed: int) -> None:
+        torch.manual_seed(seed)
+        self.config = AdaLoraConfig(
+            initial_rank=6, target_rank=2, alpha=2.0, warmup_steps=self.first_cut,
+            final_steps=80, interval_steps=5, targets=("proj",), initialization="normal",
+            penalty="norm", orthogonality=0.1,
+        )  # fmt: skip
+        plain = {f"layer{i}": nn.Linear(16, 16, bias=False) for i in range(4)}
+        self.wanted = [
+            one.weight.detach() + (torch.randn(16, rank) @ torch.randn(rank, 16)) / 4
+            for one, rank in zip(plain.values(), (4, 2, 1, 0), strict=True)
+        ]
+        self.ours = {
+            name: AdaLoraLinear(copy.deepcopy(one), self.config, ("proj",))
+            for name, one in plain.items()
+        }
+        self.allocator = RankAllocator(self.ours, self.config, self.steps)
+        settings = PeftConfig(
+            init_r=6, target_r=2, lora_alpha=6, tinit=self.first_cut, tfinal=80, deltaT=5,
+            total_step=self.steps, target_modules=list(plain), orth_reg_weight=0.1,
+        )  # fmt: skip
+        self.peft: Any = get_peft_model(nn.ModuleDict(plain), settings)  # type: ignore[arg-type]
+        self.theirs = [self.peft.base_model.model[name] for name in self.ours]
+        with torch.no_grad():
+            for mine, other in zip(self.ours.values(), self.theirs, strict=True):
+                mine.P.copy_(other.lora_B["default"][None])
+                mine.Q.copy_(other.lora_A["default"][None])
+        own = [p for layer in self.ours.values() for p in layer.factors()]
+        peft_own = [p for p in self.peft.parameters() if p.requires_grad]
+        self.optimizers = [torch.optim.AdamW(p, 1e-2, weight_decay=0) for p in (own, peft_own)]
+
+    def errors(self, step: int) -> tuple[Tensor, Tensor]:
+        """Mean squared error of ours and of peft on the batch of a step."""
+        values = torch.randn(32, 16, generator=torch.Generator().manual_seed(step))
+        return tuple(  # type: ignore[return-value]
+            torch.stack(
+                [
+                    (layer(values) - values @ w.T).square().mean()
+                    for layer, w in zip(layers, self.wanted, strict=True)
+                ]
+            ).mean()
+            for layers in (list(self.ours.values()), self.theirs)
+        )
+
+    def penalties(self) -> tuple[Tensor, Tensor]:
+        terms = []
+        for other in self.theirs:
+            a, b = other.lora_A["default"], other.lora_B["default"]
+            for product in (a @ a.T, b.T @ b):  # as in AdaLoraModel.forward
+                terms.append(torch.norm(product - torch.eye(len(product)), p="fro"))
+        mine = mean_penalty(self.ours.values(), self.config.penalty)
+        return mine, torch.stack(terms).mean()
+
+    def step(self, step: int) -> None:
+        for optimizer in self.optimizers:
+            optimizer.zero_grad()
+        pairs = zip(self.errors(step), self.penalties(), strict=True)
+        for loss in [error + 0.1 * penalty for error, penalty in pairs]:
+            loss.backward()  # type: ignore[no-untyped-call]
+        self.allocator.observe_gradients()
+        for optimizer in self.optimizers:
+            optimizer.step()
+        if self.allocator.is_due(step):
+            self.allocator.allocate(step)
+        self.peft.base_model.update_and_allocate(step)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_whole_training_is_pefts_until_the_first_cut_and_ends_beside_it(seed: int) -> None:
+    """The same start, loss, penalty and optimizer; then ranks move, and ours may come back."""
+    learner = Learner(seed)
+    start = learner.errors(10**6)[0].item()
+    for step in range(learner.first_cut):
+        learner.step(step)
+    for mine, other in zip(learner.ours.values(), learner.theirs, strict=True):
+        torch.testing.assert_close(mine.P[0], other.lora_B["default"], rtol=1e-3, atol=1e-5)
+        torch.testing.assert_close(mine.Q[0], other.lora_A["default"], rtol=1e-3, atol=1e-5)
+        own = mine.singular[0, :, None]
+        torch.testing.assert_close(own, other.lora_E["default"], rtol=1e-3, atol=1e-5)
+    for step in range(learner.first_cut, learner.steps):
+        learner.step(step)
+    with torch.no_grad():
+        ours, theirs = (float(error) for error in learner.errors(10**6))
+    assert ours < 0.3 * start
+    assert ours < 1.25 * theirs
+    kept = [int(layer.mask.sum()) for layer in learner.ours.values()]
+    assert sum(kept) == learner.allocator.target_budget == 8
+    assert kept[3] == min(kept)

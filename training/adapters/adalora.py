@@ -7,14 +7,17 @@ Budget Allocation for Parameter-Efficient Fine-Tuning", ICLR 2023.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 
 from training.adapters.adapted_linear import AdaptedLinear
-from training.adapters.config import AdaLoraConfig
+from training.adapters.config import AdaLoraConfig, Initialization, PenaltyKind
 from training.errors import ConfigError
+
+NORMAL_SD = 0.02
+"""Standard deviation of P and Q that start small, that of peft."""
 
 
 class AdaLoraLinear(AdaptedLinear):
@@ -35,8 +38,8 @@ class AdaLoraLinear(AdaptedLinear):
     ) -> None:
         """Wrap a layer (O, D_in); its own weight is frozen.
 
-        P and Q start orthogonal and lambda at 0, so the wrapped layer computes what the layer
-        did and the orthogonality penalty starts at 0.
+        Lambda starts at 0, so the wrapped layer computes what the layer did. Orthogonal P and Q
+        start without any penalty.
 
         Raises:
             ConfigError: The initial rank exceeds a side of the layer's slices.
@@ -44,9 +47,10 @@ class AdaLoraLinear(AdaptedLinear):
         super().__init__(layer, all_slices, config.targets)
         outputs, inputs, rank = self._height, layer.in_features, config.initial_rank
         self.scaling = config.alpha / config.target_rank
-        self.P = nn.Parameter(torch.stack([_orthogonal(outputs, rank) for _ in self.slices]))
+        first = _FIRST_VALUES[config.initialization]
+        self.P = nn.Parameter(torch.stack([first(outputs, rank) for _ in self.slices]))
         self.singular = nn.Parameter(torch.zeros(len(self.slices), rank))  # lambda
-        self.Q = nn.Parameter(torch.stack([_orthogonal(inputs, rank).T for _ in self.slices]))
+        self.Q = nn.Parameter(torch.stack([first(inputs, rank).T for _ in self.slices]))
         self.register_buffer("mask", torch.ones(len(self.slices), rank))
         self.frozen_mask = False
 
@@ -66,24 +70,30 @@ class AdaLoraLinear(AdaptedLinear):
         return (self.P * singular[:, None, :]) @ self.Q * self.scaling
 
 
-def mean_penalty(layers: Iterable[AdaLoraLinear]) -> Tensor:
-    """Return the squared Frobenius distance of P'P and QQ' from the identity (equation 4).
+def mean_penalty(layers: Iterable[AdaLoraLinear], kind: PenaltyKind = "squared") -> Tensor:
+    """Return the Frobenius distance of P'P and QQ' from the identity.
 
-    Summed over a layer's slices, averaged over the layers. Computed for all factors of one shape at
-    once: layer by layer it takes hundreds of tiny operations, which a GPU waits for.
+    ``squared`` (equation 4): its square, summed over a layer's slices, averaged over the layers.
+    ``norm``: itself, averaged over all factors. Computed for all factors of one shape at once:
+    layer by layer it takes hundreds of tiny operations, which a GPU waits for.
     """
     by_shape: dict[torch.Size, list[Tensor]] = {}
-    count = 0
+    layer_count = factor_count = 0
     for layer in layers:
-        count += 1
+        layer_count += 1
+        factor_count += 2 * len(layer.slices)
         for factor in (layer.P, layer.Q.transpose(1, 2)):  # (S, L, R)
             by_shape.setdefault(factor.shape[1:], []).append(factor)
     terms = []
     for factors in by_shape.values():
         together = torch.cat(factors)
         identity = torch.eye(together.shape[2], device=together.device)
-        terms.append((together.transpose(1, 2) @ together - identity).square().sum())
-    return torch.stack(terms).sum() / count
+        off = together.transpose(1, 2) @ together - identity  # (factors, R, R)
+        if kind == "squared":
+            terms.append(off.square().sum())
+        else:  # whose gradient at 0 is 0, not a division by it
+            terms.append(torch.linalg.vector_norm(off, dim=(1, 2)).sum())
+    return torch.stack(terms).sum() / (layer_count if kind == "squared" else factor_count)
 
 
 def _orthogonal(rows: int, columns: int) -> Tensor:
@@ -91,3 +101,15 @@ def _orthogonal(rows: int, columns: int) -> Tensor:
         raise ConfigError(f"adalora.initial_rank {columns} exceeds the layer's width {rows}")
     matrix: Tensor = nn.init.orthogonal_(torch.empty(rows, columns))
     return matrix
+
+
+def _normal(rows: int, columns: int) -> Tensor:
+    if columns > rows:
+        raise ConfigError(f"adalora.initial_rank {columns} exceeds the layer's width {rows}")
+    return torch.randn(rows, columns) * NORMAL_SD
+
+
+_FIRST_VALUES: Mapping[Initialization, Callable[[int, int], Tensor]] = {
+    "orthogonal": _orthogonal,
+    "normal": _normal,
+}

@@ -54,6 +54,10 @@ class LoraConfig:
         _check_targets("lora", self.targets)
 
 
+Initialization = Literal["orthogonal", "normal"]
+PenaltyKind = Literal["squared", "norm"]
+
+
 @dataclass(frozen=True)
 class AdaLoraConfig:
     """Adaptive low-rank adapters (Zhang et al., ICLR 2023).
@@ -67,7 +71,11 @@ class AdaLoraConfig:
         interval_steps: Steps between two cuts.
         sensitivity_decay: Beta 1, smoothing of the sensitivity.
         uncertainty_decay: Beta 2, smoothing of the uncertainty.
+        initialization: How P and Q start: ``orthogonal``, or ``normal``, small random numbers (SD
+            0.02) as in peft, which the penalty then draws towards orthogonal ones.
         orthogonality: Weight of the penalty that keeps P and Q orthogonal.
+        penalty: ``squared``, equation 4 of the paper, summed over a layer's factors; or ``norm``,
+            the mean over all factors of the norm itself, as in peft.
         targets: The adapted slices of every encoder block; one budget over all of them.
     """
 
@@ -79,7 +87,9 @@ class AdaLoraConfig:
     interval_steps: Count = 10
     sensitivity_decay: Decay = 0.85
     uncertainty_decay: Decay = 0.85
+    initialization: Initialization = "orthogonal"
     orthogonality: NotNegative = 0.1
+    penalty: PenaltyKind = "squared"
     targets: tuple[str, ...] = ("q", "k", "v")
 
     def __post_init__(self) -> None:

@@ -42,8 +42,9 @@ class AdaLoraStage(Stage):
         self._allocator.to(device)
 
     def penalty(self) -> Tensor | None:
-        """Return the weighted orthogonality penalty, averaged over the adapted layers."""
-        return self._config.orthogonality * mean_penalty(self._adapters.values())
+        """Return the weighted orthogonality penalty of all adapted layers."""
+        weight, kind = self._config.orthogonality, self._config.penalty
+        return weight * mean_penalty(self._adapters.values(), kind)
 
     def after_backward(self, step: int) -> None:
         """Take the gradients into the importance of the triplets."""
