@@ -1,6 +1,7 @@
 """Which package may import which, and which layer of a package which other."""
 
 import ast
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -26,13 +27,13 @@ SERVICE_LAYERS: Mapping[str, set[str]] = {
     "imaging": set(),
     "compute": set(),
     "workers": set(),
+    "client": set(),
 }
 """Layer of the service to the layers that it may import beside itself."""
 
 SERVICE_ENTRY_POINTS = {
     "__main__",
     "app",
-    "client",
     "healthcheck",
     "segment_file",
     "segment_file_results",
@@ -94,6 +95,12 @@ def test_leaves_of_the_service_import_no_layer() -> None:
     for path in leaves:
         wrong = layers_imported(path, "service", SERVICE_LAYERS)
         assert not wrong, f"{path.name} imports {', '.join(sorted(wrong))}"
+
+
+def test_the_client_needs_httpx_alone() -> None:
+    for path in (ROOT / "service" / "client").glob("*.py"):
+        others = {name.split(".")[0] for name in imported_modules(path)} - sys.stdlib_module_names
+        assert others <= {"httpx"}, f"{path.name} imports {', '.join(sorted(others))}"
 
 
 def test_the_layers_of_training_import_downwards_alone() -> None:
