@@ -85,6 +85,9 @@ def _serve(settings: Settings, listener: socket.socket) -> int:
     logger = logging.getLogger("service.process")
     for name in unknown_variables(os.environ):
         logger.warning("unknown variable", extra={"fields": {"variable": name}})
+    if settings.image_threads:
+        fields = {"setting": "image-threads", "use": "image-workers"}
+        logger.warning("setting has another name", extra={"fields": fields})
     refusals: list[Exception] = []
     app = create_app(settings, on_refused=refusals.append)
     service = app.state.service

@@ -24,6 +24,7 @@ from service.http.routes_segment import add_segment_routes
 from service.http.routes_status import add_status_routes
 from service.http.schemas import Problem
 from service.http.traces import TraceExport
+from service.pipeline.image_workers import PoolFactory, make_worker_pool
 from service.pipeline.segmentation import SegmentationService
 from service.settings import Settings
 
@@ -32,6 +33,7 @@ def create_app(
     settings: Settings,
     *,
     predictor_factory: PredictorFactory = start_compute_child,
+    pool_factory: PoolFactory = make_worker_pool,
     on_refused: Callable[[Exception], None] = lambda error: None,
 ) -> FastAPI:
     """Builds the application; the model starts loading when the server starts it.
@@ -39,20 +41,21 @@ def create_app(
     Args:
         settings: the validated settings.
         predictor_factory: loads the model; tests hand in another.
+        pool_factory: makes the image workers; tests hand in another.
         on_refused: told the error when the model cannot be loaded at all.
 
     Returns:
         The application; `app.state.service` is its `SegmentationService`.
     """
-    service = SegmentationService(settings, predictor_factory, on_refused)
+    service = SegmentationService(settings, predictor_factory, pool_factory, on_refused)
     keys = ApiKeys(settings.api_keys_file) if settings.api_keys_file else None
     traces = TraceExport(settings.otlp_endpoint) if settings.otlp_endpoint else None
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncGenerator[None, None]:
-        service.start()
+        await service.start()
         yield
-        service.stop()
+        await service.stop()
         if traces is not None:
             await asyncio.to_thread(traces.close)
 

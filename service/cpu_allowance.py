@@ -8,11 +8,8 @@ a 1024 x 1024 PNG with overlay: 94 ms with 1 thread, 3337 ms with 2 (median of 1
 
 from __future__ import annotations
 
-import contextlib
 import math
 import os
-import sys
-import threading
 from pathlib import Path
 
 CGROUP_QUOTA = Path("/sys/fs/cgroup/cpu.max")
@@ -21,8 +18,13 @@ CGROUP_QUOTA = Path("/sys/fs/cgroup/cpu.max")
 MOST_THREADS = 8
 """The compact model's operations take well under a millisecond; more threads only wait."""
 
-IMAGE_THREAD_NICENESS = 5
-"""A third of the usual share of a contended core, enough where nobody else wants it."""
+CGROUP_MEMORY = Path("/sys/fs/cgroup/memory.max")
+"""Memory limit of the container (cgroup v2) in bytes, or `max`."""
+
+BYTES_BESIDE_WORKERS = 700 * 1024 * 1024
+"""What the serving and the compute process take, with uploads and pictures that wait."""
+BYTES_OF_WORKER = 400 * 1024 * 1024
+"""What a worker may take at its peak with the largest honest X-rays."""
 
 
 def model_threads(quota_file: Path = CGROUP_QUOTA) -> int:
@@ -35,32 +37,22 @@ def model_threads(quota_file: Path = CGROUP_QUOTA) -> int:
     return max(1, min(_allowed_cpus(quota_file) - 1, MOST_THREADS))
 
 
-def image_threads(quota_file: Path = CGROUP_QUOTA) -> int:
-    """Returns how many image threads there are: half of the allowed CPUs, 1 to `MOST_THREADS`.
+def image_workers(quota_file: Path = CGROUP_QUOTA, memory_file: Path = CGROUP_MEMORY) -> int:
+    """Returns how many image workers there are.
 
-    They decode, prepare and draw. An X-ray takes them a third of the model's time; more of them
-    only take the model's core. Measured with a faster model, which they kept busy, and 16 callers
-    on 2 cores: 23.3 masks a second with 1 thread, 22.7 with 2.
+    Half of the allowed CPUs, 2 to `MOST_THREADS`: an X-ray takes them a third of the model's time,
+    and more of them only take the model's core. Two at least, so that one costly upload does not
+    hold up everybody else. Less where the container's memory does not hold so many.
 
     Args:
-        quota_file: where the container's limit stands.
+        quota_file: where the container's limit of processors stands.
+        memory_file: where its limit of memory stands.
     """
-    return max(1, min(_allowed_cpus(quota_file) // 2, MOST_THREADS))
-
-
-def yield_to_the_model() -> None:
-    """Lowers the priority of the calling thread, so that it never takes the model's core.
-
-    For image threads: with two of them at work beside one thread of the model on two
-    cores, the model would else wait a third of the time. On Linux a thread has a priority of its
-    own; elsewhere nothing is changed, nor where a container forbids it. The niceness is added to
-    that of the process (`Nice=` of a systemd unit): only root may take any of it away.
-    """
-    if sys.platform == "linux":
-        thread = threading.get_native_id()
-        with contextlib.suppress(OSError):
-            current = os.getpriority(os.PRIO_PROCESS, thread)
-            os.setpriority(os.PRIO_PROCESS, thread, min(19, current + IMAGE_THREAD_NICENESS))
+    wanted = max(2, min(_allowed_cpus(quota_file) // 2, MOST_THREADS))
+    limit_bytes = _memory_limit_bytes(memory_file)
+    if limit_bytes is None:
+        return wanted
+    return max(1, min(wanted, (limit_bytes - BYTES_BESIDE_WORKERS) // BYTES_OF_WORKER))
 
 
 def _allowed_cpus(quota_file: Path) -> int:
@@ -73,3 +65,10 @@ def _allowed_cpus(quota_file: Path) -> int:
         return min(allowed, math.ceil(int(quota) / int(period)))
     except (OSError, ValueError, ZeroDivisionError):  # no cgroup v2, or no limit ("max")
         return allowed
+
+
+def _memory_limit_bytes(memory_file: Path) -> int | None:
+    try:
+        return int(memory_file.read_text(encoding="ascii"))
+    except (OSError, ValueError):  # no cgroup v2, or no limit ("max")
+        return None

@@ -169,6 +169,14 @@ class HeadersTooLarge(ServiceError):
     title = "Too many request headers"
 
 
+class ImageTooCostly(ServiceError):
+    """Decoding or rendering needs more processor time or memory than an image may take."""
+
+    status = 422
+    code = "image_too_costly"
+    title = "The image costs too much"
+
+
 class QueueFull(ServiceError):
     """As many requests wait as the service is willing to hold."""
 
@@ -199,6 +207,14 @@ class ComputeLost(ServiceError):
     status = 503
     code = "compute_lost"
     title = "The computation was interrupted"
+
+
+class WorkerLost(ServiceError):
+    """The image worker was lost while the request was in its hands, by no fault of the image."""
+
+    status = 503
+    code = "worker_lost"
+    title = "The image worker was interrupted"
 
 
 class OutOfMemory(ServiceError):

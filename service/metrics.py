@@ -132,6 +132,10 @@ class Metrics:
             "lungseg_compute_resident_memory_bytes", "Main memory of the compute process.",
             registry=registry,
         )  # fmt: skip
+        self._worker_ends = Counter(
+            "lungseg_image_workers_ended", "Image workers that ended, by reason.", ["reason"],
+            registry=registry,
+        )  # fmt: skip
         self._gpu_memory: Gauge | None = None
         self.input_pixels = Histogram(
             "lungseg_input_pixels", "Pixels of a decoded image.", buckets=PIXEL_BUCKETS,
@@ -152,6 +156,10 @@ class Metrics:
             ["name", "version", "sha256", "precision", "device"], registry=registry,
         )  # fmt: skip
         ProcessCollector(registry=registry)
+
+    def image_worker_ended(self, reason: str) -> None:
+        """Counts an image worker that ended."""
+        self._worker_ends.labels(reason).inc()
 
     def follow_readiness(self, is_ready: Callable[[], bool]) -> None:
         """Lets `lungseg_ready` read the state of the process at each scrape."""

@@ -127,11 +127,15 @@ class Settings(BaseModel):
         description="secret without which nobody can compute the UIDs of DICOM answers from "
         "those of their X-rays",
     )
-    image_threads: int = Field(
+    image_workers: int = Field(
         0,
         ge=0,
         le=256,
-        description="threads that decode uploads and draw answers, 0 for half of the allowed CPUs",
+        description="processes that decode uploads and render answers, 0 for half of the allowed "
+        "CPUs, at least 2, as far as memory allows",
+    )
+    image_threads: int = Field(
+        0, ge=0, le=256, description="the name of image-workers until 0.2; give that one instead"
     )
 
 

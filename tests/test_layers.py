@@ -22,9 +22,9 @@ FORBIDDEN = {
 """Folder to what no file below it imports, at any depth of nesting."""
 
 SERVICE_LAYERS: Mapping[str, set[str]] = {
-    "http": {"pipeline", "imaging", "compute"},
+    "http": {"pipeline", "imaging", "compute", "workers"},
     "pipeline": {"imaging", "compute", "workers"},
-    "imaging": set(),
+    "imaging": {"workers"},
     "compute": set(),
     "workers": set(),
     "client": set(),

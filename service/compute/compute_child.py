@@ -19,8 +19,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-from model_store.prediction import ModelInfo
-from model_store.preparation import NetworkAnswer, PreparedRequest
+from model_store.model_info import ModelInfo
 from model_store.self_test_result import SelfTestResult
 from service.compute.model_handle import (
     LOST_SENTENCE,
@@ -33,9 +32,10 @@ from service.compute.model_messages import (
     SELF_TEST,
     Hello,
     Refusal,
-    receive_answer,
-    send_requests,
+    receive_output,
+    send_inputs,
 )
+from service.compute.network_data import NetworkInput, NetworkOutput
 from service.errors import ComputeLost, OutOfMemory
 from service.settings import Settings
 
@@ -102,9 +102,7 @@ class ComputeChild:
         """Whether the compute process has not ended."""
         return self._process.poll() is None
 
-    def answer_batch(
-        self, requests: Sequence[PreparedRequest]
-    ) -> Iterator[NetworkAnswer | Exception]:
+    def answer_batch(self, inputs: Sequence[NetworkInput]) -> Iterator[NetworkOutput | Exception]:
         """Hands images over and yields the answers, each as soon as it is there.
 
         The process works on the next image while the caller uses the one before. An image whose
@@ -114,12 +112,12 @@ class ComputeChild:
             ComputeLost: the process ended, hung, or answered about another image.
         """
         first = self._next_number
-        self._next_number += len(requests)
+        self._next_number += len(inputs)
         with self._bounded(self._stall_timeout_s):
-            send_requests(self._connection, first, requests)
+            send_inputs(self._connection, first, inputs)
         for number in range(first, self._next_number):
             with self._bounded(self._stall_timeout_s):
-                found, self._gpu_bytes = receive_answer(self._connection, number)
+                found, self._gpu_bytes = receive_output(self._connection, number)
             yield _error_of(found) if isinstance(found, Failure) else found
 
     def self_test(self) -> SelfTestResult:

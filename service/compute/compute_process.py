@@ -28,10 +28,11 @@ from service.compute.model_messages import (
     PREDICT,
     Hello,
     Refusal,
-    receive_requests,
-    send_answer,
+    receive_inputs,
     send_failure,
+    send_output,
 )
+from service.compute.network_arrays import network_output, prepared_request
 from service.logging import configure_logging, describe_error
 from service.settings import Settings
 
@@ -112,7 +113,8 @@ class _Inbox:
             while True:
                 kind, content = self._connection.recv()
                 if kind == PREDICT:
-                    numbered = receive_requests(self._connection, content)
+                    received = receive_inputs(self._connection, content)
+                    numbered = ((number, prepared_request(one)) for number, one in received)
                     if self._keeps_together:
                         self._received.put(list(numbered))
                         continue
@@ -130,6 +132,7 @@ def _answer_together(connection: Connection, model: HostedModel, batch: Batch) -
         answers = model.answer_batch([request for _, request in batch])
         if len(answers) != len(batch):
             raise ValueError("the model gave another number of answers than it got images")
+        outputs = [network_output(answer) for answer in answers]
     except Exception as error:  # the border, as below
         failure = failure_of(error)
         fields = {"error_type": failure.error_type, "where": list(failure.where)}
@@ -138,8 +141,8 @@ def _answer_together(connection: Connection, model: HostedModel, batch: Batch) -
         if failure.out_of_memory:
             model.free_memory()
         return False
-    for (number, _), answer in zip(batch, answers, strict=True):
-        send_answer(connection, number, answer, model.gpu_memory())
+    for (number, _), output in zip(batch, outputs, strict=True):
+        send_output(connection, number, output, model.gpu_memory())
     return True
 
 
@@ -148,7 +151,7 @@ def _answer(
 ) -> None:
     """Answers one image; its failure is its own, so that the neighbours get their masks."""
     try:
-        answer = model.answer(request)
+        output = network_output(model.answer(request))
     except Exception as error:  # the border: every image gets an answer
         failure = failure_of(error)
         error.__traceback__ = None  # its frames hold tensors
@@ -156,7 +159,7 @@ def _answer(
             model.free_memory()
         send_failure(connection, number, failure, model.gpu_memory())
         return
-    send_answer(connection, number, answer, model.gpu_memory())
+    send_output(connection, number, output, model.gpu_memory())
 
 
 def _tested(model: HostedModel) -> SelfTestResult | Refusal | Failure:

@@ -10,24 +10,20 @@ ends, the rest is refused. A caller that has left is dropped before compute.
 from __future__ import annotations
 
 import logging
-import math
 import threading
 import time
 from collections.abc import Callable, Iterable, Sized
 from concurrent.futures import Future
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
-import numpy as np
-
+from model_store.boxes import Box
+from model_store.model_info import ModelInfo
 from service.compute.batch_queue import BatchQueue
 from service.compute.model_handle import LOST_SENTENCE, ModelCallError, SegmentationModel
+from service.compute.network_data import NetworkInput, NetworkOutput
 from service.errors import ComputeLost, Draining, InternalError, OutOfMemory, ServiceError
 from service.logging import describe_error
-
-if TYPE_CHECKING:
-    from model_store.prediction import ModelInfo
-    from model_store.preparation import NetworkAnswer, PreparedRequest
 
 logger = logging.getLogger("service.compute")
 
@@ -62,14 +58,14 @@ class ComputeResult:
     """What one request got from the model.
 
     Attributes:
-        answer: what the network says, and its stage times.
+        output: what the network says, and its stage times.
         model: the model that says it.
         queue_s: seconds between being queued and being answered in which the model did not work
             on this request.
         batch_size: requests that were handed over with this one, itself included.
     """
 
-    answer: NetworkAnswer
+    output: NetworkOutput
     model: ModelInfo
     queue_s: float
     batch_size: int
@@ -80,13 +76,13 @@ class Job:
     """One request on its way through the worker.
 
     Attributes:
-        request: what the model gets.
+        given: what the model gets.
         on_taken: called by the worker when it starts on this job.
         future: gets the result, or the error; cancel it to withdraw.
         queued_at: `time.perf_counter()` when it was queued.
     """
 
-    request: PreparedRequest
+    given: NetworkInput
     on_taken: Callable[[], None]
     future: Future[ComputeResult] = field(default_factory=Future)
     queued_at: float = field(default_factory=time.perf_counter)
@@ -134,11 +130,11 @@ class ComputeWorker:
         """Starts the thread, which loads the model first."""
         self._thread.start()
 
-    def submit(self, request: PreparedRequest, on_taken: Callable[[], None]) -> Job:
+    def submit(self, given: NetworkInput, on_taken: Callable[[], None]) -> Job:
         """Puts a request at the end of the queue.
 
         Args:
-            request: the prepared image with its boxes.
+            given: the prepared image with its boxes.
             on_taken: called, in the worker's thread, when the model starts on it.
 
         Returns:
@@ -147,7 +143,7 @@ class ComputeWorker:
         Raises:
             Draining: the worker is closed.
         """
-        job = Job(request, on_taken)
+        job = Job(given, on_taken)
         if not self._queue.put(job):
             raise Draining("The service is shutting down.", retry_after_s=5)
         return job
@@ -260,39 +256,29 @@ def _fitting(model: SegmentationModel, batch: list[Job]) -> list[Job]:
     """Refuses what was prepared for the model before and does not fit this one."""
     size, known = model.info.input_size, model.info.manifest.conventions
     for job in batch:
-        request = job.request
-        if request.geometry.input_size != size or request.convention not in known:
+        if job.given.side != size or job.given.convention not in known:
             job.refuse(ComputeLost(LOST_SENTENCE, retry_after_s=2))
     return [job for job in batch if not job.future.done()]
 
 
-def _checked(model: SegmentationModel, batch: list[Job]) -> Iterable[NetworkAnswer | Exception]:
-    """Calls the model and checks that each answer can only belong to its own request."""
-    found = model.answer_batch([job.request for job in batch])
+def _checked(model: SegmentationModel, batch: list[Job]) -> Iterable[NetworkOutput | Exception]:
+    """Calls the model and checks that each answer can only belong to its own request.
+
+    Raises:
+        ValueError: one belongs to another: those after it may do so, too.
+    """
+    found = model.answer_batch([job.given for job in batch])
     if isinstance(found, Sized) and len(found) != len(batch):
         raise ValueError("the model gave another number of answers than it got requests")
     for job, one in zip(batch, found, strict=True):
-        if isinstance(one, Exception):
-            yield one
-            continue
-        _require_in_step(job.request, one)
-        yield _misfit(one) or one
+        is_other = isinstance(one, NetworkOutput) and _boxes_of(one) != list(job.given.boxes)
+        if is_other:
+            raise ValueError("the model answered other boxes than those asked for")
+        yield one
 
 
-def _require_in_step(request: PreparedRequest, answer: NetworkAnswer) -> None:
-    """Raises ValueError for an answer to another request: those after it may be so, too."""
-    if [tuple(found.box) for found in answer.masks] != [tuple(box) for box in request.boxes]:
-        raise ValueError("the model answered other boxes than those asked for")
-
-
-def _misfit(answer: NetworkAnswer) -> Exception | None:
-    for found in answer.masks:
-        if found.logits.ndim != 2 or found.logits.shape[0] != found.logits.shape[1]:
-            return ValueError("the model gave mask logits that are not square")
-        # What is not a number would be below any threshold: an empty mask without a word.
-        if not (math.isfinite(found.score) and np.isfinite(found.logits).all()):
-            return ValueError("the model gave a score or logits that are not numbers")
-    return None
+def _boxes_of(output: NetworkOutput) -> list[Box]:
+    return [found.box for found in output.masks]
 
 
 def _log_failure(error: Exception, batch_size: int) -> None:

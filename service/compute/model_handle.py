@@ -4,14 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
+from model_store.model_info import ModelInfo
 from model_store.self_test_result import SelfTestResult
-
-if TYPE_CHECKING:
-    from model_store.prediction import ModelInfo
-    from model_store.preparation import NetworkAnswer, PreparedRequest
-
+from service.compute.network_data import NetworkInput, NetworkOutput
 
 LOST_SENTENCE = (
     "The compute process ended while the request was being worked on; it is being started anew. "
@@ -90,9 +87,7 @@ class SegmentationModel(Protocol):
     def memory(self) -> Memory:
         """Memory of the process that holds the model."""
 
-    def answer_batch(
-        self, requests: Sequence[PreparedRequest]
-    ) -> Iterable[NetworkAnswer | Exception]:
+    def answer_batch(self, inputs: Sequence[NetworkInput]) -> Iterable[NetworkOutput | Exception]:
         """Runs the network on images, in the order given; an error stands for a failed one.
 
         Raises:

@@ -16,13 +16,12 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from typing import Any
 
-import numpy as np
-
-from model_store.prediction import ModelInfo
-from model_store.preparation import MaskLogits, NetworkAnswer, PreparedRequest
+from model_store.model_info import ModelInfo
 from service.compute.model_handle import Failure
+from service.compute.network_data import BoxLogits, NetworkInput, NetworkOutput
 
 PREDICT, SELF_TEST = "predict", "self_test"
+_FLOAT_BYTES = 4
 
 
 @dataclass(frozen=True)
@@ -45,34 +44,31 @@ class Refusal:
     is_setting: bool
 
 
-def send_requests(
-    connection: Connection, first_number: int, requests: Sequence[PreparedRequest]
-) -> None:
+def send_inputs(connection: Connection, first_number: int, inputs: Sequence[NetworkInput]) -> None:
     """Sends X-rays with what is asked of them; they are numbered from `first_number` on.
 
     Raises:
         OSError: the other side is gone.
     """
     headers = [
-        (number, one.pixels.shape, one.geometry, one.boxes, one.convention)
-        for number, one in enumerate(requests, start=first_number)
+        (number, one.side, one.width, one.height, one.boxes, one.convention)
+        for number, one in enumerate(inputs, start=first_number)
     ]
     connection.send((PREDICT, headers))
-    for one in requests:
-        connection.send_bytes(np.ascontiguousarray(one.pixels).data.cast("B"))
+    for one in inputs:
+        connection.send_bytes(one.pixels)
 
 
-def receive_requests(
+def receive_inputs(
     connection: Connection, headers: Sequence[Any]
-) -> Iterator[tuple[int, PreparedRequest]]:
-    """Yields what `send_requests` sent, with numbers, each as soon as it is there.
+) -> Iterator[tuple[int, NetworkInput]]:
+    """Yields what `send_inputs` sent, with numbers, each as soon as it is there.
 
     `headers` came with the message before.
     """
-    for number, shape, geometry, boxes, convention in headers:
-        # A copy, since the predictor wants an array that may be written to.
-        pixels = np.frombuffer(bytearray(connection.recv_bytes()), np.uint8).reshape(shape)
-        yield number, PreparedRequest(pixels, geometry, boxes, convention)
+    for number, side, width, height, boxes, convention in headers:
+        pixels = connection.recv_bytes()
+        yield number, NetworkInput(pixels, side, width, height, boxes, convention)
 
 
 def send_failure(
@@ -82,27 +78,26 @@ def send_failure(
     connection.send((number, failure, {}, gpu_bytes))
 
 
-def send_answer(
-    connection: Connection, number: int, answer: NetworkAnswer, gpu_bytes: Mapping[str, int]
+def send_output(
+    connection: Connection, number: int, output: NetworkOutput, gpu_bytes: Mapping[str, int]
 ) -> None:
     """Sends what the network says about one X-ray."""
-    headers = [(one.box, one.logits.shape, one.score) for one in answer.masks]
-    connection.send((number, headers, dict(answer.stage_seconds), gpu_bytes))
-    for one in answer.masks:
-        logits = np.ascontiguousarray(one.logits, np.float32)
-        connection.send_bytes(logits.data.cast("B"))
+    headers = [(one.box, one.side, one.score) for one in output.masks]
+    connection.send((number, headers, dict(output.stage_seconds), gpu_bytes))
+    for one in output.masks:
+        connection.send_bytes(one.logits)
 
 
-def receive_answer(
+def receive_output(
     connection: Connection, number: int
-) -> tuple[NetworkAnswer | Failure, Mapping[str, int]]:
-    """Receives the answer about the X-ray with this number, or why there is none.
+) -> tuple[NetworkOutput | Failure, Mapping[str, int]]:
+    """Receives what the network says about the X-ray with this number, or why it says nothing.
 
     Beside it: the bytes of GPU memory by kind.
 
     Raises:
         EOFError: the other side is gone.
-        OSError: likewise, or the answer belongs to another X-ray.
+        OSError: likewise, or the answer belongs to another X-ray or has another size than it says.
     """
     answered, headers, stage_seconds, gpu_bytes = connection.recv()
     if answered != number:
@@ -110,7 +105,8 @@ def receive_answer(
     if isinstance(headers, Failure):
         return headers, gpu_bytes
     masks = tuple(
-        MaskLogits(box, np.frombuffer(connection.recv_bytes(), np.float32).reshape(shape), score)
-        for box, shape, score in headers
+        BoxLogits(box, connection.recv_bytes(), side, score) for box, side, score in headers
     )
-    return NetworkAnswer(masks, stage_seconds), gpu_bytes
+    if any(len(one.logits) != _FLOAT_BYTES * one.side**2 for one in masks):
+        raise OSError("logits have another size than their header says")
+    return NetworkOutput(masks, stage_seconds), gpu_bytes

@@ -2,8 +2,9 @@
 
 The state moves loading -> ready -> draining, or loading -> broken. A ready process whose compute
 process is lost, or whose self test fails, is recovering until a new one is proven. Ready means
-that a real forward pass on this machine gave the stored golden mask; a service that cannot show
-that never hands out a mask, because a wrong mask given silently is the worst failure.
+that a real forward pass on this machine gave the stored golden mask, and that an image worker
+decoded the golden image; a service that cannot show that never hands out a mask, because a wrong
+mask given silently is the worst failure.
 """
 
 from __future__ import annotations
@@ -38,11 +39,19 @@ class Readiness:
         self._state = State.LOADING
         self._reason = "The model is loading."
         self._self_test: SelfTestResult | None = None
+        self._has_images = False
+        self._images_state = State.LOADING
+        self._images_reason = "The image workers are starting."
 
     @property
     def state(self) -> State:
         """The current state."""
-        return self._state
+        return self._current()[0]
+
+    def _current(self) -> tuple[State, str]:
+        if self._state is State.READY and not self._has_images:
+            return self._images_state, self._images_reason
+        return self._state, self._reason
 
     @property
     def self_test(self) -> SelfTestResult | None:
@@ -70,6 +79,19 @@ class Readiness:
                 self._state = State.BROKEN
                 self._reason = reason
 
+    def mark_images_ready(self) -> None:
+        """Notes that an image worker decoded the golden image."""
+        with self._lock:
+            self._has_images = True
+
+    def mark_images_lost(self, reason: str) -> None:
+        """Closes the service until `mark_images_ready`; `reason` may be read by callers."""
+        with self._lock:
+            if self._has_images:
+                self._images_state = State.RECOVERING
+            self._has_images = False
+            self._images_reason = reason
+
     def mark_draining(self) -> None:
         """Closes the service because the process was asked to stop."""
         with self._lock:
@@ -83,7 +105,7 @@ class Readiness:
             Draining: the process is shutting down.
         """
         with self._lock:
-            state, reason = self._state, self._reason
+            state, reason = self._current()
         if state in (State.LOADING, State.RECOVERING):
             raise NotReady(reason, retry_after_s=LOADING_RETRY_S)
         if state is State.BROKEN:

@@ -13,9 +13,10 @@ from service.http.keys import ApiKeys
 from service.http.problems import noted_problem, problem_responses
 from service.http.segment_endpoint import deadline, receive_upload, unless_caller_leaves
 from service.http.upload import RequestBody
-from service.imaging.answering import RenderedAnswer
-from service.imaging.preview import LONGEST_SIDE, MEDIA_TYPE
+from service.imaging.answer_data import RenderedAnswer
+from service.imaging.task_data import PREVIEW_LONGEST_SIDE, PREVIEW_MEDIA_TYPE
 from service.pipeline.segmentation import SegmentationService
+from service.workers.shared_memory import Blob
 
 _REFUSALS = (
     errors.MissingKey,
@@ -29,9 +30,11 @@ _REFUSALS = (
     errors.UnsupportedTransferSyntax,
     errors.InvalidField,
     errors.MissingField,
+    errors.ImageTooCostly,
     errors.QueueFull,
     errors.InternalError,
     errors.NotReady,
+    errors.WorkerLost,
     errors.Draining,
     errors.DeadlineExceeded,
 )
@@ -56,8 +59,8 @@ _REQUEST: dict[str, Any] = {
 _DESCRIPTION = f"""\
 Decodes an X-ray as `POST /segment` does and returns its grey values; no mask is predicted.
 
-Little-endian uint16, row by row, brighter = denser, at most {LONGEST_SIDE} pixels on the longer
-side. `X-Lungseg-Preview-Width` and `-Height` tell their size, `X-Lungseg-Image-Width` and
+Little-endian uint16, row by row, brighter = denser, at most {PREVIEW_LONGEST_SIDE} pixels on the
+longer side. `X-Lungseg-Preview-Width` and `-Height` tell their size, `X-Lungseg-Image-Width` and
 `-Height` that of the X-ray, in whose pixels boxes are given; `X-Lungseg-Window-Low` and `-High`
 what to show as black and white.
 """
@@ -76,8 +79,10 @@ def add_preview_route(
 
     async def read_and_preview(request: Request, body: RequestBody) -> RenderedAnswer:
         upload = await receive_upload(request, body, service)
-        work = service.preview(read_image(upload.fields), upload.size_bytes)
-        return await unless_caller_leaves(body, work)
+        upload_bytes = upload.size_bytes
+        with Blob.of(read_image(upload.fields)) as image:
+            del upload  # the copy in shared memory is enough
+            return await unless_caller_leaves(body, service.preview(image, upload_bytes))
 
     async def answer(request: Request, body: RequestBody) -> Response:
         if keys is not None:
@@ -108,7 +113,7 @@ def add_preview_route(
     answers: dict[int | str, dict[str, Any]] = {
         200: {
             "description": "The grey values.",
-            "content": {MEDIA_TYPE: {"schema": {"type": "string", "format": "binary"}}},
+            "content": {PREVIEW_MEDIA_TYPE: {"schema": {"type": "string", "format": "binary"}}},
         },
         **problem_responses(*_REFUSALS),
     }

@@ -14,10 +14,11 @@ from service.http.accept import wanted_answer
 from service.http.form import most_fields, read_form
 from service.http.keys import ApiKeys
 from service.http.upload import CallerLeft, RequestBody, Upload, UploadLimits, read_upload
-from service.imaging.answering import RenderedAnswer
+from service.imaging.answer_data import RenderedAnswer
 from service.imaging.segment_request import AnswerKind
 from service.pipeline.segmentation import SegmentationService
 from service.request_record import record_of
+from service.workers.shared_memory import Blob
 
 
 class SegmentEndpoint:
@@ -65,8 +66,11 @@ class SegmentEndpoint:
         record = record_of(request.scope)
         upload = await receive_upload(request, body, self._service)
         form = read_form(upload.fields, kind, max_boxes=self._service.settings.max_boxes)
-        work = self._service.segment(form.image, form.asked, upload.size_bytes, record)
-        return await unless_caller_leaves(body, work)
+        asked, upload_bytes = form.asked, upload.size_bytes
+        with Blob.of(form.image) as image:
+            del form, upload  # the copy in shared memory is enough
+            work = self._service.segment(image, asked, upload_bytes, record)
+            return await unless_caller_leaves(body, work)
 
 
 async def receive_upload(

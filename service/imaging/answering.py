@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -16,16 +16,16 @@ import pybase64
 from model_store.prediction import MaskPrediction
 from model_store.preparation import MaskLogits, mask_from
 from service.errors import NotAcceptable
+from service.imaging.answer_data import AnswerContext, RenderedAnswer
 from service.imaging.answer_schema import (
     ImageSize,
     Latency,
-    ModelIdentity,
     ResponseWarning,
     RunLengthMask,
     SegmentAnswer,
     SegmentedMask,
 )
-from service.imaging.dicom_object import DEFAULT_OPTIONS, ObjectOptions, SegmentationMethod
+from service.imaging.dicom_object import SegmentationMethod
 from service.imaging.mask_checks import check_mask
 from service.imaging.opening import OpenedXray
 from service.imaging.picture_errors import warnings_of
@@ -38,48 +38,6 @@ from service.stages import STAGES
 
 _PICTURE = "<picture>"
 """Stands for a picture until the rest is JSON: looking for quotes in its base64 costs 1 ms."""
-
-
-@dataclass(frozen=True)
-class AnswerContext:
-    """What an answer says beside what was found.
-
-    Attributes:
-        request_id: id of the request.
-        model: the model that found it.
-        stage_seconds: seconds of the stages before `postprocess`.
-        request_began_at: `time.perf_counter()` when the request began.
-        asked_at: `time.perf_counter()` when this half was asked for; waiting counts as `render`.
-        object_options: what the deployment chose for DICOM answers.
-    """
-
-    request_id: str
-    model: ModelIdentity
-    stage_seconds: Mapping[str, float]
-    request_began_at: float
-    asked_at: float
-    object_options: ObjectOptions = DEFAULT_OPTIONS
-
-
-@dataclass(frozen=True)
-class RenderedAnswer:
-    """An answer, ready to be sent.
-
-    Attributes:
-        media_type: its form.
-        body: its bytes.
-        headers: what the JSON body says, for answers whose body is a picture.
-        warning_codes: codes of the warnings given, each once.
-        area_ratios: share of the image that each mask covers, 0 to 1.
-        stage_seconds: seconds of `postprocess` and `render`.
-    """
-
-    media_type: str
-    body: bytes
-    headers: Mapping[str, str]
-    warning_codes: tuple[str, ...]
-    area_ratios: tuple[float, ...]
-    stage_seconds: Mapping[str, float]
 
 
 @dataclass
@@ -115,7 +73,7 @@ def answer_of(
         ServiceError: the answer is not to be had for this image.
     """
     began = time.perf_counter()
-    geometry, threshold = opened.prepared.geometry, opened.asked.threshold
+    geometry, threshold = opened.geometry, opened.asked.threshold
     masks = [mask_from(one, geometry, threshold) for one in found]
     rendering = _Rendering(opened, masks, context, time.perf_counter() - began)
     warnings = _warnings(rendering)

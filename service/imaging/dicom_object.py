@@ -21,7 +21,6 @@ from pydicom.valuerep import VR
 
 from service.imaging.derived_uids import derive_uid
 from service.imaging.dicom_header import SourceHeader
-from service.imaging.dicom_plane import PlaneChoice
 
 MANUFACTURER = "adalora-qat"
 # Stand where highdicom wants UIDs; `finish` replaces them. 2.25.0 is nobody's.
@@ -45,22 +44,6 @@ class NamedModel(Protocol):
     @property
     def sha256(self) -> str:
         """Digest of its weights."""
-
-
-@dataclass(frozen=True)
-class ObjectOptions:
-    """What a deployment chooses for all its DICOM objects.
-
-    Attributes:
-        uid_key: secret that the derived UIDs depend on; empty for none.
-        plane: what is said about the plane when the X-ray has none of its own.
-    """
-
-    uid_key: str = ""
-    plane: PlaneChoice = PlaneChoice.DETECTOR
-
-
-DEFAULT_OPTIONS = ObjectOptions()
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from enum import Enum
 from typing import Literal
 
 from service.imaging.dicom_values import HeaderValues
@@ -25,18 +24,6 @@ _SPACINGS: tuple[tuple[str, SpacingPlane], ...] = (
     ("ImagerPixelSpacing", "detector"),
     ("NominalScannedPixelSpacing", "scanned"),
 )
-
-
-class PlaneChoice(Enum):
-    """What an object says about its plane when its X-ray has none.
-
-    Attributes:
-        DETECTOR: the detector's plane, in a frame of reference of the image's own.
-        NONE: nothing.
-    """
-
-    DETECTOR = "detector"
-    NONE = "none"
 
 
 @dataclass(frozen=True)

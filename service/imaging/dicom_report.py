@@ -19,19 +19,18 @@ from pydicom.valuerep import VR
 from service.imaging.derived_uids import derive_uid
 from service.imaging.dicom_header import SourceHeader
 from service.imaging.dicom_object import (
-    DEFAULT_OPTIONS,
     INSTANCE,
     MANUFACTURER,
     SERIES,
     SOURCE_CLASS,
     SOURCE_INSTANCE,
-    ObjectOptions,
     SegmentationMethod,
     finish,
     item,
     put,
     template_of,
 )
+from service.imaging.dicom_options import DEFAULT_OPTIONS, ObjectOptions
 from service.imaging.structures import LUNGS, STRUCTURES
 
 Code = tuple[str, str, str]

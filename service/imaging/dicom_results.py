@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 
 from model_store.prediction import MaskPrediction
 from service.imaging.dicom_header import SourceHeader
-from service.imaging.dicom_object import ObjectOptions, SegmentationMethod
+from service.imaging.dicom_object import SegmentationMethod
+from service.imaging.dicom_options import ObjectOptions
 from service.imaging.dicom_plane import PixelSpacing
 from service.imaging.dicom_report import (
     Measure,

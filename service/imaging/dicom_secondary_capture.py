@@ -12,20 +12,19 @@ from numpy.typing import NDArray
 
 from service.imaging.dicom_header import SourceHeader
 from service.imaging.dicom_object import (
-    DEFAULT_OPTIONS,
     INSTANCE,
     MANUFACTURER,
     SERIES,
     SOURCE_CLASS,
     SOURCE_INSTANCE,
     STUDY,
-    ObjectOptions,
     SegmentationMethod,
     coded,
     finish,
     item,
     put,
 )
+from service.imaging.dicom_options import DEFAULT_OPTIONS, ObjectOptions
 from service.imaging.legend import with_legend
 
 NOT_A_DIAGNOSIS = "AI result, not a diagnosis"

@@ -23,18 +23,17 @@ from pydicom.dataset import Dataset
 from service.imaging.derived_uids import derive_uid
 from service.imaging.dicom_header import SourceHeader
 from service.imaging.dicom_object import (
-    DEFAULT_OPTIONS,
     INSTANCE,
     MANUFACTURER,
     SERIES,
-    ObjectOptions,
     SegmentationMethod,
     finish,
     item,
     put,
     template_of,
 )
-from service.imaging.dicom_plane import ImagePlane, PixelSpacing, PlaneChoice, detector_plane
+from service.imaging.dicom_options import DEFAULT_OPTIONS, ObjectOptions, PlaneChoice
+from service.imaging.dicom_plane import ImagePlane, PixelSpacing, detector_plane
 from service.imaging.structures import LUNGS, STRUCTURES, Structure
 
 if TYPE_CHECKING:

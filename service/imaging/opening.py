@@ -7,8 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from model_store.boxes import BoxError
-from model_store.geometry import grey_histogram
+from model_store.geometry import InputGeometry, grey_histogram
 from model_store.pictures.picture_reading import Picture
+from model_store.pictures.pixel_coding import BeforeDecoding, accept_any
 from model_store.prediction import PredictionRequest
 from model_store.preparation import PreparedRequest, prepare
 from service.errors import InvalidBox, NotAcceptable
@@ -21,33 +22,46 @@ from service.imaging.segment_request import SegmentRequest
 
 @dataclass(frozen=True)
 class OpenedXray:
-    """An upload, decoded and prepared for the network.
+    """An upload, decoded: what an answer about it is rendered from.
 
     Attributes:
         asked: what was asked for.
         decoded: the X-ray.
-        prepared: what the network gets.
+        geometry: how the X-ray lies in the network's input.
         remarks: what looks wrong about its grey values.
-        stage_seconds: seconds of `decode` and `preprocess`.
         header: what a DICOM answer repeats of the X-ray, when one was asked for.
     """
 
     asked: SegmentRequest
     decoded: Picture
-    prepared: PreparedRequest
+    geometry: InputGeometry
     remarks: tuple[Warning_, ...]
-    stage_seconds: Mapping[str, float]
     header: SourceHeader | None = None
 
-    @property
-    def size_bytes(self) -> int:
-        """Bytes of its pixels, as they came and as the network gets them."""
-        return int(self.decoded.pixels.nbytes + self.prepared.pixels.nbytes)
+
+@dataclass(frozen=True)
+class Opening:
+    """An upload, opened.
+
+    Attributes:
+        xray: what its answer is rendered from.
+        prepared: what the network gets.
+        stage_seconds: seconds of `decode` and `preprocess`.
+    """
+
+    xray: OpenedXray
+    prepared: PreparedRequest
+    stage_seconds: Mapping[str, float]
 
 
 def open_xray(
-    data: bytes, asked: SegmentRequest, input_size: int, max_pixels: int, asked_at: float
-) -> OpenedXray:
+    data: bytes,
+    asked: SegmentRequest,
+    input_size: int,
+    max_pixels: int,
+    asked_at: float,
+    before_decoding: BeforeDecoding = accept_any,
+) -> Opening:
     """Decodes an upload and prepares it for the network.
 
     Args:
@@ -56,18 +70,20 @@ def open_xray(
         input_size: side of the network's input, pixels.
         max_pixels: most pixels allowed.
         asked_at: `time.perf_counter()` when this was asked for; waiting counts as `decode`.
+        before_decoding: told what decoding will cost; what it raises ends this.
 
     Raises:
         ServiceError: the image or a box is refused, or the answer is not to be had for it.
     """
-    decoded = read_upload(data, max_pixels=max_pixels)
+    decoded = read_upload(data, max_pixels, before_decoding)
     decoded_at = time.perf_counter()
     header = _header_of(decoded) if asked.needs_dicom else None
     histogram = grey_histogram(decoded.pixels)
     prepared = prepare(_prediction_request(asked, decoded), input_size, histogram)
     remarks = check_image(histogram)
     seconds = {"decode": decoded_at - asked_at, "preprocess": time.perf_counter() - decoded_at}
-    return OpenedXray(asked, decoded, prepared, remarks, seconds, header)
+    xray = OpenedXray(asked, decoded, prepared.geometry, remarks, header)
+    return Opening(xray, prepared, seconds)
 
 
 def _header_of(decoded: Picture) -> SourceHeader:

@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from model_store.pictures import picture_errors as pictures
 from model_store.pictures.picture_reading import Picture, read_picture
 from model_store.pictures.picture_warnings import PictureWarning
+from model_store.pictures.pixel_coding import BeforeDecoding, accept_any
 from service.errors import (
     InvalidField,
     ServiceError,
@@ -30,18 +31,21 @@ _ANSWERS: dict[type[pictures.PictureError], type[ServiceError]] = {
 }
 
 
-def read_upload(data: bytes, *, max_pixels: int) -> Picture:
+def read_upload(
+    data: bytes, max_pixels: int, before_decoding: BeforeDecoding = accept_any
+) -> Picture:
     """Decode an uploaded file.
 
     Args:
         data: the whole file.
         max_pixels: most pixels allowed (width times height), inclusive.
+        before_decoding: told coding and number of pixels once the header is read.
 
     Raises:
         ServiceError: the picture is refused.
     """
     try:
-        return read_picture(data, max_pixels=max_pixels)
+        return read_picture(data, max_pixels=max_pixels, before_decoding=before_decoding)
     except pictures.PictureError as error:
         raise service_error_of(error) from None
 

@@ -13,21 +13,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model_store.pictures.picture_reading import Picture
-from service.imaging.answering import RenderedAnswer
+from model_store.pictures.pixel_coding import BeforeDecoding, accept_any
+from service.imaging.answer_data import RenderedAnswer
 from service.imaging.picture_errors import read_upload
 from service.imaging.rendering import display_window
-
-MEDIA_TYPE = "application/octet-stream"
-LONGEST_SIDE = 1600
-"""Pixels; a larger X-ray is reduced by a whole number. A screen shows no more, and 5 MB travel."""
+from service.imaging.task_data import PREVIEW_LONGEST_SIDE, PREVIEW_MEDIA_TYPE
 
 
-def preview_of(data: bytes, max_pixels: int) -> RenderedAnswer:
+def preview_of(
+    data: bytes, max_pixels: int, before_decoding: BeforeDecoding = accept_any
+) -> RenderedAnswer:
     """Decodes a file and returns its grey values for a screen.
 
     Args:
         data: the file.
         max_pixels: most pixels allowed.
+        before_decoding: told what decoding will cost.
 
     Returns:
         Little-endian uint16 values (H, W), brighter = denser, in the frame that boxes and masks
@@ -38,8 +39,8 @@ def preview_of(data: bytes, max_pixels: int) -> RenderedAnswer:
     Raises:
         ServiceError: the image is refused.
     """
-    picture = read_upload(data, max_pixels=max_pixels)
-    values = reduced(picture.pixels, LONGEST_SIDE)
+    picture = read_upload(data, max_pixels, before_decoding)
+    values = reduced(picture.pixels, PREVIEW_LONGEST_SIDE)
     low, high = display_window(values)
     numbers = {
         "Preview-Width": values.shape[1],
@@ -52,7 +53,7 @@ def preview_of(data: bytes, max_pixels: int) -> RenderedAnswer:
     headers = {f"X-Lungseg-{name}": str(number) for name, number in numbers.items()}
     headers["X-Lungseg-Image-Format"] = picture.format
     return RenderedAnswer(
-        media_type=MEDIA_TYPE,
+        media_type=PREVIEW_MEDIA_TYPE,
         body=values.astype("<u2").tobytes(),
         headers=headers,
         warning_codes=_codes(picture),

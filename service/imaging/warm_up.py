@@ -1,6 +1,7 @@
 """Work done once before the first caller comes, so that the first answer is no slower than others.
 
-The libraries set up their tables, and each thread its memory, when they are first used.
+The libraries set up their tables when they are first used. It runs in the process that image
+workers are forked from, where no thread may be left behind.
 """
 
 from __future__ import annotations
@@ -33,4 +34,5 @@ def decode_and_render_once() -> None:
     check_mask(MaskPrediction(box, mask, score=1.0, confidence=1.0))
     encode_mask_png(mask)
     encode_rle(mask)
-    encode_png(overlay_colours(pixels, [mask], [box]))
+    colours = overlay_colours(pixels, [mask], [box])
+    encode_png(colours[: SIDE_PX // 2])  # no more, or it would start a thread for the other half

@@ -1,9 +1,10 @@
 """One segmentation request from its upload to its answer, and the parts that all of them share.
 
 decode -> preprocess -> queue -> (encode_image -> decode_mask) -> postprocess -> render: the verbs
-in brackets run in the compute process, the others in a small thread pool beside the event loop,
-while the network works on another X-ray. Whatever ends a request early (a refusal, its deadline, a
-caller who left), its place and its upload bytes are given back on the way out.
+in brackets run in the compute process, the others in image workers, while the network works on
+another X-ray. This process opens no picture. Whatever ends a request early (a refusal, its
+deadline, a caller who left), its place, its bytes and its shared memory are given back on the way
+out.
 """
 
 from __future__ import annotations
@@ -11,32 +12,27 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Generator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import TypeVar
 
-from model_store.prediction import ModelInfo
-from model_store.preparation import PreparedRequest
+from model_store.model_info import ModelInfo
 from service.compute.compute_worker import ComputeResult, ComputeWorker
 from service.compute.model_handle import LOST_SENTENCE
 from service.compute.model_loading import ModelLoader, PredictorFactory
+from service.compute.network_data import NetworkInput
 from service.compute.readiness import Readiness, State
-from service.cpu_allowance import image_threads, yield_to_the_model
 from service.errors import ComputeLost, InvalidField
+from service.imaging.answer_data import AnswerContext, RenderedAnswer
 from service.imaging.answer_schema import ModelIdentity
-from service.imaging.answering import AnswerContext, RenderedAnswer, answer_of
-from service.imaging.dicom_object import ObjectOptions
-from service.imaging.dicom_plane import PlaneChoice
-from service.imaging.opening import OpenedXray, open_xray
-from service.imaging.preview import preview_of
+from service.imaging.dicom_options import ObjectOptions, PlaneChoice
 from service.imaging.segment_request import SegmentRequest
-from service.imaging.warm_up import decode_and_render_once
+from service.imaging.task_data import OpenedFacts
 from service.metrics import Metrics
 from service.pipeline.admission import Admission
+from service.pipeline.image_proof import ImageProof
+from service.pipeline.image_workers import ImageWorkers, PoolFactory
 from service.request_record import RequestRecord
 from service.settings import Settings
-
-Result = TypeVar("Result")
+from service.workers.shared_memory import Blob
 
 UPLOADS_IN_MEMORY = 8
 """Unfinished uploads of the largest size that may be held in memory together."""
@@ -62,6 +58,7 @@ class SegmentationService:
         self,
         settings: Settings,
         predictor_factory: PredictorFactory,
+        pool_factory: PoolFactory,
         on_refused: Callable[[Exception], None],
     ) -> None:
         """Builds the parts; nothing runs before `start`."""
@@ -91,23 +88,26 @@ class SegmentationService:
         )
         self._object_options = ObjectOptions(settings.uid_key, PlaneChoice(settings.dicom_plane))
         self.requests_running = 0
-        self._image_threads = settings.image_threads or image_threads()
-        self._pool = ThreadPoolExecutor(
-            self._image_threads, thread_name_prefix="image", initializer=yield_to_the_model
-        )
+        self._pool = pool_factory(settings, self.metrics.image_worker_ended)
+        self._images = ImageWorkers(self._pool, settings.max_pixels)
+        self._proof = ImageProof(self._images, self.readiness, self._loaded_model, settings)
+        self._watching: asyncio.Task[None] | None = None
 
-    def start(self) -> None:
-        """Starts loading the model in the compute thread, and warms the pool up meanwhile."""
+    async def start(self) -> None:
+        """Starts loading the model in the compute thread, and the image workers meanwhile."""
         self.worker.start()
-        for _ in range(self._image_threads):
-            self._pool.submit(decode_and_render_once)
+        await self._pool.start()
+        self._watching = asyncio.create_task(self._proof.watch())
 
-    def stop(self) -> None:
-        """Refuses new work, ends the compute thread and the pool."""
+    async def stop(self) -> None:
+        """Refuses new work, ends the compute thread and the image workers."""
         self.readiness.mark_draining()
+        if self._watching is not None:
+            self._watching.cancel()
+            await asyncio.gather(self._watching, return_exceptions=True)
+        await self._pool.close()
         self.worker.close(THREAD_END_TIMEOUT_S)
         self.loader.close()
-        self._pool.shutdown(wait=False, cancel_futures=True)
 
     @contextmanager
     def count_running(self) -> Generator[None, None, None]:
@@ -121,12 +121,12 @@ class SegmentationService:
             self.metrics.inflight.dec()
 
     async def segment(
-        self, image: bytes, asked: SegmentRequest, upload_bytes: int, record: RequestRecord
+        self, image: Blob, asked: SegmentRequest, upload_bytes: int, record: RequestRecord
     ) -> RenderedAnswer:
         """Answers what is asked about one X-ray.
 
         Args:
-            image: the file.
+            image: the file; stays the caller's.
             asked: what is asked about it.
             upload_bytes: size of the whole upload, held meanwhile.
             record: gets times, sizes and warnings.
@@ -138,34 +138,32 @@ class SegmentationService:
         record.box_count = len(asked.boxes)
         with self.admission.enter() as place:
             place.hold_bytes(upload_bytes)
-            record.decode_began_at = asked_at = time.perf_counter()
-            opened = await self._in_pool(
-                lambda: open_xray(image, asked, input_size, self.settings.max_pixels, asked_at)
-            )
-            _note_opened(record, opened)
-            place.hold_bytes(opened.size_bytes)
-            result = await self._compute(opened.prepared, place.reach_model)
-            record.stage_seconds |= {"queue": result.queue_s, **result.answer.stage_seconds}
-            record.batch_size = result.batch_size
-            context = AnswerContext(
-                request_id=record.request_id,
-                model=identity_of(result.model),
-                stage_seconds=dict(record.stage_seconds),
-                request_began_at=record.started_at,
-                asked_at=time.perf_counter(),
-                object_options=self._object_options,
-            )
-            answer = await self._in_pool(lambda: answer_of(opened, result.answer.masks, context))
+            record.decode_began_at = time.perf_counter()
+            with await self._images.open(image, asked, input_size) as opened:
+                _note_opened(record, opened.facts)
+                place.hold_bytes(opened.size_bytes)
+                result = await self._compute(opened.given, place.reach_model)
+                record.stage_seconds |= {"queue": result.queue_s, **result.output.stage_seconds}
+                record.batch_size = result.batch_size
+                context = AnswerContext(
+                    request_id=record.request_id,
+                    model=identity_of(result.model),
+                    stage_seconds=dict(record.stage_seconds),
+                    request_began_at=record.started_at,
+                    asked_at=time.perf_counter(),
+                    object_options=self._object_options,
+                )
+                answer = await self._images.answer(opened, result.output, context)
         record.stage_seconds |= answer.stage_seconds
         record.warning_codes = answer.warning_codes
         self._note_answer(record, answer)
         return answer
 
-    async def preview(self, image: bytes, upload_bytes: int) -> RenderedAnswer:
+    async def preview(self, image: Blob, upload_bytes: int) -> RenderedAnswer:
         """Returns the grey values of one X-ray, to be looked at; the network is not asked.
 
         Args:
-            image: the file.
+            image: the file; stays the caller's.
             upload_bytes: size of the whole upload, held meanwhile.
 
         Raises:
@@ -173,7 +171,11 @@ class SegmentationService:
         """
         with self.admission.enter() as place:
             place.hold_bytes(upload_bytes)
-            return await self._in_pool(lambda: preview_of(image, self.settings.max_pixels))
+            return await self._images.preview(image)
+
+    def _loaded_model(self) -> ModelInfo | None:
+        model = self.loader.model
+        return None if model is None else model.info
 
     def _model_for(self, asked: SegmentRequest) -> ModelInfo:
         """Returns the model that will answer; imported ones know one convention and no other.
@@ -191,17 +193,12 @@ class SegmentationService:
             raise InvalidField(f"The field convention must be {known}; this model draws no other.")
         return info
 
-    async def _compute(
-        self, prepared: PreparedRequest, on_taken: Callable[[], None]
-    ) -> ComputeResult:
-        job = self.worker.submit(prepared, on_taken)
+    async def _compute(self, given: NetworkInput, on_taken: Callable[[], None]) -> ComputeResult:
+        job = self.worker.submit(given, on_taken)
         try:
             return await asyncio.wrap_future(job.future)
         finally:
             self.worker.withdraw(job)
-
-    async def _in_pool(self, work: Callable[[], Result]) -> Result:
-        return await asyncio.get_running_loop().run_in_executor(self._pool, work)
 
     def _note_batch(self, size: int, seconds: float) -> None:
         self.metrics.batch_size.observe(size)
@@ -230,7 +227,7 @@ def identity_of(info: ModelInfo) -> ModelIdentity:
     )
 
 
-def _note_opened(record: RequestRecord, opened: OpenedXray) -> None:
-    record.stage_seconds |= opened.stage_seconds
-    record.image_format = opened.decoded.format
-    record.width, record.height = opened.decoded.width, opened.decoded.height
+def _note_opened(record: RequestRecord, facts: OpenedFacts) -> None:
+    record.stage_seconds |= facts.stage_seconds
+    record.image_format = facts.format
+    record.width, record.height = facts.width, facts.height

@@ -13,6 +13,7 @@ from typing import Any
 import httpx
 import numpy as np
 from fastapi import FastAPI
+from in_process_pool import in_process_pool
 from PIL import Image
 
 from model_store.geometry import window_to_uint8
@@ -20,6 +21,8 @@ from model_store.preparation import MaskLogits, NetworkAnswer, PreparedRequest
 from model_store.self_test_result import SelfTestResult
 from service.app import create_app
 from service.compute.model_handle import Memory
+from service.compute.network_arrays import network_output, prepared_request
+from service.compute.network_data import NetworkInput, NetworkOutput
 from service.errors import ComputeLost
 from service.settings import Settings
 
@@ -28,10 +31,18 @@ INPUT_SIDE = 96
 
 
 @dataclass(frozen=True)
+class FakeSelfTest:
+    """Stands for the self test of a manifest: its image is the default model's."""
+
+    image_file: str = "golden_image.png"
+
+
+@dataclass(frozen=True)
 class FakeManifest:
     """Stands for the manifest of an artifact."""
 
     conventions: tuple[str, ...] = ("lung_field", "whole_lung")
+    self_test: FakeSelfTest = FakeSelfTest()
 
     def model_dump(self, mode: str = "python") -> dict[str, Any]:
         """Returns what `/v1/model` shows."""
@@ -77,19 +88,19 @@ class FakePredictor:
     test: Callable[[], SelfTestResult] = lambda: PASSED
     memory: Memory = field(default_factory=Memory)
 
-    def answer_batch(self, requests: Sequence[PreparedRequest]) -> Iterable[Any]:
+    def answer_batch(self, requests: Sequence[NetworkInput]) -> Iterable[Any]:
         """Answers a batch; what `before` raises about an image stands in its place."""
         self.batch_sizes.append(len(requests))
         return [self._answer(request) for request in requests]
 
-    def _answer(self, request: PreparedRequest) -> Any:
+    def _answer(self, request: NetworkInput) -> Any:
         try:
             self.before([request])
         except ComputeLost:
             raise
         except Exception as error:
             return error
-        return answer_to(request)
+        return output_about(request)
 
     def self_test(self) -> SelfTestResult:
         """Runs `test`."""
@@ -97,6 +108,11 @@ class FakePredictor:
 
     def close(self) -> None:
         """Ends nothing."""
+
+
+def output_about(given: NetworkInput) -> NetworkOutput:
+    """Says what `answer_to` says, in bytes."""
+    return network_output(answer_to(prepared_request(given)))
 
 
 def answer_to(request: PreparedRequest) -> NetworkAnswer:
@@ -170,6 +186,7 @@ def make_app(predictor: FakePredictor | None = None, **settings: Any) -> FastAPI
     return create_app(
         Settings(**settings),
         predictor_factory=lambda _: made,
+        pool_factory=in_process_pool,
     )
 
 

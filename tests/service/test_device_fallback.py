@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from fake_model import FakeInfo, FakePredictor, running
+from in_process_pool import in_process_pool
 
 from service.app import create_app
 from service.settings import Settings
@@ -25,7 +26,7 @@ async def test_readiness_log_and_metric_tell_why(
         predictor.info = FakeInfo(device="cuda", fallback_reason=reason)
         return predictor
 
-    app = create_app(Settings(), predictor_factory=factory)
+    app = create_app(Settings(), pool_factory=in_process_pool, predictor_factory=factory)
     with caplog.at_level(logging.WARNING, logger="service.model"):
         async with running(app) as client:
             ready = await client.get("/readyz")

@@ -17,7 +17,8 @@ from fake_model import FakeInfo
 from pydicom.dataset import Dataset
 
 from service.imaging.dicom_header import SourceHeader, read_source_header
-from service.imaging.dicom_object import ObjectOptions, SegmentationMethod
+from service.imaging.dicom_object import SegmentationMethod
+from service.imaging.dicom_options import ObjectOptions
 from service.imaging.dicom_report import (
     QUANTITIES,
     UNITS,

@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 
 from service.imaging.dicom_header import SourceHeader, read_source_header
-from service.imaging.dicom_object import ObjectOptions, SegmentationMethod
-from service.imaging.dicom_plane import PlaneChoice
+from service.imaging.dicom_object import SegmentationMethod
+from service.imaging.dicom_options import ObjectOptions, PlaneChoice
 from service.imaging.dicom_segmentation import Segment, encode_dicom_segmentation
 from service.imaging.picture_errors import read_upload
 

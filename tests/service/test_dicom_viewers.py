@@ -19,8 +19,8 @@ from fake_model import FakeInfo
 from pydicom.dataset import Dataset
 
 from service.imaging.dicom_header import read_source_header
-from service.imaging.dicom_object import ObjectOptions, SegmentationMethod
-from service.imaging.dicom_plane import PlaneChoice
+from service.imaging.dicom_object import SegmentationMethod
+from service.imaging.dicom_options import ObjectOptions, PlaneChoice
 from service.imaging.dicom_segmentation import Segment, encode_dicom_segmentation
 
 VIEWERS = Path(__file__).parents[1] / "viewers"

@@ -23,6 +23,8 @@ CONTRACT = {
     "InvalidBox": (422, "invalid_box"),
     "InvalidField": (422, "invalid_field"),
     "MissingField": (422, "missing_field"),
+    "ImageTooCostly": (422, "image_too_costly"),
+    "WorkerLost": (503, "worker_lost"),
     "QueueFull": (429, "queue_full"),
     "InternalError": (500, "internal_error"),
     "NotReady": (503, "not_ready"),

@@ -19,6 +19,7 @@ NAMES = {
     "lungseg_queue_bytes",
     "lungseg_compute_restarts",
     "lungseg_device_fallback",
+    "lungseg_image_workers_ended",
     "lungseg_self_test_failures",
     "lungseg_compute_resident_memory_bytes",
     "lungseg_inflight",

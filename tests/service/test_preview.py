@@ -11,7 +11,8 @@ import pytest
 from dicom_files import as_file, make_xray
 from fake_model import FakePredictor, Gate, form, make_app, picture, png, running
 
-from service.imaging.preview import LONGEST_SIDE, reduced
+from service.imaging.preview import reduced
+from service.imaging.task_data import PREVIEW_LONGEST_SIDE
 
 
 def ask(**arguments: Any) -> httpx.Response:
@@ -56,12 +57,14 @@ def test_dicom_is_shown_as_the_model_sees_it() -> None:
     assert values_of(answer).shape == (dataset.Rows, dataset.Columns)
 
 
-@pytest.mark.parametrize("shape", [(40, 4001), (3203, 1601), (LONGEST_SIDE, LONGEST_SIDE)])
+@pytest.mark.parametrize(
+    "shape", [(40, 4001), (3203, 1601), (PREVIEW_LONGEST_SIDE, PREVIEW_LONGEST_SIDE)]
+)
 def test_a_large_picture_is_reduced_to_means_of_squares(shape: tuple[int, int]) -> None:
     pixels = np.random.default_rng(0).integers(0, 4096, shape, dtype=np.uint16)
-    small = reduced(pixels, LONGEST_SIDE)
-    step = -(-max(shape) // LONGEST_SIDE)
-    assert max(small.shape) <= LONGEST_SIDE
+    small = reduced(pixels, PREVIEW_LONGEST_SIDE)
+    step = -(-max(shape) // PREVIEW_LONGEST_SIDE)
+    assert max(small.shape) <= PREVIEW_LONGEST_SIDE
     assert small.shape == (shape[0] // step, shape[1] // step)
     last = pixels[(small.shape[0] - 1) * step :, :step][:step]
     assert abs(float(small[-1, 0]) - last.mean()) <= 0.5

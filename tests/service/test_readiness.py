@@ -22,6 +22,7 @@ def test_ready_lets_pass_and_shows_the_figures() -> None:
     """After a passed self test."""
     readiness = Readiness()
     readiness.mark_ready(FIGURES)
+    readiness.mark_images_ready()
     readiness.require_ready()
     assert readiness.self_test == FIGURES
 
@@ -47,3 +48,20 @@ def test_draining_wins_over_everything(first: str) -> None:
     assert readiness.state is State.DRAINING
     with pytest.raises(Draining):
         readiness.require_ready()
+
+
+def test_a_model_without_image_workers_is_not_ready() -> None:
+    """Loading until the first worker has decoded the golden image, then recovering."""
+    readiness = Readiness()
+    readiness.mark_ready(FIGURES)
+    assert readiness.state is State.LOADING
+    with pytest.raises(NotReady, match="image workers"):
+        readiness.require_ready()
+    readiness.mark_images_ready()
+    assert readiness.state is State.READY
+    readiness.mark_images_lost("No worker.")
+    assert readiness.state is State.RECOVERING
+    with pytest.raises(NotReady, match="No worker"):
+        readiness.require_ready()
+    readiness.mark_images_ready()
+    readiness.require_ready()

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from fake_model import FAILED, PASSED, FakePredictor, Gate, form, running, sample, until
 from fastapi import FastAPI
+from in_process_pool import in_process_pool
 
 from model_store.self_test_result import SelfTestResult
 from service.app import create_app
@@ -56,7 +57,9 @@ class Devices:
 
     def app(self, **settings: Any) -> FastAPI:
         """Builds an app on these devices."""
-        return create_app(Settings(**settings), predictor_factory=self.make)
+        return create_app(
+            Settings(**settings), pool_factory=in_process_pool, predictor_factory=self.make
+        )
 
 
 def state(app: FastAPI) -> str:
@@ -165,7 +168,7 @@ async def test_a_first_start_that_is_lost_is_tried_again(fails_in: str) -> None:
             raise RuntimeError("CUDA out of memory")
         return PASSED
 
-    app = create_app(Settings(), predictor_factory=make)
+    app = create_app(Settings(), pool_factory=in_process_pool, predictor_factory=make)
     async with running(app) as client:
         await until(lambda: state(app) == "ready")
         assert (await client.post("/segment", **form())).status_code == 200

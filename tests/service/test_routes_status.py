@@ -15,6 +15,7 @@ from fake_model import (
     running,
     until,
 )
+from in_process_pool import in_process_pool
 
 from model_store.self_test_result import SelfTestResult
 from service.app import create_app
@@ -44,7 +45,7 @@ async def test_while_the_model_loads_the_process_answers_that_it_is_not_ready() 
         assert opened.wait(10)
         return FakePredictor()
 
-    app = create_app(Settings(), predictor_factory=slow_factory)
+    app = create_app(Settings(), pool_factory=in_process_pool, predictor_factory=slow_factory)
     async with running(app, wait=False) as client:
         assert (await client.get("/livez")).status_code == 200
         for response in (
@@ -87,7 +88,12 @@ async def test_a_refused_model_is_told_to_the_process() -> None:
     def factory(settings: Settings) -> Any:
         raise ValueError("/secret/manifest.json: hash differs")
 
-    app = create_app(Settings(), predictor_factory=factory, on_refused=refusals.append)
+    app = create_app(
+        Settings(),
+        pool_factory=in_process_pool,
+        predictor_factory=factory,
+        on_refused=refusals.append,
+    )
     async with running(app) as client:
         await until(lambda: bool(refusals))
         response = await client.get("/readyz")
@@ -104,7 +110,9 @@ async def test_failures_in_a_row_repeat_the_self_test_and_close_the_service() ->
         raise RuntimeError
 
     app = create_app(
-        Settings(), predictor_factory=lambda _: FakePredictor(before, test=lambda: next(outcomes))
+        Settings(),
+        pool_factory=in_process_pool,
+        predictor_factory=lambda _: FakePredictor(before, test=lambda: next(outcomes)),
     )
     async with running(app) as client:
         statuses = [(await client.post("/segment", **form())).status_code for _ in range(3)]

@@ -116,9 +116,9 @@ async def test_an_unforeseen_error_outside_the_model_is_500_too(
     def broken(*arguments: object, **options: object) -> None:
         raise KeyError("DOE^JOHN")
 
-    monkeypatch.setattr("service.imaging.opening.read_upload", broken)
     app = make_app()
     async with running(app) as client:
+        monkeypatch.setattr("service.imaging.opening.read_upload", broken)
         with caplog.at_level(logging.INFO):
             response = await client.post("/segment", **form())
     assert (response.status_code, response.json()["code"]) == (500, "internal_error")

@@ -1,0 +1,37 @@
+"""Bytes that crossed between two processes, as the arrays that models take, and back."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from model_store.geometry import InputGeometry
+from model_store.preparation import MaskLogits, NetworkAnswer, PreparedRequest
+from service.compute.network_data import BoxLogits, NetworkInput, NetworkOutput
+
+
+def prepared_request(given: NetworkInput) -> PreparedRequest:
+    """Returns what a model takes; its array may be written to, as the predictor wants."""
+    pixels = np.frombuffer(bytearray(given.pixels), np.uint8).reshape(given.side, given.side)
+    geometry = InputGeometry(given.width, given.height, given.side)
+    return PreparedRequest(pixels, geometry, given.boxes, given.convention)
+
+
+def network_output(answer: NetworkAnswer) -> NetworkOutput:
+    """Returns what a model said.
+
+    Raises:
+        ValueError: logits are not square, or something in them is not a number: it would be below
+            any threshold, an empty mask without a word.
+    """
+    return NetworkOutput(tuple(map(_box_logits, answer.masks)), dict(answer.stage_seconds))
+
+
+def _box_logits(found: MaskLogits) -> BoxLogits:
+    logits = np.ascontiguousarray(found.logits, np.float32)
+    if logits.ndim != 2 or logits.shape[0] != logits.shape[1]:
+        raise ValueError("the model gave mask logits that are not square")
+    if not (math.isfinite(found.score) and np.isfinite(logits).all()):
+        raise ValueError("the model gave a score or logits that are not numbers")
+    return BoxLogits(found.box, logits.tobytes(), logits.shape[0], found.score)

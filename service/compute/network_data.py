@@ -1,0 +1,59 @@
+"""What the network is handed of an X-ray and what it says, as bytes.
+
+The serving process passes them on and looks at none of their values, so it needs no NumPy.
+`service.compute.network_arrays` makes arrays of them, in the compute process.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from model_store.boxes import Box
+from model_store.conventions import Convention
+
+
+@dataclass(frozen=True)
+class NetworkInput:
+    """An X-ray at the size of the network's input, and what is asked of it.
+
+    Attributes:
+        pixels: grey values, uint8 (S, S), rows first.
+        side: S, in pixels.
+        width: width of the X-ray, in pixels.
+        height: height of the X-ray, in pixels.
+        boxes: prompt boxes in pixels of the X-ray, at least one.
+        convention: which structure the masks follow.
+    """
+
+    pixels: bytes
+    side: int
+    width: int
+    height: int
+    boxes: tuple[Box, ...]
+    convention: Convention
+
+
+@dataclass(frozen=True)
+class BoxLogits:
+    """What the network says about one box.
+
+    Attributes:
+        box: the box that was asked, in pixels of the X-ray.
+        logits: mask logits over the whole padded input, native float32 (M, M), rows first.
+        side: M.
+        score: predicted IoU of the mask with the truth, 0..1.
+    """
+
+    box: Box
+    logits: bytes
+    side: int
+    score: float
+
+
+@dataclass(frozen=True)
+class NetworkOutput:
+    """What the network says about one X-ray, in the order of its boxes, and how long it took."""
+
+    masks: tuple[BoxLogits, ...]
+    stage_seconds: Mapping[str, float]

@@ -1,0 +1,51 @@
+"""What an answer is made from beside pictures, and what it is: plain data without NumPy."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from service.imaging.answer_schema import ModelIdentity
+from service.imaging.dicom_options import DEFAULT_OPTIONS, ObjectOptions
+
+
+@dataclass(frozen=True)
+class AnswerContext:
+    """What an answer says beside what was found.
+
+    Attributes:
+        request_id: id of the request.
+        model: the model that found it.
+        stage_seconds: seconds of the stages before `postprocess`.
+        request_began_at: `time.perf_counter()` when the request began; one clock for all processes.
+        asked_at: `time.perf_counter()` when this half was asked for; waiting counts as `render`.
+        object_options: what the deployment chose for DICOM answers.
+    """
+
+    request_id: str
+    model: ModelIdentity
+    stage_seconds: Mapping[str, float]
+    request_began_at: float
+    asked_at: float
+    object_options: ObjectOptions = DEFAULT_OPTIONS
+
+
+@dataclass(frozen=True)
+class RenderedAnswer:
+    """An answer, ready to be sent.
+
+    Attributes:
+        media_type: its form.
+        body: its bytes.
+        headers: what the JSON body says, for answers whose body is a picture.
+        warning_codes: codes of the warnings given, each once.
+        area_ratios: share of the image that each mask covers, 0 to 1.
+        stage_seconds: seconds of `postprocess` and `render`.
+    """
+
+    media_type: str
+    body: bytes
+    headers: Mapping[str, str]
+    warning_codes: tuple[str, ...]
+    area_ratios: tuple[float, ...]
+    stage_seconds: Mapping[str, float]

@@ -1,0 +1,172 @@
+"""What the serving process and an image worker say to each other about one X-ray, as JSON.
+
+Pixels, the network's input, logits and the answer's body travel as shared memory beside it. The
+serving process reads what a worker says as what a stranger says, since the worker met a stranger's
+bytes: each value has its type and its bounds here, and text is short and printable.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+from pydantic import ConfigDict, Field, StringConstraints, TypeAdapter, with_config
+
+from model_store.boxes import Box
+from service.imaging.answer_data import AnswerContext
+from service.imaging.response_warnings import WarningCode
+from service.imaging.segment_request import SegmentRequest
+
+OPEN_TASK, ANSWER_TASK, PREVIEW_TASK = "open", "answer", "preview"
+
+PREVIEW_MEDIA_TYPE = "application/octet-stream"
+PREVIEW_LONGEST_SIDE = 1600
+"""Pixels; a larger X-ray is reduced by a whole number. A screen shows no more, and 5 MB travel."""
+
+_STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
+_Seconds = Annotated[float, Field(ge=0, le=1e6)]
+_Stages = dict[Annotated[str, StringConstraints(pattern=r"^[a-z_]{1,32}$")], _Seconds]
+_Sentence = Annotated[str, StringConstraints(pattern=r"^[^\x00-\x1f\x7f]{1,1000}$")]
+_MediaType = Annotated[
+    str,
+    StringConstraints(
+        pattern=r"^(application/json|image/png|application/dicom|application/octet-stream"
+        r'|multipart/related; type="application/dicom"; boundary=[A-Za-z0-9._-]{1,70})$'
+    ),
+]
+_Side = Annotated[int, Field(ge=1, le=2**20)]
+
+
+@with_config(_STRICT)
+@dataclass(frozen=True)
+class OpenOrder:
+    """Asks for an upload to be decoded and prepared.
+
+    Attributes:
+        asked: what the caller asks about it.
+        input_size: side of the network's input, pixels.
+        max_pixels: most pixels allowed.
+        asked_at: `time.perf_counter()` when this was asked for.
+    """
+
+    asked: SegmentRequest
+    input_size: int
+    max_pixels: int
+    asked_at: float
+
+
+@with_config(_STRICT)
+@dataclass(frozen=True)
+class PreviewOrder:
+    """Asks for the grey values of an upload for a screen.
+
+    Attributes:
+        max_pixels: most pixels allowed.
+    """
+
+    max_pixels: int
+
+
+@with_config(_STRICT)
+@dataclass(frozen=True)
+class OpenedFacts:
+    """What the serving process learns of an X-ray that was opened.
+
+    Attributes:
+        format: kind of the file.
+        width: width in pixels.
+        height: height in pixels.
+        bytes_per_pixel: 1 or 2.
+        stage_seconds: seconds of `decode` and `preprocess`.
+    """
+
+    format: Literal["png", "jpeg", "tiff", "dicom"]
+    width: _Side
+    height: _Side
+    bytes_per_pixel: Literal[1, 2]
+    stage_seconds: _Stages
+
+
+@with_config(_STRICT)
+@dataclass(frozen=True)
+class BoxScore:
+    """What the network says about one box, beside its logits.
+
+    Attributes:
+        box: the box, in pixels.
+        side: side of the logits.
+        score: predicted IoU of the mask.
+    """
+
+    box: Box
+    side: int
+    score: float
+
+
+@with_config(_STRICT)
+@dataclass(frozen=True)
+class AnswerOrder:
+    """Asks for masks and their rendering.
+
+    Attributes:
+        context: what the answer says beside.
+        facts: what opening told.
+        input_size: side of the network's input, pixels.
+        masks: what the network says, one per box.
+    """
+
+    context: AnswerContext
+    facts: OpenedFacts
+    input_size: int
+    masks: tuple[BoxScore, ...]
+
+
+@with_config(_STRICT)
+@dataclass(frozen=True)
+class AnswerFacts:
+    """What the serving process learns of an answer beside its body.
+
+    Attributes:
+        media_type: form of the body.
+        headers: headers of our own.
+        warning_codes: codes of the warnings given.
+        area_ratios: share of the image that each mask covers.
+        stage_seconds: seconds of `postprocess` and `render`.
+    """
+
+    media_type: _MediaType
+    headers: dict[
+        Annotated[str, StringConstraints(pattern=r"^X-Lungseg-[A-Za-z0-9-]{1,40}$")],
+        Annotated[str, StringConstraints(pattern=r"^[\x20-\x7e]{0,1000}$")],
+    ]
+    warning_codes: tuple[WarningCode, ...]
+    area_ratios: tuple[Annotated[float, Field(ge=0, le=1)], ...]
+    stage_seconds: _Stages
+
+
+@with_config(_STRICT)
+@dataclass(frozen=True)
+class RefusedFacts:
+    """Why a worker refused an upload.
+
+    Attributes:
+        code: code of a refusal of the service.
+        detail: the sentence for the caller.
+    """
+
+    code: Annotated[str, StringConstraints(pattern=r"^[a-z_]{1,40}$")]
+    detail: _Sentence
+
+
+OPEN_ORDER: TypeAdapter[OpenOrder] = TypeAdapter(OpenOrder)
+PREVIEW_ORDER: TypeAdapter[PreviewOrder] = TypeAdapter(PreviewOrder)
+OPENED_FACTS: TypeAdapter[OpenedFacts] = TypeAdapter(OpenedFacts)
+ANSWER_ORDER: TypeAdapter[AnswerOrder] = TypeAdapter(AnswerOrder)
+ANSWER_FACTS: TypeAdapter[AnswerFacts] = TypeAdapter(AnswerFacts)
+REFUSED_FACTS: TypeAdapter[RefusedFacts] = TypeAdapter(RefusedFacts)
+
+
+def as_json(adapter: TypeAdapter[Any], value: object) -> dict[str, Any]:
+    """Returns a value as an object of JSON types."""
+    found: dict[str, Any] = adapter.dump_python(value, mode="json")
+    return found

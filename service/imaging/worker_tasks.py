@@ -1,0 +1,196 @@
+"""The tasks of an image worker: open an X-ray, render the answer about it; or show its values.
+
+Opening and rendering are independent: nothing is kept in a worker between them, so either half may
+run in any worker. What the second needs of the first goes through the serving process: pixels and a
+state, both in shared memory that the serving process holds and does not look into. The state is
+JSON, so that a worker that met hostile bytes cannot make the next one run anything.
+"""
+
+from __future__ import annotations
+
+import importlib
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import TypeAdapter
+
+from model_store.geometry import InputGeometry
+from model_store.pictures.picture_reading import Picture
+from model_store.pictures.picture_warnings import PictureWarning
+from model_store.preparation import MaskLogits
+from service.errors import ServiceError
+from service.heap import keep_one_heap
+from service.imaging.answer_data import RenderedAnswer
+from service.imaging.answering import answer_of
+from service.imaging.dicom_header import SourceHeader
+from service.imaging.opening import OpenedXray, open_xray
+from service.imaging.opening_cost import stating_the_need
+from service.imaging.preview import preview_of
+from service.imaging.response_warnings import Warning_, WarningCode
+from service.imaging.segment_request import SegmentRequest
+from service.imaging.task_data import (
+    ANSWER_FACTS,
+    ANSWER_ORDER,
+    ANSWER_TASK,
+    OPEN_ORDER,
+    OPEN_TASK,
+    OPENED_FACTS,
+    PREVIEW_ORDER,
+    PREVIEW_TASK,
+    REFUSED_FACTS,
+    AnswerFacts,
+    AnswerOrder,
+    OpenedFacts,
+    RefusedFacts,
+    as_json,
+)
+from service.imaging.warm_up import decode_and_render_once
+from service.workers.task import Answer, Function, Refusal, Task
+
+
+@dataclass(frozen=True)
+class _State:
+    """What rendering needs of opening, beside the pixels.
+
+    Attributes:
+        asked: what the caller asks.
+        warnings: what decoding remarked.
+        remarks: what looks wrong about the grey values.
+        header: what a DICOM answer repeats of the X-ray.
+    """
+
+    asked: SegmentRequest
+    warnings: tuple[PictureWarning, ...]
+    remarks: tuple[Warning_, ...]
+    header: SourceHeader | None
+
+
+_STATE = TypeAdapter(_State)
+
+
+def open_task(task: Task) -> Answer:
+    """Decodes an upload and prepares it for the network.
+
+    Args:
+        task: an `OpenOrder`, and the file as its one piece of shared memory.
+
+    Returns:
+        `OpenedFacts`; shared memory: the pixels, the network's input, the state.
+    """
+    order = OPEN_ORDER.validate_python(task.fields)
+    file = bytes(task.map(0))
+    try:
+        opening = open_xray(
+            file,
+            order.asked,
+            order.input_size,
+            order.max_pixels,
+            order.asked_at,
+            stating_the_need(task, len(file), len(order.asked.boxes)),
+        )
+    except ServiceError as error:
+        raise _refusal(error) from None
+    xray, decoded = opening.xray, opening.xray.decoded
+    facts = OpenedFacts(
+        format=decoded.format,  # type: ignore[arg-type]
+        width=decoded.width,
+        height=decoded.height,
+        bytes_per_pixel=decoded.pixels.itemsize,  # type: ignore[arg-type]
+        stage_seconds=dict(opening.stage_seconds),
+    )
+    state = _State(xray.asked, decoded.warnings, xray.remarks, xray.header)
+    pieces: list[bytes | memoryview] = [
+        _bytes_of(decoded.pixels),
+        _bytes_of(opening.prepared.pixels),
+        _STATE.dump_json(state),
+    ]
+    return Answer(as_json(OPENED_FACTS, facts), blobs=pieces)
+
+
+def answer_task(task: Task) -> Answer:
+    """Makes masks of logits and renders the answer.
+
+    Args:
+        task: an `AnswerOrder`; shared memory: the pixels and the state of `open_task`, and the
+            logits of all boxes, one after another.
+
+    Returns:
+        `AnswerFacts`; shared memory: the body.
+    """
+    order = ANSWER_ORDER.validate_python(task.fields)
+    xray = _xray_of(task, order)
+    try:
+        answer = answer_of(xray, _logits_of(task, order), order.context)
+    except ServiceError as error:
+        raise _refusal(error) from None
+    return _sent(answer)
+
+
+def preview_task(task: Task) -> Answer:
+    """Decodes an upload for a screen.
+
+    Args:
+        task: a `PreviewOrder`, and the file as its one piece of shared memory.
+
+    Returns:
+        `AnswerFacts`; shared memory: the body.
+    """
+    order = PREVIEW_ORDER.validate_python(task.fields)
+    file = bytes(task.map(0))
+    try:
+        return _sent(preview_of(file, order.max_pixels, stating_the_need(task, len(file))))
+    except ServiceError as error:
+        raise _refusal(error) from None
+
+
+def warm_up() -> None:
+    """Runs everything once in the process that workers are forked from."""
+    keep_one_heap()
+    decode_and_render_once()
+    for name in ("dicom_segmentation", "dicom_results"):  # slow, and seldom needed
+        importlib.import_module(f"service.imaging.{name}")
+
+
+TASKS: dict[str, Function] = {
+    OPEN_TASK: open_task,
+    ANSWER_TASK: answer_task,
+    PREVIEW_TASK: preview_task,
+}
+
+
+def _sent(answer: RenderedAnswer) -> Answer:
+    facts = AnswerFacts(
+        media_type=answer.media_type,
+        headers=dict(answer.headers),
+        warning_codes=tuple(map(WarningCode, answer.warning_codes)),
+        area_ratios=answer.area_ratios,
+        stage_seconds=dict(answer.stage_seconds),
+    )
+    return Answer(as_json(ANSWER_FACTS, facts), blobs=[answer.body])
+
+
+def _bytes_of(array: NDArray[Any]) -> memoryview:
+    return np.ascontiguousarray(array).data.cast("B")
+
+
+def _refusal(error: ServiceError) -> Refusal:
+    return Refusal(as_json(REFUSED_FACTS, RefusedFacts(error.code, error.detail)))
+
+
+def _xray_of(task: Task, order: AnswerOrder) -> OpenedXray:
+    facts, state = order.facts, _STATE.validate_json(bytes(task.map(1)))
+    kind = np.uint8 if facts.bytes_per_pixel == 1 else np.uint16
+    pixels = np.frombuffer(task.map(0), kind).reshape(facts.height, facts.width)
+    decoded = Picture(pixels, facts.format, state.warnings, None)
+    geometry = InputGeometry(facts.width, facts.height, order.input_size)
+    return OpenedXray(state.asked, decoded, geometry, state.remarks, state.header)
+
+
+def _logits_of(task: Task, order: AnswerOrder) -> list[MaskLogits]:
+    values, found = np.frombuffer(task.map(2), np.float32), []
+    for one in order.masks:
+        logits, values = values[: one.side**2], values[one.side**2 :]
+        found.append(MaskLogits(one.box, logits.reshape(one.side, one.side), one.score))
+    return found

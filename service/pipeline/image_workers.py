@@ -1,0 +1,313 @@
+"""The serving process's side of the image workers: what it asks them, and what it takes of that.
+
+No picture is opened here. A worker met a stranger's bytes, so what it says is checked against
+`service.imaging.task_data` and the size of shared memory against the size it states, before any of
+it is used.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Protocol
+
+from pydantic import ValidationError
+
+from model_store.boxes import Box
+from service import errors
+from service.compute.network_data import NetworkInput, NetworkOutput
+from service.cpu_allowance import image_workers
+from service.imaging.answer_data import AnswerContext, RenderedAnswer
+from service.imaging.segment_request import SegmentRequest
+from service.imaging.task_data import (
+    ANSWER_FACTS,
+    ANSWER_ORDER,
+    ANSWER_TASK,
+    OPEN_ORDER,
+    OPEN_TASK,
+    OPENED_FACTS,
+    PREVIEW_ORDER,
+    PREVIEW_TASK,
+    REFUSED_FACTS,
+    AnswerOrder,
+    BoxScore,
+    OpenedFacts,
+    OpenOrder,
+    PreviewOrder,
+    as_json,
+)
+from service.pipeline.task_budgets import TaskBudget, answering_budget, opening_budget
+from service.settings import Settings
+from service.workers.errors import (
+    COSTLY_SENTENCE,
+    LOST_SENTENCE,
+    PoolClosed,
+    TaskFailed,
+    TaskRefused,
+    TooCostly,
+    WorkerLost,
+)
+from service.workers.pool import WorkerPool
+from service.workers.reply import Reply
+from service.workers.shared_memory import Blob
+from service.workers.supervisor import PoolConfig
+
+logger = logging.getLogger("service.images")
+
+_TASKS_MODULE = "service.imaging.worker_tasks"
+
+ANSWER_URGENCY, OPEN_URGENCY = 0, 1
+"""What the network has answered goes first: it is nearly done, and its pixels take memory."""
+
+_INTERNAL_SENTENCE = "The image could not be segmented because of an error inside the service."
+_LOST_RETRY_S = 2
+_REFUSALS: Mapping[str, type[errors.ServiceError]] = {
+    kind.code: kind
+    for kind in (
+        errors.UndecodableImage,
+        errors.UnsupportedMediaType,
+        errors.UnsupportedTransferSyntax,
+        errors.TooManyPixels,
+        errors.InvalidField,
+        errors.InvalidBox,
+        errors.NotAcceptable,
+        errors.ImageTooCostly,
+    )
+}
+"""What a worker may say; anything else is an error of ours."""
+
+
+class TaskPool(Protocol):
+    """Runs tasks; `service.workers.pool.WorkerPool` does so in processes."""
+
+    @property
+    def ready(self) -> int:
+        """Workers that have a task or wait for one."""
+
+    async def start(self) -> None:
+        """Starts the workers."""
+
+    async def close(self) -> None:
+        """Ends them."""
+
+    async def run(
+        self,
+        task: str,
+        fields: Mapping[str, Any] | None = None,
+        body: bytes = b"",
+        blobs: Sequence[Blob] = (),
+        *,
+        cpu_s: float,
+        wall_s: float,
+        most_cpu_s: float | None = None,
+        is_costly: bool = False,
+        urgency: int = 0,
+    ) -> Reply:
+        """Runs one task."""
+
+
+PoolFactory = Callable[[Settings, Callable[[str], None]], TaskPool]
+"""Makes a pool; the function is told why a worker ended, each time."""
+
+
+def make_worker_pool(settings: Settings, on_ended: Callable[[str], None]) -> WorkerPool:
+    """Makes the pool of processes that the settings ask for."""
+    config = PoolConfig(tasks=_TASKS_MODULE, on_ended=lambda reason: on_ended(reason.value))
+    return WorkerPool(config, settings.image_workers or settings.image_threads or image_workers())
+
+
+@dataclass(frozen=True)
+class OpenedImage:
+    """An X-ray that was opened; a context manager that gives its shared memory back.
+
+    Attributes:
+        facts: what is known of it.
+        given: what the network gets.
+        wants_overlay: whether its answer draws an overlay.
+        pixels: its grey values.
+        state: what rendering needs beside; not looked into.
+    """
+
+    facts: OpenedFacts
+    given: NetworkInput
+    wants_overlay: bool
+    pixels: Blob
+    state: Blob
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes that are held for it."""
+        return self.pixels.size_bytes + self.state.size_bytes + len(self.given.pixels)
+
+    def __enter__(self) -> OpenedImage:
+        """Returns itself."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        at: TracebackType | None,
+    ) -> None:
+        """Gives its shared memory back."""
+        self.pixels.close()
+        self.state.close()
+
+
+class ImageWorkers:
+    """Opens X-rays and renders answers, in workers."""
+
+    def __init__(self, pool: TaskPool, max_pixels: int) -> None:
+        """Keeps the pool and the most pixels of an X-ray."""
+        self._pool = pool
+        self._max_pixels = max_pixels
+
+    @property
+    def ready_workers(self) -> int:
+        """Workers that have a task or wait for one."""
+        return self._pool.ready
+
+    async def open(
+        self, image: Blob, asked: SegmentRequest, input_size: int, max_pixels: int | None = None
+    ) -> OpenedImage:
+        """Decodes an upload and prepares it for the network.
+
+        Args:
+            image: the file; stays the caller's.
+            asked: what is asked about it.
+            input_size: side of the network's input, pixels.
+            max_pixels: most pixels allowed, where that is not the setting.
+
+        Raises:
+            ServiceError: the image is refused, or its worker was lost.
+        """
+        order = OpenOrder(asked, input_size, max_pixels or self._max_pixels, time.perf_counter())
+        budget = opening_budget(image.size_bytes, order.max_pixels)
+        fields = as_json(OPEN_ORDER, order)
+        reply = await self._run(OPEN_TASK, fields, [image], budget, OPEN_URGENCY)
+        with ExitStack() as held:
+            held.callback(reply.close)
+            opened = _opened(reply, asked, input_size)
+            held.pop_all()
+        return opened
+
+    async def preview(self, image: Blob) -> RenderedAnswer:
+        """Decodes an upload for a screen.
+
+        Args:
+            image: the file; stays the caller's.
+
+        Raises:
+            ServiceError: the image is refused, or its worker was lost.
+        """
+        fields = as_json(PREVIEW_ORDER, PreviewOrder(self._max_pixels))
+        budget = opening_budget(image.size_bytes, self._max_pixels)
+        with await self._run(PREVIEW_TASK, fields, [image], budget, OPEN_URGENCY) as reply:
+            return _rendered(reply)
+
+    async def answer(
+        self, opened: OpenedImage, output: NetworkOutput, context: AnswerContext
+    ) -> RenderedAnswer:
+        """Makes masks of what the network says and renders the answer.
+
+        Raises:
+            ServiceError: the answer is not to be had, or its worker was lost.
+        """
+        masks = tuple(BoxScore(one.box, one.side, one.score) for one in output.masks)
+        order = AnswerOrder(context, opened.facts, opened.given.side, masks)
+        pixels = opened.facts.width * opened.facts.height
+        budget = answering_budget(pixels, len(masks), opened.wants_overlay)
+        with Blob.of(*(one.logits for one in output.masks)) as logits:
+            blobs = [opened.pixels, opened.state, logits]
+            fields = as_json(ANSWER_ORDER, order)
+            reply = await self._run(ANSWER_TASK, fields, blobs, budget, ANSWER_URGENCY)
+        with reply:
+            return _rendered(reply)
+
+    async def _run(
+        self,
+        task: str,
+        fields: Mapping[str, Any],
+        blobs: Sequence[Blob],
+        budget: TaskBudget,
+        urgency: int,
+    ) -> Reply:
+        try:
+            return await self._pool.run(
+                task,
+                fields,
+                blobs=blobs,
+                cpu_s=budget.cpu_s,
+                wall_s=budget.wall_s,
+                most_cpu_s=budget.most_cpu_s,
+                is_costly=budget.is_costly,
+                urgency=urgency,
+            )
+        except TaskRefused as refused:
+            raise _refusal(refused.fields) from None
+        except TooCostly:
+            raise errors.ImageTooCostly(COSTLY_SENTENCE) from None
+        except WorkerLost:
+            raise errors.WorkerLost(LOST_SENTENCE, retry_after_s=_LOST_RETRY_S) from None
+        except PoolClosed:
+            raise errors.Draining("The service is shutting down.", retry_after_s=5) from None
+        except TaskFailed as failed:
+            fields = {"task": task, "error_type": failed.error_type, "where": list(failed.where)}
+            logger.error("image task failed", extra={"fields": fields})
+            raise errors.InternalError(_INTERNAL_SENTENCE) from None
+
+
+def _opened(reply: Reply, asked: SegmentRequest, input_size: int) -> OpenedImage:
+    try:
+        facts = OPENED_FACTS.validate_python(dict(reply.fields))
+        pixels, network_input, state = reply.blobs
+    except ValueError:  # pydantic's errors are such
+        raise _garbled(OPEN_TASK) from None
+    pixel_bytes = facts.width * facts.height * facts.bytes_per_pixel
+    if (pixels.size_bytes, network_input.size_bytes) != (pixel_bytes, input_size**2):
+        raise _garbled(OPEN_TASK)
+    with network_input:
+        whole: Box = (0.0, 0.0, float(facts.width), float(facts.height))
+        given = NetworkInput(
+            pixels=network_input.read(),
+            side=input_size,
+            width=facts.width,
+            height=facts.height,
+            boxes=asked.boxes or (whole,),
+            convention=asked.convention,
+        )
+    return OpenedImage(facts, given, asked.wants_overlay, pixels, state)
+
+
+def _rendered(reply: Reply) -> RenderedAnswer:
+    try:
+        facts = ANSWER_FACTS.validate_python(dict(reply.fields))
+        (body,) = reply.blobs
+    except ValueError:
+        raise _garbled(ANSWER_TASK) from None
+    return RenderedAnswer(
+        media_type=facts.media_type,
+        body=body.read(),
+        headers=facts.headers,
+        warning_codes=tuple(str(code) for code in facts.warning_codes),
+        area_ratios=facts.area_ratios,
+        stage_seconds=facts.stage_seconds,
+    )
+
+
+def _refusal(fields: Mapping[str, Any]) -> errors.ServiceError:
+    try:
+        said = REFUSED_FACTS.validate_python(dict(fields))
+        return _REFUSALS[said.code](said.detail)
+    except (ValidationError, KeyError):
+        return _garbled("refusal")
+
+
+def _garbled(task: str) -> errors.ServiceError:
+    """A worker said what none of ours says: the image made it do so."""
+    logger.error("image worker not understood", extra={"fields": {"task": task}})
+    return errors.ImageTooCostly(COSTLY_SENTENCE)

@@ -1,0 +1,59 @@
+"""How much processor time and wall clock an image task may take."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from service.workers.costs import (
+    ORDINARY_S,
+    first_grant_s,
+    most_opening_budget_s,
+    rendering_budget_s,
+)
+
+_WALL_PER_CPU_S = 10.0
+"""A worker may have to share its core; the wall clock is for what uses no processor at all."""
+_LEAST_WALL_S = 20.0
+
+
+@dataclass(frozen=True)
+class TaskBudget:
+    """Bounds of one task.
+
+    Attributes:
+        cpu_s: processor time, seconds.
+        most_cpu_s: processor time that a worker may ask for once it has read the header.
+        is_costly: whether it is one of those that get at most half of the workers.
+    """
+
+    cpu_s: float
+    most_cpu_s: float
+    is_costly: bool = False
+
+    @property
+    def wall_s(self) -> float:
+        """Time from its start, seconds."""
+        return max(_LEAST_WALL_S, _WALL_PER_CPU_S * self.most_cpu_s)
+
+
+def opening_budget(upload_bytes: int, max_pixels: int) -> TaskBudget:
+    """Returns what opening an upload may take.
+
+    Args:
+        upload_bytes: length of the file.
+        max_pixels: most pixels that it may have.
+    """
+    first_s = first_grant_s(upload_bytes)
+    return TaskBudget(first_s, max(first_s, most_opening_budget_s(max_pixels, upload_bytes)))
+
+
+def answering_budget(pixels: int, masks: int, wants_overlay: bool) -> TaskBudget:
+    """Returns what masks and their rendering may take.
+
+    Args:
+        pixels: pixels of the X-ray.
+        masks: masks of it.
+        wants_overlay: whether an overlay is drawn.
+    """
+    needed_s = rendering_budget_s(pixels, masks, wants_overlay)
+    return TaskBudget(max(needed_s, ORDINARY_S), needed_s, is_costly=needed_s > ORDINARY_S)
