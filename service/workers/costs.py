@@ -47,13 +47,13 @@ class Cost:
 
 
 OPENING = {
-    PixelCoding.NATIVE: Cost(0.0016, 0.0100, 0.0125),
-    PixelCoding.DEFLATE: Cost(0.0066, 0.0278, 0.0400),
-    PixelCoding.RLE: Cost(0.0134, 0.0100, 0.1166),
-    PixelCoding.JPEG: Cost(0.0050, 0.0263, 0.0654),
-    PixelCoding.JPEG_LOSSLESS: Cost(0.0050, 0.0263, 0.0654),
-    PixelCoding.JPEG_LS: Cost(0.0040, 0.0237, 0.0482),
-    PixelCoding.JPEG_2000: Cost(0.0042, 0.1072, 0.2163),
+    PixelCoding.NATIVE: Cost(0.0024, 0.0050, 0.0071),
+    PixelCoding.DEFLATE: Cost(0.0077, 0.0190, 0.0362),
+    PixelCoding.RLE: Cost(0.0027, 0.0050, 0.0147),
+    PixelCoding.JPEG: Cost(0.0029, 0.0137, 0.0702),
+    PixelCoding.JPEG_LOSSLESS: Cost(0.0037, 0.0289, 0.0216),
+    PixelCoding.JPEG_LS: Cost(0.0035, 0.0313, 0.0267),
+    PixelCoding.JPEG_2000: Cost(0.0156, 0.0325, 0.2013),
 }
 """Decoding and preparing for the network."""
 

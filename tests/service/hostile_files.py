@@ -15,6 +15,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+if __name__ == "__main__":  # the folders that pytest adds
+    sys.path[:0] = [str(Path(__file__).resolve().parents[n]) for n in (0, 1, 2)]
+
 import numpy as np
 from dicom_files import as_file, make_xray
 from PIL import Image
