@@ -19,6 +19,9 @@ from model_store.segment_anything_parts import (
     TwoWayTransformer,
 )
 
+SAM_BOX_SHIFT_PX = 0.5
+"""SAM takes coordinates of a box as indices of pixels, and adds half a pixel to reach centres."""
+
 _SIZES_FROM_1 = (
     "patch_size", "in_channels", "embed_dim", "depth", "num_heads", "prompt_dim", "decoder_depth",
     "decoder_heads", "decoder_mlp_dim", "num_mask_tokens", "iou_head_hidden_dim",
@@ -48,6 +51,9 @@ class SamConfig:
         pixel_mean: Mean that is taken from grey values of 0 to 255, per channel.
         pixel_std: Deviation by which they are then divided, per channel.
         box_as_mask: Whether a box enters as SAM's mask prompt too, drawn to its exact edges.
+        box_shift_px: What is added to the corners of a box before they are encoded, in pixels of
+            the input. Ours learned continuous edges, 0; SAM's own models and all that were trained
+            by its code learned `SAM_BOX_SHIFT_PX` more.
     """
 
     variant: str
@@ -68,6 +74,7 @@ class SamConfig:
     pixel_mean: tuple[float, ...] = (127.5,)
     pixel_std: tuple[float, ...] = (63.75,)
     box_as_mask: bool = False
+    box_shift_px: float = 0.0
 
     def __post_init__(self) -> None:
         """Refuse sizes that do not fit together, with the numbers in the message."""
@@ -76,6 +83,8 @@ class SamConfig:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
         if self.window_size < 0:
             raise ValueError(f"window_size is {self.window_size}; it must be at least 0")
+        if not abs(self.box_shift_px) <= 1:
+            raise ValueError(f"box_shift_px is {self.box_shift_px}; it lies between -1 and 1")
         if any(not deviation > 0 for deviation in self.pixel_std):
             raise ValueError(f"pixel_std is {list(self.pixel_std)}; each must be above 0")
         if self.input_size <= 0 or self.input_size % self.patch_size:
@@ -227,5 +236,5 @@ def build_sam(config: SamConfig) -> PromptableSam:
     )
     return PromptableSam(
         encoder, prompt_encoder, mask_decoder, config.pixel_mean, config.pixel_std,
-        config.box_as_mask,
+        config.box_as_mask, config.box_shift_px,
     )  # fmt: skip

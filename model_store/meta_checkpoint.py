@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import pickle
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,7 +12,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from model_store.architecture import VARIANTS, SamConfig, build_sam, sam_config
+from model_store.architecture import (
+    SAM_BOX_SHIFT_PX,
+    VARIANTS,
+    SamConfig,
+    build_sam,
+    sam_config,
+)
 from model_store.sam import PromptableSam
 
 _POSITION_KEY = "image_encoder.pos_embed"
@@ -44,7 +51,7 @@ def load_meta_checkpoint(
         raise ValueError(f"{path} has no {_POSITION_KEY}; it is not a SAM checkpoint")
     architecture = variant_of(path, state[_POSITION_KEY])
     if input_size is not None:
-        architecture = sam_config(architecture.variant, input_size=input_size)
+        architecture = dataclasses.replace(architecture, input_size=input_size)
     model = build_sam(architecture)
     resized = resize_position_tables(state, model.state_dict())
     try:
@@ -96,7 +103,7 @@ def _read(path: Path) -> dict[str, Tensor]:
 
 
 def variant_of(path: Path, position_table: Tensor) -> SamConfig:
-    """Return the named variant whose position table has this shape.
+    """Return the named variant whose position table has this shape, asked with SAM's own boxes.
 
     Args:
         path: The file, for the message.
@@ -109,5 +116,5 @@ def variant_of(path: Path, position_table: Tensor) -> SamConfig:
     for name in VARIANTS:
         config = sam_config(name)
         if config.embed_dim == width and config.grid_size == grid:
-            return config
+            return dataclasses.replace(config, box_shift_px=SAM_BOX_SHIFT_PX)
     raise ValueError(f"{path}: a width of {width} on a {grid} x {grid} grid is no known variant")

@@ -33,13 +33,16 @@ class PromptableSam(nn.Module):
         pixel_mean: Sequence[float],
         pixel_std: Sequence[float],
         box_as_mask: bool = False,
+        box_shift_px: float = 0.0,
     ) -> None:
         """Compose the three parts; the pixel statistics are per channel, of 0 to 255.
 
-        With ``box_as_mask`` a box enters as SAM's mask prompt too, beside its corners.
+        With ``box_as_mask`` a box enters as SAM's mask prompt too, beside its corners;
+        ``box_shift_px`` is added to the corners, as `model_store.architecture` explains.
         """
         super().__init__()
         self.box_as_mask = box_as_mask
+        self.box_shift_px = box_shift_px
         self.image_encoder = image_encoder
         self.prompt_encoder = prompt_encoder
         self.mask_decoder = mask_decoder
@@ -80,12 +83,12 @@ class PromptableSam(nn.Module):
         Returns:
             Mask logits (N, T, 4G, 4G) and predicted IoU (N, T), for all T mask tokens.
         """
-        # SAM adds half a pixel to reach pixel centres; our boxes are continuous edges already.
+        # Its prompt encoder adds half a pixel to reach pixel centres; continuous edges need none.
         prompts = self.prompt_encoder
         drawn = None
         if self.box_as_mask:
             drawn = draw_boxes(boxes, prompts.input_image_size[0], prompts.mask_input_size[0])
-        sparse, dense = prompts(points=None, boxes=boxes - 0.5, masks=drawn)
+        sparse, dense = prompts(points=None, boxes=boxes - (0.5 - self.box_shift_px), masks=drawn)
         position = prompts.get_dense_pe()  # (1, D, G, G)
         image = embeddings if _is_identity(image_index, embeddings) else embeddings[image_index]
         return predict_all_masks(self.mask_decoder, image, position, sparse, dense)

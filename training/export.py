@@ -126,6 +126,7 @@ def write_deployed(
     conventions: Sequence[Convention] = CONVENTIONS,
     license_text: str = LICENSE,
     intended_use: str = INTENDED_USE,
+    keeps_float32: bool = False,
 ) -> ExportResult:
     """Turn a trained model into the one that is deployed and write ``out/name/version``.
 
@@ -141,6 +142,8 @@ def write_deployed(
         conventions: Those that it knows; others are refused when asked for.
         license_text: Licence of the weights.
         intended_use: What it is for.
+        keeps_float32: Whether a float model is stored in float32 rather than float16, as one
+            whose masks shall equal another program's.
 
     Raises:
         FileExistsError: The version exists; a stored version never changes.
@@ -153,7 +156,8 @@ def write_deployed(
     precisions = to_deployed(model)
     tensors = packed_tensors(model.state_dict(), levels)
     integers = "int8" in precisions.values()
-    if levels or not integers:  # where integers are few, float32 beside them would be a third
+    # Beside integers of few bits, floats of 32 bits would be a third of the file.
+    if levels or not (integers or keeps_float32):
         tensors = {k: v.half() if v.is_floating_point() else v for k, v in tensors.items()}
     folder.mkdir(parents=True, exist_ok=True)
     write_weights(folder / WEIGHTS_FILE, tensors)

@@ -47,7 +47,8 @@ def decoder_graph(model: PromptableSam, input_size: int) -> Model:
     embedding = opset13.parameter([1, width, grid, grid], np.float32)
     box = opset13.parameter([1, 4], np.float32)
     learned = torch.cat([decoder.iou_token.weight, decoder.mask_tokens.weight])
-    corners = _corners(box, prompts, input_size)
+    asked = opset13.add(box, constant(model.box_shift_px)) if model.box_shift_px else box
+    corners = _corners(asked, prompts, input_size)
     tokens = opset13.concat([constant(learned[None]), corners], 1)  # (1, P, D)
     source = reshape(transpose(embedding, [0, 2, 3, 1]), [1, grid * grid, width])
     source = opset13.add(source, _dense_prompt(box, model, input_size))
@@ -70,7 +71,7 @@ def decoder_graph(model: PromptableSam, input_size: int) -> Model:
 def _corners(box: Node, prompts: Any, input_size: int) -> Node:
     """Return the tokens of a box (1, 4), which are its two corners, (1, 2, D).
 
-    Our boxes are continuous edges, so SAM's half pixel is not added.
+    Boxes are continuous edges here, so SAM's half pixel is not added.
     """
     frequencies = prompts.pe_layer.positional_encoding_gaussian_matrix  # (2, D / 2)
     share = opset13.divide(reshape(box, [1, 2, 2]), constant(float(input_size)))

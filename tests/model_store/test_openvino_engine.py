@@ -228,12 +228,19 @@ def test_scale_and_bias_are_applied_as_defined(product: LinearProduct) -> None:
 
 @pytest.mark.parametrize(
     "changes",
-    [{}, WINDOWS, three_channels(window_size=2), {"box_as_mask": True}],
+    [
+        {},
+        WINDOWS,
+        three_channels(window_size=2),
+        {"box_as_mask": True},
+        {"box_shift_px": 0.5},
+    ],
     ids=[
         "global",
         "windows that do not divide the grid",
         "three channels, windows that do",
         "box as a mask",
+        "SAM's boxes",
     ],
 )
 @pytest.mark.parametrize("product", PRODUCTS)

@@ -1,5 +1,6 @@
 """The reference's checkpoint: the same masks in our model, and every odd file refused by name."""
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -7,7 +8,7 @@ import pytest
 import torch
 from reference_checkpoint import ALPHA, SIZES, TARGET_RANK, make_reference, save_reference
 
-from model_store.architecture import VARIANTS
+from model_store.architecture import SAM_BOX_SHIFT_PX, VARIANTS, SamConfig, build_sam
 from model_store.predictor import PredictionRequest, Predictor
 from model_store.sam import PromptableSam
 from model_store.self_test import run_self_test
@@ -37,8 +38,7 @@ def masks_of_both(path: Path, seed: int) -> tuple[torch.Tensor, torch.Tensor, Pr
         arguments = {"pixel_values": pixels, "input_boxes": boxes[:, None]}
         several = reference.sam(**arguments, multimask_output=True).pred_masks[:, 0]
         single = reference.sam(**arguments, multimask_output=False).pred_masks[:, 0]
-        # Hugging Face adds the half pixel that our boxes, continuous edges, go without.
-        got, _ = ours(pixels, boxes + 0.5, torch.arange(2))
+        got, _ = ours(pixels, boxes, torch.arange(2))
     return torch.cat([single, several], dim=1), got, ours
 
 
@@ -129,18 +129,26 @@ def test_it_is_evaluated_on_the_convention_that_it_knows(
 
 
 def test_the_float_model_draws_what_the_reference_draws(tmp_path: Path) -> None:
-    """Through the stored file, float16, on a square picture that needs no scaling."""
+    """Through the stored file, float32, by the engine that serves it, with the same boxes."""
     reference = make_reference()
     path = save_reference(reference, tmp_path / "best.pth")
     command = ["import-reference", str(path), "--out", str(tmp_path), *RANKS, "--name", "ref"]
     assert main([*command, "--calibrate", "2"]) == 0
-    stored = Predictor.load(tmp_path / "ref-float" / "1", "cpu").model
+    predictor = Predictor.load(tmp_path / "ref-float" / "1", "cpu")
+    stored, manifest = predictor.model, predictor.info.manifest
+    assert manifest.architecture["box_shift_px"] == SAM_BOX_SHIFT_PX == 0.5
     pixels, boxes = torch.randn(1, 3, 64, 64), torch.tensor([[[4.0, 6.0, 60.0, 50.0]]])
     with torch.no_grad():
         wanted = reference.sam(pixel_values=pixels, input_boxes=boxes, multimask_output=False)
-        got, _ = stored(pixels, boxes[0] + 0.5, torch.arange(1))
+        got, _ = stored(pixels, boxes[0], torch.arange(1))
+        plain = dataclasses.replace(SamConfig.from_dict(manifest.architecture), box_shift_px=0.0)
+        other = build_sam(plain).eval()
+        other.load_state_dict(stored.state_dict())
+        without, _ = other(pixels, boxes[0], torch.arange(1))
     logits = wanted.pred_masks[0, 0, 0]
-    assert float((got[0, 0] - logits).abs().max()) < 0.01 * float(logits.abs().max())
+    tolerance = 5e-5 * float(logits.abs().max())
+    assert float((got[0, 0] - logits).abs().max()) < tolerance
+    assert float((without[0, 0] - logits).abs().max()) > 10 * tolerance  # without SAM's half pixel
 
 
 def test_the_convention_can_be_named(tmp_path: Path) -> None:
@@ -167,7 +175,7 @@ def test_swapping_tokens_changes_no_mask(tmp_path: Path) -> None:
     pixels = torch.randn(2, 3, 64, 64)
     boxes = torch.tensor([[4.0, 6.0, 60.0, 50.0], [10.0, 0.0, 40.0, 64.0]])
     with torch.no_grad():
-        after, _ = model(pixels, boxes + 0.5, torch.arange(2))
+        after, _ = model(pixels, boxes, torch.arange(2))
     torch.testing.assert_close(after[:, [1, 0, 2, 3]], before, atol=1e-4, rtol=1e-4)
 
 

@@ -113,7 +113,7 @@ def _write(
     return write_deployed(
         model, reference.architecture, out, name=name, version=version,
         training={"stages": [facts]}, float_twin=twin, conventions=(convention,),
-        license_text=license_text, intended_use=INTENDED_USE,
+        license_text=license_text, intended_use=INTENDED_USE, keeps_float32=True,
     )  # fmt: skip
 
 
