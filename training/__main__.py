@@ -14,6 +14,7 @@ from training.commands import (
     params,
     phantoms,
     prepare,
+    pseudo_masks,
     report,
     sensitivity,
     train,
@@ -44,6 +45,9 @@ def build_parser() -> argparse.ArgumentParser:
     )
     conventions.add_arguments(
         commands.add_parser("conventions", help="masks drawn otherwise than their data set says")
+    )
+    pseudo_masks.add_arguments(
+        commands.add_parser("pseudo-masks", help="masks by models where nobody annotated")
     )
     sensitivity.add_arguments(
         commands.add_parser("sensitivity", help="what each layer loses when it alone is INT8")
@@ -81,6 +85,7 @@ _RUN: dict[str, Callable[[argparse.Namespace], int]] = {
     "phantoms": phantoms.run,
     "evaluate": evaluate.run,
     "conventions": conventions.run,
+    "pseudo-masks": pseudo_masks.run,
     "sensitivity": sensitivity.run,
     "report": report.run,
 }

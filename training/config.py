@@ -58,6 +58,8 @@ class TeacherConfig:
         held_out: Whether model i was trained without fold i of ``data.folds`` and alone teaches
             it. A model that saw an X-ray's mask repeats it, slips included; one that did not says
             what people would draw on average.
+        annotated_only: Whether models teach the convention alone in which people annotated an
+            X-ray; the other one is left to further masks.
     """
 
     models: tuple[str, ...] = ()
@@ -65,6 +67,7 @@ class TeacherConfig:
     share: Share = 0.5
     features: NotNegative = 0.0
     held_out: bool = False
+    annotated_only: bool = False
 
     def __post_init__(self) -> None:
         """Refuse a share outside 0..1, and conventions that leave one without a teacher."""

@@ -21,11 +21,16 @@ class LossWeights:
         dice: Soft Dice, per prompt.
         cross_entropy: Mean binary cross entropy over pixels.
         iou: Squared error of the predicted IoU, SAM's quality score.
+        other_convention: All of that for the lungs of the other convention, where a further mask
+            tells them.
+        heart: All of that for the heart, where a further mask tells it.
     """
 
     dice: NotNegative = 1.0
     cross_entropy: NotNegative = 2.0
     iou: NotNegative = 0.2
+    other_convention: NotNegative = 0.5
+    heart: NotNegative = 0.5
 
     def __post_init__(self) -> None:
         """Refuse negative weights, and a loss by which no mask would learn."""
@@ -50,6 +55,7 @@ class MaskLoss:
 
         # smooth 1 instead of MONAI's 1e-5: an empty target then still pulls pixels down.
         self._dice = DiceLoss(sigmoid=True, smooth_nr=1.0, smooth_dr=1.0)
+        self._dice_each = DiceLoss(sigmoid=True, smooth_nr=1.0, smooth_dr=1.0, reduction="none")
 
     def __call__(
         self, logits: Tensor, predicted_iou: Tensor, target: Tensor, tokens: Tensor
@@ -77,6 +83,29 @@ class MaskLoss:
         total: Tensor = w.dice * dice + w.cross_entropy * cross_entropy + w.iou * iou
         terms = {"dice": dice, "cross_entropy": cross_entropy, "iou": iou}
         return total, {name: term.detach() for name, term in terms.items()}
+
+    def of_known(self, logits: Tensor, iou: Tensor, target: Tensor, known: Tensor) -> Tensor:
+        """Return the loss of one mask a prompt, over the prompts where it is known.
+
+        The mean is over all prompts: a mask weighs the same however many of its batch are known.
+
+        Args:
+            logits: Low-resolution logits of the mask's token, (N, M, M).
+            iou: Its predicted IoU, (N,).
+            target: Share of each pixel that belongs to the mask, (N, L, L) at the loss size.
+            known: 1 where the target is known, else 0, (N,).
+        """
+        matrix = self._resampling(logits)
+        chosen = matrix @ logits.float() @ matrix.T  # (N, L, L)
+        dice = self._dice_each(chosen.unsqueeze(1), target.unsqueeze(1)).flatten(1).mean(dim=1)
+        cross_entropy = functional.binary_cross_entropy_with_logits(
+            chosen, target, reduction="none"
+        ).mean(dim=(1, 2))
+        error = (iou.float() - _iou(chosen.detach() > 0, target > 0.5)).square()
+        w = self.weights
+        each = w.dice * dice + w.cross_entropy * cross_entropy + w.iou * error
+        total: Tensor = (each * known).mean()
+        return total
 
     def _resampling(self, logits: Tensor) -> Tensor:
         """Return what takes logits to the loss size, (L, M), copied to their device once."""

@@ -59,6 +59,9 @@ def make_batch(seed: int, device: str) -> TrainingBatch:
         tokens=torch.tensor([0, 1, 0, 1]),
         target=(torch.rand(4, 32, 32, generator=generator) > 0.5).float(),
         folds=torch.tensor([0, 0, 1, 1]),
+        further=torch.randint(0, 256, (2, 3, 32, 32), generator=generator, dtype=torch.uint8),
+        further_meant=torch.tensor([[1.0, 1, 1], [1, 0, 0]] * 2),
+        further_known=torch.tensor([[1.0, 1], [1, 1], [0, 1], [0, 1]]),
     )
     return batch.to(torch.device(device))
 

@@ -111,10 +111,24 @@ def test_the_lineage_says_who_teaches_which_convention(data: Path, tmp_path: Pat
 def test_nothing_is_lower_than_the_loss_of_the_teacher_itself() -> None:
     teacher = Teacher([make_tiny_model(1)], 0.5, LossWeights(), compiled=False)
     taught = teacher.masks(*question(), FOLDS)
-    itself = teacher.loss(torch.logit(taught), taught)
+    tokens = torch.zeros(len(taught), dtype=torch.int64)
+    itself = teacher.loss(torch.logit(taught), taught, tokens)
     other = torch.logit(taught) + 0.3
-    assert itself < teacher.loss(other, taught)
-    assert itself < teacher.loss(-torch.logit(taught), taught)
+    assert itself < teacher.loss(other, taught, tokens)
+    assert itself < teacher.loss(-torch.logit(taught), taught, tokens)
+
+
+def test_a_teacher_of_the_annotated_convention_says_nothing_of_the_other() -> None:
+    teacher = Teacher([make_tiny_model(1)], 0.5, LossWeights(), False, annotated_only=True)
+    taught = teacher.masks(*question(), FOLDS)
+    tokens = torch.arange(len(taught)) % 2
+    logits = torch.logit(taught)
+    before = teacher.loss(logits, taught, tokens)
+    rows = torch.arange(len(taught))
+    logits[rows, 1 - tokens] += 5
+    assert torch.equal(teacher.loss(logits, taught, tokens), before)
+    logits[rows, tokens] += 5
+    assert teacher.loss(logits, taught, tokens) > before
 
 
 @pytest.mark.parametrize("share", [0.0, 0.25, 1.0])

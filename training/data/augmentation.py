@@ -19,6 +19,7 @@ from annotated_types import Interval
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
+from training.data.portable import portable_xray
 from training.errors import ConfigError
 from training.settings import Share, check_settings
 
@@ -57,6 +58,7 @@ class AugmentConfig:
         border: Probability of a drawn border or collimation.
         marks: Probability of burnt-in letters or arrows.
         devices: Probability of lines, tubes and pads lying on the chest.
+        portable: Probability of what sets a portable X-ray apart (`training.data.portable`).
     """
 
     scale_range: tuple[Factor, Factor] = (0.78, 1.18)
@@ -77,6 +79,7 @@ class AugmentConfig:
     border: Share = 0.15
     marks: Share = 0.20
     devices: Share = 0.20
+    portable: Share = 0.0
 
     def __post_init__(self) -> None:
         """Refuse ranges that are upside down, and what is out of range.
@@ -98,11 +101,14 @@ class AugmentedXray:
         pixels: Grey values of 0 to 255, uint8 (S, S).
         valid: 1 where there is image, 0 where there is padding, uint8 (S, S).
         lungs: Share of each pixel that is lung, of 255, left and right, uint8 (2, S, S).
+        further: The same of the further masks (`training.data.further_masks`), uint8 (3, S, S) or,
+            without any, (0, S, S).
     """
 
     pixels: Levels
     valid: Levels
     lungs: NDArray[np.uint8]
+    further: NDArray[np.uint8]
 
 
 def augment(
@@ -111,6 +117,7 @@ def augment(
     input_size: int,
     config: AugmentConfig,
     rng: np.random.Generator,
+    further: NDArray[np.bool_] | None = None,
 ) -> AugmentedXray:
     """Move, re-expose and mark an X-ray.
 
@@ -120,16 +127,23 @@ def augment(
         input_size: Side S of the model's input, in pixels.
         config: How far and how often.
         rng: Its own source of randomness, so that it never depends on its neighbours in a batch.
+        further: Planes of further masks, (3, H, W), or None.
 
     Returns:
         The X-ray at the input size.
     """
-    moved, valid, pair = _warp(image, lungs, *_draw_map(image.shape, input_size, config, rng))
+    x, y = _draw_map(image.shape, input_size, config, rng)
+    moved, valid, pair = _warp(image, lungs, x, y)
+    more = _warp_planes(further, x, y, valid)
+    if config.portable and rng.random() < config.portable:
+        moved, seen = portable_xray(moved, rng)
+        pair, more = pair * seen, more * seen
     pixels = _expose(moved, config, rng) * valid
     if rng.random() < config.mirror:
         pixels, valid = pixels[:, ::-1], valid[:, ::-1]
         pair = pair[::-1, :, ::-1]  # the left lung is now the right one
-    return AugmentedXray(pixels, valid, pair)
+        more = more[[1, 0, 2], :, ::-1] if len(more) else more
+    return AugmentedXray(pixels, valid, pair, more)
 
 
 def _draw_map(
@@ -192,6 +206,17 @@ def _warp(
     valid = inside.view(np.uint8)
     pixels, left, right = (np.asarray(plane, np.uint8) * valid for plane in cv2.split(moved))
     return pixels, valid, np.stack([left, right])
+
+
+def _warp_planes(
+    planes: NDArray[np.bool_] | None, x: Pixels, y: Pixels, valid: Levels
+) -> NDArray[np.uint8]:
+    """Sample further masks (K, H, W) at positions of the image: (K, S, S) in shares of 255."""
+    if planes is None:
+        return np.zeros((0, *valid.shape), np.uint8)
+    stacked = cv2.merge([plane.view(np.uint8) * np.uint8(255) for plane in planes])
+    moved = cv2.remap(stacked, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    return np.stack([np.asarray(plane, np.uint8) * valid for plane in cv2.split(moved)])
 
 
 def _expose(levels: Levels, config: AugmentConfig, rng: np.random.Generator) -> Levels:

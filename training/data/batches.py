@@ -19,9 +19,10 @@ from torch import Tensor
 from model_store.conventions import token_of
 from model_store.geometry import Box
 from training.acceleration.distributed import ONE_PROCESS, Processes
-from training.data.augmentation import AugmentConfig, augment
+from training.data.augmentation import AugmentConfig, AugmentedXray, augment
 from training.data.dataset import LabelledXray, fold_of
-from training.data.prompts import PromptMix, draw_prompt, tight_box
+from training.data.further_masks import PLANES, FurtherMasks
+from training.data.prompts import PromptMix, draw_prompt, lungs_meant, tight_box
 from training.errors import ConfigError
 
 
@@ -37,6 +38,10 @@ class TrainingBatch:
         tokens: Mask token of each prompt's convention, int64 (N,).
         target: Share of each pixel that belongs to the mask, (N, L, L).
         folds: Which of the parts of the patients each prompt's X-ray belongs to, int64 (N,).
+        further: Shares of 255 of the further masks (`training.data.further_masks`), uint8
+            (B, 3, L, L); (B, 0, L, L) where no X-ray has any.
+        further_meant: 1 where a prompt means a plane of them, (N, 3).
+        further_known: 1 where the other convention's lungs and the heart are known, (N, 2).
     """
 
     pixels: Tensor
@@ -46,6 +51,9 @@ class TrainingBatch:
     tokens: Tensor
     target: Tensor
     folds: Tensor
+    further: Tensor
+    further_meant: Tensor
+    further_known: Tensor
 
     def to(self, device: torch.device) -> TrainingBatch:
         """Return the batch on a device."""
@@ -97,6 +105,7 @@ class BatchSource:
         self._prompts_per_image = prompts_per_image
         self._seed = seed
         self._processes = ONE_PROCESS
+        self._has_further = any(xray.further is not None for xray in xrays)
         self._epoch_rows = np.concatenate(
             [np.full(repeats.get(x.source, 1), index) for index, x in enumerate(xrays)]
         ).astype(np.int64)
@@ -139,9 +148,16 @@ class BatchSource:
         rngs = [np.random.default_rng([self._seed, step, place]) for place in places]
         xrays = [self._xrays[row] for row in rows]
         moved = [
-            augment(xray.image, xray.lungs, self._input_size, self._augment, rng)
+            augment(
+                xray.image, xray.lungs, self._input_size, self._augment, rng,
+                None if xray.further is None else xray.further.planes,
+            )
             for xray, rng in zip(xrays, rngs, strict=True)
+        ]  # fmt: skip
+        further = [
+            self._further(xray.further, seen) for xray, seen in zip(xrays, moved, strict=True)
         ]
+        further_meant: list[list[bool]] = []
         boxes: list[Box] = []
         targets: list[NDArray[np.float32]] = []
         tokens: list[int] = []
@@ -153,6 +169,7 @@ class BatchSource:
                 boxes.append(box)
                 targets.append(shares[meant].sum(axis=0).clip(max=1.0))
                 tokens.append(token_of(xray.convention))
+                further_meant.append([*meant, _is_heart_meant(box, seen)])
         image_index = torch.arange(len(rows)).repeat_interleave(self._prompts_per_image)
         return TrainingBatch(
             pixels=torch.from_numpy(np.stack([seen.pixels[None] for seen in moved])),
@@ -162,7 +179,22 @@ class BatchSource:
             tokens=torch.tensor(tokens),
             folds=torch.tensor([fold_of(x.group, self._folds) for x in xrays])[image_index],
             target=torch.from_numpy(np.stack(targets)),
+            further=torch.from_numpy(np.stack([planes for planes, _ in further])),
+            further_meant=torch.tensor(further_meant, dtype=torch.float32),
+            further_known=torch.tensor([known for _, known in further])[image_index],
         )
+
+    def _further(
+        self, known: FurtherMasks | None, seen: AugmentedXray
+    ) -> tuple[NDArray[np.uint8], tuple[float, float]]:
+        """Return the further masks at the loss size, (3, L, L), and which of them are known."""
+        side = self._loss_size
+        if not self._has_further:
+            return np.zeros((0, side, side), np.uint8), (0.0, 0.0)
+        if known is None:
+            return np.zeros((PLANES, side, side), np.uint8), (0.0, 0.0)
+        small = [cv2.resize(p, (side, side), interpolation=cv2.INTER_AREA) for p in seen.further]
+        return np.stack(small), (float(known.lungs_known), float(known.heart_known))
 
     def _shares(self, lungs: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Return the share of each pixel at the loss size that is lung, (2, L, L)."""
@@ -172,6 +204,12 @@ class BatchSource:
             for lung in lungs
         ]
         return np.asarray(np.stack(small), np.float32) / np.float32(255.0)
+
+
+def _is_heart_meant(box: Box, seen: AugmentedXray) -> bool:
+    if not len(seen.further):
+        return False
+    return bool(lungs_meant(box, seen.further[2:] >= 128)[0])
 
 
 def _whole(size: int) -> Box:

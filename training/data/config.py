@@ -19,6 +19,9 @@ class DataConfig:
 
     Attributes:
         root: Folder with ``manifest.csv``.
+        also: Further data sets whose ``train`` rows train too; they choose nothing.
+        further_masks: Folders of masks beside those of the data sets
+            (`training.data.further_masks`).
         repeats: How often the rows of a source come in one epoch; 1 where not named.
         structure: What the masks to train on show: ``lungs``, ``infection`` or ``pneumothorax``.
         leave_out: Sources that neither train nor choose, to learn how the model does on
@@ -34,6 +37,8 @@ class DataConfig:
     """
 
     root: str = "data/cxr"
+    also: tuple[str, ...] = ()
+    further_masks: tuple[str, ...] = ()
     structure: Structure = "lungs"
     repeats: Mapping[str, Count] = field(default_factory=dict)
     leave_out: tuple[str, ...] = ()

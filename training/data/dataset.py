@@ -15,7 +15,7 @@ from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +25,9 @@ from scipy import ndimage
 from model_store.conventions import DEFAULT_CONVENTION, Convention, token_of
 from model_store.geometry import InputGeometry, window_to_uint8
 from training.errors import DataError
+
+if TYPE_CHECKING:
+    from training.data.further_masks import FurtherMasks
 
 Structure = Literal["lungs", "infection", "pneumothorax"]
 """What a mask shows."""
@@ -66,6 +69,7 @@ class LabelledXray:
         lungs: The lung at the image's left and the one at its right, bool (2, H, W). When the
             mask does not fall into two parts, all of it is in the first and the second is empty.
         group: Names the patient where that is known, else the X-ray.
+        further: Masks beside that of the manifest, where there are any.
     """
 
     name: str
@@ -74,6 +78,7 @@ class LabelledXray:
     image: NDArray[np.uint8]
     lungs: NDArray[np.bool_]
     group: str = ""
+    further: FurtherMasks | None = None
 
     @property
     def mask(self) -> NDArray[np.bool_]:
@@ -213,8 +218,15 @@ def _scaled(
     geometry = InputGeometry(width, height, longest_side)
     size = (geometry.resized_width, geometry.resized_height)
     small = Image.fromarray(image).resize(size, Image.Resampling.BILINEAR)
+    return np.asarray(small), scaled_mask(mask, size)
+
+
+def scaled_mask(mask: NDArray[np.bool_], size: tuple[int, int]) -> NDArray[np.bool_]:
+    """Return a mask (H, W) at another width and height; a pixel belongs from half of it on."""
+    if mask.shape == size[::-1]:
+        return mask
     soft = Image.fromarray(mask.astype(np.uint8) * 255).resize(size, Image.Resampling.BILINEAR)
-    return np.asarray(small), np.asarray(soft) >= 128
+    return np.asarray(soft) >= 128
 
 
 def split_lungs(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:

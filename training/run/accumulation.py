@@ -34,5 +34,8 @@ def parts_of(batch: TrainingBatch, count: int) -> Iterator[tuple[TrainingBatch, 
             tokens=batch.tokens[prompts],
             target=batch.target[prompts],
             folds=batch.folds[prompts],
+            further=batch.further[start:end],
+            further_meant=batch.further_meant[prompts],
+            further_known=batch.further_known[prompts],
         )
         yield part, (end - start) / images

@@ -24,6 +24,7 @@ from training.config import RunConfig
 from training.data.batches import BatchSource
 from training.data.config import DataConfig
 from training.data.dataset import DataRow, LabelledXray, fold_of, load_xrays, read_rows
+from training.data.further_masks import with_further_masks
 from training.errors import ConfigError, DataError
 from training.evaluation.drawn_otherwise import names_drawn_otherwise
 from training.phantom import draw_phantom
@@ -48,12 +49,14 @@ def load_training_xrays(config: DataConfig) -> list[LabelledXray]:
         DataError: The data set cannot be used, or nothing is left of it.
     """
     rows = _wanted_rows(config, "train")
+    for root in config.also:
+        rows += read_rows(Path(root), "train", config.structure)
     rows = [row for row in rows if fold_of(row.group, config.folds) != config.without_fold]
     otherwise = names_drawn_otherwise(Path(path) for path in config.drawn_otherwise)
     rows = [row for row in rows if row.name not in otherwise]
     if not rows:
         raise DataError(f"{config.root}: data.drawn_otherwise leaves nothing to train on")
-    xrays = load_xrays(rows, config.cached_side)
+    xrays = with_further_masks(load_xrays(rows, config.cached_side), config.further_masks)
     if config.phantoms:
         with ProcessPoolExecutor() as pool:
             seeds = range(config.phantoms)

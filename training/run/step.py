@@ -19,6 +19,7 @@ from training.optimizers.rates import rate_share, set_rates
 from training.optimizers.weight_average import WeightAverage
 from training.run.accumulation import parts_of
 from training.run.feature_imitation import FeatureImitation
+from training.run.further_loss import further_loss
 from training.run.run import Run
 
 
@@ -120,12 +121,15 @@ class TrainingStep:
             question = (normalized, batch.boxes, batch.image_index)
             logits, predicted_iou = self._model(*question)
         loss, terms = self._loss(logits, predicted_iou, batch.target, batch.tokens)
+        further = further_loss(self._loss, logits, predicted_iou, batch)
+        if further is not None:
+            loss, terms = loss + further[0], {**terms, **further[1]}
         teacher = self._run.teacher
         if teacher is None:
             return loss, terms
         with autocast(precision, device):
             taught = teacher.masks(*question, batch.folds)
-        imitation = teacher.loss(logits, taught)
+        imitation = teacher.loss(logits, taught, batch.tokens)
         loss, terms = teacher.joined(loss, imitation), {**terms, "imitation": imitation.detach()}
         if self._features is None:
             return loss, terms

@@ -41,6 +41,7 @@ class Teacher:
         compiled: bool,
         held_out: bool = False,
         conventions: Sequence[Convention] = (),
+        annotated_only: bool = False,
     ) -> None:
         """Teach with ``share`` of the loss.
 
@@ -52,7 +53,9 @@ class Teacher:
             compiled: Whether to fuse their operations by ``torch.compile``.
             held_out: Whether model i alone teaches the X-rays of fold i.
             conventions: What model i teaches; empty where each teaches all.
+            annotated_only: Whether they teach the convention of each X-ray's own mask alone.
         """
+        self._annotated_only = annotated_only
         self._held_out = held_out
         self.models = tuple(models)
         self._models = [model.eval().requires_grad_(False) for model in models]
@@ -86,9 +89,18 @@ class Teacher:
         ]
         return torch.stack(means, dim=1)
 
-    def loss(self, logits: Tensor, taught: Tensor) -> Tensor:
-        """Return how far logits (N, T, M, M) are from `masks` (N, 2, M, M): cross entropy."""
+    def loss(self, logits: Tensor, taught: Tensor, tokens: Tensor) -> Tensor:
+        """Return how far logits are from what is taught: cross entropy.
+
+        Args:
+            logits: Those of all tokens, (N, T, M, M).
+            taught: What `masks` returned, (N, 2, M, M).
+            tokens: Mask token of each X-ray's own convention, int64 (N,).
+        """
         own = _of_conventions(logits)
+        if self._annotated_only:
+            rows = torch.arange(len(tokens), device=tokens.device)
+            own, taught = own[rows, tokens], taught[rows, tokens]
         return self._weight * functional.binary_cross_entropy_with_logits(own, taught)
 
     def joined(self, people: Tensor, imitation: Tensor) -> Tensor:
@@ -159,8 +171,9 @@ def load_teacher(
         models.append(base.model.to(device))
     teacher = config.teacher
     return Teacher(
-        models, teacher.share, config.loss, config.compile, teacher.held_out, teacher.conventions
-    )
+        models, teacher.share, config.loss, config.compile, teacher.held_out, teacher.conventions,
+        teacher.annotated_only,
+    )  # fmt: skip
 
 
 def _input_of(architecture: SamConfig) -> dict[str, object]:

@@ -22,14 +22,14 @@ def resized_model(
 
     Position tables are interpolated to the new grid. A block that attends within windows keeps
     the scale of its table: a smaller window takes the near part, a larger one repeats the farthest
-    that is known. A mask prompt that it did not have starts near what it had in its place, so what
-    was learned holds.
+    that is known. New mask tokens start at random behind the old ones. A mask prompt that it did
+    not have starts near what it had in its place, so what was learned holds.
 
     Args:
         architecture: Sizes of ``model``.
         model: A float model without adapters.
-        wanted: The same sizes but for ``input_size``, ``window_size``, ``global_attn_indexes`` and
-            ``box_as_mask``.
+        wanted: The same sizes but for ``input_size``, ``window_size``, ``global_attn_indexes``,
+            ``box_as_mask`` and more mask tokens.
 
     Raises:
         ValueError: Another size differs.
@@ -42,19 +42,36 @@ def resized_model(
         window_size=wanted.window_size,
         global_attn_indexes=wanted.global_attn_indexes,
         box_as_mask=wanted.box_as_mask,
+        num_mask_tokens=max(wanted.num_mask_tokens, architecture.num_mask_tokens),
     )
     if same_sizes != wanted:
-        raise ValueError("only the input size, the attention windows and box_as_mask can change")
+        raise ValueError(
+            "only the input size, the attention windows and box_as_mask can change, and mask "
+            "tokens be added"
+        )
     larger = build_sam(dataclasses.replace(architecture, input_size=wanted.input_size))
     state = resize_position_tables(model.state_dict(), larger.state_dict())
     resized = build_sam(wanted)
     for name, target in resized.state_dict().items():
         if "rel_pos" in name:
             state[name] = _of_length(state[name], len(target))
+    state = _with_new_tokens(state, resized.state_dict())
     resized.load_state_dict(state)
     if wanted.box_as_mask and not architecture.box_as_mask:
         _start_mask_prompt(resized)
     return resized
+
+
+def _with_new_tokens(state: dict[str, Tensor], fresh: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return the state with mask tokens of random weights after those that were learned."""
+    grown = dict(state)
+    for name, target in fresh.items():
+        known = state.get(name)
+        if known is None:  # the hypernetwork of a new token
+            grown[name] = target
+        elif known.shape != target.shape:  # a row for each token
+            grown[name] = torch.cat([known, target[len(known) :]])
+    return grown
 
 
 @torch.no_grad()
