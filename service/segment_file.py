@@ -297,7 +297,7 @@ def _result(
     remarks = (
         *warnings_of(image.warnings),
         *check_image(grey_histogram(image.pixels)),
-        *check_mask(answer, is_whole_image=flags.bbox is None),
+        *check_mask(answer, image.pixels, is_whole_image=flags.bbox is None),
     )
     info = predictor.info
     latency_ms = {stage: round(1e3 * spent_s, 3) for stage, spent_s in seconds.items()}

@@ -201,7 +201,7 @@ def _warnings(rendering: _Rendering) -> list[ResponseWarning]:
     warnings = [response_warning(one) for one in found]
     for number, mask in enumerate(rendering.masks, start=1):
         place = f"Box {number}: " if len(boxes) > 1 else ""
-        for one in check_mask(mask, is_whole_image=not boxes):
+        for one in check_mask(mask, opened.decoded.pixels, is_whole_image=not boxes):
             warnings.append(response_warning(one, place))
     return warnings
 

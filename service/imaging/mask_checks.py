@@ -19,12 +19,16 @@ them are warned of (`python -m benchmarks.quality.sloppy_boxes --split test --dr
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
 from model_store.boxes import Box
 from model_store.prediction import MaskPrediction
+from service.imaging.mask_grid import grid_of
 from service.imaging.response_warnings import Warning_, WarningCode
+from service.imaging.shape_checks import check_lung_shapes
 
 MINIMUM_BOX_FRACTION = 0.05
 """Less of the box than this is no lung: half of the smallest whole-image fraction seen, 0.10."""
@@ -41,6 +45,8 @@ MAIN_COLUMN_SHARE = 0.25
 """A column counts as lung from this share of the fullest column on, so that specks do not."""
 MAXIMUM_RUNS_PER_COLUMN = 1.5
 """Human masks have 1.19 at the most, good masks of tight boxes 1.42; those in pieces 1.6 to 3.1."""
+WHOLE_IMAGE_SHARE = 0.98
+"""Share of the image from which on a box says nothing: clients send the image's size for "all"."""
 MINIMUM_SCORE = 0.75
 """The score is the model's own estimate of intersection over union; 0.75 is a Dice of 0.86,
 below which its users would redraw the mask."""
@@ -90,7 +96,12 @@ def check_image(counts: NDArray[np.int64]) -> tuple[Warning_, ...]:
     return ()
 
 
-def check_mask(answer: MaskPrediction, *, is_whole_image: bool = False) -> tuple[Warning_, ...]:
+def check_mask(
+    answer: MaskPrediction,
+    pixels: NDArray[Any] | None = None,
+    *,
+    is_whole_image: bool = False,
+) -> tuple[Warning_, ...]:
     """Returns warnings on one mask.
 
     An empty mask, and one that misses its box, are reported alone, since the other remarks would
@@ -98,9 +109,12 @@ def check_mask(answer: MaskPrediction, *, is_whole_image: bool = False) -> tuple
 
     Args:
         answer: the mask, its box and what the model thinks of it.
-        is_whole_image: whether the caller gave no box, so that the image was the box.
+        pixels: the X-ray, (H, W) uint8 or uint16; None leaves out what needs its grey values.
+        is_whole_image: whether the caller gave no box, so that the image was the box; a box
+            that covers the image is none.
     """
     mask, box = answer.mask, answer.box
+    is_whole_image = is_whole_image or covers_image(box, mask.shape)
     area_px = int(np.count_nonzero(mask))
     if area_px == 0:
         return (Warning_(WarningCode.EMPTY_MASK, "No lung was found: the mask is empty."),)
@@ -117,7 +131,7 @@ def check_mask(answer: MaskPrediction, *, is_whole_image: bool = False) -> tuple
         )
     found.extend(
         _check_area(area_px, inside_px, mask.size, box, is_whole_image)
-        or _check_shape(mask, box, is_whole_image)
+        or _check_shape(mask, pixels, box, is_whole_image)
     )
     # Both also true of what is not a number.
     if not answer.confidence >= MINIMUM_CONFIDENCE:
@@ -162,7 +176,9 @@ def _check_area(
     return []
 
 
-def _check_shape(mask: NDArray[np.bool_], box: Box, is_whole_image: bool) -> list[Warning_]:
+def _check_shape(
+    mask: NDArray[np.bool_], pixels: NDArray[Any] | None, box: Box, is_whole_image: bool
+) -> list[Warning_]:
     found: list[Warning_] = []
     # Added up as bytes: a quarter of the time of counting along an axis.
     columns = np.add.reduce(mask.view(np.uint8), axis=0, dtype=np.uint32)
@@ -186,7 +202,20 @@ def _check_shape(mask: NDArray[np.bool_], box: Box, is_whole_image: bool) -> lis
                 "edge cuts through a lung can do this.",
             )
         )
+    grid = grid_of(mask)
+    if is_whole_image or len(grid.large_pieces) > 1:  # else a box of one lung, with its shape
+        found.extend(check_lung_shapes(grid, pixels))
     return found
+
+
+def covers_image(box: Box, shape: tuple[int, ...]) -> bool:
+    """Returns whether a box is as good as none: it holds at least 98 % of the image.
+
+    Args:
+        box: half-open pixels.
+        shape: height and width of the image.
+    """
+    return (box[2] - box[0]) * (box[3] - box[1]) >= WHOLE_IMAGE_SHARE * shape[0] * shape[1]
 
 
 def _region_of(mask: NDArray[np.bool_], box: Box) -> NDArray[np.bool_]:

@@ -53,6 +53,20 @@ class WarningCode(StrEnum):
     """Much of the mask has probabilities between yes and no: its border is a guess."""
     LOW_SCORE = "low_score"
     """The model itself expects the mask to be poor."""
+    CUT_OFF_MASK = "cut_off_mask"
+    """Much of the outline runs along the picture's edge: the lungs are not all in the picture."""
+    ONE_LUNG = "one_lung"
+    """The mask is one piece."""
+    TOO_MANY_LUNGS = "too_many_lungs"
+    """The mask has three or more parts of the size of a lung."""
+    MASK_BEYOND_THORAX = "mask_beyond_thorax"
+    """Much of the mask lies where the picture shows no body."""
+    NOT_A_FRONTAL_CHEST = "not_a_frontal_chest"
+    """The mask's shape is not that of lungs on a whole frontal chest X-ray."""
+    TURNED = "turned"
+    """The mask's shape is that of lungs that are turned or upside down."""
+    INVERTED = "inverted"
+    """The lungs are brighter than what lies between them."""
 
 
 @dataclass(frozen=True)

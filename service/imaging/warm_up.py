@@ -31,7 +31,7 @@ def decode_and_render_once() -> None:
     prepared = prepare(PredictionRequest(pixels), input_size=256, histogram=histogram)
     logits = np.zeros((64, 64), np.float32)
     mask_from(MaskLogits(prepared.boxes[0], logits, 1.0), prepared.geometry, 0.5)
-    check_mask(MaskPrediction(box, mask, score=1.0, confidence=1.0))
+    check_mask(MaskPrediction(box, mask, score=1.0, confidence=1.0), pixels)
     encode_mask_png(mask)
     encode_rle(mask)
     colours = overlay_colours(pixels, [mask], [box])

@@ -72,6 +72,21 @@ ADVICE: Mapping[WarningCode, Advice] = MappingProxyType(
         WarningCode.FRAGMENTED_MASK: Advice(Severity.LOOK, _OTHER_BOX),
         WarningCode.UNDECIDED_MASK: Advice(Severity.LOOK, _LOOK),
         WarningCode.LOW_SCORE: Advice(Severity.LOOK, _LOOK),
+        WarningCode.CUT_OFF_MASK: Advice(
+            Severity.LOOK, "Look at the mask, or send a picture that shows all of both lungs."
+        ),
+        WarningCode.ONE_LUNG: Advice(Severity.LOOK, _LOOK),
+        WarningCode.TOO_MANY_LUNGS: Advice(
+            Severity.REFUSE, "Do not use the mask; send one X-ray, or a box around its lungs."
+        ),
+        WarningCode.MASK_BEYOND_THORAX: Advice(Severity.LOOK, _LOOK),
+        WarningCode.NOT_A_FRONTAL_CHEST: Advice(Severity.REFUSE, _OTHER_PICTURE),
+        WarningCode.TURNED: Advice(
+            Severity.REFUSE, "Do not use the mask; turn the X-ray upright and send it again."
+        ),
+        WarningCode.INVERTED: Advice(
+            Severity.LOOK, "Look at the mask, and invert the grey values if bone is dark."
+        ),
     }
 )
 """By code; every code has its entry."""

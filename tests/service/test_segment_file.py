@@ -146,7 +146,7 @@ def test_dicom_in_and_segmentation_out(run: Run, tmp_path: Path) -> None:
 def test_warnings_are_in_the_result(run: Run, tmp_path: Path) -> None:
     Image.new("L", (64, 64), 7).save(tmp_path / "flat.png")
     _, out, _ = run(image="flat.png")
-    (warning,) = json.loads(out)["warnings"]
+    warning, *_ = json.loads(out)["warnings"]
     assert (warning["code"], warning["severity"]) == ("constant_image", "refuse")
     assert set(warning) == {"code", "message", "severity", "action"}
 

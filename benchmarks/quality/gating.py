@@ -1,0 +1,240 @@
+"""What a caller who gates on the severity of warnings lets pass, has looked at, and refuses.
+
+X-rays of a split as they are, spoiled in many ways (`spoiled_pictures`), portable X-rays, and
+pictures of other things. A row counts the pictures by the gravest severity among their warnings.
+A mask is poor below a Dice of 0.7 against people; one that is poor and not warned of is silent.
+
+    python -m benchmarks.quality.gating --data DATA [--portable FOLDER] [--other FOLDER ...]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks.processor import processor_name
+from benchmarks.quality.spoiled_pictures import SPOILS, USABLE, made_up_pictures
+from model_store.conventions import CONVENTIONS, DEFAULT_CONVENTION, Convention
+from model_store.geometry import grey_histogram
+from model_store.model_index import default_model_folder
+from model_store.pictures.picture_reading import read_picture
+from model_store.predictor import MaskPrediction, PredictionRequest, Predictor
+from service.imaging.mask_checks import check_image, check_mask
+from service.imaging.warning_advice import advice_on
+from training.data.dataset import DataRow, load_xray, read_rows
+from training.evaluation.metrics import dice
+from training.evaluation.scores import prompt_boxes
+
+POOR_DICE = 0.7
+SEVERITIES = ("none", "info", "look", "refuse")
+MOST_PIXELS = 200_000_000
+
+
+@dataclass(frozen=True)
+class Judged:
+    """One picture: the row it counts in, what was warned of, and how good its mask is."""
+
+    group: str
+    kind: str
+    codes: tuple[str, ...]
+    confidence: float
+    score: float
+    dice: float | None = None
+
+    @property
+    def severity(self) -> str:
+        """The gravest among the warnings."""
+        found = [str(advice_on(code).severity) for code in self.codes]
+        return max(found, key=SEVERITIES.index, default="none")
+
+    @property
+    def is_poor(self) -> bool:
+        """Whether people drew another mask."""
+        return self.dice is not None and self.dice < POOR_DICE
+
+
+def judged(
+    group: str,
+    kind: str,
+    pixels: NDArray[Any],
+    answer: MaskPrediction,
+    truth: NDArray[np.bool_] | None = None,
+    *,
+    is_whole_image: bool = True,
+) -> Judged:
+    """Return what the service says about a mask, and how good it is."""
+    found = [
+        *check_image(grey_histogram(pixels)),
+        *check_mask(answer, pixels, is_whole_image=is_whole_image),
+    ]
+    overlap = None if truth is None else dice(answer.mask, truth)
+    codes = tuple(str(one.code) for one in found)
+    return Judged(group, kind, codes, answer.confidence, answer.score, overlap)
+
+
+class Asking:
+    """Asks a model about pictures."""
+
+    def __init__(self, predictor: Predictor) -> None:
+        self._predictor = predictor
+
+    def as_they_are(self, rows: Sequence[DataRow]) -> Iterator[Judged]:
+        """X-rays without a box and with a tight one, by their own convention."""
+        for row in rows:
+            xray = load_xray(row)
+            box, _ = prompt_boxes(xray)
+            for kind, boxes in (("whole image", ()), ("tight box", (box,))):
+                request = PredictionRequest(xray.image, boxes, xray.convention)
+                (answer,) = self._predictor.predict(request).masks
+                yield judged(
+                    "good X-rays", f"{xray.source}, {kind}", xray.image, answer, xray.mask,
+                    is_whole_image=not boxes,
+                )  # fmt: skip
+
+    def spoiled(self, rows: Sequence[DataRow]) -> Iterator[Judged]:
+        """X-rays spoiled in every way, the whole image as the box."""
+        for row in rows:
+            xray = load_xray(row)
+            for name, spoil in SPOILS.items():
+                pixels, mask = spoil.change(xray.image, xray.mask)
+                pixels = np.ascontiguousarray(pixels)
+                answer = self._whole(pixels, xray.convention)
+                group = "usable" if spoil.group == USABLE else "spoiled"
+                yield judged(group, f"{spoil.group}: {name}", pixels, answer, mask)
+
+    def files(self, group: str, kind: str, paths: Sequence[Path]) -> Iterator[Judged]:
+        """Pictures of which no mask is known, in both conventions."""
+        for path in paths:
+            pixels = read_picture(path.read_bytes(), max_pixels=MOST_PIXELS).pixels
+            for convention in CONVENTIONS:
+                answer = self._whole(pixels, convention)
+                yield judged(group, f"{kind}, {convention}", pixels, answer)
+
+    def made_up(self) -> Iterator[Judged]:
+        """Pictures drawn from formulas."""
+        for pixels in made_up_pictures().values():
+            answer = self._whole(pixels, DEFAULT_CONVENTION)
+            yield judged("other pictures", "made up", pixels, answer)
+
+    def _whole(self, pixels: NDArray[Any], convention: Convention) -> MaskPrediction:
+        (answer,) = self._predictor.predict(PredictionRequest(pixels, (), convention)).masks
+        return answer
+
+
+def rows_of(found: Sequence[Judged]) -> list[dict[str, Any]]:
+    """Return one row for each kind of picture, and one for each group."""
+    kinds, groups = defaultdict(list), defaultdict(list)
+    for one in found:
+        kinds[one.group, one.kind].append(one)
+        groups[one.group, "all"].append(one)
+    return [
+        _row(group, kind, members)
+        for (group, kind), members in sorted([*kinds.items(), *groups.items()], key=_by_group)
+    ]
+
+
+def _by_group(item: tuple[tuple[str, str], list[Judged]]) -> tuple[str, bool, str]:
+    (group, kind), _ = item
+    return group, kind == "all", kind
+
+
+def _row(group: str, kind: str, members: Sequence[Judged]) -> dict[str, Any]:
+    severities = Counter(one.severity for one in members)
+    known = [one.dice for one in members if one.dice is not None]
+    poor = [one for one in members if one.is_poor]
+    codes = Counter(code for one in members for code in one.codes).most_common(3)
+    return {
+        "group": group,
+        "kind": kind,
+        "n": len(members),
+        "Dice": round(float(np.median(known)), 3) if known else "",
+        "confidence": round(float(np.median([one.confidence for one in members])), 3),
+        "score": round(float(np.median([one.score for one in members])), 3),
+        "passes": severities["none"] + severities["info"],
+        "look": severities["look"],
+        "refuse": severities["refuse"],
+        "poor": len(poor) if known else "",
+        "poor, silent": sum(one.severity in SEVERITIES[:2] for one in poor) if known else "",
+        "most frequent codes": ", ".join(f"{code} {count}" for code, count in codes),
+    }
+
+
+def code_rows(found: Sequence[Judged]) -> list[dict[str, Any]]:
+    """Return one row for each code: how often it comes, and how good the masks are."""
+    table = []
+    for code in sorted({code for one in found for code in one.codes}):
+        having = [one for one in found if code in one.codes]
+        known = [one for one in having if one.dice is not None]
+        table.append(
+            {
+                "code": code,
+                "severity": str(advice_on(code).severity),
+                "good X-rays": sum(one.group == "good X-rays" for one in having),
+                "usable": sum(one.group == "usable" for one in having),
+                "spoiled": sum(one.group == "spoiled" for one in having),
+                "of these poor": sum(one.is_poor for one in known),
+                "portable": sum(one.group == "portable" for one in having),
+                "other pictures": sum(one.group == "other pictures" for one in having),
+            }
+        )
+    return table
+
+
+def print_table(table: Sequence[dict[str, Any]]) -> None:
+    """Print rows of the same columns in Markdown."""
+    print(f"\n| {' | '.join(table[0])} |")
+    print("|---" * len(table[0]) + "|")
+    for row in table:
+        print(f"| {' | '.join(str(value) for value in row.values())} |")
+
+
+def chosen(rows: Sequence[DataRow], count: int) -> list[DataRow]:
+    """Return the first `count` X-rays of each data set."""
+    met: Counter[str] = Counter()
+    kept = []
+    for row in rows:
+        met[row.source] += 1
+        if met[row.source] <= count:
+            kept.append(row)
+    return kept
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Ask, print both tables and one line of JSON."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.quality.gating")
+    parser.add_argument("--data", type=Path, required=True, help="folder with manifest.csv")
+    parser.add_argument("--model", type=Path, default=default_model_folder())
+    parser.add_argument("--split", default="val", choices=["train", "val", "test"])
+    parser.add_argument("--count", type=int, default=10, help="X-rays of each data set to spoil")
+    parser.add_argument("--portable", type=Path, help="folder of portable X-rays")
+    parser.add_argument("--portable-count", type=int, default=40)
+    parser.add_argument("--other", type=Path, nargs="*", default=[], help="folders of no chests")
+    options = parser.parse_args(arguments)
+    asking = Asking(Predictor.load(options.model, "cpu"))
+    rows = read_rows(options.data, options.split)
+    found = [*asking.as_they_are(rows), *asking.spoiled(chosen(rows, options.count))]
+    if options.portable:
+        paths = sorted(options.portable.glob("*.*"))[: options.portable_count]
+        found += asking.files("portable", options.portable.parent.name, paths)
+    for folder in options.other:
+        found += asking.files("other pictures", folder.name, sorted(folder.glob("*.*")))
+    found += asking.made_up()
+    print(f"{processor_name()}, {options.split}")
+    tables = {"pictures": rows_of(found), "codes": code_rows(found)}
+    for table in tables.values():
+        print_table(table)
+    print(json.dumps(tables))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

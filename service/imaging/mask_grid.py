@@ -1,0 +1,75 @@
+"""A mask at a size at which its shape is quick to judge, and the pieces that it consists of.
+
+Masks come from logits of some 96 x 96 cells, so about 128 samples along the longer side hold all
+of their shape. Finding the pieces takes 0.1 ms there; at 2048 x 2048 pixels it takes 86 ms.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from service.imaging.opencv import cv2
+
+GRID_SIDE = 128
+"""About this many samples along the longer side."""
+LARGE_PIECE_SHARE = 0.10
+"""A piece from this share of the mask on counts as a lung. In all 178 human masks of `val`, and in
+all that the model makes of them in either convention, exactly two pieces are as large."""
+
+_Value = TypeVar("_Value", bound=np.generic)
+_FOUR_NEIGHBOURS = 4
+
+
+@dataclass(frozen=True)
+class MaskGrid:
+    """A mask's samples and their connected pieces.
+
+    Attributes:
+        mask: the samples, bool (h, w).
+        step: pixels of the mask between two samples.
+        labels: number of the piece of each sample, 0 outside the mask, int32 (h, w).
+        shares: share of the mask that each piece holds, piece 1 first, (n,).
+        centres: mean column and row of each piece, in samples, (n, 2).
+    """
+
+    mask: NDArray[np.bool_]
+    step: int
+    labels: NDArray[np.int32]
+    shares: NDArray[np.float64]
+    centres: NDArray[np.float64]
+
+    @property
+    def large_pieces(self) -> tuple[int, ...]:
+        """Numbers of the pieces that are large enough to be a lung, the largest first."""
+        order = np.argsort(-self.shares, kind="stable")
+        return tuple(int(n) + 1 for n in order if self.shares[n] >= LARGE_PIECE_SHARE)
+
+
+def sampling_step(shape: tuple[int, ...]) -> int:
+    """Return how many pixels of an array (H, W) lie between two samples of its grid."""
+    return max(1, round(max(shape) / GRID_SIDE))
+
+
+def sampled(pixels: NDArray[_Value]) -> NDArray[_Value]:
+    """Return the samples of an array (H, W), each from the middle of its step."""
+    step = sampling_step(pixels.shape)
+    return np.ascontiguousarray(pixels[step // 2 :: step, step // 2 :: step])
+
+
+def grid_of(mask: NDArray[np.bool_]) -> MaskGrid:
+    """Return the samples and pieces of a mask.
+
+    Args:
+        mask: (H, W) bool.
+    """
+    samples = sampled(mask)
+    _, labels, statistics, centres = cv2.connectedComponentsWithStats(
+        samples.view(np.uint8), connectivity=_FOUR_NEIGHBOURS, ltype=cv2.CV_32S
+    )
+    areas = statistics[1:, cv2.CC_STAT_AREA].astype(np.float64)
+    shares = areas / max(1.0, areas.sum())
+    return MaskGrid(samples, sampling_step(mask.shape), labels, shares, centres[1:])

@@ -1,0 +1,13 @@
+"""OpenCV, told to work in the calling thread.
+
+Its own threads would take cores from the network, and a process that forks must have none. All
+of the service imports it from here.
+"""
+
+from __future__ import annotations
+
+import cv2
+
+cv2.setNumThreads(0)
+
+__all__ = ["cv2"]
