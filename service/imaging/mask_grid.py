@@ -72,4 +72,6 @@ def grid_of(mask: NDArray[np.bool_]) -> MaskGrid:
     )
     areas = statistics[1:, cv2.CC_STAT_AREA].astype(np.float64)
     shares = areas / max(1.0, areas.sum())
-    return MaskGrid(samples, sampling_step(mask.shape), labels, shares, centres[1:])
+    numbered = np.asarray(labels).astype(np.int32, copy=False)
+    middles = np.asarray(centres[1:]).astype(np.float64, copy=False)
+    return MaskGrid(samples, sampling_step(mask.shape), numbered, shares, middles)

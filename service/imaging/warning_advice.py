@@ -57,6 +57,12 @@ ADVICE: Mapping[WarningCode, Advice] = MappingProxyType(
         WarningCode.FOR_PROCESSING_IMAGE: Advice(
             Severity.LOOK, "Look at the mask, or send the image made for presentation."
         ),
+        WarningCode.CONTRADICTORY_PRESENTATION: Advice(
+            Severity.LOOK, "Look at the grey values and the mask before it is used."
+        ),
+        WarningCode.BITS_BEYOND_STORED: Advice(
+            Severity.LOOK, "Look at the grey values and the mask before it is used."
+        ),
         WarningCode.CONSTANT_IMAGE: Advice(Severity.REFUSE, _OTHER_PICTURE),
         WarningCode.SATURATED_IMAGE: Advice(Severity.LOOK, _LOOK),
         WarningCode.EMPTY_MASK: Advice(

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import pytest
 
+from model_store.pictures.picture_warnings import PictureWarningCode
 from service.imaging.response_warnings import WarningCode
 from service.imaging.warning_advice import ADVICE, Severity, advice_on
 
 
 def test_every_code_has_advice() -> None:
     assert set(ADVICE) == set(WarningCode)
+
+
+def test_every_remark_of_decoding_has_a_code_of_the_answer() -> None:
+    assert {str(code) for code in PictureWarningCode} <= {str(code) for code in WarningCode}
 
 
 def test_actions_are_sentences_and_nothing_is_done_about_information_alone() -> None:
