@@ -1,0 +1,201 @@
+"""Asks segmentation services about X-rays, over HTTP."""
+
+from __future__ import annotations
+
+import ssl
+import threading
+import time
+from collections.abc import Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from service.dicom_node.settings import SegmentSettings, ServiceSettings, first_line
+
+_BUSY_STATUSES = (408, 429, 500, 502, 503, 504)  # another try may well succeed
+_DEFAULT_PAUSE_S, _LONGEST_PAUSE_S = 2.0, 60.0
+
+
+class ServiceBusy(Exception):  # noqa: N818 - names what happened
+    """No service can answer now.
+
+    Attributes:
+        retry_after_s: seconds after which one may.
+    """
+
+    def __init__(self, retry_after_s: float) -> None:
+        """Keeps the pause."""
+        super().__init__("no service can answer now")
+        self.retry_after_s = retry_after_s
+
+
+class XrayRefused(Exception):  # noqa: N818 - names what happened
+    """The service will never answer about this X-ray.
+
+    Attributes:
+        code: its stable code.
+    """
+
+    def __init__(self, status: int, code: str, detail: str) -> None:
+        """Keeps what the service said, which names no patient."""
+        super().__init__(f"the service refused the X-ray ({status} {code}): {detail}")
+        self.code = code
+
+
+@dataclass
+class _Service:
+    client: httpx.Client
+    open_requests: int = 0
+    rests_until: float = 0.0
+    failures: int = 0
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+
+class Segmenter:
+    """Shares X-rays out among services; its methods may be called from several threads."""
+
+    def __init__(self, settings: SegmentSettings) -> None:
+        """Opens the clients; nothing is asked yet.
+
+        Raises:
+            NodeSettingsError: a file with a key cannot be read.
+        """
+        self._settings = settings
+        self._services = [_Service(_client(one, settings.timeout_s)) for one in settings.services]
+        self._lock = threading.Lock()
+
+    def segment(self, xray: Path, kinds: tuple[str, ...]) -> tuple[dict[str, bytes], list[str]]:
+        """Ask for the objects of one X-ray.
+
+        Args:
+            xray: its file.
+            kinds: the objects wanted, of `seg`, `sc` and `sr`.
+
+        Returns:
+            The files by kind, and the codes of the warnings.
+
+        Raises:
+            ServiceBusy: no service can answer now.
+            XrayRefused: none will ever.
+        """
+        with self._least_busy() as service:
+            response = self._ask(service, xray, kinds)
+        if response.status_code != httpx.codes.OK:
+            raise _refusal(response)
+        files = parts_of(response.headers.get("content-type", ""), response.content)
+        if len(files) != len(kinds):
+            raise XrayRefused(response.status_code, "bad_answer", "it holds other objects.")
+        codes = response.headers.get("x-lungseg-warnings", "")
+        return dict(zip(kinds, files, strict=True)), [code for code in codes.split(",") if code]
+
+    def check(self) -> list[str]:
+        """Say in a sentence each what is wrong with the services; nothing when all is well."""
+        return [
+            f"service {one.url}: {fault}"
+            for one, service in zip(self._settings.services, self._services, strict=True)
+            if (fault := _fault_of(service.client)) is not None
+        ]
+
+    def close(self) -> None:
+        """Close the connections."""
+        for service in self._services:
+            service.client.close()
+
+    def _ask(self, service: _Service, xray: Path, kinds: tuple[str, ...]) -> httpx.Response:
+        parameters = {"convention": self._settings.convention, "objects": ",".join(kinds)}
+        headers = {
+            "Content-Type": "application/dicom",
+            "Accept": 'multipart/related; type="application/dicom"',
+        }
+        try:
+            with xray.open("rb") as file:
+                headers["Content-Length"] = str(xray.stat().st_size)
+                response = service.client.post(
+                    "segment", params=parameters, headers=headers, content=file
+                )
+        except httpx.HTTPError:
+            raise self._resting(service, None) from None
+        if response.status_code in _BUSY_STATUSES:
+            raise self._resting(service, response)
+        service.failures = 0
+        return response
+
+    def _resting(self, service: _Service, response: httpx.Response | None) -> ServiceBusy:
+        """Leave a service in peace for a while, as long as it asks for."""
+        service.failures += 1
+        doubled_s = _DEFAULT_PAUSE_S * 2 ** min(service.failures - 1, 5)
+        pause_s = min(max(_announced_s(response), doubled_s), _LONGEST_PAUSE_S)
+        service.rests_until = time.monotonic() + pause_s
+        return ServiceBusy(pause_s)
+
+    @contextmanager
+    def _least_busy(self) -> Any:
+        now = time.monotonic()
+        with self._lock:
+            rested = [one for one in self._services if one.rests_until <= now]
+            if not rested:
+                raise ServiceBusy(min(one.rests_until for one in self._services) - now)
+            service = min(rested, key=lambda one: one.open_requests)
+            service.open_requests += 1
+        try:
+            yield service
+        finally:
+            with self._lock:
+                service.open_requests -= 1
+
+
+def parts_of(content_type: str, body: bytes) -> list[bytes]:
+    """Return the files in a body of the type multipart/related.
+
+    Args:
+        content_type: the header, which names the boundary.
+        body: the body.
+    """
+    _, _, rest = content_type.partition("boundary=")
+    boundary = rest.split(";")[0].strip().strip('"').encode()
+    if not boundary:
+        return []
+    pieces = body.split(b"--" + boundary)[1:-1]
+    return [piece.partition(b"\r\n\r\n")[2].removesuffix(b"\r\n") for piece in pieces]
+
+
+def trusting(trusted: Path | None) -> ssl.SSLContext | bool:
+    """Return what httpx verifies certificates by."""
+    return True if trusted is None else ssl.create_default_context(cafile=trusted)
+
+
+def _client(settings: ServiceSettings, timeout_s: float) -> httpx.Client:
+    headers = {}
+    if settings.api_key_file is not None:
+        headers["Authorization"] = f"Bearer {first_line(settings.api_key_file)}"
+    return httpx.Client(
+        base_url=settings.url.rstrip("/") + "/",
+        headers=headers,
+        timeout=timeout_s,
+        verify=trusting(settings.trusted),
+    )
+
+
+def _refusal(response: httpx.Response) -> XrayRefused:
+    try:
+        said: Mapping[str, Any] = response.json()
+    except ValueError:
+        said = {}
+    code, detail = str(said.get("code", "unknown")), str(said.get("detail", "no reason given."))
+    return XrayRefused(response.status_code, code, detail)
+
+
+def _announced_s(response: httpx.Response | None) -> float:
+    text = "" if response is None else response.headers.get("retry-after", "")
+    return float(text) if text.isascii() and text.isdecimal() else 0.0
+
+
+def _fault_of(client: httpx.Client) -> str | None:
+    try:
+        status = client.get("readyz").status_code
+    except httpx.HTTPError as error:
+        return f"does not answer ({type(error).__name__}); is it started, and is the address right?"
+    return None if status == httpx.codes.OK else f"is not ready (it says {status} to /readyz)."

@@ -1,0 +1,247 @@
+"""Sends results to archives: by C-STORE or by STOW-RS."""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Sequence
+from io import BytesIO
+from pathlib import Path
+from typing import Any, Protocol
+
+import pydicom
+import requests
+from dicomweb_client import DICOMwebClient
+from dicomweb_client.session_utils import create_session_from_user_pass
+from pydicom.uid import ExplicitVRLittleEndian
+from pynetdicom import AE, evt
+from pynetdicom.sop_class import (  # type: ignore[attr-defined]
+    ComprehensiveSRStorage,
+    SecondaryCaptureImageStorage,
+    SegmentationStorage,
+    Verification,
+)
+
+from service.dicom_node.settings import (
+    Destination,
+    DimseDestination,
+    RetrySettings,
+    StowDestination,
+    TlsSettings,
+    first_line,
+)
+
+STORAGE_CLASSES = {
+    "seg": SegmentationStorage,
+    "sc": SecondaryCaptureImageStorage,
+    "sr": ComprehensiveSRStorage,
+}
+_WARNINGS = range(0xB000, 0xC000)  # stored, with a remark (PS3.4 B.2.3)
+_OUT_OF_RESOURCES = range(0xA700, 0xA800)
+_BUSY_STATUSES = (408, 429, 500, 502, 503, 504)
+
+
+class DestinationDown(Exception):  # noqa: N818 - names what happened
+    """The destination cannot take anything now; the message says why, for an operator."""
+
+
+class ObjectRefused(Exception):  # noqa: N818 - names what happened
+    """The destination will never take this object; the message says why."""
+
+
+class Connection(Protocol):
+    """Takes objects until it is closed."""
+
+    def send(self, file: Path) -> None:
+        """Send one object; when this returns, the destination has confirmed it.
+
+        Raises:
+            DestinationDown: it cannot take it now.
+            ObjectRefused: it never will.
+        """
+
+    def close(self) -> None:
+        """End it."""
+
+
+def connect(destination: Destination, own_title: str, kinds: Sequence[str]) -> Connection:
+    """Open a connection.
+
+    Args:
+        destination: where to.
+        own_title: the node's AE title.
+        kinds: what will be sent.
+
+    Raises:
+        DestinationDown: it does not answer, or not as an archive does.
+    """
+    if isinstance(destination, StowDestination):
+        return _StowConnection(destination)
+    return _DimseConnection(destination, own_title, kinds)
+
+
+def fault_of(destination: Destination, own_title: str) -> str | None:
+    """Say in a sentence what is wrong with a destination, None when it answers.
+
+    A DIMSE one is asked to echo and to accept each kind of object, a DICOMweb one to search.
+    """
+    try:
+        connection = connect(destination, own_title, destination.results)
+        try:
+            if isinstance(connection, _DimseConnection):
+                connection.require_contexts()
+            else:
+                connection.search()  # type: ignore[attr-defined]
+        finally:
+            connection.close()
+    except (DestinationDown, ObjectRefused) as error:
+        return str(error)
+    return None
+
+
+class _DimseConnection:
+    """One association."""
+
+    def __init__(self, destination: DimseDestination, own_title: str, kinds: Sequence[str]) -> None:
+        entity = AE(own_title)
+        entity.acse_timeout = entity.dimse_timeout = destination.timeout_s
+        entity.network_timeout = entity.connection_timeout = destination.timeout_s
+        entity.add_requested_context(Verification)
+        self._kinds = list(kinds)
+        for kind in kinds:
+            entity.add_requested_context(STORAGE_CLASSES[kind], ExplicitVRLittleEndian)
+        self._was_connected = False
+        tls = (
+            None if destination.tls is None else (client_context(destination.tls), destination.host)
+        )
+        self._association = entity.associate(
+            destination.host,
+            destination.port,
+            ae_title=destination.ae_title,
+            tls_args=tls,
+            evt_handlers=[(evt.EVT_CONN_OPEN, self._note_connection)],
+        )
+        if not self._association.is_established:
+            raise DestinationDown(self._why_not(destination))
+
+    def _note_connection(self, event: Any) -> None:
+        self._was_connected = True
+
+    def _why_not(self, destination: DimseDestination) -> str:
+        place = f"{destination.host} port {destination.port}"
+        if self._association.is_rejected:
+            return (
+                f"{place} rejects the association: does it know our AE title, and is "
+                f"{destination.ae_title} its own?"
+            )
+        if self._was_connected:
+            return f"{place} aborts the association: is it a DICOM port, with or without TLS?"
+        return f"{place} does not answer: is it started, and are address and port right?"
+
+    def send(self, file: Path) -> None:
+        try:
+            status = self._association.send_c_store(pydicom.dcmread(file))
+        except ValueError:  # no presentation context was accepted for it
+            raise ObjectRefused("it accepts no presentation context for this object.") from None
+        except RuntimeError:
+            raise DestinationDown("the association was lost.") from None
+        if "Status" not in status:
+            raise DestinationDown("it closed the association or did not answer in time.")
+        code = status.Status
+        if code == 0x0000 or code in _WARNINGS:
+            return
+        if code in _OUT_OF_RESOURCES:
+            raise DestinationDown(f"it is out of resources (status {code:04X}).")
+        raise ObjectRefused(f"it refuses the object (status {code:04X}).")
+
+    def require_contexts(self) -> None:
+        """Ask it to echo, and look whether it takes every kind of object."""
+        status = self._association.send_c_echo()
+        if "Status" not in status or status.Status != 0x0000:
+            raise DestinationDown("it does not answer to C-ECHO.")
+        accepted = {context.abstract_syntax for context in self._association.accepted_contexts}
+        missing = [kind for kind in self._kinds if STORAGE_CLASSES[kind] not in accepted]
+        if missing:
+            raise ObjectRefused(
+                f"it takes no {', '.join(missing)} in explicit VR little endian: enable these "
+                "storage classes there, or leave them out of the destination's results."
+            )
+
+    def close(self) -> None:
+        self._association.release()
+
+
+class _StowConnection:
+    """One session with a DICOMweb server."""
+
+    def __init__(self, destination: StowDestination) -> None:
+        session = requests.Session()
+        if destination.username is not None and destination.password_file is not None:
+            password = first_line(destination.password_file)
+            session = create_session_from_user_pass(destination.username, password)
+        if destination.trusted is not None:
+            session.verify = str(destination.trusted)
+        self._url = destination.url
+        self._session = session
+        self._client = DICOMwebClient(destination.url, session=session)
+        self._client.set_http_retry_params(retry=False)
+        self._timeout_s = destination.timeout_s
+
+    def send(self, file: Path) -> None:
+        dataset = pydicom.dcmread(BytesIO(file.read_bytes()))
+        answer = self._asked(lambda: self._client.store_instances([dataset]))
+        failed = answer.get("FailedSOPSequence")
+        if failed:
+            reason = failed[0].get("FailureReason", 0)
+            raise ObjectRefused(f"it refuses the object (reason {reason:04X}).")
+
+    def search(self) -> None:
+        """Ask for one study."""
+        self._asked(lambda: self._client.search_for_studies(limit=1))
+
+    def close(self) -> None:
+        self._session.close()
+
+    def _asked(self, ask: Any) -> Any:
+        try:
+            return ask()
+        except requests.HTTPError as error:
+            status = 0 if error.response is None else error.response.status_code
+            if status in (401, 403, 404, *_BUSY_STATUSES):
+                raise DestinationDown(f"{self._url} answers {status}.") from None
+            raise ObjectRefused(f"{self._url} answers {status}.") from None
+        except (requests.RequestException, OSError):
+            raise DestinationDown(
+                f"{self._url} does not answer: is it started, and is the address right?"
+            ) from None
+
+
+def client_context(tls: TlsSettings) -> ssl.SSLContext:
+    """Return the context of a client that shows its own certificate."""
+    context = ssl.create_default_context(cafile=tls.trusted)
+    context.load_cert_chain(tls.certificate, tls.key)
+    context.check_hostname = False  # certificates in hospitals name AE titles, if anything
+    return context
+
+
+class Rest:
+    """The pause of one destination, which doubles while it is down."""
+
+    def __init__(self, settings: RetrySettings) -> None:
+        """Begins without a pause."""
+        self._settings = settings
+        self._failures = 0
+        self._until = 0.0
+
+    def remaining_s(self, now: float) -> float:
+        """Return the seconds until it may be asked again."""
+        return max(0.0, self._until - now)
+
+    def begin(self, now: float) -> None:
+        """Note a failure."""
+        pause_s = self._settings.first_pause_s * 2 ** min(self._failures, 20)
+        self._failures += 1
+        self._until = now + min(pause_s, self._settings.longest_pause_s)
+
+    def end(self) -> None:
+        """Note a success."""
+        self._failures, self._until = 0, 0.0

@@ -1,0 +1,277 @@
+"""X-rays and results on disk, so that nothing is lost or doubled whenever the power goes.
+
+A job is a folder that appears, changes and disappears by one rename each:
+
+    incoming/           what is being received; worthless after a restart
+    jobs/KEY/xray.dcm   received: it was on disk before the sender heard success
+    jobs/KEY/answer/    what the service answered, whole, with `answer.json`
+    jobs/KEY/sent/      an empty file for each object that a destination has confirmed
+    dead/KEY/           given up, with `reason.txt`
+    trash/              finished, being deleted
+
+KEY is a digest of the file, so that an X-ray that is sent again while it waits is one job, and no
+name on disk tells of a patient.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+_CHUNK_BYTES = 1024 * 1024
+_KEY_LENGTH = 32
+_STALE_AFTER_S = 3600.0
+
+
+class SpoolFull(Exception):  # noqa: N818 - names what happened, like the errors of the service
+    """There is no room for another object."""
+
+
+class SpoolInUse(Exception):  # noqa: N818
+    """Another process uses the folder."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What the service answered about an X-ray.
+
+    Attributes:
+        files: kind of each object to its file.
+        warnings: codes of the warnings.
+    """
+
+    files: Mapping[str, Path]
+    warnings: tuple[str, ...]
+
+
+class Job:
+    """One X-ray in the spool.
+
+    Attributes:
+        key: its name.
+        folder: its folder.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        """Names the folder; nothing is read."""
+        self.key = folder.name
+        self.folder = folder
+
+    @property
+    def xray(self) -> Path:
+        """The file of the X-ray."""
+        return self.folder / "xray.dcm"
+
+    @property
+    def received_at(self) -> float:
+        """Seconds since the epoch at which it was received."""
+        return self.xray.stat().st_mtime
+
+    def answer(self) -> Answer | None:
+        """Return what the service answered, None when it has not yet."""
+        folder = self.folder / "answer"
+        if not folder.exists():
+            return None
+        said = json.loads((folder / "answer.json").read_text("utf-8"))
+        files = {kind: folder / f"{kind}.dcm" for kind in said["objects"]}
+        return Answer(files, tuple(said["warnings"]))
+
+    def keep_answer(self, objects: Mapping[str, bytes], warnings: Sequence[str]) -> None:
+        """Write an answer, whole or not at all.
+
+        Args:
+            objects: the files by kind, in the order in which they are to be sent.
+            warnings: codes of the warnings.
+        """
+        unfinished = self.folder / "answer.new"
+        shutil.rmtree(unfinished, ignore_errors=True)
+        unfinished.mkdir()
+        for kind, data in objects.items():
+            _write(unfinished / f"{kind}.dcm", data)
+        said = {"objects": list(objects), "warnings": list(warnings)}
+        _write(unfinished / "answer.json", json.dumps(said).encode())
+        _sync_folder(unfinished)
+        os.rename(unfinished, self.folder / "answer")
+        _sync_folder(self.folder)
+
+    def is_sent(self, destination: str, kind: str) -> bool:
+        """Return whether a destination has confirmed an object."""
+        return (self.folder / "sent" / f"{destination}.{kind}").exists()
+
+    def note_sent(self, destination: str, kind: str) -> None:
+        """Note that a destination has confirmed an object."""
+        folder = self.folder / "sent"
+        folder.mkdir(exist_ok=True)
+        _write(folder / f"{destination}.{kind}", b"")
+        _sync_folder(folder)
+        _sync_folder(self.folder)
+
+
+class Spool:
+    """The folder of one node. One process uses it; its threads share this object.
+
+    Attributes:
+        incoming: where objects are received.
+    """
+
+    def __init__(self, folder: Path, max_bytes: int, min_free_bytes: int) -> None:
+        """Makes the folders and clears away what a killed process left unfinished.
+
+        Raises:
+            OSError: the folder cannot be made or written.
+            SpoolInUse: another process uses it.
+        """
+        self.incoming = folder / "incoming"
+        self._jobs, self._dead, self._trash = folder / "jobs", folder / "dead", folder / "trash"
+        self._max_bytes, self._min_free_bytes = max_bytes, min_free_bytes
+        self._lock = threading.Lock()
+        for made in (self._jobs, self._dead):
+            made.mkdir(parents=True, exist_ok=True)
+        self._lock_file = (folder / "lock").open("w")
+        try:
+            fcntl.flock(self._lock_file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise SpoolInUse(f"{folder} is used by another node.") from None
+        for worthless in (self.incoming, self._trash):
+            shutil.rmtree(worthless, ignore_errors=True)
+            worthless.mkdir()
+        for unfinished in self._jobs.glob("*.new"):
+            shutil.rmtree(unfinished)
+
+    def jobs(self) -> list[Job]:
+        """Return all jobs, the oldest first."""
+        dated = []
+        for folder in self._jobs.iterdir():
+            if len(folder.name) == _KEY_LENGTH:
+                with contextlib.suppress(FileNotFoundError):  # finished meanwhile
+                    dated.append((Job(folder).received_at, folder))
+        return [Job(folder) for _, folder in sorted(dated)]
+
+    def require_room(self, size_bytes: int) -> None:
+        """Refuse an object for which there is no room.
+
+        Args:
+            size_bytes: its size.
+
+        Raises:
+            SpoolFull: the spool or its disk is full.
+        """
+        used = sum(path.stat().st_size for path in _files(self._jobs))
+        free = shutil.disk_usage(self._jobs).free
+        if used + size_bytes > self._max_bytes or free - size_bytes < self._min_free_bytes:
+            raise SpoolFull
+
+    def keep(self, received: Path) -> Job:
+        """Make a job of a received file; it is on disk when this returns.
+
+        Args:
+            received: a file in `incoming`, closed; it is moved.
+
+        Returns:
+            The job; the one that waits already when the same file came before.
+        """
+        _sync_file(received)
+        key = _digest(received)
+        with self._lock:
+            folder = self._jobs / key
+            if folder.exists():
+                received.unlink()
+                return Job(folder)
+            unfinished = self._jobs / f"{key}.new"
+            shutil.rmtree(unfinished, ignore_errors=True)
+            unfinished.mkdir()
+            os.rename(received, unfinished / "xray.dcm")
+            _sync_folder(unfinished)
+            os.rename(unfinished, folder)
+            _sync_folder(self._jobs)
+        return Job(folder)
+
+    def finish(self, job: Job) -> None:
+        """Delete a job whose results every destination has."""
+        resting = self._trash / f"{job.key}.{time.time_ns()}"
+        os.rename(job.folder, resting)
+        _sync_folder(self._jobs)
+        shutil.rmtree(resting, ignore_errors=True)
+
+    def bury(self, job: Job, reason: str) -> None:
+        """Put a job aside for a person, with the reason.
+
+        Args:
+            job: the job.
+            reason: one sentence without anything of a patient.
+        """
+        _write(job.folder / "reason.txt", (reason + "\n").encode())
+        grave = self._dead / job.key
+        if grave.exists():  # it died before, and was sent again
+            shutil.rmtree(grave)
+        os.rename(job.folder, grave)
+        _sync_folder(self._dead)
+        _sync_folder(self._jobs)
+
+    def close(self) -> None:
+        """Let another process use the folder."""
+        self._lock_file.close()
+
+    def dead_count(self) -> int:
+        """Return how many jobs were put aside."""
+        return sum(1 for _ in self._dead.iterdir())
+
+    def clear_stale(self) -> None:
+        """Delete what broken associations left behind."""
+        for path in self.incoming.iterdir():
+            try:
+                if time.time() - path.stat().st_mtime > _STALE_AFTER_S:
+                    path.unlink()
+            except FileNotFoundError:  # it became a job meanwhile
+                continue
+
+
+def _files(folder: Path) -> Iterator[Any]:
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            try:
+                if entry.is_dir(follow_symlinks=False):
+                    yield from _files(Path(entry.path))
+                else:
+                    yield entry
+            except FileNotFoundError:  # another thread finished the job
+                continue
+
+
+def _digest(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(_CHUNK_BYTES):
+            digest.update(chunk)
+    return digest.hexdigest()[:_KEY_LENGTH]
+
+
+def _write(path: Path, data: bytes) -> None:
+    with path.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _sync_file(path: Path) -> None:
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+
+
+def _sync_folder(path: Path) -> None:
+    """Make the names in a folder durable."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

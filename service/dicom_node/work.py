@@ -1,0 +1,212 @@
+"""The queue of one node: takes each X-ray through segmenting and sending until all is confirmed."""
+
+from __future__ import annotations
+
+import heapq
+import logging
+import threading
+import time
+from collections.abc import Callable
+
+from service.dicom_node.metrics import NodeMetrics
+from service.dicom_node.segmenting import Segmenter, ServiceBusy, XrayRefused
+from service.dicom_node.sending import (
+    Connection,
+    DestinationDown,
+    ObjectRefused,
+    Rest,
+    connect,
+)
+from service.dicom_node.settings import Destination, NodeSettings
+from service.dicom_node.spool import Answer, Job, Spool
+
+logger = logging.getLogger("service.dicom_node.work")
+
+Connect = Callable[[Destination, str, list[str]], Connection]
+_SHORTEST_PAUSE_S = 0.1
+
+
+class Work:
+    """Threads that work the spool off; what waits is on disk, the queue only says when."""
+
+    def __init__(
+        self,
+        settings: NodeSettings,
+        spool: Spool,
+        segmenter: Segmenter,
+        metrics: NodeMetrics,
+        connect_to: Connect = connect,
+    ) -> None:
+        """Keeps the parts; nothing runs before `start`."""
+        self._settings, self._spool = settings, spool
+        self._segmenter, self._metrics, self._connect = segmenter, metrics, connect_to
+        self._rests = {one.name: Rest(settings.retry) for one in settings.destinations}
+        self._due: list[tuple[float, int, Job]] = []
+        self._known: set[str] = set()
+        self._number = 0
+        self._changed = threading.Condition()
+        self._is_stopping = False
+        self._threads = [
+            threading.Thread(target=self._run, name=f"work-{number}", daemon=True)
+            for number in range(settings.segment.parallel)
+        ]
+
+    def start(self) -> None:
+        """Begin with what a former process left in the spool."""
+        for job in self._spool.jobs():
+            self.add(job)
+        for thread in self._threads:
+            thread.start()
+
+    def stop(self, timeout_s: float) -> None:
+        """Finish the steps that run; the rest stays on disk."""
+        with self._changed:
+            self._is_stopping = True
+            self._changed.notify_all()
+        give_up_at = time.monotonic() + timeout_s
+        for thread in self._threads:
+            thread.join(max(0.0, give_up_at - time.monotonic()))
+
+    def add(self, job: Job) -> None:
+        """Take a job, at once; one that waits already is not taken twice."""
+        self._schedule(job, 0.0, is_new=True)
+
+    def _schedule(self, job: Job, pause_s: float, *, is_new: bool = False) -> None:
+        with self._changed:
+            if is_new and job.key in self._known:
+                return
+            self._known.add(job.key)
+            self._number += 1  # the first come of two that are due together
+            heapq.heappush(self._due, (time.monotonic() + pause_s, self._number, job))
+            self._changed.notify()
+
+    def _next(self) -> Job | None:
+        with self._changed:
+            while not self._is_stopping:
+                pause_s = self._due[0][0] - time.monotonic() if self._due else None
+                if pause_s is not None and pause_s <= 0:
+                    return heapq.heappop(self._due)[2]
+                self._changed.wait(pause_s)
+        return None
+
+    def _run(self) -> None:
+        while (job := self._next()) is not None:
+            try:
+                pause_s = self._advance(job)
+            except FileNotFoundError:  # a person has taken it out of the spool
+                pause_s = None
+            except Exception as error:  # the thread must live: other X-rays wait
+                logger.exception("step_failed", extra={"fields": {"job": job.key}})
+                self._metrics.failures.labels("node").inc()
+                pause_s = self._after_failure(job, f"the node failed ({type(error).__name__})")
+            if pause_s is None:
+                self._forget(job)
+            else:
+                self._schedule(job, max(pause_s, _SHORTEST_PAUSE_S))
+
+    def _forget(self, job: Job) -> None:
+        with self._changed:
+            self._known.discard(job.key)
+        if job.folder.exists():  # sent again at the moment in which it was finished
+            self.add(job)
+
+    def _advance(self, job: Job) -> float | None:
+        """Do what can be done for a job now.
+
+        Returns:
+            Seconds until it is to be taken up again; None when it has left the spool.
+        """
+        answer = job.answer()
+        if answer is None:
+            try:
+                answer = self._segment(job)
+            except ServiceBusy as busy:
+                self._metrics.failures.labels("service").inc()
+                return self._after_failure(job, "no service answered", busy.retry_after_s)
+            except XrayRefused as refused:
+                self._bury(job, f"{refused}")
+                return None
+        try:
+            pauses = [self._send(job, answer, one) for one in self._settings.destinations]
+        except ObjectRefused as refused:
+            self._bury(job, f"{refused}")
+            return None
+        pending = [pause_s for pause_s in pauses if pause_s is not None]
+        if pending:
+            return self._after_failure(job, "a destination did not answer", min(pending))
+        self._metrics.delivery_seconds.observe(max(0.0, time.time() - job.received_at))
+        self._spool.finish(job)
+        logger.info("delivered", extra={"fields": {"job": job.key}})
+        return None
+
+    def _segment(self, job: Job) -> Answer:
+        wanted = {kind for one in self._settings.destinations for kind in one.results}
+        kinds = tuple(kind for kind in ("seg", "sc", "sr") if kind in wanted)
+        objects, warnings = self._segmenter.segment(job.xray, kinds)
+        job.keep_answer(objects, warnings)
+        self._metrics.segmented.inc()
+        logger.info("segmented", extra={"fields": {"job": job.key, "warnings": warnings}})
+        answer = job.answer()
+        assert answer is not None
+        return answer
+
+    def _send(self, job: Job, answer: Answer, destination: Destination) -> float | None:
+        """Send what a destination lacks.
+
+        Returns:
+            Seconds until it may be asked again; None when it has everything.
+
+        Raises:
+            ObjectRefused: it will never take an object.
+        """
+        kinds = [kind for kind in self._kinds_for(answer, destination) if kind in answer.files]
+        missing = [kind for kind in kinds if not job.is_sent(destination.name, kind)]
+        if not missing:
+            return None
+        rest = self._rests[destination.name]
+        if (pause_s := rest.remaining_s(time.monotonic())) > 0:
+            return pause_s
+        try:
+            self._send_over(job, answer, destination, missing)
+        except DestinationDown as down:
+            rest.begin(time.monotonic())
+            self._metrics.failures.labels(destination.name).inc()
+            fields = {"destination": destination.name, "reason": str(down)}
+            logger.warning("destination_down", extra={"fields": fields})
+            return rest.remaining_s(time.monotonic())
+        except ObjectRefused as refused:
+            raise ObjectRefused(f"{destination.name}: {refused}") from None
+        rest.end()
+        return None
+
+    def _send_over(
+        self, job: Job, answer: Answer, destination: Destination, kinds: list[str]
+    ) -> None:
+        connection = self._connect(destination, self._settings.receive.ae_title, kinds)
+        try:
+            for kind in kinds:
+                connection.send(answer.files[kind])
+                job.note_sent(destination.name, kind)
+                self._metrics.sent.labels(destination.name, kind).inc()
+        finally:
+            connection.close()
+
+    def _kinds_for(self, answer: Answer, destination: Destination) -> tuple[str, ...]:
+        """Leave masks out after a warning that forbids them; the report says which."""
+        is_refused = set(answer.warnings) & set(self._settings.segment.refuse_warnings)
+        if not is_refused or destination.send_refused_masks:
+            return destination.results
+        return tuple(kind for kind in destination.results if kind == "sr")
+
+    def _after_failure(self, job: Job, reason: str, pause_s: float | None = None) -> float | None:
+        retry = self._settings.retry
+        age_s = time.time() - job.received_at
+        if age_s > retry.give_up_after_s:
+            self._bury(job, f"{reason}, for {age_s:.0f} seconds.")
+            return None
+        return retry.first_pause_s if pause_s is None else pause_s
+
+    def _bury(self, job: Job, reason: str) -> None:
+        self._spool.bury(job, reason)
+        self._metrics.died.inc()
+        logger.error("dead_letter", extra={"fields": {"job": job.key, "reason": reason}})
