@@ -9,18 +9,16 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from multiprocessing import Pipe
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
 
 from model_store.model_info import ModelInfo
 from model_store.self_test_result import SelfTestResult
+from service.child_process import start_child
 from service.compute.model_handle import (
     LOST_SENTENCE,
     Failure,
@@ -178,25 +176,8 @@ def resident_bytes(process_id: int) -> int:
 
 
 def _start(source: str) -> tuple[Connection, subprocess.Popen[bytes]]:
-    ours, theirs = Pipe()
-    module = "service.compute.compute_process"
-    command = [sys.executable, "-m", module, str(theirs.fileno()), source]
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
-    try:
-        process = subprocess.Popen(
-            command, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL, env=environment
-        )
-    except BaseException:
-        ours.close()
-        raise
-    finally:
-        theirs.close()
-    return _as_connection(ours), process
-
-
-def _as_connection(one: Any) -> Connection:
-    assert isinstance(one, Connection)
-    return one
+    ours, process = start_child("service.compute.compute_process", [source])
+    return Connection(ours.detach()), process
 
 
 def _error_of(failure: Failure) -> Exception:

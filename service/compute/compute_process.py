@@ -3,7 +3,7 @@
 A process of its own, because a model call can die in ways that no exception tells: the kernel
 kills it for memory, a native library crashes, a GPU is lost for as long as its process lives. The
 process that holds the callers' connections then still stands, tells them, and starts this one
-anew. It ends by itself when the other side is gone, and leaves signals to the other side, since
+anew. It ends when the other side is gone, and leaves signals to the other side, since
 a terminal or systemd sends them to both.
 
 `python -m service.compute.compute_process FD MODULE:FUNCTION` is how `compute_child` starts it.
@@ -14,7 +14,6 @@ from __future__ import annotations
 import contextlib
 import importlib
 import logging
-import signal
 import sys
 import threading
 from collections.abc import Callable, Sequence
@@ -22,6 +21,7 @@ from multiprocessing.connection import Connection
 from queue import SimpleQueue
 from typing import TYPE_CHECKING
 
+from service.child_process import ParentGoneError, die_with_parent, leave_signals_to_parent
 from service.compute.hosted_model import DeviceLostError, HostedModel, OutOfDeviceMemoryError
 from service.compute.model_handle import Failure, ModelRefusedError
 from service.compute.model_messages import (
@@ -55,8 +55,11 @@ def main(arguments: Sequence[str]) -> int:
     Returns:
         The exit code: 0 when the other side has gone.
     """
-    for ours in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(ours, signal.SIG_IGN)
+    try:
+        die_with_parent()
+    except ParentGoneError:
+        return 0
+    leave_signals_to_parent()
     configure_logging()
     module, _, function = arguments[1].partition(":")
     make_model: Callable[[Settings], HostedModel] = getattr(

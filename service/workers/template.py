@@ -18,15 +18,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from service.workers.child_process import ParentGoneError, die_with_parent
+from service.child_process import ParentGoneError, die_with_parent, leave_signals_to_parent
 from service.workers.file_access import FileAccess
 from service.workers.framing import Frame, FrameReader, Kind, receive, refuse_rest, send
 from service.workers.limits import WorkerLimits, address_space_bytes
 from service.workers.task import Function
 from service.workers.worker import WorkerJob, run_forked_worker
-
-IGNORED_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-"""Meant for the front, which drains first; terminals and systemd send them to every process."""
 
 
 class TemplateError(Exception):
@@ -46,8 +43,7 @@ def main(arguments: Sequence[str]) -> int:
         die_with_parent()
     except ParentGoneError:
         return 0
-    for ignored in IGNORED_SIGNALS:
-        signal.signal(ignored, signal.SIG_IGN)
+    leave_signals_to_parent()
     control = socket.socket(fileno=int(arguments[0]))
     reader = FrameReader()
     try:

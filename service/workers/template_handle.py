@@ -10,8 +10,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from service.child_process import start_child
 from service.workers.channel import Channel
-from service.workers.child_process import start_child
 from service.workers.endings import Ending
 from service.workers.framing import Frame, FrameError, Kind
 from service.workers.limits import WorkerLimits

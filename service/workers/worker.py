@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
-from service.workers.child_process import ParentGoneError, die_with_parent
+from service.child_process import ParentGoneError, die_with_parent
 from service.workers.confinement import confine
 from service.workers.file_access import FileAccess
 from service.workers.framing import Frame, FrameError, FrameReader, Kind, receive, refuse_rest, send

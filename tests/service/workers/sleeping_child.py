@@ -6,7 +6,7 @@ import socket
 import sys
 import time
 
-from service.workers.child_process import die_with_parent
+from service.child_process import die_with_parent
 
 if __name__ == "__main__":
     die_with_parent()

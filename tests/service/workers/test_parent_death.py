@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from service.workers.child_process import start_child
+from service.child_process import start_child
 
 FRONT = """
 import asyncio, sys
@@ -76,7 +76,7 @@ def test_a_child_lives_on_when_the_thread_that_asked_for_it_ends() -> None:
 
 
 def test_a_child_whose_parent_has_ended_before_it_asked_does_not_go_on() -> None:
-    script = "from service.workers.child_process import die_with_parent; die_with_parent(2**22 + 1)"
+    script = "from service.child_process import die_with_parent; die_with_parent(2**22 + 1)"
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
     ended = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True)
     assert ended.returncode == 1

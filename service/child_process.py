@@ -23,6 +23,9 @@ from typing import TypeVar
 
 Result = TypeVar("Result")
 
+SIGNALS_OF_THE_PARENT = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+"""Meant for the parent, which drains first; terminals and systemd send them to every process."""
+
 _SET_PARENT_DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG of linux/prctl.h
 _PARENT_VARIABLE = "LUNGSEG_PARENT_PROCESS"
 
@@ -88,6 +91,12 @@ def die_with_parent(parent: int | None = None) -> None:
             raise OSError(ctypes.get_errno(), "PR_SET_PDEATHSIG was refused")
     if os.getppid() != expected:
         raise ParentGoneError(f"process {expected} has ended")
+
+
+def leave_signals_to_parent() -> None:
+    """Ignores the signals that ask a service to stop; children inherit it."""
+    for ignored in SIGNALS_OF_THE_PARENT:
+        signal.signal(ignored, signal.SIG_IGN)
 
 
 class _StarterThread:
