@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
-from typing import Any
 
 from fastapi import FastAPI
 
@@ -17,12 +16,12 @@ from service.compute.model_loading import (
 from service.http.docs import add_docs_routes
 from service.http.edge import EdgeLayer
 from service.http.keys import ApiKeys
+from service.http.openapi import describe_app
 from service.http.problems import install_problem_handlers
 from service.http.routes_page import add_page_routes
 from service.http.routes_preview import add_preview_route
 from service.http.routes_segment import add_segment_routes
 from service.http.routes_status import add_status_routes
-from service.http.schemas import Problem
 from service.http.traces import TraceExport
 from service.pipeline.image_workers import PoolFactory, make_worker_pool
 from service.pipeline.segmentation import SegmentationService
@@ -79,18 +78,5 @@ def create_app(
     add_docs_routes(app.router)
     install_problem_handlers(app)
     app.add_middleware(EdgeLayer, metrics=service.metrics, traces=traces)
-    _describe_problems(app)
+    describe_app(app, asks_for_keys=keys is not None)
     return app
-
-
-def _describe_problems(app: FastAPI) -> None:
-    """Adds the schema of problem documents, which no route returns as its model."""
-    describe = app.openapi
-
-    def openapi() -> dict[str, Any]:
-        document = describe()
-        schemas = document.setdefault("components", {}).setdefault("schemas", {})
-        schemas["Problem"] = Problem.model_json_schema()
-        return document
-
-    app.openapi = openapi  # type: ignore[method-assign]

@@ -12,6 +12,7 @@ from service import errors
 from service.http.early_answer import AnswerBeforeTheEnd
 from service.http.form import DEFAULT_THRESHOLD
 from service.http.keys import ApiKeys
+from service.http.openapi import MASK_HEADERS
 from service.http.problems import noted_problem, problem_responses
 from service.http.segment_endpoint import SegmentEndpoint
 from service.http.upload import RequestBody
@@ -44,6 +45,9 @@ _REFUSALS = (
     errors.DeadlineExceeded,
 )
 
+BOX_PATTERN = r"^\s*-?[0-9.]+\s*(,\s*-?[0-9.]+\s*){3}$"
+"""Four decimal numbers. No example: the page of the documentation would send it as a box."""
+
 _FORM_SCHEMA: dict[str, Any] = {
     "type": "object",
     "required": ["image"],
@@ -56,7 +60,7 @@ _FORM_SCHEMA: dict[str, Any] = {
         },
         "bbox": {
             "type": "array",
-            "items": {"type": "string", "examples": ["64,80,960,900"]},
+            "items": {"type": "string", "pattern": BOX_PATTERN},
             "description": "boxes x0,y0,x1,y1 in pixels of the image, half-open, origin top left; "
             "repeat the field for several; none means the whole image",
         },
@@ -82,8 +86,8 @@ _FORM_SCHEMA: dict[str, Any] = {
         "objects": {
             "type": "string",
             "pattern": "^(seg|sc|sr)(,(seg|sc|sr)){0,2}$",
-            "examples": ["seg,sc,sr"],
-            "description": "which DICOM objects an answer of several holds, each once",
+            "description": "which DICOM objects an answer of several holds, each once, for example "
+            "seg,sc,sr",
         },
     },
 }
@@ -167,6 +171,7 @@ def add_segment_routes(
         200: {
             "model": SegmentAnswer,
             "description": "The masks.",
+            "headers": MASK_HEADERS,
             "content": {
                 "image/png": {"schema": {"type": "string", "format": "binary"}},
                 "application/dicom": {"schema": {"type": "string", "format": "binary"}},

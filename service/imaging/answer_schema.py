@@ -7,6 +7,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from model_store.model_index import default_model
+from service.imaging.response_warnings import WarningCode
 
 _SHA256 = "b9d9a1f2c3e4d5061728394a5b6c7d8e9f00112233445566778899aabbccddee"
 
@@ -71,7 +72,11 @@ class SegmentedMask(Answer):
 class ResponseWarning(Answer):
     """A reason to look twice at this answer."""
 
-    code: str = Field(description="stable code", examples=["low_score"])
+    code: str = Field(
+        description="stable code",
+        examples=["low_score"],
+        json_schema_extra={"enum": [str(code) for code in WarningCode]},
+    )
     message: str = Field(description="one sentence")
     severity: str = Field(
         description="info (nothing to do), look (a person looks first) or refuse (do not use it)",

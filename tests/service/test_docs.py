@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import pytest
-from fake_model import make_app, running
+from fake_model import form, make_app, running
+
+from service.imaging.response_warnings import WarningCode
 
 pytestmark = pytest.mark.anyio
 
@@ -34,3 +37,38 @@ async def test_only_the_known_files_are_served(name: str) -> None:
     """No way out of the folder."""
     async with running(make_app()) as client:
         assert (await client.get(f"/docs/assets/{name}")).status_code == 404
+
+
+async def test_nothing_is_filled_in_that_would_change_a_mask() -> None:
+    """The page sends examples and defaults: a box that nobody chose would cut a lung off."""
+    async with running(make_app()) as client:
+        document = (await client.get("/openapi.json")).json()
+    for path in ("/segment", "/v1/segment"):
+        content = document["paths"][path]["post"]["requestBody"]["content"]
+        fields = content["multipart/form-data"]["schema"]["properties"]
+        neutral = {"convention": "lung_field", "threshold": 0.5, "overlay": True}
+        for name, field in fields.items():
+            assert not {"example", "examples"} & {*field, *field.get("items", {})}, name
+            assert field.get("default") == neutral.get(name), name
+        assert re.fullmatch(fields["bbox"]["items"]["pattern"], "64,80,960.5,900")
+
+
+async def test_codes_headers_and_keys_are_described(tmp_path: Path) -> None:
+    keys = tmp_path / "keys"
+    keys.write_text("0" * 64 + "\n")
+    async with running(make_app()) as client:
+        document = (await client.get("/openapi.json")).json()
+        answer = await client.post("/segment", **form(), headers={"Accept": "image/png"})
+    async with running(make_app(api_keys_file=keys)) as client:
+        locked = (await client.get("/openapi.json")).json()
+    schemas = document["components"]["schemas"]
+    assert set(schemas["ResponseWarning"]["properties"]["code"]["enum"]) == set(WarningCode)
+    assert {"invalid_box", "queue_full"} < set(schemas["Problem"]["properties"]["code"]["enum"])
+    described = document["paths"]["/segment"]["post"]["responses"]["200"]["headers"]
+    sent = {name for name in answer.headers if name.startswith("x-lungseg")}
+    assert sent <= {name.lower() for name in described}
+    assert {"X-Request-ID", "Server-Timing"} < set(described)
+    assert "securitySchemes" not in document["components"]
+    assert set(locked["components"]["securitySchemes"]) == {"bearer", "key"}
+    assert locked["paths"]["/segment"]["post"]["security"] == [{"bearer": []}, {"key": []}]
+    assert "security" not in locked["paths"]["/livez"]["get"]
