@@ -76,6 +76,7 @@ def _serve(settings: Settings, listener: socket.socket) -> int:
     from service.app import create_app
     from service.heap import keep_one_heap
     from service.http.connection import bounded_connection
+    from service.http.descriptors import most_connections
     from service.http.server import DrainingServer
     from service.logging import configure_logging
 
@@ -94,7 +95,11 @@ def _serve(settings: Settings, listener: socket.socket) -> int:
     server = DrainingServer(
         uvicorn.Config(
             app,
-            http=bounded_connection(settings.header_timeout_s, settings.answer_idle_timeout_s),
+            http=bounded_connection(
+                settings.header_timeout_s,
+                settings.answer_idle_timeout_s,
+                most_connections(settings.max_connections, service.admission.most_inside),
+            ),
             ws="none",
             ssl_certfile=settings.tls_cert,
             ssl_keyfile=settings.tls_key,

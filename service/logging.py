@@ -10,6 +10,8 @@ from __future__ import annotations
 import json
 import logging
 import sys
+import threading
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, TextIO
 
@@ -18,6 +20,7 @@ from service.request_record import RequestRecord
 logger = logging.getLogger("service.requests")
 
 DEEPEST_FRAMES = 8
+_KIND_LENGTH, _MOST_KINDS = 80, 1000
 
 
 class JsonLineFormatter(logging.Formatter):
@@ -35,6 +38,45 @@ class JsonLineFormatter(logging.Formatter):
         if record.exc_info and record.exc_info[1] is not None:
             line.update(describe_error(record.exc_info[1]))
         return json.dumps(line, default=str)
+
+
+class OneLineASecond(logging.Filter):
+    """Lets one line a second of each kind of warning or error pass, then says how many it kept.
+
+    Who can make the service complain must not be able to fill its disk. The line of a request is
+    never kept: there is one for each.
+    """
+
+    def __init__(self) -> None:
+        """Has seen nothing yet."""
+        super().__init__()
+        self._lock = threading.Lock()
+        self._kinds: dict[tuple[str, int, str], _Kept] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Returns whether the record is written; one that is may say how many were not."""
+        if record.levelno < logging.WARNING:
+            return True
+        kind = (record.name, record.levelno, str(record.msg)[:_KIND_LENGTH])
+        with self._lock:
+            if len(self._kinds) > _MOST_KINDS:
+                self._kinds.clear()
+            kept = self._kinds.setdefault(kind, _Kept())
+            if record.created < kept.next_at:
+                kept.count += 1
+                return False
+            count, kept.count, kept.next_at = kept.count, 0, record.created + 1.0
+        if count:
+            record.fields = {**getattr(record, "fields", {}), "not_written_before": count}
+        return True
+
+
+@dataclass
+class _Kept:
+    """One kind of line: when the next may be written, and how many were not."""
+
+    next_at: float = 0.0
+    count: int = 0
 
 
 def describe_error(error: BaseException) -> dict[str, Any]:
@@ -56,6 +98,7 @@ def configure_logging(stream: TextIO | None = None) -> None:
     """
     handler = logging.StreamHandler(stream or sys.stdout)
     handler.setFormatter(JsonLineFormatter())
+    handler.addFilter(OneLineASecond())
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(logging.WARNING)

@@ -110,6 +110,13 @@ class Settings(BaseModel):
         description="seconds in which a caller takes nothing of its answer; "
         "then the connection is cut",
     )
+    max_connections: int = Field(
+        1024,
+        ge=16,
+        le=50_000,
+        description="most connections at a time, as far as file descriptors allow; beyond it the "
+        "one that has waited longest without a request is closed",
+    )
     otlp_endpoint: str | None = Field(
         None,
         pattern=r"https?://[^/]+/?",

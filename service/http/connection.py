@@ -1,7 +1,9 @@
 """One HTTP connection, with an end for callers who keep it busy without sending or reading.
 
-uvicorn waits forever for the rest of a request's headers and for a caller to take its answer. A few
-hundred such connections ("slowloris") would use up the process's file descriptors.
+uvicorn waits forever for the rest of a request's headers, for the rest of a body that was refused,
+and for a caller to take its answer. A few hundred such connections ("slowloris") would use up the
+process's file descriptors. Beyond a number of connections, the one that has waited longest for the
+head of a request makes room for the new one, so that whoever does ask is answered.
 """
 
 from __future__ import annotations
@@ -21,14 +23,21 @@ class BoundedConnection(H11Protocol):
     """Seconds for the request line and all headers, counted from their first chance to come."""
     answer_timeout_s: float
     """Seconds without a byte taken by a caller who is being answered."""
+    most_connections: int
+    """Connections at a time."""
+    without_request: dict[BoundedConnection, None]
+    """Connections that have not sent the head of a request, the oldest first."""
 
     _head_clock: asyncio.TimerHandle | None = None
+    _rest_clock: asyncio.TimerHandle | None = None
     _answer_clock: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Starts the clock: a connection is made to send something."""
         super().connection_made(transport)
         self._start_head_clock()
+        if len(self.connections) > self.most_connections:
+            next(iter(self.without_request)).transport.abort()  # at the worst, this one
 
     def data_received(self, data: bytes) -> None:
         """Takes bytes; those of an unfinished head never set the clock back."""
@@ -37,10 +46,19 @@ class BoundedConnection(H11Protocol):
             self._stop_head_clock()
         elif self._head_clock is None:
             self._start_head_clock()
+        if self.conn.their_state is not h11.SEND_BODY:
+            self._stop_rest_clock()
+
+    def on_response_complete(self) -> None:
+        """Starts a clock for a body of which the answer did not wait for the end."""
+        super().on_response_complete()
+        if self.conn.their_state is h11.SEND_BODY and not self.transport.is_closing():
+            self._rest_clock = self.loop.call_later(self.header_timeout_s, self.transport.close)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Stops both clocks."""
+        """Stops all clocks."""
         self._stop_head_clock()
+        self._stop_rest_clock()
         self._stop_answer_clock()
         super().connection_lost(exc)
 
@@ -55,9 +73,16 @@ class BoundedConnection(H11Protocol):
         super().resume_writing()
 
     def _start_head_clock(self) -> None:
+        self.without_request[self] = None
         self._head_clock = self.loop.call_later(self.header_timeout_s, self._refuse_slow_head)
 
+    def _stop_rest_clock(self) -> None:
+        if self._rest_clock is not None:
+            self._rest_clock.cancel()
+            self._rest_clock = None
+
     def _stop_head_clock(self) -> None:
+        self.without_request.pop(self, None)
         if self._head_clock is not None:
             self._head_clock.cancel()
             self._head_clock = None
@@ -86,12 +111,20 @@ class BoundedConnection(H11Protocol):
             self.transport.abort()
 
 
-def bounded_connection(header_timeout_s: float, answer_timeout_s: float) -> type[BoundedConnection]:
-    """Returns the class of connections with these times, which uvicorn makes instances of.
+def bounded_connection(
+    header_timeout_s: float, answer_timeout_s: float, most_connections: int = 2**31
+) -> type[BoundedConnection]:
+    """Returns the class of connections with these bounds, which uvicorn makes instances of.
 
     Args:
         header_timeout_s: seconds for the head of a request.
         answer_timeout_s: seconds in which a caller must take something of its answer.
+        most_connections: connections at a time.
     """
-    times = {"header_timeout_s": header_timeout_s, "answer_timeout_s": answer_timeout_s}
-    return type("Connection", (BoundedConnection,), times)
+    bounds = {
+        "header_timeout_s": header_timeout_s,
+        "answer_timeout_s": answer_timeout_s,
+        "most_connections": most_connections,
+        "without_request": {},
+    }
+    return type("Connection", (BoundedConnection,), bounds)

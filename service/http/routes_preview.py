@@ -9,6 +9,7 @@ from fastapi import APIRouter, Request, Response
 from service import errors
 from service.http.early_answer import AnswerBeforeTheEnd
 from service.http.form import read_image
+from service.http.held_response import HeldResponse
 from service.http.keys import ApiKeys
 from service.http.problems import noted_problem, problem_responses
 from service.http.segment_endpoint import deadline, receive_upload, unless_caller_leaves
@@ -98,7 +99,7 @@ def add_preview_route(
             raise errors.DeadlineExceeded(
                 "The picture was not ready in time; send it again when the service is less busy."
             ) from None
-        return Response(found.body, media_type=found.media_type, headers=dict(found.headers))
+        return HeldResponse(found, service.admission.keep_answer, vary=None)
 
     async def preview(request: Request) -> Response:
         body = RequestBody(request.receive, service.settings.upload_idle_timeout_s)

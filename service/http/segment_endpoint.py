@@ -12,6 +12,7 @@ from starlette.responses import Response
 from service.errors import DeadlineExceeded
 from service.http.accept import wanted_answer
 from service.http.form import most_fields, read_form
+from service.http.held_response import HeldResponse
 from service.http.keys import ApiKeys
 from service.http.upload import CallerLeft, RequestBody, Upload, UploadLimits, read_upload
 from service.imaging.answer_data import RenderedAnswer
@@ -57,8 +58,7 @@ class SegmentEndpoint:
                 f"The answer was not ready within {limit_s:g} seconds; send the request again "
                 "when the service is less busy."
             ) from None
-        headers = {**answer.headers, "Vary": "Accept"}
-        return Response(answer.body, media_type=answer.media_type, headers=headers)
+        return HeldResponse(answer, self._service.admission.keep_answer, vary="Accept")
 
     async def _read_and_segment(
         self, request: Request, body: RequestBody, kind: AnswerKind

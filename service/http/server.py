@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import signal
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from types import FrameType
 
 import uvicorn
@@ -14,7 +16,7 @@ LINGER_S = 0.5
 
 
 class DrainingServer(uvicorn.Server):
-    """A uvicorn server whose first SIGTERM or SIGINT drains and whose second one stops at once.
+    """A uvicorn server whose first SIGTERM, SIGINT or SIGHUP drains; a second one stops at once.
 
     While requests run, the port stays open and answers 503 `draining`, so that a load balancer
     sees it; uvicorn itself would close the port first and end the process by the signal.
@@ -46,12 +48,25 @@ class DrainingServer(uvicorn.Server):
         self._stop_by: float | None = None
         self._linger_until: float | None = None
 
+    @contextmanager
+    def capture_signals(self) -> Generator[None, None, None]:
+        """Takes SIGHUP as well, which a terminal that is closed sends."""
+        if threading.current_thread() is not threading.main_thread():
+            yield  # signals reach the main thread alone
+            return
+        before = signal.signal(signal.SIGHUP, self.handle_exit)
+        try:
+            with super().capture_signals():
+                yield
+        finally:
+            signal.signal(signal.SIGHUP, before)
+
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """Takes SIGTERM and SIGINT."""
+        """Takes the signals that ask the process to stop."""
         if self._stop_by is None:
             self._stop_by = time.monotonic() + self._drain_timeout_s
             self._on_stop()
-        elif sig == signal.SIGINT or self.should_exit:
+        else:
             self.should_exit = self.force_exit = True
 
     async def on_tick(self, counter: int) -> bool:

@@ -9,12 +9,13 @@ here, at the door, so that no later line could log one.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
-from starlette.types import Receive
+from starlette.types import Message, Receive
 
 from service.errors import (
     InvalidField,
@@ -28,6 +29,9 @@ IMAGE_FIELD = "image"
 RAW_TYPE = b"application/dicom"
 MAX_FIELD_BYTES = 1024
 """Longest value of a field other than the image; a box takes about 30 bytes."""
+
+LEAST_WINDOW_BYTES = 4096
+"""Of an upload, in each `--upload-idle-timeout-s`: by default 0.4 kB a second."""
 
 DISCARD_BYTES = 256 * 1024 * 1024
 DISCARD_TIMEOUT_S = 5.0
@@ -75,11 +79,13 @@ class RequestBody:
 
         Args:
             receive: the channel.
-            idle_timeout_s: longest pause between two pieces of the body.
+            idle_timeout_s: seconds in which at least `LEAST_WINDOW_BYTES` must come.
         """
         self._receive = receive
         self._idle_timeout_s = idle_timeout_s
         self.is_complete = False
+        self._window_ends = 0.0
+        self._window_bytes = 0
 
     async def chunks(self) -> AsyncGenerator[bytes, None]:
         """Yields the body as it arrives.
@@ -89,20 +95,40 @@ class RequestBody:
             UploadTooSlow: nothing came for too long; the rest is not waited for.
         """
         while not self.is_complete:
-            try:
-                message = await asyncio.wait_for(self._receive(), self._idle_timeout_s)
-            except TimeoutError:
-                self.is_complete = True
-                raise UploadTooSlow(
-                    f"No byte of the upload came for {self._idle_timeout_s:g} seconds; send it "
-                    "again over a better connection."
-                ) from None
+            message = await self._next_message()
             if message["type"] == "http.disconnect":
                 self.is_complete = True
                 raise CallerLeft
             self.is_complete = not message.get("more_body", False)
             if message.get("body"):
+                self._window_bytes += len(message["body"])
                 yield message["body"]
+
+    async def _next_message(self) -> Message:
+        """Waits for a piece; a caller who trickles bytes is too slow like one who sends none.
+
+        Raises:
+            UploadTooSlow: less than `LEAST_WINDOW_BYTES` came in a window.
+        """
+        now = time.monotonic()
+        if now >= self._window_ends:
+            if self._window_bytes < LEAST_WINDOW_BYTES and self._window_ends:
+                raise self._too_slow()
+            self._window_ends, self._window_bytes = now + self._idle_timeout_s, 0
+        try:
+            return await asyncio.wait_for(self._receive(), self._window_ends - now)
+        except TimeoutError:
+            if self._window_bytes >= LEAST_WINDOW_BYTES:
+                return await self._next_message()
+            raise self._too_slow() from None
+
+    def _too_slow(self) -> UploadTooSlow:
+        self.is_complete = True
+        return UploadTooSlow(
+            f"Only {self._window_bytes} bytes of the upload came in {self._idle_timeout_s:g} "
+            f"seconds and at least {LEAST_WINDOW_BYTES} must; send it again over a better "
+            "connection."
+        )
 
     async def discard_rest(self) -> None:
         """Reads and forgets what is left of a refused body, within bounds.

@@ -1,17 +1,18 @@
 """How many requests may be inside: each takes a place and gives it back.
 
 Three bounds hold memory and waiting time: `queue_limit` requests wait for the model (being decoded
-or queued), a few times `max_batch` more may be past the model, being drawn, and all of them
-together hold at most `queue_limit_bytes` of uploads, decoded images and inputs of the network (a
-single larger one is let in when nothing else is there). Overload is refused at once with 429,
-before an upload is read when that is known then, instead of letting every caller wait longer. Bytes
-of unfinished uploads have a bound of their own, so that slow senders hold no place that a fast one
-could use.
+or queued), a few times `max_batch` more may be past the model, being rendered, and all of them
+together hold at most `queue_limit_bytes` of uploads, decoded images, inputs of the network and
+answers that wait to be taken (a single larger one is let in when nothing else is there). Overload
+is refused at once with 429, before an upload is read when that is known then, instead of letting
+every caller wait longer. Bytes of unfinished uploads have a bound of their own, so that slow
+senders hold no place that a fast one could use.
 """
 
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from types import TracebackType
 
 from service.errors import QueueFull
@@ -44,7 +45,7 @@ class Admission:
         self._queue_limit_bytes = queue_limit_bytes
         self._inside_bytes = 0
         self.queue_limit = queue_limit
-        self._total_limit = queue_limit + PAST_THE_MODEL_BATCHES * max_batch
+        self.most_inside = queue_limit + PAST_THE_MODEL_BATCHES * max_batch
         self._upload_budget_bytes = upload_budget_bytes
         self._lock = threading.Lock()
         self._waiting = 0
@@ -101,7 +102,28 @@ class Admission:
         with self._lock:
             self._upload_bytes += size_bytes
             if size_bytes > 0 and self._upload_bytes > self._upload_budget_bytes:
-                raise self._full_locked()
+                raise QueueFull(
+                    f"Unfinished uploads hold {self._upload_bytes} bytes and the limit is "
+                    f"{self._upload_budget_bytes}; send the request again later.",
+                    retry_after_s=self._retry_after_s_locked(),
+                )
+
+    def keep_answer(self, size_bytes: int) -> Callable[[], None]:
+        """Counts an answer that waits to be taken by its caller; it is never refused.
+
+        Returns:
+            What gives the bytes back; may be called more than once.
+        """
+        left = [size_bytes]
+
+        def give_back() -> None:
+            with self._lock:
+                self._inside_bytes -= left[0]
+                left[0] = 0
+
+        with self._lock:
+            self._inside_bytes += size_bytes
+        return give_back
 
     def note_pace(self, seconds_per_request: float) -> None:
         """Learns how long one request keeps the model, for `Retry-After` (moving average)."""
@@ -109,7 +131,7 @@ class Admission:
             self._seconds_per_request += 0.2 * (seconds_per_request - self._seconds_per_request)
 
     def _refuse_if_full_locked(self) -> None:
-        if self._waiting >= self.queue_limit or self._inside >= self._total_limit:
+        if self._waiting >= self.queue_limit or self._inside >= self.most_inside:
             raise self._full_locked()
 
     def _full_locked(self) -> QueueFull:

@@ -121,3 +121,13 @@ def test_bytes_inside_are_bounded_and_come_back() -> None:
         first.hold_bytes(500)
         second.hold_bytes(500)
     assert (admission.inside_bytes, admission.inside) == (0, 0)
+
+
+def test_an_answer_counts_until_it_is_taken() -> None:
+    """Given back once, however often it is said."""
+    admission = make_admission()
+    give_back = admission.keep_answer(70)
+    assert admission.inside_bytes == 70
+    give_back()
+    give_back()
+    assert admission.inside_bytes == 0

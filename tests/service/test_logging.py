@@ -6,7 +6,7 @@ import json
 import logging
 import sys
 
-from service.logging import JsonLineFormatter, describe_error
+from service.logging import JsonLineFormatter, OneLineASecond, describe_error
 
 
 def formatted(**extra: object) -> dict[str, object]:
@@ -37,3 +37,25 @@ def test_an_exception_is_logged_by_type_and_place_only() -> None:
     assert line["error_type"] == "ValueError"
     assert "DOE" not in json.dumps(line) + json.dumps(described)
     assert "test_an_exception_is_logged" in json.dumps(described)
+
+
+def complaint(at_s: float, name: str = "a", message: str = "no socket") -> logging.LogRecord:
+    record = logging.LogRecord(name, logging.ERROR, "p", 1, message, (), None)
+    record.created = at_s
+    return record
+
+
+def test_one_complaint_a_second_of_each_kind_is_written_with_the_number_of_the_others() -> None:
+    limiter = OneLineASecond()
+    written = [limiter.filter(complaint(100 + step / 100)) for step in range(100)]
+    assert written == [True] + [False] * 99
+    assert limiter.filter(complaint(100.5, "b")) and limiter.filter(complaint(100.5, "a", "other"))
+    later = complaint(101.0)
+    assert limiter.filter(later)
+    assert later.fields == {"not_written_before": 99}  # type: ignore[attr-defined]
+
+
+def test_the_lines_of_requests_are_all_written() -> None:
+    limiter = OneLineASecond()
+    record = logging.LogRecord("service.requests", logging.INFO, "p", 1, "request", (), None)
+    assert all(limiter.filter(record) for _ in range(100))

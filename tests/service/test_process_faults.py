@@ -60,14 +60,21 @@ def ready(server: RunningServer) -> bool:
     return httpx.get(url(server, "/readyz")).status_code == 200
 
 
+def status_of(server: RunningServer) -> int:
+    """Status of one answer; 0 when the connection broke before it."""
+    try:
+        return server.segment(png(picture()), {}).status
+    except OSError:
+        return 0
+
+
 def in_flight(
     server: RunningServer, count: int, already: int = 0
 ) -> tuple[list[threading.Thread], list[int]]:
     """Sends requests that the halted compute process cannot answer yet."""
     statuses: list[int] = []
     callers = [
-        threading.Thread(target=lambda: statuses.append(server.segment(png(picture()), {}).status))
-        for _ in range(count)
+        threading.Thread(target=lambda: statuses.append(status_of(server))) for _ in range(count)
     ]
     for caller in callers:
         caller.start()
@@ -125,6 +132,22 @@ def test_killing_the_service_leaves_no_compute_process(tiny_artifact: Path) -> N
         server.process.kill()
         server.process.wait(10)
         until(lambda: not child.exists() or "State:\tZ" in (child / "status").read_text())
+
+
+@pytest.mark.parametrize("first", [signal.SIGTERM, signal.SIGHUP])
+def test_the_first_signal_drains_and_the_second_ends_at_once(
+    server: RunningServer, first: signal.Signals
+) -> None:
+    """With a request that nothing will answer; `--drain-timeout-s` is far away."""
+    os.kill(compute_process(server), signal.SIGSTOP)
+    callers, _ = in_flight(server, 1)
+    server.process.send_signal(first)
+    until(lambda: not ready(server))
+    assert server.process.poll() is None
+    server.process.send_signal(signal.SIGTERM)
+    assert until(lambda: server.process.poll() is not None) < 15  # of 25 for the drain
+    for caller in callers:
+        caller.join(10)
 
 
 def test_stop_under_load_loses_nothing_that_was_accepted(tiny_artifact: Path) -> None:

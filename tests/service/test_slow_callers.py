@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import resource
 import socket
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from fake_model import picture, png
@@ -101,3 +107,52 @@ def test_who_takes_nothing_of_an_answer_is_cut(server: RunningServer) -> None:
                 connection.sendall(b"GET /openapi.json HTTP/1.1\r\nHost: x\r\n\r\n")
                 time.sleep(0.01)
     assert server.segment(png(picture()), {}).status == 200
+
+
+@pytest.mark.parametrize("head", ["POST /livez", "POST /segment?x=1", "POST /nowhere"])
+def test_who_stops_in_a_body_that_was_refused_is_cut(server: RunningServer, head: str) -> None:
+    """The answer comes at once; the rest of the body is waited for no longer than for a head."""
+    with connected(server) as connection:
+        connection.sendall(f"{head} HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\nx".encode())
+        answer = received(connection)  # ends only because the service closes
+    assert answer.startswith(b"HTTP/1.1 4")
+
+
+def test_many_connections_with_few_descriptors_keep_nobody_out(tiny_artifact: Path) -> None:
+    """300 that send nothing, 256 descriptors: who asks is answered, and the log stays small."""
+    with limited_descriptors(256), running_server(tiny_artifact, FLAGS) as server:
+        log_bytes = log_size(server)
+        held = [connected(server) for _ in range(300)]
+        for _ in range(5):
+            with connected(server) as connection:
+                connection.sendall(b"GET /livez HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+                assert received(connection).startswith(b"HTTP/1.1 200 ")
+        assert server.segment(png(picture()), {}).status == 200
+        assert log_size(server) - log_bytes < 20_000
+        for connection in held:
+            connection.close()
+
+
+@contextmanager
+def limited_descriptors(count: int) -> Iterator[None]:
+    """Limits the descriptors of processes that are started meanwhile."""
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    limiting = (
+        "import os, resource, sys; "
+        f"resource.setrlimit(resource.RLIMIT_NOFILE, ({count}, {count})); "
+        "os.execv(sys.argv[1], sys.argv[1:])"
+    )
+    start = subprocess.Popen
+
+    def limited(command: list[str], **options: Any) -> Any:
+        return start([sys.executable, "-c", limiting, *command], **options)
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("benchmarks.service.server_process.subprocess.Popen", limited)
+        yield
+    assert resource.getrlimit(resource.RLIMIT_NOFILE) == before
+
+
+def log_size(server: RunningServer) -> int:
+    """Bytes that the service has logged: its standard output is a file."""
+    return os.stat(f"/proc/{server.process.pid}/fd/1").st_size

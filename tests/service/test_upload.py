@@ -14,6 +14,7 @@ from service.errors import (
     PayloadTooLarge,
     ServiceError,
     UnsupportedMediaType,
+    UploadTooSlow,
 )
 from service.http.upload import CallerLeft, RequestBody, Upload, UploadLimits, read_upload
 
@@ -150,3 +151,17 @@ async def test_a_compressed_body_is_named_as_what_it_is(encoding: str) -> None:
     with pytest.raises(UnsupportedMediaType, match="Content-Encoding"):
         await read(data, content_encoding=encoding)
     assert (await read(data, content_encoding="identity")).fields == (("image", b"abc"),)
+
+
+async def test_a_body_that_trickles_is_too_slow_although_every_byte_is_in_time() -> None:
+    """Eight such callers would else hold all memory for unfinished uploads."""
+
+    async def receive() -> dict[str, Any]:
+        await asyncio.sleep(0.01)
+        return {"type": "http.request", "body": b"x", "more_body": True}
+
+    body = RequestBody(receive, idle_timeout_s=0.1)  # type: ignore[arg-type]
+    with pytest.raises(UploadTooSlow, match="bytes of the upload came"):
+        async for _ in body.chunks():
+            pass
+    assert body.is_complete
