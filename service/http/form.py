@@ -13,11 +13,16 @@ from model_store.conventions import CONVENTIONS, DEFAULT_CONVENTION, Convention
 from service.errors import InvalidField, MissingField, NotAcceptable
 from service.http.boxes import DECIMAL_NUMBER, Box, parse_box
 from service.http.upload import IMAGE_FIELD, shown_name
-from service.imaging.segment_request import AnswerKind, DicomObject, SegmentRequest
+from service.imaging.segment_request import AnswerKind, DicomObject, LungChoice, SegmentRequest
 
 DEFAULT_THRESHOLD = 0.5
-_SINGLE_FIELDS = ("convention", "threshold", "overlay", "objects")
+_SINGLE_FIELDS = (
+    *("convention", "threshold", "overlay", "objects"),
+    *("lungs", "islands", "measurements"),
+)
 FIELDS = (IMAGE_FIELD, "bbox", *_SINGLE_FIELDS)
+LUNG_WORDS = tuple(one.value for one in LungChoice)
+ISLAND_WORDS = ("keep", "drop")
 _TRUE_WORDS = ("true", "1", "yes", "on")
 _FALSE_WORDS = ("false", "0", "no", "off")
 
@@ -88,7 +93,15 @@ def read_form(
         wants_overlay=_truth("overlay", single.get("overlay", "true")),
         answer_kind=answer_kind,
         objects=_objects(single.get("objects"), answer_kind),
+        lungs=LungChoice(_one_of("lungs", LUNG_WORDS, single.get("lungs", "both"))),
+        drops_islands=_one_of("islands", ISLAND_WORDS, single.get("islands", "keep")) == "drop",
+        wants_measurements=_truth("measurements", single.get("measurements", "false")),
     )
+    if answer_kind is AnswerKind.PNG and asked.lungs is LungChoice.EACH:
+        raise NotAcceptable(
+            "An image/png answer is one mask, but lungs=each asks for two; ask for right or left, "
+            "or accept application/json."
+        )
     if answer_kind is AnswerKind.PNG and len(boxes) > 1:
         raise NotAcceptable(
             f"An image/png answer is one mask, but {len(boxes)} boxes came; send one box a "
@@ -123,6 +136,12 @@ def _text(name: str, value: bytes) -> str:
         return value.decode("utf-8")
     except UnicodeDecodeError:
         raise InvalidField(f"The field {name} is not UTF-8 text.") from None
+
+
+def _one_of(name: str, known: Sequence[str], value: str) -> str:
+    if value not in known:
+        raise InvalidField(f"The field {name} must be one of {', '.join(known)}.")
+    return value
 
 
 def _convention(value: str) -> Convention:

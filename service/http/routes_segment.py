@@ -10,7 +10,7 @@ from fastapi.responses import JSONResponse
 from model_store.conventions import CONVENTIONS, DEFAULT_CONVENTION
 from service import errors
 from service.http.early_answer import AnswerBeforeTheEnd
-from service.http.form import DEFAULT_THRESHOLD
+from service.http.form import DEFAULT_THRESHOLD, ISLAND_WORDS, LUNG_WORDS
 from service.http.keys import ApiKeys
 from service.http.openapi import MASK_HEADERS
 from service.http.problems import noted_problem, problem_responses
@@ -82,6 +82,24 @@ _FORM_SCHEMA: dict[str, Any] = {
             "type": "boolean",
             "default": True,
             "description": "whether a JSON answer holds the overlay picture",
+        },
+        "lungs": {
+            "type": "string",
+            "enum": list(LUNG_WORDS),
+            "default": "both",
+            "description": "both lungs in one mask, each in a mask of its own (the patient's right "
+            "before the left), or one of them; sides are the patient's",
+        },
+        "islands": {
+            "type": "string",
+            "enum": list(ISLAND_WORDS),
+            "default": "keep",
+            "description": "drop removes pieces below 2 % of the mask",
+        },
+        "measurements": {
+            "type": "boolean",
+            "default": False,
+            "description": "whether a JSON answer holds measurements of each lung",
         },
         "objects": {
             "type": "string",

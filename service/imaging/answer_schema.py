@@ -67,6 +67,15 @@ class SegmentedMask(Answer):
         description="base64 of an 8-bit grey PNG, 0 or 255, with the image's width and height"
     )
     rle: RunLengthMask
+    structure: str = Field(
+        description="what the mask shows",
+        json_schema_extra={"enum": ["lungs", "right_lung", "left_lung"]},
+    )
+    side: str | None = Field(
+        description="the patient's side, right or left; null for both. Sides are told from a DICOM "
+        "header, else the patient's right is taken to be at the picture's left"
+    )
+    box_index: int = Field(description="place of its box among those sent, from 0")
 
 
 class ResponseWarning(Answer):
@@ -85,6 +94,53 @@ class ResponseWarning(Answer):
     )
     action: str = Field(
         description="what to do, one sentence", examples=["Look at the mask before it is used."]
+    )
+
+
+class UsedSpacing(Answer):
+    """The size of a pixel that lengths and areas in mm follow."""
+
+    row_mm: float = Field(description="distance between two rows")
+    column_mm: float = Field(description="distance between two columns")
+    source: str = Field(
+        description="PixelSpacing, ImagerPixelSpacing or NominalScannedPixelSpacing",
+        examples=["ImagerPixelSpacing"],
+    )
+    plane: str = Field(
+        description="calibrated, detector (where the patient is magnified) or scanned",
+        examples=["detector"],
+    )
+
+
+class StructureMeasurements(Answer):
+    """Numbers about one structure; null where it is empty or no size of a pixel is known."""
+
+    area_px: int
+    area_mm2: float | None
+    height_px: int = Field(description="rows from the highest to the lowest pixel")
+    height_mm: float | None
+    width_px: int = Field(description="columns from the leftmost to the rightmost pixel")
+    width_mm: float | None
+    grey_mean: float | None = Field(description="of the decoded grey values, brighter is denser")
+    grey_sd: float | None
+    grey_p5: float | None
+    grey_p50: float | None
+    grey_p95: float | None
+
+
+class Measurements(Answer):
+    """Numbers about the lungs in one box."""
+
+    box_index: int
+    spacing: UsedSpacing | None = Field(description="null: no size of a pixel is known, nothing mm")
+    lungs: StructureMeasurements
+    right_lung: StructureMeasurements | None = Field(
+        description="the patient's right; null where the sides cannot be told"
+    )
+    left_lung: StructureMeasurements | None
+    area_ratio: float | None = Field(description="right over left; null where one is empty")
+    asymmetry: float | None = Field(
+        description="(right - left) / (right + left) of the areas, -1 to 1"
     )
 
 
@@ -126,6 +182,9 @@ def _add_example(schema: dict[str, Any]) -> None:
                 "area_fraction": 0.25,
                 "png": "iVBORw0KGgo...",
                 "rle": {"size": [1024, 1024], "counts": "Pjb73mo0..."},
+                "structure": "lungs",
+                "side": None,
+                "box_index": 0,
             }
         ],
         "overlay_png": "iVBORw0KGgo...",
@@ -140,6 +199,7 @@ def _add_example(schema: dict[str, Any]) -> None:
             "total": 160.0,
         },
         "warnings": [],
+        "measurements": None,
     }
 
 
@@ -151,11 +211,17 @@ class SegmentAnswer(Answer):
     image: ImageSize
     convention: str = Field(description="what the masks follow", examples=["lung_field"])
     threshold: float = Field(description="probability from which a pixel is lung", examples=[0.5])
-    masks: tuple[SegmentedMask, ...] = Field(description="one per box, in the order of the boxes")
+    masks: tuple[SegmentedMask, ...] = Field(
+        description="one per box, in the order of the boxes; with lungs=each the right lung of a "
+        "box and then the left one"
+    )
     overlay_png: str | None = Field(
         description="base64 of an RGB PNG of the X-ray with masks and boxes; null if not asked for"
     )
     latency_ms: Latency
     warnings: tuple[ResponseWarning, ...]
+    measurements: tuple[Measurements, ...] | None = Field(
+        description="numbers about the lungs of each box; null if not asked for"
+    )
 
     model_config = ConfigDict(frozen=True, json_schema_extra=_add_example)

@@ -20,13 +20,18 @@ from service.imaging.answer_data import AnswerContext, RenderedAnswer
 from service.imaging.answer_schema import (
     ImageSize,
     Latency,
+    Measurements,
     ResponseWarning,
     RunLengthMask,
     SegmentAnswer,
     SegmentedMask,
 )
+from service.imaging.answered_masks import AnsweredMask, MaskWishes, answered_masks
 from service.imaging.dicom_object import SegmentationMethod
+from service.imaging.islands import without_islands
+from service.imaging.lung_sides import lung_sides
 from service.imaging.mask_checks import check_mask
+from service.imaging.measurements import measure_lungs
 from service.imaging.opening import OpenedXray
 from service.imaging.picture_errors import warnings_of
 from service.imaging.png_encoding import encode_png
@@ -42,10 +47,12 @@ _PICTURE = "<picture>"
 
 @dataclass
 class _Rendering:
-    """One answer in the making."""
+    """One answer in the making: what the model found, and the masks that are made of it."""
 
     opened: OpenedXray
-    masks: Sequence[MaskPrediction]
+    found: Sequence[MaskPrediction]
+    masks: Sequence[AnsweredMask]
+    remarks: Sequence[Warning_]
     context: AnswerContext
     postprocess_s: float
     seconds: dict[str, float] = field(default_factory=dict)
@@ -74,8 +81,11 @@ def answer_of(
     """
     began = time.perf_counter()
     geometry, threshold = opened.geometry, opened.asked.threshold
-    masks = [mask_from(one, geometry, threshold) for one in found]
-    rendering = _Rendering(opened, masks, context, time.perf_counter() - began)
+    predictions = [mask_from(one, geometry, threshold) for one in found]
+    wishes = MaskWishes(opened.asked.lungs, opened.asked.drops_islands, opened.scale.towards_left)
+    masks, remarks = answered_masks(predictions, found, geometry, wishes)
+    postprocess_s = time.perf_counter() - began
+    rendering = _Rendering(opened, predictions, masks, remarks, context, postprocess_s)
     warnings = _warnings(rendering)
     codes = tuple(dict.fromkeys(warning.code for warning in warnings))
     kind = opened.asked.answer_kind
@@ -91,7 +101,7 @@ def answer_of(
         body, media_type = _dicom_answer(rendering, codes)
         rendering.end_render()
         headers = _headers(rendering, codes)
-    areas = tuple(np.count_nonzero(one.mask) / one.mask.size for one in masks)
+    areas = tuple(np.count_nonzero(one.mask) / one.mask.size for one in predictions)
     return RenderedAnswer(media_type, body, headers, codes, areas, rendering.seconds)
 
 
@@ -103,6 +113,7 @@ def _json_body(rendering: _Rendering, warnings: Sequence[ResponseWarning]) -> by
         drawn = [one.mask for one in rendering.masks]
         pictures.append(encode_png(overlay_colours(opened.decoded.pixels, drawn, asked.boxes)))
     encoded = [pybase64.b64encode(picture) for picture in pictures]
+    measured = _measured(rendering)
     rendering.end_render()
     answer = SegmentAnswer(
         request_id=rendering.context.request_id,
@@ -114,6 +125,7 @@ def _json_body(rendering: _Rendering, warnings: Sequence[ResponseWarning]) -> by
         overlay_png=_PICTURE if asked.wants_overlay else None,
         latency_ms=_latency(rendering),
         warnings=tuple(warnings),
+        measurements=measured,
     )
     return _with_pictures(answer, encoded)
 
@@ -129,6 +141,7 @@ def _with_pictures(answer: SegmentAnswer, encoded: Sequence[bytes]) -> bytes:
 def _dicom_answer(rendering: _Rendering, warning_codes: Sequence[str]) -> tuple[bytes, str]:
     """Returns the body and its media type."""
     # A slow import, seldom needed.
+    from service.imaging.dicom_report import Remark
     from service.imaging.dicom_results import DicomResults, multipart
 
     opened, context = rendering.opened, rendering.context
@@ -142,7 +155,7 @@ def _dicom_answer(rendering: _Rendering, warning_codes: Sequence[str]) -> tuple[
         SegmentationMethod(
             context.model, asked.convention, asked.threshold, is_prompted=bool(asked.boxes)
         ),
-        warning_codes,
+        [Remark(code, str(advice_on(code).severity)) for code in warning_codes],
         context.object_options,
     )
     if asked.answer_kind is AnswerKind.DICOM:
@@ -165,18 +178,33 @@ def _headers(rendering: _Rendering, warning_codes: Sequence[str]) -> dict[str, s
     }
 
 
-def _mask_headers(found: MaskPrediction) -> dict[str, str]:
+def _mask_headers(found: AnsweredMask) -> dict[str, str]:
     area_px = int(np.count_nonzero(found.mask))
     return {
         "X-Lungseg-Bbox": ",".join(f"{value:g}" for value in found.box),
         "X-Lungseg-Score": f"{found.score:.4f}",
         "X-Lungseg-Confidence": f"{found.confidence:.4f}",
+        "X-Lungseg-Structure": found.structure,
         "X-Lungseg-Area-Px": str(area_px),
         "X-Lungseg-Area-Fraction": f"{area_px / found.mask.size:.6f}",
     }
 
 
-def _segmented(found: MaskPrediction) -> SegmentedMask:
+def _measured(rendering: _Rendering) -> tuple[Measurements, ...] | None:
+    """Measures the lungs of each box, of the masks without islands where that is asked for."""
+    opened = rendering.opened
+    if not opened.asked.wants_measurements:
+        return None
+    measured = []
+    for index, found in enumerate(rendering.found):
+        mask = without_islands(found.mask)[0] if opened.asked.drops_islands else found.mask
+        sides = lung_sides(mask, opened.scale.towards_left)
+        pixels, spacing = opened.decoded.pixels, opened.scale.spacing
+        measured.append(measure_lungs(index, mask, sides, pixels, spacing))
+    return tuple(measured)
+
+
+def _segmented(found: AnsweredMask) -> SegmentedMask:
     area_px = int(np.count_nonzero(found.mask))
     return SegmentedMask(
         bbox=found.box,
@@ -186,6 +214,9 @@ def _segmented(found: MaskPrediction) -> SegmentedMask:
         area_fraction=area_px / found.mask.size,
         png=_PICTURE,
         rle=RunLengthMask(**encode_rle(found.mask)),
+        structure=found.structure,
+        side=found.side,
+        box_index=found.box_index,
     )
 
 
@@ -199,11 +230,11 @@ def _warnings(rendering: _Rendering) -> list[ResponseWarning]:
     opened, boxes = rendering.opened, rendering.opened.asked.boxes
     found = [*warnings_of(opened.decoded.warnings), *opened.remarks]
     warnings = [response_warning(one) for one in found]
-    for number, mask in enumerate(rendering.masks, start=1):
+    for number, mask in enumerate(rendering.found, start=1):
         place = f"Box {number}: " if len(boxes) > 1 else ""
         for one in check_mask(mask, opened.decoded.pixels, is_whole_image=not boxes):
             warnings.append(response_warning(one, place))
-    return warnings
+    return [*warnings, *(response_warning(one) for one in rendering.remarks)]
 
 
 def response_warning(remark: Warning_, place: str = "") -> ResponseWarning:

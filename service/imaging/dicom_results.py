@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from model_store.prediction import MaskPrediction
+from service.imaging.answered_masks import AnsweredMask
 from service.imaging.dicom_header import SourceHeader
 from service.imaging.dicom_object import SegmentationMethod
 from service.imaging.dicom_options import ObjectOptions
@@ -28,8 +28,10 @@ from service.imaging.dicom_report import (
 )
 from service.imaging.dicom_secondary_capture import encode_secondary_capture
 from service.imaging.dicom_segmentation import Segment, encode_dicom_segmentation
+from service.imaging.measurements import measure_structure
 from service.imaging.rendering import draw_overlay
 from service.imaging.segment_request import DicomObject
+from service.imaging.structures import LEFT_LUNG, RIGHT_LUNG
 
 
 @dataclass
@@ -41,15 +43,15 @@ class DicomResults:
         pixels: (H, W) uint8 or uint16, the X-ray.
         masks: what was found.
         method: how.
-        warning_codes: what looks wrong about it.
+        remarks: what looks wrong about it.
         options: what the deployment chose.
     """
 
     header: SourceHeader
     pixels: NDArray[Any]
-    masks: Sequence[MaskPrediction]
+    masks: Sequence[AnsweredMask]
     method: SegmentationMethod
-    warning_codes: Sequence[str]
+    remarks: Sequence[Remark]
     options: ObjectOptions
 
     def encode(self, kind: DicomObject) -> bytes:
@@ -64,14 +66,16 @@ class DicomResults:
 
     @cached_property
     def _segmentation(self) -> bytes:
-        segments = [Segment(one.mask) for one in self.masks]
+        segments = [Segment(one.mask, one.structure) for one in self.masks]
         return encode_dicom_segmentation(self.header, segments, self.method, self.options)
 
     def _capture(self) -> bytes:
         confidences = ", ".join(f"{one.confidence:.2f}" for one in self.masks)
         lines = [f"confidence {confidences}"]
-        if self.warning_codes:
-            lines.append("look: " + ", ".join(self.warning_codes))
+        for severity in ("refuse", "look", "info"):
+            codes = [one.code for one in self.remarks if one.severity == severity]
+            if codes:
+                lines.append(f"{severity}: " + ", ".join(codes))
         return encode_secondary_capture(
             self.header,
             draw_overlay(self.pixels, [one.mask for one in self.masks]),
@@ -84,7 +88,7 @@ class DicomResults:
     def _report(self) -> bytes:
         spacing = self.header.spacing
         segments = [
-            MeasuredSegment(number, _measures(one, spacing))
+            MeasuredSegment(number, _measures(one, self.pixels, spacing), one.structure)
             for number, one in enumerate(self.masks, start=1)
         ]
         return encode_measurement_report(
@@ -92,9 +96,21 @@ class DicomResults:
             segments,
             self.method,
             segmentation=reference_to(self._segmentation),
-            remarks=[Remark(code) for code in self.warning_codes],
+            image_measures=self._image_measures(),
+            remarks=self.remarks,
             options=self.options,
         )
+
+    def _image_measures(self) -> list[Measure]:
+        """Return the ratio of the lungs' areas, where one right and one left lung are sent."""
+        areas = {one.structure: int(np.count_nonzero(one.mask)) for one in self.masks}
+        right, left = areas.get(RIGHT_LUNG, 0), areas.get(LEFT_LUNG, 0)
+        if len(self.masks) != 2 or not right or not left:
+            return []
+        return [
+            Measure("area_ratio", round(right / left, 4), "1"),
+            Measure("asymmetry", round((right - left) / (right + left), 4), "1"),
+        ]
 
 
 def multipart(files: Sequence[bytes]) -> tuple[bytes, str]:
@@ -114,16 +130,23 @@ def multipart(files: Sequence[bytes]) -> tuple[bytes, str]:
     return parts + f"--{boundary}--\r\n".encode(), media_type
 
 
-def _measures(found: MaskPrediction, spacing: PixelSpacing | None) -> list[Measure]:
-    """Return area, height and width of a mask, in mm where the pixels' size is known."""
-    area_px = int(np.count_nonzero(found.mask))
-    measures = [Measure("confidence", found.confidence, "1"), Measure("area", area_px, "px")]
-    if spacing is None or area_px == 0:
-        return measures
-    rows, columns = (np.flatnonzero(found.mask.any(axis=axis)) for axis in (1, 0))
-    return [
-        *measures,
-        Measure("area", area_px * spacing.row_mm * spacing.column_mm, "mm2"),
-        Measure("height", int(rows[-1] - rows[0] + 1) * spacing.row_mm, "mm"),
-        Measure("width", int(columns[-1] - columns[0] + 1) * spacing.column_mm, "mm"),
+def _measures(
+    found: AnsweredMask, pixels: NDArray[Any], spacing: PixelSpacing | None
+) -> list[Measure]:
+    """Return what is measured of a mask; in mm where the pixels' size is known."""
+    measured = measure_structure(found.mask, pixels, spacing)
+    named = [
+        ("confidence", found.confidence, "1"),
+        ("area", measured.area_px, "px"),
+        ("area", measured.area_mm2, "mm2"),
+        ("height", measured.height_mm, "mm"),
+        ("width", measured.width_mm, "mm"),
+        ("grey_mean", measured.grey_mean, "1"),
+        ("grey_sd", measured.grey_sd, "1"),
+        ("grey_p5", measured.grey_p5, "1"),
+        ("grey_p50", measured.grey_p50, "1"),
+        ("grey_p95", measured.grey_p95, "1"),
     ]
+    if measured.area_px == 0:
+        del named[2:]
+    return [Measure(name, value, unit) for name, value, unit in named if value is not None]

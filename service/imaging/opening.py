@@ -14,6 +14,7 @@ from model_store.prediction import PredictionRequest
 from model_store.preparation import PreparedRequest, prepare
 from service.errors import InvalidBox, NotAcceptable
 from service.imaging.dicom_header import SourceHeader, read_source_header
+from service.imaging.image_scale import USUAL_DISPLAY, ImageScale, read_scale
 from service.imaging.mask_checks import check_image
 from service.imaging.picture_errors import read_upload
 from service.imaging.response_warnings import Warning_
@@ -30,6 +31,7 @@ class OpenedXray:
         geometry: how the X-ray lies in the network's input.
         remarks: what looks wrong about its grey values.
         header: what a DICOM answer repeats of the X-ray, when one was asked for.
+        scale: how its pixels relate to the patient.
     """
 
     asked: SegmentRequest
@@ -37,6 +39,7 @@ class OpenedXray:
     geometry: InputGeometry
     remarks: tuple[Warning_, ...]
     header: SourceHeader | None = None
+    scale: ImageScale = USUAL_DISPLAY
 
 
 @dataclass(frozen=True)
@@ -82,7 +85,8 @@ def open_xray(
     prepared = prepare(_prediction_request(asked, decoded), input_size, histogram)
     remarks = check_image(histogram)
     seconds = {"decode": decoded_at - asked_at, "preprocess": time.perf_counter() - decoded_at}
-    xray = OpenedXray(asked, decoded, prepared.geometry, remarks, header)
+    scale = read_scale(decoded.dicom)
+    xray = OpenedXray(asked, decoded, prepared.geometry, remarks, header, scale)
     return Opening(xray, prepared, seconds)
 
 

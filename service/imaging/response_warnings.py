@@ -69,6 +69,10 @@ class WarningCode(StrEnum):
     """The mask's shape is not that of lungs on a whole frontal chest X-ray."""
     TURNED = "turned"
     """The mask's shape is that of lungs that are turned or upside down."""
+    ISLANDS_REMOVED = "islands_removed"
+    """Small pieces of the mask were removed, because the caller asked for that."""
+    SIDES_UNKNOWN = "sides_unknown"
+    """The mask could not be parted into the patient's lungs."""
     INVERTED = "inverted"
     """The lungs are brighter than what lies between them."""
 

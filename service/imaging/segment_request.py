@@ -26,6 +26,15 @@ class DicomObject(Enum):
     REPORT = "sr"
 
 
+class LungChoice(Enum):
+    """Which lungs the masks of an answer show."""
+
+    BOTH = "both"
+    EACH = "each"
+    RIGHT = "right"
+    LEFT = "left"
+
+
 @dataclass(frozen=True)
 class SegmentRequest:
     """What is asked about one X-ray, beside the X-ray itself.
@@ -37,6 +46,9 @@ class SegmentRequest:
         wants_overlay: whether a JSON answer holds the overlay picture.
         answer_kind: form of the answer.
         objects: what an answer of several DICOM objects holds, in this order.
+        lungs: both lungs in one mask, each in its own, or one of them.
+        drops_islands: whether small pieces of a mask are removed.
+        wants_measurements: whether a JSON answer holds measurements.
     """
 
     boxes: tuple[Box, ...]
@@ -45,6 +57,9 @@ class SegmentRequest:
     wants_overlay: bool
     answer_kind: AnswerKind
     objects: tuple[DicomObject, ...] = tuple(DicomObject)
+    lungs: LungChoice = LungChoice.BOTH
+    drops_islands: bool = False
+    wants_measurements: bool = False
 
     @property
     def needs_dicom(self) -> bool:

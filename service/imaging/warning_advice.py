@@ -90,6 +90,10 @@ ADVICE: Mapping[WarningCode, Advice] = MappingProxyType(
         WarningCode.TURNED: Advice(
             Severity.REFUSE, "Do not use the mask; turn the X-ray upright and send it again."
         ),
+        WarningCode.ISLANDS_REMOVED: Advice(Severity.INFO, _NOTHING),
+        WarningCode.SIDES_UNKNOWN: Advice(
+            Severity.LOOK, "Look at the mask; it holds what lung there is, of either side."
+        ),
         WarningCode.INVERTED: Advice(
             Severity.LOOK, "Look at the mask, and invert the grey values if bone is dark."
         ),

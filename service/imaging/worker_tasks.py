@@ -25,6 +25,7 @@ from service.heap import keep_one_heap
 from service.imaging.answer_data import RenderedAnswer
 from service.imaging.answering import answer_of
 from service.imaging.dicom_header import SourceHeader
+from service.imaging.image_scale import ImageScale
 from service.imaging.opening import OpenedXray, open_xray
 from service.imaging.opening_cost import stating_the_need
 from service.imaging.preview import preview_of
@@ -59,12 +60,14 @@ class _State:
         warnings: what decoding remarked.
         remarks: what looks wrong about the grey values.
         header: what a DICOM answer repeats of the X-ray.
+        scale: how its pixels relate to the patient.
     """
 
     asked: SegmentRequest
     warnings: tuple[PictureWarning, ...]
     remarks: tuple[Warning_, ...]
     header: SourceHeader | None
+    scale: ImageScale
 
 
 _STATE = TypeAdapter(_State)
@@ -100,7 +103,7 @@ def open_task(task: Task) -> Answer:
         bytes_per_pixel=decoded.pixels.itemsize,  # type: ignore[arg-type]
         stage_seconds=dict(opening.stage_seconds),
     )
-    state = _State(xray.asked, decoded.warnings, xray.remarks, xray.header)
+    state = _State(xray.asked, decoded.warnings, xray.remarks, xray.header, xray.scale)
     pieces: list[bytes | memoryview] = [
         _bytes_of(decoded.pixels),
         _bytes_of(opening.prepared.pixels),
@@ -185,7 +188,7 @@ def _xray_of(task: Task, order: AnswerOrder) -> OpenedXray:
     pixels = np.frombuffer(task.map(0), kind).reshape(facts.height, facts.width)
     decoded = Picture(pixels, facts.format, state.warnings, None)
     geometry = InputGeometry(facts.width, facts.height, order.input_size)
-    return OpenedXray(state.asked, decoded, geometry, state.remarks, state.header)
+    return OpenedXray(state.asked, decoded, geometry, state.remarks, state.header, state.scale)
 
 
 def _logits_of(task: Task, order: AnswerOrder) -> list[MaskLogits]:

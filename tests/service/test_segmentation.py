@@ -48,7 +48,7 @@ async def test_the_json_answer_has_every_member_of_the_contract() -> None:
     assert response.status_code == 200
     assert set(answer) == {
         *("request_id", "model", "image", "convention", "threshold", "masks", "overlay_png"),
-        *("latency_ms", "warnings"),
+        *("latency_ms", "warnings", "measurements"),
     }
     members = {"name", "version", "sha256", "precision", "weight_bits", "device"}
     assert set(answer["model"]) == members and answer["model"]["weight_bits"] == 8
@@ -58,6 +58,7 @@ async def test_the_json_answer_has_every_member_of_the_contract() -> None:
     first = answer["masks"][0]
     assert set(first) == {
         *("bbox", "score", "confidence", "area_px", "area_fraction", "png", "rle"),
+        *("structure", "side", "box_index"),
     }
     for mask, box in zip(answer["masks"], ((0, 0, 40, 40), (10, 10, 90, 70)), strict=True):
         x0, y0, x1, y1 = box

@@ -1,0 +1,170 @@
+"""The masks that an answer holds, made from what the model found: each lung, without islands.
+
+Warnings are not made here: they judge what the model found.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from model_store.boxes import Box
+from model_store.geometry import InputGeometry
+from model_store.prediction import MaskPrediction
+from model_store.preparation import MaskLogits
+from model_store.soft_dice import soft_dice_confidence
+from service.imaging.islands import without_islands
+from service.imaging.lung_sides import lung_sides, nearer_to_second
+from service.imaging.response_warnings import Warning_, WarningCode
+from service.imaging.segment_request import LungChoice
+from service.imaging.structures import LEFT_LUNG, LUNGS, RIGHT_LUNG
+
+_NO_LUNG_LOGIT = -30.0
+_WANTED = {
+    LungChoice.EACH: (RIGHT_LUNG, LEFT_LUNG),
+    LungChoice.RIGHT: (RIGHT_LUNG,),
+    LungChoice.LEFT: (LEFT_LUNG,),
+}
+_SIDES = {RIGHT_LUNG: "right", LEFT_LUNG: "left"}
+
+
+@dataclass(frozen=True)
+class AnsweredMask:
+    """One mask of an answer.
+
+    Attributes:
+        box: the box that was asked.
+        mask: (H, W) bool.
+        score: predicted IoU of both lungs' mask with the truth, 0 to 1; 0 for an empty mask.
+        confidence: Dice that the mask's own probabilities expect, 0 to 1; 0 for an empty mask.
+        structure: what it shows, a name of `structures.STRUCTURES`.
+        box_index: place of its box among those asked, from 0.
+    """
+
+    box: Box
+    mask: NDArray[np.bool_]
+    score: float
+    confidence: float
+    structure: str = LUNGS
+    box_index: int = 0
+
+    @property
+    def side(self) -> str | None:
+        """The patient's side; None for both."""
+        return _SIDES.get(self.structure)
+
+
+@dataclass(frozen=True)
+class MaskWishes:
+    """How the masks of an answer are wanted.
+
+    Attributes:
+        lungs: both in one mask, each in its own, or one.
+        drops_islands: whether small pieces are removed.
+        towards_left: how columns and rows change towards the patient's left.
+    """
+
+    lungs: LungChoice = LungChoice.BOTH
+    drops_islands: bool = False
+    towards_left: tuple[int, int] = (1, 0)
+
+
+def answered_masks(
+    found: Sequence[MaskPrediction],
+    logits: Sequence[MaskLogits],
+    geometry: InputGeometry,
+    wishes: MaskWishes,
+) -> tuple[list[AnsweredMask], list[Warning_]]:
+    """Return the masks of an answer, by box and then right before left, and remarks on them.
+
+    Args:
+        found: what the model found, one per box.
+        logits: what the network said, one per box.
+        geometry: how the X-ray lies in the network's input.
+        wishes: how they are wanted.
+    """
+    masks: list[AnsweredMask] = []
+    remarks: list[Warning_] = []
+    for index, (one, said) in enumerate(zip(found, logits, strict=True)):
+        whole = AnsweredMask(one.box, one.mask, one.score, one.confidence, LUNGS, index)
+        if wishes.drops_islands:
+            kept, removed_px = without_islands(one.mask)
+            if removed_px:
+                whole = dataclasses.replace(whole, mask=kept)
+                remarks.append(_islands_removed(removed_px))
+        if wishes.lungs is LungChoice.BOTH:
+            masks.append(whole)
+            continue
+        each = _each_lung(whole, said, geometry, wishes)
+        if not each:
+            remarks.append(_sides_unknown())
+        masks += each or [whole]
+    return masks, remarks
+
+
+def _each_lung(
+    whole: AnsweredMask, said: MaskLogits, geometry: InputGeometry, wishes: MaskWishes
+) -> list[AnsweredMask]:
+    """Return the lungs that are wanted; none where the sides cannot be told."""
+    sides = lung_sides(whole.mask, wishes.towards_left)
+    if sides.right is None or sides.left is None:
+        return []
+    masks = {RIGHT_LUNG: sides.right, LEFT_LUNG: sides.left}
+    lungs = []
+    for structure in _WANTED[wishes.lungs]:
+        mask = masks[structure]
+        is_empty = not mask.any()
+        other = masks[LEFT_LUNG if structure == RIGHT_LUNG else RIGHT_LUNG]
+        lungs.append(
+            AnsweredMask(
+                whole.box,
+                mask,
+                0.0 if is_empty else whole.score,
+                0.0 if is_empty else _confidence_without(other, mask, said.logits, geometry),
+                structure,
+                whole.box_index,
+            )
+        )
+    return lungs
+
+
+def _confidence_without(
+    other: NDArray[np.bool_],
+    mask: NDArray[np.bool_],
+    logits: NDArray[np.float32],
+    geometry: InputGeometry,
+) -> float:
+    """Return the confidence of one lung: that of the cells nearer to it than to the other."""
+    side = logits.shape[0]
+    per_row = geometry.input_size * geometry.height / (side * geometry.resized_height)
+    per_column = geometry.input_size * geometry.width / (side * geometry.resized_width)
+    rows = np.minimum(((np.arange(side) + 0.5) * per_row).astype(int), geometry.height - 1)
+    columns = np.minimum(((np.arange(side) + 0.5) * per_column).astype(int), geometry.width - 1)
+    is_other = _is_nearer(other[np.ix_(rows, columns)], mask[np.ix_(rows, columns)])
+    return soft_dice_confidence(
+        np.where(is_other, np.float32(_NO_LUNG_LOGIT), logits.astype(np.float32)), geometry
+    )
+
+
+def _is_nearer(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    if not first.any():
+        return np.zeros_like(first)
+    return nearer_to_second(second, first)
+
+
+def _islands_removed(removed_px: int) -> Warning_:
+    return Warning_(
+        WarningCode.ISLANDS_REMOVED,
+        f"Small pieces of the mask were removed, {removed_px} pixels in all.",
+    )
+
+
+def _sides_unknown() -> Warning_:
+    return Warning_(
+        WarningCode.SIDES_UNKNOWN,
+        "The mask is one piece in the middle of the picture: it cannot be told which lung it is.",
+    )

@@ -1,0 +1,122 @@
+"""Which of a mask's pixels belong to the patient's right lung, and which to the left.
+
+Two lungs are two pieces in every human mask known here. They are found at the mask's grid; every
+other piece goes to the lung that is nearer, and so does every pixel. Where both lungs touch, the
+mask is eroded until it falls in two. Rightmost and leftmost are told from the way to the patient's
+left, so a mirrored picture whose header says so keeps its sides.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from service.imaging.mask_grid import MaskGrid, grid_of
+from service.imaging.opencv import cv2
+
+Mask = NDArray[np.bool_]
+MOST_EROSION = 8
+"""Samples that are taken off at the most to part lungs that touch: 6 % of the longer side."""
+SMALLEST_SEED_SHARE = 0.05
+"""Share of the mask that each of the two parts must keep while it is eroded."""
+ONE_SIDE_SHARE = 0.80
+"""A single lung has a side when so much of it lies in one half of the picture."""
+_NEAREST = np.ones((3, 3), np.uint8)
+
+
+@dataclass(frozen=True)
+class LungSides:
+    """A mask by the patient's sides; both are None where they cannot be told.
+
+    Attributes:
+        right: the right lung, (H, W) bool; empty where there is none.
+        left: the left lung, likewise.
+    """
+
+    right: Mask | None
+    left: Mask | None
+
+
+UNKNOWN_SIDES = LungSides(None, None)
+
+
+def lung_sides(mask: Mask, towards_left: tuple[int, int] = (1, 0)) -> LungSides:
+    """Part a mask into the patient's lungs.
+
+    Args:
+        mask: (H, W) bool.
+        towards_left: how columns and rows change towards the patient's left.
+
+    Returns:
+        Two masks that have no pixel in common and together are the mask; unknown where it is one
+        piece that lies in the middle, or empty.
+    """
+    if not mask.any():
+        return LungSides(mask, mask)
+    grid = grid_of(mask)
+    seeds = _seeds(grid)
+    if seeds is None:
+        return _single(mask, grid, towards_left)
+    is_left = nearer_to_second(*_in_order(seeds, towards_left))
+    rows, columns = (
+        np.minimum(np.arange(length) // grid.step, samples - 1)
+        for length, samples in zip(mask.shape, grid.mask.shape, strict=True)
+    )
+    of_left = np.take(np.take(is_left, rows, axis=0), columns, axis=1)
+    return LungSides(mask & ~of_left, mask & of_left)
+
+
+def _seeds(grid: MaskGrid) -> tuple[Mask, Mask] | None:
+    """Return the two large pieces, or what is left of them where they touch."""
+    large = grid.large_pieces
+    if len(large) >= 2:
+        return grid.labels == large[0], grid.labels == large[1]
+    smallest = SMALLEST_SEED_SHARE * np.count_nonzero(grid.mask)
+    eroded = grid.mask.view(np.uint8)
+    for _ in range(MOST_EROSION):
+        smaller = cv2.erode(eroded, _NEAREST, borderType=cv2.BORDER_CONSTANT, borderValue=0)
+        eroded = np.asarray(smaller, dtype=np.uint8)
+        _, labels, statistics, _ = cv2.connectedComponentsWithStats(eroded, connectivity=4)
+        areas = np.asarray(statistics)[1:, cv2.CC_STAT_AREA]
+        if np.count_nonzero(areas >= smallest) == 2:
+            first, second = np.flatnonzero(areas >= smallest) + 1
+            return np.asarray(labels) == first, np.asarray(labels) == second
+    return None
+
+
+def _in_order(seeds: tuple[Mask, Mask], towards_left: tuple[int, int]) -> tuple[Mask, Mask]:
+    """Return the right lung's seed, then the left one's."""
+    first, second = (_place(seed, towards_left) for seed in seeds)
+    return seeds if first <= second else (seeds[1], seeds[0])
+
+
+def _place(seed: Mask, towards_left: tuple[int, int]) -> float:
+    rows, columns = np.nonzero(seed)
+    return float(towards_left[0] * columns.mean() + towards_left[1] * rows.mean())
+
+
+def nearer_to_second(first: Mask, second: Mask) -> Mask:
+    """Return which samples are nearer to the second seed than to the first, (h, w) bool."""
+    away = [
+        cv2.distanceTransform((~seed).view(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
+        for seed in (first, second)
+    ]
+    nearer: Mask = np.asarray(away[1]) < np.asarray(away[0])
+    return nearer
+
+
+def _single(mask: Mask, grid: MaskGrid, towards_left: tuple[int, int]) -> LungSides:
+    rows, columns = np.nonzero(grid.mask)
+    height, width = grid.mask.shape
+    along = towards_left[0] * (columns - (width - 1) / 2) + towards_left[1] * (
+        rows - (height - 1) / 2
+    )
+    share_left = float(np.mean(along > 0))
+    nothing = np.zeros_like(mask)
+    if share_left >= ONE_SIDE_SHARE:
+        return LungSides(nothing, mask)
+    if share_left <= 1 - ONE_SIDE_SHARE:
+        return LungSides(mask, nothing)
+    return UNKNOWN_SIDES

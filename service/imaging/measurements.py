@@ -1,0 +1,114 @@
+"""Numbers about the lungs on one X-ray: area, height, width, grey values, asymmetry.
+
+Lengths are along the picture's rows and columns. In mm they are as true as the pixel's size that
+the header gives: on the detector the patient is magnified by some 5 to 15 %. Grey values are those
+of the decoded picture, brighter is denser; they compare the lungs of one X-ray, and not X-rays.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from service.imaging.answer_schema import Measurements, StructureMeasurements, UsedSpacing
+from service.imaging.dicom_plane import PixelSpacing
+from service.imaging.lung_sides import LungSides
+
+Mask = NDArray[np.bool_]
+_DIGITS = 4
+
+
+def measure_lungs(
+    box_index: int,
+    mask: Mask,
+    sides: LungSides,
+    pixels: NDArray[Any],
+    spacing: PixelSpacing | None,
+) -> Measurements:
+    """Measure the lungs of one box.
+
+    Args:
+        box_index: place of the box among those asked.
+        mask: both lungs, (H, W) bool.
+        sides: the same by the patient's sides.
+        pixels: the X-ray, (H, W) uint8 or uint16.
+        spacing: size of a pixel; None where it is not known.
+    """
+    right, left = sides.right, sides.left
+    is_sided = right is not None and left is not None
+    right_px, left_px = (0 if one is None else int(np.count_nonzero(one)) for one in (right, left))
+    both_px = right_px + left_px
+    return Measurements(
+        box_index=box_index,
+        spacing=None if spacing is None else _used(spacing),
+        lungs=measure_structure(mask, pixels, spacing),
+        right_lung=None if right is None else measure_structure(right, pixels, spacing),
+        left_lung=None if left is None else measure_structure(left, pixels, spacing),
+        area_ratio=_rounded(right_px / left_px) if right_px and left_px else None,
+        asymmetry=_rounded((right_px - left_px) / both_px) if is_sided and both_px else None,
+    )
+
+
+def measure_structure(
+    mask: Mask, pixels: NDArray[Any], spacing: PixelSpacing | None
+) -> StructureMeasurements:
+    """Measure one structure.
+
+    Args:
+        mask: (H, W) bool.
+        pixels: the X-ray, (H, W) uint8 or uint16.
+        spacing: size of a pixel; None where it is not known.
+    """
+    area_px = int(np.count_nonzero(mask))
+    height_px, width_px = (_extent(np.asarray(mask.any(axis=axis))) for axis in (1, 0))
+    grey = _grey_values(pixels[mask])
+    if spacing is None:
+        return StructureMeasurements(
+            area_px=area_px, area_mm2=None, height_px=height_px, height_mm=None,
+            width_px=width_px, width_mm=None, **grey,
+        )  # fmt: skip
+    return StructureMeasurements(
+        area_px=area_px,
+        area_mm2=_rounded(area_px * spacing.row_mm * spacing.column_mm),
+        height_px=height_px,
+        height_mm=_rounded(height_px * spacing.row_mm),
+        width_px=width_px,
+        width_mm=_rounded(width_px * spacing.column_mm),
+        **grey,
+    )
+
+
+def _used(spacing: PixelSpacing) -> UsedSpacing:
+    return UsedSpacing(
+        row_mm=spacing.row_mm,
+        column_mm=spacing.column_mm,
+        source=spacing.keyword,
+        plane=spacing.plane,
+    )
+
+
+def _extent(present: NDArray[np.bool_]) -> int:
+    places = np.flatnonzero(present)
+    return int(places[-1] - places[0] + 1) if places.size else 0
+
+
+def _grey_values(values: NDArray[Any]) -> dict[str, float | None]:
+    """Return mean, deviation and percentiles, by counting: sorting takes five times as long."""
+    names = ("grey_mean", "grey_sd", "grey_p5", "grey_p50", "grey_p95")
+    if values.size == 0:
+        return dict.fromkeys(names)
+    counts = np.bincount(values)
+    levels = np.arange(counts.size, dtype=np.float64)
+    mean = float(counts @ levels) / values.size
+    variance = float(counts @ (levels - mean) ** 2) / values.size
+    cumulative = np.cumsum(counts)
+    percentiles = [
+        float(np.searchsorted(cumulative, share * values.size)) for share in (0.05, 0.5, 0.95)
+    ]
+    return dict(zip(names, map(_rounded, (mean, variance**0.5, *percentiles)), strict=True))
+
+
+def _rounded(value: float) -> float:
+    return round(value, _DIGITS)
