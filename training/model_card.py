@@ -43,7 +43,7 @@ def card_facts(manifest: Manifest) -> dict[str, str]:
         "Weights": f"{weights.size_bytes / 1e6:.2f} MB, "
         f"{weights.size_bytes / weights.float_size_bytes:.3f} of the same weights in float32",
         "Integers": f"{integers} of {len(manifest.quantization.layers)} layers in int8, scheme "
-        f"`{manifest.quantization.scheme}`",
+        f"`{manifest.quantization.scheme}`{_stored_bits(manifest)}",
         "Conventions": ", ".join(f"`{name}`" for name in manifest.conventions),
         "sha256": f"`{weights.sha256}`",
         "Licence": manifest.license,
@@ -52,6 +52,11 @@ def card_facts(manifest: Manifest) -> dict[str, str]:
     if manifest.float_twin is not None:
         facts["Before quantization"] = f"`{manifest.float_twin}`"
     return facts
+
+
+def _stored_bits(manifest: Manifest) -> str:
+    bits = manifest.quantization.weight_bits
+    return f", weights stored in {bits} bits" if manifest.quantization.weight_levels else ""
 
 
 def _facts(manifest: Manifest) -> str:
@@ -114,9 +119,22 @@ def _details(split: str, sources: dict[str, Any], found: dict[str, Any]) -> list
         ]
         title = f"### Against FP32 on `{split}`, paired by image"
         parts.append("\n".join([title, "", head, "|---" * 6 + "|", *lines]))
+    if found.get("similarity"):
+        parts.append(_similarity(split, found["similarity"]))
     if found.get("jitter"):
         parts.append(_jitter(split, found["jitter"]))
     return parts
+
+
+def _similarity(split: str, table: dict[str, dict[str, Any]]) -> str:
+    lines = [
+        f"| {source} | {row['ssim_whole']['mean']:.4f} | {row['ssim_whole']['percentile_5']:.4f} | "
+        f"{row['ssim_band']['mean']:.4f} | {row['ssim_band']['percentile_5']:.4f} |"
+        for source, row in table.items()
+    ]
+    head = "| data set | SSIM, whole map | 5th pc | SSIM near outlines | 5th pc |"
+    title = f"### Probability maps beside FP32 on `{split}`"
+    return "\n".join([title, "", head, "|---" * 5 + "|", *lines])
 
 
 def _jitter(split: str, table: dict[str, dict[str, dict[str, Any]]]) -> str:

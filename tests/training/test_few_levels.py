@@ -182,6 +182,8 @@ def test_integers_move_in_training_and_the_stored_model_is_the_validated_one(
     manifest = predictor.info.manifest
     assert predictor.info.weight_bits == 2
     assert manifest.training["stages"][-1]["weight_levels"] == 4
+    card = (tmp_path / "models" / "tiny-w2" / "1" / "README.md").read_text()
+    assert "weights stored in 2 bits" in card and "weight_levels 4" in card
     stored = {n: m for n, m in predictor.model.named_modules() if isinstance(m, Int8Matrix)}
     for name, fake in fakes.items():
         assert torch.equal(stored[f"{name}.matrix"].weight, fake.stored_weight()[0])

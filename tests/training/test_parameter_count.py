@@ -57,8 +57,10 @@ def test_stage2_counts_a_scale_per_quantized_layer(tmp_path: Path) -> None:
     write_table(tmp_path / "table.csv", SensitivityTable.of(rows))
     table = {"sensitivity": str(tmp_path / "table.csv")}
     some = parse_config({"stage": "stage2", "steps": 5, "qat": table})
-    all_scales = count_parameters(plain, make_tiny_config()).parts["activation scales"].trainable
-    fewer = count_parameters(some, make_tiny_config()).parts["activation scales"].trainable
+    all_scales = (
+        count_parameters(plain, make_tiny_config()).parts["scales of quantization"].trainable
+    )
+    fewer = count_parameters(some, make_tiny_config()).parts["scales of quantization"].trainable
     assert fewer == all_scales - 1
 
 

@@ -12,11 +12,13 @@ from dataclasses import dataclass
 import torch
 
 from model_store.architecture import SamConfig, build_sam
+from model_store.weight_levels import EIGHT_BIT_LEVELS
 from training.adapters.adapted_linear import AdaptedLinear
 from training.adapters.adapted_model import find_layers
 from training.config import RunConfig
 from training.quantization.sensitivity.choice import choose_precisions
 from training.stages.baseline_stages import build_stage1
+from training.stages.few_level_stage import FewLevelStage
 from training.stages.qat_stage import QatStage
 from training.stages.stage import PretrainStage, Stage
 
@@ -25,7 +27,7 @@ _PARTS = {
     "prompt_encoder": "prompt encoder",
     "mask_decoder": "mask decoder",
 }
-_ADAPTERS, _SCALES = "adapters", "activation scales"
+_ADAPTERS, _SCALES = "adapters", "scales of quantization"
 
 
 @dataclass(frozen=True)
@@ -41,7 +43,7 @@ class ParameterCount:
     """Parameters of a run.
 
     Attributes:
-        parts: By part; adapters and activation scales are parts of their own.
+        parts: By part; adapters and scales are parts of their own.
         base: Parameters of the model without adapters and scales.
         base_encoder: Those of its image encoder.
     """
@@ -86,7 +88,7 @@ def count_parameters(config: RunConfig, architecture: SamConfig) -> ParameterCou
         part = _PARTS[name.partition(".")[0]]
         if id(parameter) in factors:
             part = _ADAPTERS
-        elif name.endswith(".log_scale"):
+        elif name.endswith((".log_scale", ".log_weight_scale")):
             part = _SCALES
         count = counts.setdefault(part, [0, 0])
         count[0 if parameter.requires_grad else 1] += parameter.numel()
@@ -104,7 +106,8 @@ def _build_stage(config: RunConfig, architecture: SamConfig) -> Stage:
     # Stage 2 has fewer steps than the schedule of stage 1 that made its adapters.
     made = dataclasses.replace(config, stage="stage1", steps=10**9)
     choice = choose_precisions(config.qat)
-    return QatStage(build_stage1(model, made).model, config.qat, choice)
+    kind = QatStage if config.qat.weight_levels == EIGHT_BIT_LEVELS else FewLevelStage
+    return kind(build_stage1(model, made).model, config.qat, choice)
 
 
 def format_count(count: ParameterCount) -> str:
