@@ -6,7 +6,7 @@ PYTHON ?= python3
 .PHONY: serve test test-quick test-image check clean
 
 serve: .venv-serve/ready
-	.venv-serve/bin/python -m service --host $(HOST) --port $(PORT)
+	.venv-serve/bin/python -m service --host $(HOST) --port $(PORT) --greet true
 
 test: .venv/ready
 	.venv/bin/python -m pytest
@@ -28,8 +28,9 @@ check: .venv/ready
 
 # What serving needs and nothing else, so that `make serve` starts soon.
 .venv-serve/ready: pyproject.toml
+	@echo "Setting up .venv-serve, once: PyTorch, OpenVINO and their libraries are downloaded from PyPI."
 	$(PYTHON) -m venv .venv-serve
-	.venv-serve/bin/python -m pip install --quiet --editable .
+	.venv-serve/bin/python -m pip install --editable .
 	touch $@
 
 .venv/ready: pyproject.toml

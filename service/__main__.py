@@ -74,6 +74,7 @@ def _serve(settings: Settings, listener: socket.socket) -> int:
     import uvicorn
 
     from service.app import create_app
+    from service.greeting import greet_when_ready
     from service.heap import keep_one_heap
     from service.http.connection import bounded_connection
     from service.http.descriptors import most_connections
@@ -119,7 +120,10 @@ def _serve(settings: Settings, listener: socket.socket) -> int:
     host, port = listener.getsockname()[:2]
     shown_host = f"[{host}]" if ":" in host else host
     scheme = "http" if settings.tls_cert is None else "https"
-    logger.info("listening", extra={"fields": {"url": f"{scheme}://{shown_host}:{port}"}})
+    url = f"{scheme}://{shown_host}:{port}"
+    logger.info("listening", extra={"fields": {"url": url}})
+    if settings.greet:
+        greet_when_ready(url, service.served)
     server.run(sockets=[listener])
     logger.info("stopped")
     return _explain_refusal(refusals[0]) if refusals else 0

@@ -45,6 +45,9 @@ class Settings(BaseModel):
     model: Path | None = Field(
         None, description="model folder; default: the model that the package holds"
     )
+    greet: bool = Field(
+        False, description="true: one line for people on standard output once it is ready"
+    )
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="where the model runs")
     threads: int = Field(
         0, ge=0, le=1024, description="CPU threads of the model, 0 for the allowed CPUs less one"

@@ -15,6 +15,7 @@ from service.compute.model_handle import (
     SegmentationModel,
 )
 from service.compute.readiness import Readiness
+from service.cpu_allowance import model_threads
 from service.errors import ComputeLost, ServiceError
 from service.logging import describe_error
 from service.metrics import Metrics
@@ -170,9 +171,14 @@ class ModelLoader:
             self._metrics.device_fallback.inc()
             logger.warning("device fallback", extra={"fields": {"reason": info.fallback_reason}})
         figures = {"agreement": outcome.agreement, "seconds": round(outcome.seconds, 3)}
-        logger.info("ready", extra={"fields": {**figures, "device": info.device}})
+        identity = {"model": info.name, "version": info.version, "sha256": info.sha256}
+        place = {"engine": info.engine, "device": info.device, "threads": self._threads()}
+        logger.info("ready", extra={"fields": {**identity, **place, **figures}})
         self._readiness.mark_ready(outcome)
         return model
+
+    def _threads(self) -> int:
+        return self._settings.threads or model_threads()
 
     def _note_failed(self, outcome: SelfTestResult) -> None:
         self._metrics.self_test_failures.inc()

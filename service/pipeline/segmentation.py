@@ -20,6 +20,7 @@ from service.compute.model_handle import LOST_SENTENCE
 from service.compute.model_loading import ModelLoader, PredictorFactory
 from service.compute.network_data import NetworkInput
 from service.compute.readiness import Readiness, State
+from service.cpu_allowance import model_threads
 from service.errors import ComputeLost, InvalidField
 from service.imaging.answer_data import AnswerContext, RenderedAnswer
 from service.imaging.answer_schema import ModelIdentity
@@ -108,6 +109,19 @@ class SegmentationService:
         await self._pool.close()
         self.worker.close(THREAD_END_TIMEOUT_S)
         self.loader.close()
+
+    def served(self) -> str | None:
+        """Returns which model is served, how and with what, in words; None until it is ready."""
+        model = self.loader.model  # read once: the compute thread may take it away
+        if model is None or self.readiness.state is not State.READY:
+            return None
+        info = model.info
+        threads = self.settings.threads or model_threads()
+        place = info.device if info.device != "cpu" else f"{threads} CPU thread(s)"
+        return (
+            f"{info.name} {info.version} ({info.sha256[:12]}), {info.precision} by {info.engine} "
+            f"on {place}"
+        )
 
     @contextmanager
     def count_running(self) -> Generator[None, None, None]:

@@ -59,6 +59,7 @@ class FakeInfo:
     precision: str = "int8"
     weight_bits: int = 8
     device: str = "cpu"
+    engine: str = "fake"
     input_size: int = INPUT_SIDE
     manifest: FakeManifest = FakeManifest()
     fallback_reason: str | None = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -18,6 +19,7 @@ import torch
 from fake_model import form, picture, png
 
 from benchmarks.service.server_process import RunningServer, running_server
+from model_store.artifact import read_manifest
 
 LIMITS = ["--threads", "1", "--max-upload-bytes", "200000"]
 SLOW_UPLOADS = 60
@@ -158,3 +160,31 @@ def test_while_draining_the_port_says_so_and_what_was_begun_is_answered(
         answer = b"".join(iter(lambda: begun.recv(65536), b""))
         assert answer.startswith(b"HTTP/1.1 200")
         assert server.process.wait(20) == 0
+
+
+def test_who_started_it_in_a_terminal_reads_where_and_what_it_serves(tiny_artifact: Path) -> None:
+    command = [sys.executable, "-m", "service", "--port", "0", "--greet", "true", "--threads", "1"]
+    with subprocess.Popen(
+        [*command, "--model", str(tiny_artifact)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        lines = []
+        for line in process.stdout:
+            lines.append(line)
+            if "Ctrl+C" in line:
+                break
+        address = lines[-2].removeprefix("Open ").strip()
+        assert httpx.get(f"{address}/readyz", timeout=20).status_code == 200
+        assert httpx.get(address, timeout=20).headers["content-type"].startswith("text/html")
+        manifest = read_manifest(tiny_artifact)
+        named = f"{manifest.name} {manifest.version} ({manifest.weights.sha256[:12]}), int8 by "
+        assert lines[-1].startswith(named) and "on 1 CPU thread(s)." in lines[-1]
+        ready = next(json.loads(line) for line in lines if '"event": "ready"' in line)
+        assert (ready["model"], ready["sha256"]) == (manifest.name, manifest.weights.sha256)
+        assert {"version", "engine", "device", "threads"} <= set(ready)
+        process.send_signal(signal.SIGINT)
+        process.stdout.read()
+        assert process.wait(30) == 0
