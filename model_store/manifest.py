@@ -69,12 +69,19 @@ class SelfTest(_Strict):
     )
 
 
+NAME_PATTERN = r"^[a-z0-9][a-z0-9-]{0,63}$"
+"""Names of models: lower case letters, digits and hyphens, so that each is one folder."""
+
+VERSION_PATTERN = r"^[0-9]{1,6}$"
+"""Versions of models: whole numbers."""
+
+
 class Manifest(_Strict):
     """Everything about a stored model but its tensors."""
 
     format_version: Literal[1] = FORMAT_VERSION
-    name: str = Field(pattern=r"^[a-z0-9][a-z0-9-]{0,63}$")
-    version: str = Field(pattern=r"^[0-9]{1,6}$")
+    name: str = Field(pattern=NAME_PATTERN)
+    version: str = Field(pattern=VERSION_PATTERN)
     architecture: dict[str, Any]
     preprocessing_version: int
     conventions: dict[str, int] = Field(description="mask token of each convention")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 import sys
 from collections.abc import Callable, Sequence
 
@@ -63,7 +64,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         0, or 2 with one sentence on stderr when it was refused or could not go on, or 3 when a
         signal stopped a training that can be resumed.
     """
-    arguments = build_parser().parse_args(argv)
+    words = sys.argv[1:] if argv is None else list(argv)
+    arguments = build_parser().parse_args(words)
+    arguments.command_line = shlex.join(["python", "-m", "training", *words])
     # Imported late: --help answers at once, MONAI alone takes seconds to load.
     from model_store.artifact import ArtifactError
     from training.errors import CheckpointError, ConfigError, DataError

@@ -222,16 +222,16 @@ def with_settings(values: dict[str, Any], changes: Mapping[str, Any]) -> RunConf
 def parse_changes(texts: Iterable[str]) -> dict[str, Any]:
     """Read the ``NAME=VALUE`` of a command line; a value that is not JSON is a string.
 
+    Of a name that comes twice the last value holds, as is usual on command lines.
+
     Raises:
-        ConfigError: There is no ``=``, or a name comes twice.
+        ConfigError: There is no ``=``.
     """
     changes: dict[str, Any] = {}
     for text in texts:
         name, separator, value = text.partition("=")
         if not separator:
             raise ConfigError(f"--set {text!r} is not NAME=VALUE")
-        if name in changes:
-            raise ConfigError(f"--set {name} comes twice")
         try:
             changes[name] = json.loads(value)
         except (json.JSONDecodeError, RecursionError):

@@ -6,9 +6,11 @@ stored as float16: the FP32 side of every comparison, the same network before qu
 
 from __future__ import annotations
 
-import csv
-from collections import Counter
-from collections.abc import Sequence
+import os
+import re
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,11 +18,13 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
+from safetensors import SafetensorError
 
 import model_store
 from model_store.architecture import SamConfig
 from model_store.artifact import (
     FLOAT_SCHEME,
+    MANIFEST_FILE,
     WEIGHTS_FILE,
     load_model,
     packed_tensors,
@@ -32,6 +36,8 @@ from model_store.conventions import CONVENTIONS, Convention, default_of, token_o
 from model_store.geometry import PREPROCESSING_VERSION, Box
 from model_store.integers import SCHEME
 from model_store.manifest import (
+    NAME_PATTERN,
+    VERSION_PATTERN,
     Manifest,
     Quantization,
     SelfTest,
@@ -40,14 +46,14 @@ from model_store.manifest import (
 )
 from model_store.predictor import PredictionRequest, Predictor
 from model_store.sam import PromptableSam
-from training.data.dataset import structure_of
 from training.data.prompts import tight_box
-from training.errors import DataError
+from training.errors import ConfigError, DataError
 from training.evaluation.metrics import dice
 from training.model_card import write_manifest_and_card
 from training.phantom import draw_phantom
 from training.quantization.quantized_model import packed_levels, to_deployed
 from training.stages.base import load_base
+from training.stages.trained_on import training_data_of
 
 INTENDED_USE = (
     "Outlines the lungs on frontal chest X-rays of children and adults as a step of further "
@@ -79,7 +85,12 @@ class ExportResult:
 
 
 def export_checkpoint(
-    checkpoint: Path, out: Path, name: str, version: str, data_root: Path, float_twin: str | None
+    checkpoint: Path,
+    out: Path,
+    name: str,
+    version: str,
+    data_root: Path | None,
+    float_twin: str | None,
 ) -> ExportResult:
     """Write ``out/name/version`` from a checkpoint or run folder.
 
@@ -88,29 +99,63 @@ def export_checkpoint(
         out: Folder of stored models.
         name: Name of the model.
         version: Version, a whole number.
-        data_root: The data set that it was trained on, for the manifest.
-        float_twin: ``name/version`` of the same model before quantization, if stored.
+        data_root: The data set that it was trained on: needed where a checkpoint is older than
+            the record of its rows, else compared with that record.
+        float_twin: ``name/version`` of the same model before quantization, stored in ``out``.
 
     Raises:
         CheckpointError: The checkpoint cannot be used.
-        DataError: It was trained to draw something else than lungs, which the service would
-            hand out as lungs.
+        ConfigError: Name, version or twin cannot be.
+        DataError: It was trained on something else than lungs, which the service would hand out
+            as lungs, or on another data set than ``data_root``.
         FileExistsError: The version exists; a stored version never changes.
+        OSError: It could not be written; nothing of it is left.
     """
+    check_new_version(out, name, version)
+    _check_twin(out, float_twin)
     base = load_base(checkpoint)
     structure = base.lineage[-1].get("structure", "lungs")
     if structure != "lungs":
         raise DataError(f"{checkpoint} was trained on {structure}; stored models draw lungs")
+    data, counted = training_data_of(base, data_root)
     return write_deployed(
         base.model,
         base.architecture,
         out,
         name=name,
         version=version,
-        training_data=training_data(data_root),
-        training={"stages": list(base.lineage)},
+        training_data=data,
+        training={"stages": list(base.lineage), "training_data": counted},
         float_twin=float_twin,
     )
+
+
+def check_new_version(out: Path, name: str, version: str) -> None:
+    """Refuse a name that is no single folder, and a version that exists.
+
+    Raises:
+        ConfigError: Name or version is none.
+        FileExistsError: The version exists; a stored version never changes.
+    """
+    if not re.fullmatch(NAME_PATTERN, name):
+        raise ConfigError(
+            f"--name is {name!r}; it must be 1 to 64 lower case letters, digits and hyphens"
+        )
+    if not re.fullmatch(VERSION_PATTERN, version):
+        raise ConfigError(f"--version is {version!r}; it must be a whole number of 1 to 6 digits")
+    folder = out / name / version
+    if folder.exists():
+        raise FileExistsError(f"{folder} exists; a stored version never changes, raise --version")
+
+
+def _check_twin(out: Path, float_twin: str | None) -> None:
+    if float_twin is None:
+        return
+    name, _, version = float_twin.partition("/")
+    if not (re.fullmatch(NAME_PATTERN, name) and re.fullmatch(VERSION_PATTERN, version)):
+        raise ConfigError(f"--float-twin is {float_twin!r}; it must be NAME/VERSION")
+    if not (out / float_twin / MANIFEST_FILE).is_file():
+        raise ConfigError(f"--float-twin {float_twin} is not in {out}; export it first")
 
 
 def write_deployed(
@@ -148,9 +193,7 @@ def write_deployed(
     Raises:
         FileExistsError: The version exists; a stored version never changes.
     """
-    folder = out / name / version
-    if (folder / WEIGHTS_FILE).exists():
-        raise FileExistsError(f"{folder} exists; a stored version never changes, raise --version")
+    check_new_version(out, name, version)
     float_bytes = _float_size_bytes(model)
     levels = packed_levels(model)
     precisions = to_deployed(model)
@@ -159,33 +202,62 @@ def write_deployed(
     # Beside integers of few bits, floats of 32 bits would be a third of the file.
     if levels or not (integers or keeps_float32):
         tensors = {k: v.half() if v.is_floating_point() else v for k, v in tensors.items()}
-    folder.mkdir(parents=True, exist_ok=True)
-    write_weights(folder / WEIGHTS_FILE, tensors)
-    manifest = Manifest(
-        name=name,
-        version=version,
-        architecture=architecture.to_dict(),
-        preprocessing_version=PREPROCESSING_VERSION,
-        conventions={name: token_of(name) for name in conventions},
-        quantization=Quantization(
-            scheme=SCHEME if integers else FLOAT_SCHEME, layers=precisions, weight_levels=levels
-        ),
-        weights=WeightsFile(
-            sha256=sha256_of(folder / WEIGHTS_FILE),
-            size_bytes=(folder / WEIGHTS_FILE).stat().st_size,
-            float_size_bytes=float_bytes,
-        ),
-        training_data=training_data,
-        training=training or {},
-        float_twin=float_twin,
-        code_version=model_store.__version__,
-        license=license_text,
-        intended_use=intended_use,
-    )
-    write_manifest(folder, manifest)
-    golden_dice = add_self_test(folder, manifest)
+    folder = out / name / version
+    with _all_or_nothing(folder) as work:
+        write_weights(work / WEIGHTS_FILE, tensors)
+        manifest = Manifest(
+            name=name,
+            version=version,
+            architecture=architecture.to_dict(),
+            preprocessing_version=PREPROCESSING_VERSION,
+            conventions={name: token_of(name) for name in conventions},
+            quantization=Quantization(
+                scheme=SCHEME if integers else FLOAT_SCHEME, layers=precisions,
+                weight_levels=levels,
+            ),
+            weights=WeightsFile(
+                sha256=sha256_of(work / WEIGHTS_FILE),
+                size_bytes=(work / WEIGHTS_FILE).stat().st_size,
+                float_size_bytes=float_bytes,
+            ),
+            training_data=training_data,
+            training=training or {},
+            float_twin=float_twin,
+            code_version=model_store.__version__,
+            license=license_text,
+            intended_use=intended_use,
+        )
+        write_manifest(work, manifest)
+        golden_dice = add_self_test(work, manifest)
     size = sum(file.stat().st_size for file in folder.iterdir())
     return ExportResult(folder, size, float_bytes, golden_dice)
+
+
+@contextmanager
+def _all_or_nothing(folder: Path) -> Iterator[Path]:
+    """Give a hidden folder to write into, which becomes ``folder`` when the block ends well.
+
+    Raises:
+        OSError: Something could not be written; nothing is left of it.
+    """
+    made = [parent for parent in (folder.parent, folder.parent.parent) if not parent.exists()]
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    work = folder.parent / f".{folder.name}.{os.getpid()}.partial"
+    work.mkdir()
+    try:
+        yield work
+        for file in work.iterdir():
+            with file.open("rb") as written:
+                os.fsync(written.fileno())
+        work.rename(folder)
+    except (OSError, SafetensorError) as error:
+        raise OSError(f"{folder} cannot be written, nothing of it is left: {error}") from error
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+        if not folder.exists():
+            for parent in made:
+                with suppress(OSError):
+                    parent.rmdir()
 
 
 def _float_size_bytes(model: PromptableSam) -> int:
@@ -195,21 +267,6 @@ def _float_size_bytes(model: PromptableSam) -> int:
     )  # fmt: skip
     kept = (t for k, t in model.state_dict().items() if k.rpartition(".")[2] not in adapted)
     return sum(4 * tensor.numel() for tensor in kept)
-
-
-def training_data(root: Path) -> tuple[TrainingData, ...]:
-    """Count the lung masks of the ``train`` split per source and licence."""
-    with (root / "manifest.csv").open(newline="", encoding="utf-8") as file:
-        rows = [
-            row
-            for row in csv.DictReader(file)
-            if row["split"] == "train" and structure_of(row, root / "manifest.csv") == "lungs"
-        ]
-    counts = Counter((r["source"], r["convention"], r.get("license", "unknown")) for r in rows)
-    return tuple(
-        TrainingData(source=source, convention=convention, license=license_, images=images)
-        for (source, convention, license_), images in sorted(counts.items())
-    )
 
 
 def add_self_test(folder: Path, manifest: Manifest) -> float:

@@ -11,7 +11,13 @@ from model_store.manifest import Manifest
 CARD_FILE = "README.md"
 
 
-_LONG = ("ranks", "sensitivity")  # too long for a line; summarised below it
+_LONG = (
+    "ranks",
+    "sensitivity",
+    "provenance",
+    "settings",
+)
+"""Too long for a line; summarised below it."""
 
 
 def write_manifest_and_card(folder: Path, manifest: Manifest) -> None:
@@ -180,6 +186,8 @@ def _training(manifest: Manifest) -> str:
         f"| {entry.source} | `{entry.convention}` | {entry.images} | {entry.license} |"
         for entry in manifest.training_data
     ]
+    if manifest.training.get("training_data") == "at least":
+        lines += ["", "At least so many: the stored model that it goes on from told numbers only."]
     lines += ["", "`phantoms` counts drawn chest phantoms that were mixed in. The stages:", ""]
     return "\n".join([*lines, *_stages(manifest)])
 
@@ -192,9 +200,23 @@ def _stages(manifest: Manifest) -> list[str]:
         if "ranks" in stage:
             total = sum(sum(slices.values()) for slices in stage["ranks"].values())
             lines.append(f"  - {total} triplets kept by the rank budget, per slice in the manifest")
+        if "provenance" in stage:
+            lines.append(f"  - {_provenance(stage['provenance'])}")
         if "sensitivity" in stage:
             lines.append(f"  - {_sensitivity(stage['sensitivity'])}")
     return lines
+
+
+def _provenance(record: dict[str, Any]) -> str:
+    """Say where a stage comes from; hashes are cut short, the manifest has them whole."""
+    train, val = record["train"], record["val"]
+    code = f", commit `{record['commit'][:12]}`" if record["commit"] else ""
+    command = f"; `{record['command']}`" if record["command"] else ""
+    return (
+        f"{train['xrays']} X-rays to train on (names `{train['names_sha256'][:12]}`), "
+        f"{val['xrays']} to choose by, data set's manifest `{record['manifest_sha256'][:12]}`"
+        f"{code}{command}; every setting is in the manifest"
+    )
 
 
 def _sensitivity(record: dict[str, Any]) -> str:

@@ -25,14 +25,10 @@ from training.adapters.adapted_linear import AdaptedLinear
 from training.adapters.adapted_model import find_layers
 from training.config import RunConfig, with_settings
 from training.data.dataset import LabelledXray
-from training.run.assembly import (
-    batch_source,
-    load_training_xrays,
-    load_validation_xrays,
-    prepare_run,
-)
+from training.run.assembly import batch_source, prepare_run
 from training.run.loop import TrainingLoop
 from training.run.run import Run
+from training.run.selection import load_training_xrays, load_validation_xrays
 from training.stages.base import load_base
 from training.stages.baseline_stages import build_stage1
 

@@ -29,9 +29,10 @@ from model_store.predictor import PredictionRequest, Predictor
 from training.config import RunConfig
 from training.data.dataset import LabelledXray
 from training.export import write_deployed
-from training.run.assembly import batch_source, load_training_xrays, load_validation_xrays
+from training.run.assembly import batch_source
 from training.run.loop import TrainingLoop
 from training.run.run import Run
+from training.run.selection import load_training_xrays, load_validation_xrays
 from training.stages.qat_stage import QatStage
 from training.stages.stage import PretrainStage
 

@@ -37,9 +37,10 @@ from training.data.dataset import LabelledXray
 from training.data.prefetching import prefetched
 from training.losses import MaskLoss
 from training.phantom.dataset import write_phantom_dataset
-from training.run.assembly import batch_source, load_training_xrays
+from training.run.assembly import batch_source
 from training.run.loop import TrainingLoop
 from training.run.run import Run
+from training.run.selection import load_training_xrays
 from training.stages.baseline_stages import build_stage1
 from training.stages.qat_stage import QatStage
 from training.stages.stage import PretrainStage, Stage

@@ -99,9 +99,9 @@ def test_a_resumed_run_ends_with_the_same_weights(chain: Path, stage: str) -> No
     extra = ["--base", str(chain / base)] if base else []
     whole, parted = f"{stage}_whole", f"{stage}_parted"
     settings = ["--set", "checkpoint_every_steps=5", "--set", "optimizer.decay_share=0"]
+    settings += ["--set", "validate_every_steps=100"]
     assert run_stage(chain, stage, whole, *extra, *settings) == 0
     # The checkpoint of step 5 is what a process killed in steps 6 to 9 leaves behind.
-    halted = [*settings, "--set", "validate_every_steps=100"]
     from training.run import loop
 
     original = loop.TrainingLoop.train_step
@@ -114,7 +114,7 @@ def test_a_resumed_run_ends_with_the_same_weights(chain: Path, stage: str) -> No
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(loop.TrainingLoop, "train_step", killed_at_step_8)
         with pytest.raises(KeyboardInterrupt):
-            run_stage(chain, stage, parted, *extra, *halted)
+            run_stage(chain, stage, parted, *extra, *settings)
     assert run_stage(chain, stage, parted, "--resume", *extra, *settings) == 0
     wanted = torch.load(chain / whole / "latest.pt", weights_only=True)
     got = torch.load(chain / parted / "latest.pt", weights_only=True)

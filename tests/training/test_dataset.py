@@ -8,7 +8,7 @@ from training.data.config import DataConfig
 from training.data.dataset import load_xray, load_xrays, read_rows, split_lungs
 from training.errors import DataError
 from training.phantom.dataset import write_phantom_dataset
-from training.run.assembly import load_training_xrays
+from training.run.selection import load_training_xrays
 
 
 @pytest.fixture
@@ -87,7 +87,11 @@ def test_films_of_a_patient_stay_in_one_fold(tmp_path: Path) -> None:
     write_phantom_dataset(tmp_path, {"train": 12, "val": 1}, longest_side=48)
     manifest = tmp_path / "manifest.csv"
     lines = manifest.read_text().splitlines()
-    named = [lines[0] + ",group", *(f"{line},patient {i // 2}" for i, line in enumerate(lines[1:]))]
+    named = [lines[0]]
+    for i, line in enumerate(lines[1:]):
+        fields = line.split(",")
+        fields[lines[0].split(",").index("group")] = f"patient {i // 2}"
+        named.append(",".join(fields))
     manifest.write_text("\n".join(named))
     kept = [
         {xray.group for xray in load_training_xrays(DataConfig(str(tmp_path), **fold))}

@@ -27,7 +27,7 @@ from training.evaluation.drawn_otherwise import (
 from training.evaluation.metrics import dice
 from training.evaluation.scores import prompt_boxes
 from training.phantom.dataset import write_phantom_dataset
-from training.run.assembly import load_training_xrays
+from training.run.selection import load_training_xrays
 
 
 def film(name: str, field: float, whole: float, source: str = "a") -> DrawnAs:

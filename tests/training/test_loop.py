@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from training.acceleration import mixed_precision
-from training.checkpoint import weights_sha256
+from training.checkpoint import load_checkpoint, weights_sha256
 from training.config import load_config
 from training.errors import CheckpointError, ConfigError
 from training.phantom.dataset import write_phantom_dataset
@@ -210,10 +210,10 @@ def test_a_checkpoint_of_other_optimizers_is_refused_in_a_sentence(
     data: Path, tmp_path: Path
 ) -> None:
     make_loop(data, tmp_path, {"steps": 1}).run()
-    changes = {"data.root": str(data), "steps": 2, "optimizer.matrix_learning_rate": 0.0}
-    config = load_config(CONFIG, changes)
+    without_muon = {"steps": 1, "optimizer.matrix_learning_rate": 0.0}
+    other = make_loop(data, tmp_path / "other", without_muon)
     with pytest.raises(CheckpointError, match=r"latest\.pt was written with other optimizers"):
-        prepare_run(config, None, tmp_path, resume=True, device=CPU)
+        other.resume(load_checkpoint(tmp_path / "latest.pt"), "latest.pt")
 
 
 def test_the_log_tells_how_long_a_step_waits_for_its_batch(

@@ -22,7 +22,7 @@ from training.data.config import DataConfig
 from training.data.dataset import load_xrays, read_rows
 from training.errors import ConfigError
 from training.prepare import preparation
-from training.run.assembly import load_training_xrays
+from training.run.selection import load_training_xrays
 
 
 def run(out: Path, *roots: tuple[str, Path], extra: tuple[str, ...] = ()) -> int:

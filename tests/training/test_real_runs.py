@@ -73,7 +73,8 @@ def test_killed_at_any_moment_and_resumed_ends_with_the_same_weights(work: Path)
     assert whole.returncode == 0, errors
     parted = work / "parted"
     for moment in ("writing", "writing", "later"):
-        process = start("training", *arguments(work, "stage1", "parted"), "--resume")
+        resume = ["--resume"] if (parted / "provenance.json").exists() else []
+        process = start("training", *arguments(work, "stage1", "parted"), *resume)
         wait_for(parted / "latest.pt.partial", process)
         if moment == "later":
             time.sleep(random.uniform(0.0, 0.3))

@@ -154,7 +154,7 @@ def test_few_rows_are_spread_over_every_source(data: Path) -> None:
 def run_stage(data: Path, work: Path, stage: str, run: str, *extra: str) -> int:
     return main(
         [stage, "--config", str(CONFIGS / f"miniature_{stage}.toml"), "--run", str(work / run),
-         "--device", "cpu", "--set", f"data.root={data}", *extra]
+         "--device", "cpu", "--set", f"data.root={data}", "--set", "batch_size=2", *extra]
     )  # fmt: skip
 
 

@@ -151,11 +151,6 @@ def test_what_was_taken_in_silence_is_refused(change: str, said: str) -> None:
         with_settings({**RUN, "data": {"root": "x"}}, parse_changes([change]))
 
 
-def test_one_setting_given_twice_is_refused() -> None:
-    with pytest.raises(ConfigError, match="--set seed comes twice"):
-        parse_changes(["seed=1", "seed=2"])
-
-
 def test_the_command_says_it_in_one_line(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -12,7 +12,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--name", required=True, help="name of the model, e.g. cxr-lung-tiny")
     parser.add_argument("--version", required=True, help="version, a whole number")
     parser.add_argument("--out", type=Path, default=Path("model_store/models"))
-    parser.add_argument("--data", type=Path, required=True, help="data set it was trained on")
+    parser.add_argument(
+        "--data", type=Path,
+        help="data set that it was trained on; only of checkpoints that do not record it",
+    )  # fmt: skip
     parser.add_argument("--float-twin", help="name/version of the model before quantization")
 
 

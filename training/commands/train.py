@@ -38,6 +38,10 @@ def add_arguments(parser: argparse.ArgumentParser, stage: str) -> None:
     parser.add_argument("--run", type=Path, required=True, help="folder that the run writes")
     parser.add_argument("--base", type=Path, required=stage != "pretrain", help=_BASE_HELP[stage])
     parser.add_argument("--resume", action="store_true", help="continue the run in --run")
+    parser.add_argument(
+        "--extend", action="store_true",
+        help="with --resume: let the run have more steps than it was begun with",
+    )  # fmt: skip
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
     parser.add_argument(
         "--set", action="append", default=[], metavar="NAME=VALUE",
@@ -62,6 +66,8 @@ def run(arguments: argparse.Namespace) -> int:
     from training.run.assembly import prepare_run
     from training.run.interruption import StopRequest
 
+    if arguments.extend and not arguments.resume:
+        raise ConfigError("--extend prolongs a run that --resume goes on with")
     changes = parse_changes(arguments.set)
     config = load_config(arguments.config, changes)
     if config.stage != arguments.command:
@@ -74,7 +80,8 @@ def run(arguments: argparse.Namespace) -> int:
     with processes.joined(device), StopRequest() as stop:
         loop = prepare_run(
             config, arguments.base, arguments.run, resume=arguments.resume, device=device,
-            processes=processes,
+            processes=processes, command=arguments.command_line,
+            extend=arguments.extend,
         )  # fmt: skip
         scores = loop.run(stop)
         if processes.is_writer:

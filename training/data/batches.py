@@ -127,6 +127,11 @@ class BatchSource:
         return share
 
     @property
+    def rows_per_epoch(self) -> int:
+        """X-rays of an epoch, each as often as configured."""
+        return len(self._epoch_rows)
+
+    @property
     def steps_per_epoch(self) -> int:
         """Steps in which every row comes as often as configured."""
         return max(1, len(self._epoch_rows) // self._batch_size)

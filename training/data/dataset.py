@@ -8,7 +8,6 @@ may give the side of a pixel in millimetres; an empty field says that it is not 
 
 from __future__ import annotations
 
-import csv
 import math
 import zlib
 from collections.abc import Collection, Mapping, Sequence
@@ -24,6 +23,7 @@ from scipy import ndimage
 
 from model_store.conventions import DEFAULT_CONVENTION, Convention, token_of
 from model_store.geometry import InputGeometry, window_to_uint8
+from training.data.manifest_file import ManifestFile, read_manifest
 from training.errors import DataError
 
 if TYPE_CHECKING:
@@ -33,8 +33,6 @@ Structure = Literal["lungs", "infection", "pneumothorax"]
 """What a mask shows."""
 
 STRUCTURES: tuple[Structure, ...] = get_args(Structure)
-
-_REQUIRED_COLUMNS = ("name", "split", "source", "convention")
 
 SMALLEST_LUNG_SHARE = 0.08
 """A connected part counts as a lung of its own from this share of the whole mask on; smaller
@@ -55,6 +53,7 @@ class DataRow:
     mask_path: Path
     group: str
     spacing_mm: float | None = None
+    license: str = "unknown"
 
 
 @dataclass(frozen=True)
@@ -93,21 +92,23 @@ def read_rows(root: Path, split: str, structure: Structure = "lungs") -> list[Da
         DataError: No manifest, a missing column, an unknown convention or structure, or no such
             rows.
     """
-    manifest = root / "manifest.csv"
-    if not manifest.is_file():
-        raise DataError(f"{manifest} is missing; a data set is a folder with a manifest.csv")
-    with manifest.open(newline="", encoding="utf-8") as file:
-        reader = csv.DictReader(file)
-        missing = [c for c in _REQUIRED_COLUMNS if c not in (reader.fieldnames or ())]
-        if missing:
-            raise DataError(f"{manifest} lacks the columns {', '.join(missing)}")
-        rows = [
-            _row(root, split, record)
-            for record in reader
-            if structure_of(record, manifest) == structure and record["split"] == split
-        ]
+    return rows_of(read_manifest(root), split, structure)
+
+
+def rows_of(manifest: ManifestFile, split: str, structure: Structure = "lungs") -> list[DataRow]:
+    """Return the rows of one split whose masks show one structure.
+
+    Raises:
+        DataError: An unknown convention or structure, or no such rows.
+    """
+    path = manifest.path
+    rows = [
+        _row(path.parent, split, record.fields)
+        for record in manifest.records
+        if structure_of(record.fields, path) == structure and record.fields["split"] == split
+    ]
     if not rows:
-        raise DataError(f"{manifest} has no rows of the split {split!r} that show {structure}")
+        raise DataError(f"{path} has no rows of the split {split!r} that show {structure}")
     return rows
 
 
@@ -164,6 +165,7 @@ def _row(root: Path, split: str, record: dict[str, str]) -> DataRow:
         mask_path=root / split / "masks" / f"{name}.png",
         group=record.get("group") or name,
         spacing_mm=_spacing(root, record),
+        license=record.get("license") or "unknown",
     )
 
 

@@ -16,7 +16,7 @@ from model_store.geometry import InputGeometry, window_to_uint8
 from model_store.sam import PromptableSam
 from training.data.dataset import load_xray, read_rows, rows_of_conventions
 from training.data.prompts import tight_box
-from training.export import ExportResult, write_deployed
+from training.export import ExportResult, check_new_version, write_deployed
 from training.phantom import draw_phantom
 from training.quantization.config import QatConfig
 from training.quantization.fake_quantization import sampling
@@ -92,6 +92,8 @@ def deploy_reference(
     Raises:
         FileExistsError: A version exists; a stored version never changes.
     """
+    for full_name in (f"{name}-float", name):
+        check_new_version(out, full_name, version)
     facts = {**reference.facts, "sha256": sha256_of(path)}
     if convention != "lung_field":
         swap_first_tokens(reference.model)

@@ -13,9 +13,10 @@ from training.adapters.adapted_model import find_layers
 from training.checkpoint import BEST
 from training.errors import CheckpointError
 from training.evaluation.evaluation import load_float_twin
-from training.export import training_data, write_deployed
+from training.export import write_deployed
 from training.quantization.fake_quantization import FakeQuantized
 from training.stages.base import load_base
+from training.stages.trained_on import training_data_of
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,7 @@ def _open_run(path: Path, data_root: Path, device: str, work: Path) -> Subject:
     base = load_base(path)
     quantized = bool(find_layers(base.model, FakeQuantized))
     recipe = {"stages": list(base.lineage)}
-    data = training_data(data_root)
+    data, _ = training_data_of(base, None if base.trained_on else data_root)
     folder = write_deployed(
         base.model, base.architecture, work, name="run", version="1", training_data=data,
         training=recipe,

@@ -3,18 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import itertools
-import json
 import sys
-from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
-import numpy as np
 import torch
 
 from model_store.architecture import SamConfig, build_sam
-from model_store.conventions import CONVENTIONS
-from model_store.geometry import window_to_uint8
 from model_store.weight_levels import EIGHT_BIT_LEVELS
 from training.acceleration.distributed import ONE_PROCESS, Processes
 from training.acceleration.recomputation import recompute_encoder_blocks
@@ -22,15 +16,15 @@ from training.adapters.config import AdaptationConfig
 from training.checkpoint import LatestCheckpoint, holds_run, load_latest
 from training.config import RunConfig
 from training.data.batches import BatchSource
-from training.data.config import DataConfig
-from training.data.dataset import DataRow, LabelledXray, fold_of, load_xrays, read_rows
-from training.data.further_masks import with_further_masks
-from training.errors import ConfigError, DataError
-from training.evaluation.drawn_otherwise import names_drawn_otherwise
-from training.phantom import draw_phantom
+from training.data.dataset import LabelledXray
+from training.errors import ConfigError
 from training.quantization.sensitivity.choice import choose_precisions, stored_choice
 from training.run.loop import TrainingLoop
+from training.run.provenance import provenance_of, row_digests, trained_on
+from training.run.record import BEGINNING, RunRecord, read_beginning, write_beginning
+from training.run.resuming import check_same_data, settings_to_resume
 from training.run.run import Run
+from training.run.selection import Selection, load_training_xrays, load_validation_xrays, select
 from training.run.teacher import load_teacher
 from training.stages.base import Base, load_base
 from training.stages.baseline_stages import build_stage1
@@ -39,62 +33,16 @@ from training.stages.qat_stage import QatStage
 from training.stages.resizing import resized_model
 from training.stages.stage import PretrainStage, Stage
 
-PHANTOM_SOURCE = "phantom"
-
-
-def load_training_xrays(config: DataConfig) -> list[LabelledXray]:
-    """Read the ``train`` split into memory and draw the phantoms beside it.
-
-    Raises:
-        DataError: The data set cannot be used, or nothing is left of it.
-    """
-    rows = _wanted_rows(config, "train")
-    for root in config.also:
-        rows += read_rows(Path(root), "train", config.structure)
-    rows = [row for row in rows if fold_of(row.group, config.folds) != config.without_fold]
-    otherwise = names_drawn_otherwise(Path(path) for path in config.drawn_otherwise)
-    rows = [row for row in rows if row.name not in otherwise]
-    if not rows:
-        raise DataError(f"{config.root}: data.drawn_otherwise leaves nothing to train on")
-    xrays = with_further_masks(load_xrays(rows, config.cached_side), config.further_masks)
-    if config.phantoms:
-        with ProcessPoolExecutor() as pool:
-            seeds = range(config.phantoms)
-            sides = itertools.repeat(config.cached_side)
-            xrays += pool.map(_draw_labelled_phantom, seeds, sides, chunksize=8)
-    return xrays
-
-
-def _wanted_rows(config: DataConfig, split: str) -> list[DataRow]:
-    rows = read_rows(Path(config.root), split, config.structure)
-    rows = [row for row in rows if row.source not in config.leave_out]
-    if not rows:
-        raise DataError(f"{config.root}: data.leave_out leaves nothing of the split {split!r}")
-    return rows
-
-
-def _draw_labelled_phantom(seed: int, longest_side: int) -> LabelledXray:
-    """Draw phantom ``seed``; even ones show one convention, odd ones the other."""
-    convention = CONVENTIONS[seed % len(CONVENTIONS)]
-    rng = np.random.default_rng([seed, longest_side])
-    sides = rng.integers(3 * longest_side // 4, longest_side + 1, 2)
-    phantom = draw_phantom(1000 + seed, (int(sides[0]), int(sides[1])))
-    lungs = np.stack([phantom.image_left_lung(convention), phantom.image_right_lung(convention)])
-    image = window_to_uint8(phantom.image)
-    name = f"phantom_{seed}"
-    return LabelledXray(name, PHANTOM_SOURCE, convention, image, lungs, group=name)
-
-
-def load_validation_xrays(config: DataConfig) -> list[LabelledXray]:
-    """Read the ``val`` split at its own resolution, without the sources that are left out."""
-    return load_xrays(_wanted_rows(config, "val"))
-
 
 def batch_source(
     config: RunConfig, architecture: SamConfig, xrays: list[LabelledXray]
 ) -> BatchSource:
-    """Return the batches of a run."""
-    return BatchSource(
+    """Return the batches of a run.
+
+    Raises:
+        ConfigError: There are fewer X-rays than a batch has.
+    """
+    source = BatchSource(
         xrays,
         config.data.repeats,
         config.augment,
@@ -106,6 +54,12 @@ def batch_source(
         seed=config.seed,
         folds=config.data.folds,
     )
+    if config.batch_size > source.rows_per_epoch:
+        raise ConfigError(
+            f"batch_size is {config.batch_size}; there are only {source.rows_per_epoch} X-rays to "
+            "train on, each counted as often as data.repeats says"
+        )
+    return source
 
 
 def prepare_run(
@@ -116,6 +70,8 @@ def prepare_run(
     resume: bool,
     device: torch.device,
     processes: Processes = ONE_PROCESS,
+    command: str = "",
+    extend: bool = False,
 ) -> TrainingLoop:
     """Put a run together: its folder, data, model and stage, at its first or last stored step.
 
@@ -127,16 +83,22 @@ def prepare_run(
         resume: Whether to continue from the newest checkpoint in ``folder``.
         device: Where to compute.
         processes: Those that train together; this one makes its share of every batch.
+        command: The command line that asks for the run, for its record.
+        extend: Whether a resumed run may have more steps than it was begun with.
 
     Raises:
-        ConfigError: No base where one is needed, a run in ``folder`` that is not resumed, a
-            teacher that does not fit, or a batch that cannot be divided among the processes.
-        CheckpointError: The base, a teacher or the checkpoint to resume cannot be used.
+        ConfigError: No base where one is needed, a run in ``folder`` that is not resumed, one
+            that was begun with other settings, a name that the manifest does not have, a teacher
+            that does not fit, or a batch that cannot be filled or divided among the processes.
+        CheckpointError: The base, a teacher or the checkpoint to resume cannot be used, or the run
+            was begun with other X-rays.
         ArtifactError: The base or a teacher is a stored model that is refused.
         DataError: The data set cannot be used.
     """
     if not resume and holds_run(folder):
         raise ConfigError(f"{folder} holds a run already; add --resume or choose another folder")
+    begun = processes.from_writer(lambda: _begun(folder)) if resume else None
+    selection = select(config.data)
     torch.manual_seed(config.seed)
     if config.stage == "pretrain":
         start = _pretraining_start(config.model, base)
@@ -149,29 +111,44 @@ def prepare_run(
     if config.stage == "stage2" and (start.stage == "stored" or _is_few_levels(config)):
         # A stored model has no adapters left, and weights of few levels take them in.
         config = dataclasses.replace(config, adaptation=AdaptationConfig("full"))
-    latest = processes.from_writer(lambda: _latest(folder)) if resume else None
+    record = _record(selection, start, command)
+    if begun is not None:
+        config, said = settings_to_resume(config, begun.state, extend=extend)
+        check_same_data(begun.state, record.rows, start.lineage)
+        record = record.of_the_beginning(begun.state)
+        if said and processes.is_writer:
+            print(said, file=sys.stderr)
+    latest = begun if begun is not None and "model" in begun.state else None
     stage = _stage(config, start, latest)
     # Before data are read and anything is written: a wrong name is refused at once. After the
     # stage, because building a model draws from the generator that initialises the adapters.
     teacher = load_teacher(config, start.architecture, device)
-    source = batch_source(config, start.architecture, load_training_xrays(config.data))
+    source = batch_source(config, start.architecture, load_training_xrays(config.data, selection))
+    validation = load_validation_xrays(config.data, selection)
     stage.to(device)
     if isinstance(stage, QatStage) and latest is None:
         stage.calibrate(source)
     if config.recompute_blocks:
         recompute_encoder_blocks(stage.model)
     if processes.is_writer:
-        folder.mkdir(parents=True, exist_ok=True)
-        text = json.dumps(config.to_dict(), indent=2)
-        (folder / "config.json").write_text(text, encoding="utf-8")
+        write_beginning(folder, config, record)
     run = Run(
-        config, start.architecture, stage, source.divided(processes),
-        load_validation_xrays(config.data), folder, device, start.lineage, processes, teacher,
+        config, start.architecture, stage, source.divided(processes), validation, folder, device,
+        start.lineage, processes, teacher, record,
     )  # fmt: skip
     loop = TrainingLoop(run)
     if latest is not None:
         loop.resume(latest.state, latest.path.name)
     return loop
+
+
+def _record(selection: Selection, start: Base, command: str) -> RunRecord:
+    return RunRecord(
+        provenance_of(selection, command).to_dict(),
+        {"train": row_digests(selection.train), "val": row_digests(selection.val)},
+        trained_on(selection.train, start.trained_on),
+        start.counted_before,
+    )
 
 
 def _pretraining_start(architecture: SamConfig, base: Path | None) -> Base:
@@ -190,10 +167,18 @@ def _pretraining_start(architecture: SamConfig, base: Path | None) -> Base:
     return dataclasses.replace(start, architecture=architecture, model=model)
 
 
-def _latest(folder: Path) -> LatestCheckpoint | None:
-    """Return the newest checkpoint of a run, if any, and say which ones were passed over."""
+def _begun(folder: Path) -> LatestCheckpoint:
+    """Return the newest checkpoint of a run, or how it was begun when it was stopped before one.
+
+    Says which checkpoints were passed over.
+
+    Raises:
+        CheckpointError: There is no run in the folder, or none of its checkpoints can be read.
+    """
     latest = load_latest(folder)
-    if latest is not None and latest.refused:
+    if latest is None:
+        return LatestCheckpoint(read_beginning(folder), folder / BEGINNING, ())
+    if latest.refused:
         step = latest.state["step"]
         print(f"{latest.refused[0]}; going on from {latest.path}, step {step}", file=sys.stderr)
     return latest

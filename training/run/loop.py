@@ -206,6 +206,7 @@ class TrainingLoop:
             "model": self.training_step.averaged_weights(),
             "stage_state": self.stage.extra_state(),
             "lineage": list(self._run.lineage),
+            **self._run.record.to_dict(),
         }
         if name == LATEST:  # torch.save stores what `model` shares with these once
             state["weights_now"] = self.stage.model.state_dict()

@@ -14,6 +14,7 @@ from training.acceleration.distributed import ONE_PROCESS, Processes
 from training.config import RunConfig
 from training.data.batches import BatchSource
 from training.data.dataset import LabelledXray
+from training.run.record import NO_RECORD, RunRecord
 from training.run.teacher import Teacher
 from training.stages.stage import Stage
 
@@ -33,6 +34,7 @@ class Run:
         lineage: What was trained before, first stage first.
         processes: Those that train together.
         teacher: Finished models whose masks the run learns from, if any.
+        record: Where the run comes from, for its checkpoints.
     """
 
     config: RunConfig
@@ -45,3 +47,4 @@ class Run:
     lineage: Sequence[dict[str, Any]] = ()
     processes: Processes = ONE_PROCESS
     teacher: Teacher | None = None
+    record: RunRecord = NO_RECORD

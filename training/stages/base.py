@@ -7,7 +7,7 @@ around the same weights, so that each stage can start from the one before it.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -63,6 +63,9 @@ class Base:
         lineage: What was trained before, first stage first, for the manifest.
         settings: Tables of the run's config by which the adapters in the model were made.
         conventions: Those whose mask token was trained; none of Meta's file.
+        trained_on: Source, convention, licence and name of every X-ray that it has learned from,
+            where that was recorded.
+        counted_before: Source, convention, licence and number of those whose names were not.
     """
 
     architecture: SamConfig
@@ -71,6 +74,8 @@ class Base:
     lineage: tuple[dict[str, Any], ...]
     settings: Mapping[str, Any] = field(default_factory=dict)
     conventions: Collection[str] = CONVENTIONS
+    trained_on: Sequence[Sequence[str]] = ()
+    counted_before: Sequence[Sequence[Any]] = ()
 
 
 def load_base(path: Path, input_size: int | None = None) -> Base:
@@ -99,7 +104,11 @@ def load_base(path: Path, input_size: int | None = None) -> Base:
     state = load_checkpoint(file)
     architecture, model = model_from_checkpoint(state)
     stage, settings = str(state["stage"]), adapter_settings(state)
-    return _resized(Base(architecture, model, stage, lineage_of(state), settings), input_size)
+    base = Base(
+        architecture, model, stage, lineage_of(state), settings,
+        trained_on=state.get("trained_on", ()), counted_before=state.get("counted_before", ()),
+    )  # fmt: skip
+    return _resized(base, input_size)
 
 
 def _load_stored(folder: Path) -> Base:
@@ -112,7 +121,11 @@ def _load_stored(folder: Path) -> Base:
     lineage = (*manifest.training.get("stages", ()), own)
     architecture = SamConfig.from_dict(manifest.architecture)
     model = model.train().requires_grad_(True)
-    return Base(architecture, model, "stored", lineage, conventions=tuple(manifest.conventions))
+    counted = [(d.source, d.convention, d.license, d.images) for d in manifest.training_data]
+    return Base(
+        architecture, model, "stored", lineage, conventions=tuple(manifest.conventions),
+        counted_before=counted,
+    )  # fmt: skip
 
 
 def _resized(base: Base, input_size: int | None) -> Base:

@@ -73,7 +73,26 @@ def lineage_of(state: Mapping[str, Any]) -> tuple[dict[str, Any], ...]:
         own["initial_rank"] = config["adalora"]["initial_rank"]
     if state["stage_state"].get("sensitivity"):
         own["sensitivity"] = state["stage_state"]["sensitivity"]
+    if state.get("provenance"):
+        own["provenance"] = _without_folders(state["provenance"])
+        own["settings"] = _without_folders(config)
     return (*state.get("lineage", ()), own)
+
+
+def _without_folders(value: Any) -> Any:
+    """Return what a stored model may tell: names of files, but not where they lay."""
+    if isinstance(value, Mapping):
+        return {name: _without_folders(one) for name, one in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_without_folders(one) for one in value]
+    if not isinstance(value, str):
+        return value
+    return " ".join("=".join(map(_last_name, word.split("="))) for word in value.split(" "))
+
+
+def _last_name(text: str) -> str:
+    plain = text.strip("'\"")
+    return _shown_name(Path(plain)) if plain.startswith(("/", "~")) else text
 
 
 def _shown_name(teacher: Path) -> str:
