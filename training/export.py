@@ -212,7 +212,8 @@ def write_deployed(
             preprocessing_version=PREPROCESSING_VERSION,
             conventions={name: token_of(name) for name in conventions},
             quantization=Quantization(
-                scheme=SCHEME if integers else FLOAT_SCHEME, layers=precisions,
+                scheme=SCHEME if integers else FLOAT_SCHEME,
+                layers=precisions,
                 weight_levels=levels,
             ),
             weights=WeightsFile(

@@ -225,12 +225,18 @@ def test_a_resumed_run_is_taught_as_if_it_had_never_stopped(data: Path, tmp_path
     resumed.run()
     assert resumed.weights_sha256() == whole.weights_sha256()
     with pytest.raises(CheckpointError, match="nowhere"):
-        make_loop(data, tmp_path / "stopped", resume=True, teacher__models=["nowhere"])
+        make_loop(data, tmp_path / "stopped", True, **{**taught, "teacher__models": ["nowhere"]})
+    make_loop(data, tmp_path / "other", seed=8).run()
+    other = {**taught, "teacher__models": [str(tmp_path / "other")]}
+    with pytest.raises(CheckpointError, match="with the teachers that the run was begun with"):
+        make_loop(data, tmp_path / "stopped", True, **other)
 
 
-def test_a_missing_teacher_is_refused_before_anything_is_written(tmp_path: Path) -> None:
+def test_a_missing_teacher_is_refused_before_anything_is_written(
+    data: Path, tmp_path: Path
+) -> None:
     with pytest.raises(CheckpointError, match="nowhere"):
-        make_loop(tmp_path / "no data", tmp_path / "student", teacher__models=["nowhere"])
+        make_loop(data, tmp_path / "student", teacher__models=["nowhere"])
     assert not (tmp_path / "student").exists()
 
 

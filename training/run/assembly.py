@@ -22,7 +22,7 @@ from training.quantization.sensitivity.choice import choose_precisions, stored_c
 from training.run.loop import TrainingLoop
 from training.run.provenance import provenance_of, row_digests, trained_on
 from training.run.record import BEGINNING, RunRecord, read_beginning, write_beginning
-from training.run.resuming import check_same_data, settings_to_resume
+from training.run.resuming import check_same_data, check_same_teachers, settings_to_resume
 from training.run.run import Run
 from training.run.selection import Selection, load_training_xrays, load_validation_xrays, select
 from training.run.teacher import load_teacher
@@ -123,6 +123,10 @@ def prepare_run(
     # Before data are read and anything is written: a wrong name is refused at once. After the
     # stage, because building a model draws from the generator that initialises the adapters.
     teacher = load_teacher(config, start.architecture, device)
+    if teacher is not None:
+        record = dataclasses.replace(record, teachers=teacher.weights_sha256())
+    if begun is not None:
+        check_same_teachers(begun.state, record.teachers)
     source = batch_source(config, start.architecture, load_training_xrays(config.data, selection))
     validation = load_validation_xrays(config.data, selection)
     stage.to(device)

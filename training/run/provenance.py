@@ -15,6 +15,7 @@ from typing import Any
 
 import model_store
 from training.data.dataset import DataRow
+from training.errors import DataError
 from training.run.selection import Selection
 
 _DIGEST_CHARACTERS = 16
@@ -70,13 +71,16 @@ def row_digests(rows: Iterable[DataRow]) -> dict[str, str]:
     """Return a short hash of each row by name: what the manifest says, and the files' sizes.
 
     Raises:
-        OSError: A file is missing.
+        DataError: A file is missing.
     """
     return {row.name: _row_digest(row) for row in rows}
 
 
 def _row_digest(row: DataRow) -> str:
-    sizes = [row.image_path.stat().st_size, row.mask_path.stat().st_size]
+    try:
+        sizes = [path.stat().st_size for path in (row.image_path, row.mask_path)]
+    except OSError as error:
+        raise DataError(f"{row.name}: {error.filename} cannot be read: {error.strerror}") from error
     said = [row.source, row.convention, row.group, str(row.spacing_mm), *map(str, sizes)]
     return hashlib.sha256("\t".join(said).encode()).hexdigest()[:_DIGEST_CHARACTERS]
 

@@ -31,12 +31,14 @@ class RunRecord:
             in this run and in those that it goes on from.
         counted_before: Source, convention, licence and number of X-rays of a stored model that it
             goes on from; their names are not stored.
+        teachers: Hash of the weights of each teacher.
     """
 
     provenance: Mapping[str, Any] = field(default_factory=dict)
     rows: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     trained_on: Sequence[Sequence[str]] = ()
     counted_before: Sequence[Sequence[Any]] = ()
+    teachers: Sequence[str] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain types for checkpoints and JSON."""
@@ -45,6 +47,7 @@ class RunRecord:
             "rows": {split: dict(rows) for split, rows in self.rows.items()},
             "trained_on": [list(entry) for entry in self.trained_on],
             "counted_before": [list(entry) for entry in self.counted_before],
+            "teachers": list(self.teachers),
         }
 
     def of_the_beginning(self, state: Mapping[str, Any]) -> RunRecord:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from training.config import RunConfig
@@ -104,6 +104,19 @@ def check_same_data(
     if _plain(list(state.get("lineage", lineage))) != _plain(list(lineage)):
         raise CheckpointError("--resume goes on from the base that the run was begun with: --base "
                               "is another")  # fmt: skip
+
+
+def check_same_teachers(state: Mapping[str, Any], teachers: Sequence[str]) -> None:
+    """Refuse to go on with other teachers, by the hashes of their weights.
+
+    Raises:
+        CheckpointError: They are others; a checkpoint from before hashes were stored is taken.
+    """
+    if list(state.get("teachers", teachers)) != list(teachers):
+        raise CheckpointError(
+            "--resume goes on with the teachers that the run was begun with: teacher.models are "
+            "others"
+        )
 
 
 def _difference(begun: Mapping[str, str], now: Mapping[str, str]) -> str:

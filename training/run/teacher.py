@@ -18,6 +18,7 @@ from model_store.architecture import SamConfig
 from model_store.conventions import CONVENTIONS, Convention, token_of
 from model_store.sam import PromptableSam
 from training.acceleration.compilation import compile_parts
+from training.checkpoint import weights_sha256
 from training.config import RunConfig
 from training.errors import ConfigError
 from training.losses import LossWeights
@@ -69,6 +70,10 @@ class Teacher:
                 compile_parts(model)
         self._share = share
         self._weight = weights.dice + weights.cross_entropy
+
+    def weights_sha256(self) -> list[str]:
+        """Return the hash of each model's weights."""
+        return [weights_sha256(model.state_dict()) for model in self._models]
 
     @torch.no_grad()
     def masks(
