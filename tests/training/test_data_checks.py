@@ -79,8 +79,8 @@ def test_a_manifest_that_is_no_table_is_refused(data: Path) -> None:
             "1 patients stand in two splits.*phantom_00001 in train and val",
         ),
         (
-            lambda rows: [row.replace(",train,", ",trian,") for row in rows],
-            "line 2: split is 'trian'; it must be one of train, val, test",
+            lambda rows: [row.replace(",train,", ",training,") for row in rows],
+            "line 2: split is 'training'; it must be one of train, val, test",
         ),
         (lambda rows: [*rows, "," + rows[1].partition(",")[2]], "line 12: the name is empty"),
     ],
@@ -127,8 +127,8 @@ def test_a_batch_that_cannot_be_filled_is_refused(data: Path) -> None:
     ("settings", "said"),
     [
         (
-            {"leave_out": ("phantom_lung_feild",)},
-            r"data.leave_out names phantom_lung_feild \(did you mean phantom_lung_field\?\)",
+            {"leave_out": ("phantom_lung_fields",)},
+            r"data.leave_out names phantom_lung_fields \(did you mean phantom_lung_field\?\)",
         ),
         ({"repeats": {"montgomerry": 4}}, "data.repeats names montgomerry, which .* does not have"),
         ({"repeats": {"phantom": 4}}, "data.repeats names phantom"),

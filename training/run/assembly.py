@@ -20,7 +20,7 @@ from training.data.dataset import LabelledXray
 from training.errors import ConfigError
 from training.quantization.sensitivity.choice import choose_precisions, stored_choice
 from training.run.loop import TrainingLoop
-from training.run.provenance import provenance_of, row_digests, trained_on
+from training.run.provenance import further_mask_digests, provenance_of, row_digests, trained_on
 from training.run.record import BEGINNING, RunRecord, read_beginning, write_beginning
 from training.run.resuming import check_same_data, check_same_teachers, settings_to_resume
 from training.run.run import Run
@@ -111,7 +111,7 @@ def prepare_run(
     if config.stage == "stage2" and (start.stage == "stored" or _is_few_levels(config)):
         # A stored model has no adapters left, and weights of few levels take them in.
         config = dataclasses.replace(config, adaptation=AdaptationConfig("full"))
-    record = _record(selection, start, command)
+    record = _record(config, selection, start, command)
     if begun is not None:
         config, said = settings_to_resume(config, begun.state, extend=extend)
         check_same_data(begun.state, record.rows, start.lineage)
@@ -146,10 +146,14 @@ def prepare_run(
     return loop
 
 
-def _record(selection: Selection, start: Base, command: str) -> RunRecord:
+def _record(config: RunConfig, selection: Selection, start: Base, command: str) -> RunRecord:
     return RunRecord(
         provenance_of(selection, command).to_dict(),
-        {"train": row_digests(selection.train), "val": row_digests(selection.val)},
+        {
+            "train": row_digests(selection.train),
+            "val": row_digests(selection.val),
+            "further masks": further_mask_digests(config.data.further_masks),
+        },
         trained_on(selection.train, start.trained_on),
         start.counted_before,
     )

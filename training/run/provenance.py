@@ -30,6 +30,7 @@ class Provenance:
         code_version: Of this project.
         commit: Of the code, with ``-changed`` where files differ from it; empty without git.
         manifest_sha256: Of the data set's manifest.
+        also_sha256: Of the manifests of further data sets that train too.
         train: X-rays that it learns from, number and hash of their names.
         val: Those that it chooses its weights by.
     """
@@ -38,6 +39,7 @@ class Provenance:
     code_version: str
     commit: str
     manifest_sha256: str
+    also_sha256: Sequence[str] = ()
     train: Mapping[str, Any] = field(default_factory=dict)
     val: Mapping[str, Any] = field(default_factory=dict)
 
@@ -52,7 +54,8 @@ def provenance_of(selection: Selection, command: str = "") -> Provenance:
         command=command,
         code_version=model_store.__version__,
         commit=commit_of(Path(__file__).parent),
-        manifest_sha256=selection.manifest_sha256,
+        manifest_sha256=selection.manifests_sha256[0],
+        also_sha256=list(selection.manifests_sha256[1:]),
         train=_summary(selection.train),
         val=_summary(selection.val),
     )
@@ -83,6 +86,15 @@ def _row_digest(row: DataRow) -> str:
         raise DataError(f"{row.name}: {error.filename} cannot be read: {error.strerror}") from error
     said = [row.source, row.convention, row.group, str(row.spacing_mm), *map(str, sizes)]
     return hashlib.sha256("\t".join(said).encode()).hexdigest()[:_DIGEST_CHARACTERS]
+
+
+def further_mask_digests(folders: Iterable[str]) -> dict[str, str]:
+    """Return the size of every further mask, by its place in the folders."""
+    return {
+        f"{place}/{path.relative_to(folder)}": str(path.stat().st_size)
+        for place, folder in enumerate(folders)
+        for path in sorted(Path(folder).glob("*/*.png"))
+    }
 
 
 def trained_on(rows: Iterable[DataRow], before: Iterable[Sequence[str]] = ()) -> list[list[str]]:

@@ -11,7 +11,8 @@ from training.errors import CheckpointError, ConfigError
 from training.optimizers.rates import rate_share
 
 MAY_CHANGE = frozenset({
-    "data.root", "data.drawn_otherwise", "teacher.models", "qat.sensitivity",  # paths
+    "data.root", "data.also", "data.further_masks", "data.drawn_otherwise",  # paths
+    "teacher.models", "qat.sensitivity",
     "data.workers", "recompute_blocks", "checkpoint_every_steps", "tensorboard",
 })  # fmt: skip
 """Settings that change no weight: where things lie, and how the work is done."""
