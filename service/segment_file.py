@@ -30,6 +30,7 @@ from service.errors import ServiceError
 from service.imaging.answering import response_warning
 from service.imaging.mask_checks import check_image, check_mask
 from service.imaging.picture_errors import read_upload, warnings_of
+from service.imaging.upright import as_stored, upright_request
 from service.segment_file_results import ResultFiles, check_result_paths, write_results
 
 if TYPE_CHECKING:
@@ -263,7 +264,7 @@ def _check_cuda() -> None:
 def _request(flags: argparse.Namespace, image: Picture) -> PredictionRequest:
     boxes = (tuple(flags.bbox),) if flags.bbox is not None else ()
     try:
-        return PredictionRequest(image.pixels, boxes, flags.convention, flags.threshold)
+        return upright_request(image, boxes, flags.convention, flags.threshold)
     except BoxError as error:
         raise FileFailure(EXIT_USAGE, f"--bbox: {error}") from None
 
@@ -276,7 +277,8 @@ def _write(
     predictor: Predictor,
 ) -> dict[str, str]:
     try:
-        return write_results(results, request, image, prediction.masks[0].mask, predictor.info)
+        stored = as_stored(prediction.masks[0], image)
+        return write_results(results, request, image, stored.mask, predictor.info)
     except OSError as error:
         reason = error.strerror or "unknown reason"
         raise FileFailure(EXIT_WRITE, f"{error.filename} cannot be written: {reason}.") from None
@@ -306,7 +308,7 @@ def _result(
         "mask_area_fraction": round(area_px / answer.mask.size, 6),
         "score": round(float(answer.score), 4),
         "confidence": round(float(answer.confidence), 4),
-        "bbox": list(answer.box),
+        "bbox": list(as_stored(answer, image).box),
         "convention": flags.convention,
         "threshold": flags.threshold,
         "image": {"width": image.width, "height": image.height},

@@ -87,7 +87,8 @@ def write_results(
         written["mask"] = _write(results.mask_path, mask_bytes)
     if results.overlay_path is None and results.figure_path is None:
         return written
-    overlay = draw_overlay(image.pixels, [mask], request.boxes)  # (H, W, 3)
+    boxes = [image.orientation.invert_box(box, image.width, image.height) for box in request.boxes]
+    overlay = draw_overlay(image.pixels, [mask], boxes)  # (H, W, 3)
     if results.overlay_path is not None:
         written["overlay"] = _write(results.overlay_path, encode_png(overlay))
     if results.figure_path is not None:

@@ -13,7 +13,7 @@ import logging
 import re
 import struct
 import warnings as python_warnings
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,7 +26,9 @@ from model_store.pictures.dicom_frames import check_syntax, coding_of, decode_fr
 from model_store.pictures.dicom_grey import to_monochrome2
 from model_store.pictures.dicom_layout import PixelLayout, read_pixel_layout
 from model_store.pictures.dicom_structure import DicomFile, read_dicom_file
+from model_store.pictures.dicom_view import stored_orientation, view_warnings
 from model_store.pictures.grey_conversion import DECODER_ERRORS
+from model_store.pictures.orientation import Orientation
 from model_store.pictures.picture_errors import (
     PictureError,
     UndecodablePictureError,
@@ -55,10 +57,24 @@ SUPPORTED_SOP_CLASSES = frozenset(
 )
 _PYDICOM_MODULES = r"pydicom(\.|$)"
 _IGNORE_PYDICOM = ("ignore", None, Warning, re.compile(_PYDICOM_MODULES), 0)
-_FRONTAL_VIEWS = frozenset({"AP", "PA", "AP_ERECT", "PA_ERECT", "AP SUPINE", "ANTEROPOSTERIOR"})
-_CHEST_WORDS = ("CHEST", "THORAX", "LUNG", "TORAX")
 _BYTES_PER_PIXEL = 3
 _MOST_DEFLATED_HEADER_BYTES = 16 << 20
+
+
+class DicomPicture(NamedTuple):
+    """A decoded DICOM file.
+
+    Attributes:
+        pixels: grey pixels as they are stored, (H, W) uint8 or uint16, in MONOCHROME2 order.
+        warnings: what was changed or looks unsuitable.
+        header: the header without pixels, for DICOM answers.
+        orientation: the way from the stored pixels to the upright picture.
+    """
+
+    pixels: NDArray[Any]
+    warnings: tuple[PictureWarning, ...]
+    header: Dataset
+    orientation: Orientation
 
 
 def looks_like_dicom(data: bytes) -> bool:
@@ -81,17 +97,13 @@ def looks_like_dicom(data: bytes) -> bool:
 
 def decode_dicom(
     data: bytes, max_pixels: int, before_decoding: BeforeDecoding = accept_any
-) -> tuple[NDArray[Any], tuple[PictureWarning, ...], Dataset]:
+) -> DicomPicture:
     """Decodes one DICOM file.
 
     Args:
         data: the file.
         max_pixels: most pixels allowed; checked on the header and on the codestream.
         before_decoding: told what decoding will cost.
-
-    Returns:
-        Grey pixels (H, W) uint8 or uint16 in MONOCHROME2 order; what was changed or looks
-        unsuitable; and the header without pixels, for a DICOM segmentation.
 
     Raises:
         UndecodablePictureError: truncated, damaged, or its attributes contradict each other.
@@ -109,6 +121,9 @@ def decode_dicom(
         check_picture_size(layout.columns, layout.rows, max_pixels)
         before_decoding(coding_of(file), layout.columns * layout.rows)
         pixels, warnings = _to_grey(decode_frame(file, layout), layout, file)
+        orientation = stored_orientation(dataset)
+        if not orientation.is_upright:
+            warnings.append(_turned())
         warnings += _suitability_warnings(dataset)
     except PictureError:
         raise
@@ -116,7 +131,7 @@ def decode_dicom(
         raise UndecodablePictureError(
             "The DICOM file is truncated or damaged; send it again in full."
         ) from None
-    return pixels, tuple(warnings), dataset
+    return DicomPicture(pixels, tuple(warnings), dataset, orientation)
 
 
 def _silence_pydicom() -> None:
@@ -171,22 +186,7 @@ def _suitability_warnings(dataset: Dataset) -> list[PictureWarning]:
                 "This is a raw detector image; send the one made for presentation.",
             )
         )
-    view = str(dataset.get("ViewPosition", "") or "").strip().upper()
-    if view and view not in _FRONTAL_VIEWS:
-        found.append(
-            PictureWarning(
-                PictureWarningCode.NOT_FRONTAL_VIEW,
-                "The DICOM header names a view that is not frontal; the mask may be meaningless.",
-            )
-        )
-    part = str(dataset.get("BodyPartExamined", "") or "").strip().upper()
-    if part and not any(word in part for word in _CHEST_WORDS):
-        found.append(
-            PictureWarning(
-                PictureWarningCode.NOT_A_CHEST,
-                "The DICOM header names a body part other than the chest.",
-            )
-        )
+    found.extend(view_warnings(dataset))
     if str(dataset.get("LossyImageCompression", "")).strip() == "01":
         found.append(
             PictureWarning(
@@ -195,3 +195,11 @@ def _suitability_warnings(dataset: Dataset) -> list[PictureWarning]:
             )
         )
     return found
+
+
+def _turned() -> PictureWarning:
+    return PictureWarning(
+        PictureWarningCode.ORIENTATION_APPLIED,
+        "The DICOM header says that the X-ray is stored turned or mirrored (PatientOrientation); "
+        "it was turned upright for the model. Boxes and masks refer to the pixels as stored.",
+    )

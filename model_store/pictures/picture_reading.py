@@ -19,6 +19,7 @@ from pydicom.dataset import Dataset
 
 from model_store.pictures.dicom_decoding import decode_dicom, looks_like_dicom
 from model_store.pictures.jpeg_decoding import decode_jpeg
+from model_store.pictures.orientation import UPRIGHT, Orientation
 from model_store.pictures.picture_errors import UndecodablePictureError, UnsupportedPictureError
 from model_store.pictures.picture_warnings import PictureWarning
 from model_store.pictures.pixel_coding import BeforeDecoding, accept_any
@@ -38,25 +39,34 @@ _KNOWN_OTHER_KINDS = (
     (b"8BPS", "Photoshop"),
     (b"\x93NUMPY", "NumPy"),
 )
+_RASTERS = {"png": decode_png, "jpeg": decode_jpeg, "tiff": decode_tiff}
 _SUPPORTED = "PNG, JPEG, TIFF or DICOM"
 
 
 @dataclass(frozen=True)
 class Picture:
-    """One X-ray as the model takes it.
+    """One X-ray, read.
 
     Attributes:
-        pixels: grey values, (H, W), uint8 or uint16, brighter = denser (MONOCHROME2).
+        pixels: grey values, (H, W), uint8 or uint16, brighter = denser (MONOCHROME2). Boxes and
+            masks refer to them: to pixels turned as EXIF asks, and to those of DICOM as stored.
         format: "png", "jpeg", "tiff" or "dicom".
         warnings: what was changed or looks wrong, in the order found.
-        dicom: the header of a DICOM input without its pixels, for DICOM SEG; else None. It names
-            the patient: never log it.
+        dicom: the header of a DICOM input without its pixels, for DICOM answers; else None. It
+            names the patient: never log it.
+        orientation: the way from `pixels` to the upright picture that the model takes.
     """
 
     pixels: NDArray[Any]
     format: str
     warnings: tuple[PictureWarning, ...]
     dicom: Dataset | None
+    orientation: Orientation = UPRIGHT
+
+    @property
+    def upright(self) -> NDArray[Any]:
+        """The pixels as the model takes them: a frontal X-ray with its head up."""
+        return self.orientation.apply(self.pixels)
 
     @property
     def width(self) -> int:
@@ -90,16 +100,12 @@ def read_picture(
         PictureShapeError: a side shorter than 32 pixels.
     """
     kind = sniff_format(data)
-    dicom: Dataset | None = None
-    if kind == "png":
-        pixels, warnings = decode_png(data, max_pixels, before_decoding)
-    elif kind == "jpeg":
-        pixels, warnings = decode_jpeg(data, max_pixels, before_decoding)
-    elif kind == "tiff":
-        pixels, warnings = decode_tiff(data, max_pixels, before_decoding)
-    else:
-        pixels, warnings, dicom = decode_dicom(data, max_pixels, before_decoding)
-    return Picture(np.ascontiguousarray(pixels), kind, warnings, dicom)
+    if kind == "dicom":
+        found = decode_dicom(data, max_pixels, before_decoding)
+        pixels = np.ascontiguousarray(found.pixels)
+        return Picture(pixels, kind, found.warnings, found.header, found.orientation)
+    pixels, warnings = _RASTERS[kind](data, max_pixels, before_decoding)
+    return Picture(np.ascontiguousarray(pixels), kind, warnings, None)
 
 
 def sniff_format(data: bytes) -> str:

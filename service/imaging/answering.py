@@ -9,9 +9,11 @@ import itertools
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import pybase64
+from numpy.typing import NDArray
 
 from model_store.prediction import MaskPrediction
 from model_store.preparation import MaskLogits, mask_from
@@ -38,6 +40,7 @@ from service.imaging.png_encoding import encode_png
 from service.imaging.rendering import encode_mask_png, encode_rle, overlay_colours
 from service.imaging.response_warnings import Warning_
 from service.imaging.segment_request import AnswerKind
+from service.imaging.upright import as_stored
 from service.imaging.warning_advice import advice_on
 from service.stages import STAGES
 
@@ -50,8 +53,9 @@ class _Rendering:
     """One answer in the making: what the model found, and the masks that are made of it."""
 
     opened: OpenedXray
+    pixels: NDArray[Any]  # of the upright X-ray, as `found` is
     found: Sequence[MaskPrediction]
-    masks: Sequence[AnsweredMask]
+    masks: Sequence[AnsweredMask]  # of the pixels that the caller knows
     remarks: Sequence[Warning_]
     context: AnswerContext
     postprocess_s: float
@@ -83,9 +87,11 @@ def answer_of(
     geometry, threshold = opened.geometry, opened.asked.threshold
     predictions = [mask_from(one, geometry, threshold) for one in found]
     wishes = MaskWishes(opened.asked.lungs, opened.asked.drops_islands, opened.scale.towards_left)
-    masks, remarks = answered_masks(predictions, found, geometry, wishes)
+    upright, remarks = answered_masks(predictions, found, geometry, wishes)
+    masks = [as_stored(one, opened.decoded) for one in upright]
+    pixels = opened.decoded.upright
     postprocess_s = time.perf_counter() - began
-    rendering = _Rendering(opened, predictions, masks, remarks, context, postprocess_s)
+    rendering = _Rendering(opened, pixels, predictions, masks, remarks, context, postprocess_s)
     warnings = _warnings(rendering)
     codes = tuple(dict.fromkeys(warning.code for warning in warnings))
     kind = opened.asked.answer_kind
@@ -199,8 +205,8 @@ def _measured(rendering: _Rendering) -> tuple[Measurements, ...] | None:
     for index, found in enumerate(rendering.found):
         mask = without_islands(found.mask)[0] if opened.asked.drops_islands else found.mask
         sides = lung_sides(mask, opened.scale.towards_left)
-        pixels, spacing = opened.decoded.pixels, opened.scale.spacing
-        measured.append(measure_lungs(index, mask, sides, pixels, spacing))
+        spacing = opened.scale.spacing
+        measured.append(measure_lungs(index, mask, sides, rendering.pixels, spacing))
     return tuple(measured)
 
 
@@ -232,7 +238,7 @@ def _warnings(rendering: _Rendering) -> list[ResponseWarning]:
     warnings = [response_warning(one) for one in found]
     for number, mask in enumerate(rendering.found, start=1):
         place = f"Box {number}: " if len(boxes) > 1 else ""
-        for one in check_mask(mask, opened.decoded.pixels, is_whole_image=not boxes):
+        for one in check_mask(mask, rendering.pixels, is_whole_image=not boxes):
             warnings.append(response_warning(one, place))
     return [*warnings, *(response_warning(one) for one in rendering.remarks)]
 

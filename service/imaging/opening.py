@@ -19,6 +19,7 @@ from service.imaging.mask_checks import check_image
 from service.imaging.picture_errors import read_upload
 from service.imaging.response_warnings import Warning_
 from service.imaging.segment_request import SegmentRequest
+from service.imaging.upright import upright_request, upright_scale
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,7 @@ class OpenedXray:
         geometry: how the X-ray lies in the network's input.
         remarks: what looks wrong about its grey values.
         header: what a DICOM answer repeats of the X-ray, when one was asked for.
-        scale: how its pixels relate to the patient.
+        scale: how pixels of the upright X-ray relate to the patient.
     """
 
     asked: SegmentRequest
@@ -85,7 +86,7 @@ def open_xray(
     prepared = prepare(_prediction_request(asked, decoded), input_size, histogram)
     remarks = check_image(histogram)
     seconds = {"decode": decoded_at - asked_at, "preprocess": time.perf_counter() - decoded_at}
-    scale = read_scale(decoded.dicom)
+    scale = upright_scale(read_scale(decoded.dicom), decoded)
     xray = OpenedXray(asked, decoded, prepared.geometry, remarks, header, scale)
     return Opening(xray, prepared, seconds)
 
@@ -107,6 +108,6 @@ def _header_of(decoded: Picture) -> SourceHeader:
 
 def _prediction_request(asked: SegmentRequest, decoded: Picture) -> PredictionRequest:
     try:
-        return PredictionRequest(decoded.pixels, asked.boxes, asked.convention, asked.threshold)
+        return upright_request(decoded, asked.boxes, asked.convention, asked.threshold)
     except BoxError as error:
         raise InvalidBox(str(error)) from None

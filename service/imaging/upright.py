@@ -1,0 +1,64 @@
+"""Between the pixels that a caller knows and the upright X-ray that the model takes.
+
+A DICOM header can say that its pixels are stored turned or mirrored. Boxes and masks of DICOM
+refer to the pixels as stored, because archives and viewers lay them over these.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TypeVar
+
+from model_store.boxes import Box, validate_box
+from model_store.conventions import Convention
+from model_store.pictures.picture_reading import Picture
+from model_store.prediction import MaskPrediction, PredictionRequest
+from service.imaging.answered_masks import AnsweredMask
+from service.imaging.image_scale import ImageScale
+
+_Mask = TypeVar("_Mask", MaskPrediction, AnsweredMask)
+
+
+def upright_scale(scale: ImageScale, picture: Picture) -> ImageScale:
+    """Return how pixels of the upright X-ray relate to the patient.
+
+    Args:
+        scale: how pixels as stored do.
+        picture: the X-ray.
+    """
+    if picture.orientation.is_upright:
+        return scale
+    spacing = scale.spacing
+    if spacing is not None and picture.orientation.is_transposed:
+        spacing = replace(spacing, row_mm=spacing.column_mm, column_mm=spacing.row_mm)
+    return ImageScale(spacing)
+
+
+def upright_request(
+    picture: Picture, boxes: Sequence[Box], convention: Convention, threshold: float
+) -> PredictionRequest:
+    """Return what the model is asked about a picture.
+
+    Args:
+        picture: the X-ray.
+        boxes: in its pixels as the caller knows them.
+        convention: which structure the masks follow.
+        threshold: probability from which on a pixel belongs to a mask.
+
+    Raises:
+        BoxError: a box does not lie in the picture.
+    """
+    width, height = picture.width, picture.height
+    checked = (validate_box(box, width, height) for box in boxes)
+    upright = tuple(picture.orientation.apply_to_box(box, width, height) for box in checked)
+    return PredictionRequest(picture.upright, upright, convention, threshold)
+
+
+def as_stored(found: _Mask, picture: Picture) -> _Mask:
+    """Return a mask of the upright X-ray as one of the pixels that the caller knows."""
+    orientation = picture.orientation
+    if orientation.is_upright:
+        return found
+    box = orientation.invert_box(found.box, picture.width, picture.height)
+    return replace(found, box=box, mask=orientation.invert(found.mask))

@@ -1,0 +1,62 @@
+"""A DICOM X-ray stored turned or mirrored gets the mask of the upright one, turned back."""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+import pytest
+from dicom_files import as_file, make_xray
+from numpy.typing import NDArray
+
+from model_store.boxes import Box
+from model_store.pictures.orientation import orientation_of_patient
+from model_store.prediction import MaskPrediction
+from service.errors import InvalidBox
+from service.imaging.opening import OpenedXray, open_xray
+from service.imaging.segment_request import AnswerKind, SegmentRequest
+from service.imaging.upright import as_stored
+
+PAIRS = [(row, column) for row in "LR" for column in "HF"]
+PAIRS += [(column, row) for row, column in PAIRS]
+BOX: Box = (10.0, 5.0, 60.0, 45.0)  # in the upright X-ray
+
+
+def upright_xray() -> NDArray[np.uint16]:
+    rows, columns = np.mgrid[0:80, 0:100]
+    return (rows * 9 + columns * 21).astype(np.uint16)
+
+
+def opened(pair: tuple[str, str], box: Box | None) -> OpenedXray:
+    orientation = orientation_of_patient(*pair)
+    assert orientation is not None
+    stored = orientation.invert(upright_xray())
+    boxes = () if box is None else (box,)
+    asked = SegmentRequest(boxes, "lung_field", 0.5, False, AnswerKind.JSON)
+    data = as_file(make_xray(stored, PatientOrientation=list(pair)))
+    return open_xray(data, asked, 64, 1_000_000, time.perf_counter())
+
+
+@pytest.mark.parametrize("pair", PAIRS)
+def test_the_model_gets_the_upright_xray_and_box(pair: tuple[str, str]) -> None:
+    orientation = orientation_of_patient(*pair)
+    assert orientation is not None
+    stored_box = orientation.inverse.apply_to_box(BOX, 100, 80)
+    turned, straight = opened(pair, stored_box), opened(("L", "F"), BOX)
+    assert np.array_equal(turned.prepared.pixels, straight.prepared.pixels)
+    assert turned.prepared.boxes == straight.prepared.boxes
+
+
+@pytest.mark.parametrize("pair", PAIRS)
+def test_masks_and_boxes_come_back_as_the_pixels_are_stored(pair: tuple[str, str]) -> None:
+    one = opened(pair, None)
+    mask = upright_xray() > 1500
+    found = as_stored(MaskPrediction(BOX, mask, 0.9, 0.9), one.decoded)
+    assert np.array_equal(found.mask, one.decoded.pixels > 1500)
+    orientation = one.decoded.orientation
+    assert orientation.apply_to_box(found.box, one.decoded.width, one.decoded.height) == BOX
+
+
+def test_a_box_is_checked_against_the_pixels_that_the_caller_knows() -> None:
+    with pytest.raises(InvalidBox, match="80 x 100"):
+        opened(("F", "R"), (0.0, 0.0, 100.0, 80.0))
