@@ -13,7 +13,7 @@ from model_store.boxes import Box
 from model_store.pictures.orientation import orientation_of_patient
 from model_store.prediction import MaskPrediction
 from service.errors import InvalidBox
-from service.imaging.opening import OpenedXray, open_xray
+from service.imaging.opening import Opening, open_xray
 from service.imaging.segment_request import AnswerKind, SegmentRequest
 from service.imaging.upright import as_stored
 
@@ -27,7 +27,7 @@ def upright_xray() -> NDArray[np.uint16]:
     return (rows * 9 + columns * 21).astype(np.uint16)
 
 
-def opened(pair: tuple[str, str], box: Box | None) -> OpenedXray:
+def opened(pair: tuple[str, str], box: Box | None) -> Opening:
     orientation = orientation_of_patient(*pair)
     assert orientation is not None
     stored = orientation.invert(upright_xray())
@@ -51,10 +51,12 @@ def test_the_model_gets_the_upright_xray_and_box(pair: tuple[str, str]) -> None:
 def test_masks_and_boxes_come_back_as_the_pixels_are_stored(pair: tuple[str, str]) -> None:
     one = opened(pair, None)
     mask = upright_xray() > 1500
-    found = as_stored(MaskPrediction(BOX, mask, 0.9, 0.9), one.decoded)
-    assert np.array_equal(found.mask, one.decoded.pixels > 1500)
-    orientation = one.decoded.orientation
-    assert orientation.apply_to_box(found.box, one.decoded.width, one.decoded.height) == BOX
+    found = as_stored(MaskPrediction(BOX, mask, 0.9, 0.9), one.xray.decoded)
+    assert np.array_equal(found.mask, one.xray.decoded.pixels > 1500)
+    orientation = one.xray.decoded.orientation
+    assert (
+        orientation.apply_to_box(found.box, one.xray.decoded.width, one.xray.decoded.height) == BOX
+    )
 
 
 def test_a_box_is_checked_against_the_pixels_that_the_caller_knows() -> None:
