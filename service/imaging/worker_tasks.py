@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from pydantic import TypeAdapter
 
 from model_store.geometry import InputGeometry
+from model_store.pictures.orientation import Orientation
 from model_store.pictures.picture_reading import Picture
 from model_store.pictures.picture_warnings import PictureWarning
 from model_store.preparation import MaskLogits
@@ -60,7 +61,8 @@ class _State:
         warnings: what decoding remarked.
         remarks: what looks wrong about the grey values.
         header: what a DICOM answer repeats of the X-ray.
-        scale: how its pixels relate to the patient.
+        scale: how pixels of the upright X-ray relate to the patient.
+        orientation: the way from its pixels to the upright X-ray.
     """
 
     asked: SegmentRequest
@@ -68,6 +70,7 @@ class _State:
     remarks: tuple[Warning_, ...]
     header: SourceHeader | None
     scale: ImageScale
+    orientation: Orientation
 
 
 _STATE = TypeAdapter(_State)
@@ -103,7 +106,9 @@ def open_task(task: Task) -> Answer:
         bytes_per_pixel=decoded.pixels.itemsize,  # type: ignore[arg-type]
         stage_seconds=dict(opening.stage_seconds),
     )
-    state = _State(xray.asked, decoded.warnings, xray.remarks, xray.header, xray.scale)
+    state = _State(
+        xray.asked, decoded.warnings, xray.remarks, xray.header, xray.scale, decoded.orientation
+    )
     pieces: list[bytes | memoryview] = [
         _bytes_of(decoded.pixels),
         _bytes_of(opening.prepared.pixels),
@@ -186,8 +191,9 @@ def _xray_of(task: Task, order: AnswerOrder) -> OpenedXray:
     facts, state = order.facts, _STATE.validate_json(bytes(task.map(1)))
     kind = np.uint8 if facts.bytes_per_pixel == 1 else np.uint16
     pixels = np.frombuffer(task.map(0), kind).reshape(facts.height, facts.width)
-    decoded = Picture(pixels, facts.format, state.warnings, None)
-    geometry = InputGeometry(facts.width, facts.height, order.input_size)
+    decoded = Picture(pixels, facts.format, state.warnings, None, state.orientation)
+    upright_size = state.orientation.size_of(facts.width, facts.height)
+    geometry = InputGeometry(*upright_size, order.input_size)
     return OpenedXray(state.asked, decoded, geometry, state.remarks, state.header, state.scale)
 
 

@@ -16,6 +16,7 @@ from service.errors import InvalidBox
 from service.imaging.opening import Opening, open_xray
 from service.imaging.segment_request import AnswerKind, SegmentRequest
 from service.imaging.upright import as_stored
+from service.imaging.worker_tasks import _STATE, _State
 
 PAIRS = [(row, column) for row in "LR" for column in "HF"]
 PAIRS += [(column, row) for row, column in PAIRS]
@@ -62,3 +63,10 @@ def test_masks_and_boxes_come_back_as_the_pixels_are_stored(pair: tuple[str, str
 def test_a_box_is_checked_against_the_pixels_that_the_caller_knows() -> None:
     with pytest.raises(InvalidBox, match="80 x 100"):
         opened(("F", "R"), (0.0, 0.0, 100.0, 80.0))
+
+
+@pytest.mark.parametrize("pair", [("F", "R"), ("R", "H")])
+def test_the_way_back_survives_between_the_halves_of_a_request(pair: tuple[str, str]) -> None:
+    xray = opened(pair, None).xray
+    state = _State(xray.asked, xray.decoded.warnings, (), None, xray.decoded.orientation)
+    assert _STATE.validate_json(_STATE.dump_json(state)) == state
