@@ -31,7 +31,7 @@ def upright_scale(scale: ImageScale, picture: Picture) -> ImageScale:
         return scale
     spacing = scale.spacing
     if spacing is not None and picture.orientation.is_transposed:
-        spacing = replace(spacing, row_mm=spacing.column_mm, column_mm=spacing.row_mm)
+        spacing = replace(spacing, texts=spacing.texts[::-1])
     return ImageScale(spacing)
 
 

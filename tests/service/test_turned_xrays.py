@@ -68,5 +68,19 @@ def test_a_box_is_checked_against_the_pixels_that_the_caller_knows() -> None:
 @pytest.mark.parametrize("pair", [("F", "R"), ("R", "H")])
 def test_the_way_back_survives_between_the_halves_of_a_request(pair: tuple[str, str]) -> None:
     xray = opened(pair, None).xray
-    state = _State(xray.asked, xray.decoded.warnings, (), None, xray.decoded.orientation)
+    state = _State(xray.asked, (), (), None, xray.scale, xray.decoded.orientation)
     assert _STATE.validate_json(_STATE.dump_json(state)) == state
+
+
+@pytest.mark.parametrize(
+    ("pair", "texts"), [(("F", "R"), ("0.2", "0.1")), (("R", "H"), ("0.1", "0.2"))]
+)
+def test_the_size_of_a_pixel_and_the_sides_are_those_of_the_upright_xray(
+    pair: tuple[str, str], texts: tuple[str, str]
+) -> None:
+    data = as_file(make_xray(PatientOrientation=list(pair), ImagerPixelSpacing=["0.1", "0.2"]))
+    asked = SegmentRequest((), "lung_field", 0.5, False, AnswerKind.JSON)
+    scale = open_xray(data, asked, 64, 1_000_000, time.perf_counter()).xray.scale
+    assert scale.spacing is not None
+    assert scale.spacing.texts == texts
+    assert scale.towards_left == (1, 0)
