@@ -1,9 +1,12 @@
 """Whether a mask depends on the load: each image alone, then many at a time, byte for byte.
 
-`python -m benchmarks.service.same_masks_under_load [--data FOLDER] [--count 200] [--callers 16]`
-starts the real server, sends every image alone and notes its mask PNG, then sends them all again
-from several callers at once, so that they meet in batches. A patient's mask must not change with
-its neighbours: exit code 1 when one byte differs.
+`python -m benchmarks.service.same_masks_under_load [--data FOLDER] [--count 200] [--callers 16]
+[--kill-every SECONDS]` starts the real server, sends every image alone and notes its mask PNG, then
+sends them all again from several callers at once, so that they meet in batches. A patient's mask
+must not change with its neighbours: exit code 1 when one byte differs. With `--kill-every` an image
+worker, any of them, is killed (`kill -9`) each time so many seconds have passed during the second
+pass; the caller in its hands gets 503 `worker_lost` and sends the X-ray again, nobody else may
+notice.
 """
 
 from __future__ import annotations
@@ -12,10 +15,14 @@ import argparse
 import hashlib
 import io
 import json
+import os
 import random
+import signal
 import sys
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 
 import numpy as np
@@ -46,7 +53,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     images = images_of(options.data, options.count)
     try:
         with running_server(options.model, _patient_flags(options.callers)) as server:
-            different, failed = compare(server, images, options.callers)
+            killer = WorkerKiller(server, options.kill_every) if options.kill_every else None
+            different, failed = compare(server, images, options.callers, killer)
     except ServerFailedError as error:
         print(f"same_masks_under_load: {error}", file=sys.stderr)
         return 1
@@ -55,11 +63,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "callers": options.callers,
         "different": different,
         "failed": failed,
+        "workers_killed": killer.killed if killer else 0,
+        "sent_again": killer.sent_again if killer else 0,
     }
     print(
         f"{len(images)} images, alone and {options.callers} at a time: "
         f"{len(images) - different - failed} masks are the same byte for byte, "
         f"{different} differ, {failed} failed"
+        + (f"; {killer.killed} workers killed, {killer.sent_again} sent again" if killer else "")
     )
     print(json.dumps(report))
     return 1 if different or failed else 0
@@ -70,13 +81,84 @@ def _patient_flags(callers: int) -> list[str]:
     return ["--queue-limit", str(4 * callers), "--request-timeout-s", str(PATIENCE_S)]
 
 
-def compare(server: RunningServer, images: Sequence[bytes], callers: int) -> tuple[int, int]:
+class WorkerKiller:
+    """Kills image workers at random, from outside.
+
+    Attributes:
+        killed: how many.
+        sent_again: answers 503 `worker_lost` after which an X-ray was sent again.
+    """
+
+    def __init__(self, server: RunningServer, every_s: float) -> None:
+        """Kills nobody before `killing`."""
+        self.killed = self.sent_again = 0
+        self._process = server.process.pid
+        self._every_s = every_s
+        self._random = random.Random(0)
+        self._stop = threading.Event()
+
+    @contextmanager
+    def killing(self) -> Generator[None, None, None]:
+        """Kills one each time so many seconds have passed in the block."""
+        thread = threading.Thread(target=self._run)
+        thread.start()
+        try:
+            yield
+        finally:
+            self._stop.set()
+            thread.join()
+
+    def _run(self) -> None:
+        while not self._stop.wait(self._every_s):
+            workers = image_workers(self._process)
+            if workers:
+                with suppress(ProcessLookupError):  # it has been replaced meanwhile
+                    os.kill(self._random.choice(workers), signal.SIGKILL)
+                    self.killed += 1
+
+    def mask(self, server: RunningServer, image: bytes) -> Answer:
+        """Asks until the answer is another than `worker_lost`."""
+        while True:
+            answer = _mask(server, image)
+            if answer.status != 503 or json.loads(answer.body)["code"] != "worker_lost":
+                return answer
+            self.sent_again += 1
+
+
+def image_workers(front: int) -> list[int]:
+    """Returns the process ids of the image workers of a service."""
+    templates = [
+        child
+        for child in children_of(front)
+        if b"service.workers.template" in Path(f"/proc/{child}/cmdline").read_bytes()
+    ]
+    return [worker for template in templates for worker in children_of(template)]
+
+
+def children_of(process: int) -> list[int]:
+    """Returns the process ids of a process's children; none when it is gone."""
+    try:
+        lists = [
+            (thread / "children").read_text() for thread in Path(f"/proc/{process}/task").iterdir()
+        ]
+    except OSError:
+        return []
+    return [int(child) for child in " ".join(lists).split()]
+
+
+def compare(
+    server: RunningServer,
+    images: Sequence[bytes],
+    callers: int,
+    killer: WorkerKiller | None = None,
+) -> tuple[int, int]:
     """Sends every image alone, then all of them from several callers at once.
 
     Args:
         server: a ready server.
         images: bytes of the files.
         callers: requests that are under way at a time.
+        killer: kills image workers in the second pass.
 
     Returns:
         How many masks differ, and how many requests failed in either pass.
@@ -84,10 +166,10 @@ def compare(server: RunningServer, images: Sequence[bytes], callers: int) -> tup
     alone = [_mask(server, image) for image in images]
     order = list(range(len(images)))
     random.Random(0).shuffle(order)  # other neighbours than by name
-    with ThreadPoolExecutor(callers) as pool:
-        together = dict(
-            zip(order, pool.map(lambda index: _mask(server, images[index]), order), strict=True)
-        )
+    ask = _mask if killer is None else killer.mask
+    with ThreadPoolExecutor(callers) as pool, killer.killing() if killer else nullcontext():
+        found = pool.map(lambda index: ask(server, images[index]), order)
+        together = dict(zip(order, found, strict=True))
     failed = different = 0
     for index, first in enumerate(alone):
         second = together[index]
@@ -144,6 +226,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--data", type=Path, help="folder of X-rays (default: drawn images)")
     parser.add_argument("--count", type=int, default=200, help="images")
     parser.add_argument("--callers", type=int, default=16, help="requests at a time")
+    parser.add_argument(
+        "--kill-every", type=float, default=0.0, metavar="SECONDS", help="kill image workers"
+    )
     parser.add_argument("--model", type=Path, help="model folder (default: the stored model)")
     return parser
 

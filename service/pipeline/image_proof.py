@@ -31,6 +31,7 @@ PROOF_TIMEOUT_S = 30.0
 """A proof waits for its turn behind the uploads of callers."""
 
 LOST_SENTENCE = "No image worker can decode the golden image; new ones are being started."
+_WORKERS_ASKED = 3
 _MAX_PIXELS = 2**26
 """Of the golden image, which may have more than the operator allows to callers."""
 _ASKED = SegmentRequest((), DEFAULT_CONVENTION, 0.5, False, AnswerKind.JSON)
@@ -72,13 +73,20 @@ class ImageProof:
                 self._readiness.mark_images_lost(LOST_SENTENCE)
                 proven_at = -float("inf")
             elif model is not None and now - proven_at >= self._settings.recheck_interval_s:
-                if await self._is_proven(model):
+                if await self._is_proven_by_any(model):
                     pause_s, proven_at = LOOK_INTERVAL_S, time.monotonic()
                     self._readiness.mark_images_ready()
                 else:
                     self._readiness.mark_images_lost(LOST_SENTENCE)
                     pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
             await asyncio.sleep(pause_s)
+
+    async def _is_proven_by_any(self, model: ModelInfo) -> bool:
+        """Asks some workers: one may have been killed with the image in its hands."""
+        for _ in range(_WORKERS_ASKED):
+            if await self._is_proven(model):
+                return True
+        return False
 
     async def _is_proven(self, model: ModelInfo) -> bool:
         try:

@@ -21,7 +21,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from benchmarks.service.same_masks_under_load import compare
+from benchmarks.service.same_masks_under_load import WorkerKiller, compare
 from benchmarks.service.server_process import RunningServer, running_server
 
 
@@ -65,6 +65,18 @@ def test_a_mask_comes_back_in_every_form(server: RunningServer) -> None:
 def test_masks_do_not_depend_on_the_load(server: RunningServer) -> None:
     different, failed = compare(server, [noise_png(seed) for seed in range(24)], callers=8)
     assert (different, failed) == (0, 0)
+
+
+def test_masks_do_not_change_while_workers_are_killed(server: RunningServer) -> None:
+    """Lost are only answers in a killed worker's hands, and these come when sent again."""
+    killer = WorkerKiller(server, every_s=0.4)
+    images = [noise_png(seed, side=700) for seed in range(40)]
+    different, failed = compare(server, images, callers=8, killer=killer)
+    assert (different, failed) == (0, 0)
+    assert killer.killed > 2
+    killed = get(server, "/metrics")[1].decode().split('workers_ended_total{reason="killed"} ')[1]
+    assert float(killed.split()[0]) > 2
+    assert "lungseg_compute_restarts_total 0.0" in get(server, "/metrics")[1].decode()
 
 
 def test_small_answers_on_one_connection_are_not_held_back(server: RunningServer) -> None:
