@@ -3,7 +3,8 @@
 A float model's layers become integers of so many levels, activations 8 bits, and its masks are
 compared with those of the float model on X-rays of `val` with their own box: Dice against people
 (paired difference, interval, worst X-ray) and equal pixels. Stored models, trained for few bits,
-are added by ``--model``. Integer models run as they are deployed.
+are added by ``--model``. Integer models run as they are deployed. What ``--out`` holds already is
+not measured again, so a stopped command goes on where it was.
 
     python -m benchmarks.quality.few_bits --data DATA
 """
@@ -12,13 +13,15 @@ from __future__ import annotations
 
 import argparse
 import copy
+import functools
 import json
 import os
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -34,7 +37,6 @@ from training.data.dataset import LabelledXray, load_xrays, read_rows
 from training.evaluation.metrics import dice
 from training.evaluation.scores import prompt_boxes
 from training.evaluation.statistics import compare_paired
-from training.quantization.few_level_layer import FewLevelQuantized
 from training.quantization.input_moments import InputMoments
 from training.quantization.post_training import (
     ROUNDINGS,
@@ -90,16 +92,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
     print(f"{processor_name()}, {os.cpu_count()} cores; {manifest.name}/{manifest.version}, "
           f"{len(xrays)} X-rays of {options.split}, own box; moments of {len(seen)} X-rays of "
           "train")  # fmt: skip
-    beside = Beside.of(model, xrays, size)
+    options.out.mkdir(parents=True, exist_ok=True)
+    masks = _kept(options.out / "float_masks.pt", lambda: Beside.masks_of(model, xrays, size))
+    beside = Beside(xrays, size, masks, _dices(masks, xrays))
     print(f"float: Dice {np.mean(beside.dices):.4f}")
     print(f"{'way':<26}{'levels':>7}{'Dice':>8}{'difference':>12}{'95 % interval':>22}"
           f"{'worst':>9}{'equal':>9}{'rounded in':>12}", flush=True)  # fmt: skip
+    observed = _Observed(model, seen, size, options.out / "moments.pt")
+    jobs = [
+        (f"{way}_{count}", functools.partial(_rounded_row, observed, beside, count, way))
+        for count in options.levels
+        for way in options.rounding
+    ]
+    jobs += [
+        (f"{folder.parent.name}_{folder.name}", functools.partial(_stored_row, folder, beside))
+        for folder in options.model
+    ]
     rows: list[Row] = []
-    for row in _rounded_rows(model, seen, beside, options):
-        rows.append(row)
-        _print(row)
-    for folder in options.model:
-        rows.append(_stored_row(folder, beside))
+    for name, job in jobs:
+        found = _kept(options.out / f"{name}.pt", lambda job=job: asdict(job()))  # type: ignore[misc]
+        rows.append(Row(**found))
         _print(rows[-1])
     print(json.dumps([asdict(row) for row in rows]))
     return 0
@@ -121,11 +133,10 @@ class Beside:
     masks: Sequence[Mask]
     dices: Sequence[float]
 
-    @classmethod
-    def of(cls, model: PromptableSam, xrays: Sequence[LabelledXray], size: int) -> Beside:
+    @staticmethod
+    def masks_of(model: PromptableSam, xrays: Sequence[LabelledXray], size: int) -> list[Mask]:
         """Ask the float model."""
-        masks = [own for own, _ in masks_of_each(copy.deepcopy(model), xrays, size)]
-        return cls(xrays, size, masks, _dices(masks, xrays))
+        return [own for own, _ in masks_of_each(copy.deepcopy(model), xrays, size)]
 
     def row(self, model: PromptableSam, way: str, levels: int, rounding_s: float = 0.0) -> Row:
         """Ask an integer model and compare."""
@@ -143,45 +154,55 @@ def _dices(masks: Sequence[Mask], xrays: Sequence[LabelledXray]) -> list[float]:
     return [dice(mask, xray.mask) for mask, xray in zip(masks, xrays, strict=True)]
 
 
-def _rounded_rows(
-    model: PromptableSam,
-    seen: Sequence[LabelledXray],
-    beside: Beside,
-    options: argparse.Namespace,
-) -> Iterator[Row]:
-    layers, moments = _observed(model, seen, beside.size)
-    for count in options.levels:
-        for way in options.rounding:
-            started = time.perf_counter()
-            rounded = _rounded(model, layers, moments, WeightLevels(count), way)
-            seconds = time.perf_counter() - started
-            yield beside.row(rounded, way, count, seconds)
+class _Observed:
+    """What the layers of a float model see: activation scales and moments, found when needed."""
 
+    def __init__(
+        self, model: PromptableSam, seen: Sequence[LabelledXray], size: int, file: Path
+    ) -> None:
+        self.model = model
+        self._seen, self._size, self._file = seen, size, file
 
-def _observed(
-    model: PromptableSam, seen: Sequence[LabelledXray], size: int
-) -> tuple[dict[str, FewLevelQuantized], dict[str, InputMoments]]:
-    """Run the float model once: activation scales (in the layers) and moments."""
-    copied = copy.deepcopy(model)
-    layers = add_few_levels(copied, WeightLevels(127), float_layer_names(copied))
-    return layers, observe(copied, layers, (_inputs(copied, xray, size) for xray in seen))
+    @functools.cached_property
+    def found(self) -> dict[str, dict[str, Any]]:
+        """Fields of `InputMoments` and the scale's logarithm, by layer."""
+        kept: dict[str, dict[str, Any]] = _kept(self._file, self._observe)
+        return kept
+
+    def _observe(self) -> dict[str, dict[str, Any]]:
+        copied = copy.deepcopy(self.model)
+        layers = add_few_levels(copied, WeightLevels(127), float_layer_names(copied))
+        inputs = (_inputs(copied, xray, self._size) for xray in self._seen)
+        return {
+            name: {"log_scale": layers[name].log_scale.detach(), **vars(moments)}
+            for name, moments in observe(copied, layers, inputs).items()
+        }
 
 
 @torch.no_grad()
-def _rounded(
-    model: PromptableSam,
-    calibrated: dict[str, FewLevelQuantized],
-    moments: dict[str, InputMoments],
-    levels: WeightLevels,
-    way: Rounding,
-) -> PromptableSam:
-    """Return the integer model of one way to round, at the activation scales found before."""
-    copied = copy.deepcopy(model)
-    for name, layer in add_few_levels(copied, levels, float_layer_names(copied)).items():
-        layer.log_scale.copy_(calibrated[name].log_scale)
-        round_layer(layer, moments[name], way)
+def _rounded_row(observed: _Observed, beside: Beside, count: int, way: Rounding) -> Row:
+    """Measure the integer model of one way to round."""
+    found = observed.found
+    started = time.perf_counter()
+    copied = copy.deepcopy(observed.model)
+    for name, layer in add_few_levels(
+        copied, WeightLevels(count), float_layer_names(copied)
+    ).items():
+        seen = {field: found[name][field] for field in ("count", "total", "products")}
+        layer.log_scale.copy_(found[name]["log_scale"])
+        round_layer(layer, InputMoments(**seen), way)
     to_deployed(copied)
-    return copied.eval().requires_grad_(False)
+    seconds = time.perf_counter() - started
+    return beside.row(copied.eval().requires_grad_(False), way, count, seconds)
+
+
+def _kept(file: Path, make: Callable[[], Any]) -> Any:
+    """Return what a file holds, or make it and keep it there."""
+    if not file.exists():
+        partial = file.with_suffix(".partial")
+        torch.save(make(), partial)
+        partial.rename(file)
+    return torch.load(file, weights_only=False)  # own files: arrays and plain types
 
 
 def _inputs(model: PromptableSam, xray: LabelledXray, size: int) -> ModelInputs:
@@ -215,6 +236,8 @@ def _parser() -> argparse.ArgumentParser:
                         help="stored float model (default: the served model's)")  # fmt: skip
     parser.add_argument("--model", type=Path, action="append", default=[],
                         help="stored integer model to add; may be repeated")  # fmt: skip
+    parser.add_argument("--out", type=Path, default=Path("runs/few_bits"),
+                        help="keeps what was measured (default: %(default)s)")  # fmt: skip
     parser.add_argument("--split", default="val", choices=("val", "test"))
     parser.add_argument("--per-source", type=int, default=10, help="X-rays of each data set")
     parser.add_argument("--calibration", type=int, default=12,

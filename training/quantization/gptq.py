@@ -58,14 +58,14 @@ def gptq_weight(weight: Tensor, moments: Tensor, levels: WeightLevels) -> Rounde
     """
     wanted, h = weight.double(), _damped(moments.double())
     order = torch.argsort(torch.diagonal(h), descending=True)
-    factor = _inverse_factor(h[order][:, order])
+    factor = _inverse_factor(h[order][:, order]).float()
     scale = least_squares_scale(wanted, levels, torch.diagonal(h))
     best = levels.nearest(wanted / scale[:, None])
     best_scale = fitted_scale(wanted, best, h, scale)
     least = output_error(wanted, best, best_scale, h)
     for _ in range(_ROUNDS):
         integers = torch.empty_like(wanted)
-        integers[:, order] = _rounded(wanted[:, order], scale, factor, levels)
+        integers[:, order] = _rounded(weight[:, order], scale.float(), factor, levels).double()
         scale = fitted_scale(wanted, integers, h, scale)
         error = output_error(wanted, integers, scale, h)
         better = error < least
@@ -102,11 +102,11 @@ def _inverse_factor(moments: Tensor) -> Tensor:
 
 def _rounded(weight: Tensor, scale: Tensor, factor: Tensor, levels: WeightLevels) -> Tensor:
     """Round inputs in order, in blocks, so that most corrections are one matrix product."""
-    rest = weight.clone()
-    integers = torch.empty_like(weight)
+    rest = weight.float().clone()  # (N, K), corrected from input to input
+    integers = torch.empty_like(rest)
     for start in range(0, weight.shape[1], _BLOCK):
         end = min(start + _BLOCK, weight.shape[1])
-        errors = torch.empty_like(weight[:, start:end])
+        errors = torch.empty_like(rest[:, start:end])
         for column in range(start, end):
             value = rest[:, column]
             integers[:, column] = levels.nearest(value / scale)
