@@ -13,15 +13,22 @@ from model_store.conventions import CONVENTIONS, DEFAULT_CONVENTION, Convention
 from service.errors import InvalidField, MissingField, NotAcceptable
 from service.http.boxes import DECIMAL_NUMBER, Box, parse_box
 from service.http.upload import IMAGE_FIELD, shown_name
-from service.imaging.segment_request import AnswerKind, DicomObject, LungChoice, SegmentRequest
+from service.imaging.segment_request import (
+    AnswerKind,
+    DicomObject,
+    LungChoice,
+    SegmentRequest,
+    View,
+)
 
 DEFAULT_THRESHOLD = 0.5
 _SINGLE_FIELDS = (
     *("convention", "threshold", "overlay", "objects"),
-    *("lungs", "islands", "measurements"),
+    *("lungs", "islands", "measurements", "view", "legend"),
 )
 FIELDS = (IMAGE_FIELD, "bbox", *_SINGLE_FIELDS)
 LUNG_WORDS = tuple(one.value for one in LungChoice)
+VIEW_WORDS = tuple(one.value for one in View)
 ISLAND_WORDS = ("keep", "drop")
 _TRUE_WORDS = ("true", "1", "yes", "on")
 _FALSE_WORDS = ("false", "0", "no", "off")
@@ -96,18 +103,27 @@ def read_form(
         lungs=LungChoice(_one_of("lungs", LUNG_WORDS, single.get("lungs", "both"))),
         drops_islands=_one_of("islands", ISLAND_WORDS, single.get("islands", "keep")) == "drop",
         wants_measurements=_truth("measurements", single.get("measurements", "false")),
+        view=View(_one_of("view", VIEW_WORDS, single["view"])) if "view" in single else None,
+        wants_legend=_truth("legend", single.get("legend", "false")),
     )
-    if answer_kind is AnswerKind.PNG and asked.lungs is LungChoice.EACH:
+    if asked.view is None:
+        _refuse_several_masks(asked)
+    return SegmentForm(image, asked)
+
+
+def _refuse_several_masks(asked: SegmentRequest) -> None:
+    if asked.answer_kind is not AnswerKind.PNG:
+        return
+    if asked.lungs is LungChoice.EACH:
         raise NotAcceptable(
             "An image/png answer is one mask, but lungs=each asks for two; ask for right or left, "
             "or accept application/json."
         )
-    if answer_kind is AnswerKind.PNG and len(boxes) > 1:
+    if len(asked.boxes) > 1:
         raise NotAcceptable(
-            f"An image/png answer is one mask, but {len(boxes)} boxes came; send one box a "
+            f"An image/png answer is one mask, but {len(asked.boxes)} boxes came; send one box a "
             "request, or accept application/json."
         )
-    return SegmentForm(image, asked)
 
 
 def read_image(fields: Sequence[tuple[str, bytes]]) -> bytes:

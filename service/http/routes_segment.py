@@ -10,7 +10,7 @@ from fastapi.responses import JSONResponse
 from model_store.conventions import CONVENTIONS, DEFAULT_CONVENTION
 from service import errors
 from service.http.early_answer import AnswerBeforeTheEnd
-from service.http.form import DEFAULT_THRESHOLD, ISLAND_WORDS, LUNG_WORDS
+from service.http.form import DEFAULT_THRESHOLD, ISLAND_WORDS, LUNG_WORDS, VIEW_WORDS
 from service.http.keys import ApiKeys
 from service.http.openapi import MASK_HEADERS
 from service.http.problems import noted_problem, problem_responses
@@ -100,6 +100,19 @@ _FORM_SCHEMA: dict[str, Any] = {
             "type": "boolean",
             "default": False,
             "description": "whether a JSON answer holds measurements of each lung",
+        },
+        "view": {
+            "type": "string",
+            "enum": list(VIEW_WORDS),
+            "description": "a picture to look at: in view_png of a JSON answer, or as the answer "
+            "where image/png is accepted; isolated keeps the X-ray's bits, enhanced (CLAHE inside "
+            "the lungs) is for viewing, not for measuring",
+        },
+        "legend": {
+            "type": "boolean",
+            "default": False,
+            "description": "whether a margin below the view says convention, confidence and "
+            "warnings",
         },
         "objects": {
             "type": "string",

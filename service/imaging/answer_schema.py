@@ -188,6 +188,7 @@ def _add_example(schema: dict[str, Any]) -> None:
             }
         ],
         "overlay_png": "iVBORw0KGgo...",
+        "view_png": None,
         "latency_ms": {
             "decode": 12.0,
             "preprocess": 3.0,
@@ -217,6 +218,9 @@ class SegmentAnswer(Answer):
     )
     overlay_png: str | None = Field(
         description="base64 of an RGB PNG of the X-ray with masks and boxes; null if not asked for"
+    )
+    view_png: str | None = Field(
+        description="base64 of the view that was asked for; null if none was"
     )
     latency_ms: Latency
     warnings: tuple[ResponseWarning, ...]

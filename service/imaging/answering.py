@@ -39,9 +39,10 @@ from service.imaging.picture_errors import warnings_of
 from service.imaging.png_encoding import encode_png
 from service.imaging.rendering import encode_mask_png, encode_rle, overlay_colours
 from service.imaging.response_warnings import Warning_
-from service.imaging.segment_request import AnswerKind
+from service.imaging.segment_request import AnswerKind, View
 from service.imaging.upright import as_stored
-from service.imaging.warning_advice import advice_on
+from service.imaging.views import ViewedMasks, encode_view, legend_of, view_of, with_margin
+from service.imaging.warning_advice import advice_on, gravest
 from service.stages import STAGES
 
 _PICTURE = "<picture>"
@@ -99,6 +100,10 @@ def answer_of(
     headers: dict[str, str] = {}
     if kind is AnswerKind.JSON:
         body = _json_body(rendering, warnings)
+    elif kind is AnswerKind.PNG and opened.asked.view is not None:
+        body = _view_png(rendering, opened.asked.view, warnings)
+        rendering.end_render()
+        headers = _headers(rendering, codes) | {"X-Lungseg-View": opened.asked.view.value}
     elif kind is AnswerKind.PNG:
         body = encode_mask_png(masks[0].mask)
         rendering.end_render()
@@ -118,6 +123,8 @@ def _json_body(rendering: _Rendering, warnings: Sequence[ResponseWarning]) -> by
     if asked.wants_overlay:
         drawn = [one.mask for one in rendering.masks]
         pictures.append(encode_png(overlay_colours(opened.decoded.pixels, drawn, asked.boxes)))
+    if asked.view is not None:
+        pictures.append(_view_png(rendering, asked.view, warnings))
     encoded = [pybase64.b64encode(picture) for picture in pictures]
     measured = _measured(rendering)
     rendering.end_render()
@@ -129,6 +136,7 @@ def _json_body(rendering: _Rendering, warnings: Sequence[ResponseWarning]) -> by
         threshold=asked.threshold,
         masks=masks,
         overlay_png=_PICTURE if asked.wants_overlay else None,
+        view_png=_PICTURE if asked.view is not None else None,
         latency_ms=_latency(rendering),
         warnings=tuple(warnings),
         measurements=measured,
@@ -142,6 +150,22 @@ def _with_pictures(answer: SegmentAnswer, encoded: Sequence[bytes]) -> bytes:
     if len(pieces) != len(encoded) + 1:
         raise ValueError("the answer has another number of places than pictures")
     return b"".join(itertools.chain(*zip(pieces, encoded, strict=False), pieces[-1:]))
+
+
+def _view_png(rendering: _Rendering, view: View, warnings: Sequence[ResponseWarning]) -> bytes:
+    opened, asked = rendering.opened, rendering.opened.asked
+    shown = ViewedMasks(
+        opened.decoded.pixels,
+        [one.mask for one in rendering.masks],
+        asked.boxes,
+        gravest(one.code for one in warnings),
+    )
+    picture = view_of(view, shown)
+    if asked.wants_legend or view is View.ENHANCED:
+        said = [(one.code, one.severity) for one in warnings]
+        confidences = [one.confidence for one in rendering.masks]
+        picture = with_margin(picture, legend_of(view, asked.convention, confidences, said))
+    return encode_view(picture)
 
 
 def _dicom_answer(rendering: _Rendering, warning_codes: Sequence[str]) -> tuple[bytes, str]:
@@ -163,6 +187,7 @@ def _dicom_answer(rendering: _Rendering, warning_codes: Sequence[str]) -> tuple[
         ),
         [Remark(code, str(advice_on(code).severity)) for code in warning_codes],
         context.object_options,
+        asked.view or View.OVERLAY,
     )
     if asked.answer_kind is AnswerKind.DICOM:
         return results.segmentation(), asked.answer_kind.value

@@ -5,6 +5,7 @@ They refer to each other, so they are made together; the segmentation is made on
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -29,9 +30,18 @@ from service.imaging.dicom_report import (
 from service.imaging.dicom_secondary_capture import encode_secondary_capture
 from service.imaging.dicom_segmentation import Segment, encode_dicom_segmentation
 from service.imaging.measurements import measure_structure
-from service.imaging.rendering import draw_overlay
-from service.imaging.segment_request import DicomObject
+from service.imaging.rendering import window_for_display
+from service.imaging.segment_request import DicomObject, View
 from service.imaging.structures import LEFT_LUNG, RIGHT_LUNG
+from service.imaging.views import NOT_FOR_MEASURING, ViewedMasks, view_of
+from service.imaging.warning_advice import gravest
+
+_DESCRIPTIONS = {
+    View.OVERLAY: "Lung overlay",
+    View.OUTLINE: "Lung outline",
+    View.ISOLATED: "Lungs alone",
+    View.ENHANCED: "Lungs with enhanced contrast",
+}
 
 
 @dataclass
@@ -45,6 +55,7 @@ class DicomResults:
         method: how.
         remarks: what looks wrong about it.
         options: what the deployment chose.
+        view: what the secondary capture shows.
     """
 
     header: SourceHeader
@@ -53,6 +64,7 @@ class DicomResults:
     method: SegmentationMethod
     remarks: Sequence[Remark]
     options: ObjectOptions
+    view: View = View.OVERLAY
 
     def encode(self, kind: DicomObject) -> bytes:
         """Return one object as a file."""
@@ -76,14 +88,25 @@ class DicomResults:
             codes = [one.code for one in self.remarks if one.severity == severity]
             if codes:
                 lines.append(f"{severity}: " + ", ".join(codes))
+        if self.view is View.ENHANCED:
+            lines.append(NOT_FOR_MEASURING)
         return encode_secondary_capture(
             self.header,
-            draw_overlay(self.pixels, [one.mask for one in self.masks]),
+            self._picture(),
             self.method,
             remarks=lines,
-            description="Lung overlay",
+            description=_DESCRIPTIONS[self.view],
             options=self.options,
         )
+
+    def _picture(self) -> NDArray[np.uint8]:
+        """Return the view as RGB, (H, W, 3)."""
+        severity = gravest(one.code for one in self.remarks)
+        shown = ViewedMasks(self.pixels, [one.mask for one in self.masks], severity=severity)
+        if self.view is View.ISOLATED:
+            shown = dataclasses.replace(shown, pixels=window_for_display(self.pixels))
+        picture = view_of(self.view, shown).astype(np.uint8, copy=False)
+        return picture if picture.ndim == 3 else np.repeat(picture[..., np.newaxis], 3, axis=2)
 
     def _report(self) -> bytes:
         spacing = self.header.spacing

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
+from enum import Enum
 from typing import Any
 
 import numpy as np
@@ -31,12 +32,25 @@ Colour = tuple[int, int, int]
 MASK_COLOURS: tuple[Colour, ...] = ((0, 190, 255), (255, 190, 40), (205, 110, 255), (90, 220, 90))
 """Contour colours of the first, second, ... mask; they repeat. Blue and amber come first because
 they stay apart for colour-blind readers."""
+WARNING_COLOUR: Colour = (255, 60, 60)
 BOX_COLOUR: Colour = (255, 110, 30)
 """Deep orange shows on white as well as on black; yellow was lost on over-exposed chests."""
 TINT_STRENGTH = 0.18
 """How far a grey value moves towards the mask's hue, 0..1."""
 DISPLAY_PERCENTILES = (0.1, 99.9)
 """Grey values of a 16-bit image between these are spread over the 8 bits of a display."""
+
+DASH_PER_LINE_WIDTH = 8
+"""Length of a dash and of the gap behind it, in widths of the line."""
+
+
+class OutlineStyle(Enum):
+    """How the outline of a mask is drawn."""
+
+    PLAIN = "plain"
+    DASHED = "dashed"
+    DASHED_RED = "dashed red"
+
 
 _GREY_TO_RGBX = np.uint32(0x010101)
 _BOX_RGBX = np.uint32(BOX_COLOUR[0] | BOX_COLOUR[1] << 8 | BOX_COLOUR[2] << 16)
@@ -91,7 +105,12 @@ def draw_overlay(
 
 
 def overlay_colours(
-    pixels: NDArray[Any], masks: Sequence[Mask], boxes: Sequence[Box] = ()
+    pixels: NDArray[Any],
+    masks: Sequence[Mask],
+    boxes: Sequence[Box] = (),
+    *,
+    style: OutlineStyle = OutlineStyle.PLAIN,
+    is_tinted: bool = True,
 ) -> NDArray[np.uint32]:
     """Draws masks and boxes over an X-ray.
 
@@ -99,6 +118,8 @@ def overlay_colours(
         pixels: (H, W) uint8 or uint16; 16 bits are windowed for display, 8 bits are not touched.
         masks: (H, W) bool each; later ones lie on top.
         boxes: the boxes the caller sent, half-open pixels; none for the whole image.
+        style: how outlines are drawn.
+        is_tinted: whether the masks' insides get a hue, or outlines alone are drawn.
 
     Returns:
         (H, W) uint32, Pillow's RGBX: red is the lowest byte. `encode_png` writes it as RGB.
@@ -106,7 +127,7 @@ def overlay_colours(
     Raises:
         ValueError: a mask has another shape than the image.
     """
-    colours = _coloured(window_for_display(pixels), masks)
+    colours = _coloured(window_for_display(pixels), masks, style, is_tinted)
     for box in boxes:
         _draw_box(colours, box)
     return colours
@@ -145,7 +166,9 @@ def display_window(pixels: NDArray[Any]) -> tuple[int, int]:
     return low, high
 
 
-def _coloured(grey: NDArray[np.uint8], masks: Sequence[Mask]) -> NDArray[np.uint32]:
+def _coloured(
+    grey: NDArray[np.uint8], masks: Sequence[Mask], style: OutlineStyle, is_tinted: bool
+) -> NDArray[np.uint32]:
     colours: NDArray[np.uint32] = np.multiply(grey, _GREY_TO_RGBX, dtype=np.uint32)
     line = _line_width((grey.shape[1], grey.shape[0]), pixels_per_step=560)
     for number, mask in enumerate(masks):
@@ -155,8 +178,14 @@ def _coloured(grey: NDArray[np.uint8], masks: Sequence[Mask]) -> NDArray[np.uint
         window = _bounding_window(mask)
         part, inside = colours[window], np.ascontiguousarray(mask[window])
         # Its pixels are coloured anew, whatever mask they belonged to before: the last is on top.
-        np.copyto(part, np.take(_tint_table(colour), grey[window]), where=inside)
+        if is_tinted:
+            np.copyto(part, np.take(_tint_table(colour), grey[window]), where=inside)
         rows, columns, opacity = contour_of(inside, line)
+        if style is not OutlineStyle.PLAIN:
+            drawn = (rows + columns) // (DASH_PER_LINE_WIDTH * line) % 2 == 0
+            rows, columns, opacity = rows[drawn], columns[drawn], opacity[drawn]
+        if style is OutlineStyle.DASHED_RED:
+            colour = WARNING_COLOUR
         part[rows, columns] = _blended(part[rows, columns], colour, opacity)
     return colours
 

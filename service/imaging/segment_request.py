@@ -26,6 +26,15 @@ class DicomObject(Enum):
     REPORT = "sr"
 
 
+class View(Enum):
+    """A picture to look at."""
+
+    OVERLAY = "overlay"
+    OUTLINE = "outline"
+    ISOLATED = "isolated"
+    ENHANCED = "enhanced"
+
+
 class LungChoice(Enum):
     """Which lungs the masks of an answer show."""
 
@@ -49,6 +58,8 @@ class SegmentRequest:
         lungs: both lungs in one mask, each in its own, or one of them.
         drops_islands: whether small pieces of a mask are removed.
         wants_measurements: whether a JSON answer holds measurements.
+        view: a picture to look at, beside masks or in their place; None for none.
+        wants_legend: whether a margin of that picture says what it shows.
     """
 
     boxes: tuple[Box, ...]
@@ -60,6 +71,8 @@ class SegmentRequest:
     lungs: LungChoice = LungChoice.BOTH
     drops_islands: bool = False
     wants_measurements: bool = False
+    view: View | None = None
+    wants_legend: bool = False
 
     @property
     def needs_dicom(self) -> bool:

@@ -7,7 +7,7 @@ quality: `python -m benchmarks.quality.gating` prints how many poor and good mas
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from types import MappingProxyType
@@ -123,3 +123,9 @@ def advice_on(code: str) -> Advice:
         ValueError: no warning has this code.
     """
     return ADVICE[WarningCode(code)]
+
+
+def gravest(codes: Iterable[str]) -> Severity | None:
+    """Return the gravest severity among warnings; None where there are none."""
+    found = {advice_on(code).severity for code in codes}
+    return next((one for one in reversed(Severity) if one in found), None)

@@ -48,7 +48,7 @@ async def test_the_json_answer_has_every_member_of_the_contract() -> None:
     assert response.status_code == 200
     assert set(answer) == {
         *("request_id", "model", "image", "convention", "threshold", "masks", "overlay_png"),
-        *("latency_ms", "warnings", "measurements"),
+        *("latency_ms", "warnings", "measurements", "view_png"),
     }
     members = {"name", "version", "sha256", "precision", "weight_bits", "device"}
     assert set(answer["model"]) == members and answer["model"]["weight_bits"] == 8
