@@ -1,7 +1,8 @@
 """X-rays with lung masks: the rows of a manifest, read from disk and held ready in memory.
 
 A data set is a folder with ``manifest.csv`` (columns ``name, split, source, convention`` at
-least) and ``{split}/images/NAME.jpg`` and ``{split}/masks/NAME.png``. A column ``spacing_mm``
+least) and ``{split}/images/NAME.*`` and ``{split}/masks/NAME.*``, X-rays in any format that the
+service reads. A column ``spacing_mm``
 may give the side of a pixel in millimetres; an empty field says that it is not known. A column
 ``structure`` says what a mask shows; without it all masks show lungs.
 """
@@ -24,6 +25,7 @@ from scipy import ndimage
 from model_store.conventions import DEFAULT_CONVENTION, Convention, token_of
 from model_store.geometry import InputGeometry, window_to_uint8
 from training.data.manifest_file import ManifestFile, read_manifest
+from training.data.xray_files import files_by_name, read_mask_pixels, read_xray_pixels
 from training.errors import DataError
 
 if TYPE_CHECKING:
@@ -102,8 +104,10 @@ def rows_of(manifest: ManifestFile, split: str, structure: Structure = "lungs") 
         DataError: An unknown convention or structure, or no such rows.
     """
     path = manifest.path
+    folder = path.parent / split
+    images, masks = files_by_name(folder / "images"), files_by_name(folder / "masks")
     rows = [
-        _row(path.parent, split, record.fields)
+        _row(path.parent, split, record.fields, images, masks)
         for record in manifest.records
         if structure_of(record.fields, path) == structure and record.fields["split"] == split
     ]
@@ -147,7 +151,13 @@ def structure_of(record: Mapping[str, str], manifest: Path) -> Structure:
     )
 
 
-def _row(root: Path, split: str, record: dict[str, str]) -> DataRow:
+def _row(
+    root: Path,
+    split: str,
+    record: dict[str, str],
+    images: Mapping[str, Path],
+    masks: Mapping[str, Path],
+) -> DataRow:
     name = record["name"]
     # Conventions are ways to draw lungs; other structures train the first mask token.
     convention = record["convention"]
@@ -161,8 +171,8 @@ def _row(root: Path, split: str, record: dict[str, str]) -> DataRow:
         name=name,
         source=record["source"],
         convention=convention,  # type: ignore[arg-type]  # checked above
-        image_path=root / split / "images" / f"{name}.jpg",
-        mask_path=root / split / "masks" / f"{name}.png",
+        image_path=images.get(name, root / split / "images" / f"{name}.jpg"),
+        mask_path=masks.get(name, root / split / "masks" / f"{name}.png"),
         group=record.get("group") or name,
         spacing_mm=_spacing(root, record),
         license=record.get("license") or "unknown",
@@ -191,13 +201,7 @@ def load_xray(row: DataRow, longest_side: int | None = None) -> LabelledXray:
     Raises:
         DataError: A file is missing or unreadable, or image and mask differ in size.
     """
-    try:
-        with Image.open(row.image_path) as file:
-            image = np.asarray(file.convert("L"))
-        with Image.open(row.mask_path) as file:
-            mask = np.asarray(file.convert("L")) > 0
-    except OSError as error:
-        raise DataError(f"{row.name}: {error}") from error
+    image, mask = read_xray_pixels(row.image_path), read_mask_pixels(row.mask_path)
     if image.shape != mask.shape:
         raise DataError(f"{row.name}: image is {image.shape} but its mask is {mask.shape}")
     windowed = window_to_uint8(image)
