@@ -100,6 +100,7 @@ def _serve(settings: Settings, listener: socket.socket) -> int:
                 settings.header_timeout_s,
                 settings.answer_idle_timeout_s,
                 most_connections(settings.max_connections, service.admission.most_inside),
+                on_unreadable=service.metrics.requests.labels("unmatched", "400").inc,
             ),
             ws="none",
             ssl_certfile=settings.tls_cert,

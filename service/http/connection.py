@@ -9,6 +9,7 @@ head of a request makes room for the new one, so that whoever does ask is answer
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
@@ -25,6 +26,8 @@ class BoundedConnection(H11Protocol):
     """Seconds without a byte taken by a caller who is being answered."""
     most_connections: int
     """Connections at a time."""
+    on_unreadable: Callable[[], None]
+    """Told of each request that is not HTTP."""
     without_request: dict[BoundedConnection, None]
     """Connections that have not sent the head of a request, the oldest first."""
 
@@ -48,6 +51,11 @@ class BoundedConnection(H11Protocol):
             self._start_head_clock()
         if self.conn.their_state is not h11.SEND_BODY:
             self._stop_rest_clock()
+
+    def send_400_response(self, msg: str) -> None:
+        """Refuses what is not HTTP, and counts it."""
+        type(self).on_unreadable()
+        super().send_400_response(msg)
 
     def on_response_complete(self) -> None:
         """Starts a clock for a body of which the answer did not wait for the end."""
@@ -112,7 +120,10 @@ class BoundedConnection(H11Protocol):
 
 
 def bounded_connection(
-    header_timeout_s: float, answer_timeout_s: float, most_connections: int = 2**31
+    header_timeout_s: float,
+    answer_timeout_s: float,
+    most_connections: int = 2**31,
+    on_unreadable: Callable[[], None] = lambda: None,
 ) -> type[BoundedConnection]:
     """Returns the class of connections with these bounds, which uvicorn makes instances of.
 
@@ -120,11 +131,13 @@ def bounded_connection(
         header_timeout_s: seconds for the head of a request.
         answer_timeout_s: seconds in which a caller must take something of its answer.
         most_connections: connections at a time.
+        on_unreadable: told of each request that is not HTTP.
     """
     bounds = {
         "header_timeout_s": header_timeout_s,
         "answer_timeout_s": answer_timeout_s,
         "most_connections": most_connections,
+        "on_unreadable": staticmethod(on_unreadable),
         "without_request": {},
     }
     return type("Connection", (BoundedConnection,), bounds)

@@ -46,7 +46,9 @@ class EdgeLayer:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        record = new_record(Headers(scope=scope))
+        headers = Headers(scope=scope)
+        record = new_record(headers)
+        _to_origin_form(scope)
         scope["lungseg.record"] = record
         status = STATUS_CALLER_LEFT
         started = False
@@ -55,7 +57,10 @@ class EdgeLayer:
             nonlocal status, started
             if message["type"] == "http.response.start":
                 started, status = True, message["status"]
-                _add_headers(MutableHeaders(scope=message), record)
+                answer_headers = MutableHeaders(scope=message)
+                _add_headers(answer_headers, record)
+                if _must_close(headers, status):
+                    answer_headers["Connection"] = "close"
             await send(message)
 
         try:
@@ -93,6 +98,26 @@ def _too_many_headers(scope: Scope, record: RequestRecord) -> Response:
     count = len(scope["headers"])
     sentence = f"A request may have {MAX_HEADERS} headers; this one has {count}."
     return problem_response(HeadersTooLarge(sentence), record.request_id)
+
+
+def _to_origin_form(scope: Scope) -> None:
+    """Takes scheme and host off a target in absolute form (RFC 9112, section 3.2.2)."""
+    for scheme in ("http://", "https://"):
+        if scope["path"].lower().startswith(scheme):
+            _, slash, path = scope["path"][len(scheme) :].partition("/")
+            scope["path"] = slash + path or "/"
+
+
+def _must_close(headers: Headers, status: int) -> bool:
+    """Whether what follows on this connection could be taken for something else.
+
+    A caller that waits for `100 Continue` and is refused may send its body or not (RFC 9110,
+    section 10.1.1); a length beside an encoding is how requests are smuggled (RFC 9112, 6.1).
+    """
+    waits = headers.get("expect", "").lower() == "100-continue"
+    return (waits and status >= 400) or (
+        "transfer-encoding" in headers and "content-length" in headers
+    )
 
 
 def _add_headers(headers: MutableHeaders, record: RequestRecord) -> None:

@@ -47,7 +47,7 @@ class SegmentEndpoint:
         if self._keys is not None:
             self._keys.require(request.headers)
         self._service.readiness.require_ready()
-        kind = wanted_answer(request.headers.get("accept"))
+        kind = wanted_answer(", ".join(request.headers.getlist("accept")))
         self._service.admission.refuse_if_full()
         limit_s = self._service.settings.request_timeout_s
         try:

@@ -33,6 +33,8 @@ MAX_FIELD_BYTES = 1024
 LEAST_WINDOW_BYTES = 4096
 """Of an upload, in each `--upload-idle-timeout-s`: by default 0.4 kB a second."""
 
+MAX_PREAMBLE_BYTES = 65_536
+
 DISCARD_BYTES = 256 * 1024 * 1024
 DISCARD_TIMEOUT_S = 5.0
 
@@ -189,12 +191,13 @@ async def read_upload(
             "application/dicom only; send form fields."
         )
     collector = _FieldCollector(limits.max_fields)
-    parser = _parser_for(headers.get("content-type", ""), collector)
+    boundary = _boundary_of(headers.get("content-type", ""))
+    parser, preamble = _parser_for(boundary, collector), _Preamble(boundary)
     size_bytes = 0
     try:
         async for chunk in _counted(body, headers, limits, hold_bytes):
             size_bytes += len(chunk)
-            parser.write(chunk)
+            parser.write(preamble.without(chunk))
         parser.finalize()
     except FormParserError:
         raise MalformedRequest(
@@ -248,6 +251,32 @@ async def _counted(
         yield chunk
 
 
+class _Preamble:
+    """Takes off what stands before the first boundary, which is to be ignored (RFC 2046, 5.1.1)."""
+
+    def __init__(self, boundary: bytes) -> None:
+        self._delimiter = b"--" + boundary
+        self._held = b""
+        self._is_over = False
+
+    def without(self, chunk: bytes) -> bytes:
+        """Returns what of the body begins with the first boundary."""
+        if self._is_over:
+            return chunk
+        self._held += chunk
+        start = 0 if self._held.startswith(self._delimiter) else self._start_of_line()
+        if start >= 0:
+            self._is_over = True
+            return self._held[start:]
+        if len(self._held) > MAX_PREAMBLE_BYTES:
+            raise MalformedRequest("The body has no boundary where the first field should begin.")
+        return b""
+
+    def _start_of_line(self) -> int:
+        found = self._held.find(b"\r\n" + self._delimiter)
+        return found if found < 0 else found + 2
+
+
 class _FieldCollector:
     """Receives the parser's events and gathers the fields."""
 
@@ -289,7 +318,8 @@ class _FieldCollector:
     def add_data(self, data: bytes, start: int, end: int) -> None:
         if self._name != IMAGE_FIELD and len(self._value) + end - start > MAX_FIELD_BYTES:
             raise InvalidField(
-                f"The field {shown_name(self._name)} is longer than {MAX_FIELD_BYTES} bytes."
+                f"The field {shown_name(self._name)} is longer than {MAX_FIELD_BYTES} bytes; the "
+                f"X-ray goes into the field {IMAGE_FIELD}."
             )
         self._value += data[start:end]
 
@@ -316,7 +346,7 @@ def _refuse_encoded(encoding: str) -> None:
         )
 
 
-def _parser_for(content_type: str, collector: _FieldCollector) -> MultipartParser:
+def _boundary_of(content_type: str) -> bytes:
     kind, options = parse_options_header(content_type)
     if kind != b"multipart/form-data":
         raise UnsupportedMediaType(
@@ -326,6 +356,10 @@ def _parser_for(content_type: str, collector: _FieldCollector) -> MultipartParse
     boundary = options.get(b"boundary")
     if not boundary:
         raise UnsupportedMediaType("The Content-Type multipart/form-data names no boundary.")
+    return boundary
+
+
+def _parser_for(boundary: bytes, collector: _FieldCollector) -> MultipartParser:
     try:
         return MultipartParser(
             boundary,
