@@ -6,8 +6,10 @@ What is applied, and what is not, and why:
   pixel padding, and everything that says which end is white: MONOCHROME1, a falling rescale slope,
   a falling VOI lookup table, a falling or INVERSE presentation lookup table.
 * Applied when present: the modality lookup table (some older CR plates store a curve).
-* Not applied: rescale slope and intercept (they scale all values alike, which the model's own
-  percentile window undoes) and the VOI window or the shape of a rising lookup table. A window
+* Applied where it is needed: a window that holds most of the pixels, when the values range several
+  times as wide. It is widened, and only what lies beyond it is clipped.
+* Not applied otherwise: rescale slope and intercept (they scale all values alike, which the model's
+  own percentile window undoes) and the VOI window or the shape of a rising lookup table. A window
   clips, header windows are sometimes wrong, and what is clipped is lost; the model sees the whole
   range instead.
 """
@@ -19,6 +21,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
+from pydicom.multival import MultiValue
 
 from model_store.pictures.dicom_layout import PixelLayout
 from model_store.pictures.dicom_lookup import LookupTable, read_lookup_table
@@ -29,6 +32,13 @@ LEAST_JUMP = 0.05
 """Of the range of values: neighbours that differ by so much are padding and picture."""
 MOST_UNEXPECTED_BITS = 0.05
 """Share of pixels with bits above the highest one; letters of an overlay cover less."""
+LEAST_RANGE_IN_WINDOWS = 3.0
+"""Range of the values (percentiles 0.5 to 99.5) over the window's width, from which on the window
+is applied. Windows that fit an X-ray leave it near 1."""
+LEAST_SHARE_IN_WINDOW = 0.6
+"""Share of the pixels that must lie in a window that is applied."""
+WINDOW_MARGIN = 0.25
+"""Of its width: a window that is applied is widened by this at either end."""
 _TABLE_RANGE = 65_535
 _OVERLAY_GROUPS = range(0x6000, 0x6020, 2)
 
@@ -61,6 +71,8 @@ def to_monochrome2(
         values = np.where(padding, black, values)
     if tables.modality is not None:
         values, lowest, highest = tables.modality.apply(values), 0, _TABLE_RANGE
+    values, window_warnings = _windowed(values, header, tables, padding)
+    warnings += window_warnings
     grey = _from_zero(values, lowest, highest, is_inverted)
     return grey, warnings + _bits_warnings(stored, layout, header)
 
@@ -205,6 +217,69 @@ def _voi_falls(
     if lowest == highest:
         lowest, highest = tables.voi.first, tables.voi.first + len(tables.voi.entries) - 1
     return tables.voi.falls_between(lowest, highest)
+
+
+def _windowed(
+    values: NDArray[Any], header: Dataset, tables: _Tables, padding: NDArray[np.bool_] | None
+) -> tuple[NDArray[Any], list[PictureWarning]]:
+    """Clip to the header's window where the range of the values is several times as wide.
+
+    A white border far above the anatomy takes all grey levels for itself. What holds most of the
+    pixels is the picture then, and what lies beyond the widened window keeps its place above or
+    below it.
+    """
+    bounds = _window_bounds(header, tables)
+    if bounds is None:
+        return values, []
+    first, last = bounds
+    if float(values.max()) - float(values.min()) < LEAST_RANGE_IN_WINDOWS * (last - first):
+        return values, []
+    real = values[::2, ::2] if padding is None else values[::2, ::2][~padding[::2, ::2]]
+    lowest, highest = np.percentile(real, (0.5, 99.5)) if real.size else (0.0, 0.0)
+    share = np.count_nonzero((real >= first) & (real <= last)) / max(real.size, 1)
+    if highest - lowest < LEAST_RANGE_IN_WINDOWS * (last - first) or share < LEAST_SHARE_IN_WINDOW:
+        return values, []
+    margin = WINDOW_MARGIN * (last - first)
+    limits = (
+        max(int(np.floor(first - margin)), int(values.min())),
+        min(int(np.ceil(last + margin)), int(values.max())),
+    )
+    remark = PictureWarning(
+        PictureWarningCode.WINDOW_APPLIED,
+        "Values far outside the window of the DICOM header were clipped, because most of the "
+        "X-ray lies in it.",
+    )
+    return np.clip(values, *limits), [remark]
+
+
+def _window_bounds(header: Dataset, tables: _Tables) -> tuple[float, float] | None:
+    """Return the widest window of the header in the values that it applies to."""
+    centers, widths = (_numbers(header, f"Window{name}") for name in ("Center", "Width"))
+    windows = [
+        (width, center) for center, width in zip(centers, widths, strict=False) if width >= 1
+    ]
+    if not windows:
+        return None
+    width, center = max(windows)
+    ends = [center - width / 2, center + width / 2]
+    if tables.modality is None:
+        slope = _number(header, "RescaleSlope", 1.0) or 1.0
+        intercept = _number(header, "RescaleIntercept", 0.0)
+        ends = sorted((end - intercept) / slope for end in ends)
+    return ends[0], ends[1]
+
+
+def _numbers(header: Dataset, keyword: str) -> list[float]:
+    value = header.get(keyword)
+    parts = value if isinstance(value, list | tuple | MultiValue) else [value]
+    found = []
+    for part in list(parts)[:16]:
+        try:
+            number = float(part)
+        except (TypeError, ValueError):
+            return []
+        found.append(number if np.isfinite(number) else 0.0)
+    return found
 
 
 def _padding(

@@ -24,6 +24,8 @@ class PictureWarningCode(StrEnum):
     """White meant zero in the file; the grey values were inverted (dense tissue is bright)."""
     CONTRADICTORY_PRESENTATION = "contradictory_presentation"
     """The DICOM header says in one place that white means zero, and in another that it does not."""
+    WINDOW_APPLIED = "window_applied"
+    """The header's window holds the anatomy, and much lies far outside it: this was clipped."""
     BITS_BEYOND_STORED = "bits_beyond_stored"
     """Much of the DICOM image has bits set that its header says are not used; they were dropped."""
     LOSSY_PRECISION = "lossy_precision"

@@ -235,3 +235,51 @@ def test_either_photometric_gives_the_same_pixels(bits: int, is_signed: bool) ->
     )
     assert np.array_equal(straight.pixels, pixels)
     assert np.array_equal(inverted.pixels, pixels)
+
+
+def bordered(value: int, share: float = 0.15) -> NDArray[np.uint16]:
+    """12-bit anatomy in 16 bits, with a border of another value, (H, W)."""
+    pixels = xray().copy()
+    width = max(1, round(share * pixels.shape[1] / 2))
+    pixels[:, :width] = pixels[:, -width:] = value
+    return pixels
+
+
+@pytest.mark.parametrize("photometric", ["MONOCHROME1", "MONOCHROME2"])
+@pytest.mark.parametrize("rescale", [{}, {"RescaleSlope": "2", "RescaleIntercept": "-1000"}])
+def test_a_window_is_applied_where_a_border_would_take_all_levels(
+    photometric: str, rescale: dict[str, str]
+) -> None:
+    slope, intercept = (2, -1000) if rescale else (1, 0)
+    window = {"WindowCenter": str(2048 * slope + intercept), "WindowWidth": str(4096 * slope)}
+    attributes = {"PhotometricInterpretation": photometric, **window, **rescale}
+    picture = decoded(make_xray(bordered(65535), bits_stored=16, **attributes))
+    clipped = np.minimum(bordered(65535), 5120)
+    expected = 65535 - clipped if photometric == "MONOCHROME1" else clipped
+    assert np.array_equal(picture.pixels, expected)
+    assert "window_applied" in codes(picture)
+
+
+@pytest.mark.parametrize(
+    "attributes",
+    [
+        {},
+        {"WindowCenter": "32768", "WindowWidth": "65536"},  # fits all that is there
+        {"WindowCenter": "60000", "WindowWidth": "4000"},  # holds few pixels
+        {"WindowCenter": ["2048", "20000"], "WindowWidth": ["4096", "40000"]},  # a wide one too
+        {"WindowCenter": "2048"},
+        {"WindowCenter": "2048", "WindowWidth": "0"},
+        {"WindowCenter": "", "WindowWidth": ""},
+    ],
+)
+def test_other_windows_are_not_applied(attributes: dict[str, Any]) -> None:
+    picture = decoded(make_xray(bordered(65535), bits_stored=16, **attributes))
+    assert np.array_equal(picture.pixels, bordered(65535))
+
+
+@pytest.mark.parametrize(
+    ("center", "width"), [(2048, 4096), (1500, 2000), (1500, 1000), (900, 300)]
+)
+def test_a_window_never_changes_an_xray_without_such_a_border(center: int, width: int) -> None:
+    picture = decoded(make_xray(xray(), WindowCenter=str(center), WindowWidth=str(width)))
+    assert np.array_equal(picture.pixels, xray())
