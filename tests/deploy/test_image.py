@@ -46,7 +46,7 @@ exec chroot "$root" setpriv --reuid {uid} --regid {gid} --clear-groups --boundin
 ASK = """
 import json, sys, urllib.request
 sys.path.insert(0, {root!r})
-from benchmarks.server_process import multipart
+from benchmarks.service.server_process import multipart
 body, kind = multipart(open({root!r} + "/examples/phantom.png", "rb").read(), {{}})
 request = urllib.request.Request(
     "http://127.0.0.1:8000/segment", body, {{"Content-Type": kind}}

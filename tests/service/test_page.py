@@ -16,7 +16,6 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
-from benchmarks.server_process import RunningServer, running_server
 from dicom_files import as_file, make_xray
 from PIL import Image
 from selenium import webdriver
@@ -26,6 +25,7 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import WebDriverWait
 
+from benchmarks.service.server_process import RunningServer, running_server
 from model_store.model_index import default_model
 from training.phantom import draw_phantom
 
@@ -147,12 +147,15 @@ def test_the_mask_on_the_screen_is_the_mask_of_the_answer(
     segment(page)
     address = f"http://127.0.0.1:{server.port}/segment"
     files = {"image": phantom.read_bytes()}
-    answer = httpx.post(address, files=files, timeout=WAIT_S).json()
-    assert int((painted(page, "tint") > 0).sum()) == answer["masks"][0]["area_px"]
+    answer = httpx.post(address, files=files, data={"lungs": "each"}, timeout=WAIT_S).json()
+    right, left = answer["masks"]
+    area_px = right["area_px"] + left["area_px"]
+    assert int((painted(page, "tint") > 0).sum()) == area_px
     outline = painted(page, "line") > 0
-    assert 0 < outline.sum() < 0.1 * answer["masks"][0]["area_px"]
+    assert 0 < outline.sum() < 0.1 * area_px
     cells = [cell.text for cell in page.find_elements(By.CSS_SELECTOR, "#masks tbody td")]
-    assert f"{answer['masks'][0]['area_px']:,}" in cells
+    assert cells[::4] == ["right lung", "left lung"]
+    assert cells[2::4] == [f"{right['area_px']:,}", f"{left['area_px']:,}"]
     shown = [one.text for one in page.find_elements(By.CSS_SELECTOR, "#warnings code")]
     assert shown == [warning["code"] for warning in answer["warnings"]]
     assert "encode_image" in find(page, "latency").get_attribute("aria-label")
@@ -204,16 +207,17 @@ def test_files_come_out_and_dicom_gets_its_segmentation(
     path.write_bytes(as_file(make_xray(draw_phantom(3, (256, 256)).image, bits_stored=8)))
     open_file(page, path)
     segment(page)
-    wanted = {"xray_mask.png", "xray_overlay.png", "xray.json", "xray_seg.dcm"}
+    masks = {"xray_right_lung.png", "xray_left_lung.png"}
+    wanted = masks | {"xray_overlay.png", "xray.json", "xray_seg.dcm"}
     for old in page.downloads.iterdir():
         old.unlink()
-    for button in page.find_elements(By.CSS_SELECTOR, "[data-download]"):
+    for button in page.find_elements(By.CSS_SELECTOR, ".downloads button"):
         page.execute_script("arguments[0].scrollIntoView({block: 'center'})", button)
         button.click()
         time.sleep(0.2)
     until(page, lambda p: wanted <= {one.name for one in p.downloads.iterdir()})
     answer = json.loads((page.downloads / "xray.json").read_text())
-    with Image.open(page.downloads / "xray_mask.png") as mask:
+    with Image.open(page.downloads / "xray_right_lung.png") as mask:
         assert int((np.asarray(mask) > 0).sum()) == answer["masks"][0]["area_px"]
     with Image.open(page.downloads / "xray_overlay.png") as overlay:
         assert overlay.size == (256, 256)

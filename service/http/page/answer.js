@@ -29,18 +29,17 @@ export function showWarnings(place, warnings) {
   }
 }
 
-export function showMasks(table, masks) {
+export function showMasks(table, { masks, measurements }) {
+  const numbersOf = (mask) => measurements?.[mask.box_index]?.[mask.structure] || {};
   const columns = [
-    ["", (mask, number) => nameOf(mask, number)],
+    ["", nameOf],
     ["area", (mask) => `${(100 * mask.area_fraction).toFixed(1)} %`],
     ["pixels", (mask) => mask.area_px.toLocaleString("en")],
-    ["score", (mask) => mask.score.toFixed(3)],
+    ["confidence", (mask) => mask.confidence.toFixed(3)],
   ];
-  if (masks.some((mask) => mask.confidence !== undefined)) {
-    columns.push(["confidence", (mask) => mask.confidence.toFixed(3)]);
-  }
-  if (masks.some((mask) => mask.measurements?.area_mm2)) {
-    columns.push(["cm²", (mask) => (mask.measurements.area_mm2 / 100).toFixed(0)]);
+  if (masks.some((mask) => numbersOf(mask).area_mm2)) {
+    columns.splice(2, 1, ["cm²", (mask) => ((numbersOf(mask).area_mm2 || 0) / 100).toFixed(0)],
+      ["height", (mask) => `${((numbersOf(mask).height_mm || 0) / 10).toFixed(1)} cm`]);
   }
   const head = element("tr");
   for (const [name] of columns) {
@@ -60,8 +59,8 @@ export function showMasks(table, masks) {
   }));
 }
 
-function nameOf(mask, number) {
-  return NAMES[mask.structure] || `mask ${number + 1}`;
+export function nameOf(mask) {
+  return NAMES[mask.structure] || mask.structure;
 }
 
 function swatch(number) {

@@ -1,6 +1,6 @@
 // Puts the page together: a file, its picture, a box, a request, its answer.
 
-import { sentenceOf, showLatency, showMasks, showWarnings } from "./answer.js";
+import { nameOf, sentenceOf, showLatency, showMasks, showWarnings } from "./answer.js";
 import { BoxTool } from "./box.js";
 import { Picture } from "./picture.js";
 import { readModel, readPreview, Refused, segment, segmentDicom } from "./service.js";
@@ -134,7 +134,7 @@ function showTyped() {
 }
 
 function requestFields() {
-  const fields = [["image", state.file], ["convention", find("convention").value]];
+  const fields = [["image", state.file], ["convention", find("convention").value], ["lungs", "each"]];
   const box = typedBox();
   if (box) fields.push(["bbox", box.join(",")]);
   return fields;
@@ -147,7 +147,7 @@ async function ask(event) {
   find("go").disabled = true;
   say("Segmenting …");
   try {
-    const answer = await segment(requestFields(), key());
+    const answer = await segment([...requestFields(), ["measurements", "true"]], key());
     if (request !== state.request) return;
     state.answer = answer;
     picture.setMasks(await Promise.all(answer.masks.map((mask) => bitmapOf(mask.png))));
@@ -163,7 +163,8 @@ async function ask(event) {
 function showAnswer(answer) {
   find("answer").hidden = false;
   showWarnings(find("warnings"), answer.warnings);
-  showMasks(find("masks"), answer.masks);
+  showMasks(find("masks"), answer);
+  showMaskDownloads(answer.masks);
   showLatency(find("latency"), find("latency-text"), answer.latency_ms);
   document.querySelector("[data-download=seg]").hidden = picture.format !== "dicom";
   say(sentenceOf(answer));
@@ -181,16 +182,24 @@ function paintMasks() {
   picture.paintMasks(Number(find("opacity").value) / 100, find("outline").checked);
 }
 
-async function download(kind) {
+// One file a click: browsers ask before a second one.
+function showMaskDownloads(masks) {
+  find("mask-downloads").replaceChildren(...masks.map((mask) => {
+    const button = document.createElement("button");
+    button.type = "button";
+    button.textContent = nameOf(mask);
+    button.addEventListener("click", () => download("mask", mask));
+    return button;
+  }));
+}
+
+async function download(kind, mask) {
   const { answer, file } = state;
   const stem = file.name.replace(/\.[^.]*$/, "") || "xray";
   const png = (base64) => new Blob([bytesOf(base64)], { type: "image/png" });
   try {
     if (kind === "mask") {
-      answer.masks.forEach((mask, number) => {
-        const name = mask.structure && answer.masks.length > 1 ? mask.structure : number + 1;
-        save(png(mask.png), `${stem}_mask${answer.masks.length > 1 ? `_${name}` : ""}.png`);
-      });
+      save(png(mask.png), `${stem}_${mask.structure}.png`);
     } else if (kind === "overlay") {
       save(png(answer.overlay_png), `${stem}_overlay.png`);
     } else if (kind === "json") {
