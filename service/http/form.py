@@ -24,7 +24,7 @@ from service.imaging.segment_request import (
 DEFAULT_THRESHOLD = 0.5
 _SINGLE_FIELDS = (
     *("convention", "threshold", "overlay", "objects"),
-    *("lungs", "islands", "measurements", "view", "legend"),
+    *("lungs", "islands", "measurements", "view", "legend", "clip"),
 )
 FIELDS = (IMAGE_FIELD, "bbox", *_SINGLE_FIELDS)
 LUNG_WORDS = tuple(one.value for one in LungChoice)
@@ -105,6 +105,7 @@ def read_form(
         wants_measurements=_truth("measurements", single.get("measurements", "false")),
         view=View(_one_of("view", VIEW_WORDS, single["view"])) if "view" in single else None,
         wants_legend=_truth("legend", single.get("legend", "false")),
+        clips_to_boxes=_truth("clip", single.get("clip", "false")),
     )
     if asked.view is None:
         _refuse_several_masks(asked)

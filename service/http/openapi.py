@@ -41,6 +41,8 @@ MASK_HEADERS: dict[str, Any] = {
         ("Bbox", "the box, x0,y0,x1,y1 in pixels", "string"),
         ("Score", "the model's estimate of the mask's IoU, 0 to 1", "number"),
         ("Confidence", "the Dice that the mask's own probabilities expect, 0 to 1", "number"),
+        ("Structure", "lungs, right_lung or left_lung", "string"),
+        ("View", "the view, where one was asked for", "string"),
         ("Area-Px", "pixels inside the mask", "integer"),
         ("Area-Fraction", "their share of the image, 0 to 1", "number"),
         ("Warnings", "codes of the warnings, separated by commas", "string"),

@@ -108,6 +108,12 @@ _FORM_SCHEMA: dict[str, Any] = {
             "where image/png is accepted; isolated keeps the X-ray's bits, enhanced (CLAHE inside "
             "the lungs) is for viewing, not for measuring",
         },
+        "clip": {
+            "type": "boolean",
+            "default": False,
+            "description": "true cuts the lungs of the whole image at each box, and does not ask "
+            "which lungs a box means",
+        },
         "legend": {
             "type": "boolean",
             "default": False,

@@ -6,6 +6,7 @@ Warnings are not made here: they judge what the model found.
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -104,6 +105,37 @@ def answered_masks(
             remarks.append(_sides_unknown())
         masks += each or [whole]
     return masks, remarks
+
+
+def clipped_masks(masks: Sequence[AnsweredMask], boxes: Sequence[Box]) -> list[AnsweredMask]:
+    """Return masks cut at boxes: all of them for the first box, then for the second, and so on.
+
+    Args:
+        masks: masks of the whole image.
+        boxes: in pixels of the masks, edges rounded outwards; none leaves the masks as they are.
+    """
+    if not boxes:
+        return list(masks)
+    return [_clipped(one, box, index) for index, box in enumerate(boxes) for one in masks]
+
+
+def _clipped(one: AnsweredMask, box: Box, index: int) -> AnsweredMask:
+    x0, y0, x1, y1 = box
+    window = (
+        slice(math.floor(y0), math.ceil(y1)),
+        slice(math.floor(x0), math.ceil(x1)),
+    )
+    mask = np.zeros_like(one.mask)
+    mask[window] = one.mask[window]
+    is_empty = not mask.any()
+    return dataclasses.replace(
+        one,
+        box=box,
+        mask=mask,
+        score=0.0 if is_empty else one.score,
+        confidence=0.0 if is_empty else one.confidence,
+        box_index=index,
+    )
 
 
 def _each_lung(

@@ -28,7 +28,12 @@ from service.imaging.answer_schema import (
     SegmentAnswer,
     SegmentedMask,
 )
-from service.imaging.answered_masks import AnsweredMask, MaskWishes, answered_masks
+from service.imaging.answered_masks import (
+    AnsweredMask,
+    MaskWishes,
+    answered_masks,
+    clipped_masks,
+)
 from service.imaging.dicom_object import SegmentationMethod
 from service.imaging.islands import without_islands
 from service.imaging.lung_sides import lung_sides
@@ -90,6 +95,8 @@ def answer_of(
     wishes = MaskWishes(opened.asked.lungs, opened.asked.drops_islands, opened.scale.towards_left)
     upright, remarks = answered_masks(predictions, found, geometry, wishes)
     masks = [as_stored(one, opened.decoded) for one in upright]
+    if opened.asked.clips_to_boxes:
+        masks = clipped_masks(masks, opened.asked.boxes)
     pixels = opened.decoded.upright
     postprocess_s = time.perf_counter() - began
     rendering = _Rendering(opened, pixels, predictions, masks, remarks, context, postprocess_s)
@@ -258,12 +265,12 @@ def _latency(rendering: _Rendering) -> Latency:
 
 
 def _warnings(rendering: _Rendering) -> list[ResponseWarning]:
-    opened, boxes = rendering.opened, rendering.opened.asked.boxes
+    opened, asked = rendering.opened, rendering.opened.asked
     found = [*warnings_of(opened.decoded.warnings), *opened.remarks]
     warnings = [response_warning(one) for one in found]
     for number, mask in enumerate(rendering.found, start=1):
-        place = f"Box {number}: " if len(boxes) > 1 else ""
-        for one in check_mask(mask, rendering.pixels, is_whole_image=not boxes):
+        place = f"Box {number}: " if len(asked.prompts) > 1 else ""
+        for one in check_mask(mask, rendering.pixels, is_whole_image=not asked.prompts):
             warnings.append(response_warning(one, place))
     return [*warnings, *(response_warning(one) for one in rendering.remarks)]
 

@@ -45,6 +45,11 @@ MAIN_COLUMN_SHARE = 0.25
 """A column counts as lung from this share of the fullest column on, so that specks do not."""
 MAXIMUM_RUNS_PER_COLUMN = 1.5
 """Human masks have 1.19 at the most, good masks of tight boxes 1.42; those in pieces 1.6 to 3.1."""
+_EMPTY_SENTENCE = {
+    True: "No lung was found: the mask is empty.",
+    False: "No lung was found: the mask is empty. A box means the lungs of which half or more lies "
+    "in it; clip=true gives the part of the lungs that lies in the box.",
+}
 WHOLE_IMAGE_SHARE = 0.98
 """Share of the image from which on a box says nothing: clients send the image's size for "all"."""
 MINIMUM_SCORE = 0.75
@@ -117,7 +122,7 @@ def check_mask(
     is_whole_image = is_whole_image or covers_image(box, mask.shape)
     area_px = int(np.count_nonzero(mask))
     if area_px == 0:
-        return (Warning_(WarningCode.EMPTY_MASK, "No lung was found: the mask is empty."),)
+        return (Warning_(WarningCode.EMPTY_MASK, _EMPTY_SENTENCE[is_whole_image]),)
     inside_px = int(np.count_nonzero(_region_of(mask, box)))
     if inside_px == 0:
         return (Warning_(WarningCode.MASK_MISSES_BOX, "The mask lies wholly outside its box."),)
@@ -126,7 +131,8 @@ def check_mask(
         found.append(
             Warning_(
                 WarningCode.MASK_LEAVES_BOX,
-                f"More than {MAXIMUM_OUTSIDE_FRACTION:.0%} of the mask lies outside its box.",
+                f"More than {MAXIMUM_OUTSIDE_FRACTION:.0%} of the mask lies outside its box: a box "
+                "means whole lungs, of which half or more lies in it. clip=true cuts at the box.",
             )
         )
     found.extend(

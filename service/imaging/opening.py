@@ -6,7 +6,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from model_store.boxes import BoxError
+from model_store.boxes import BoxError, validate_box
 from model_store.geometry import InputGeometry, grey_histogram
 from model_store.pictures.picture_reading import Picture
 from model_store.pictures.pixel_coding import BeforeDecoding, accept_any
@@ -108,6 +108,8 @@ def _header_of(decoded: Picture) -> SourceHeader:
 
 def _prediction_request(asked: SegmentRequest, decoded: Picture) -> PredictionRequest:
     try:
-        return upright_request(decoded, asked.boxes, asked.convention, asked.threshold)
+        for box in asked.boxes:
+            validate_box(box, decoded.width, decoded.height)
+        return upright_request(decoded, asked.prompts, asked.convention, asked.threshold)
     except BoxError as error:
         raise InvalidBox(str(error)) from None

@@ -60,6 +60,8 @@ class SegmentRequest:
         wants_measurements: whether a JSON answer holds measurements.
         view: a picture to look at, beside masks or in their place; None for none.
         wants_legend: whether a margin of that picture says what it shows.
+        clips_to_boxes: whether the lungs of the whole image are cut at the boxes, in place of
+            segmenting the lungs that the boxes mean.
     """
 
     boxes: tuple[Box, ...]
@@ -73,6 +75,12 @@ class SegmentRequest:
     wants_measurements: bool = False
     view: View | None = None
     wants_legend: bool = False
+    clips_to_boxes: bool = False
+
+    @property
+    def prompts(self) -> tuple[Box, ...]:
+        """Boxes that the model is asked about; none means the whole image."""
+        return () if self.clips_to_boxes else self.boxes
 
     @property
     def needs_dicom(self) -> bool:

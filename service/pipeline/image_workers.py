@@ -277,7 +277,7 @@ def _opened(reply: Reply, asked: SegmentRequest, input_size: int) -> OpenedImage
             side=input_size,
             width=facts.width,
             height=facts.height,
-            boxes=asked.boxes or (whole,),
+            boxes=asked.prompts or (whole,),
             convention=asked.convention,
         )
     return OpenedImage(facts, given, asked.wants_overlay, pixels, state)

@@ -46,7 +46,11 @@ async def test_nothing_is_filled_in_that_would_change_a_mask() -> None:
     for path in ("/segment", "/v1/segment"):
         content = document["paths"][path]["post"]["requestBody"]["content"]
         fields = content["multipart/form-data"]["schema"]["properties"]
-        neutral = {"convention": "lung_field", "threshold": 0.5, "overlay": True}
+        neutral = {
+            **{"convention": "lung_field", "threshold": 0.5, "overlay": True},
+            **{"lungs": "both", "islands": "keep", "clip": False},
+            **{"measurements": False, "legend": False},
+        }
         for name, field in fields.items():
             assert not {"example", "examples"} & {*field, *field.get("items", {})}, name
             assert field.get("default") == neutral.get(name), name

@@ -148,3 +148,31 @@ async def test_a_mirrored_dicom_image_keeps_the_patients_sides() -> None:
         answer = (await client.post("/segment", **sent)).json()
     right = mask_of(answer["masks"][0])
     assert right.any() and not right[:, : SIDE // 2].any()
+
+
+async def test_clipping_gives_the_part_of_the_lungs_in_each_box() -> None:
+    """The whole image is asked about once, and the warnings are those of the whole."""
+    pixels = bright_lungs()
+    boxes = ["0,0,96,48", "0,48,96,96", "0,0,48,96"]
+    async with running(make_app()) as client:
+        sent = form(pixels, bbox=boxes, clip="true")
+        answer = (await client.post("/segment", **sent)).json()
+        whole = (await client.post("/segment", **form(pixels))).json()
+        each = form(pixels, bbox=boxes[:1], clip="true", lungs="each")
+        lungs = (await client.post("/segment", **each)).json()
+        outside = await client.post("/segment", **form(pixels, bbox="0,0,97,9", clip="true"))
+    upper, lower, left = (mask_of(one) for one in answer["masks"])
+    assert np.array_equal(upper | lower, pixels > 127)
+    assert not upper[48:].any() and not lower[:48].any() and not left[:, 48:].any()
+    assert [one["box_index"] for one in answer["masks"]] == [0, 1, 2]
+    assert [one["bbox"] for one in answer["masks"]][1] == [0, 48, 96, 96]
+    assert answer["warnings"] == whole["warnings"]
+    assert np.array_equal(mask_of(lungs["masks"][0]) | mask_of(lungs["masks"][1]), upper)
+    assert (outside.status_code, outside.json()["code"]) == (422, "invalid_box")
+
+
+async def test_a_clip_that_holds_no_lung_is_empty() -> None:
+    async with running(make_app()) as client:
+        sent = form(bright_lungs(), bbox="0,0,5,5", clip="true")
+        (mask,) = (await client.post("/segment", **sent)).json()["masks"]
+    assert (mask["area_px"], mask["score"], mask["confidence"]) == (0, 0.0, 0.0)
