@@ -36,6 +36,8 @@ WIDTH = 64
 NOISE_VARIANCE = 0.015
 BATCH_SIZE = 64
 INITIAL_RANK, TARGET_RANK = 12, 3
+NORM_WEIGHT = 0.1
+"""Weight of the penalty that is a norm, ours and peft's; our square keeps its default."""
 
 
 @dataclass(frozen=True)
@@ -133,7 +135,7 @@ def run_peft(toy: Toy, steps: int, rate: float) -> Outcome:
 
     config = PeftConfig(
         init_r=INITIAL_RANK, target_r=TARGET_RANK, tinit=steps // 10, tfinal=steps * 2 // 5,
-        deltaT=5, total_step=steps, lora_alpha=INITIAL_RANK, orth_reg_weight=0.5,
+        deltaT=5, total_step=steps, lora_alpha=INITIAL_RANK, orth_reg_weight=NORM_WEIGHT,
         target_modules=[f"layer{i}" for i in range(len(TRUE_RANKS))],
     )  # fmt: skip
     plain = nn.ModuleDict({f"layer{i}": one for i, one in enumerate(toy.layers())})
@@ -142,7 +144,7 @@ def run_peft(toy: Toy, steps: int, rate: float) -> Outcome:
     named = [(n, p) for n, p in wrapped.named_parameters() if p.requires_grad]
     step = _Step(toy, layers, named, steps, rate, {})
     for place in range(steps):
-        step(place, 0.5 * _peft_penalty(named), lambda: None)
+        step(place, NORM_WEIGHT * _peft_penalty(named), lambda: None)
         wrapped.base_model.update_and_allocate(place)
         step.optimizer.zero_grad()
     ranks = tuple(int((one.lora_E["default"] != 0).sum()) for one in layers)
@@ -160,7 +162,7 @@ def _peft_penalty(named: Sequence[tuple[str, Tensor]]) -> Tensor:
 
 
 class _Step:
-    """One optimizer step on the mean over layers of the mean squared error."""
+    """One optimizer step on the sum over layers of the mean squared error."""
 
     def __init__(
         self,
@@ -191,28 +193,29 @@ class _Step:
             functional.mse_loss(layer(x), y)
             for layer, x, y in zip(self._layers, inputs, wanted, strict=True)
         ]
-        return torch.stack(errors).mean()
+        return torch.stack(errors).sum()
 
     @torch.no_grad()
     def fresh_loss(self) -> float:
         """Return the mean squared error on batches that no step saw."""
-        return statistics.mean(float(self._loss(10**6 + place)) for place in range(20))
+        losses = [float(self._loss(10**6 + place)) for place in range(20)]
+        return statistics.mean(losses) / len(self._layers)
 
 
 VARIANTS: Mapping[str, Mapping[str, Any]] = {
     "orthogonal, squared": {},
     "lambda rate x 16": {"optimizer.singular_rate": 16.0},
     "no penalty": {"adalora.orthogonality": 0.0},
-    "norm": {"adalora.penalty": "norm", "adalora.orthogonality": 0.5},
+    "norm": {"adalora.penalty": "norm", "adalora.orthogonality": NORM_WEIGHT},
     "normal, squared": {"adalora.initialization": "normal"},
     "normal, norm": {
         "adalora.initialization": "normal", "adalora.penalty": "norm",
-        "adalora.orthogonality": 0.5,
+        "adalora.orthogonality": NORM_WEIGHT,
     },
     "normal, no penalty": {"adalora.initialization": "normal", "adalora.orthogonality": 0.0},
     "normal, norm, lambda rate x 16": {
         "adalora.initialization": "normal", "adalora.penalty": "norm",
-        "adalora.orthogonality": 0.5, "optimizer.singular_rate": 16.0,
+        "adalora.orthogonality": NORM_WEIGHT, "optimizer.singular_rate": 16.0,
     },
 }  # fmt: skip
 """Settings of our AdaLoRA, beside lambdas that learn at the rate of all."""
