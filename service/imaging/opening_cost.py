@@ -7,8 +7,9 @@ from service.errors import ImageTooCostly
 from service.workers.costs import opening_budget_s
 from service.workers.task import Task
 
-MOST_MASK_PIXELS = 320_000_000
-"""Boxes times pixels of one request: 32 boxes on 10 million pixels, 8 on the largest X-ray."""
+MOST_MASK_PIXELS = 160_000_000
+"""Boxes times pixels of one request: 32 boxes on 5 million pixels, 4 on the largest X-ray. Their
+masks, as found and as answered, then fit into a worker's memory."""
 
 
 def stating_the_need(task: Task, upload_bytes: int, boxes: int = 0) -> BeforeDecoding:

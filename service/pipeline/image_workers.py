@@ -127,14 +127,14 @@ class OpenedImage:
     Attributes:
         facts: what is known of it.
         given: what the network gets.
-        wants_overlay: whether its answer draws an overlay.
+        asked: what is asked about it.
         pixels: its grey values.
         state: what rendering needs beside; not looked into.
     """
 
     facts: OpenedFacts
     given: NetworkInput
-    wants_overlay: bool
+    asked: SegmentRequest
     pixels: Blob
     state: Blob
 
@@ -220,7 +220,7 @@ class ImageWorkers:
         masks = tuple(BoxScore(one.box, one.side, one.score) for one in output.masks)
         order = AnswerOrder(context, opened.facts, opened.given.side, masks)
         pixels = opened.facts.width * opened.facts.height
-        budget = answering_budget(pixels, len(masks), opened.wants_overlay)
+        budget = answering_budget(pixels, len(masks), opened.asked)
         with Blob.of(*(one.logits for one in output.masks)) as logits:
             blobs = [opened.pixels, opened.state, logits]
             fields = as_json(ANSWER_ORDER, order)
@@ -280,7 +280,7 @@ def _opened(reply: Reply, asked: SegmentRequest, input_size: int) -> OpenedImage
             boxes=asked.prompts or (whole,),
             convention=asked.convention,
         )
-    return OpenedImage(facts, given, asked.wants_overlay, pixels, state)
+    return OpenedImage(facts, given, asked, pixels, state)
 
 
 def _rendered(reply: Reply) -> RenderedAnswer:

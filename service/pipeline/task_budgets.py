@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from service.imaging.segment_request import AnswerKind, LungChoice, SegmentRequest
 from service.workers.costs import (
     ORDINARY_S,
     first_grant_s,
@@ -47,13 +48,26 @@ def opening_budget(upload_bytes: int, max_pixels: int) -> TaskBudget:
     return TaskBudget(first_s, max(first_s, most_opening_budget_s(max_pixels, upload_bytes)))
 
 
-def answering_budget(pixels: int, masks: int, wants_overlay: bool) -> TaskBudget:
+def answering_budget(pixels: int, masks: int, asked: SegmentRequest) -> TaskBudget:
     """Returns what masks and their rendering may take.
 
     Args:
         pixels: pixels of the X-ray.
         masks: masks of it.
-        wants_overlay: whether an overlay is drawn.
+        asked: what is asked about it; each thing beside plain masks counts as a picture more.
     """
-    needed_s = rendering_budget_s(pixels, masks, wants_overlay)
+    is_apart = asked.lungs is not LungChoice.BOTH
+    pictures = sum(
+        (
+            asked.wants_overlay and asked.answer_kind is AnswerKind.JSON,
+            asked.view is not None,
+            asked.wants_legend,
+            asked.wants_measurements,
+            asked.drops_islands,
+            is_apart,
+            len(asked.objects) if asked.needs_dicom else 0,
+        )
+    )
+    each_s = rendering_budget_s(pixels, 2 * masks if is_apart else masks, wants_overlay=True)
+    needed_s = max(1, pictures) * each_s
     return TaskBudget(max(needed_s, ORDINARY_S), needed_s, is_costly=needed_s > ORDINARY_S)
