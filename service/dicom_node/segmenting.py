@@ -45,6 +45,21 @@ class XrayRefused(Exception):  # noqa: N818 - names what happened
         self.code = code
 
 
+@dataclass(frozen=True)
+class Segmented:
+    """What a service answered.
+
+    Attributes:
+        objects: the files by kind.
+        warnings: codes of the warnings.
+        is_refused: whether one of them says that the masks are not to be used.
+    """
+
+    objects: Mapping[str, bytes]
+    warnings: tuple[str, ...]
+    is_refused: bool
+
+
 @dataclass
 class _Service:
     client: httpx.Client
@@ -67,15 +82,12 @@ class Segmenter:
         self._services = [_Service(_client(one, settings.timeout_s)) for one in settings.services]
         self._lock = threading.Lock()
 
-    def segment(self, xray: Path, kinds: tuple[str, ...]) -> tuple[dict[str, bytes], list[str]]:
+    def segment(self, xray: Path, kinds: tuple[str, ...]) -> Segmented:
         """Ask for the objects of one X-ray.
 
         Args:
             xray: its file.
             kinds: the objects wanted, of `seg`, `sc` and `sr`.
-
-        Returns:
-            The files by kind, and the codes of the warnings.
 
         Raises:
             ServiceBusy: no service can answer now.
@@ -88,8 +100,12 @@ class Segmenter:
         files = parts_of(response.headers.get("content-type", ""), response.content)
         if len(files) != len(kinds):
             raise XrayRefused(response.status_code, "bad_answer", "it holds other objects.")
-        codes = response.headers.get("x-lungseg-warnings", "")
-        return dict(zip(kinds, files, strict=True)), [code for code in codes.split(",") if code]
+        codes = response.headers.get("x-lungseg-warnings", "").split(",")
+        warnings = tuple(code for code in codes if code)
+        is_refused = response.headers.get("x-lungseg-severity") == "refuse" or bool(
+            set(warnings) & set(self._settings.refuse_warnings)
+        )
+        return Segmented(dict(zip(kinds, files, strict=True)), warnings, is_refused)
 
     def check(self) -> list[str]:
         """Say in a sentence each what is wrong with the services; nothing when all is well."""
@@ -105,7 +121,12 @@ class Segmenter:
             service.client.close()
 
     def _ask(self, service: _Service, xray: Path, kinds: tuple[str, ...]) -> httpx.Response:
-        parameters = {"convention": self._settings.convention, "objects": ",".join(kinds)}
+        parameters = {
+            "convention": self._settings.convention,
+            "lungs": self._settings.lungs,
+            "view": self._settings.view,
+            "objects": ",".join(kinds),
+        }
         headers = {
             "Content-Type": "application/dicom",
             "Accept": 'multipart/related; type="application/dicom"',

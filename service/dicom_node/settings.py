@@ -133,16 +133,21 @@ class SegmentSettings(_Section):
     Attributes:
         services: one or more; the one with the fewest open requests is asked.
         convention: what the masks follow.
+        lungs: one segment for both lungs, or one for each.
+        view: what the secondary capture shows.
         timeout_s: seconds for one answer.
         parallel: most X-rays in work at a time.
-        refuse_warnings: warnings after which no mask is sent but the report that says so.
+        refuse_warnings: warnings after which no mask is sent but the report that says so, beside
+            those whose severity is `refuse`.
     """
 
     services: tuple[ServiceSettings, ...] = Field(min_length=1)
     convention: Literal["lung_field", "whole_lung"] = "lung_field"
+    lungs: Literal["both", "each"] = "each"
+    view: Literal["overlay", "outline", "isolated", "enhanced"] = "outline"
     timeout_s: float = Field(default=60.0, gt=0, le=3600)
     parallel: int = Field(default=2, ge=1, le=64)
-    refuse_warnings: tuple[str, ...] = ("not_a_chest", "not_frontal_view", "empty_mask")
+    refuse_warnings: tuple[str, ...] = ()
 
 
 class _Destination(_Section):
@@ -158,7 +163,7 @@ class DimseDestination(_Destination):
     Attributes:
         name: its name in logs and metrics.
         results: which objects it gets.
-        send_refused_masks: masks are sent also after a warning of `refuse_warnings`.
+        send_refused_masks: masks are sent also after a warning that refuses them.
         timeout_s: seconds for one message.
         ae_title: its AE title.
         host: its address.

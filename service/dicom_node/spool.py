@@ -48,10 +48,12 @@ class Answer:
     Attributes:
         files: kind of each object to its file.
         warnings: codes of the warnings.
+        is_refused: whether one of them says that the masks are not to be used.
     """
 
     files: Mapping[str, Path]
     warnings: tuple[str, ...]
+    is_refused: bool
 
 
 class Job:
@@ -84,21 +86,28 @@ class Job:
             return None
         said = json.loads((folder / "answer.json").read_text("utf-8"))
         files = {kind: folder / f"{kind}.dcm" for kind in said["objects"]}
-        return Answer(files, tuple(said["warnings"]))
+        return Answer(files, tuple(said["warnings"]), said["is_refused"])
 
-    def keep_answer(self, objects: Mapping[str, bytes], warnings: Sequence[str]) -> None:
+    def keep_answer(
+        self, objects: Mapping[str, bytes], warnings: Sequence[str], *, is_refused: bool
+    ) -> None:
         """Write an answer, whole or not at all.
 
         Args:
             objects: the files by kind, in the order in which they are to be sent.
             warnings: codes of the warnings.
+            is_refused: whether the masks are not to be used.
         """
         unfinished = self.folder / "answer.new"
         shutil.rmtree(unfinished, ignore_errors=True)
         unfinished.mkdir()
         for kind, data in objects.items():
             _write(unfinished / f"{kind}.dcm", data)
-        said = {"objects": list(objects), "warnings": list(warnings)}
+        said = {
+            "objects": list(objects),
+            "warnings": list(warnings),
+            "is_refused": is_refused,
+        }
         _write(unfinished / "answer.json", json.dumps(said).encode())
         _sync_folder(unfinished)
         os.rename(unfinished, self.folder / "answer")

@@ -142,10 +142,10 @@ class Work:
     def _segment(self, job: Job) -> Answer:
         wanted = {kind for one in self._settings.destinations for kind in one.results}
         kinds = tuple(kind for kind in ("seg", "sc", "sr") if kind in wanted)
-        objects, warnings = self._segmenter.segment(job.xray, kinds)
-        job.keep_answer(objects, warnings)
+        found = self._segmenter.segment(job.xray, kinds)
+        job.keep_answer(found.objects, found.warnings, is_refused=found.is_refused)
         self._metrics.segmented.inc()
-        logger.info("segmented", extra={"fields": {"job": job.key, "warnings": warnings}})
+        logger.info("segmented", extra={"fields": {"job": job.key, "warnings": found.warnings}})
         answer = job.answer()
         assert answer is not None
         return answer
@@ -193,8 +193,7 @@ class Work:
 
     def _kinds_for(self, answer: Answer, destination: Destination) -> tuple[str, ...]:
         """Leave masks out after a warning that forbids them; the report says which."""
-        is_refused = set(answer.warnings) & set(self._settings.segment.refuse_warnings)
-        if not is_refused or destination.send_refused_masks:
+        if not answer.is_refused or destination.send_refused_masks:
             return destination.results
         return tuple(kind for kind in destination.results if kind == "sr")
 

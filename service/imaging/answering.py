@@ -212,6 +212,7 @@ def _headers(rendering: _Rendering, warning_codes: Sequence[str]) -> dict[str, s
         "X-Lungseg-Convention": asked.convention,
         "X-Lungseg-Threshold": f"{asked.threshold:g}",
         "X-Lungseg-Warnings": ",".join(warning_codes),
+        "X-Lungseg-Severity": str(gravest(warning_codes) or ""),
         "X-Lungseg-Latency-Ms": f"{rendering.elapsed_ms():.1f}",
     }
 

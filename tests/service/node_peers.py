@@ -23,9 +23,11 @@ from pynetdicom import AE, evt
 from model_store.prediction import MaskPrediction
 from service.dicom_node.settings import NodeSettings
 from service.imaging.dicom_header import read_source_header
-from service.imaging.dicom_object import DEFAULT_OPTIONS, SegmentationMethod
+from service.imaging.dicom_object import SegmentationMethod
+from service.imaging.dicom_options import DEFAULT_OPTIONS
 from service.imaging.dicom_results import DicomResults, multipart
 from service.imaging.segment_request import DicomObject
+from service.imaging.warning_advice import gravest
 
 DX = "1.2.840.10008.5.1.4.1.1.1.1"
 STORED = {
@@ -101,6 +103,9 @@ def service() -> Generator[FakeService, None, None]:
             kinds = self.path.split("objects=")[1].split("&")[0].replace("%2C", ",").split(",")
             media_type, body = objects_of(data, tuple(kinds))
             headers = {"Content-Type": media_type, "X-Lungseg-Warnings": made.warnings}
+            headers["X-Lungseg-Severity"] = gravest(
+                made.warnings.split(",") if made.warnings else []
+            )
             self._say(200, headers, body)
 
         def _say(self, status: int, headers: Mapping[str, str], body: bytes) -> None:

@@ -209,6 +209,15 @@ def test_a_mask_that_must_not_be_trusted_is_not_sent_but_the_report_is(hospital:
     assert hospital.archive.kinds() == ["sr"]
 
 
+def test_a_further_warning_can_be_a_reason(hospital: Hospital) -> None:
+    hospital.service.warnings = "undecided_mask"
+    segment = hospital.settings.segment.model_copy(update={"refuse_warnings": ("undecided_mask",)})
+    with running(hospital.settings.model_copy(update={"segment": segment})):
+        assert store(hospital.port, xray(1)) == [0x0000]
+        until(lambda: hospital.waiting() == 0)
+    assert hospital.archive.kinds() == ["sr"]
+
+
 def test_it_is_sent_all_the_same_where_the_destination_says_so(hospital: Hospital) -> None:
     hospital.service.warnings = "not_a_chest"
     with running(hospital.settings_with(destination="send_refused_masks = true")):
