@@ -103,7 +103,7 @@ def node_settings(folder: Path, kind: str, service: str, orthanc_url: str, dicom
     values["spool"] = {"folder": folder / "spool", "min_free_bytes": 0}
     values["receive"] |= {"host": "127.0.0.1", "port": port}
     values["receive"]["senders"][0]["addresses"] = ["127.0.0.1"]
-    values["segment"]["services"] = [{"url": service}]
+    values["segment"] = {"services": [{"url": service}], "lungs": "both"}
     values["metrics"] = {"port": 0}
     (destination,) = values["destinations"]
     destination |= {"host": "127.0.0.1", "port": dicom_port}

@@ -20,8 +20,8 @@ from fake_model import FakeInfo
 from pydicom.dataset import Dataset
 from pynetdicom import AE, evt
 
-from model_store.prediction import MaskPrediction
 from service.dicom_node.settings import NodeSettings
+from service.imaging.answered_masks import AnsweredMask
 from service.imaging.dicom_header import read_source_header
 from service.imaging.dicom_object import SegmentationMethod
 from service.imaging.dicom_options import DEFAULT_OPTIONS
@@ -59,7 +59,7 @@ def objects_of(xray: bytes, kinds: tuple[str, ...]) -> tuple[str, bytes]:
     results = DicomResults(
         read_source_header(dataset),
         pixels,
-        [MaskPrediction((0, 0, 64, 48), mask, 0.9, 0.95)],
+        [AnsweredMask((0, 0, 64, 48), mask, 0.9, 0.95)],
         SegmentationMethod(FakeInfo(), "lung_field", 0.5),
         (),
         DEFAULT_OPTIONS,
@@ -103,9 +103,8 @@ def service() -> Generator[FakeService, None, None]:
             kinds = self.path.split("objects=")[1].split("&")[0].replace("%2C", ",").split(",")
             media_type, body = objects_of(data, tuple(kinds))
             headers = {"Content-Type": media_type, "X-Lungseg-Warnings": made.warnings}
-            headers["X-Lungseg-Severity"] = gravest(
-                made.warnings.split(",") if made.warnings else []
-            )
+            codes = [code for code in made.warnings.split(",") if code]
+            headers["X-Lungseg-Severity"] = str(gravest(codes) or "")
             self._say(200, headers, body)
 
         def _say(self, status: int, headers: Mapping[str, str], body: bytes) -> None:
