@@ -10,9 +10,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
-from tiny_models import make_tiny_config, make_tiny_model
+from tiny_models import make_requests, make_tiny_config, make_tiny_model, write_tiny_artifact
 
 from model_store.artifact import ArtifactError, load_model, sha256_of
+from model_store.engine.module_engine import ModuleEngine
 from model_store.int8_layers import Int8Matrix
 from model_store.integers import WEIGHT_LIMIT
 from model_store.packed_weights import pack_weights, packed_length, unpack_weights
@@ -117,6 +118,24 @@ def test_a_packed_model_takes_a_quarter_of_the_bytes_and_loads_as_int8(stored: P
     assert manifest.quantization.weight_bits == 2
     assert {n.removesuffix(".matrix") for n in matrices} == set(manifest.quantization.weight_levels)
     assert Predictor.load(stored, "cpu").info.weight_bits == 2
+
+
+def test_a_packed_model_runs_on_the_engine_of_8_bit_models_and_gives_its_modules_masks(
+    stored: Path, tmp_path: Path
+) -> None:
+    eight = Predictor.load(write_tiny_artifact(tmp_path / "eight"), "cpu")
+    packed = Predictor.load(stored, "cpu")
+    assert packed.info.fallback_reason is None and packed.info.precision == "int8"
+    assert packed.info.engine == eight.info.engine
+    plain = Predictor(
+        load_model(stored)[0], packed.info.manifest, torch.device("cpu"),
+        engine=ModuleEngine(load_model(stored)[0]),
+    )  # fmt: skip
+    for request in make_requests(3):
+        for one, other in zip(
+            packed.predict(request).masks, plain.predict(request).masks, strict=True
+        ):
+            assert float((one.mask == other.mask).mean()) > 0.99
 
 
 def test_a_damaged_packed_model_is_refused_by_name(stored: Path) -> None:
