@@ -10,6 +10,9 @@ from starlette.types import Receive, Scope, Send
 
 from service.imaging.answer_data import RenderedAnswer
 
+PIECE_BYTES = 256 * 1024
+"""Sent at a time; an answer may have 150 MB, and others wait while a piece is copied."""
+
 
 class HeldResponse(Response):
     """Sends an answer and then gives its bytes back."""
@@ -32,6 +35,19 @@ class HeldResponse(Response):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Sends it; returns when the connection has taken it, or is gone."""
         try:
-            await super().__call__(scope, receive, send)
+            await send(
+                {
+                    "type": "http.response.start",
+                    "status": self.status_code,
+                    "headers": self.raw_headers,
+                }
+            )
+            rest = memoryview(self.body)
+            while True:  # the connection would copy what does not go at once, all of it
+                piece, rest = bytes(rest[:PIECE_BYTES]), rest[PIECE_BYTES:]
+                more = len(rest) > 0
+                await send({"type": "http.response.body", "body": piece, "more_body": more})
+                if not more:
+                    return
         finally:
             self._give_back()

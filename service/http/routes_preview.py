@@ -17,7 +17,7 @@ from service.http.upload import RequestBody
 from service.imaging.answer_data import RenderedAnswer
 from service.imaging.task_data import PREVIEW_LONGEST_SIDE, PREVIEW_MEDIA_TYPE
 from service.pipeline.segmentation import SegmentationService
-from service.workers.shared_memory import Blob
+from service.workers.sharing import share
 
 _REFUSALS = (
     errors.MissingKey,
@@ -81,7 +81,7 @@ def add_preview_route(
     async def read_and_preview(request: Request, body: RequestBody) -> RenderedAnswer:
         upload = await receive_upload(request, body, service)
         upload_bytes = upload.size_bytes
-        with Blob.of(read_image(upload.fields)) as image:
+        with await share(read_image(upload.fields)) as image:
             del upload  # the copy in shared memory is enough
             return await unless_caller_leaves(body, service.preview(image, upload_bytes))
 

@@ -19,7 +19,7 @@ from service.imaging.answer_data import RenderedAnswer
 from service.imaging.segment_request import AnswerKind
 from service.pipeline.segmentation import SegmentationService
 from service.request_record import record_of
-from service.workers.shared_memory import Blob
+from service.workers.sharing import share
 
 
 class SegmentEndpoint:
@@ -67,7 +67,7 @@ class SegmentEndpoint:
         upload = await receive_upload(request, body, self._service)
         form = read_form(upload.fields, kind, max_boxes=self._service.settings.max_boxes)
         asked, upload_bytes = form.asked, upload.size_bytes
-        with Blob.of(form.image) as image:
+        with await share(form.image) as image:
             del form, upload  # the copy in shared memory is enough
             work = self._service.segment(image, asked, upload_bytes, record)
             return await unless_caller_leaves(body, work)

@@ -51,9 +51,11 @@ from service.workers.errors import (
     TooCostly,
     WorkerLost,
 )
+from service.workers.limits import WorkerLimits
 from service.workers.pool import WorkerPool
 from service.workers.reply import Reply
 from service.workers.shared_memory import Blob
+from service.workers.sharing import copy_of
 from service.workers.supervisor import PoolConfig
 
 logger = logging.getLogger("service.images")
@@ -116,7 +118,11 @@ PoolFactory = Callable[[Settings, Callable[[str], None]], TaskPool]
 
 def make_worker_pool(settings: Settings, on_ended: Callable[[str], None]) -> WorkerPool:
     """Makes the pool of processes that the settings ask for."""
-    config = PoolConfig(tasks=_TASKS_MODULE, on_ended=lambda reason: on_ended(reason.value))
+    config = PoolConfig(
+        tasks=_TASKS_MODULE,
+        limits=WorkerLimits.for_pictures(settings.max_pixels),
+        on_ended=lambda reason: on_ended(reason.value),
+    )
     return WorkerPool(config, settings.image_workers or settings.image_threads or image_workers())
 
 
@@ -207,7 +213,7 @@ class ImageWorkers:
         fields = as_json(PREVIEW_ORDER, PreviewOrder(self._max_pixels))
         budget = opening_budget(image.size_bytes, self._max_pixels)
         with await self._run(PREVIEW_TASK, fields, [image], budget, OPEN_URGENCY) as reply:
-            return _rendered(reply)
+            return await _rendered(reply)
 
     async def answer(
         self, opened: OpenedImage, output: NetworkOutput, context: AnswerContext
@@ -226,7 +232,7 @@ class ImageWorkers:
             fields = as_json(ANSWER_ORDER, order)
             reply = await self._run(ANSWER_TASK, fields, blobs, budget, ANSWER_URGENCY)
         with reply:
-            return _rendered(reply)
+            return await _rendered(reply)
 
     async def _run(
         self,
@@ -283,7 +289,7 @@ def _opened(reply: Reply, asked: SegmentRequest, input_size: int) -> OpenedImage
     return OpenedImage(facts, given, asked, pixels, state)
 
 
-def _rendered(reply: Reply) -> RenderedAnswer:
+async def _rendered(reply: Reply) -> RenderedAnswer:
     try:
         facts = ANSWER_FACTS.validate_python(dict(reply.fields))
         (body,) = reply.blobs
@@ -291,7 +297,7 @@ def _rendered(reply: Reply) -> RenderedAnswer:
         raise _garbled(ANSWER_TASK) from None
     return RenderedAnswer(
         media_type=facts.media_type,
-        body=body.read(),
+        body=await copy_of(body),
         headers=facts.headers,
         warning_codes=tuple(str(code) for code in facts.warning_codes),
         area_ratios=facts.area_ratios,

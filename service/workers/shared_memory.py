@@ -13,11 +13,15 @@ import fcntl
 import mmap
 import os
 import stat
+import threading
 from collections.abc import Iterable
 from types import TracebackType
 
 SEALS = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
 _NOT_EXECUTABLE = 0x0008  # MFD_NOEXEC_SEAL of linux/memfd.h; Linux 6.3
+
+
+_counting = threading.RLock()  # the collector may close one while another is counted
 
 
 class BlobError(ValueError):
@@ -41,7 +45,7 @@ class Blob:
         """Takes the descriptor over; `of` and `received` are the ways to make one."""
         self._descriptor = descriptor
         self.size_bytes = size_bytes
-        Blob.held_bytes += size_bytes
+        _count(size_bytes)
 
     @classmethod
     def of(cls, *pieces: bytes | bytearray | memoryview) -> Blob:
@@ -79,6 +83,14 @@ class Blob:
         except BaseException:
             os.close(descriptor)
             raise
+
+    def duplicate(self) -> Blob:
+        """Returns another hold of the same memory.
+
+        Raises:
+            OSError: no descriptor is left.
+        """
+        return Blob(os.dup(self.fileno()), self.size_bytes)
 
     def fileno(self) -> int:
         """Returns the descriptor.
@@ -123,7 +135,7 @@ class Blob:
         """Gives the descriptor back; may be called more than once."""
         descriptor, self._descriptor = self._descriptor, -1
         if descriptor >= 0:
-            Blob.held_bytes -= self.size_bytes
+            _count(-self.size_bytes)
             os.close(descriptor)
 
     def __enter__(self) -> Blob:
@@ -142,6 +154,11 @@ class Blob:
     def __del__(self) -> None:
         """Closes a forgotten one."""
         self.close()
+
+
+def _count(size_bytes: int) -> None:
+    with _counting:
+        Blob.held_bytes += size_bytes
 
 
 class BlobWriter:
