@@ -1,4 +1,4 @@
-"""Segments one X-ray file without a server: `python -m service.segment_file --help`.
+"""Segments X-ray files without a server: `python -m service.segment_file --help`.
 
 The flags are those of the published AdaLoRA-QAT inference script, so its users' commands keep
 working; the ones that described the network (`--max_rank` and so on) are accepted and have no
@@ -20,6 +20,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
+import numpy as np
+from numpy.typing import NDArray
+
 from model_store.boxes import BoxError
 from model_store.conventions import CONVENTIONS, DEFAULT_CONVENTION
 from model_store.geometry import grey_histogram
@@ -28,10 +31,14 @@ from model_store.pictures.picture_reading import Picture
 from model_store.prediction import PredictionRequest
 from service.errors import ServiceError
 from service.imaging.answering import response_warning
+from service.imaging.image_scale import read_scale
+from service.imaging.lung_sides import lung_sides
 from service.imaging.mask_checks import check_image, check_mask
+from service.imaging.measurements import measure_lungs
 from service.imaging.picture_errors import read_upload, warnings_of
-from service.imaging.upright import as_stored, upright_request
+from service.imaging.upright import as_stored, upright_request, upright_scale
 from service.segment_file_results import ResultFiles, check_result_paths, write_results
+from service.segment_folder import files_of, is_many, segment_files
 
 if TYPE_CHECKING:
     from model_store.predictor import Prediction, Predictor
@@ -83,7 +90,13 @@ def main(argv: Sequence[str] | None = None, load_predictor: LoadPredictor | None
         The exit code.
     """
     try:
-        result = segment_file(_build_parser().parse_args(argv), load_predictor or _load_predictor)
+        flags = _build_parser().parse_args(argv)
+        load = load_predictor or _load_predictor
+        if is_many(flags.image_path):
+            result = _segment_many(flags, load)
+        else:
+            (flags.image_path,) = flags.image_path
+            result = segment_file(flags, load)
     except FileFailure as failure:
         print(f"segment_file: {_one_line(failure)}", file=sys.stderr)
         return failure.exit_code
@@ -91,7 +104,23 @@ def main(argv: Sequence[str] | None = None, load_predictor: LoadPredictor | None
         print(f"segment_file: internal failure, {_one_line(failure)}", file=sys.stderr)
         return EXIT_INTERNAL
     print(json.dumps(result))
-    return EXIT_DONE
+    return EXIT_IMAGE if result.get("failed") else EXIT_DONE
+
+
+def _segment_many(flags: argparse.Namespace, load_predictor: LoadPredictor) -> dict[str, Any]:
+    """Segments every file of folders, patterns and several paths; the model is loaded once."""
+    if flags.visualize:
+        raise FileFailure(EXIT_USAGE, "--visualize is for one file; use --save_overlay FOLDER.")
+    files = files_of(flags.image_path)
+    if not files:
+        raise FileFailure(EXIT_IMAGE, "--image_path names no file.")
+    predictor = _checked_predictor(flags, load_predictor)
+    _check_convention(flags.convention, predictor)
+    try:
+        return segment_files(flags, files, lambda own: segment_file(own, lambda *_: predictor))
+    except OSError as error:
+        reason = error.strerror or "unknown reason"
+        raise FileFailure(EXIT_WRITE, f"{error.filename} cannot be written: {reason}.") from None
 
 
 def segment_file(flags: argparse.Namespace, load_predictor: LoadPredictor) -> dict[str, Any]:
@@ -133,13 +162,20 @@ def segment_file(flags: argparse.Namespace, load_predictor: LoadPredictor) -> di
 def _build_parser() -> argparse.ArgumentParser:
     parser = _OneSentenceParser(
         prog="python -m service.segment_file",
-        description="Segment the lungs on one chest X-ray file (PNG, JPEG, TIFF or DICOM).",
+        description="Segment the lungs on chest X-ray files (PNG, JPEG, TIFF or DICOM).",
         epilog="Exit codes: 0 done, 1 internal failure, 2 bad flags or box, 3 image cannot be "
-        "read, 4 checkpoint refused, 5 a result cannot be written.",
+        "read (of several: at least one), 4 checkpoint refused, 5 a result cannot be written.",
         allow_abbrev=False,
     )
     add = parser.add_argument
-    add("--image_path", type=Path, required=True, help="the X-ray")
+    add(
+        "--image_path",
+        type=Path,
+        nargs="+",
+        required=True,
+        help="the X-ray; or several, folders and patterns: then masks and a table, results.csv, "
+        "go to the folder of --output_mask_path",
+    )
     add(
         "--checkpoint_path",
         type=Path,
@@ -202,8 +238,8 @@ def _overlay_path(flags: argparse.Namespace) -> Path | None:
     folder: Path | None = flags.save_overlay
     if folder is None:
         return None
-    image_path: Path = flags.image_path
-    return folder / f"{image_path.stem}_overlay.png"
+    name = getattr(flags, "result_name", flags.image_path.stem)  # unique among several files
+    return folder / f"{name}_overlay.png"
 
 
 def _check_paths(results: ResultFiles) -> None:
@@ -299,7 +335,7 @@ def _result(
     remarks = (
         *warnings_of(image.warnings),
         *check_image(grey_histogram(image.pixels)),
-        *check_mask(answer, image.pixels, is_whole_image=flags.bbox is None),
+        *check_mask(answer, image.upright, is_whole_image=flags.bbox is None),
     )
     info = predictor.info
     latency_ms = {stage: round(1e3 * spent_s, 3) for stage, spent_s in seconds.items()}
@@ -322,8 +358,15 @@ def _result(
         },
         "latency_ms": latency_ms | {"total": round(sum(latency_ms.values()), 3)},
         "warnings": [response_warning(each).model_dump() for each in remarks],
+        "measurements": _measured(answer.mask, image),
         "files": files,
     }
+
+
+def _measured(mask: NDArray[np.bool_], image: Picture) -> dict[str, Any]:
+    scale = upright_scale(read_scale(image.dicom), image)
+    sides = lung_sides(mask, scale.towards_left)
+    return measure_lungs(0, mask, sides, image.upright, scale.spacing).model_dump()
 
 
 def _one_line(failure: Exception) -> str:

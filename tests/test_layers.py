@@ -38,6 +38,7 @@ SERVICE_ENTRY_POINTS = {
     "healthcheck",
     "segment_file",
     "segment_file_results",
+    "segment_folder",
 }
 """Modules that may import every layer. All others beside the layers are leaves and import none."""
 
