@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 from pathlib import Path
+
+from model_store.conventions import CONVENTIONS, DEFAULT_CONVENTION
 
 SOURCE_NAMES = (
     "jsrt", "qata_cov19", "covid19_radiography", "pneumothorax", "covid_qu_ex", "montgomery",
-    "shenzhen", "darwin",
+    "shenzhen", "darwin", "folder",
 )  # fmt: skip
-"""Keys of `training.prepare.sources.SOURCES`, which takes long to import."""
+"""Keys of `training.prepare.sources.SOURCES`, which takes long to import, and own X-rays."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -34,6 +37,29 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--report", type=Path, help="CSV of files that cannot be used (default: OUT-problems.csv)"
     )
+    own = parser.add_argument_group(
+        "own X-rays (--source folder)", "X-rays in ROOT or ROOT/images: PNG, JPEG, TIFF, DICOM; "
+        "masks in ROOT/masks: pictures, label maps, NIfTI; or annotations of COCO or LabelMe",
+    )  # fmt: skip
+    own.add_argument("--name", default="own", help="name of the source in the manifest")
+    own.add_argument("--license", default="", help="by which licence they may be used; required")
+    own.add_argument(
+        "--convention", default=DEFAULT_CONVENTION, choices=CONVENTIONS,
+        help=f"how the lungs were annotated (default {DEFAULT_CONVENTION})",
+    )  # fmt: skip
+    own.add_argument(
+        "--labels", default="", metavar="PART=LABEL,...",
+        help="what labels mean, as right=1,left=2,heart=3 or lungs=Lunge",
+    )  # fmt: skip
+    own.add_argument("--patients", type=Path, help="CSV with the columns image and patient")
+    own.add_argument(
+        "--patient-pattern", default="", metavar="REGEX",
+        help="regular expression whose group, found in a file's name, is the patient",
+    )  # fmt: skip
+    own.add_argument(
+        "--only", default="", choices=("train", "val", "test"),
+        help="put all X-rays into one split, as test for an acceptance",
+    )  # fmt: skip
     parser.add_argument("--workers", type=int, help="threads that decode (default: one per core)")
 
 
@@ -45,7 +71,9 @@ def run(arguments: argparse.Namespace) -> int:
         DataError: A download cannot be used, or --out exists.
     """
     from training.errors import ConfigError
-    from training.prepare.preparation import PrepareOptions, prepare
+    from training.prepare.own.folder import OwnFolder
+    from training.prepare.own.labels import parse_labels
+    from training.prepare.preparation import FOLDER, PrepareOptions, prepare
     from training.prepare.splits import SHARES
 
     if len(arguments.source) != len(arguments.root):
@@ -57,6 +85,12 @@ def run(arguments: argparse.Namespace) -> int:
     options = PrepareOptions(
         out, report, arguments.longest_side, arguments.seed, arguments.skip_bad, arguments.workers
     )
+    if FOLDER in arguments.source:
+        own = OwnFolder(
+            arguments.name, arguments.license, arguments.convention,
+            parse_labels(arguments.labels), arguments.patient_pattern, arguments.patients,
+        )  # fmt: skip
+        options = dataclasses.replace(options, own=own, only=arguments.only)
     result = prepare(list(zip(arguments.source, arguments.root, strict=True)), options)
     print(f"{'source':<22}{'structure':<14}" + "".join(f"{split:>8}" for split in SHARES))
     for source, structure in sorted({key[:2] for key in result.counts}):

@@ -81,6 +81,7 @@ class RawPair:
         patient: Whom it shows, where the source tells; equal keys are equal patients in every
             source.
         spacing_mm: Side of a pixel of the X-ray, where known.
+        license: Where it is not that of the source.
     """
 
     source: str
@@ -91,6 +92,7 @@ class RawPair:
     convention: Convention | None = "lung_field"
     patient: str | None = None
     spacing_mm: float | None = None
+    license: str | None = None
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
@@ -78,6 +79,16 @@ def stored_size(width: int, height: int, longest_side: int) -> tuple[int, int]:
         return width, height
     geometry = InputGeometry(width, height, longest_side)
     return geometry.resized_width, geometry.resized_height
+
+
+def stored_depth(picture: NDArray[np.integer], longest_side: int) -> NDArray[np.uint16]:
+    """Bring an X-ray of 16 bits to its stored size, every level kept, uint16 (h, w)."""
+    height, width = picture.shape
+    size = stored_size(width, height, longest_side)
+    deep = picture.astype(np.uint16)
+    if size == (width, height):
+        return deep
+    return np.asarray(cv2.resize(deep, size, interpolation=cv2.INTER_AREA), np.uint16)
 
 
 def to_stored(

@@ -20,6 +20,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 import model_store
 from training.errors import DataError
@@ -29,8 +30,10 @@ from training.prepare.duplicates import (
     near_pairs,
     perceptual_hash,
 )
+from training.prepare.own.annotation_files import LungsOf
+from training.prepare.own.folder import OwnFolder
 from training.prepare.pair import Problem, RawPair
-from training.prepare.pixels import PixelError, to_stored
+from training.prepare.pixels import PixelError, stored_depth, to_stored
 from training.prepare.sources import SOURCES
 from training.prepare.splits import SHARES, split_groups
 
@@ -40,6 +43,14 @@ COLUMNS = (
 )  # fmt: skip
 
 JPEG_QUALITY = 95
+
+FOLDER = "folder"
+"""Key of a folder of own X-rays, beside the keys of `SOURCES`."""
+
+FURTHER = "further"
+HEART = "heart"
+"""Where hearts are written, for ``data.further_masks``."""
+
 _NAMED_PROBLEMS = 20
 
 
@@ -54,6 +65,8 @@ class PrepareOptions:
         seed: Of the split.
         skip_bad: Whether to leave out what cannot be used.
         workers: Threads that decode; None for one per core.
+        own: How a folder of own X-rays is read, for the source ``folder``; its 16 bits are kept.
+        only: The split that gets all X-rays; empty divides them.
     """
 
     out: Path
@@ -62,6 +75,8 @@ class PrepareOptions:
     seed: int = 0
     skip_bad: bool = False
     workers: int | None = None
+    own: OwnFolder | None = None
+    only: str = ""
 
     def __post_init__(self) -> None:
         """Refuse sizes that training could not use.
@@ -124,7 +139,7 @@ def prepare(roots: Sequence[tuple[str, Path]], options: PrepareOptions) -> Prepa
     """
     if options.out.exists():
         raise DataError(f"{options.out} exists; a data set is prepared in one go, choose another")
-    pairs, problems = _find(roots)
+    pairs, problems = _find(roots, options.own)
     options.out.parent.mkdir(parents=True, exist_ok=True)
     work = options.out.parent / f".{options.out.name}.{os.getpid()}.partial"
     work.mkdir()
@@ -143,13 +158,15 @@ def prepare(roots: Sequence[tuple[str, Path]], options: PrepareOptions) -> Prepa
     return result
 
 
-def _find(roots: Sequence[tuple[str, Path]]) -> tuple[list[RawPair], list[Problem]]:
+def _find(
+    roots: Sequence[tuple[str, Path]], own: OwnFolder | None
+) -> tuple[list[RawPair], list[Problem]]:
     pairs: list[RawPair] = []
     problems: list[Problem] = []
     for source, root in roots:
         if not root.is_dir():
             raise DataError(f"{root} is no folder")
-        found = SOURCES[source].find(root)
+        found = own.find(root) if own and source == FOLDER else SOURCES[source].find(root)
         pairs += found.pairs
         problems += found.problems
     first: dict[str, RawPair] = {}
@@ -192,13 +209,27 @@ def _store(pair: RawPair, work: Path, longest_side: int) -> _Stored | Problem:
         image, mask = to_stored(picture, drawn, longest_side)
     except PixelError as error:
         return Problem(pair.source, blamed, str(error))
-    image.save(work / "images" / f"{name}.jpg", quality=JPEG_QUALITY)
+    if picture.dtype == np.uint16 and pair.license is not None:
+        deep = stored_depth(picture, longest_side)
+        Image.fromarray(deep).save(work / "images" / f"{name}.png")
+    else:
+        image.save(work / "images" / f"{name}.jpg", quality=JPEG_QUALITY)
+    _store_heart(pair, work / FURTHER / HEART / f"{name}.png", image.size)
     mask.convert("1").save(work / "masks" / f"{name}.png")
     digest = hashlib.sha256(pair.picture.path.read_bytes()).hexdigest()
     height, width = picture.shape
     return _Stored(
         name, pair, image.width, image.height, width, height, digest, perceptual_hash(image)
     )
+
+
+def _store_heart(pair: RawPair, path: Path, size: tuple[int, int]) -> None:
+    heart = pair.mask.read_heart() if isinstance(pair.mask, LungsOf) else None
+    if heart is None or not heart.any():
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    soft = Image.fromarray(heart.astype(np.uint8) * 255).resize(size, Image.Resampling.BILINEAR)
+    soft.point(lambda value: 255 if value >= 128 else 0).convert("1").save(path)
 
 
 def _report(problems: Sequence[Problem], path: Path) -> None:
@@ -229,6 +260,8 @@ def _write(
     for item, group in zip(stored, groups, strict=True):
         strata[group] = min(strata[group] or "~", f"{item.raw.source} {item.raw.structure}")
     splits = split_groups(Counter(groups), strata, options.seed)
+    if options.only:
+        splits = dict.fromkeys(splits, options.only)
     for split in SHARES:
         for folder in ("images", "masks"):
             (work / split / folder).mkdir(parents=True)
@@ -236,9 +269,12 @@ def _write(
         writer = csv.DictWriter(file, COLUMNS)
         writer.writeheader()
         for item, group in zip(stored, groups, strict=True):
-            for folder, suffix in (("images", ".jpg"), ("masks", ".png")):
+            for folder in ("images", "masks"):
                 place = work / splits[group] / folder
-                (work / folder / f"{item.name}{suffix}").rename(place / f"{item.name}{suffix}")
+                for suffix in (".jpg", ".png"):
+                    stored_file = work / folder / f"{item.name}{suffix}"
+                    if stored_file.exists():
+                        stored_file.rename(place / stored_file.name)
             writer.writerow(_record(item, group, splits[group]))
     for folder in ("images", "masks"):
         (work / folder).rmdir()
@@ -278,7 +314,7 @@ def _record(item: _Stored, group: str, split: str) -> dict[str, object]:
         "convention": item.raw.convention or "",
         "group": group,
         "patient": item.raw.patient or "",
-        "license": SOURCES[item.raw.source].license,
+        "license": item.raw.license or SOURCES[item.raw.source].license,
         "width": item.width,
         "height": item.height,
         "spacing_mm": "" if spacing is None else f"{spacing:.6g}",
