@@ -68,6 +68,8 @@ def test_every_alert_is_tested_and_explained() -> None:
         ("check", "config", "prometheus.yml"),
         ("check", "rules", "rules.yml"),
         ("test", "rules", "rules_test.yml"),
+        ("check", "rules", "node_rules.yml"),
+        ("test", "rules", "node_rules_test.yml"),
     ],
 )
 def test_promtool_agrees(arguments: tuple[str, ...]) -> None:
