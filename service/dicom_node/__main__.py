@@ -1,7 +1,9 @@
 """Runs a node: `python -m service.dicom_node --config node.toml`, or checks it with `--check`.
 
+`--fetch STUDY[/SERIES[/INSTANCE]]` puts X-rays of a WADO-RS server into the spool.
+
 Exit codes: 0 stopped, or all is well; 2 the file is not usable; 3 cannot listen or use the spool;
-4 `--check` found a fault.
+4 `--check` found a fault, or `--fetch` got nothing.
 """
 
 from __future__ import annotations
@@ -14,6 +16,10 @@ import threading
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from service.dicom_node.settings import NodeSettings
 
 EXIT_SETTINGS, EXIT_START, EXIT_FAULT = 2, 3, 4
 
@@ -48,6 +54,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             faults = faults_of(settings)
             print("\n".join(faults) if faults else "Everything answers.")
             return EXIT_FAULT if faults else 0
+        if flags.fetch:
+            return _fetch(settings, tuple(flags.fetch.split("/")))
         node = Node(settings)
     except NodeSettingsError as error:
         print(error, file=sys.stderr)
@@ -69,11 +77,40 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
+def _fetch(settings: NodeSettings, uids: tuple[str, ...]) -> int:
+    """Put X-rays of a WADO-RS server into the spool, which the next start works off."""
+    from service.dicom_node.fetching import FetchFailed, fetch
+    from service.dicom_node.spool import Spool, SpoolFull
+
+    if settings.fetch is None or not 1 <= len(uids) <= 3:
+        print("--fetch needs [fetch] in the file, and STUDY[/SERIES[/INSTANCE]].", file=sys.stderr)
+        return EXIT_SETTINGS
+    chosen = settings.spool
+    spool = Spool(chosen.folder, chosen.max_bytes, chosen.min_free_bytes)
+    try:
+        jobs, skipped = fetch(settings.fetch, settings.select, spool, uids)
+    except FetchFailed as error:
+        print(error, file=sys.stderr)
+        return EXIT_FAULT
+    except SpoolFull:
+        print("The spool or its disk is full.", file=sys.stderr)
+        return EXIT_START
+    finally:
+        spool.close()
+    print(f"{len(jobs)} X-rays wait in the spool; {skipped} other objects were left.")
+    return 0
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m service.dicom_node", description=__doc__)
     parser.add_argument("--config", type=Path, required=True, help="the TOML file")
     parser.add_argument(
         "--check", action="store_true", help="ask every service and destination, and say what fails"
+    )
+    parser.add_argument(
+        "--fetch",
+        metavar="STUDY[/SERIES[/INSTANCE]]",
+        help="put X-rays of the WADO-RS server into the spool of a node that does not run",
     )
     return parser
 

@@ -198,6 +198,22 @@ class StowDestination(_Destination):
 Destination = Annotated[DimseDestination | StowDestination, Field(discriminator="kind")]
 
 
+class FetchSettings(_Section):
+    """A WADO-RS server that X-rays are fetched from, on demand.
+
+    Attributes:
+        url: its DICOMweb root.
+        username: for basic authentication.
+        password_file: file whose first line is the password.
+        trusted: certificates to trust over HTTPS, PEM.
+    """
+
+    url: str = Field(pattern=r"^https?://[^?#]+$")
+    username: str | None = None
+    password_file: Path | None = None
+    trusted: Path | None = None
+
+
 class RetrySettings(_Section):
     """What happens when a service or a destination does not answer.
 
@@ -245,6 +261,7 @@ class NodeSettings(_Section):
     receive: ReceiveSettings
     segment: SegmentSettings
     destinations: tuple[Destination, ...] = Field(min_length=1)
+    fetch: FetchSettings | None = None
     select: SelectSettings = Field(default_factory=SelectSettings)
     retry: RetrySettings = Field(default_factory=RetrySettings)
     metrics: MetricsSettings = Field(default_factory=MetricsSettings)

@@ -26,8 +26,10 @@ from node_peers import free_port, store, until, xray
 from pydicom.dataset import Dataset
 
 pytest.importorskip("pynetdicom")
+from service.dicom_node.fetching import FetchFailed, fetch
 from service.dicom_node.node import Node, faults_of
-from service.dicom_node.settings import NodeSettings
+from service.dicom_node.settings import FetchSettings, NodeSettings, SelectSettings
+from service.dicom_node.spool import Spool
 
 FILES = Path(__file__).parents[2] / "deploy" / "orthanc"
 ORTHANC = shutil.which("Orthanc") or "/usr/sbin/Orthanc"
@@ -153,6 +155,32 @@ def test_an_xray_in_orthanc_gets_its_results_beside_it(tmp_path: Path, kind: str
     assert all(one.StudyInstanceUID == sent.StudyInstanceUID for one in stored.values())
     for modality in ("SEG", "OT"):
         assert _remarks_of_dciodvfy(stored[modality], tmp_path) == []
+
+
+def test_an_xray_is_fetched_from_orthanc_by_its_uids(tmp_path: Path) -> None:
+    if not DICOMWEB.exists():
+        pytest.skip("orthanc-dicomweb is not installed")
+    sent = xray(1)
+    other = xray(2, StudyInstanceUID=sent.StudyInstanceUID, BodyPartExamined="HAND")
+    study, series, instance = (
+        *(sent.StudyInstanceUID, sent.SeriesInstanceUID, sent.SOPInstanceUID),
+    )
+    select = SelectSettings()
+    with orthanc(tmp_path, free_port()) as (url, dicom_port):
+        assert store(dicom_port, sent, other, called="ORTHANC") == [0x0000, 0x0000]
+        settings = FetchSettings(url=f"{url}/dicom-web")
+        for uids in ((study,), (study, series), (study, series, instance)):
+            spool = Spool(tmp_path / f"spool-{len(uids)}", 10**9, 0)
+            (job,), skipped = fetch(settings, select, spool, uids)
+            spool.close()
+            assert skipped == (1 if len(uids) == 1 else 0)
+            assert pydicom.dcmread(job.xray).SOPInstanceUID == instance
+        spool = Spool(tmp_path / "spool", 10**9, 0)
+        with pytest.raises(FetchFailed, match="UIDs"):
+            fetch(settings, select, spool, ("1.2.3",))
+    with pytest.raises(FetchFailed, match="does not answer"):
+        fetch(settings, select, spool, (study,))
+    spool.close()
 
 
 def _answer_as_png(service: str, sent: Dataset) -> bytes:
