@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from service.imaging.segment_request import AnswerKind, LungChoice, SegmentRequest
 from service.workers.costs import (
-    ORDINARY_S,
+    ORDINARY_RENDERING_S,
     first_grant_s,
     most_opening_budget_s,
     rendering_budget_s,
@@ -70,4 +70,6 @@ def answering_budget(pixels: int, masks: int, asked: SegmentRequest) -> TaskBudg
     )
     each_s = rendering_budget_s(pixels, 2 * masks if is_apart else masks, wants_overlay=True)
     needed_s = max(1, pictures) * each_s
-    return TaskBudget(max(needed_s, ORDINARY_S), needed_s, is_costly=needed_s > ORDINARY_S)
+    return TaskBudget(
+        max(needed_s, ORDINARY_RENDERING_S), needed_s, is_costly=needed_s > ORDINARY_RENDERING_S
+    )

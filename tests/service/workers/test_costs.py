@@ -9,7 +9,8 @@ from service.workers.costs import (
     FACTOR,
     LEAST_S,
     OPENING,
-    ORDINARY_S,
+    ORDINARY_OPENING_S,
+    ORDINARY_RENDERING_S,
     first_grant_s,
     most_opening_budget_s,
     opening_budget_s,
@@ -36,7 +37,14 @@ def test_the_smallest_x_ray_has_a_budget_that_the_kernel_can_count() -> None:
 def test_an_ordinary_x_ray_needs_no_more_than_the_first_grant() -> None:
     for codec in set(PixelCoding) - {PixelCoding.JPEG_2000}:
         assert opening_budget_s(codec, 2048 * 2048, 6_000_000) <= first_grant_s(6_000_000)
-    assert first_grant_s(0) == ORDINARY_S
+    assert first_grant_s(0) == ORDINARY_OPENING_S
+
+
+def test_the_largest_x_rays_are_costly_ones_whatever_their_coding() -> None:
+    for coding in set(PixelCoding) - {PixelCoding.NATIVE, PixelCoding.RLE}:
+        assert opening_budget_s(coding, 40_000_000, 500_000) > first_grant_s(500_000)
+    assert rendering_budget_s(40_000_000, 1, wants_overlay=True) > ORDINARY_RENDERING_S
+    assert rendering_budget_s(9_000_000, 1, wants_overlay=True) <= ORDINARY_RENDERING_S
 
 
 def test_rendering_grows_with_masks_and_overlay() -> None:

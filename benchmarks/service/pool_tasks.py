@@ -1,0 +1,35 @@
+"""The tasks of the service and, beside them, tasks that do nothing but cross the border."""
+
+from __future__ import annotations
+
+from service.imaging import worker_tasks
+from service.workers.task import Answer, Function, Task
+
+_PICTURE = bytes(range(256)) * (1 << 15)  # 8 MiB: 2048 x 2048, 16 bits
+
+
+def nothing(task: Task) -> Answer:
+    """Gives nothing back."""
+    return Answer()
+
+
+def take(task: Task) -> Answer:
+    """Maps the picture that came."""
+    return Answer({"bytes": len(task.map(0))})
+
+
+def give(task: Task) -> Answer:
+    """Gives a picture back in shared memory."""
+    return Answer(blobs=[_PICTURE])
+
+
+def last(task: Task) -> Answer:
+    """Asks to be replaced."""
+    return Answer(is_last=True)
+
+
+TASKS: dict[str, Function] = {
+    **worker_tasks.TASKS,
+    **{function.__name__: function for function in (nothing, take, give, last)},
+}
+warm_up = worker_tasks.warm_up
