@@ -27,8 +27,10 @@ from model_store.int8_layers import Int8Conv2d, Int8Linear, Int8Matrix
 from model_store.integers import SCHEME, WEIGHT_LIMIT
 from model_store.manifest import Manifest
 from model_store.packed_weights import pack_weights, unpack_weights
+from model_store.quality_head import QualityHead, read_quality_head
 from model_store.quantizable import quantizable_layers, replace_module
 from model_store.sam import PromptableSam
+from model_store.structures import STRUCTURE_TOKENS
 from model_store.weight_levels import WeightLevels
 
 MANIFEST_FILE = "manifest.json"
@@ -74,6 +76,12 @@ def read_manifest(folder: Path) -> Manifest:
     if not manifest.conventions or not manifest.conventions.items() <= known.items():
         raise ArtifactError(
             f"{path}: conventions {manifest.conventions} are not those of this code"
+        )
+    tokens = int(manifest.architecture.get("num_mask_tokens", len(CONVENTIONS)))
+    fitting = {k: v for k, v in STRUCTURE_TOKENS.items() if v < tokens}
+    if not manifest.structures.items() <= fitting.items():
+        raise ArtifactError(
+            f"{path}: structures {manifest.structures} are not those of this code and model"
         )
     if manifest.quantization.scheme not in (SCHEME, FLOAT_SCHEME):
         raise ArtifactError(f"{path}: unknown integer scheme {manifest.quantization.scheme!r}")
@@ -125,6 +133,25 @@ def load_model(folder: Path) -> tuple[PromptableSam, Manifest]:
     model.load_state_dict(own, assign=True)
     _check_integers(weights_path, model)
     return model.eval().requires_grad_(False), manifest
+
+
+def load_quality_head(folder: Path, manifest: Manifest) -> QualityHead | None:
+    """Load the head that says what kind of picture an X-ray is; None where a model has none.
+
+    Raises:
+        ArtifactError: The file is not exactly what the manifest says.
+    """
+    named = manifest.quality_head
+    if named is None:
+        return None
+    if Path(named.file).name != named.file:
+        raise ArtifactError(f"{folder / MANIFEST_FILE}: quality_head.file is not a file's name")
+    try:
+        return read_quality_head(
+            folder / named.file, named.sha256, named.labels, manifest.architecture
+        )
+    except ValueError as error:
+        raise ArtifactError(str(error)) from error
 
 
 def _empty_model(folder: Path, manifest: Manifest) -> PromptableSam:

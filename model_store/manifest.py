@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from model_store.conventions import Convention
 from model_store.weight_levels import EIGHT_BIT_LEVELS, WeightLevels
 
-FORMAT_VERSION: Literal[1] = 1
-"""Rises when an older reader could misread a newer folder."""
+FORMAT_VERSION: Literal[2] = 2
+"""Rises when an older reader could misread a newer folder. 2: structures beside the lungs, a
+quality head and the distributions of training; a folder of version 1 has none of them."""
 
 Precision = Literal["int8", "float"]
 
@@ -76,15 +77,44 @@ VERSION_PATTERN = r"^[0-9]{1,6}$"
 """Versions of models: whole numbers."""
 
 
+class QualityHeadFile(_Strict):
+    """The head that says what kind of picture an X-ray is (`model_store.quality_head`)."""
+
+    file: str = "quality_head.safetensors"
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+    labels: tuple[str, ...] = Field(min_length=1, description="what its outputs stand for")
+    limits: dict[str, float] = Field(
+        description="probability from which on a label is said; set on `val`"
+    )
+
+
+class Distribution(_Strict):
+    """How a number is distributed over the X-rays that trained, to notice when others differ."""
+
+    n: int = Field(gt=0, description="X-rays, or masks")
+    mean: float
+    deviation: float = Field(ge=0, description="standard deviation")
+    quantiles: dict[str, float] = Field(description="by share: 0.01, 0.05, 0.25, 0.5, ...")
+
+
 class Manifest(_Strict):
     """Everything about a stored model but its tensors."""
 
-    format_version: Literal[1] = FORMAT_VERSION
+    format_version: Literal[1, 2] = FORMAT_VERSION
     name: str = Field(pattern=NAME_PATTERN)
     version: str = Field(pattern=VERSION_PATTERN)
     architecture: dict[str, Any]
     preprocessing_version: int
     conventions: dict[str, int] = Field(description="mask token of each convention")
+    structures: dict[str, int] = Field(
+        default_factory=dict, description="mask token of each structure beside the lungs"
+    )
+    quality_head: QualityHeadFile | None = None
+    training_distributions: dict[str, Distribution] = Field(
+        default_factory=dict,
+        description="grey level, size, and of this model's masks confidence and area ratio, over "
+        "the X-rays that trained",
+    )
     quantization: Quantization
     weights: WeightsFile
     training_data: tuple[TrainingData, ...] = ()
@@ -105,3 +135,10 @@ class Manifest(_Strict):
     license: str = "Apache-2.0"
     intended_use: str
     self_test: SelfTest | None = None
+
+    @model_validator(mode="after")
+    def _check_version(self) -> Self:
+        newer = self.structures or self.quality_head or self.training_distributions
+        if self.format_version == 1 and newer:
+            raise ValueError("a manifest of format version 1 knows lungs alone")
+        return self

@@ -12,8 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model_store.boxes import Box, validate_box
-from model_store.conventions import DEFAULT_CONVENTION, Convention, token_of
+from model_store.conventions import DEFAULT_CONVENTION, Convention
 from model_store.model_info import ModelInfo as ModelInfo
+from model_store.structures import LUNGS, Structure, mask_token
 
 
 @dataclass(frozen=True)
@@ -25,23 +26,25 @@ class PredictionRequest:
         boxes: Prompt boxes in pixels of ``image``; none means the whole image.
         convention: Which structure the mask follows.
         threshold: Probability from which on a pixel belongs to the mask, 0 < threshold < 1.
+        structure: What the masks show: the lungs, by the convention, or another structure.
 
     Raises:
         BoxError: A box does not lie in the image.
-        ValueError: Unknown convention, threshold outside (0, 1).
+        ValueError: Unknown convention or structure, threshold outside (0, 1).
     """
 
     image: NDArray[np.uint8] | NDArray[np.uint16]
     boxes: tuple[Box, ...] = ()
     convention: Convention = DEFAULT_CONVENTION
     threshold: float = 0.5
+    structure: Structure = LUNGS
 
     def __post_init__(self) -> None:
         """Check the boxes, the convention and the threshold."""
         height, width = self.image.shape[:2]
         boxes = tuple(validate_box(box, width, height) for box in self.boxes)
         object.__setattr__(self, "boxes", boxes)
-        token_of(self.convention)
+        mask_token(self.structure, self.convention)
         if not 0.0 < self.threshold < 1.0:
             raise ValueError(f"threshold is {self.threshold}; it must lie between 0 and 1")
 
@@ -73,7 +76,12 @@ class MaskPrediction:
 
 @dataclass(frozen=True)
 class Prediction:
-    """The masks of one X-ray, in the order of its boxes, and the seconds of each stage."""
+    """The masks of one X-ray, in the order of its boxes, and the seconds of each stage.
+
+    ``quality`` has the probability of each label of `model_store.quality_head`; None from a model
+    without such a head.
+    """
 
     masks: tuple[MaskPrediction, ...]
     stage_seconds: Mapping[str, float]
+    quality: Mapping[str, float] | None = None

@@ -19,8 +19,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from model_store.artifact import load_model
-from model_store.conventions import token_of
+from model_store.artifact import load_model, load_quality_head
 from model_store.embedding_cache import EmbeddingCache, content_key
 from model_store.engine.choice import choose_engine
 from model_store.engine.protocol import Engine
@@ -40,8 +39,10 @@ from model_store.preparation import (
     mask_from,
     prepare,
 )
+from model_store.quality_head import QualityHead
 from model_store.sam import PromptableSam
 from model_store.soft_dice import soft_dice_confidence
+from model_store.structures import LUNGS, mask_token
 
 NETWORK_STAGES = ("encode_image", "decode_mask")
 """The steps of the network itself."""
@@ -56,6 +57,14 @@ class _Found:
     box: Box
     logits: Tensor
     score: float
+
+
+@dataclass(frozen=True)
+class _FoundOfXray:
+    """What the network says about one X-ray: each of its boxes, and the picture itself."""
+
+    masks: list[_Found]
+    quality: dict[str, float] | None
 
 
 @dataclass
@@ -97,8 +106,10 @@ class Predictor:
         device: torch.device,
         cache: EmbeddingCache | None = None,
         engine: Engine | None = None,
+        quality_head: QualityHead | None = None,
     ) -> None:
         """Run ``model`` on ``device``, by its fastest engine or a given one; see also `load`."""
+        self._quality_head = quality_head
         self._device = device
         self._cache = cache
         self._model = model.to(device).eval().requires_grad_(False)
@@ -138,7 +149,7 @@ class Predictor:
         """
         chosen = choose_device(device)
         model, manifest = load_model(folder)
-        return cls(model, manifest, chosen, cache)
+        return cls(model, manifest, chosen, cache, quality_head=load_quality_head(folder, manifest))
 
     @property
     def model(self) -> PromptableSam:
@@ -176,9 +187,10 @@ class Predictor:
         predictions = []
         answers = self._answers(prepared, watches)
         for request, ready, found, watch in zip(requests, prepared, answers, watches, strict=True):
+            geometry = ready.geometry
             with watch.stage("postprocess"):
-                masks = tuple(self._drawn(one, ready.geometry, request.threshold) for one in found)
-            predictions.append(Prediction(masks, watch.seconds))
+                masks = tuple(self._drawn(one, geometry, request.threshold) for one in found.masks)
+            predictions.append(Prediction(masks, watch.seconds, found.quality))
         return predictions
 
     def answer_batch(self, requests: Sequence[PreparedRequest]) -> list[NetworkAnswer]:
@@ -194,40 +206,56 @@ class Predictor:
         answers = []
         found_by_request = self._answers(requests, watches)
         for found, watch in zip(found_by_request, watches, strict=True):
-            masks = tuple(MaskLogits(one.box, one.logits.cpu().numpy(), one.score) for one in found)
+            masks = tuple(
+                MaskLogits(one.box, one.logits.cpu().numpy(), one.score) for one in found.masks
+            )
             seconds = {stage: watch.seconds[stage] for stage in NETWORK_STAGES}
-            answers.append(NetworkAnswer(masks, seconds))
+            answers.append(NetworkAnswer(masks, seconds, found.quality))
         return answers
 
     def _answers(
         self, requests: Sequence[PreparedRequest], watches: Sequence[_Stopwatch]
-    ) -> list[list[_Found]]:
-        """What the network says about each box of each X-ray."""
+    ) -> list[_FoundOfXray]:
+        """What the network says about each X-ray and each of its boxes."""
         tokens = [self._token(request) for request in requests]
         with torch.inference_mode():
             embeddings = self._embeddings(requests, watches)
             return [
-                [
-                    self._decode(embedding, box, token, request.geometry, watch)
-                    for box in request.boxes
-                ]
+                _FoundOfXray(
+                    [
+                        self._decode(embedding, box, token, request.geometry, watch)
+                        for box in request.boxes
+                    ],
+                    self._quality(embedding, watch),
+                )
                 for embedding, token, request, watch in zip(
                     embeddings, tokens, requests, watches, strict=True
                 )
             ]
 
+    def _quality(self, embedding: Tensor, watch: _Stopwatch) -> dict[str, float] | None:
+        """What kind of picture an embedding (1, D, G, G) is of; None without such a head."""
+        if self._quality_head is None:
+            return None
+        with watch.stage("encode_image"):
+            return self._quality_head.probabilities(embedding[0].float().cpu().numpy())
+
     def _token(self, request: PreparedRequest) -> int:
-        """The mask token of the convention asked for; refuses what does not fit this model."""
+        """The mask token of what is asked for; refuses what does not fit this model."""
         size, pixels = self._input_size, request.pixels
         if pixels.shape != (size, size) or pixels.dtype != np.uint8:
             raise ValueError(
                 f"the input is {pixels.dtype} {pixels.shape}; this model takes uint8 {(size, size)}"
             )
+        structures = self.info.manifest.structures
+        if request.structure != LUNGS and request.structure not in structures:
+            drawn = ", ".join((LUNGS, *structures))
+            raise ValueError(f"structure is {request.structure!r}; this model draws {drawn} only")
         known = self.info.manifest.conventions
         if request.convention not in known:
             drawn = ", ".join(known)
             raise ValueError(f"convention is {request.convention!r}; this model draws {drawn} only")
-        return token_of(request.convention)
+        return mask_token(request.structure, request.convention)
 
     def _embeddings(
         self, requests: Sequence[PreparedRequest], watches: Sequence[_Stopwatch]

@@ -21,6 +21,7 @@ from model_store.geometry import InputGeometry, window_to_uint8
 from model_store.mask_resampling import logits_above
 from model_store.prediction import MaskPrediction, PredictionRequest
 from model_store.soft_dice import soft_dice_confidence
+from model_store.structures import LUNGS, Structure
 
 
 @dataclass(frozen=True)
@@ -31,13 +32,15 @@ class PreparedRequest:
         pixels: Grey values, windowed, scaled and padded, uint8 (S, S).
         geometry: How the X-ray lies in them.
         boxes: Prompt boxes in pixels of the X-ray, at least one.
-        convention: Which structure the masks follow.
+        convention: Which lungs the masks follow.
+        structure: What the masks show.
     """
 
     pixels: NDArray[np.uint8]
     geometry: InputGeometry
     boxes: tuple[Box, ...]
     convention: Convention
+    structure: Structure = LUNGS
 
 
 @dataclass(frozen=True)
@@ -57,10 +60,14 @@ class MaskLogits:
 
 @dataclass(frozen=True)
 class NetworkAnswer:
-    """What the network says about one X-ray, in the order of its boxes, and how long it took."""
+    """What the network says about one X-ray, in the order of its boxes, and how long it took.
+
+    ``quality`` as in `model_store.prediction.Prediction`.
+    """
 
     masks: tuple[MaskLogits, ...]
     stage_seconds: Mapping[str, float]
+    quality: Mapping[str, float] | None = None
 
 
 def prepare(
@@ -81,8 +88,9 @@ def prepare(
     geometry = InputGeometry(width, height, input_size)
     whole: Box = (0.0, 0.0, float(width), float(height))
     return PreparedRequest(
-        geometry.image_to_input(windowed), geometry, request.boxes or (whole,), request.convention
-    )
+        geometry.image_to_input(windowed), geometry, request.boxes or (whole,), request.convention,
+        request.structure,
+    )  # fmt: skip
 
 
 def mask_from(found: MaskLogits, geometry: InputGeometry, threshold: float) -> MaskPrediction:

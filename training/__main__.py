@@ -16,6 +16,7 @@ from training.commands import (
     phantoms,
     prepare,
     pseudo_masks,
+    quality_head,
     report,
     sensitivity,
     train,
@@ -49,6 +50,9 @@ def build_parser() -> argparse.ArgumentParser:
     )
     pseudo_masks.add_arguments(
         commands.add_parser("pseudo-masks", help="masks by models where nobody annotated")
+    )
+    quality_head.add_arguments(
+        commands.add_parser("quality-head", help="fit what names pictures that are no good X-rays")
     )
     sensitivity.add_arguments(
         commands.add_parser("sensitivity", help="what each layer loses when it alone is INT8")
@@ -89,6 +93,7 @@ _RUN: dict[str, Callable[[argparse.Namespace], int]] = {
     "evaluate": evaluate.run,
     "conventions": conventions.run,
     "pseudo-masks": pseudo_masks.run,
+    "quality-head": quality_head.run,
     "sensitivity": sensitivity.run,
     "report": report.run,
 }

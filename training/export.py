@@ -6,6 +6,7 @@ stored as float16: the FP32 side of every comparison, the same network before qu
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -39,6 +40,7 @@ from model_store.manifest import (
     NAME_PATTERN,
     VERSION_PATTERN,
     Manifest,
+    QualityHeadFile,
     Quantization,
     SelfTest,
     TrainingData,
@@ -46,6 +48,7 @@ from model_store.manifest import (
 )
 from model_store.predictor import PredictionRequest, Predictor
 from model_store.sam import PromptableSam
+from model_store.structures import STRUCTURE_TOKENS
 from training.data.prompts import tight_box
 from training.errors import ConfigError, DataError
 from training.evaluation.metrics import dice
@@ -91,6 +94,8 @@ def export_checkpoint(
     version: str,
     data_root: Path | None,
     float_twin: str | None,
+    structures: Sequence[str] = (),
+    quality_head: Path | None = None,
 ) -> ExportResult:
     """Write ``out/name/version`` from a checkpoint or run folder.
 
@@ -102,6 +107,8 @@ def export_checkpoint(
         data_root: The data set that it was trained on: needed where a checkpoint is older than
             the record of its rows, else compared with that record.
         float_twin: ``name/version`` of the same model before quantization, stored in ``out``.
+        structures: What it was trained to segment beside the lungs.
+        quality_head: Folder that ``python -m training quality-head`` wrote for this model.
 
     Raises:
         CheckpointError: The checkpoint cannot be used.
@@ -127,7 +134,28 @@ def export_checkpoint(
         training_data=data,
         training={"stages": list(base.lineage), "training_data": counted},
         float_twin=float_twin,
+        structures=structures,
+        quality_head=quality_head,
     )
+
+
+def copied_head(source: Path, folder: Path) -> QualityHeadFile:
+    """Copy a quality head into the folder of a model; return what the manifest says of it.
+
+    Raises:
+        DataError: The folder holds no head, or another one than its record describes.
+    """
+    try:
+        record = json.loads((source / "quality_head.json").read_text(encoding="utf-8"))
+        named = QualityHeadFile(
+            sha256=record["sha256"], labels=tuple(record["labels"]), limits=record["limits"]
+        )
+        shutil.copyfile(source / named.file, folder / named.file)
+    except (OSError, ValueError, KeyError) as error:
+        raise DataError(f"{source} holds no quality head: {error}") from error
+    if sha256_of(folder / named.file) != named.sha256:
+        raise DataError(f"{source}: its record describes another quality head")
+    return named
 
 
 def check_new_version(out: Path, name: str, version: str) -> None:
@@ -169,6 +197,8 @@ def write_deployed(
     training: dict[str, Any] | None = None,
     float_twin: str | None = None,
     conventions: Sequence[Convention] = CONVENTIONS,
+    structures: Sequence[str] = (),
+    quality_head: Path | None = None,
     license_text: str = LICENSE,
     intended_use: str = INTENDED_USE,
     keeps_float32: bool = False,
@@ -185,6 +215,8 @@ def write_deployed(
         training: Its recipe.
         float_twin: ``name/version`` of the same model before quantization, if stored.
         conventions: Those that it knows; others are refused when asked for.
+        structures: What it segments beside the lungs.
+        quality_head: Folder of a head that was fitted to this very model's embedding.
         license_text: Licence of the weights.
         intended_use: What it is for.
         keeps_float32: Whether a float model is stored in float32 rather than float16, as one
@@ -211,6 +243,8 @@ def write_deployed(
             architecture=architecture.to_dict(),
             preprocessing_version=PREPROCESSING_VERSION,
             conventions={name: token_of(name) for name in conventions},
+            structures={name: STRUCTURE_TOKENS[name] for name in structures},
+            quality_head=None if quality_head is None else copied_head(quality_head, work),
             quantization=Quantization(
                 scheme=SCHEME if integers else FLOAT_SCHEME,
                 layers=precisions,

@@ -20,6 +20,7 @@ LAYERS = (
     "adapters",
     "optimizers",
     "data",
+    "quality",
     "evaluation",
     "prepare",
     "quantization",

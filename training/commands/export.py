@@ -17,6 +17,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="data set that it was trained on; only of checkpoints that do not record it",
     )  # fmt: skip
     parser.add_argument("--float-twin", help="name/version of the model before quantization")
+    parser.add_argument(
+        "--structure", action="append", default=[], choices=["heart"],
+        help="what the model was trained to segment beside the lungs",
+    )  # fmt: skip
+    parser.add_argument(
+        "--quality-head", type=Path, help="folder that `quality-head` wrote for this model"
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -31,7 +38,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     result = export_checkpoint(
         arguments.run, arguments.out, arguments.name, arguments.version, arguments.data,
-        arguments.float_twin,
+        arguments.float_twin, arguments.structure, arguments.quality_head,
     )  # fmt: skip
     share = result.size_bytes / result.float_size_bytes
     print(

@@ -1,0 +1,124 @@
+"""``quality-head``: fit what says what kind of picture an X-ray is; print how often it is right."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+HEAD_FILE = "quality_head.safetensors"
+RECORD_FILE = "quality_head.json"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's arguments."""
+    parser.add_argument(
+        "--run", type=Path, required=True, help="run or stored float model whose embedding is read"
+    )
+    parser.add_argument("--data", type=Path, required=True, help="data set of frontal X-rays")
+    parser.add_argument(
+        "--others", type=Path, required=True, help="folder with train/ and val/, each with "
+        "pictures (PNG, JPEG, WebP) of anything but a frontal chest",
+    )  # fmt: skip
+    parser.add_argument("--also", type=Path, help="a further data set of X-rays")
+    parser.add_argument("--out", type=Path, required=True, help=f"folder for {HEAD_FILE}")
+    parser.add_argument("--count", type=int, default=30_000, help="pictures to fit to")
+    parser.add_argument("--val-count", type=int, default=4_000, help="pictures of val")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--workers", type=int, default=2, help="processes that make pictures")
+    parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Fit, choose limits on good X-rays of ``val``, print the table, write the head; return 0.
+
+    Raises:
+        CheckpointError: The run cannot be read.
+        ConfigError: A folder of other pictures holds none.
+        DataError: The data set cannot be used.
+    """
+    from model_store.predictor import choose_device
+    from model_store.quality_head import write_quality_head
+    from training.data.dataset import load_xrays, read_rows
+    from training.quality.fitting import (
+        QualityPictures,
+        features,
+        fit_head,
+        head_outputs,
+        limits_of,
+    )
+    from training.stages.base import load_base
+
+    base = load_base(arguments.run)
+    size = base.architecture.input_size
+    model = base.model.to(choose_device(arguments.device)).eval().requires_grad_(False)
+    rows = read_rows(arguments.data, "train")
+    if arguments.also is not None:
+        rows += read_rows(arguments.also, "train")
+    xrays, val = load_xrays(rows, size), load_xrays(read_rows(arguments.data, "val"), size)
+    others, val_others = (_pictures(arguments.others / split) for split in ("train", "val"))
+    seed, workers = arguments.seed, arguments.workers
+    train = QualityPictures(xrays, others, size, arguments.count, seed)
+    head = fit_head(*features(model, train, workers), seed)
+    good, _, _ = features(model, QualityPictures(val, [], size, len(val), seed, good=True), workers)
+    limits = limits_of(head_outputs(head, good))
+    changed = QualityPictures(val, val_others, size, arguments.val_count, seed + 1)
+    found, labels, known = features(model, changed, workers)
+    table = right_share(head_outputs(head, found), labels, known, limits)
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    sha256 = write_quality_head(arguments.out / HEAD_FILE, head)
+    named = (head_outputs(head, good) >= list(limits.values())).any(axis=1)
+    record = {
+        "sha256": sha256, "labels": list(head.labels), "limits": limits, "val": table,
+        "good X-rays of val": len(good), "of these named": int(named.sum()),
+    }  # fmt: skip
+    (arguments.out / RECORD_FILE).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+    print("| label | limit | pictures | named | others | named |\n|---|---|---|---|---|---|")
+    for name, row in table.items():
+        print(f"| {name} | {limits[name]} | {' | '.join(str(value) for value in row.values())} |")
+    print(f"{named.sum()} of {len(good)} good X-rays of val are named anything")
+    return 0
+
+
+def right_share(
+    found: NDArray[np.float64],
+    labels: NDArray[np.float32],
+    known: NDArray[np.float32],
+    limits: dict[str, float],
+) -> dict[str, dict[str, float]]:
+    """Return for each label how often it is said where it is true, and where it is not."""
+    table = {}
+    for place, (name, limit) in enumerate(limits.items()):
+        certain, said = known[:, place] > 0, found[:, place] >= limit
+        true, untrue = certain & (labels[:, place] > 0), certain & (labels[:, place] == 0)
+        table[name] = {
+            "pictures": int(true.sum()),
+            "named": round(float(said[true].mean()), 4) if true.any() else 0.0,
+            "others": int(untrue.sum()),
+            "others named": round(float(said[untrue].mean()), 4) if untrue.any() else 0.0,
+        }
+    return table
+
+
+def _pictures(folder: Path) -> list[NDArray[np.uint8]]:
+    import numpy as np
+    from PIL import Image
+
+    from model_store.geometry import window_to_uint8
+    from training.errors import ConfigError
+
+    found = []
+    for path in sorted(folder.glob("*")):
+        try:
+            with Image.open(path) as file:
+                found.append(window_to_uint8(np.asarray(file.convert("L"))))
+        except OSError as error:
+            raise ConfigError(f"{path} is no picture: {error}") from error
+    if not found:
+        raise ConfigError(f"{folder} holds no pictures")
+    return found
