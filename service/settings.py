@@ -145,7 +145,7 @@ class Settings(BaseModel):
         "CPUs, at least 2, as far as memory allows",
     )
     image_threads: int = Field(
-        0, ge=0, le=256, description="the name of image-workers until 0.2; give that one instead"
+        0, ge=0, le=256, description="old name of image-workers; give that one instead"
     )
 
 
