@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Sequence
 
 from training.commands import (
+    acceptance,
     conventions,
     evaluate,
     export,
@@ -57,6 +58,9 @@ def build_parser() -> argparse.ArgumentParser:
     sensitivity.add_arguments(
         commands.add_parser("sensitivity", help="what each layer loses when it alone is INT8")
     )
+    acceptance.add_arguments(
+        commands.add_parser("acceptance", help="does a model meet margins on a hospital's X-rays?")
+    )
     report.add_arguments(commands.add_parser("report", help="one HTML page about a model or run"))
     return parser
 
@@ -95,6 +99,7 @@ _RUN: dict[str, Callable[[argparse.Namespace], int]] = {
     "pseudo-masks": pseudo_masks.run,
     "quality-head": quality_head.run,
     "sensitivity": sensitivity.run,
+    "acceptance": acceptance.run,
     "report": report.run,
 }
 """What runs each command; the stages of training share one."""
