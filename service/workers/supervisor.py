@@ -30,7 +30,7 @@ FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 5.0
 WARM_TIMEOUT_S = 120.0
 """A template that is not warm by then is killed; it takes a second or two."""
 
-START_TIMEOUT_S, END_TIMEOUT_S = 10.0, 10.0
+START_TIMEOUT_S, END_TIMEOUT_S = 30.0, 30.0
 """A worker takes milliseconds to start or to end; a template that lets it take longer hangs."""
 
 

@@ -9,6 +9,7 @@ import signal
 import pytest
 from worker_pools import MIB, in_pool, quick, until
 
+from service.workers import supervisor
 from service.workers.errors import EndReason, TaskFailed, TaskRefused, TooCostly, WorkerLost
 from service.workers.limits import WorkerLimits
 from service.workers.pool import WorkerPool
@@ -184,3 +185,20 @@ def test_a_template_that_is_killed_takes_its_workers_along_and_is_started_anew()
         await until(lambda: not any(os.path.exists(f"/proc/{each}") for each in workers))
 
     in_pool(test)
+
+
+def test_a_template_that_hangs_is_killed_and_started_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(supervisor, "END_TIMEOUT_S", 0.3)
+
+    async def test(pool: WorkerPool) -> None:
+        await quick(pool, "whoami")
+        template = pool.supervisor.process_ids[0]
+        os.kill(template, signal.SIGSTOP)  # it kills nobody any more
+        with pytest.raises(WorkerLost) as caught:
+            await pool.run("wait", {"seconds": 600}, cpu_s=5, wall_s=0.1)
+        assert caught.value.reason is EndReason.WALL_CLOCK  # the caller does not wait for it
+        await until(lambda: pool.supervisor.ends[EndReason.TEMPLATE_LOST] > 0)
+        await quick(pool, "whoami")
+        assert pool.supervisor.process_ids[0] != template
+
+    in_pool(test, workers=1)
