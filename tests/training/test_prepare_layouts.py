@@ -202,7 +202,20 @@ def test_masks_of_0_and_1_and_grey_edges(tmp_path: Path) -> None:
     Image.fromarray(np.array([[0, 1], [1, 0]], np.uint8)).save(tmp_path / "ones.png")
     assert np.array_equal(read_mask((tmp_path / "ones.png",)), [[False, True], [True, False]])
     Image.fromarray(np.array([[0, 90], [255, 140]], np.uint8)).save(tmp_path / "soft.png")
-    assert np.array_equal(read_mask((tmp_path / "soft.png",)), [[False, False], [True, True]])
+    with pytest.raises(PixelError, match="4 levels"):
+        read_mask((tmp_path / "soft.png",))
+    found = read_mask((tmp_path / "soft.png",), 0.5)
+    assert np.array_equal(found, [[False, False], [True, True]])
+
+
+def test_an_xray_is_read_as_the_service_reads_it(tmp_path: Path) -> None:
+    ramp = np.add.outer(np.arange(64) * 700, np.arange(64) * 300).astype(np.uint16)
+    exif = Image.Exif()
+    exif[0x0112] = 3
+    Image.fromarray(ramp).save(tmp_path / "turned.png", exif=exif)
+    assert np.array_equal(read_grey(tmp_path / "turned.png"), ramp[::-1, ::-1])
+    Image.fromarray(65535 - ramp).save(tmp_path / "white.tif", tiffinfo={262: 0})
+    assert np.array_equal(read_grey(tmp_path / "white.tif"), ramp)
 
 
 def test_pictures_that_cannot_be_used(tmp_path: Path) -> None:

@@ -61,6 +61,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="put all X-rays into one split, as test for an acceptance",
     )  # fmt: skip
     parser.add_argument("--workers", type=int, help="threads that decode (default: one per core)")
+    parser.add_argument(
+        "--mask-threshold", type=float,
+        help="for soft masks: share of the highest value from which on a pixel is inside, such as "
+        "0.5 (default: as the source says, mostly exactly two levels)",
+    )  # fmt: skip
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -83,7 +88,13 @@ def run(arguments: argparse.Namespace) -> int:
     out = arguments.out
     report = arguments.report or out.parent / f"{out.name}-problems.csv"
     options = PrepareOptions(
-        out, report, arguments.longest_side, arguments.seed, arguments.skip_bad, arguments.workers
+        out,
+        report,
+        arguments.longest_side,
+        arguments.seed,
+        arguments.skip_bad,
+        arguments.workers,
+        mask_threshold=arguments.mask_threshold,
     )
     if FOLDER in arguments.source:
         own = OwnFolder(

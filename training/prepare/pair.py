@@ -51,11 +51,22 @@ class PictureFile:
         return read_grey(self.path)
 
 
+SCALED_MASK = 0.5
+"""The threshold of owners who scaled their masks, which left soft edges."""
+
+
 @dataclass(frozen=True)
 class MaskFiles:
-    """A mask in one or more image files of one size; a pixel of any of them counts."""
+    """A mask in one or more image files of one size; a pixel of any of them counts.
+
+    Attributes:
+        paths: The files.
+        threshold: For soft masks, the share of the highest value from which on a pixel is inside;
+            None asks for exactly two levels.
+    """
 
     paths: tuple[Path, ...]
+    threshold: float | None = None
 
     @property
     def path(self) -> Path:
@@ -64,7 +75,7 @@ class MaskFiles:
 
     def read(self) -> NDArray[np.bool_]:
         """Return the union, bool (H, W)."""
-        return read_mask(self.paths)
+        return read_mask(self.paths, self.threshold)
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,12 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from model_store.geometry import InputGeometry, window_to_uint8
+from model_store.pictures import mask_reading as pictures
+from model_store.pictures.picture_errors import PictureError
+from model_store.pictures.picture_reading import read_picture
+
+MOST_PIXELS = 100_000_000
+"""Above every X-ray; a file that claims more is damaged or no X-ray."""
 
 ASPECT_TOLERANCE = 0.02
 """A mask may have another size than its X-ray (299 and 256 pixels in one source), but when the
@@ -21,56 +27,53 @@ class PixelError(ValueError):
     """A file cannot be used; the message is the reason without the file's name."""
 
 
-def open_image(path: Path) -> Image.Image:
-    """Decode an image file whole.
-
-    Raises:
-        PixelError: It is missing, damaged, too large or no image.
-    """
-    try:
-        with Image.open(path) as file:
-            file.load()
-            return file.copy()
-    # Pillow raises SyntaxError for broken PNG chunks.
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise PixelError(f"cannot be read: {error}") from error
-
-
 def read_grey(path: Path) -> NDArray[np.integer]:
-    """Decode an X-ray.
+    """Decode an X-ray as the service does, upright.
 
     Returns:
-        uint8 or, of files with more than 8 bits, uint16, (H, W).
+        uint8 or, of files with more than 8 bits, uint16, (H, W), bright where dense.
 
     Raises:
         PixelError: It cannot be decoded, or is all of one grey.
     """
-    image = open_image(path)
-    if image.mode.startswith("I") or image.mode == "F":
-        values = np.asarray(image)
-        if values.min() < 0 or values.max() > 65535 or image.mode == "F":
-            raise PixelError(f"grey values of mode {image.mode} do not fit 16 bits")
-        grey: NDArray[np.integer] = values.astype(np.uint16)
-    else:
-        grey = np.asarray(image.convert("L"))
+    try:
+        grey: NDArray[np.integer] = read_picture(_bytes_of(path), max_pixels=MOST_PIXELS).upright
+    except PictureError as error:
+        raise PixelError(f"cannot be read: {error.detail}") from error
     if grey.min() == grey.max():
         raise PixelError(f"is all of one grey, {grey.min()}")
     return grey
 
 
-def read_mask(paths: Sequence[Path]) -> NDArray[np.bool_]:
-    """Decode the union of masks of one size, bool (H, W); bright means inside.
+def read_mask(paths: Sequence[Path], threshold: float | None = None) -> NDArray[np.bool_]:
+    """Decode the union of masks of one size, bool (H, W); the higher of two levels is inside.
+
+    Args:
+        paths: The files; a part of several may be empty.
+        threshold: For soft masks, the share of the highest value from which on a pixel is inside.
 
     Raises:
-        PixelError: One cannot be decoded, or their sizes differ.
+        PixelError: One cannot be decoded or is no mask, or their sizes differ.
     """
-    masks = [np.asarray(open_image(path).convert("L")) for path in paths]
+    try:
+        masks = [
+            pictures.read_mask(_bytes_of(path), threshold=threshold, may_be_empty=True)
+            for path in paths
+        ]
+    except PictureError as error:
+        raise PixelError(f"cannot be read: {error.detail}") from error
     sizes = sorted({mask.shape for mask in masks})
     if len(sizes) > 1:
         raise PixelError(f"its parts differ in size: {sizes[0]} and {sizes[1]} (rows, columns)")
-    inside = [mask > mask.max() // 2 for mask in masks]  # 0 and 1, or 0 and 255
-    union: NDArray[np.bool_] = np.logical_or.reduce(inside)
+    union: NDArray[np.bool_] = np.logical_or.reduce(masks)
     return union
+
+
+def _bytes_of(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise PixelError(f"cannot be read: {error.strerror}") from error
 
 
 def stored_size(width: int, height: int, longest_side: int) -> tuple[int, int]:

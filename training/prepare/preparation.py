@@ -7,6 +7,7 @@ killed run leaves no half data set under the name that training reads.
 from __future__ import annotations
 
 import csv
+import dataclasses
 import hashlib
 import json
 import os
@@ -32,7 +33,7 @@ from training.prepare.duplicates import (
 )
 from training.prepare.own.annotation_files import LungsOf
 from training.prepare.own.folder import OwnFolder
-from training.prepare.pair import Problem, RawPair
+from training.prepare.pair import MaskFiles, Problem, RawPair
 from training.prepare.pixels import PixelError, stored_depth, to_stored
 from training.prepare.sources import SOURCES
 from training.prepare.splits import SHARES, split_groups
@@ -67,6 +68,8 @@ class PrepareOptions:
         workers: Threads that decode; None for one per core.
         own: How a folder of own X-rays is read, for the source ``folder``; its 16 bits are kept.
         only: The split that gets all X-rays; empty divides them.
+        mask_threshold: Share of the highest value from which on a pixel of a soft mask is inside;
+            None for what each owner's layout says, mostly exactly two levels.
     """
 
     out: Path
@@ -77,6 +80,7 @@ class PrepareOptions:
     workers: int | None = None
     own: OwnFolder | None = None
     only: str = ""
+    mask_threshold: float | None = None
 
     def __post_init__(self) -> None:
         """Refuse sizes that training could not use.
@@ -84,6 +88,8 @@ class PrepareOptions:
         Raises:
             DataError: Too small.
         """
+        if self.mask_threshold is not None and not 0 < self.mask_threshold <= 1:
+            raise DataError(f"--mask-threshold {self.mask_threshold} is not above 0 and up to 1")
         if self.longest_side < 64:
             raise DataError(f"--longest-side {self.longest_side} is below 64 pixels")
 
@@ -189,9 +195,22 @@ def _store_all(
     for folder in ("images", "masks"):
         (work / folder).mkdir()
     with ThreadPoolExecutor(options.workers) as pool:  # Pillow and NumPy leave the lock
-        results = list(pool.map(lambda pair: _store(pair, work, options.longest_side), pairs))
+        results = list(
+            pool.map(
+                lambda pair: _store(
+                    _with_threshold(pair, options.mask_threshold), work, options.longest_side
+                ),
+                pairs,
+            )
+        )
     stored = [result for result in results if isinstance(result, _Stored)]
     return stored, [result for result in results if isinstance(result, Problem)]
+
+
+def _with_threshold(pair: RawPair, threshold: float | None) -> RawPair:
+    if threshold is None or not isinstance(pair.mask, MaskFiles):
+        return pair
+    return dataclasses.replace(pair, mask=dataclasses.replace(pair.mask, threshold=threshold))
 
 
 def _store(pair: RawPair, work: Path, longest_side: int) -> _Stored | Problem:

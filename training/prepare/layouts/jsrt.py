@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from training.prepare.pair import (
+    SCALED_MASK,
     Found,
     MaskFiles,
     RawPair,
@@ -68,7 +69,7 @@ def find(root: Path) -> Found:
     both, problems = matched_with_both_lungs(SOURCE, films, left, right)
     pairs = [
         RawPair(
-            SOURCE, stem, JsrtFilm(films[stem]), MaskFiles((left[stem], right[stem])),
+            SOURCE, stem, JsrtFilm(films[stem]), MaskFiles((left[stem], right[stem]), SCALED_MASK),
             patient=f"jsrt_{stem}", spacing_mm=SPACING_MM,
         )
         for stem in both

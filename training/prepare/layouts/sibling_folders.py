@@ -8,6 +8,7 @@ from pathlib import Path
 from model_store.conventions import Convention
 from training.data.dataset import Structure
 from training.prepare.pair import (
+    SCALED_MASK,
     Found,
     MaskFiles,
     PictureFile,
@@ -65,6 +66,6 @@ class SiblingFolders:
 
     def _pair(self, stem: str, picture: Path, mask: Path) -> RawPair:
         return RawPair(
-            self.source, stem, PictureFile(picture), MaskFiles((mask,)),
+            self.source, stem, PictureFile(picture), MaskFiles((mask,), SCALED_MASK),
             structure=self.structure, convention=self.convention, patient=patient_of(stem),
         )  # fmt: skip

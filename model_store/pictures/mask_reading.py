@@ -1,0 +1,129 @@
+"""Masks from picture files, by one rule: two levels, and the higher one is inside.
+
+What a file cannot prove is not guessed. Noise of JPEG around a mask, soft edges and label maps
+have more than two levels; whoever reads them says by which threshold, or which label, is meant. A
+mask held in transparency or in colours would be read as the whole picture, and is refused.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from io import BytesIO
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+
+from model_store.pictures.grey_conversion import DECODER_ERRORS
+from model_store.pictures.picture_errors import (
+    PictureError,
+    UndecodablePictureError,
+    UnsupportedPictureError,
+)
+
+_FORMATS = ("PNG", "TIFF", "GIF", "BMP", "JPEG")
+
+
+class MaskError(PictureError):
+    """A picture that is no mask: of one level, of several, or filled."""
+
+    code = "unsuitable_mask"
+
+
+def read_mask(
+    data: bytes, *, threshold: float | None = None, may_be_empty: bool = False
+) -> NDArray[np.bool_]:
+    """Read a mask.
+
+    Args:
+        data: the file.
+        threshold: share of the format's highest value from which on a pixel is inside, 0 to 1, for
+            soft masks; None asks for exactly two levels.
+        may_be_empty: whether a mask of zeros alone is taken, as one lung of a pair can be.
+
+    Returns:
+        (H, W), turned as the file's orientation asks.
+
+    Raises:
+        MaskError: one level, more than two without a threshold, or everything is inside.
+        UndecodablePictureError: damaged.
+        UnsupportedPictureError: coloured, or held in its transparency.
+    """
+    levels = read_levels(data)
+    if may_be_empty and not levels.any():
+        return np.zeros(levels.shape, bool)
+    if threshold is None:
+        present = np.unique(levels)
+        if len(present) > 2:
+            raise MaskError(
+                f"The mask has {len(present)} levels of grey; exactly two are a mask. Give "
+                "--mask-threshold for a soft one."
+            )
+        inside = levels == present[-1] if len(present) == 2 else np.zeros(levels.shape, bool)
+    else:
+        highest = np.iinfo(levels.dtype).max if levels.max() > 1 else 1
+        inside = levels >= threshold * highest
+    if not inside.any() or inside.all():
+        raise MaskError("The mask has one level only: nothing, or everything, would be inside.")
+    return np.asarray(inside)
+
+
+def read_labels(data: bytes, labels: Mapping[str, int]) -> dict[str, NDArray[np.bool_]]:
+    """Read a label map.
+
+    Args:
+        data: the file; its values are numbers of labels.
+        labels: number of each name that is wanted; 0 is the background.
+
+    Returns:
+        The mask of each name, (H, W).
+
+    Raises:
+        MaskError: it holds a number that has no name.
+        UndecodablePictureError: damaged.
+        UnsupportedPictureError: coloured, or held in its transparency.
+    """
+    levels = read_levels(data)
+    unknown = sorted(set(np.unique(levels).tolist()) - {0, *labels.values()})
+    if unknown:
+        raise MaskError(f"The label map holds {unknown[0]}, which has no name.")
+    return {name: np.asarray(levels == number) for name, number in labels.items()}
+
+
+def read_levels(data: bytes) -> NDArray[np.unsignedinteger]:
+    """Read the values of a mask or label map as they are stored.
+
+    Returns:
+        (H, W) uint8 or uint16; of a palette its numbers; 0 and 1 where pixels are single bits.
+
+    Raises:
+        UndecodablePictureError: damaged.
+        UnsupportedPictureError: coloured, held in its transparency, or not of whole numbers.
+    """
+    try:
+        with warnings.catch_warnings(), Image.open(BytesIO(data), formats=_FORMATS) as file:
+            warnings.simplefilter("ignore")  # of Pillow about odd metadata
+            image = ImageOps.exif_transpose(file)
+            image.load()
+    except DECODER_ERRORS:
+        raise UndecodablePictureError("The mask cannot be decoded; export it anew.") from None
+    if image.has_transparency_data:
+        opaque = image.convert("RGBA")
+        if opaque.getchannel("A").getextrema()[0] != 255:
+            raise UnsupportedPictureError(
+                "The mask is held in its transparency; store it as grey, black outside."
+            )
+        image = opaque.convert("RGB")
+    values = np.asarray(image)
+    if values.ndim == 3:
+        if not (values == values[..., :1]).all():
+            raise UnsupportedPictureError(
+                "The mask is coloured; store it as grey, black outside, or as numbers of labels."
+            )
+        values = values[..., 0]
+    if values.dtype == bool:
+        return values.astype(np.uint8)
+    if values.dtype.kind == "f" or values.min() < 0 or values.max() > 65_535:
+        raise UnsupportedPictureError("The mask has values that are no whole numbers of 16 bits.")
+    return values if values.dtype == np.uint8 else values.astype(np.uint16)
