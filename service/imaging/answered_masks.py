@@ -67,11 +67,13 @@ class MaskWishes:
         lungs: both in one mask, each in its own, or one.
         drops_islands: whether small pieces are removed.
         towards_left: how columns and rows change towards the patient's left.
+        are_sides_certain: whether the X-ray is known to lie as its header says.
     """
 
     lungs: LungChoice = LungChoice.BOTH
     drops_islands: bool = False
     towards_left: tuple[int, int] = (1, 0)
+    are_sides_certain: bool = True
 
 
 def answered_masks(
@@ -100,7 +102,7 @@ def answered_masks(
         if wishes.lungs is LungChoice.BOTH:
             masks.append(whole)
             continue
-        each = _each_lung(whole, said, geometry, wishes)
+        each = _each_lung(whole, said, geometry, wishes) if wishes.are_sides_certain else []
         if not each:
             remarks.append(_sides_unknown())
         masks += each or [whole]

@@ -36,7 +36,7 @@ from service.imaging.answered_masks import (
 )
 from service.imaging.dicom_object import SegmentationMethod
 from service.imaging.islands import without_islands
-from service.imaging.lung_sides import lung_sides
+from service.imaging.lung_sides import UNKNOWN_SIDES, lung_sides
 from service.imaging.mask_checks import check_mask
 from service.imaging.measurements import measure_lungs
 from service.imaging.opening import OpenedXray
@@ -45,7 +45,7 @@ from service.imaging.png_encoding import encode_png
 from service.imaging.rendering import encode_mask_png, encode_rle, overlay_colours
 from service.imaging.response_warnings import Warning_
 from service.imaging.segment_request import AnswerKind, View
-from service.imaging.upright import as_stored
+from service.imaging.upright import as_stored, doubtful_turn, is_turn_doubtful
 from service.imaging.views import ViewedMasks, encode_view, legend_of, view_of, with_margin
 from service.imaging.warning_advice import advice_on, gravest
 from service.stages import STAGES
@@ -92,7 +92,10 @@ def answer_of(
     began = time.perf_counter()
     geometry, threshold = opened.geometry, opened.asked.threshold
     predictions = [mask_from(one, geometry, threshold) for one in found]
-    wishes = MaskWishes(opened.asked.lungs, opened.asked.drops_islands, opened.scale.towards_left)
+    is_doubtful = is_turn_doubtful(opened.decoded, predictions)
+    wishes = MaskWishes(
+        opened.asked.lungs, opened.asked.drops_islands, opened.scale.towards_left, not is_doubtful
+    )
     upright, remarks = answered_masks(predictions, found, geometry, wishes)
     masks = [as_stored(one, opened.decoded) for one in upright]
     if opened.asked.clips_to_boxes:
@@ -237,7 +240,8 @@ def _measured(rendering: _Rendering) -> tuple[Measurements, ...] | None:
     measured = []
     for index, found in enumerate(rendering.found):
         mask = without_islands(found.mask)[0] if opened.asked.drops_islands else found.mask
-        sides = lung_sides(mask, opened.scale.towards_left)
+        is_doubtful = is_turn_doubtful(opened.decoded, rendering.found)
+        sides = UNKNOWN_SIDES if is_doubtful else lung_sides(mask, opened.scale.towards_left)
         spacing = opened.scale.spacing
         measured.append(measure_lungs(index, mask, sides, rendering.pixels, spacing))
     return tuple(measured)
@@ -268,6 +272,8 @@ def _latency(rendering: _Rendering) -> Latency:
 def _warnings(rendering: _Rendering) -> list[ResponseWarning]:
     opened, asked = rendering.opened, rendering.opened.asked
     found = [*warnings_of(opened.decoded.warnings), *opened.remarks]
+    if is_turn_doubtful(opened.decoded, rendering.found):
+        found.append(doubtful_turn())
     warnings = [response_warning(one) for one in found]
     for number, mask in enumerate(rendering.found, start=1):
         place = f"Box {number}: " if len(asked.prompts) > 1 else ""

@@ -16,6 +16,8 @@ from model_store.pictures.picture_reading import Picture
 from model_store.prediction import MaskPrediction, PredictionRequest
 from service.imaging.answered_masks import AnsweredMask
 from service.imaging.image_scale import ImageScale
+from service.imaging.mask_checks import MINIMUM_CONFIDENCE
+from service.imaging.response_warnings import Warning_, WarningCode
 
 _Mask = TypeVar("_Mask", MaskPrediction, AnsweredMask)
 
@@ -62,3 +64,28 @@ def as_stored(found: _Mask, picture: Picture) -> _Mask:
         return found
     box = orientation.invert_box(found.box, picture.width, picture.height)
     return replace(found, box=box, mask=orientation.invert(found.mask))
+
+
+def is_turn_doubtful(picture: Picture, found: Sequence[MaskPrediction]) -> bool:
+    """Return whether an X-ray probably does not lie as its header says.
+
+    Some modalities write the same PatientOrientation into every file. Of 178 X-rays of `val` the
+    confidence was below the limit for none upright, for 178 turned by a quarter and for 150 turned
+    upside down. It says nothing of mirrored ones: 0 of 178.
+
+    Args:
+        picture: the X-ray.
+        found: what the model found after turning it.
+    """
+    if picture.orientation.is_upright:
+        return False
+    return any(not one.confidence >= MINIMUM_CONFIDENCE for one in found)
+
+
+def doubtful_turn() -> Warning_:
+    """Return the remark on such an X-ray."""
+    return Warning_(
+        WarningCode.ORIENTATION_DOUBTFUL,
+        "The X-ray was turned as its DICOM header says, and the model is far less sure of its mask "
+        "than it is of upright ones: the header may be wrong. No sides are given.",
+    )

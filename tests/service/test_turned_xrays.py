@@ -12,10 +12,12 @@ from numpy.typing import NDArray
 from model_store.boxes import Box
 from model_store.pictures.orientation import orientation_of_patient
 from model_store.prediction import MaskPrediction
+from model_store.preparation import MaskLogits
 from service.errors import InvalidBox
+from service.imaging.answered_masks import MaskWishes, answered_masks
 from service.imaging.opening import Opening, open_xray
-from service.imaging.segment_request import AnswerKind, SegmentRequest
-from service.imaging.upright import as_stored
+from service.imaging.segment_request import AnswerKind, LungChoice, SegmentRequest
+from service.imaging.upright import as_stored, is_turn_doubtful
 from service.imaging.worker_tasks import _STATE, _State
 
 PAIRS = [(row, column) for row in "LR" for column in "HF"]
@@ -84,3 +86,25 @@ def test_the_size_of_a_pixel_and_the_sides_are_those_of_the_upright_xray(
     assert scale.spacing is not None
     assert scale.spacing.texts == texts
     assert scale.towards_left == (1, 0)
+
+
+@pytest.mark.parametrize(
+    ("pair", "confidence", "is_doubtful"),
+    [
+        (("F", "R"), 0.83, True),
+        (("R", "H"), 0.91, True),
+        (("F", "R"), 0.97, False),
+        (("R", "H"), float("nan"), True),
+        (("L", "F"), 0.5, False),
+    ],
+)
+def test_a_turn_that_makes_the_model_unsure_is_doubtful(
+    pair: tuple[str, str], confidence: float, is_doubtful: bool
+) -> None:
+    xray = opened(pair, None).xray
+    found = [MaskPrediction(BOX, upright_xray() > 1500, 0.9, confidence)]
+    assert is_turn_doubtful(xray.decoded, found) == is_doubtful
+    wishes = MaskWishes(LungChoice.EACH, are_sides_certain=not is_doubtful)
+    logits = [MaskLogits(BOX, np.zeros((16, 16), np.float32), 0.9)]
+    masks, remarks = answered_masks(found, logits, xray.geometry, wishes)
+    assert (is_doubtful and len(masks) == 1 and bool(remarks)) or not is_doubtful
