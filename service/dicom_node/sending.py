@@ -13,7 +13,7 @@ import requests
 from dicomweb_client import DICOMwebClient
 from dicomweb_client.session_utils import create_session_from_user_pass
 from pydicom.uid import ExplicitVRLittleEndian
-from pynetdicom import AE, evt
+from pynetdicom import AE, _config, evt
 from pynetdicom.sop_class import (  # type: ignore[attr-defined]
     ComprehensiveSRStorage,
     SecondaryCaptureImageStorage,
@@ -102,6 +102,7 @@ class _DimseConnection:
     """One association."""
 
     def __init__(self, destination: DimseDestination, own_title: str, kinds: Sequence[str]) -> None:
+        _config.STORE_SEND_CHUNKED_DATASET = True  # files are sent piece by piece, unparsed
         entity = AE(own_title)
         entity.acse_timeout = entity.dimse_timeout = destination.timeout_s
         entity.network_timeout = entity.connection_timeout = destination.timeout_s
@@ -139,7 +140,7 @@ class _DimseConnection:
 
     def send(self, file: Path) -> None:
         try:
-            status = self._association.send_c_store(pydicom.dcmread(file))
+            status = self._association.send_c_store(file)
         except ValueError:  # no presentation context was accepted for it
             raise ObjectRefused("it accepts no presentation context for this object.") from None
         except RuntimeError:

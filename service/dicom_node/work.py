@@ -126,14 +126,12 @@ class Work:
             except XrayRefused as refused:
                 self._bury(job, f"{refused}")
                 return None
-        try:
-            pauses = [self._send(job, answer, one) for one in self._settings.destinations]
-        except ObjectRefused as refused:
-            self._bury(job, f"{refused}")
-            return None
-        pending = [pause_s for pause_s in pauses if pause_s is not None]
+        pending, refusals = self._send_to_all(job, answer)
         if pending:
             return self._after_failure(job, "a destination did not answer", min(pending))
+        if refusals:
+            self._bury(job, " ".join(refusals))
+            return None
         self._metrics.delivery_seconds.observe(max(0.0, time.time() - job.received_at))
         self._spool.finish(job)
         logger.info("delivered", extra={"fields": {"job": job.key}})
@@ -149,6 +147,24 @@ class Work:
         answer = job.answer()
         assert answer is not None
         return answer
+
+    def _send_to_all(self, job: Job, answer: Answer) -> tuple[list[float], list[str]]:
+        """Send to every destination what it lacks; one that refuses keeps no other waiting.
+
+        Returns:
+            Pauses until destinations may be asked again, and sentences of those that refuse.
+        """
+        pending: list[float] = []
+        refusals: list[str] = []
+        for destination in self._settings.destinations:
+            try:
+                pause_s = self._send(job, answer, destination)
+            except ObjectRefused as refused:
+                refusals.append(f"{refused}")
+            else:
+                if pause_s is not None:
+                    pending.append(pause_s)
+        return pending, refusals
 
     def _send(self, job: Job, answer: Answer, destination: Destination) -> float | None:
         """Send what a destination lacks.
@@ -183,13 +199,20 @@ class Work:
         self, job: Job, answer: Answer, destination: Destination, kinds: list[str]
     ) -> None:
         connection = self._connect(destination, self._settings.receive.ae_title, kinds)
+        refusals: list[str] = []
         try:
             for kind in kinds:
-                connection.send(answer.files[kind])
+                try:
+                    connection.send(answer.files[kind])
+                except ObjectRefused as refused:
+                    refusals.append(f"{kind}: {refused}")
+                    continue
                 job.note_sent(destination.name, kind)
                 self._metrics.sent.labels(destination.name, kind).inc()
         finally:
             connection.close()
+        if refusals:
+            raise ObjectRefused(" ".join(refusals))
 
     def _kinds_for(self, answer: Answer, destination: Destination) -> tuple[str, ...]:
         """Leave masks out after a warning that forbids them; the report says which."""

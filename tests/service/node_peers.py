@@ -145,10 +145,12 @@ class Archive:
     status: int = 0x0000
     _server: Any = None
 
-    def start(self) -> None:
+    def start(self, without: str = "") -> None:
+        """Listen; one kind of object can be left out."""
         entity = AE("ARCHIVE")
         for sop_class in (*STORED, "1.2.840.10008.1.1"):
-            entity.add_supported_context(sop_class)
+            if STORED.get(sop_class) != without:
+                entity.add_supported_context(sop_class)
         handlers: list[Any] = [(evt.EVT_C_STORE, self._take)]
         self._server = entity.start_server(
             ("127.0.0.1", self.port), block=False, evt_handlers=handlers

@@ -175,10 +175,31 @@ def test_an_xray_that_the_service_refuses_becomes_a_dead_letter(hospital: Hospit
 
 def test_an_object_that_an_archive_refuses_becomes_a_dead_letter(hospital: Hospital) -> None:
     hospital.archive.status = 0xA900
-    with running(hospital.settings):
+    with running(hospital.settings_with(destination='results = ["seg"]')):
         assert store(hospital.port, xray(1)) == [0x0000]
         until(lambda: bool(hospital.dead()))
-    assert hospital.dead() == ["archive: it refuses the object (status A900).\n"]
+    assert hospital.dead() == ["archive: seg: it refuses the object (status A900).\n"]
+
+
+def test_a_refused_object_keeps_no_other_and_no_other_archive_waiting(hospital: Hospital) -> None:
+    hospital.archive.stop()
+    hospital.archive.start(without="seg")
+    with archive() as second:
+        more = f"""
+[[destinations]]
+name = "second"
+kind = "dimse"
+ae_title = "ARCHIVE"
+host = "127.0.0.1"
+port = {second.port}
+"""
+        with running(hospital.settings_with(more=more)):
+            assert store(hospital.port, xray(1)) == [0x0000]
+            until(lambda: bool(hospital.dead()))
+        assert second.kinds() == ["sc", "seg", "sr"]
+    assert hospital.archive.kinds() == ["sc", "sr"]
+    (reason,) = hospital.dead()
+    assert reason.startswith("archive: seg: it accepts no presentation context")
 
 
 def test_an_archive_that_is_full_is_asked_again(hospital: Hospital) -> None:
