@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -50,19 +51,22 @@ def test_no_box_is_the_whole_image_and_the_input_is_square() -> None:
     assert ready.geometry == InputGeometry(50, 30, 64)
 
 
+GREY = np.zeros((9, 9), np.uint8)
+
+
 @pytest.mark.parametrize(
-    ("request_", "words"),
+    ("arguments", "words"),
     [
-        (PredictionRequest(np.zeros((9, 9), np.float32)), "uint8 or uint16"),  # type: ignore[arg-type]
-        (PredictionRequest(np.zeros((9, 9, 3), np.uint8)), "shape"),
-        (PredictionRequest(np.zeros((9, 9), np.uint8), convention="heart"), "heart"),
-        (PredictionRequest(np.zeros((9, 9), np.uint8), threshold=0.0), "threshold"),
-        (PredictionRequest(np.zeros((9, 9), np.uint8), threshold=float("nan")), "threshold"),
+        ({"image": np.zeros((9, 9), np.float32)}, "uint8 or uint16"),
+        ({"image": np.zeros((9, 9, 3), np.uint8)}, "shape"),
+        ({"image": GREY, "convention": "heart"}, "heart"),
+        ({"image": GREY, "threshold": 0.0}, "threshold"),
+        ({"image": GREY, "threshold": float("nan")}, "threshold"),
     ],
 )
-def test_what_cannot_be_asked_is_refused(request_: PredictionRequest, words: str) -> None:
+def test_what_cannot_be_asked_is_refused(arguments: dict[str, Any], words: str) -> None:
     with pytest.raises(ValueError, match=words):
-        prepare(request_, 64)
+        prepare(PredictionRequest(**arguments), 64)
 
 
 def test_a_box_outside_is_refused() -> None:

@@ -27,7 +27,7 @@ from service.imaging.picture_errors import read_upload
 class Model:
     """The model as the object names it."""
 
-    name: str = "cxr-lung-tiny"
+    name: str = "lung-model"
     version: str = "7"
     sha256: str = "ab" * 32
 
@@ -106,7 +106,7 @@ def test_it_names_the_patient_the_xray_the_anatomy_and_the_model() -> None:
         assert (kind.CodeValue, kind.CodingSchemeDesignator) == ("39607008", "SCT")  # lung
         assert "SegmentedPropertyTypeModifierCodeSequence" not in kind
         (algorithm,) = segment.SegmentationAlgorithmIdentificationSequence
-        assert (algorithm.AlgorithmName, algorithm.AlgorithmVersion) == ("cxr-lung-tiny", "7")
+        assert (algorithm.AlgorithmName, algorithm.AlgorithmVersion) == ("lung-model", "7")
         assert "ab" * 32 in algorithm.AlgorithmParameters
         assert "threshold=0.5" in algorithm.AlgorithmParameters
         assert "convention=lung_field" in algorithm.AlgorithmParameters
