@@ -11,15 +11,21 @@ import json
 import logging
 import sys
 import threading
+import warnings as python_warnings
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any, TextIO
 
 from service.request_record import RequestRecord
 
 logger = logging.getLogger("service.requests")
 
+warnings_logger = logging.getLogger("service.warnings")
+
 DEEPEST_FRAMES = 8
+_QUOTING_LIBRARIES = frozenset({"pydicom", "highdicom", "PIL", "imagecodecs", "py"})
+"""Their messages quote what they read; "py.warnings" is where Python's warnings may go."""
 _KIND_LENGTH, _MOST_KINDS = 80, 1000
 
 
@@ -34,6 +40,8 @@ class JsonLineFormatter(logging.Formatter):
             "logger": record.name,
             "event": record.getMessage(),
         }
+        if record.name.split(".")[0] in _QUOTING_LIBRARIES:
+            line |= {"event": "a library logged", "where": f"{record.module}:{record.lineno}"}
         line.update(getattr(record, "fields", {}))
         if record.exc_info and record.exc_info[1] is not None:
             line.update(describe_error(record.exc_info[1]))
@@ -103,7 +111,21 @@ def configure_logging(stream: TextIO | None = None) -> None:
     root.handlers = [handler]
     root.setLevel(logging.WARNING)
     logging.getLogger("service").setLevel(logging.INFO)
-    logging.captureWarnings(True)
+    python_warnings.showwarning = _log_python_warning
+
+
+def _log_python_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
+    """Logs a warning of any library by category and place: its text may quote a header's value."""
+    where = f"{'/'.join(Path(filename).parts[-2:])}:{lineno}"
+    fields = {"category": category.__name__, "where": where}
+    warnings_logger.warning("a library warned", extra={"fields": fields})
 
 
 def log_request(record: RequestRecord, status: int) -> None:

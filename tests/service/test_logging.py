@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+import io
 import json
 import logging
 import sys
+import warnings
 
-from service.logging import JsonLineFormatter, OneLineASecond, describe_error
+import pytest
+
+import service.logging
+from service.logging import (
+    JsonLineFormatter,
+    OneLineASecond,
+    configure_logging,
+    describe_error,
+)
 
 
 def formatted(**extra: object) -> dict[str, object]:
@@ -59,3 +69,35 @@ def test_the_lines_of_requests_are_all_written() -> None:
     limiter = OneLineASecond()
     record = logging.LogRecord("service.requests", logging.INFO, "p", 1, "request", (), None)
     assert all(limiter.filter(record) for _ in range(100))
+
+
+@pytest.mark.parametrize("name", ["ZEBEDEECANARY", "ZEBEDEE^CANARY"])
+def test_a_warning_of_a_library_is_logged_by_category_and_place_only(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Libraries quote the header that they complain of."""
+    root, written = logging.getLogger(), io.StringIO()
+    handlers, level = list(root.handlers), root.level
+    monkeypatch.setattr(warnings, "showwarning", warnings.showwarning)
+    try:
+        configure_logging(written)
+        with warnings.catch_warnings():
+            warnings.simplefilter("always")
+            warnings.showwarning = python_showwarning()
+            warnings.warn(f"The name {name} has no caret", UserWarning, stacklevel=1)
+        logging.getLogger("pydicom").setLevel(logging.WARNING)
+        logging.getLogger("highdicom.seg").warning("odd name %s", name)
+        logging.getLogger("py.warnings").warning("odd name %s", name)
+    finally:
+        root.handlers = handlers
+        root.setLevel(level)
+    lines = [json.loads(line) for line in written.getvalue().splitlines()]
+    assert "ZEBEDEE" not in written.getvalue()
+    assert lines[0]["category"] == "UserWarning"
+    assert lines[0]["where"].startswith("service/test_logging.py:")
+    assert [line["event"] for line in lines[1:]] == ["a library logged"] * 2
+
+
+def python_showwarning() -> object:
+    """What `configure_logging` put in place; `catch_warnings` keeps its own."""
+    return service.logging._log_python_warning
