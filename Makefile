@@ -3,7 +3,7 @@ HOST ?= 127.0.0.1
 PORT ?= 8000
 PYTHON ?= python3
 
-.PHONY: serve test test-quick test-image check clean
+.PHONY: serve train-env test test-quick test-image check clean
 
 serve: .venv-serve/ready
 	.venv-serve/bin/python -m service --host $(HOST) --port $(PORT) --greet true
@@ -26,6 +26,14 @@ check: .venv/ready
 	.venv/bin/mypy
 	.venv/bin/typos
 
+# What training needs, for .venv-train/bin/python -m training.
+train-env: .venv-train/ready
+
+.venv-train/ready: pyproject.toml
+	$(PYTHON) -m venv .venv-train
+	.venv-train/bin/python -m pip install --quiet --editable '.[train]'
+	touch $@
+
 # What serving needs and nothing else, so that `make serve` starts soon.
 .venv-serve/ready: pyproject.toml
 	@echo "Setting up .venv-serve, once: PyTorch, OpenVINO and their libraries are downloaded from PyPI."
@@ -39,4 +47,4 @@ check: .venv/ready
 	touch $@
 
 clean:
-	rm -rf .venv .venv-serve build *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	rm -rf .venv .venv-serve .venv-train build *.egg-info .pytest_cache .mypy_cache .ruff_cache
