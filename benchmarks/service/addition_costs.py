@@ -1,0 +1,93 @@
+"""Milliseconds of processor time that each addition to an answer costs, on one core.
+
+The X-ray is made up, and its lungs have the shape of the mean human mask.
+
+    python -m benchmarks.service.addition_costs
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks.processor import processor_name
+from model_store.prediction import MaskPrediction
+from service.imaging.islands import without_islands
+from service.imaging.lung_shapes import CELLS, load_lung_shapes
+from service.imaging.lung_sides import lung_sides
+from service.imaging.mask_checks import check_mask
+from service.imaging.mask_grid import grid_of
+from service.imaging.measurements import measure_lungs
+from service.imaging.opencv import cv2
+from service.imaging.segment_request import View
+from service.imaging.shape_checks import check_lung_shapes
+from service.imaging.views import ViewedMasks, encode_view, view_of
+
+SIDES_PX = (1024, 2048)
+REPEATS = 12
+
+
+def main() -> int:
+    """Measure, print a table and one line of JSON."""
+    table = {side: costs(side) for side in SIDES_PX}
+    print(processor_name())
+    print("| ms of processor time | " + " | ".join(f"{side} x {side}" for side in SIDES_PX) + " |")
+    print("|---" * (1 + len(SIDES_PX)) + "|")
+    for name in table[SIDES_PX[0]]:
+        print(f"| {name} | " + " | ".join(f"{table[side][name]:.1f}" for side in SIDES_PX) + " |")
+    print(json.dumps(table))
+    return 0
+
+
+def costs(side: int) -> dict[str, float]:
+    """Return milliseconds by addition, the least of some repetitions."""
+    mask, pixels = _lungs(side)
+    box = (0.0, 0.0, float(side), float(side))
+    found = MaskPrediction(box, mask, 0.95, 0.98)
+    sides = lung_sides(mask)
+    shown = ViewedMasks(pixels, [mask])
+    deep = ViewedMasks(pixels.astype(np.uint16) * 257, [mask])
+    steps: dict[str, Callable[[], object]] = {
+        "all checks of a mask": lambda: check_mask(found, pixels, is_whole_image=True),
+        "of these against human masks": lambda: check_lung_shapes(grid_of(mask), pixels),
+        "lungs=each": lambda: lung_sides(mask),
+        "islands=drop": lambda: without_islands(mask),
+        "measurements=true": lambda: measure_lungs(0, mask, sides, pixels, None),
+        **{f"view={one.value}": _viewing(one, shown) for one in View},
+        "view=isolated, 16 bits": _viewing(View.ISOLATED, deep),
+    }
+    return {name: _least_ms(step) for name, step in steps.items()}
+
+
+def _viewing(view: View, shown: ViewedMasks) -> Callable[[], object]:
+    return lambda: encode_view(view_of(view, shown))
+
+
+def _least_ms(step: Callable[[], object]) -> float:
+    step()
+    times_s = []
+    for _ in range(REPEATS):
+        began = time.process_time()
+        step()
+        times_s.append(time.process_time() - began)
+    return round(1000 * min(times_s), 2)
+
+
+def _lungs(side: int) -> tuple[NDArray[np.bool_], NDArray[np.uint8]]:
+    mean = load_lung_shapes().mean.reshape(CELLS, CELLS).astype(np.float32)
+    width, height = round(0.75 * side), round(0.6 * side)
+    scaled = cv2.resize(mean, (width, height), interpolation=cv2.INTER_CUBIC)
+    mask = np.zeros((side, side), bool)
+    left, top = (side - width) // 2, (side - height) // 2
+    mask[top : top + height, left : left + width] = np.asarray(scaled) > 0.5
+    grey = np.where(mask, 70.0, 180.0) + np.random.default_rng(0).normal(0, 8, mask.shape)
+    return mask, np.clip(np.rint(grey), 0, 255).astype(np.uint8)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
