@@ -46,6 +46,7 @@ MASK_HEADERS: dict[str, Any] = {
         ("Area-Px", "pixels inside the mask", "integer"),
         ("Area-Fraction", "their share of the image, 0 to 1", "number"),
         ("Warnings", "codes of the warnings, separated by commas", "string"),
+        ("Severity", "the gravest of the warnings: info, look or refuse; empty for none", "string"),
         ("Latency-Ms", "milliseconds of the request", "number"),
     )
 }
