@@ -85,9 +85,11 @@ def test_a_warning_of_a_library_is_logged_by_category_and_place_only(
             warnings.simplefilter("always")
             warnings.showwarning = python_showwarning()
             warnings.warn(f"The name {name} has no caret", UserWarning, stacklevel=1)
-        logging.getLogger("pydicom").setLevel(logging.WARNING)
-        logging.getLogger("highdicom.seg").warning("odd name %s", name)
-        logging.getLogger("py.warnings").warning("odd name %s", name)
+        for library in ("highdicom", "py"):
+            logger = logging.getLogger(f"{library}.canary")  # no other test has silenced it
+            monkeypatch.setattr(logger, "parent", root)
+            logger.setLevel(logging.WARNING)
+            logger.warning("odd name %s", name)
     finally:
         root.handlers = handlers
         root.setLevel(level)

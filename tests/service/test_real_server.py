@@ -69,7 +69,7 @@ def test_masks_do_not_depend_on_the_load(server: RunningServer) -> None:
 
 def test_masks_do_not_change_while_workers_are_killed(server: RunningServer) -> None:
     """Lost are only answers in a killed worker's hands, and these come when sent again."""
-    killer = WorkerKiller(server, every_s=0.4)
+    killer = WorkerKiller(server, every_s=0.1)
     images = [noise_png(seed, side=700) for seed in range(40)]
     different, failed = compare(server, images, callers=8, killer=killer)
     assert (different, failed) == (0, 0)
