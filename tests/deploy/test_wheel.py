@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from model_store.model_index import MODELS_FOLDER, default_model, read_index
+from model_store.model_index import MODELS_FOLDER, default_model, default_model_folder, read_index
 
 ROOT = Path(__file__).parents[2]
 LARGEST_WHEEL_BYTES = 12_000_000
@@ -43,7 +43,10 @@ def test_it_is_small_and_holds_the_served_model_alone(wheel: Path) -> None:
     assert wheel.stat().st_size <= LARGEST_WHEEL_BYTES
     names = zipfile.ZipFile(wheel).namelist()
     weights = [name for name in names if name.endswith(".safetensors")]
-    assert weights == [f"model_store/models/{default_model().label}/weights.safetensors"]
+    folder = default_model_folder()
+    served = sorted(file.name for file in folder.glob("*.safetensors"))
+    assert sorted(weights) == [f"model_store/models/{default_model().label}/{n}" for n in served]
+    assert "weights.safetensors" in served
     assert "model_store/models/index.json" in names
     packages = {name.split("/")[0] for name in names if ".dist-info" not in name}
     assert packages == {"model_store", "service", "training"}

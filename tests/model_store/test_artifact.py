@@ -82,7 +82,7 @@ def test_a_pickle_is_never_read(copy: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        (lambda m: m.update(format_version=2), "format_version"),
+        (lambda m: m.update(format_version=3), "format_version"),
         (lambda m: m.update(preprocessing_version=99), "preprocessing version 99"),
         (lambda m: m.update(conventions={"lung_field": 1, "whole_lung": 0}), "conventions"),
         (lambda m: m.update(conventions={"lung_field": 1}), "conventions"),

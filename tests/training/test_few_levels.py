@@ -158,7 +158,8 @@ def twin(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def settings(data: Path, twin: Path, **changes: Any) -> dict[str, Any]:
     plain = {
-        "data.root": str(data), "data.workers": 0, "data.cached_side": 96, "steps": 6,
+        "data.root": str(data), "data.repeats": {}, "data.workers": 0, "data.cached_side": 96,
+        "steps": 6,
         "batch_size": 2, "loss_size": 32, "teacher.models": [str(twin)], "qat.weight_levels": 4,
         "qat.calibration_batches": 2, "optimizer.unit_rate": 3000.0,
     }  # fmt: skip

@@ -123,8 +123,10 @@ def test_two_processes_make_the_weights_of_one(work: Path) -> None:
     assert both.returncode == 0, errors
     assert main(arguments(work, "stage2", "alone2", *settings)) == 0
     alone, shared = stored(work, "alone2"), stored(work, "both2")
-    for name, tensor in alone.items():  # a last bit that tips a rounding moves whole steps
-        torch.testing.assert_close(shared[name], tensor, atol=5e-3, rtol=1e-3)
+    for name, tensor in alone.items():
+        # A last bit that tips a rounding moves whole steps, and scales take ten times larger ones.
+        step = 5e-2 if name.endswith("scale") else 5e-3
+        torch.testing.assert_close(shared[name], tensor, atol=step, rtol=1e-3)
     moved = torch.cat([(shared[n] - t).abs().flatten() for n, t in alone.items()])
     assert float(moved.mean()) < 1e-4
     assert validated(work, "both2") == pytest.approx(validated(work, "alone2"), abs=0.02)

@@ -34,7 +34,7 @@ RANKS = {f"image_encoder.blocks.{i}.attn.qkv": {"q": i, "k": 2, "v": 3} for i in
 def stored(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with phantoms and a tiny INT8 model whose float twin and ranks are known."""
     folder = tmp_path_factory.mktemp("report")
-    write_phantom_dataset(folder / "data", {"train": 2, "val": 6}, longest_side=96)
+    write_phantom_dataset(folder / "data", {"train": 4, "val": 6}, longest_side=96)
     model = write_tiny_artifact(folder / "models")
     write_deployed(
         make_tiny_model(), make_tiny_config(), folder / "models", name="tiny-float", version="1"
@@ -45,7 +45,7 @@ def stored(tmp_path_factory: pytest.TempPathFactory) -> Path:
         {"stage": "stage2", "steps": 3, "sensitivity": SENSITIVITY},
     ]
     training = {"stages": stages}
-    data = (TrainingData(source="drawn", images=2, convention="lung_field", license="Apache-2.0"),)
+    data = (TrainingData(source="drawn", images=4, convention="lung_field", license="Apache-2.0"),)
     changes = {
         "float_twin": "tiny-float/1",
         "training": training,
