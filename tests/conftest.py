@@ -27,6 +27,20 @@ XRAYS_ROOT = Path(
 """Folder with real X-rays: `cxr/` and `samples/`, as `docs/training.md` describes them."""
 
 
+SLOW_FILES = frozenset(
+    line
+    for line in (Path(__file__).parent / "slow_files.txt").read_text(encoding="utf-8").splitlines()
+    if not line.startswith("#")
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what `make test-quick` leaves out."""
+    for item in items:
+        if item.path.relative_to(Path(__file__).parent).as_posix() in SLOW_FILES:
+            item.add_marker(pytest.mark.slow)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _one_thread() -> None:
     """Tiny models are faster on one thread, and other work on the machine disturbs less."""

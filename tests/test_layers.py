@@ -113,3 +113,10 @@ def test_no_vague_names() -> None:
     for package in ("model_store", "training", "service"):
         for path in (ROOT / package).rglob("*.py"):
             assert path.stem not in VAGUE, path
+
+
+def test_every_slow_file_is_there() -> None:
+    lines = (ROOT / "tests" / "slow_files.txt").read_text(encoding="utf-8").splitlines()
+    files = [ROOT / "tests" / line for line in lines if not line.startswith("#")]
+    missing = [file.name for file in files if not file.is_file()]
+    assert missing == []
