@@ -42,9 +42,6 @@ SERVICE_ENTRY_POINTS = {
 }
 """Modules that may import every layer. All others beside the layers are leaves and import none."""
 
-TRAINING_LAYERS: Mapping[str, set[str]] = {}
-"""Package of `training` to the packages that it may import beside itself."""
-
 VAGUE = {"utils", "common", "helpers", "manager", "misc"}
 
 
@@ -103,10 +100,6 @@ def test_the_client_needs_httpx_alone() -> None:
     for path in (ROOT / "service" / "client").glob("*.py"):
         others = {name.split(".")[0] for name in imported_modules(path)} - sys.stdlib_module_names
         assert others <= {"httpx"}, f"{path.name} imports {', '.join(sorted(others))}"
-
-
-def test_the_layers_of_training_import_downwards_alone() -> None:
-    assert_layers("training", TRAINING_LAYERS)
 
 
 def test_no_vague_names() -> None:
