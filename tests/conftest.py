@@ -11,10 +11,10 @@ os.environ.setdefault("TRITON_INTERPRET", "1")
 import pytest
 import torch
 from hypothesis import settings
-from tiny_models import make_tiny_config, make_tiny_model, write_tiny_artifact
 
 from model_store.architecture import SamConfig
 from model_store.sam import PromptableSam
+from tests.tiny_models import make_tiny_config, make_tiny_model, write_tiny_artifact
 
 # A busy machine must not fail a property; in CI the same examples come every time.
 settings.register_profile("project", deadline=None, derandomize=bool(os.environ.get("CI")))

@@ -11,7 +11,8 @@ import os
 from pathlib import Path
 
 import pytest
-from mask_digests import DIGESTS, ENGINES, measured, xray_files
+
+from tests.mask_digests import DIGESTS, ENGINES, measured, xray_files
 
 AREA_TOLERANCE = 0.005
 """Largest change of a mask's area between processor kinds; the most seen is far below."""

@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import raw_downloads
 from PIL import Image
 
 from benchmarks.service.server_process import running_server
 from model_store.predictor import PredictionRequest, Predictor
+from tests import raw_downloads
 
 ROOT = Path(__file__).parents[1]
 CONFIGS = ROOT / "training" / "configs"

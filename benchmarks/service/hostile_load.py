@@ -1,7 +1,7 @@
 """What hostile uploads do to `/livez`, to honest callers and to memory, file by file.
 
 `python -m benchmarks.service.hostile_load FOLDER [--seconds 60] [--callers 8]` starts the real
-server. For each file of the folder (`python tests/service/costly_files.py FOLDER` makes some) it
+server. For each file of the folder (`python -m tests.service.costly_files FOLDER` makes some) it
 lets that many callers send it one after the other, while `/livez` is asked every 20 ms and two
 honest callers send an X-ray. Printed: the answers by code, the slowest `/livez`, the 95th
 percentile of honest callers beside the same without hostile ones, and the memory of all processes:

@@ -7,7 +7,6 @@ import json
 from pathlib import Path
 
 import pytest
-from tiny_models import make_tiny_config
 
 from benchmarks.engines import engine
 from benchmarks.engines.engine_cpu import images_at_once
@@ -17,6 +16,7 @@ from benchmarks.engines.peers.known_peers import EAGER, OWN_INT8, PEERS
 from benchmarks.engines.product_ceiling import encoder_operations
 from benchmarks.engines.random_model import write_random_models
 from model_store.architecture import sam_config
+from tests.tiny_models import make_tiny_config
 
 MISSING = [p for p in ("onnxruntime", "openvino", "nncf") if importlib.util.find_spec(p) is None]
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from tiny_models import write_tiny_artifact
 
 from benchmarks.quality.sloppy_boxes import COUNTS, JITTERS, count_warnings
 from benchmarks.quality.two_models import compare
 from benchmarks.quality.undecided_masks import against_people, ask, confidences
 from model_store.predictor import Predictor
+from tests.tiny_models import write_tiny_artifact
 from training.phantom.dataset import write_phantom_dataset
 
 

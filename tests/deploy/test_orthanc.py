@@ -21,9 +21,10 @@ import numpy as np
 import pydicom
 import pytest
 import uvicorn
-from fake_model import make_app, pixels_of
-from node_peers import free_port, store, until, xray
 from pydicom.dataset import Dataset
+
+from tests.service.fake_model import make_app, pixels_of
+from tests.service.node_peers import free_port, store, until, xray
 
 pytest.importorskip("pynetdicom")
 from service.dicom_node.fetching import FetchFailed, fetch

@@ -5,9 +5,9 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from tiny_models import make_tiny_model
 
 from model_store.box_raster import draw_boxes
+from tests.tiny_models import make_tiny_model
 
 EDGE = st.floats(0, 64, allow_nan=False, width=32)
 

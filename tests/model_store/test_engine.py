@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny_models import images, make_tiny_model, quantized
 from torch import Tensor
 
 from model_store.artifact import load_model
@@ -19,6 +18,7 @@ from model_store.engine.module_engine import ModuleEngine
 from model_store.engine.widened_attention import WidenedAttention, widen_attention
 from model_store.quantizable import quantizable_layers, replace_module
 from model_store.sam import PromptableSam
+from tests.tiny_models import images, make_tiny_model, quantized
 
 
 def fused_encode(model: PromptableSam, dtype: str) -> Callable[[Tensor], Tensor]:

@@ -8,7 +8,6 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from tiny_models import make_tiny_model
 
 from model_store.geometry import (
     BoxError,
@@ -17,6 +16,7 @@ from model_store.geometry import (
     window_to_uint8,
 )
 from model_store.logit_resampling import logits_to_image, resampling_matrix
+from tests.tiny_models import make_tiny_model
 
 SIDES = st.integers(1, 4000)
 INPUT_SIZES = st.sampled_from([64, 256, 384, 1024])

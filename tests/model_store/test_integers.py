@@ -67,14 +67,13 @@ def test_the_reference_equals_numpy_int64(shape: tuple[int, int, int], pattern: 
 
 def _error_under(instruction_set: str, limit: int) -> float:
     code = (
-        "import json, torch; torch.set_num_threads(1); import test_integers as t;"
+        "import json, torch; torch.set_num_threads(1); import tests.model_store.test_integers as t;"
         f"print(json.dumps(t.largest_cpu_error({limit})))"
     )
-    paths = [os.path.dirname(__file__), *sys.path]
     environment = {
         **os.environ,
         "ONEDNN_MAX_CPU_ISA": instruction_set,
-        "PYTHONPATH": os.pathsep.join(paths),
+        "PYTHONPATH": os.pathsep.join(sys.path),
     }
     result = subprocess.run(
         [sys.executable, "-c", code], env=environment, check=True, capture_output=True, text=True

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny_models import make_tiny_model
 
 import model_store.meta_checkpoint as meta
 from model_store.architecture import VARIANTS, SamConfig
+from tests.tiny_models import make_tiny_model
 
 SIZES = {
     "input_size": 64, "embed_dim": 32, "depth": 2, "num_heads": 2, "window_size": 3,

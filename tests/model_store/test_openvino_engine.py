@@ -13,8 +13,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tiny_models import images, quantized
 from torch import Tensor
+
+from tests.tiny_models import images, quantized
 
 pytest.importorskip("openvino", reason="no OpenVINO: its engine was NOT tested")
 
@@ -122,7 +123,7 @@ def test_with_avx2_alone_rows_are_multiplied_as_convolutions() -> None:
 from model_store.engine.openvino_checks import executed_products, fastest_linear
 from model_store.engine.openvino_encoder import encoder_graph
 from model_store.engine.openvino_engine import compile_config, shared_core
-from tiny_models import quantized
+from tests.tiny_models import quantized
 
 core, config = shared_core(), compile_config(1)
 product = fastest_linear(core, config)
@@ -363,7 +364,7 @@ def test_signals_are_handled_after_an_engine_is_gone() -> None:
     """The last engine may go in another thread than the one that loaded OpenVINO."""
     code = """
 import gc, os, signal, threading
-from tiny_models import quantized
+from tests.tiny_models import quantized
 from model_store.engine.openvino_engine import OpenVinoEngine
 
 signal.signal(signal.SIGUSR1, lambda *_: print("handled"))

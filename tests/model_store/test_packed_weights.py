@@ -10,7 +10,6 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
-from tiny_models import make_requests, make_tiny_config, make_tiny_model, write_tiny_artifact
 
 from model_store.artifact import ArtifactError, load_model, sha256_of
 from model_store.engine.module_engine import ModuleEngine
@@ -19,6 +18,7 @@ from model_store.integers import WEIGHT_LIMIT
 from model_store.packed_weights import pack_weights, packed_length, unpack_weights
 from model_store.predictor import Predictor
 from model_store.weight_levels import EIGHT_BIT_LEVELS, WeightLevels
+from tests.tiny_models import make_requests, make_tiny_config, make_tiny_model, write_tiny_artifact
 from training.export import write_deployed
 from training.quantization.post_training import add_few_levels, float_layer_names, round_weights
 

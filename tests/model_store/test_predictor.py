@@ -5,10 +5,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tiny_models import make_requests
 
 from model_store.geometry import BoxError
 from model_store.predictor import STAGES, PredictionRequest, Predictor
+from tests.tiny_models import make_requests
 
 
 @pytest.fixture(scope="module")

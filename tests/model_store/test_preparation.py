@@ -9,13 +9,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tiny_models import make_requests
 
 from model_store.boxes import BoxError
 from model_store.geometry import InputGeometry, grey_histogram
 from model_store.prediction import PredictionRequest
 from model_store.predictor import NETWORK_STAGES, Predictor
 from model_store.preparation import MaskLogits, PreparedRequest, mask_from, prepare
+from tests.tiny_models import make_requests
 
 
 @pytest.fixture(scope="module")

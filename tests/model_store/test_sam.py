@@ -4,10 +4,10 @@ import sys
 
 import pytest
 import torch
-from tiny_models import make_tiny_model
 
 from model_store.box_raster import draw_boxes
 from model_store.sam import PromptableSam, predict_all_masks
+from tests.tiny_models import make_tiny_model
 
 
 @pytest.mark.parametrize("box_as_mask", [False, True])

@@ -7,13 +7,12 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from fake_model import FakeInfo, answer_to
-
 from model_store.preparation import NetworkAnswer, PreparedRequest
 from model_store.self_test_result import SelfTestResult
 from service.compute.hosted_model import DeviceLostError, OutOfDeviceMemoryError
 from service.compute.model_handle import ModelRefusedError
 from service.settings import Settings
+from tests.service.fake_model import FakeInfo, answer_to
 
 RAISE, OUT_OF_MEMORY, DEVICE_LOST, DIE, HANG = 201, 202, 203, 204, 205
 

@@ -1,6 +1,6 @@
 """Uploads that ask for much work or memory, each with the answers that are right.
 
-`python tests/service/costly_files.py FOLDER` writes them out. They are valid as far as each parser
+`python -m tests.service.costly_files FOLDER` writes them out. They are valid as far as each parser
 looks, so that what stops them, if anything has to, is a limit and not damage.
 """
 
@@ -12,18 +12,16 @@ import zlib
 from collections.abc import Callable
 from pathlib import Path
 
-if __name__ == "__main__":  # the folders that pytest adds
-    sys.path[:0] = [str(Path(__file__).resolve().parents[n]) for n in (0, 1, 2)]
-
 import imagecodecs
 import numpy as np
 import pydicom.uid as uids
-from dicom_files import as_file, make_xray
-from hostile_files import HostileFile
 from numpy.typing import NDArray
 from PIL import Image
 from pydicom.encaps import encapsulate
-from raster_files import encoded
+
+from tests.dicom_files import as_file, make_xray
+from tests.raster_files import encoded
+from tests.service.hostile_files import HostileFile
 
 SIDE = 6320  # 39.9 megapixels: just below the limit
 MOST_BOXES = 32
@@ -207,7 +205,7 @@ def _long_exif() -> bytes:
 def main(write: Callable[[str], None] = print) -> int:
     """Write the files into the folder that the command line names."""
     if len(sys.argv) != 2:
-        write("usage: python tests/service/costly_files.py FOLDER")
+        write("usage: python -m tests.service.costly_files FOLDER")
         return 2
     folder = Path(sys.argv[1])
     folder.mkdir(parents=True, exist_ok=True)

@@ -13,7 +13,6 @@ from typing import Any
 import httpx
 import numpy as np
 from fastapi import FastAPI
-from in_process_pool import in_process_pool
 from PIL import Image
 
 from model_store.geometry import window_to_uint8
@@ -25,6 +24,7 @@ from service.compute.network_arrays import network_output, prepared_request
 from service.compute.network_data import NetworkInput, NetworkOutput
 from service.errors import ComputeLost
 from service.settings import Settings
+from tests.service.in_process_pool import in_process_pool
 
 INPUT_SIDE = 96
 """Longer side of `picture`, so that nothing is scaled."""

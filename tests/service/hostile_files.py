@@ -1,6 +1,6 @@
 """Files that a hostile or careless sender might post, each with the answers that are right.
 
-`python tests/service/hostile_files.py FOLDER` writes them out, to be tried on any service.
+`python -m tests.service.hostile_files FOLDER` writes them out, to be tried on any service.
 """
 
 from __future__ import annotations
@@ -15,12 +15,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-if __name__ == "__main__":  # the folders that pytest adds
-    sys.path[:0] = [str(Path(__file__).resolve().parents[n]) for n in (0, 1, 2)]
-
 import numpy as np
-from dicom_files import as_file, make_xray
 from PIL import Image
+
+from tests.dicom_files import as_file, make_xray
 
 UNDECODABLE = frozenset({"undecodable_image"})
 OTHER_KIND = frozenset({"unsupported_media_type"})
@@ -205,7 +203,7 @@ def _strange() -> list[HostileFile]:
 def main(write: Callable[[str], None] = print) -> int:
     """Write the corpus into the folder that the command line names."""
     if len(sys.argv) != 2:
-        write("usage: python tests/service/hostile_files.py FOLDER")
+        write("usage: python -m tests.service.hostile_files FOLDER")
         return 2
     folder = Path(sys.argv[1])
     folder.mkdir(parents=True, exist_ok=True)

@@ -15,8 +15,6 @@ from typing import Any
 
 import numpy as np
 import pydicom
-from dicom_files import make_xray
-from fake_model import FakeInfo
 from pydicom.dataset import Dataset
 from pynetdicom import AE, evt
 
@@ -28,6 +26,8 @@ from service.imaging.dicom_options import DEFAULT_OPTIONS
 from service.imaging.dicom_results import DicomResults, multipart
 from service.imaging.segment_request import DicomObject
 from service.imaging.warning_advice import gravest
+from tests.dicom_files import make_xray
+from tests.service.fake_model import FakeInfo
 
 DX = "1.2.840.10008.5.1.4.1.1.1.1"
 STORED = {

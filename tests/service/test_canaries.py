@@ -8,11 +8,11 @@ import logging
 from collections.abc import Iterator
 
 import pytest
-from dicom_files import as_file, make_xray
-from fake_model import FakePredictor, form, make_app, picture, png, running
 
 from service.logging import JsonLineFormatter
 from service.metrics import STAGES
+from tests.dicom_files import as_file, make_xray
+from tests.service.fake_model import FakePredictor, form, make_app, picture, png, running
 
 pytestmark = pytest.mark.anyio
 CANARY = "CANARY^ZEBEDEE"

@@ -15,8 +15,6 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
-from dicom_files import as_file, make_xray
-from fake_model import picture, png
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
@@ -24,6 +22,8 @@ from PIL import Image
 from benchmarks.service.server_process import RunningServer, running_server
 from service.client import Client, SegmentError
 from service.client.proxies import proxy_for
+from tests.dicom_files import as_file, make_xray
+from tests.service.fake_model import picture, png
 
 ROOT = Path(__file__).parents[2]
 

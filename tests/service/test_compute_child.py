@@ -7,10 +7,8 @@ import signal
 import time
 from collections.abc import Iterator
 
-import child_models
 import numpy as np
 import pytest
-from fake_model import output_about
 
 from service.compute.compute_child import ComputeChild, resident_bytes
 from service.compute.compute_process import failure_of
@@ -19,13 +17,15 @@ from service.compute.model_handle import ModelCallError, ModelRefusedError
 from service.compute.network_data import NetworkInput, NetworkOutput
 from service.errors import ComputeLost, OutOfMemory
 from service.settings import Settings
+from tests.service import child_models
+from tests.service.fake_model import output_about
 
 QUICK = Settings(stall_timeout_s=1.0)
 
 
 @pytest.fixture
 def child() -> Iterator[ComputeChild]:
-    started = ComputeChild(QUICK, "child_models:make")
+    started = ComputeChild(QUICK, "tests.service.child_models:make")
     yield started
     started.close()
 
@@ -99,7 +99,7 @@ def test_out_of_memory_frees_memory_and_the_process_goes_on(child: ComputeChild)
 
 @pytest.fixture
 def sharing() -> Iterator[ComputeChild]:
-    started = ComputeChild(QUICK, "child_models:make_sharing")
+    started = ComputeChild(QUICK, "tests.service.child_models:make_sharing")
     yield started
     started.close()
 
@@ -183,10 +183,10 @@ def test_closing_ends_the_process_and_a_stopping_terminal_does_not(child: Comput
 
 def test_a_refusal_and_a_death_while_loading() -> None:
     with pytest.raises(ModelRefusedError, match="cuda") as caught:
-        ComputeChild(QUICK, "child_models:refuse")
+        ComputeChild(QUICK, "tests.service.child_models:refuse")
     assert caught.value.is_setting
     with pytest.raises(ComputeLost):
-        ComputeChild(QUICK, "child_models:die")
+        ComputeChild(QUICK, "tests.service.child_models:die")
 
 
 @pytest.mark.parametrize(

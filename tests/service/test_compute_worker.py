@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from fake_model import INPUT_SIDE, FakeInfo, FakePredictor, FakeSource, Gate
 
 from service.compute.compute_worker import ComputeWorker, Job
 from service.compute.network_data import BoxLogits, NetworkInput, NetworkOutput
 from service.errors import ComputeLost, Draining, InternalError, InvalidBox
+from tests.service.fake_model import INPUT_SIDE, FakeInfo, FakePredictor, FakeSource, Gate
 
 Start = Callable[..., ComputeWorker]
 

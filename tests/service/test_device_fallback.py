@@ -6,11 +6,11 @@ import logging
 from typing import Any
 
 import pytest
-from fake_model import FakeInfo, FakePredictor, running
-from in_process_pool import in_process_pool
 
 from service.app import create_app
 from service.settings import Settings
+from tests.service.fake_model import FakeInfo, FakePredictor, running
+from tests.service.in_process_pool import in_process_pool
 
 pytestmark = pytest.mark.anyio
 

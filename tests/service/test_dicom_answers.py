@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 import pydicom
 import pytest
-from dicom_files import HONG, YAMADA, ZHANG, as_file, make_xray, raw_file
-from fake_model import FakePredictor, form, make_app, pixels_of, running
 from pydicom.dataset import Dataset
+
+from tests.dicom_files import HONG, YAMADA, ZHANG, as_file, make_xray, raw_file
+from tests.service.fake_model import FakePredictor, form, make_app, pixels_of, running
 
 pytestmark = pytest.mark.anyio
 CASES = Path(__file__).parents[3] / "shared" / "cases" / "dicom"

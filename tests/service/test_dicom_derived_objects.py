@@ -12,8 +12,6 @@ import highdicom
 import numpy as np
 import pydicom
 import pytest
-from dicom_files import PATIENT, YAMADA, make_xray, raw_file
-from fake_model import FakeInfo
 from pydicom.dataset import Dataset
 
 from service.imaging.dicom_header import SourceHeader, read_source_header
@@ -31,6 +29,8 @@ from service.imaging.dicom_report import (
 from service.imaging.dicom_secondary_capture import encode_secondary_capture
 from service.imaging.dicom_segmentation import Segment, encode_dicom_segmentation
 from service.imaging.legend import with_legend
+from tests.dicom_files import PATIENT, YAMADA, make_xray, raw_file
+from tests.service.fake_model import FakeInfo
 
 METHOD = SegmentationMethod(FakeInfo(), "lung_field", 0.5)
 PICTURE = np.random.default_rng(0).integers(0, 256, (48, 64, 3), dtype=np.uint8)

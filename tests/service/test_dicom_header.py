@@ -9,12 +9,12 @@ from typing import Any
 
 import pydicom
 import pytest
-from dicom_files import HONG, PATIENT, YAMADA, ZHANG, as_file, make_xray, raw_file
 from pydicom.dataset import Dataset
 
 from service.errors import InvalidField
 from service.imaging.dicom_header import SourceHeader, read_source_header
 from service.imaging.dicom_text import decode_text, python_encodings
+from tests.dicom_files import HONG, PATIENT, YAMADA, ZHANG, as_file, make_xray, raw_file
 
 
 def with_raw(values: dict[str, bytes], **attributes: Any) -> Dataset:

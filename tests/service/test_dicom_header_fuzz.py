@@ -12,8 +12,6 @@ from typing import Any
 import numpy as np
 import pydicom
 import pytest
-from dicom_files import HONG, YAMADA, ZHANG, make_xray, raw_file
-from fake_model import FakeInfo
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydicom.dataset import Dataset
@@ -25,6 +23,8 @@ from service.imaging.dicom_header import read_source_header
 from service.imaging.dicom_object import SegmentationMethod
 from service.imaging.dicom_segmentation import Segment, encode_dicom_segmentation
 from service.imaging.picture_errors import read_upload
+from tests.dicom_files import HONG, YAMADA, ZHANG, make_xray, raw_file
+from tests.service.fake_model import FakeInfo
 
 TERMS = [
     *(b"", b"ISO_IR 6", b"ISO_IR 13", b"ISO_IR 100", b"ISO_IR 101", b"ISO_IR 109", b"ISO_IR 110"),

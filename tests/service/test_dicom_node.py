@@ -13,7 +13,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from node_peers import (
+
+from tests.service.node_peers import (
     Archive,
     FakeService,
     archive,

@@ -16,7 +16,8 @@ from collections.abc import Generator
 from pathlib import Path
 
 import pytest
-from node_peers import (
+
+from tests.service.node_peers import (
     Archive,
     FakeService,
     archive,

@@ -12,7 +12,6 @@ import highdicom
 import numpy as np
 import pydicom
 import pytest
-from dicom_files import DX, PATIENT, YAMADA, as_file, make_xray, raw_file
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 
@@ -21,6 +20,7 @@ from service.imaging.dicom_object import SegmentationMethod
 from service.imaging.dicom_options import ObjectOptions, PlaneChoice
 from service.imaging.dicom_segmentation import Segment, encode_dicom_segmentation
 from service.imaging.picture_errors import read_upload
+from tests.dicom_files import DX, PATIENT, YAMADA, as_file, make_xray, raw_file
 
 
 @dataclasses.dataclass(frozen=True)

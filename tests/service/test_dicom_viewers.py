@@ -14,14 +14,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-from dicom_files import make_xray
-from fake_model import FakeInfo
 from pydicom.dataset import Dataset
 
 from service.imaging.dicom_header import read_source_header
 from service.imaging.dicom_object import SegmentationMethod
 from service.imaging.dicom_options import ObjectOptions, PlaneChoice
 from service.imaging.dicom_segmentation import Segment, encode_dicom_segmentation
+from tests.dicom_files import make_xray
+from tests.service.fake_model import FakeInfo
 
 VIEWERS = Path(__file__).parents[1] / "viewers"
 CR, DX = "1.2.840.10008.5.1.4.1.1.1", "1.2.840.10008.5.1.4.1.1.1.1"

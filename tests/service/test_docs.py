@@ -6,9 +6,9 @@ import re
 from pathlib import Path
 
 import pytest
-from fake_model import form, make_app, running
 
 from service.imaging.response_warnings import WarningCode
+from tests.service.fake_model import form, make_app, running
 
 pytestmark = pytest.mark.anyio
 

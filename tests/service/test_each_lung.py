@@ -8,11 +8,12 @@ import io
 import numpy as np
 import pydicom
 import pytest
-from dicom_files import as_file, make_xray
-from fake_model import form, make_app, running
-from lung_masks import lung_mask
 from numpy.typing import NDArray
 from PIL import Image
+
+from tests.dicom_files import as_file, make_xray
+from tests.service.fake_model import form, make_app, running
+from tests.service.lung_masks import lung_mask
 
 pytestmark = pytest.mark.anyio
 

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from fake_model import picture, png
 
 from benchmarks.service.server_process import RunningServer, multipart, running_server
+from tests.service.fake_model import picture, png
 
 
 @pytest.fixture(scope="module")

@@ -10,10 +10,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from hostile_files import HostileFile, corpus
 from PIL import Image
 
 from benchmarks.service.server_process import RunningServer, running_server
+from tests.service.hostile_files import HostileFile, corpus
 
 CORPUS = corpus()
 MOST_GROWTH_BYTES = 200 << 20

@@ -8,8 +8,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from fake_model import assert_nothing_is_held, form, make_app, running
-from in_process_pool import InProcessPool
 from PIL import Image
 
 from service.imaging.task_data import ANSWER_TASK, OPEN_TASK
@@ -23,6 +21,8 @@ from service.workers.errors import (
 )
 from service.workers.shared_memory import Blob
 from service.workers.task import Answer, Refusal, Task
+from tests.service.fake_model import assert_nothing_is_held, form, make_app, running
+from tests.service.in_process_pool import InProcessPool
 
 pytestmark = pytest.mark.anyio
 

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import httpx
 import pytest
-from fake_model import form, make_app, running
 
 from service.errors import MissingKey, WrongKey
 from service.http.keys import ApiKeys, KeyFileError, read_hashes
 from service.settings import Settings, SettingsError, require_safe_address
+from tests.service.fake_model import form, make_app, running
 
 pytestmark = pytest.mark.anyio
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from lung_masks import lung_mask
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 
 from service.imaging.image_scale import USUAL_DISPLAY, read_scale
 from service.imaging.islands import without_islands
 from service.imaging.lung_sides import lung_sides
+from tests.service.lung_masks import lung_mask
 
 SIDE = 300
 

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from lung_masks import lung_mask
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -16,6 +15,7 @@ from model_store.geometry import grey_histogram
 from model_store.prediction import MaskPrediction
 from service.imaging.mask_checks import check_image, check_mask
 from service.imaging.response_warnings import Warning_
+from tests.service.lung_masks import lung_mask
 
 SHARED = Path(__file__).resolve().parents[3] / "shared" / "data" / "cxr"
 BOX = (10.0, 10.0, 90.0, 90.0)

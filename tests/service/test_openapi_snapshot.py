@@ -9,7 +9,7 @@ import json
 import os
 from pathlib import Path
 
-from fake_model import make_app
+from tests.service.fake_model import make_app
 
 FROZEN = Path(__file__).with_name("openapi.json")
 

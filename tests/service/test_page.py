@@ -16,7 +16,6 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
-from dicom_files import as_file, make_xray
 from PIL import Image
 from selenium import webdriver
 from selenium.webdriver.chrome.service import Service
@@ -27,6 +26,7 @@ from selenium.webdriver.support.ui import WebDriverWait
 
 from benchmarks.service.server_process import RunningServer, running_server
 from model_store.model_index import default_model
+from tests.dicom_files import as_file, make_xray
 from training.phantom import draw_phantom
 
 PAGE = Path(__file__).parents[2] / "service" / "http" / "page"

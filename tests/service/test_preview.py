@@ -8,11 +8,11 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
-from dicom_files import as_file, make_xray
-from fake_model import FakePredictor, Gate, form, make_app, picture, png, running
 
 from service.imaging.preview import reduced
 from service.imaging.task_data import PREVIEW_LONGEST_SIDE
+from tests.dicom_files import as_file, make_xray
+from tests.service.fake_model import FakePredictor, Gate, form, make_app, picture, png, running
 
 
 def ask(**arguments: Any) -> httpx.Response:

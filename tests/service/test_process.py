@@ -16,10 +16,10 @@ from pathlib import Path
 import httpx
 import pytest
 import torch
-from fake_model import form, picture, png
 
 from benchmarks.service.server_process import RunningServer, running_server
 from model_store.artifact import read_manifest
+from tests.service.fake_model import form, picture, png
 
 LIMITS = ["--threads", "1", "--max-upload-bytes", "200000"]
 SLOW_UPLOADS = 60

@@ -14,10 +14,10 @@ from pathlib import Path
 import httpx
 import numpy as np
 import pytest
-from fake_model import form, picture, png
 from PIL import Image
 
 from benchmarks.service.server_process import RunningServer, running_server
+from tests.service.fake_model import form, picture, png
 
 FLAGS = ["--threads", "1", "--stall-timeout-s", "4", "--max-batch", "2"]
 

@@ -20,11 +20,11 @@ import httpx
 import numpy as np
 import pytest
 import yaml
-from fake_model import picture, png
 from prometheus_client import generate_latest
 
 from benchmarks.service.server_process import RunningServer, running_server
 from service.metrics import Metrics
+from tests.service.fake_model import picture, png
 
 FOLDER = Path(__file__).parents[2] / "deploy" / "prometheus"
 DASHBOARD = FOLDER.parent / "grafana" / "dashboards" / "lungseg.json"

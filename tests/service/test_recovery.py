@@ -8,14 +8,23 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
-from fake_model import FAILED, PASSED, FakePredictor, Gate, form, running, sample, until
 from fastapi import FastAPI
-from in_process_pool import in_process_pool
 
 from model_store.self_test_result import SelfTestResult
 from service.app import create_app
 from service.errors import ComputeLost, OutOfMemory
 from service.settings import Settings
+from tests.service.fake_model import (
+    FAILED,
+    PASSED,
+    FakePredictor,
+    Gate,
+    form,
+    running,
+    sample,
+    until,
+)
+from tests.service.in_process_pool import in_process_pool
 
 pytestmark = pytest.mark.anyio
 

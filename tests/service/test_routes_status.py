@@ -6,7 +6,11 @@ import threading
 from typing import Any
 
 import pytest
-from fake_model import (
+
+from model_store.self_test_result import SelfTestResult
+from service.app import create_app
+from service.settings import Settings
+from tests.service.fake_model import (
     FAILED,
     PASSED,
     FakePredictor,
@@ -15,11 +19,7 @@ from fake_model import (
     running,
     until,
 )
-from in_process_pool import in_process_pool
-
-from model_store.self_test_result import SelfTestResult
-from service.app import create_app
-from service.settings import Settings
+from tests.service.in_process_pool import in_process_pool
 
 pytestmark = pytest.mark.anyio
 

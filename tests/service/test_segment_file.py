@@ -12,14 +12,14 @@ import numpy as np
 import pydicom
 import pytest
 import torch
-from dicom_files import as_file, make_xray
-from fake_model import FakeInfo, FakeManifest
 from numpy.typing import NDArray
 from PIL import Image
 
 from model_store.artifact import ArtifactError
 from model_store.prediction import MaskPrediction, Prediction
 from service.segment_file import main
+from tests.dicom_files import as_file, make_xray
+from tests.service.fake_model import FakeInfo, FakeManifest
 
 torch.set_num_threads(1)
 

@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from test_segment_file import FakePredictor
 
 from service.segment_file import main
 from service.segment_folder import COLUMNS, files_of
+from tests.service.test_segment_file import FakePredictor
 
 
 @pytest.fixture

@@ -7,7 +7,9 @@ import base64
 
 import numpy as np
 import pytest
-from fake_model import (
+
+from service.imaging.rendering import encode_rle
+from tests.service.fake_model import (
     INPUT_SIDE,
     FakeInfo,
     FakeManifest,
@@ -21,8 +23,6 @@ from fake_model import (
     sample,
     thresholded,
 )
-
-from service.imaging.rendering import encode_rle
 
 pytestmark = pytest.mark.anyio
 STAGES = [

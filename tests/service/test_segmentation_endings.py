@@ -9,7 +9,10 @@ from typing import Any
 
 import httpx
 import pytest
-from fake_model import (
+from fastapi import FastAPI
+
+from service.http import segment_endpoint
+from tests.service.fake_model import (
     FakePredictor,
     Gate,
     assert_nothing_is_held,
@@ -19,9 +22,6 @@ from fake_model import (
     sample,
     until,
 )
-from fastapi import FastAPI
-
-from service.http import segment_endpoint
 
 pytestmark = pytest.mark.anyio
 

@@ -7,7 +7,16 @@ import zlib
 from typing import Any
 
 import pytest
-from fake_model import assert_nothing_is_held, form, make_app, picture, png, running, sample
+
+from tests.service.fake_model import (
+    assert_nothing_is_held,
+    form,
+    make_app,
+    picture,
+    png,
+    running,
+    sample,
+)
 
 pytestmark = pytest.mark.anyio
 

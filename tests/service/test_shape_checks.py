@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from lung_masks import lung_mask, xray_of
 from numpy.typing import NDArray
 
 from model_store.prediction import MaskPrediction
@@ -13,6 +12,7 @@ from service.imaging.mask_checks import check_mask
 from service.imaging.mask_grid import grid_of, sampled
 from service.imaging.shape_checks import check_lung_shapes, edge_share
 from service.imaging.warning_advice import Severity, advice_on
+from tests.service.lung_masks import lung_mask, xray_of
 
 SIDE = 256
 

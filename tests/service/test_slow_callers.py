@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fake_model import picture, png
 
 from benchmarks.service.server_process import RunningServer, multipart, running_server
+from tests.service.fake_model import picture, png
 
 HEADER_TIMEOUT_S = 1.5
 FLAGS = [

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import httpx
 import pytest
-from fake_model import form, picture, png
-from test_process import assert_one_sentence, start
 
 from benchmarks.service.server_process import running_server
 from service.client import Client, SegmentError
+from tests.service.fake_model import form, picture, png
+from tests.service.test_process import assert_one_sentence, start
 
 
 @pytest.fixture(scope="module")

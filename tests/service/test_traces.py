@@ -11,12 +11,12 @@ from typing import Any
 
 import httpx
 import pytest
-from fake_model import form
-from test_process import assert_one_sentence, start
 
 from benchmarks.service.server_process import running_server
 from service import settings as settings_module
 from service.settings import Settings, SettingsError, require_trace_exporter
+from tests.service.fake_model import form
+from tests.service.test_process import assert_one_sentence, start
 
 pytest.importorskip("opentelemetry.sdk", reason="the extra otel is absent: NOT tested")
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest

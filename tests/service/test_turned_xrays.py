@@ -6,7 +6,6 @@ import time
 
 import numpy as np
 import pytest
-from dicom_files import as_file, make_xray
 from numpy.typing import NDArray
 
 from model_store.boxes import Box
@@ -19,6 +18,7 @@ from service.imaging.opening import Opening, open_xray
 from service.imaging.segment_request import AnswerKind, LungChoice, SegmentRequest
 from service.imaging.upright import as_stored, is_turn_doubtful
 from service.imaging.worker_tasks import _STATE, _State
+from tests.dicom_files import as_file, make_xray
 
 PAIRS = [(row, column) for row in "LR" for column in "HF"]
 PAIRS += [(column, row) for row, column in PAIRS]

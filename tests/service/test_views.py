@@ -7,8 +7,6 @@ import io
 
 import numpy as np
 import pytest
-from fake_model import form, make_app, running
-from lung_masks import lung_mask, xray_of
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -23,6 +21,8 @@ from service.imaging.views import (
     with_margin,
 )
 from service.imaging.warning_advice import Severity
+from tests.service.fake_model import form, make_app, running
+from tests.service.lung_masks import lung_mask, xray_of
 
 SIDE = 400
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from fake_model import picture, png
 
 from benchmarks.service.server_process import running_server
+from tests.service.fake_model import picture, png
 
 HOOK = """
 import sys

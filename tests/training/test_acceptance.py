@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from tiny_models import write_tiny_artifact
 
+from tests.tiny_models import write_tiny_artifact
 from training.__main__ import main
 from training.data.dataset import DataRow
 from training.errors import ConfigError

@@ -3,9 +3,9 @@ from collections import Counter
 import numpy as np
 import pytest
 import torch
-from tiny_models import make_tiny_model
 
 from model_store.conventions import CONVENTIONS
+from tests.tiny_models import make_tiny_model
 from training.acceleration.distributed import Processes
 from training.data.augmentation import AugmentConfig
 from training.data.batches import BatchSource

@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 import torch
-from tiny_models import make_tiny_config, make_tiny_model
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import training.run.step as step_module
+from tests.tiny_models import make_tiny_config, make_tiny_model
 from training.acceleration.captured_gradients import CapturedGradients
 from training.adapters.config import AdaLoraConfig
 from training.config import RunConfig

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny_models import make_tiny_model
 
 from model_store.architecture import VARIANTS
 from model_store.predictor import Predictor
 from model_store.self_test import run_self_test
+from tests.tiny_models import make_tiny_model
 from training.__main__ import main
 
 CONFIGS = Path(__file__).parents[2] / "training" / "configs"

@@ -2,11 +2,11 @@
 
 import pytest
 import torch
-from tiny_models import make_tiny_model
 from torch import nn
 
 from model_store.int8_layers import Backend
 from model_store.integers import ZERO_POINT, quantize_activation, reference_accumulate
+from tests.tiny_models import make_tiny_model
 from training.adapters.adalora import AdaLoraLinear
 from training.adapters.adapted_model import add_adapters, merge_adapters
 from training.adapters.config import AdaLoraConfig

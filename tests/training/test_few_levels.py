@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tiny_models import make_tiny_config, make_tiny_model
 from torch import Tensor, nn
 
 from model_store.int8_layers import Backend, Int8Matrix
 from model_store.predictor import Predictor
 from model_store.sam import PromptableSam
 from model_store.weight_levels import WeightLevels
+from tests.tiny_models import make_tiny_config, make_tiny_model
 from training.__main__ import main
 from training.checkpoint import load_checkpoint
 from training.config import load_config

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from tiny_models import make_tiny_config, make_tiny_model
 
 from model_store.structures import HEART, STRUCTURE_TOKENS, mask_token
+from tests.tiny_models import make_tiny_config, make_tiny_model
 from training.data.augmentation import AugmentConfig, augment
 from training.data.batches import BatchSource
 from training.data.dataset import LabelledXray

@@ -6,12 +6,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from reference_checkpoint import ALPHA, SIZES, TARGET_RANK, make_reference, save_reference
 
 from model_store.architecture import SAM_BOX_SHIFT_PX, VARIANTS, SamConfig, build_sam
 from model_store.predictor import PredictionRequest, Predictor
 from model_store.sam import PromptableSam
 from model_store.self_test import run_self_test
+from tests.reference_checkpoint import ALPHA, SIZES, TARGET_RANK, make_reference, save_reference
 from training.__main__ import main
 from training.errors import CheckpointError
 from training.phantom import draw_phantom

@@ -4,10 +4,10 @@ import json
 from pathlib import Path
 
 import pytest
-from tiny_models import make_tiny_config, make_tiny_model
 
 from model_store.architecture import sam_config
 from model_store.quantizable import quantizable_layers
+from tests.tiny_models import make_tiny_config, make_tiny_model
 from training.__main__ import main
 from training.config import RunConfig, load_config, parse_config
 from training.quantization.sensitivity.table import (

@@ -12,11 +12,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import raw_downloads
 from PIL import Image
-from raw_downloads import SIDE, phantom
 
 from model_store.predictor import Predictor
+from tests import raw_downloads
+from tests.raw_downloads import SIDE, phantom
 from training.__main__ import main
 from training.data.config import DataConfig
 from training.data.dataset import load_xrays, read_rows

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, ImageOps
-from raw_downloads import letter, phantom
 
+from tests.raw_downloads import letter, phantom
 from training.data.dataset import read_rows
 from training.prepare.duplicates import (
     LARGEST_DISTANCE,

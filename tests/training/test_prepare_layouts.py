@@ -5,10 +5,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import raw_downloads
 from PIL import Image
-from raw_downloads import SIDE, phantom
 
+from tests import raw_downloads
+from tests.raw_downloads import SIDE, phantom
 from training.commands.prepare import SOURCE_NAMES
 from training.errors import DataError
 from training.evaluation.metrics import dice

@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tiny_models import make_tiny_config, make_tiny_model
 from torch import nn
 
 from model_store.prediction import PredictionRequest
 from model_store.predictor import Predictor
+from tests.tiny_models import make_tiny_config, make_tiny_model
 from training.__main__ import main
 from training.acceleration.recomputation import recompute_encoder_blocks
 from training.adapters.adalora import AdaLoraLinear

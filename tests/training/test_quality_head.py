@@ -2,7 +2,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tiny_models import make_tiny_config, make_tiny_model, write_tiny_artifact
 
 from model_store.artifact import ArtifactError, load_quality_head, read_manifest, write_manifest
 from model_store.manifest import Manifest, QualityHeadFile
@@ -16,6 +15,7 @@ from model_store.quality_head import (
     pooled,
     write_quality_head,
 )
+from tests.tiny_models import make_tiny_config, make_tiny_model, write_tiny_artifact
 from training.data.dataset import LabelledXray
 from training.export import write_deployed
 from training.quality.changes import changed_xray, other_picture, ruined_xray

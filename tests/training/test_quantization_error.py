@@ -4,11 +4,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tiny_models import make_tiny_config, make_tiny_model
 
 from model_store.artifact import load_model
 from model_store.int8_layers import Int8Matrix
 from model_store.quantizable import quantizable_layers
+from tests.tiny_models import make_tiny_config, make_tiny_model
 from training.data.dataset import read_rows
 from training.evaluation.mask_difference import DISTANCE_EDGES, MaskDifference, in_chest_frame
 from training.export import write_deployed

@@ -5,10 +5,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from tiny_models import make_tiny_config, make_tiny_model, write_tiny_artifact
 
 from model_store.artifact import read_manifest
 from model_store.manifest import TrainingData
+from tests.tiny_models import make_tiny_config, make_tiny_model, write_tiny_artifact
 from training.__main__ import main
 from training.evaluation.scores import ImageScore
 from training.export import write_deployed

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny_models import make_tiny_config
 from torch import nn
 
 from model_store.architecture import build_sam
 from model_store.model_index import default_float_twin_folder, default_model_folder
+from tests.tiny_models import make_tiny_config
 from training.data.prompts import tight_box
 from training.errors import CheckpointError
 from training.evaluation.metrics import dice

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 import torch
-from tiny_models import make_tiny_config, make_tiny_model
 
 from model_store.artifact import read_manifest
 from model_store.quantizable import quantizable_layers
+from tests.tiny_models import make_tiny_config, make_tiny_model
 from training.__main__ import main
 from training.data.dataset import load_xrays, read_rows
 from training.errors import ConfigError

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny_models import make_tiny_config, make_tiny_model
 from torch import nn
 
 from model_store.artifact import load_model
+from tests.tiny_models import make_tiny_config, make_tiny_model
 from training.__main__ import main
 from training.adapters.adapted_model import add_adapters, add_lora, find_layers, merge_adapters
 from training.adapters.config import AdaLoraConfig, LoraConfig

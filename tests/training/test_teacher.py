@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 import torch
-from tiny_models import make_tiny_config, make_tiny_model
 from torch import Tensor, nn
 from torch.nn import functional
 
 from model_store.conventions import Convention, token_of
+from tests.tiny_models import make_tiny_config, make_tiny_model
 from training.checkpoint import load_checkpoint, save_checkpoint
 from training.config import TeacherConfig, load_config
 from training.errors import CheckpointError, ConfigError

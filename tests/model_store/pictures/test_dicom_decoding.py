@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import pydicom
 import pytest
-from dicom_files import DX, PATIENT, as_big_endian_file, as_file, make_xray, ramp_12_bit
 from PIL import Image
 from pydicom.dataset import Dataset
 from pydicom.encaps import encapsulate
@@ -39,6 +38,7 @@ from model_store.pictures.picture_errors import (
     UnsupportedTransferSyntaxError,
 )
 from model_store.pictures.picture_reading import Picture, read_picture
+from tests.dicom_files import DX, PATIENT, as_big_endian_file, as_file, make_xray, ramp_12_bit
 
 LIMIT = 1_000_000
 

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from dicom_files import as_file, make_xray
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
@@ -18,6 +17,7 @@ from pydicom.uid import ExplicitVRBigEndian, ImplicitVRLittleEndian
 from model_store.pictures.edge_regions import surrounding_regions
 from model_store.pictures.picture_errors import UndecodablePictureError
 from model_store.pictures.picture_reading import Picture, read_picture
+from tests.dicom_files import as_file, make_xray
 
 LIMIT = 1_000_000
 INVERTED = "inverted_to_monochrome2"

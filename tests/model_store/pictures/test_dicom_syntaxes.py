@@ -12,7 +12,6 @@ from typing import Any
 import imagecodecs
 import numpy as np
 import pytest
-from dicom_files import as_file, make_xray
 from numpy.typing import NDArray
 from PIL import Image
 from pydicom.dataset import Dataset
@@ -45,6 +44,7 @@ from model_store.pictures.picture_errors import (
     UnsupportedPictureError,
 )
 from model_store.pictures.picture_reading import Picture, read_picture
+from tests.dicom_files import as_file, make_xray
 
 LIMIT = 1_000_000
 ENCAPSULATED_UNCOMPRESSED = UID("1.2.840.10008.1.2.1.98")

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from dicom_files import make_xray
 from pydicom.dataset import Dataset
 
 from model_store.pictures.dicom_view import view_warnings
+from tests.dicom_files import make_xray
 
 
 def coded(*values: str) -> list[Dataset]:

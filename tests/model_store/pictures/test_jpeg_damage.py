@@ -6,16 +6,16 @@ import io
 
 import numpy as np
 import pytest
-from dicom_files import as_file, make_xray
 from numpy.typing import NDArray
 from PIL import Image
 from pydicom.encaps import encapsulate
 from pydicom.uid import JPEGBaseline8Bit
-from raster_files import encoded
 
 from model_store.pictures.jpeg_pixels import read_jpeg_8_bit
 from model_store.pictures.picture_errors import UndecodablePictureError
 from model_store.pictures.picture_reading import Picture, read_picture
+from tests.dicom_files import as_file, make_xray
+from tests.raster_files import encoded
 
 END = b"\xff\xd9"
 

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from PIL import Image
-from raster_files import encoded
 
 from model_store.pictures.mask_reading import MaskError, read_labels, read_mask
 from model_store.pictures.picture_errors import UndecodablePictureError, UnsupportedPictureError
+from tests.raster_files import encoded
 
 
 def disc(height: int = 60, width: int = 80) -> NDArray[np.bool_]:

@@ -6,7 +6,6 @@ import io
 
 import numpy as np
 import pytest
-from dicom_files import as_file, make_xray
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
@@ -20,6 +19,7 @@ from model_store.pictures.orientation import (
     orientation_of_patient,
 )
 from model_store.pictures.picture_reading import read_picture
+from tests.dicom_files import as_file, make_xray
 
 orientations = st.builds(Orientation, st.booleans(), st.booleans(), st.booleans())
 pictures = arrays(np.uint16, st.tuples(st.integers(1, 9), st.integers(1, 9)))

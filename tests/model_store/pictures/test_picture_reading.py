@@ -9,7 +9,6 @@ import zlib
 import numpy as np
 import pytest
 from PIL import Image, ImageFile, PngImagePlugin
-from raster_files import SIGNATURE, encoded, hand_made_tiff, png_with, ramp
 
 from model_store.pictures.picture_errors import (
     PictureError,
@@ -20,6 +19,7 @@ from model_store.pictures.picture_errors import (
 )
 from model_store.pictures.picture_reading import Picture, read_picture
 from model_store.pictures.png_chunks import png_chunk
+from tests.raster_files import SIGNATURE, encoded, hand_made_tiff, png_with, ramp
 
 # Pillow warns about damaged EXIF data, which some of the files here hold on purpose.
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:PIL")

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from fuzz_seeds import HEIGHT, WIDTH, seeds
 
 from model_store.pictures.picture_reading import read_picture
 from model_store.pictures.pixel_coding import PixelCoding
+from tests.service.fuzz.fuzz_seeds import HEIGHT, WIDTH, seeds
 
 CODINGS = {
     "grey.png": PixelCoding.DEFLATE,

@@ -8,12 +8,12 @@ import zlib
 import numpy as np
 import pytest
 from PIL import Image
-from raster_files import SIGNATURE, encoded, png_with, ramp
 
 from model_store.pictures import png_chunks
 from model_store.pictures.picture_errors import UndecodablePictureError
 from model_store.pictures.picture_reading import read_picture
 from model_store.pictures.png_chunks import keep_pixel_chunks, png_chunk, read_png_header
+from tests.raster_files import SIGNATURE, encoded, png_with, ramp
 
 MODES = ("1", "L", "LA", "P", "RGB", "RGBA", "I;16")
 

@@ -9,7 +9,6 @@ from pathlib import Path
 import imagecodecs
 import numpy as np
 import pytest
-from dicom_files import as_big_endian_file, as_file, make_xray
 from numpy.typing import NDArray
 from PIL import Image
 from pydicom.dataset import Dataset
@@ -26,6 +25,7 @@ from pydicom.uid import (
 
 from model_store.geometry import window_to_uint8
 from model_store.pictures.picture_reading import read_picture
+from tests.dicom_files import as_big_endian_file, as_file, make_xray
 
 LIMIT = 40_000_000
 LEAST_DICE = 0.999
@@ -104,9 +104,8 @@ def test_every_form_of_an_xray_is_windowed_to_the_same_input(form: str) -> None:
 
 @pytest.fixture(scope="module")
 def segment() -> Iterator[Callable[[Pixels], NDArray[np.bool_]]]:
-    from mask_digests import load_predictor
-
     from model_store.prediction import PredictionRequest
+    from tests.mask_digests import load_predictor
 
     predictor = load_predictor("as_chosen")
 

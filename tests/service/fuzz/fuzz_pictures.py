@@ -1,6 +1,6 @@
 """Sends damaged files of every format through real image workers, and watches what they do.
 
-`python tests/service/fuzz/fuzz_pictures.py --minutes 60 [--seed 7] [--keep FOLDER]` goes on as long
+`python -m tests.service.fuzz.fuzz_pictures --minutes 60 [--seed 7] [--keep FOLDER]` goes on as long
 as asked; the tests run a bounded number. A file may be read or refused by a documented code. Its
 worker may be ended by a limit or a crash: that is what workers are for, and it is reported. What
 must never happen: an exception that no function foresees, a worker lost, memory left in the front.
@@ -18,17 +18,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-if __name__ == "__main__":  # the folders that pytest adds
-    here = Path(__file__).resolve().parent
-    sys.path[:0] = [str(here), str(here.parents[2]), str(here.parents[1]), str(here.parent)]
-
-from fuzz_seeds import seeds
-from mutations import mutated
-
 from service.workers.errors import TaskFailed, TaskRefused, TooCostly, WorkerLost
 from service.workers.limits import WorkerLimits
 from service.workers.pool import PoolConfig, WorkerPool
 from service.workers.shared_memory import Blob
+from tests.service.fuzz.fuzz_seeds import seeds
+from tests.service.fuzz.mutations import mutated
 
 CPU_S = 2.0
 """A hundred times what the largest mutant that is an X-ray takes."""
@@ -77,7 +72,7 @@ class Fuzzer:
 
     async def run(self, most_mutants: int, until_s: float = float("inf")) -> Findings:
         """Try mutants until either bound is met."""
-        pool = WorkerPool(PoolConfig("fuzz_tasks", LIMITS), self._workers)
+        pool = WorkerPool(PoolConfig("tests.service.fuzz.fuzz_tasks", LIMITS), self._workers)
         await pool.start()
         numbers = iter(range(most_mutants))
 

@@ -8,12 +8,13 @@ from typing import Any
 import imagecodecs
 import numpy as np
 import pydicom.uid as uids
-from dicom_files import as_big_endian_file, as_file, make_xray
 from numpy.typing import NDArray
 from PIL import Image
 from pydicom.encaps import encapsulate
 from pydicom.pixels.encoders.base import get_encoder
-from raster_files import encoded, hand_made_tiff, png_with, ramp
+
+from tests.dicom_files import as_big_endian_file, as_file, make_xray
+from tests.raster_files import encoded, hand_made_tiff, png_with, ramp
 
 HEIGHT, WIDTH = 48, 64
 

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import asyncio
 
-from fuzz_pictures import DOCUMENTED, Fuzzer
-from fuzz_seeds import seeds
-from mutations import mutated
-
 from model_store.pictures.picture_reading import read_picture
+from tests.service.fuzz.fuzz_pictures import DOCUMENTED, Fuzzer
+from tests.service.fuzz.fuzz_seeds import seeds
+from tests.service.fuzz.mutations import mutated
 
 MUTANTS = 600
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import worker_tasks
-
 from service.workers import confinement, file_access
+from tests.service.workers import worker_tasks
 
 TASKS = worker_tasks.TASKS
 

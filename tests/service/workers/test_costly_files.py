@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
-from costly_files import COSTLY, READ, costly_files
-from hostile_files import HostileFile
-from opening_tasks import MAX_PIXELS
-from worker_pools import in_pool
 
 from service.workers.costs import first_grant_s, most_opening_budget_s
 from service.workers.errors import EndReason, TaskRefused, TooCostly
 from service.workers.limits import WorkerLimits
 from service.workers.pool import WorkerPool
 from service.workers.shared_memory import Blob
+from tests.service.costly_files import COSTLY, READ, costly_files
+from tests.service.hostile_files import HostileFile
+from tests.service.workers.opening_tasks import MAX_PIXELS
+from tests.service.workers.worker_pools import in_pool
 
 DEAR_TO_MAKE = ("jpeg_2000.dcm", "jpeg_ls.dcm")
 LIMITS = WorkerLimits.for_pictures(MAX_PIXELS)
@@ -53,7 +53,9 @@ def test_a_costly_file_is_bounded_and_gets_its_documented_answer(
     async def watched(pool: WorkerPool) -> tuple[str, set[EndReason]]:
         return await test(pool), set(pool.supervisor.ends)
 
-    outcome, ends = in_pool(watched, workers=1, limits=LIMITS, tasks="opening_tasks")
+    outcome, ends = in_pool(
+        watched, workers=1, limits=LIMITS, tasks="tests.service.workers.opening_tasks"
+    )
     is_read_where_fast = file.codes in (READ, COSTLY)  # a fast processor keeps the budget
     assert outcome in file.codes | ({"read"} if is_read_where_fast else set())
     assert ends <= {EndReason.RETIRED, EndReason.CPU_LIMIT}

@@ -6,12 +6,12 @@ import json
 import os
 
 import pytest
-from worker_pools import in_pool, quick, until
 
 from service.workers.errors import EndReason, TooCostly, WorkerLost
 from service.workers.framing import HEADER, MAGIC, MOST_BODY_BYTES, MOST_JSON_BYTES, Kind
 from service.workers.pool import WorkerPool
 from service.workers.shared_memory import Blob
+from tests.service.workers.worker_pools import in_pool, quick, until
 
 
 def frame(

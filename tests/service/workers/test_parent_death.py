@@ -16,11 +16,11 @@ from service.child_process import start_child
 
 FRONT = """
 import asyncio, sys
-from worker_pools import quick
+from tests.service.workers.worker_pools import quick
 from service.workers.pool import PoolConfig, WorkerPool
 
 async def main():
-    pool = WorkerPool(PoolConfig("worker_tasks"), workers=2)
+    pool = WorkerPool(PoolConfig("tests.service.workers.worker_tasks"), workers=2)
     await pool.start()
     await quick(pool, "whoami")
     while pool.ready < 2:
@@ -63,7 +63,9 @@ def test_template_and_workers_end_when_the_front_is_killed(task: str) -> None:
 
 def test_a_child_lives_on_when_the_thread_that_asked_for_it_ends() -> None:
     started = []
-    asking = threading.Thread(target=lambda: started.append(start_child("sleeping_child")))
+    asking = threading.Thread(
+        target=lambda: started.append(start_child("tests.service.workers.sleeping_child"))
+    )
     asking.start()
     asking.join()
     connection, process = started[0]

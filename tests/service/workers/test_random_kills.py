@@ -8,11 +8,10 @@ import os
 import random
 import signal
 
-from worker_pools import in_pool, until
-
 from service.workers.errors import EndReason, WorkerLost
 from service.workers.pool import WorkerPool
 from service.workers.shared_memory import Blob
+from tests.service.workers.worker_pools import in_pool, until
 
 TASKS = 200
 CALLERS = 16

@@ -6,11 +6,11 @@ import asyncio
 from collections.abc import Awaitable
 
 import pytest
-from worker_pools import in_pool, quick, until
 
 from service.workers.errors import EndReason, TooCostly
 from service.workers.pool import WorkerPool
 from service.workers.task_queue import Job, TaskQueue
+from tests.service.workers.worker_pools import in_pool, quick, until
 
 
 def job(name: str, *, is_costly: bool = False, urgency: int = 1) -> Job:

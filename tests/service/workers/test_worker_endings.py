@@ -7,12 +7,12 @@ import os
 import signal
 
 import pytest
-from worker_pools import MIB, in_pool, quick, until
 
 from service.workers import supervisor
 from service.workers.errors import EndReason, TaskFailed, TaskRefused, TooCostly, WorkerLost
 from service.workers.limits import WorkerLimits
 from service.workers.pool import WorkerPool
+from tests.service.workers.worker_pools import MIB, in_pool, quick, until
 
 
 @pytest.mark.parametrize(

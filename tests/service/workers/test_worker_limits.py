@@ -7,11 +7,11 @@ import os
 from pathlib import Path
 
 import pytest
-from worker_pools import MIB, SMALL, in_pool, quick
 
 from service.workers.errors import EndReason, TooCostly
 from service.workers.limits import WorkerLimits
 from service.workers.pool import WorkerPool
+from tests.service.workers.worker_pools import MIB, SMALL, in_pool, quick
 
 
 def status_of(process: int) -> dict[str, str]:
@@ -76,7 +76,7 @@ def test_limits_that_the_kernel_refuses_are_told_loudly_and_the_worker_serves(
         told = [each for each in caplog.records if "refuses" in each.message]
         assert len(told) == 1
 
-    in_pool(test, workers=2, tasks="refusing_kernel")
+    in_pool(test, workers=2, tasks="tests.service.workers.refusing_kernel")
 
 
 def test_processor_time_is_counted_for_each_task_and_not_for_the_workers_life() -> None:

@@ -19,7 +19,7 @@ def in_pool(
     test: Callable[[WorkerPool], Awaitable[Result]],
     workers: int = 2,
     limits: WorkerLimits = SMALL,
-    tasks: str = "worker_tasks",
+    tasks: str = "tests.service.workers.worker_tasks",
 ) -> Result:
     """Run a test's coroutine beside a pool of its own."""
 
