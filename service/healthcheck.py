@@ -1,7 +1,8 @@
 """`python -m service.healthcheck`: exit code 0 when the service of this container is ready, else 1.
 
 It reads the same `LUNGSEG_*` variables as the service, so that another port or TLS needs no other
-check; flags given to the service alone it cannot know.
+check; flags given to the service alone it cannot know. It never asks through a proxy: Docker may
+inject `http_proxy` into every container.
 """
 
 from __future__ import annotations
@@ -26,8 +27,12 @@ def main() -> int:
     settings = settings_from([], os.environ)
     # The certificate is for the name that callers use; this call does not leave the container.
     context = ssl._create_unverified_context() if settings.tls_cert else None
+    opener = urllib.request.build_opener(
+        urllib.request.ProxyHandler({}),  # none, whatever `http_proxy` says
+        urllib.request.HTTPSHandler(context=context),
+    )
     try:
-        with urllib.request.urlopen(ready_url(settings), timeout=TIMEOUT_S, context=context):
+        with opener.open(ready_url(settings), timeout=TIMEOUT_S):
             return 0
     except (OSError, urllib.error.URLError) as error:
         print(f"not ready: {error}", file=sys.stderr)

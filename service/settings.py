@@ -9,7 +9,6 @@ by itself: the caller hands in a mapping.
 from __future__ import annotations
 
 import argparse
-import ipaddress
 import ssl
 from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
@@ -17,6 +16,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from service.loopback import is_loopback
 
 ENVIRONMENT_PREFIX = "LUNGSEG_"
 
@@ -156,7 +157,7 @@ def require_safe_address(settings: Settings) -> None:
         SettingsError: the address can be reached from other machines, no API key is asked for,
             and nobody said that this is meant.
     """
-    if settings.api_keys_file or settings.allow_anyone or _is_loopback(settings.host):
+    if settings.api_keys_file or settings.allow_anyone or is_loopback(settings.host):
         return
     raise SettingsError(
         f"{settings.host} can be reached from other machines and no API key is asked for; give "
@@ -207,13 +208,6 @@ def _are_installed(names: Sequence[str]) -> bool:
         return all(find_spec(name) is not None for name in names)
     except ModuleNotFoundError:  # a package that one of them lies in
         return False
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:  # a name
-        return host == "localhost"
 
 
 def settings_from(

@@ -28,7 +28,7 @@ SERVICE_LAYERS: Mapping[str, set[str]] = {
     "compute": set(),
     "workers": set(),
     "client": set(),
-    "dicom_node": set(),
+    "dicom_node": {"client"},
 }
 """Layer of the service to the layers that it may import beside itself."""
 

@@ -12,6 +12,7 @@ from pydicom.dataset import Dataset
 
 from service.dicom_node.receiving import STORAGE_CLASSES
 from service.dicom_node.selection import reason_to_skip
+from service.dicom_node.connecting import with_right_proxies
 from service.dicom_node.settings import FetchSettings, SelectSettings, first_line
 from service.dicom_node.spool import Job, Spool
 
@@ -60,7 +61,7 @@ def fetch(
 
 
 def _datasets(settings: FetchSettings, uids: tuple[str, ...]) -> Iterator[Dataset]:
-    session = requests.Session()
+    session = with_right_proxies(requests.Session())
     if settings.username is not None and settings.password_file is not None:
         session.auth = (settings.username, first_line(settings.password_file))
     if settings.trusted is not None:

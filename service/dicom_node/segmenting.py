@@ -13,6 +13,7 @@ from typing import Any
 
 import httpx
 
+from service.client.proxies import proxy_for
 from service.dicom_node.settings import SegmentSettings, ServiceSettings, first_line
 
 _BUSY_STATUSES = (408, 429, 500, 502, 503, 504)  # another try may well succeed
@@ -196,7 +197,10 @@ def _client(settings: ServiceSettings, timeout_s: float) -> httpx.Client:
         base_url=settings.url.rstrip("/") + "/",
         headers=headers,
         timeout=timeout_s,
-        verify=trusting(settings.trusted),
+        # A transport of our own: httpx would send loopback addresses through a proxy.
+        transport=httpx.HTTPTransport(
+            verify=trusting(settings.trusted), proxy=proxy_for(settings.url)
+        ),
     )
 
 

@@ -21,6 +21,7 @@ from pynetdicom.sop_class import (  # type: ignore[attr-defined]
     Verification,
 )
 
+from service.dicom_node.connecting import with_right_proxies
 from service.dicom_node.settings import (
     Destination,
     DimseDestination,
@@ -179,6 +180,7 @@ class _StowConnection:
         if destination.username is not None and destination.password_file is not None:
             password = first_line(destination.password_file)
             session = create_session_from_user_pass(destination.username, password)
+        with_right_proxies(session)
         if destination.trusted is not None:
             session.verify = str(destination.trusted)
         self._url = destination.url

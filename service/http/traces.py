@@ -11,8 +11,10 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from typing import Any, Protocol
+from urllib.parse import urlsplit
 
 import model_store
+from service.loopback import is_loopback
 from service.request_record import RequestRecord
 
 SEND_TIMEOUT_S = 3.0
@@ -37,6 +39,7 @@ class TraceExport:
         Args:
             endpoint: address of the collector, such as `http://127.0.0.1:4318`.
         """
+        import requests
         from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
         from opentelemetry.sdk.resources import Resource
         from opentelemetry.sdk.trace import TracerProvider
@@ -49,7 +52,10 @@ class TraceExport:
             sampler=ParentBased(ALWAYS_ON), resource=resource, shutdown_on_exit=False
         )
         url = endpoint.rstrip("/") + "/v1/traces"
-        exporter = OTLPSpanExporter(endpoint=url, timeout=SEND_TIMEOUT_S)
+        session = requests.Session()
+        # A collector on this machine is never behind the proxy that the environment names.
+        session.trust_env = not is_loopback(urlsplit(url).hostname or "")
+        exporter = OTLPSpanExporter(endpoint=url, timeout=SEND_TIMEOUT_S, session=session)
         self._provider.add_span_processor(BatchSpanProcessor(exporter))
         self._tracer = self._provider.get_tracer("service")
 
