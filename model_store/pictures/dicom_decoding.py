@@ -59,6 +59,7 @@ _PYDICOM_MODULES = r"pydicom(\.|$)"
 _IGNORE_PYDICOM = ("ignore", None, Warning, re.compile(_PYDICOM_MODULES), 0)
 _BYTES_PER_PIXEL = 3
 _MOST_DEFLATED_HEADER_BYTES = 16 << 20
+_MOST_DEFLATED_BYTES = 512 << 20
 
 
 class DicomPicture(NamedTuple):
@@ -128,10 +129,25 @@ def decode_dicom(
     except PictureError:
         raise
     except _DICOM_ERRORS:
-        raise UndecodablePictureError(
-            "The DICOM file is truncated or damaged; send it again in full."
-        ) from None
+        raise _damaged() from None
     return DicomPicture(pixels, tuple(warnings), dataset, orientation)
+
+
+def orientation_of_dicom(data: bytes) -> Orientation:
+    """Return the way from the stored pixels to the upright picture, as the header alone says.
+
+    Raises:
+        UndecodablePictureError: truncated or damaged.
+    """
+    _silence_pydicom()
+    try:
+        return stored_orientation(read_dicom_file(data, _MOST_DEFLATED_BYTES).header)
+    except _DICOM_ERRORS:
+        raise _damaged() from None
+
+
+def _damaged() -> UndecodablePictureError:
+    return UndecodablePictureError("The DICOM file is truncated or damaged; send it again in full.")
 
 
 def _silence_pydicom() -> None:

@@ -8,7 +8,6 @@ mask held in transparency or in colours would be read as the whole picture, and 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
 from io import BytesIO
 
 import numpy as np
@@ -38,9 +37,8 @@ def read_mask(
 
     Args:
         data: the file.
-        threshold: share of the format's highest value from which on a pixel is inside, 0 to 1, for
-            soft masks; None asks for exactly two levels.
-        may_be_empty: whether a mask of zeros alone is taken, as one lung of a pair can be.
+        threshold: as of `inside_of`.
+        may_be_empty: as of `inside_of`.
 
     Returns:
         (H, W), turned as the file's orientation asks.
@@ -50,7 +48,26 @@ def read_mask(
         UndecodablePictureError: damaged.
         UnsupportedPictureError: coloured, or held in its transparency.
     """
-    levels = read_levels(data)
+    return inside_of(read_levels(data), threshold=threshold, may_be_empty=may_be_empty)
+
+
+def inside_of(
+    levels: NDArray[np.unsignedinteger],
+    *,
+    threshold: float | None = None,
+    may_be_empty: bool = False,
+) -> NDArray[np.bool_]:
+    """Return which pixels of a mask are inside.
+
+    Args:
+        levels: the values as they are stored, (H, W).
+        threshold: share of the format's highest value from which on a pixel is inside, 0 to 1, for
+            soft masks; None asks for exactly two levels.
+        may_be_empty: whether a mask of zeros alone is taken, as one lung of a pair can be.
+
+    Raises:
+        MaskError: one level, more than two without a threshold, or everything is inside.
+    """
     if may_be_empty and not levels.any():
         return np.zeros(levels.shape, bool)
     if threshold is None:
@@ -67,28 +84,6 @@ def read_mask(
     if not inside.any() or inside.all():
         raise MaskError("The mask has one level only: nothing, or everything, would be inside.")
     return np.asarray(inside)
-
-
-def read_labels(data: bytes, labels: Mapping[str, int]) -> dict[str, NDArray[np.bool_]]:
-    """Read a label map.
-
-    Args:
-        data: the file; its values are numbers of labels.
-        labels: number of each name that is wanted; 0 is the background.
-
-    Returns:
-        The mask of each name, (H, W).
-
-    Raises:
-        MaskError: it holds a number that has no name.
-        UndecodablePictureError: damaged.
-        UnsupportedPictureError: coloured, or held in its transparency.
-    """
-    levels = read_levels(data)
-    unknown = sorted(set(np.unique(levels).tolist()) - {0, *labels.values()})
-    if unknown:
-        raise MaskError(f"The label map holds {unknown[0]}, which has no name.")
-    return {name: np.asarray(levels == number) for name, number in labels.items()}
 
 
 def read_levels(data: bytes) -> NDArray[np.unsignedinteger]:

@@ -17,7 +17,11 @@ import numpy as np
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 
-from model_store.pictures.dicom_decoding import decode_dicom, looks_like_dicom
+from model_store.pictures.dicom_decoding import (
+    decode_dicom,
+    looks_like_dicom,
+    orientation_of_dicom,
+)
 from model_store.pictures.jpeg_decoding import decode_jpeg
 from model_store.pictures.orientation import UPRIGHT, Orientation
 from model_store.pictures.picture_errors import UndecodablePictureError, UnsupportedPictureError
@@ -106,6 +110,16 @@ def read_picture(
         return Picture(pixels, kind, found.warnings, found.header, found.orientation)
     pixels, warnings = _RASTERS[kind](data, max_pixels, before_decoding)
     return Picture(np.ascontiguousarray(pixels), kind, warnings, None)
+
+
+def read_orientation(data: bytes) -> Orientation:
+    """Return the way to the upright picture without decoding pixels, as `Picture.orientation`.
+
+    Raises:
+        UndecodablePictureError: empty, of no known kind, or a damaged DICOM header.
+        UnsupportedPictureError: a known kind that is not read.
+    """
+    return orientation_of_dicom(data) if sniff_format(data) == "dicom" else UPRIGHT
 
 
 def sniff_format(data: bytes) -> str:

@@ -11,7 +11,8 @@ from typing import Any
 import nibabel
 import numpy as np
 import pytest
-from PIL import Image
+from dicom_files import as_file, make_xray
+from PIL import Image, ImageFilter
 from pycocotools import mask as runs
 
 from training.__main__ import main
@@ -156,6 +157,42 @@ def test_every_kind_of_annotation_is_the_same_mask(
                 path = tmp_path / "data" / "further" / "heart" / f"{row.name}.png"
                 assert dice(np.asarray(Image.open(path)), heart(seed)) > 0.95
     assert seen == COUNT
+
+
+def test_soft_masks_are_read_by_the_threshold_that_is_given(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = write_xrays(tmp_path / "raw")
+    for seed in range(COUNT):
+        left, right = lungs(seed)
+        soft = Image.fromarray(left | right).convert("L").filter(ImageFilter.BoxBlur(2))
+        soft.save(root / "masks" / f"{name(seed)}.png")
+    assert prepare(root, tmp_path / "data", *PATTERN) == 2
+    assert "--mask-threshold" in capsys.readouterr().err
+    threshold = ("--mask-threshold", "0.5")
+    assert prepare(root, tmp_path / "data", *PATTERN, *threshold, "--only", "train") == 0
+    for row in read_rows(tmp_path / "data", "train"):
+        left, right = lungs(int(row.name.rpartition("_")[2]))
+        assert dice(load_xray(row).mask, left | right) > 0.97
+
+
+def test_a_turned_dicom_xray_is_stored_upright_with_its_mask(tmp_path: Path) -> None:
+    root = write_xrays(tmp_path / "raw")
+    as_masks(root)
+    for seed in range(COUNT):
+        (root / "images" / f"{name(seed)}.png").unlink()
+        dataset = make_xray(np.rot90(phantom(seed).image), bits_stored=8)
+        dataset.PatientOrientation = ["F", "R"]  # a quarter turn against the clock
+        (root / "images" / f"{name(seed)}.dcm").write_bytes(as_file(dataset))
+        path = root / "masks" / f"{name(seed)}_mask.png"
+        Image.fromarray(np.rot90(np.asarray(Image.open(path)))).save(path)
+    assert prepare(root, tmp_path / "data", *PATTERN, "--only", "train") == 0
+    for row in read_rows(tmp_path / "data", "train"):
+        seed = int(row.name.rpartition("_")[2])
+        left, right = lungs(seed)
+        assert np.array_equal(load_xray(row).mask, left | right)
+        stored = np.asarray(Image.open(row.image_path)).astype(int)
+        assert np.abs(stored - phantom(seed).image).mean() < 3
 
 
 def test_patients_are_never_split_apart(tmp_path: Path) -> None:

@@ -7,11 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from pydicom import dcmread
 from pydicom.dataset import FileDataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian
 
 from training.data.dataset import load_xray, read_rows
-from training.data.xray_files import read_mask_levels, read_mask_pixels, read_xray_pixels
+from training.data.xray_files import read_mask_pixels, read_xray
 from training.errors import DataError
 from training.phantom.dataset import write_phantom_dataset
 
@@ -67,14 +68,14 @@ def test_any_format_of_the_service_trains(data: Path, suffix: str) -> None:
 
 def test_an_xray_is_turned_as_the_service_turns_it(data: Path) -> None:
     row = read_rows(data, "train")[0]
-    upright = read_xray_pixels(row.image_path)
+    upright = read_xray(row.image_path).pixels
     turned = Image.fromarray(upright[::-1, ::-1])
     turned.save(
         row.image_path,
         exif=b"Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x03\0\0\0\0\0\0",
         quality=95,
     )
-    found = read_xray_pixels(row.image_path)
+    found = read_xray(row.image_path).pixels
     assert np.abs(found.astype(int) - upright).mean() < 3
 
 
@@ -101,7 +102,7 @@ def drawn() -> np.ndarray:
     return mask
 
 
-@pytest.mark.parametrize("kind", ["1", "L", "0 and 1", "I;16", "RGB", "RGBA opaque", "soft"])
+@pytest.mark.parametrize("kind", ["1", "L", "0 and 1", "I;16", "RGB", "RGBA opaque"])
 def test_masks_of_all_plain_kinds_are_one_mask(tmp_path: Path, kind: str) -> None:
     mask, path = drawn(), tmp_path / "mask.png"
     image = Image.fromarray(mask)
@@ -111,8 +112,6 @@ def test_masks_of_all_plain_kinds_are_one_mask(tmp_path: Path, kind: str) -> Non
         image = Image.fromarray(mask.astype(np.uint16) * 257)
     elif kind == "RGBA opaque":
         image = image.convert("RGBA")
-    elif kind == "soft":
-        image = image.resize((100, 80), Image.Resampling.BILINEAR).resize((50, 40))
     elif kind in ("1", "RGB"):
         image = image.convert(kind)
     image.save(path)
@@ -123,23 +122,35 @@ def test_masks_that_cannot_be_proved_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "mask.png"
     white = np.full((40, 50, 3), 255, np.uint8)
     Image.fromarray(np.dstack([white, drawn()])).save(path)
-    with pytest.raises(DataError, match="holds its mask in its transparency"):
+    with pytest.raises(DataError, match=r"mask\.png: The mask is held in its transparency"):
         read_mask_pixels(path)
     coloured = np.dstack([drawn(), drawn() // 2, drawn() * 0])
     Image.fromarray(coloured).save(path)
-    with pytest.raises(DataError, match="is coloured; a mask is grey"):
+    with pytest.raises(DataError, match="coloured; store it as grey"):
         read_mask_pixels(path)
-    Image.fromarray(np.tile(np.arange(250, dtype=np.uint8), (40, 1))).save(path)
-    with pytest.raises(DataError, match="80% of its pixels are neither dark nor bright"):
+    soft = Image.fromarray(drawn()).resize((25, 20), Image.Resampling.BILINEAR).resize((50, 40))
+    soft.save(path)
+    with pytest.raises(DataError, match=r"levels of grey; .* --mask-threshold for a soft one"):
+        read_mask_pixels(path)
+    Image.fromarray(np.full((40, 50), 255, np.uint8)).save(path)
+    with pytest.raises(DataError, match="one level only"):
         read_mask_pixels(path)
     path.write_bytes(b"none")
-    with pytest.raises(DataError, match=r"mask\.png cannot be read"):
+    with pytest.raises(DataError, match=r"mask\.png: The mask cannot be decoded"):
         read_mask_pixels(path)
 
 
-def test_the_indices_of_a_palette_are_labels(tmp_path: Path) -> None:
-    labels = Image.fromarray(drawn() // 255 * 2).convert("P")
-    labels.putpalette([0, 0, 0, 255, 0, 0, 0, 255, 0])
-    labels.putdata(list((drawn() // 255 * 2).ravel()))
-    labels.save(tmp_path / "labels.png")
-    assert set(np.unique(read_mask_levels(tmp_path / "labels.png"))) == {0, 2}
+def test_a_turned_dicom_xray_trains_upright_with_the_mask_annotated_on_it(data: Path) -> None:
+    row = read_rows(data, "train")[0]
+    before = load_xray(row)
+    image, mask = np.asarray(Image.open(row.image_path)), Image.open(row.mask_path)
+    row.image_path.unlink()
+    dicom = row.image_path.with_suffix(".dcm")
+    write_dicom(dicom, np.rot90(image))
+    header = dcmread(dicom)
+    header.PatientOrientation = ["F", "R"]  # a quarter turn against the clock
+    header.save_as(dicom)
+    Image.fromarray(np.rot90(np.asarray(mask))).save(row.mask_path)
+    found = load_xray(read_rows(data, "train")[0])
+    assert np.array_equal(found.lungs, before.lungs)
+    assert np.corrcoef(found.image.ravel(), before.image.ravel())[0, 1] > 0.99

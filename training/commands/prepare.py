@@ -100,6 +100,7 @@ def run(arguments: argparse.Namespace) -> int:
         own = OwnFolder(
             arguments.name, arguments.license, arguments.convention,
             parse_labels(arguments.labels), arguments.patient_pattern, arguments.patients,
+            arguments.mask_threshold,
         )  # fmt: skip
         options = dataclasses.replace(options, own=own, only=arguments.only)
     result = prepare(list(zip(arguments.source, arguments.root, strict=True)), options)

@@ -85,10 +85,8 @@ def _new_data_set(arguments: argparse.Namespace, segmenters: object) -> Iterator
     import itertools
     import shutil
 
-    import numpy as np
-    from PIL import Image
-
     from model_store.geometry import window_to_uint8
+    from training.data.xray_files import files_by_name, read_xray
     from training.errors import DataError
     from training.prepare.pseudo_masks import Segmenters, pseudo_masks
 
@@ -99,6 +97,7 @@ def _new_data_set(arguments: argparse.Namespace, segmenters: object) -> Iterator
     manifest = arguments.unlabelled / "manifest.csv"
     if not manifest.is_file():
         raise DataError(f"{manifest} is missing")
+    paths = files_by_name(arguments.unlabelled / "images")
     with (
         manifest.open(newline="", encoding="utf-8") as listed,
         (arguments.out / "manifest.csv").open("w", newline="", encoding="utf-8") as written,
@@ -111,15 +110,12 @@ def _new_data_set(arguments: argparse.Namespace, segmenters: object) -> Iterator
             if record.get("labelled_split"):
                 continue  # stands in an annotated data set already
             name = record["name"]
-            path = arguments.unlabelled / "images" / f"{name}.jpg"
-            try:
-                with Image.open(path) as file:
-                    grey = window_to_uint8(np.asarray(file.convert("L")))
-            except OSError as error:
-                raise DataError(f"{path}: {error}") from error
-            masks = pseudo_masks(grey, segmenters)
-            shutil.copyfile(path, images / f"{name}.jpg")
-            _save(masks_folder / f"{name}.png", masks.whole_lung)
+            if name not in paths:
+                raise DataError(f"{arguments.unlabelled / 'images'} holds no X-ray {name}")
+            picture = read_xray(paths[name])
+            masks = pseudo_masks(window_to_uint8(picture.upright), segmenters)
+            shutil.copyfile(paths[name], images / paths[name].name)
+            _save(masks_folder / f"{name}.png", picture.orientation.invert(masks.whole_lung))
             _write(arguments.out / "further", name, masks, leave_out="whole_lung")
             group = f"{arguments.source}_{record.get('patient') or name}"
             rows.writerow([name, "train", arguments.source, "whole_lung", group])

@@ -106,19 +106,12 @@ def right_share(
 
 
 def _pictures(folder: Path) -> list[NDArray[np.uint8]]:
-    import numpy as np
-    from PIL import Image
-
     from model_store.geometry import window_to_uint8
+    from training.data.xray_files import files_by_name, read_xray
     from training.errors import ConfigError
 
-    found = []
-    for path in sorted(folder.glob("*")):
-        try:
-            with Image.open(path) as file:
-                found.append(window_to_uint8(np.asarray(file.convert("L"))))
-        except OSError as error:
-            raise ConfigError(f"{path} is no picture: {error}") from error
+    paths = files_by_name(folder).values()
+    found = [window_to_uint8(read_xray(path).upright) for path in paths]
     if not found:
         raise ConfigError(f"{folder} holds no pictures")
     return found

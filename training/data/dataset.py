@@ -25,7 +25,7 @@ from scipy import ndimage
 from model_store.conventions import DEFAULT_CONVENTION, Convention, token_of
 from model_store.geometry import InputGeometry, window_to_uint8
 from training.data.manifest_file import ManifestFile, read_manifest
-from training.data.xray_files import files_by_name, read_mask_pixels, read_xray_pixels
+from training.data.xray_files import files_by_name, read_mask_pixels, read_xray
 from training.errors import DataError
 
 if TYPE_CHECKING:
@@ -201,10 +201,10 @@ def load_xray(row: DataRow, longest_side: int | None = None) -> LabelledXray:
     Raises:
         DataError: A file is missing or unreadable, or image and mask differ in size.
     """
-    image, mask = read_xray_pixels(row.image_path), read_mask_pixels(row.mask_path)
-    if image.shape != mask.shape:
-        raise DataError(f"{row.name}: image is {image.shape} but its mask is {mask.shape}")
-    windowed = window_to_uint8(image)
+    picture, mask = read_xray(row.image_path), read_mask_pixels(row.mask_path)
+    if picture.pixels.shape != mask.shape:
+        raise DataError(f"{row.name}: image is {picture.pixels.shape} but its mask is {mask.shape}")
+    windowed, mask = window_to_uint8(picture.upright), picture.orientation.apply(mask)
     if longest_side is not None:
         windowed, mask = _scaled(windowed, mask, longest_side)
     lungs = split_lungs(mask)

@@ -1,7 +1,7 @@
 """Masks of an X-ray beside the one that its data set lists: the other convention, and the heart.
 
 A folder of further masks holds ``lung_field/``, ``whole_lung/`` and ``heart/``, each with a
-``NAME.png`` of the X-ray's size for some of the X-rays. People annotated them, or models
+``NAME.png`` of the upright X-ray's size for some of the X-rays. People annotated them, or models
 (``python -m training pseudo-masks``).
 """
 
@@ -15,12 +15,12 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 from scipy import ndimage
 
 from model_store.conventions import CONVENTIONS
 from model_store.structures import HEART
 from training.data.dataset import LabelledXray, scaled_mask, split_lungs
+from training.data.xray_files import read_mask_pixels
 from training.errors import DataError
 
 PLANES = 3
@@ -82,11 +82,7 @@ def _read(roots: Sequence[Path], kind: str, xray: LabelledXray) -> NDArray[np.bo
     path = next((p for root in roots if (p := root / kind / f"{xray.name}.png").is_file()), None)
     if path is None:
         return None
-    try:
-        with Image.open(path) as file:
-            mask = np.asarray(file.convert("L")) > 0
-    except OSError as error:
-        raise DataError(f"{path}: {error}") from error
+    mask = read_mask_pixels(path)
     height, width = xray.image.shape
     if abs(mask.shape[0] * width - mask.shape[1] * height) > 2 * max(*mask.shape, width, height):
         raise DataError(f"{path} is {mask.shape} but its X-ray {xray.image.shape}")

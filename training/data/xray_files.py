@@ -7,23 +7,19 @@ A mask that a format cannot prove is refused, never guessed.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
 
+from model_store.pictures.mask_reading import read_mask
 from model_store.pictures.picture_errors import PictureError
-from model_store.pictures.picture_reading import read_picture
+from model_store.pictures.picture_reading import Picture, read_picture
 from training.errors import DataError
 
 LARGEST_PIXELS = 100_000_000
 """Above every X-ray; a file that claims more is damaged or no X-ray."""
-
-LARGEST_EDGE_SHARE = 0.25
-"""A mask may be soft along its edges; one with more pixels between dark and bright is a picture."""
 
 
 def files_by_name(folder: Path) -> Mapping[str, Path]:
@@ -44,28 +40,23 @@ def files_by_name(folder: Path) -> Mapping[str, Path]:
     return found
 
 
-def read_xray_pixels(path: Path) -> NDArray[np.integer]:
+def read_xray(path: Path) -> Picture:
     """Decode an X-ray as the service does.
 
     Returns:
-        Grey values, uint8 or uint16 (H, W), bright where dense.
+        Its pixels as boxes and masks refer to them, and the way from there to the upright X-ray.
 
     Raises:
         DataError: It is missing, damaged or of a kind that is not read.
     """
     try:
-        pixels: NDArray[np.integer] = read_picture(
-            path.read_bytes(), max_pixels=LARGEST_PIXELS
-        ).pixels
-    except OSError as error:
-        raise DataError(f"{path} cannot be read: {error.strerror}") from error
+        return read_picture(_bytes_of(path), max_pixels=LARGEST_PIXELS)
     except PictureError as error:
         raise DataError(f"{path}: {error.detail}") from error
-    return pixels
 
 
 def read_mask_pixels(path: Path) -> NDArray[np.bool_]:
-    """Decode a mask: dark is outside, bright is inside.
+    """Decode a mask of two levels, or of zeros alone.
 
     Returns:
         bool (H, W), turned as the file's orientation asks.
@@ -73,46 +64,14 @@ def read_mask_pixels(path: Path) -> NDArray[np.bool_]:
     Raises:
         DataError: It cannot be decoded, is held in its transparency or in colours, or is no mask.
     """
-    levels = read_mask_levels(path)
-    largest = int(levels.max())
-    if largest == 0:
-        return np.zeros(levels.shape, dtype=bool)
-    inside: NDArray[np.bool_] = levels > largest // 2
-    # 0 and 1, or 0 and 255, and little in between.
-    between = (levels > largest * 0.1) & (levels < largest * 0.9)
-    if between.sum() > LARGEST_EDGE_SHARE * levels.size:
-        raise DataError(
-            f"{path} is no mask: {between.mean():.0%} of its pixels are neither dark nor bright"
-        )
-    return inside
-
-
-def read_mask_levels(path: Path) -> NDArray[np.integer]:
-    """Decode the one channel of a mask or label map, its values as they are stored.
-
-    Raises:
-        DataError: It cannot be decoded, or its channels differ, as of transparency or colours.
-    """
     try:
-        with warnings.catch_warnings(), Image.open(path) as file:
-            warnings.simplefilter("ignore")  # of Pillow about odd metadata
-            image = ImageOps.exif_transpose(file)
-            image.load()
-    # Pillow raises SyntaxError for broken PNG chunks.
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise DataError(f"{path} cannot be read: {error}") from error
-    if image.mode == "P" and not image.info.get("transparency"):
-        return np.asarray(image)  # a label map: the index is the label
-    if "transparency" in image.info or image.mode in ("RGBA", "LA", "PA"):
-        image = image.convert("RGBA")
-        if np.asarray(image.getchannel("A")).min() < 255:
-            raise DataError(
-                f"{path} holds its mask in its transparency; store it as grey, black outside"
-            )
-        image = image.convert("RGB")
-    values = np.asarray(image)
-    if values.ndim == 2:
-        return values.astype(np.uint8) if values.dtype == bool else values
-    if not (values == values[..., :1]).all():
-        raise DataError(f"{path} is coloured; a mask is grey, black outside and white inside")
-    return np.asarray(values[..., 0])
+        return read_mask(_bytes_of(path), may_be_empty=True)
+    except PictureError as error:
+        raise DataError(f"{path}: {error.detail}") from error
+
+
+def _bytes_of(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror}") from error

@@ -9,7 +9,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from model_store.pictures.mask_reading import MaskError, read_labels, read_mask
+from model_store.pictures.mask_reading import MaskError, read_levels, read_mask
 from model_store.pictures.picture_errors import UndecodablePictureError, UnsupportedPictureError
 from tests.raster_files import encoded
 
@@ -55,17 +55,13 @@ def test_noise_around_a_mask_asks_for_a_threshold() -> None:
     assert np.count_nonzero(found != disc()) < 0.02 * disc().size
 
 
-def test_a_label_map_loses_no_lung() -> None:
+def test_a_label_map_is_refused_as_a_mask() -> None:
     labels = np.where(disc(), 1, 0)
     labels[:, 60:] = 2
     data = encoded(Image.fromarray(labels.astype(np.uint8)), "PNG")
     with pytest.raises(MaskError, match="3 levels"):
         read_mask(data)
-    found = read_labels(data, {"right_lung": 1, "left_lung": 2})
-    assert np.array_equal(found["right_lung"], labels == 1)
-    assert np.array_equal(found["left_lung"], labels == 2)
-    with pytest.raises(MaskError, match="2, which has no name"):
-        read_labels(data, {"right_lung": 1})
+    assert np.array_equal(read_levels(data), labels)  # whoever names the numbers loses no lung
 
 
 def test_a_palette_gives_its_numbers() -> None:

@@ -12,10 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from training.data.xray_files import read_mask_levels, read_mask_pixels
+from model_store.pictures.mask_reading import inside_of, read_levels
+from model_store.pictures.orientation import UPRIGHT, Orientation
+from model_store.pictures.picture_errors import PictureError
+from model_store.pictures.picture_reading import read_orientation
 from training.errors import DataError
 from training.prepare.own.labels import Labels, Part, joined, lungs_of
-from training.prepare.pixels import PixelError
+from training.prepare.pixels import PixelError, read_grey
 
 NIFTI_SUFFIXES = (".nii", ".nii.gz")
 
@@ -34,10 +37,35 @@ class Annotation(Protocol):
 
 
 @dataclass(frozen=True)
+class XrayOnDisk:
+    """An X-ray in any format that the service reads; 16 bits are kept."""
+
+    path: Path
+
+    def read(self) -> NDArray[np.integer]:
+        """Return grey values, upright, uint8 or uint16 (H, W)."""
+        return _grey_of_nifti(self.path) if self._is_nifti else read_grey(self.path)
+
+    def orientation(self) -> Orientation:
+        """Return the way from the pixels that were annotated to the upright X-ray."""
+        if self._is_nifti:
+            return UPRIGHT
+        try:
+            return read_orientation(self.path.read_bytes())
+        except (OSError, PictureError) as error:
+            raise PixelError(f"its X-ray cannot be read: {error}") from error
+
+    @property
+    def _is_nifti(self) -> bool:
+        return self.path.name.lower().endswith(NIFTI_SUFFIXES)
+
+
+@dataclass(frozen=True)
 class LungsOf:
     """The lungs of an annotation, as a mask for `training.prepare.preparation`."""
 
     annotation: Annotation
+    xray: XrayOnDisk
 
     @property
     def path(self) -> Path:
@@ -45,12 +73,13 @@ class LungsOf:
         return self.annotation.path
 
     def read(self) -> NDArray[np.bool_]:
-        """Return both lungs, bool (H, W)."""
-        return lungs_of(self.annotation.parts())
+        """Return both lungs, upright, bool (H, W)."""
+        return self.xray.orientation().apply(lungs_of(self.annotation.parts()))
 
     def read_heart(self) -> NDArray[np.bool_] | None:
-        """Return the heart, bool (H, W), where it is annotated."""
-        return self.annotation.parts().get("heart")
+        """Return the heart, upright, bool (H, W), where it is annotated."""
+        heart = self.annotation.parts().get("heart")
+        return None if heart is None else self.xray.orientation().apply(heart)
 
 
 @dataclass(frozen=True)
@@ -59,16 +88,20 @@ class MaskPicture:
 
     path: Path
     labels: Labels
+    threshold: float | None = None
 
     def parts(self) -> Mapping[Part, NDArray[np.bool_]]:
-        """Return its parts; a picture of two levels is both lungs."""
+        """Return its parts; a picture of two levels, or a soft one, is both lungs."""
         try:
-            levels = read_mask_levels(self.path)
-            if self.labels.numbers or 2 < len(np.unique(levels)) <= _FEW_LABELS:
+            levels = read_levels(self.path.read_bytes())
+            is_soft = self.threshold is not None
+            if self.labels.numbers or (not is_soft and 2 < len(np.unique(levels)) <= _FEW_LABELS):
                 return self.labels.of_map(levels)
-            return {"lungs": read_mask_pixels(self.path)}
-        except DataError as error:
-            raise PixelError(str(error)) from error
+            return {"lungs": inside_of(levels, threshold=self.threshold, may_be_empty=True)}
+        except OSError as error:
+            raise PixelError(f"cannot be read: {error.strerror}") from error
+        except PictureError as error:
+            raise PixelError(error.detail) from error
 
 
 @dataclass(frozen=True)
@@ -114,6 +147,14 @@ def read_nifti(path: Path) -> NDArray[Any]:
             "pictures; which way up the X-ray is would be a guess"
         )
     return np.ascontiguousarray(plane.T)
+
+
+def _grey_of_nifti(path: Path) -> NDArray[np.integer]:
+    values = read_nifti(path)
+    whole = np.rint(values)
+    if not np.array_equal(whole, values) or whole.min() < 0 or whole.max() > 65535:
+        raise PixelError("its values are not whole numbers of 0 to 65535")
+    return np.asarray(whole, np.uint16 if whole.max() > 255 else np.uint8)
 
 
 @dataclass(frozen=True)
@@ -223,7 +264,11 @@ def stem_of(path: Path) -> str:
 
 
 def annotations_of(
-    root: Path, masks: Path, pictures: Mapping[str, Path], labels: Labels
+    root: Path,
+    masks: Path,
+    pictures: Mapping[str, Path],
+    labels: Labels,
+    threshold: float | None = None,
 ) -> dict[str, Annotation]:
     """Find what was annotated, by the name of the X-ray's file without its ending.
 
@@ -232,6 +277,7 @@ def annotations_of(
         masks: Folder of masks, where there is one; LabelMe's files may lie beside the X-rays.
         pictures: The X-rays by name.
         labels: What labels mean.
+        threshold: For soft masks in pictures, the share of the highest value that is inside.
 
     Raises:
         DataError: An X-ray is annotated in two files.
@@ -250,7 +296,7 @@ def annotations_of(
         if path.name.lower().endswith(NIFTI_SUFFIXES):
             _add(found, name, NiftiMask(path, labels))
         else:
-            _add(found, name, MaskPicture(path, labels))
+            _add(found, name, MaskPicture(path, labels, threshold))
     return found
 
 

@@ -8,41 +8,19 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-
 from model_store.conventions import Convention
 from training.data.manifest_file import read_table
-from training.data.xray_files import read_xray_pixels
 from training.errors import ConfigError, DataError
 from training.prepare.own.annotation_files import (
-    NIFTI_SUFFIXES,
     LungsOf,
+    XrayOnDisk,
     annotations_of,
-    read_nifti,
     stem_of,
 )
 from training.prepare.own.labels import Labels
 from training.prepare.pair import Found, RawPair, found, matched
-from training.prepare.pixels import PixelError
 
 _NO_XRAY = (".json", ".csv", ".txt", ".md", ".xml")
-
-
-@dataclass(frozen=True)
-class XrayOnDisk:
-    """An X-ray in any format that the service reads; 16 bits are kept."""
-
-    path: Path
-
-    def read(self) -> NDArray[np.integer]:
-        """Return grey values, uint8 or uint16 (H, W)."""
-        if self.path.name.lower().endswith(NIFTI_SUFFIXES):
-            return _grey_of_nifti(self.path)
-        try:
-            return read_xray_pixels(self.path)
-        except DataError as error:
-            raise PixelError(str(error)) from error
 
 
 @dataclass(frozen=True)
@@ -57,6 +35,8 @@ class OwnFolder:
         patient_pattern: Regular expression whose first group, found in a file's name, is the
             patient; empty where the name does not tell.
         patients: CSV with the columns ``image`` and ``patient``, where there is one.
+        mask_threshold: For soft masks, the share of the highest value from which on a pixel is
+            inside; None asks for exactly two levels.
     """
 
     name: str
@@ -65,6 +45,7 @@ class OwnFolder:
     labels: Labels = field(default_factory=Labels)
     patient_pattern: str = ""
     patients: Path | None = None
+    mask_threshold: float | None = None
 
     def __post_init__(self) -> None:
         """Refuse a name that is no word, no licence, and a pattern that is none."""
@@ -93,14 +74,17 @@ class OwnFolder:
         """
         images = root / "images" if (root / "images").is_dir() else root
         pictures = _xrays_of(images)
-        annotations = annotations_of(root, root / "masks", pictures, self.labels)
+        annotations = annotations_of(
+            root, root / "masks", pictures, self.labels, self.mask_threshold
+        )
         both, problems = matched(
             self.name, pictures, {name: one.path for name, one in annotations.items()}
         )
         patients = self._patients(pictures)
+        xrays = {name: XrayOnDisk(pictures[name]) for name in both}
         pairs = [
             RawPair(
-                self.name, name, XrayOnDisk(pictures[name]), LungsOf(annotations[name]),
+                self.name, name, xrays[name], LungsOf(annotations[name], xrays[name]),
                 convention=self.convention, patient=patients.get(name), license=self.license,
             )
             for name in both
@@ -138,14 +122,6 @@ def _xrays_of(folder: Path) -> dict[str, Path]:
             raise DataError(f"{found[name]} and {path} have one name; which one is meant?")
         found[name] = path
     return found
-
-
-def _grey_of_nifti(path: Path) -> NDArray[np.integer]:
-    values = read_nifti(path)
-    whole = np.rint(values)
-    if not np.array_equal(whole, values) or whole.min() < 0 or whole.max() > 65535:
-        raise PixelError("its values are not whole numbers of 0 to 65535")
-    return np.asarray(whole, np.uint16 if whole.max() > 255 else np.uint8)
 
 
 def _dicom_patient(path: Path) -> str | None:
