@@ -86,7 +86,7 @@ class Segmentation:
         request_id: its id in the service's log.
         masks: one per box, in the order of the boxes.
         warnings: reasons to look twice.
-        overlay: the X-ray with its masks as PNG; None when it was not asked for.
+        overlay: the X-ray with its masks, as PNG or as the JPEG that was asked for; else None.
         body: the whole JSON answer.
     """
 
@@ -111,7 +111,7 @@ def read_segmentation(answer: httpx.Response) -> Segmentation:
     require_ok(answer)
     body = _object_of(answer)
     try:
-        overlay = body.get("overlay_png")
+        overlay = body.get("overlay_png") or body.get("overlay_jpeg")
         return Segmentation(
             request_id=body["request_id"],
             masks=tuple(_mask(one) for one in body["masks"]),

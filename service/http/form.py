@@ -17,6 +17,7 @@ from service.imaging.segment_request import (
     AnswerKind,
     DicomObject,
     LungChoice,
+    OverlayFormat,
     SegmentRequest,
     View,
 )
@@ -30,6 +31,8 @@ FIELDS = (IMAGE_FIELD, "bbox", *_SINGLE_FIELDS)
 LUNG_WORDS = tuple(one.value for one in LungChoice)
 VIEW_WORDS = tuple(one.value for one in View)
 ISLAND_WORDS = ("keep", "drop")
+OVERLAY_WORDS = (OverlayFormat.JPEG.value,)
+"""What `overlay` may be beside true (a PNG) and false."""
 _TRUE_WORDS = ("true", "1", "yes", "on")
 _FALSE_WORDS = ("false", "0", "no", "off")
 
@@ -93,11 +96,12 @@ def read_form(
     image = _one_image(images)
     if len(boxes) > max_boxes:
         raise InvalidField(f"There are {len(boxes)} boxes; one request may have {max_boxes}.")
+    wants_overlay, overlay_format = _overlay(single.get("overlay", "true"))
     asked = SegmentRequest(
         boxes=tuple(boxes),
         convention=_convention(single.get("convention", DEFAULT_CONVENTION)),
         threshold=_threshold(single.get("threshold", str(DEFAULT_THRESHOLD))),
-        wants_overlay=_truth("overlay", single.get("overlay", "true")),
+        wants_overlay=wants_overlay,
         answer_kind=answer_kind,
         objects=_objects(single.get("objects"), answer_kind),
         lungs=LungChoice(_one_of("lungs", LUNG_WORDS, single.get("lungs", "both"))),
@@ -106,6 +110,7 @@ def read_form(
         view=View(_one_of("view", VIEW_WORDS, single["view"])) if "view" in single else None,
         wants_legend=_truth("legend", single.get("legend", "false")),
         clips_to_boxes=_truth("clip", single.get("clip", "false")),
+        overlay_format=overlay_format,
     )
     if asked.view is None:
         _refuse_several_masks(asked)
@@ -192,6 +197,16 @@ def _threshold(value: str) -> float:
             "The field threshold must be a number above 0 and below 1, for example 0.5."
         )
     return threshold
+
+
+def _overlay(value: str) -> tuple[bool, OverlayFormat]:
+    """Returns whether an overlay is wanted, and how it is written."""
+    word = value.lower()
+    if word in OVERLAY_WORDS:
+        return True, OverlayFormat(word)
+    if word in _TRUE_WORDS or word in _FALSE_WORDS:
+        return word in _TRUE_WORDS, OverlayFormat.PNG
+    raise InvalidField("The field overlay must be true or false, or jpeg.")
 
 
 def _truth(name: str, value: str) -> bool:

@@ -10,7 +10,13 @@ from fastapi.responses import JSONResponse
 from model_store.conventions import CONVENTIONS, DEFAULT_CONVENTION
 from service import errors
 from service.http.early_answer import AnswerBeforeTheEnd
-from service.http.form import DEFAULT_THRESHOLD, ISLAND_WORDS, LUNG_WORDS, VIEW_WORDS
+from service.http.form import (
+    DEFAULT_THRESHOLD,
+    ISLAND_WORDS,
+    LUNG_WORDS,
+    OVERLAY_WORDS,
+    VIEW_WORDS,
+)
 from service.http.keys import ApiKeys
 from service.http.openapi import MASK_HEADERS
 from service.http.problems import noted_problem, problem_responses
@@ -79,9 +85,11 @@ _FORM_SCHEMA: dict[str, Any] = {
             "description": "probability from which a pixel is lung",
         },
         "overlay": {
-            "type": "boolean",
+            "anyOf": [{"type": "boolean"}, {"type": "string", "enum": list(OVERLAY_WORDS)}],
             "default": True,
-            "description": "whether a JSON answer holds the overlay picture",
+            "description": "whether a JSON answer holds the overlay picture: true for a PNG in "
+            "overlay_png, jpeg for a JPEG in overlay_jpeg (a quarter of the size, for screens, not "
+            "for measuring), false for none",
         },
         "lungs": {
             "type": "string",

@@ -188,6 +188,7 @@ def _add_example(schema: dict[str, Any]) -> None:
             }
         ],
         "overlay_png": "iVBORw0KGgo...",
+        "overlay_jpeg": None,
         "view_png": None,
         "latency_ms": {
             "decode": 12.0,
@@ -218,6 +219,9 @@ class SegmentAnswer(Answer):
     )
     overlay_png: str | None = Field(
         description="base64 of an RGB PNG of the X-ray with masks and boxes; null if not asked for"
+    )
+    overlay_jpeg: str | None = Field(
+        description="the same picture as base64 of a JPEG, for overlay=jpeg; else null"
     )
     view_png: str | None = Field(
         description="base64 of the view that was asked for; null if none was"

@@ -36,6 +36,7 @@ from service.imaging.answered_masks import (
 )
 from service.imaging.dicom_object import SegmentationMethod
 from service.imaging.islands import without_islands
+from service.imaging.jpeg_encoding import encode_jpeg
 from service.imaging.lung_sides import UNKNOWN_SIDES, lung_sides
 from service.imaging.mask_checks import check_mask
 from service.imaging.measurements import measure_lungs
@@ -44,7 +45,7 @@ from service.imaging.picture_errors import warnings_of
 from service.imaging.png_encoding import encode_png
 from service.imaging.rendering import encode_mask_png, encode_rle, overlay_colours
 from service.imaging.response_warnings import Warning_
-from service.imaging.segment_request import AnswerKind, View
+from service.imaging.segment_request import AnswerKind, OverlayFormat, View
 from service.imaging.upright import as_stored, doubtful_turn, is_turn_doubtful
 from service.imaging.views import ViewedMasks, encode_view, legend_of, view_of, with_margin
 from service.imaging.warning_advice import advice_on, gravest
@@ -130,9 +131,12 @@ def _json_body(rendering: _Rendering, warnings: Sequence[ResponseWarning]) -> by
     opened, asked = rendering.opened, rendering.opened.asked
     pictures = [encode_mask_png(one.mask) for one in rendering.masks]
     masks = tuple(_segmented(one) for one in rendering.masks)
-    if asked.wants_overlay:
+    overlay = asked.overlay_in_answer
+    if overlay is not None:
         drawn = [one.mask for one in rendering.masks]
-        pictures.append(encode_png(overlay_colours(opened.decoded.pixels, drawn, asked.boxes)))
+        colours = overlay_colours(opened.decoded.pixels, drawn, asked.boxes)
+        encode = encode_jpeg if overlay is OverlayFormat.JPEG else encode_png
+        pictures.append(encode(colours))
     if asked.view is not None:
         pictures.append(_view_png(rendering, asked.view, warnings))
     encoded = [pybase64.b64encode(picture) for picture in pictures]
@@ -145,7 +149,8 @@ def _json_body(rendering: _Rendering, warnings: Sequence[ResponseWarning]) -> by
         convention=asked.convention,
         threshold=asked.threshold,
         masks=masks,
-        overlay_png=_PICTURE if asked.wants_overlay else None,
+        overlay_png=_PICTURE if overlay is OverlayFormat.PNG else None,
+        overlay_jpeg=_PICTURE if overlay is OverlayFormat.JPEG else None,
         view_png=_PICTURE if asked.view is not None else None,
         latency_ms=_latency(rendering),
         warnings=tuple(warnings),

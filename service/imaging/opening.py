@@ -12,13 +12,14 @@ from model_store.pictures.picture_reading import Picture
 from model_store.pictures.pixel_coding import BeforeDecoding, accept_any
 from model_store.prediction import PredictionRequest
 from model_store.preparation import PreparedRequest, prepare
-from service.errors import InvalidBox, NotAcceptable
+from service.errors import InvalidBox, InvalidField, NotAcceptable
 from service.imaging.dicom_header import SourceHeader, read_source_header
 from service.imaging.image_scale import USUAL_DISPLAY, ImageScale, read_scale
+from service.imaging.jpeg_encoding import LONGEST_SIDE_PX
 from service.imaging.mask_checks import check_image
 from service.imaging.picture_errors import read_upload
 from service.imaging.response_warnings import Warning_
-from service.imaging.segment_request import SegmentRequest
+from service.imaging.segment_request import OverlayFormat, SegmentRequest
 from service.imaging.upright import upright_request, upright_scale
 
 
@@ -81,6 +82,7 @@ def open_xray(
     """
     decoded = read_upload(data, max_pixels, before_decoding)
     decoded_at = time.perf_counter()
+    _refuse_jpeg_of_long_sides(asked, decoded)
     header = _header_of(decoded) if asked.needs_dicom else None
     histogram = grey_histogram(decoded.pixels)
     prepared = prepare(_prediction_request(asked, decoded), input_size, histogram)
@@ -89,6 +91,16 @@ def open_xray(
     scale = upright_scale(read_scale(decoded.dicom), decoded)
     xray = OpenedXray(asked, decoded, prepared.geometry, remarks, header, scale)
     return Opening(xray, prepared, seconds)
+
+
+def _refuse_jpeg_of_long_sides(asked: SegmentRequest, decoded: Picture) -> None:
+    """Refuses an overlay that no JPEG can hold, before the network works for nothing."""
+    longest = max(decoded.width, decoded.height)
+    if asked.overlay_in_answer is OverlayFormat.JPEG and longest > LONGEST_SIDE_PX:
+        raise InvalidField(
+            f"A JPEG holds {LONGEST_SIDE_PX} pixels a side and the image has {longest}; send "
+            "overlay=true for a PNG."
+        )
 
 
 def _header_of(decoded: Picture) -> SourceHeader:

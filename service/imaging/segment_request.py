@@ -44,6 +44,13 @@ class LungChoice(Enum):
     LEFT = "left"
 
 
+class OverlayFormat(Enum):
+    """How the overlay of a JSON answer is written; the value is the format's name."""
+
+    PNG = "png"
+    JPEG = "jpeg"
+
+
 @dataclass(frozen=True)
 class SegmentRequest:
     """What is asked about one X-ray, beside the X-ray itself.
@@ -62,6 +69,7 @@ class SegmentRequest:
         wants_legend: whether a margin of that picture says what it shows.
         clips_to_boxes: whether the lungs of the whole image are cut at the boxes, in place of
             segmenting the lungs that the boxes mean.
+        overlay_format: how the overlay is written, where one is wanted.
     """
 
     boxes: tuple[Box, ...]
@@ -76,6 +84,13 @@ class SegmentRequest:
     view: View | None = None
     wants_legend: bool = False
     clips_to_boxes: bool = False
+    overlay_format: OverlayFormat = OverlayFormat.PNG
+
+    @property
+    def overlay_in_answer(self) -> OverlayFormat | None:
+        """Format of the overlay that the answer holds; None for none."""
+        has_overlay = self.wants_overlay and self.answer_kind is AnswerKind.JSON
+        return self.overlay_format if has_overlay else None
 
     @property
     def prompts(self) -> tuple[Box, ...]:

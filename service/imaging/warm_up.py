@@ -13,6 +13,7 @@ from model_store.geometry import grey_histogram
 from model_store.pictures.picture_reading import read_picture
 from model_store.prediction import MaskPrediction, PredictionRequest
 from model_store.preparation import MaskLogits, mask_from, prepare
+from service.imaging.jpeg_encoding import encode_jpeg
 from service.imaging.mask_checks import check_image, check_mask
 from service.imaging.png_encoding import encode_png
 from service.imaging.rendering import encode_mask_png, encode_rle, overlay_colours
@@ -35,4 +36,5 @@ def decode_and_render_once() -> None:
     encode_mask_png(mask)
     encode_rle(mask)
     colours = overlay_colours(pixels, [mask], [box])
+    encode_jpeg(colours)
     encode_png(colours[: SIDE_PX // 2])  # no more, or it would start a thread for the other half

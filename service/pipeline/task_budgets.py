@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from service.imaging.segment_request import AnswerKind, LungChoice, SegmentRequest
+from service.imaging.segment_request import LungChoice, SegmentRequest
 from service.workers.costs import (
     ORDINARY_RENDERING_S,
     first_grant_s,
@@ -59,7 +59,7 @@ def answering_budget(pixels: int, masks: int, asked: SegmentRequest) -> TaskBudg
     is_apart = asked.lungs is not LungChoice.BOTH
     pictures = sum(
         (
-            asked.wants_overlay and asked.answer_kind is AnswerKind.JSON,
+            asked.overlay_in_answer is not None,
             asked.view is not None,
             asked.wants_legend,
             asked.wants_measurements,

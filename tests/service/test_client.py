@@ -163,7 +163,9 @@ def test_further_fields_and_new_ones_of_the_answer(server: RunningServer) -> Non
     assert 'name="lungs"\r\n\r\neach\r\n' in sent_by(fields={"lungs": "each"})
     with Client(f"http://127.0.0.1:{server.port}") as client:
         found = client.segment(png(picture()), overlay=True)
+        smaller = client.segment(png(picture()), overlay="jpeg")
     assert found.overlay is not None and found.overlay.startswith(b"\x89PNG")
+    assert smaller.overlay is not None and smaller.overlay.startswith(b"\xff\xd8\xff")
     assert found.masks[0].fields["area_fraction"] == found.masks[0].area_px / (96 * 80)
     assert found.warning_codes == tuple(one["code"] for one in found.body["warnings"])
 

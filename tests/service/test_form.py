@@ -6,7 +6,7 @@ import pytest
 
 from service.errors import InvalidBox, InvalidField, MissingField, ServiceError
 from service.http.form import read_form
-from service.imaging.segment_request import AnswerKind
+from service.imaging.segment_request import AnswerKind, OverlayFormat
 
 IMAGE = ("image", b"bytes")
 
@@ -35,6 +35,22 @@ def test_every_field_is_read() -> None:
 
 
 @pytest.mark.parametrize(
+    ("word", "kind", "expected"),
+    [
+        (b"true", AnswerKind.JSON, OverlayFormat.PNG),
+        (b"JPEG", AnswerKind.JSON, OverlayFormat.JPEG),
+        (b"no", AnswerKind.JSON, None),
+        (b"jpeg", AnswerKind.PNG, None),
+    ],
+)
+def test_the_overlay_has_the_format_asked_for(
+    word: bytes, kind: AnswerKind, expected: OverlayFormat | None
+) -> None:
+    form = read_form([IMAGE, ("overlay", word)], kind, max_boxes=4).asked
+    assert form.overlay_in_answer is expected
+
+
+@pytest.mark.parametrize(
     ("fields", "error", "said"),
     [
         ([], MissingField, "image"),
@@ -54,6 +70,7 @@ def test_every_field_is_read() -> None:
         ([IMAGE, ("threshold", b"half")], InvalidField, "above 0 and below 1"),
         ([IMAGE, ("threshold", b"\xff")], InvalidField, "UTF-8"),
         ([IMAGE, ("overlay", b"maybe")], InvalidField, "true or false"),
+        ([IMAGE, ("overlay", b"png")], InvalidField, "or jpeg"),
         ([IMAGE, ("bbox", b"1,2,3,4,5")], InvalidBox, "5"),
         ([IMAGE, ("bbox", b"nan,0,1,1")], InvalidBox, "finite"),
         ([IMAGE, ("bbox", b"5,5,1,1")], InvalidBox, "x0 < x1"),

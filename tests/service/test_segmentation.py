@@ -8,6 +8,7 @@ import base64
 import numpy as np
 import pytest
 
+from service.imaging import opening
 from service.imaging.rendering import encode_rle
 from tests.service.fake_model import (
     INPUT_SIDE,
@@ -48,7 +49,7 @@ async def test_the_json_answer_has_every_member_of_the_contract() -> None:
     assert response.status_code == 200
     assert set(answer) == {
         *("request_id", "model", "image", "convention", "threshold", "masks", "overlay_png"),
-        *("latency_ms", "warnings", "measurements", "view_png"),
+        *("latency_ms", "warnings", "measurements", "view_png", "overlay_jpeg"),
     }
     members = {"name", "version", "sha256", "precision", "weight_bits", "device"}
     assert set(answer["model"]) == members and answer["model"]["weight_bits"] == 8
@@ -107,6 +108,36 @@ async def test_no_box_means_the_whole_image_and_no_overlay_means_null() -> None:
         answer = (await client.post("/segment", **form(overlay="false"))).json()
     assert answer["masks"][0]["bbox"] == [0, 0, 96, 80]
     assert answer["overlay_png"] is None
+
+
+async def test_the_overlay_as_jpeg_shows_the_same_and_takes_the_place_of_the_png() -> None:
+    pixels = np.add.outer(np.arange(160), np.arange(192)).astype(np.uint8)
+    async with running(make_app()) as client:
+        asked = {"bbox": "20,30,150,140"}
+        as_png = (await client.post("/segment", **form(pixels, **asked))).json()
+        as_jpeg = (await client.post("/segment", **form(pixels, overlay="jpeg", **asked))).json()
+        mask = await client.post(
+            "/segment", **form(overlay="jpeg"), headers={"Accept": "image/png"}
+        )
+    assert as_png["overlay_jpeg"] is None and as_jpeg["overlay_png"] is None
+    assert as_png["masks"] == as_jpeg["masks"]
+    file = base64.b64decode(as_jpeg["overlay_jpeg"])
+    assert file.startswith(b"\xff\xd8\xff") and mask.status_code == 200
+    exact = pixels_of(base64.b64decode(as_png["overlay_png"])).astype(int)
+    assert abs(pixels_of(file).astype(int) - exact).mean() < 3
+
+
+async def test_a_jpeg_overlay_of_sides_that_no_jpeg_has_is_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Before the network has worked; the same X-ray has its PNG."""
+    monkeypatch.setattr(opening, "LONGEST_SIDE_PX", 90)
+    async with running(make_app()) as client:
+        refused = await client.post("/segment", **form(overlay="jpeg"))
+        answered = await client.post("/segment", **form())
+    assert (refused.status_code, refused.json()["code"]) == (422, "invalid_field")
+    assert "overlay=true" in refused.json()["detail"]
+    assert answered.status_code == 200
 
 
 async def test_the_png_answer_is_the_mask_itself() -> None:
