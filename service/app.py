@@ -13,6 +13,7 @@ from service.compute.model_loading import (
     PredictorFactory,
     start_compute_child,
 )
+from service.http.browsers import AllowedHosts, BrowserGuard
 from service.http.docs import add_docs_routes
 from service.http.edge import EdgeLayer
 from service.http.keys import ApiKeys
@@ -77,6 +78,13 @@ def create_app(
     add_page_routes(app.router)
     add_docs_routes(app.router)
     install_problem_handlers(app)
+    if keys is None:
+        app.add_middleware(
+            BrowserGuard,
+            hosts=AllowedHosts(settings.host, settings.allowed_hosts),
+            trusted_origins=getattr(settings, "cors_origins", ()),
+            idle_timeout_s=settings.upload_idle_timeout_s,
+        )
     app.add_middleware(EdgeLayer, metrics=service.metrics, traces=traces)
     describe_app(app, asks_for_keys=keys is not None)
     return app

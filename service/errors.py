@@ -73,6 +73,22 @@ class WrongKey(ServiceError):
     title = "The API key is not valid"
 
 
+class HostNotAllowed(ServiceError):
+    """The service is called by a name that is not its own, as rebinding names do."""
+
+    status = 403
+    code = "host_not_allowed"
+    title = "The service is not called by this name"
+
+
+class ForeignOrigin(ServiceError):
+    """A web page of another origin sends what only the service's own page may."""
+
+    status = 403
+    code = "foreign_origin"
+    title = "Sent by a web page of another origin"
+
+
 class NotFound(ServiceError):
     """No route has this path."""
 

@@ -9,17 +9,19 @@ by itself: the caller hands in a mapping.
 from __future__ import annotations
 
 import argparse
+import re
 import ssl
 from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from service.loopback import is_loopback
 
 ENVIRONMENT_PREFIX = "LUNGSEG_"
+_HOST_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*|[0-9A-Fa-f]*:[0-9A-Fa-f:.]+")
 
 
 class SettingsError(ValueError):
@@ -38,6 +40,11 @@ class Settings(BaseModel):
     )
     allow_anyone: bool = Field(
         False, description="true: listen beyond this machine although no key is needed"
+    )
+    allowed_hosts: tuple[str, ...] = Field(
+        (),
+        description="names by which the service may be called where no key is asked for, beside "
+        "loopback names and the address it listens on, separated by commas; * for any",
     )
     tls_cert: Path | None = Field(
         None, description="PEM file with the certificate and its chain: serves HTTPS"
@@ -148,6 +155,17 @@ class Settings(BaseModel):
     image_threads: int = Field(
         0, ge=0, le=256, description="old name of image-workers; give that one instead"
     )
+
+    @field_validator("allowed_hosts", mode="before")
+    @classmethod
+    def _split_hosts(cls, value: Any) -> Any:
+        """Reads `a, b` as two names; each is a name or an address, without scheme and port."""
+        names = value.split(",") if isinstance(value, str) else value
+        found = tuple(name.strip() for name in names if name.strip())
+        for name in found:
+            if name != "*" and not _HOST_NAME.fullmatch(name):
+                raise ValueError(f"{name} is no name of a machine (without scheme and port)")
+        return found
 
 
 def require_safe_address(settings: Settings) -> None:

@@ -10,9 +10,9 @@ import requests
 from dicomweb_client import DICOMwebClient
 from pydicom.dataset import Dataset
 
+from service.dicom_node.connecting import with_right_proxies
 from service.dicom_node.receiving import STORAGE_CLASSES
 from service.dicom_node.selection import reason_to_skip
-from service.dicom_node.connecting import with_right_proxies
 from service.dicom_node.settings import FetchSettings, SelectSettings, first_line
 from service.dicom_node.spool import Job, Spool
 

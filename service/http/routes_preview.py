@@ -22,6 +22,8 @@ from service.workers.sharing import share
 _REFUSALS = (
     errors.MissingKey,
     errors.WrongKey,
+    errors.HostNotAllowed,
+    errors.ForeignOrigin,
     errors.UploadTooSlow,
     errors.UndecodableImage,
     errors.MalformedRequest,

@@ -28,6 +28,8 @@ from service.pipeline.segmentation import SegmentationService
 _REFUSALS = (
     errors.MissingKey,
     errors.WrongKey,
+    errors.HostNotAllowed,
+    errors.ForeignOrigin,
     errors.UploadTooSlow,
     errors.HeadersTooLarge,
     errors.UndecodableImage,

@@ -197,7 +197,7 @@ async def running(app: FastAPI, *, wait: bool = True) -> AsyncGenerator[httpx.As
     transport = httpx.ASGITransport(app=app, raise_app_exceptions=True)
     async with (
         app.router.lifespan_context(app),
-        httpx.AsyncClient(transport=transport, base_url="http://test", timeout=30) as client,
+        httpx.AsyncClient(transport=transport, base_url="http://localhost", timeout=30) as client,
     ):
         if wait:
             await until(lambda: app.state.service.readiness.state.value != "loading")

@@ -26,7 +26,7 @@ def said(server: RunningServer, request: bytes) -> bytes:
 
 
 def head(line: str, *lines: str) -> bytes:
-    return "\r\n".join([f"{line} HTTP/1.1", "Host: x", *lines, "", ""]).encode()
+    return "\r\n".join([f"{line} HTTP/1.1", "Host: localhost", *lines, "", ""]).encode()
 
 
 def test_an_early_refusal_of_who_waits_for_100_continue_closes(server: RunningServer) -> None:

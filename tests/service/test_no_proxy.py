@@ -18,7 +18,6 @@ from typing import Any
 
 import pytest
 import requests
-from node_peers import archive, free_port, service, settings_text
 
 from service.client import Client
 from service.dicom_node.connecting import with_right_proxies
@@ -27,6 +26,7 @@ from service.healthcheck import main
 from service.http.traces import TraceExport
 from service.loopback import is_loopback
 from service.request_record import new_record
+from tests.service.node_peers import archive, free_port, service, settings_text
 
 
 @dataclass
@@ -49,7 +49,8 @@ def listening() -> Generator[Listener, None, None]:
             self.send_header("Content-Length", "0")
             self.end_headers()
 
-        do_POST = do_GET
+        def do_POST(self) -> None:
+            self.do_GET()
 
         def log_message(self, *_: Any) -> None:
             pass

@@ -24,7 +24,7 @@ from tests.service.fake_model import form, picture, png
 LIMITS = ["--threads", "1", "--max-upload-bytes", "200000"]
 SLOW_UPLOADS = 60
 UPLOAD_START = (
-    b"POST /segment HTTP/1.1\r\nHost: x\r\nContent-Length: 5000\r\n"
+    b"POST /segment HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5000\r\n"
     b"Content-Type: multipart/form-data; boundary=b\r\n\r\n--b\r\n"
 )
 

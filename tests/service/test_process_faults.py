@@ -205,7 +205,7 @@ def test_a_full_service_refuses_in_milliseconds_even_slow_uploads(tiny_artifact:
 def refusal_time_s(server: RunningServer) -> float:
     """Sends the head of a request and no body; returns the seconds until 429 has come."""
     head = (
-        b"POST /segment HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n"
+        b"POST /segment HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000000\r\n"
         b"Content-Type: multipart/form-data; boundary=b\r\n\r\n"
     )
     with socket.create_connection(("127.0.0.1", server.port), timeout=10) as connection:

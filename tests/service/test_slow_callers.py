@@ -44,7 +44,7 @@ def test_headers_that_trickle_in_are_cut_although_each_byte_is_in_time(
 ) -> None:
     with connected(server) as connection:
         began = time.monotonic()
-        connection.sendall(b"GET /livez HTTP/1.1\r\nHost: x\r\n")
+        connection.sendall(b"GET /livez HTTP/1.1\r\nHost: localhost\r\n")
         with pytest.raises(OSError):
             while time.monotonic() - began < 10:
                 connection.sendall(b"X-A: b\r\n")
@@ -66,7 +66,7 @@ def test_who_sends_nothing_is_cut(server: RunningServer) -> None:
 
 def test_the_second_request_of_a_connection_is_watched_too(server: RunningServer) -> None:
     with connected(server) as connection:
-        connection.sendall(b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n")
+        connection.sendall(b"GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n")
         answer = b""
         while b"alive" not in answer:  # head and body may come in two pieces
             answer += connection.recv(65536)
@@ -77,8 +77,8 @@ def test_the_second_request_of_a_connection_is_watched_too(server: RunningServer
 def test_a_slow_body_is_not_a_slow_head(server: RunningServer) -> None:
     body, content_type = multipart(png(picture()), {})
     head = (
-        f"POST /segment HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Type: {content_type}"
-        f"\r\nContent-Length: {len(body)}\r\n\r\n"
+        f"POST /segment HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n"
+        f"Content-Type: {content_type}\r\nContent-Length: {len(body)}\r\n\r\n"
     )
     with connected(server) as connection:
         connection.sendall(head.encode() + body[:100])
@@ -104,7 +104,7 @@ def test_who_takes_nothing_of_an_answer_is_cut(server: RunningServer) -> None:
         began = time.monotonic()
         with pytest.raises(OSError):
             while time.monotonic() - began < 15:
-                connection.sendall(b"GET /openapi.json HTTP/1.1\r\nHost: x\r\n\r\n")
+                connection.sendall(b"GET /openapi.json HTTP/1.1\r\nHost: localhost\r\n\r\n")
                 time.sleep(0.01)
     assert server.segment(png(picture()), {}).status == 200
 
@@ -113,7 +113,9 @@ def test_who_takes_nothing_of_an_answer_is_cut(server: RunningServer) -> None:
 def test_who_stops_in_a_body_that_was_refused_is_cut(server: RunningServer, head: str) -> None:
     """The answer comes at once; the rest of the body is waited for no longer than for a head."""
     with connected(server) as connection:
-        connection.sendall(f"{head} HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\nx".encode())
+        connection.sendall(
+            f"{head} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000\r\n\r\nx".encode()
+        )
         answer = received(connection)  # ends only because the service closes
     assert answer.startswith(b"HTTP/1.1 4")
 
@@ -125,7 +127,9 @@ def test_many_connections_with_few_descriptors_keep_nobody_out(tiny_artifact: Pa
         held = [connected(server) for _ in range(300)]
         for _ in range(5):
             with connected(server) as connection:
-                connection.sendall(b"GET /livez HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+                connection.sendall(
+                    b"GET /livez HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+                )
                 assert received(connection).startswith(b"HTTP/1.1 200 ")
         assert server.segment(png(picture()), {}).status == 200
         assert log_size(server) - log_bytes < 20_000
