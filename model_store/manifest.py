@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -87,6 +88,12 @@ class QualityHeadFile(_Strict):
         description="probability from which on a label is said; set on `val`"
     )
 
+    def said(self, probabilities: Mapping[str, float]) -> tuple[str, ...]:
+        """Return the labels whose probability reaches its limit, in the order of `labels`."""
+        return tuple(
+            name for name in self.labels if probabilities[name] >= self.limits.get(name, 1.0)
+        )
+
 
 class Distribution(_Strict):
     """How a number is distributed over the X-rays that trained, to notice when others differ."""
@@ -135,6 +142,16 @@ class Manifest(_Strict):
     license: str = "Apache-2.0"
     intended_use: str
     self_test: SelfTest | None = None
+
+    def kind_of(self, quality: Mapping[str, float] | None) -> tuple[str, ...]:
+        """Return what the quality head says of a picture; nothing without such a head.
+
+        Args:
+            quality: probability of each of its labels; None from a model without one.
+        """
+        if self.quality_head is None or quality is None:
+            return ()
+        return self.quality_head.said(quality)
 
     @model_validator(mode="after")
     def _check_version(self) -> Self:

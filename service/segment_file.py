@@ -30,10 +30,11 @@ from model_store.model_index import default_model_folder
 from model_store.pictures.picture_reading import Picture
 from model_store.prediction import PredictionRequest
 from service.errors import ServiceError
+from service.imaging.answer_checks import check_answer
 from service.imaging.answering import response_warning
 from service.imaging.image_scale import read_scale
 from service.imaging.lung_sides import lung_sides
-from service.imaging.mask_checks import check_image, check_mask
+from service.imaging.mask_checks import check_image
 from service.imaging.measurements import measure_lungs
 from service.imaging.picture_errors import read_upload, warnings_of
 from service.imaging.upright import as_stored, upright_request, upright_scale
@@ -332,12 +333,14 @@ def _result(
 ) -> dict[str, Any]:
     answer = prediction.masks[0]
     area_px = int(answer.mask.sum())
+    info = predictor.info
+    kind = info.manifest.kind_of(prediction.quality)
+    found = check_answer([answer], image.upright, kind, is_whole_image=flags.bbox is None)
     remarks = (
         *warnings_of(image.warnings),
         *check_image(grey_histogram(image.pixels)),
-        *check_mask(answer, image.upright, is_whole_image=flags.bbox is None),
+        *found.every,
     )
-    info = predictor.info
     latency_ms = {stage: round(1e3 * spent_s, 3) for stage, spent_s in seconds.items()}
     return {
         "mask_area_px": area_px,

@@ -28,7 +28,8 @@ from model_store.geometry import grey_histogram
 from model_store.model_index import default_model_folder
 from model_store.pictures.picture_reading import read_picture
 from model_store.predictor import MaskPrediction, PredictionRequest, Predictor
-from service.imaging.mask_checks import check_image, check_mask
+from service.imaging.answer_checks import check_answer
+from service.imaging.mask_checks import check_image
 from service.imaging.warning_advice import advice_on
 from training.data.dataset import DataRow, load_xray, read_rows
 from training.evaluation.metrics import dice
@@ -37,6 +38,13 @@ from training.evaluation.scores import prompt_boxes
 POOR_DICE = 0.7
 SEVERITIES = ("none", "info", "look", "refuse")
 MOST_PIXELS = 200_000_000
+OTHER = "other pictures"
+NO_CHEST_CODES = ("not_a_frontal_chest", "constant_image", "implausibly_small_mask")
+"""Codes that tell what shows no chest."""
+
+
+Answer = tuple[MaskPrediction, tuple[str, ...]]
+"""A mask, and what the model's quality head says of its picture."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +57,12 @@ class Judged:
     confidence: float
     score: float
     dice: float | None = None
+    right_codes: tuple[str, ...] = ()
+
+    @property
+    def is_named_right(self) -> bool:
+        """Whether a warning names what is wrong with the picture."""
+        return not set(self.codes).isdisjoint(self.right_codes)
 
     @property
     def severity(self) -> str:
@@ -66,19 +80,19 @@ def judged(
     group: str,
     kind: str,
     pixels: NDArray[Any],
-    answer: MaskPrediction,
+    answer: Answer,
     truth: NDArray[np.bool_] | None = None,
     *,
     is_whole_image: bool = True,
+    right_codes: tuple[str, ...] = (),
 ) -> Judged:
     """Return what the service says about a mask, and how good it is."""
-    found = [
-        *check_image(grey_histogram(pixels)),
-        *check_mask(answer, pixels, is_whole_image=is_whole_image),
-    ]
-    overlap = None if truth is None else dice(answer.mask, truth)
+    mask, seen = answer
+    remarks = check_answer([mask], pixels, seen, is_whole_image=is_whole_image)
+    found = [*check_image(grey_histogram(pixels)), *remarks.every]
+    overlap = None if truth is None else dice(mask.mask, truth)
     codes = tuple(str(one.code) for one in found)
-    return Judged(group, kind, codes, answer.confidence, answer.score, overlap)
+    return Judged(group, kind, codes, mask.confidence, mask.score, overlap, right_codes)
 
 
 class Asking:
@@ -93,8 +107,7 @@ class Asking:
             xray = load_xray(row)
             box, _ = prompt_boxes(xray)
             for kind, boxes in (("whole image", ()), ("tight box", (box,))):
-                request = PredictionRequest(xray.image, boxes, xray.convention)
-                (answer,) = self._predictor.predict(request).masks
+                answer = self._ask(PredictionRequest(xray.image, boxes, xray.convention))
                 yield judged(
                     "good X-rays", f"{xray.source}, {kind}", xray.image, answer, xray.mask,
                     is_whole_image=not boxes,
@@ -109,7 +122,10 @@ class Asking:
                 pixels = np.ascontiguousarray(pixels)
                 answer = self._whole(pixels, xray.convention)
                 group = "usable" if spoil.group == USABLE else "spoiled"
-                yield judged(group, f"{spoil.group}: {name}", pixels, answer, mask)
+                yield judged(
+                    group, f"{spoil.group}: {name}", pixels, answer, mask,
+                    right_codes=spoil.right_codes,
+                )  # fmt: skip
 
     def files(self, group: str, kind: str, paths: Sequence[Path]) -> Iterator[Judged]:
         """Pictures of which no mask is known, in both conventions."""
@@ -117,17 +133,21 @@ class Asking:
             pixels = read_picture(path.read_bytes(), max_pixels=MOST_PIXELS).pixels
             for convention in CONVENTIONS:
                 answer = self._whole(pixels, convention)
-                yield judged(group, f"{kind}, {convention}", pixels, answer)
+                right = NO_CHEST_CODES if group == OTHER else ()
+                yield judged(group, f"{kind}, {convention}", pixels, answer, right_codes=right)
 
     def made_up(self) -> Iterator[Judged]:
         """Pictures drawn from formulas."""
         for pixels in made_up_pictures().values():
             answer = self._whole(pixels, DEFAULT_CONVENTION)
-            yield judged("other pictures", "made up", pixels, answer)
+            yield judged(OTHER, "made up", pixels, answer, right_codes=NO_CHEST_CODES)
 
-    def _whole(self, pixels: NDArray[Any], convention: Convention) -> MaskPrediction:
-        (answer,) = self._predictor.predict(PredictionRequest(pixels, (), convention)).masks
-        return answer
+    def _whole(self, pixels: NDArray[Any], convention: Convention) -> Answer:
+        return self._ask(PredictionRequest(pixels, (), convention))
+
+    def _ask(self, request: PredictionRequest) -> Answer:
+        prediction = self._predictor.predict(request)
+        return prediction.masks[0], self._predictor.info.manifest.kind_of(prediction.quality)
 
 
 def rows_of(found: Sequence[Judged]) -> list[dict[str, Any]]:
@@ -152,6 +172,7 @@ def _row(group: str, kind: str, members: Sequence[Judged]) -> dict[str, Any]:
     known = [one.dice for one in members if one.dice is not None]
     poor = [one for one in members if one.is_poor]
     codes = Counter(code for one in members for code in one.codes).most_common(3)
+    with_code = [one for one in members if one.right_codes]
     return {
         "group": group,
         "kind": kind,
@@ -162,6 +183,8 @@ def _row(group: str, kind: str, members: Sequence[Judged]) -> dict[str, Any]:
         "passes": severities["none"] + severities["info"],
         "look": severities["look"],
         "refuse": severities["refuse"],
+        "named right": sum(one.is_named_right for one in with_code) if with_code else "",
+        "of": len(with_code) if with_code else "",
         "poor": len(poor) if known else "",
         "poor, silent": sum(one.severity in SEVERITIES[:2] for one in poor) if known else "",
         "most frequent codes": ", ".join(f"{code} {count}" for code, count in codes),
@@ -183,7 +206,7 @@ def code_rows(found: Sequence[Judged]) -> list[dict[str, Any]]:
                 "spoiled": sum(one.group == "spoiled" for one in having),
                 "of these poor": sum(one.is_poor for one in known),
                 "portable": sum(one.group == "portable" for one in having),
-                "other pictures": sum(one.group == "other pictures" for one in having),
+                "other pictures": sum(one.group == OTHER for one in having),
             }
         )
     return table
@@ -226,7 +249,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         paths = sorted(options.portable.glob("*.*"))[: options.portable_count]
         found += asking.files("portable", options.portable.parent.name, paths)
     for folder in options.other:
-        found += asking.files("other pictures", folder.name, sorted(folder.glob("*.*")))
+        found += asking.files(OTHER, folder.name, sorted(folder.glob("*.*")))
     found += asking.made_up()
     print(f"{processor_name()}, {options.split}")
     tables = {"pictures": rows_of(found), "codes": code_rows(found)}

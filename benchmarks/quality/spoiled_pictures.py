@@ -21,14 +21,24 @@ Change = Callable[[Pixels, Mask], Changed]
 
 USABLE, CROPPED, TURNED, INVERTED = "usable", "cropped", "turned", "inverted"
 SEVERAL, HIDDEN, DETAIL = "several", "hidden", "no detail"
+_CUT, _TURNED, _INVERTED = ("cut_off_mask",), ("turned",), ("inverted",)
+_OTHER = ("not_a_frontal_chest",)
+_SEVERAL = ("not_a_frontal_chest", "too_many_lungs")
 
 
 @dataclass(frozen=True)
 class Spoil:
-    """One way to spoil an X-ray: its group, and what it does."""
+    """One way to spoil an X-ray.
+
+    Attributes:
+        group: what is wrong afterwards.
+        change: what it does.
+        right_codes: warnings that name what is wrong; none where no code does.
+    """
 
     group: str
     change: Change
+    right_codes: tuple[str, ...] = ()
 
 
 def _grey(function: Callable[[NDArray[np.float64]], NDArray[np.float64]]) -> Change:
@@ -158,31 +168,33 @@ SPOILS: Mapping[str, Spoil] = {
     "black border": Spoil(USABLE, _framed(0.125, 0)),
     "white border": Spoil(USABLE, _framed(0.125, 255)),
     "turned by 8 degrees": Spoil(USABLE, _turned_by(8)),
-    "mirrored": Spoil(USABLE, _both(lambda x: x[:, ::-1])),
+    "mirrored": Spoil(USABLE, _both(lambda x: x[:, ::-1]), ("mirrored",)),
     "a third of the size": Spoil(USABLE, _resized(1 / 3, 1 / 3)),
-    "upper half": Spoil(CROPPED, _window(0, 0, 1, 0.5)),
-    "lower half": Spoil(CROPPED, _window(0, 0.5, 1, 1)),
-    "left half": Spoil(CROPPED, _window(0, 0, 0.5, 1)),
-    "right half": Spoil(CROPPED, _window(0.5, 0, 1, 1)),
-    "middle 60 %": Spoil(CROPPED, _window(0.2, 0.2, 0.8, 0.8)),
-    "middle 40 %": Spoil(CROPPED, _window(0.3, 0.3, 0.7, 0.7)),
-    "upper left 65 %": Spoil(CROPPED, _window(0, 0, 0.65, 0.65)),
-    "lower right 65 %": Spoil(CROPPED, _window(0.35, 0.35, 1, 1)),
-    "turned by 90 degrees": Spoil(TURNED, _both(lambda x: np.rot90(x, 1))),
-    "turned by 180 degrees": Spoil(TURNED, _both(lambda x: np.rot90(x, 2))),
-    "turned by 270 degrees": Spoil(TURNED, _both(lambda x: np.rot90(x, 3))),
-    "upside down": Spoil(TURNED, _both(lambda x: x[::-1])),
-    "turned by 45 degrees": Spoil(TURNED, _turned_by(45)),
-    "inverted": Spoil(INVERTED, _grey(lambda x: 1 - x)),
-    "two side by side": Spoil(SEVERAL, _both(lambda x: np.concatenate([x, x], axis=1))),
-    "two, one mirrored": Spoil(SEVERAL, _both(lambda x: np.concatenate([x, x[:, ::-1]], axis=1))),
-    "two, one above": Spoil(SEVERAL, _both(lambda x: np.concatenate([x, x], axis=0))),
-    "four in a grid": Spoil(SEVERAL, _both(lambda x: np.tile(x, (2, 2)))),
+    "upper half": Spoil(CROPPED, _window(0, 0, 1, 0.5), _CUT),
+    "lower half": Spoil(CROPPED, _window(0, 0.5, 1, 1), _CUT),
+    "left half": Spoil(CROPPED, _window(0, 0, 0.5, 1), (*_CUT, "one_lung")),
+    "right half": Spoil(CROPPED, _window(0.5, 0, 1, 1), (*_CUT, "one_lung")),
+    "middle 60 %": Spoil(CROPPED, _window(0.2, 0.2, 0.8, 0.8), _CUT),
+    "middle 40 %": Spoil(CROPPED, _window(0.3, 0.3, 0.7, 0.7), _CUT + _OTHER),
+    "upper left 65 %": Spoil(CROPPED, _window(0, 0, 0.65, 0.65), _CUT),
+    "lower right 65 %": Spoil(CROPPED, _window(0.35, 0.35, 1, 1), _CUT),
+    "turned by 90 degrees": Spoil(TURNED, _both(lambda x: np.rot90(x, 1)), _TURNED),
+    "turned by 180 degrees": Spoil(TURNED, _both(lambda x: np.rot90(x, 2)), _TURNED),
+    "turned by 270 degrees": Spoil(TURNED, _both(lambda x: np.rot90(x, 3)), _TURNED),
+    "upside down": Spoil(TURNED, _both(lambda x: x[::-1]), _TURNED),
+    "turned by 45 degrees": Spoil(TURNED, _turned_by(45), _TURNED + _OTHER),
+    "inverted": Spoil(INVERTED, _grey(lambda x: 1 - x), _INVERTED),
+    "two side by side": Spoil(SEVERAL, _both(lambda x: np.concatenate([x, x], axis=1)), _SEVERAL),
+    "two, one mirrored": Spoil(
+        SEVERAL, _both(lambda x: np.concatenate([x, x[:, ::-1]], axis=1)), _SEVERAL
+    ),
+    "two, one above": Spoil(SEVERAL, _both(lambda x: np.concatenate([x, x], axis=0)), _SEVERAL),
+    "four in a grid": Spoil(SEVERAL, _both(lambda x: np.tile(x, (2, 2))), _SEVERAL),
     "lower half black": Spoil(HIDDEN, _blanked(0, 0.5, 1, 1, 0)),
     "right half black": Spoil(HIDDEN, _blanked(0.5, 0, 1, 1, 0)),
     "one lung white": Spoil(HIDDEN, _one_lung_white),
     "white bar across": Spoil(HIDDEN, _blanked(0, 0.4, 1, 0.6, 255)),
-    "squeezed to 40 %": Spoil(HIDDEN, _resized(0.4, 1)),
+    "squeezed to 40 %": Spoil(HIDDEN, _resized(0.4, 1), _OTHER),
     "noise of 50 %": Spoil(DETAIL, _noise(0.5)),
     "speckled": Spoil(DETAIL, _speckled),
     "blurred, 5 % of a side": Spoil(DETAIL, _blur(0.05)),

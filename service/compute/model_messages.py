@@ -75,7 +75,7 @@ def send_failure(
     connection: Connection, number: int, failure: Failure, gpu_bytes: Mapping[str, int]
 ) -> None:
     """Sends why there is no answer about one X-ray."""
-    connection.send((number, failure, {}, gpu_bytes))
+    connection.send((number, failure, None, gpu_bytes))
 
 
 def send_output(
@@ -83,7 +83,8 @@ def send_output(
 ) -> None:
     """Sends what the network says about one X-ray."""
     headers = [(one.box, one.side, one.score) for one in output.masks]
-    connection.send((number, headers, dict(output.stage_seconds), gpu_bytes))
+    said = (dict(output.stage_seconds), output.quality)
+    connection.send((number, headers, said, gpu_bytes))
     for one in output.masks:
         connection.send_bytes(one.logits)
 
@@ -99,7 +100,7 @@ def receive_output(
         EOFError: the other side is gone.
         OSError: likewise, or the answer belongs to another X-ray or has another size than it says.
     """
-    answered, headers, stage_seconds, gpu_bytes = connection.recv()
+    answered, headers, said, gpu_bytes = connection.recv()
     if answered != number:
         raise OSError(f"answer {answered} came where answer {number} belongs")
     if isinstance(headers, Failure):
@@ -109,4 +110,5 @@ def receive_output(
     )
     if any(len(one.logits) != _FLOAT_BYTES * one.side**2 for one in masks):
         raise OSError("logits have another size than their header says")
-    return NetworkOutput(masks, stage_seconds), gpu_bytes
+    stage_seconds, quality = said
+    return NetworkOutput(masks, stage_seconds, quality), gpu_bytes

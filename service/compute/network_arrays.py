@@ -23,9 +23,12 @@ def network_output(answer: NetworkAnswer) -> NetworkOutput:
 
     Raises:
         ValueError: logits are not square, or something in them is not a number: it would be below
-            any threshold, an empty mask without a word.
+            any threshold, an empty mask without a word. Likewise of the quality head.
     """
-    return NetworkOutput(tuple(map(_box_logits, answer.masks)), dict(answer.stage_seconds))
+    quality = None if answer.quality is None else dict(answer.quality)
+    if quality is not None and not all(map(math.isfinite, quality.values())):
+        raise ValueError("the model gave probabilities of the picture's kind that are not numbers")
+    return NetworkOutput(tuple(map(_box_logits, answer.masks)), dict(answer.stage_seconds), quality)
 
 
 def _box_logits(found: MaskLogits) -> BoxLogits:

@@ -53,7 +53,14 @@ class BoxLogits:
 
 @dataclass(frozen=True)
 class NetworkOutput:
-    """What the network says about one X-ray, in the order of its boxes, and how long it took."""
+    """What the network says about one X-ray, in the order of its boxes, and how long it took.
+
+    Attributes:
+        masks: one for each box.
+        stage_seconds: seconds of the network's stages.
+        quality: probability of each label of the quality head; None from a model without one.
+    """
 
     masks: tuple[BoxLogits, ...]
     stage_seconds: Mapping[str, float]
+    quality: Mapping[str, float] | None = None

@@ -20,6 +20,8 @@ class AnswerContext:
         request_began_at: `time.perf_counter()` when the request began; one clock for all processes.
         asked_at: `time.perf_counter()` when this half was asked for; waiting counts as `render`.
         object_options: what the deployment chose for DICOM answers.
+        kind: what the model's quality head says of the picture, by its labels; empty where it
+            finds an upright, whole frontal chest, and from a model without such a head.
     """
 
     request_id: str
@@ -28,6 +30,7 @@ class AnswerContext:
     request_began_at: float
     asked_at: float
     object_options: ObjectOptions = DEFAULT_OPTIONS
+    kind: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

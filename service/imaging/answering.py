@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from model_store.prediction import MaskPrediction
 from model_store.preparation import MaskLogits, mask_from
 from service.errors import NotAcceptable
+from service.imaging.answer_checks import check_answer
 from service.imaging.answer_data import AnswerContext, RenderedAnswer
 from service.imaging.answer_schema import (
     ImageSize,
@@ -38,7 +39,6 @@ from service.imaging.dicom_object import SegmentationMethod
 from service.imaging.islands import without_islands
 from service.imaging.jpeg_encoding import encode_jpeg
 from service.imaging.lung_sides import UNKNOWN_SIDES, lung_sides
-from service.imaging.mask_checks import check_mask
 from service.imaging.measurements import measure_lungs
 from service.imaging.opening import OpenedXray
 from service.imaging.picture_errors import warnings_of
@@ -65,6 +65,7 @@ class _Rendering:
     masks: Sequence[AnsweredMask]  # of the pixels that the caller knows
     remarks: Sequence[Warning_]
     context: AnswerContext
+    is_turn_doubtful: bool
     postprocess_s: float
     seconds: dict[str, float] = field(default_factory=dict)
 
@@ -93,7 +94,7 @@ def answer_of(
     began = time.perf_counter()
     geometry, threshold = opened.geometry, opened.asked.threshold
     predictions = [mask_from(one, geometry, threshold) for one in found]
-    is_doubtful = is_turn_doubtful(opened.decoded, predictions)
+    is_doubtful = is_turn_doubtful(opened.decoded, predictions, context.kind)
     wishes = MaskWishes(
         opened.asked.lungs, opened.asked.drops_islands, opened.scale.towards_left, not is_doubtful
     )
@@ -103,7 +104,9 @@ def answer_of(
         masks = clipped_masks(masks, opened.asked.boxes)
     pixels = opened.decoded.upright
     postprocess_s = time.perf_counter() - began
-    rendering = _Rendering(opened, pixels, predictions, masks, remarks, context, postprocess_s)
+    rendering = _Rendering(
+        opened, pixels, predictions, masks, remarks, context, is_doubtful, postprocess_s
+    )
     warnings = _warnings(rendering)
     codes = tuple(dict.fromkeys(warning.code for warning in warnings))
     kind = opened.asked.answer_kind
@@ -245,8 +248,11 @@ def _measured(rendering: _Rendering) -> tuple[Measurements, ...] | None:
     measured = []
     for index, found in enumerate(rendering.found):
         mask = without_islands(found.mask)[0] if opened.asked.drops_islands else found.mask
-        is_doubtful = is_turn_doubtful(opened.decoded, rendering.found)
-        sides = UNKNOWN_SIDES if is_doubtful else lung_sides(mask, opened.scale.towards_left)
+        sides = (
+            UNKNOWN_SIDES
+            if rendering.is_turn_doubtful
+            else lung_sides(mask, opened.scale.towards_left)
+        )
         spacing = opened.scale.spacing
         measured.append(measure_lungs(index, mask, sides, rendering.pixels, spacing))
     return tuple(measured)
@@ -277,13 +283,19 @@ def _latency(rendering: _Rendering) -> Latency:
 def _warnings(rendering: _Rendering) -> list[ResponseWarning]:
     opened, asked = rendering.opened, rendering.opened.asked
     found = [*warnings_of(opened.decoded.warnings), *opened.remarks]
-    if is_turn_doubtful(opened.decoded, rendering.found):
+    if rendering.is_turn_doubtful:
         found.append(doubtful_turn())
     warnings = [response_warning(one) for one in found]
-    for number, mask in enumerate(rendering.found, start=1):
+    remarks = check_answer(
+        rendering.found,
+        rendering.pixels,
+        rendering.context.kind,
+        is_whole_image=not asked.prompts,
+    )
+    warnings += [response_warning(one) for one in remarks.picture]
+    for number, found_on_mask in enumerate(remarks.masks, start=1):
         place = f"Box {number}: " if len(asked.prompts) > 1 else ""
-        for one in check_mask(mask, rendering.pixels, is_whole_image=not asked.prompts):
-            warnings.append(response_warning(one, place))
+        warnings += [response_warning(one, place) for one in found_on_mask]
     return [*warnings, *(response_warning(one) for one in rendering.remarks)]
 
 

@@ -21,6 +21,8 @@ from service.imaging.response_warnings import Warning_, WarningCode
 EDGE_MARGIN = 0.01
 """The outline is looked at this share of the longer side inside the picture: the model ends a
 mask a pixel or two before an edge that cuts through a lung."""
+WIDE_MARGIN = 0.02
+"""As above, for masks that prove that no lung is cut."""
 MAXIMUM_EDGE_SHARE = 0.12
 """Share of the outline that may run along the picture's edge: 2 of the 178 human masks of `val`
 have more."""
@@ -69,6 +71,26 @@ def edge_share(mask: NDArray[np.bool_], margin: float = EDGE_MARGIN) -> float:
     along = sum(int(np.count_nonzero(edge)) for edge in edges)
     within = np.count_nonzero(part[1:] != part[:-1]) + np.count_nonzero(part[:, 1:] != part[:, :-1])
     return along / max(1, along + int(within))
+
+
+def shows_whole_lungs(grid: MaskGrid) -> bool:
+    """Return whether a mask has two lungs, and its outline stays away from the picture's edges."""
+    return len(grid.large_pieces) == 2 and edge_share(grid.mask, WIDE_MARGIN) == 0.0
+
+
+def are_lungs_dark(grid: MaskGrid, grey: NDArray[Any]) -> bool:
+    """Return whether a mask of the shape of lungs lies on darker grey than what lies between them.
+
+    Args:
+        grid: the mask.
+        grey: the X-ray at the same samples (`mask_grid.sampled`), brighter = denser.
+
+    Returns:
+        False as well where that cannot be told.
+    """
+    if _check_against_lungs(grid) or not _between(grid.mask).any():
+        return False
+    return _brightness_over_the_middle(grid.mask, grey) <= INVERTED_FROM
 
 
 def _check_pieces(grid: MaskGrid) -> list[Warning_]:
@@ -158,13 +180,20 @@ def _flat_share(mask: NDArray[np.bool_], grey: NDArray[Any]) -> float:
 
 def _brightness_over_the_middle(mask: NDArray[np.bool_], grey: NDArray[Any]) -> float:
     """Return how much brighter the lungs are than what lies between them, over the grey range."""
-    samples = mask.view(np.uint8)
-    from_left = np.maximum.accumulate(samples, axis=1)
-    from_right = np.maximum.accumulate(samples[:, ::-1], axis=1)[:, ::-1]
-    between = (from_left & from_right) > samples
-    if np.count_nonzero(between) < _SMALLEST_GAP:
+    between = _between(mask)
+    if not between.any():
         return 0.0
     ordered = np.sort(grey, axis=None, kind="stable")  # by radix: a tenth of a percentile's time
     low, high = ordered[ordered.size // 100], ordered[-1 - ordered.size // 100]
     difference = float(grey[mask].mean()) - float(grey[between].mean())
     return difference / max(1.0, float(high) - float(low))
+
+
+def _between(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Return the samples between the lungs, (h, w) bool; none where they are too few."""
+    samples = mask.view(np.uint8)
+    from_left = np.maximum.accumulate(samples, axis=1)
+    from_right = np.maximum.accumulate(samples[:, ::-1], axis=1)[:, ::-1]
+    between: NDArray[np.bool_] = (from_left & from_right) > samples
+    is_enough = np.count_nonzero(between) >= _SMALLEST_GAP
+    return between if is_enough else np.zeros_like(mask)

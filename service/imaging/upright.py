@@ -6,7 +6,7 @@ refer to the pixels as stored, because archives and viewers lay them over these.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from typing import TypeVar
 
@@ -17,6 +17,7 @@ from model_store.prediction import MaskPrediction, PredictionRequest
 from service.imaging.answered_masks import AnsweredMask
 from service.imaging.image_scale import ImageScale
 from service.imaging.mask_checks import MINIMUM_CONFIDENCE
+from service.imaging.picture_kind import MIRRORED, is_turned
 from service.imaging.response_warnings import Warning_, WarningCode
 
 _Mask = TypeVar("_Mask", MaskPrediction, AnsweredMask)
@@ -66,20 +67,24 @@ def as_stored(found: _Mask, picture: Picture) -> _Mask:
     return replace(found, box=box, mask=orientation.invert(found.mask))
 
 
-def is_turn_doubtful(picture: Picture, found: Sequence[MaskPrediction]) -> bool:
+def is_turn_doubtful(
+    picture: Picture, found: Sequence[MaskPrediction], kind: Collection[str] = ()
+) -> bool:
     """Return whether an X-ray probably does not lie as its header says.
 
     Some modalities write the same PatientOrientation into every file. Of 178 X-rays of `val` the
-    confidence was below the limit for none upright, for 178 turned by a quarter and for 150 turned
-    upside down. It says nothing of mirrored ones: 0 of 178.
+    confidence of version 5 was below the limit for none upright, for 178 turned by a quarter and
+    for 150 turned upside down; for no mirrored one, which a quality head tells.
 
     Args:
         picture: the X-ray.
         found: what the model found after turning it.
+        kind: what the model's quality head says of it after turning.
     """
     if picture.orientation.is_upright:
         return False
-    return any(not one.confidence >= MINIMUM_CONFIDENCE for one in found)
+    is_seen = is_turned(kind) or MIRRORED in kind
+    return is_seen or any(not one.confidence >= MINIMUM_CONFIDENCE for one in found)
 
 
 def doubtful_turn() -> Warning_:

@@ -94,12 +94,15 @@ ADVICE: Mapping[WarningCode, Advice] = MappingProxyType(
         ),
         WarningCode.ONE_LUNG: Advice(Severity.LOOK, _LOOK),
         WarningCode.TOO_MANY_LUNGS: Advice(
-            Severity.REFUSE, "Do not use the mask; send one X-ray, or a box around its lungs."
+            Severity.REFUSE, "Do not use the mask; send each X-ray as a picture of its own."
         ),
         WarningCode.MASK_BEYOND_THORAX: Advice(Severity.LOOK, _LOOK),
         WarningCode.NOT_A_FRONTAL_CHEST: Advice(Severity.REFUSE, _OTHER_PICTURE),
         WarningCode.TURNED: Advice(
             Severity.REFUSE, "Do not use the mask; turn the X-ray upright and send it again."
+        ),
+        WarningCode.MIRRORED: Advice(
+            Severity.LOOK, "Compare the sides with the marker on the X-ray; mirror it if need be."
         ),
         WarningCode.ISLANDS_REMOVED: Advice(Severity.INFO, _NOTHING),
         WarningCode.SIDES_UNKNOWN: Advice(

@@ -166,6 +166,7 @@ class SegmentationService:
                     request_began_at=record.started_at,
                     asked_at=time.perf_counter(),
                     object_options=self._object_options,
+                    kind=result.model.manifest.kind_of(result.output.quality),
                 )
                 answer = await self._images.answer(opened, result.output, context)
         record.stage_seconds |= answer.stage_seconds

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import time
 from collections.abc import Sequence
@@ -18,7 +19,10 @@ RAISE, OUT_OF_MEMORY, DEVICE_LOST, DIE, HANG = 201, 202, 203, 204, 205
 
 
 class TroubledModel:
-    """Thresholds like `FakePredictor`, unless the first pixel asks for trouble."""
+    """Thresholds like `FakePredictor`, unless the first pixel asks for trouble.
+
+    Its quality head says "inverted" as far as the first pixel is bright.
+    """
 
     info: Any = FakeInfo()
     shares_calls = False
@@ -40,7 +44,7 @@ class TroubledModel:
             os._exit(9)
         if first == HANG:
             time.sleep(60)
-        return answer_to(request)
+        return dataclasses.replace(answer_to(request), quality={"inverted": first / 255})
 
     def answer_batch(self, requests: Sequence[PreparedRequest]) -> list[NetworkAnswer]:
         """Answers several; `encode_image` says how many there were."""

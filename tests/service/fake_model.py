@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import io
 import threading
-from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,6 +17,7 @@ from fastapi import FastAPI
 from PIL import Image
 
 from model_store.geometry import window_to_uint8
+from model_store.manifest import QualityHeadFile
 from model_store.preparation import MaskLogits, NetworkAnswer, PreparedRequest
 from model_store.self_test_result import SelfTestResult
 from service.app import create_app
@@ -43,6 +45,13 @@ class FakeManifest:
 
     conventions: tuple[str, ...] = ("lung_field", "whole_lung")
     self_test: FakeSelfTest = FakeSelfTest()
+    quality_head: QualityHeadFile | None = None
+
+    def kind_of(self, quality: Mapping[str, float] | None) -> tuple[str, ...]:
+        """Returns what the head says, as a manifest does."""
+        return (
+            () if self.quality_head is None or quality is None else self.quality_head.said(quality)
+        )
 
     def model_dump(self, mode: str = "python") -> dict[str, Any]:
         """Returns what `/v1/model` shows."""
@@ -80,6 +89,7 @@ class FakePredictor:
         batch_sizes: size of every call.
         is_running: whether its process is there.
         test: makes the result of a self test.
+        quality: what its quality head finds; None for none.
     """
 
     before: Callable[[Sequence[Any]], None] = lambda requests: None
@@ -88,6 +98,7 @@ class FakePredictor:
     is_running: bool = True
     test: Callable[[], SelfTestResult] = lambda: PASSED
     memory: Memory = field(default_factory=Memory)
+    quality: Mapping[str, float] | None = None
 
     def answer_batch(self, requests: Sequence[NetworkInput]) -> Iterable[Any]:
         """Answers a batch; what `before` raises about an image stands in its place."""
@@ -101,7 +112,7 @@ class FakePredictor:
             raise
         except Exception as error:
             return error
-        return output_about(request)
+        return dataclasses.replace(output_about(request), quality=self.quality)
 
     def self_test(self) -> SelfTestResult:
         """Runs `test`."""

@@ -75,6 +75,7 @@ def test_answers_cross_the_border_unchanged(child: ComputeChild) -> None:
     for given, found in zip(batch, child.answer_batch(batch), strict=True):
         alone = output_about(given)
         assert_same(found, alone)
+        assert answered(found).quality == {"inverted": given.pixels[0] / 255}
         assert answered(found).stage_seconds == alone.stage_seconds
 
 

@@ -49,3 +49,11 @@ def test_values_cross_unchanged() -> None:
     geometry = prepared.geometry
     assert (geometry.width, geometry.height, geometry.input_size) == (8, 6, 4)
     assert (prepared.boxes, prepared.convention) == ((BOX,), "whole_lung")
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_kind_of_picture_that_is_no_number_is_never_given(value: float) -> None:
+    with pytest.raises(ValueError, match="not numbers"):
+        network_output(NetworkAnswer((), {}, {"inverted": value}))
+    assert network_output(NetworkAnswer((), {}, {"inverted": 0.25})).quality == {"inverted": 0.25}
+    assert network_output(NetworkAnswer((), {})).quality is None

@@ -1,0 +1,56 @@
+"""All that is remarked on the picture and the masks of one answer, by its head and by rules."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from numpy.typing import NDArray
+
+from model_store.prediction import MaskPrediction
+from service.imaging.mask_checks import check_mask
+from service.imaging.picture_kind import believed, kind_warnings, without_contradictions
+from service.imaging.response_warnings import Warning_
+
+
+@dataclass(frozen=True)
+class AnswerRemarks:
+    """What is remarked.
+
+    Attributes:
+        picture: on the picture, by the quality head.
+        masks: on each mask, in their order.
+    """
+
+    picture: tuple[Warning_, ...]
+    masks: tuple[tuple[Warning_, ...], ...]
+
+    @property
+    def every(self) -> tuple[Warning_, ...]:
+        """All remarks, those on the picture first."""
+        return self.picture + tuple(one for found in self.masks for one in found)
+
+
+def check_answer(
+    masks: Sequence[MaskPrediction],
+    pixels: NDArray[Any],
+    kind: Collection[str] = (),
+    *,
+    is_whole_image: bool = False,
+) -> AnswerRemarks:
+    """Return what is remarked on masks of the lungs and on their picture.
+
+    Args:
+        masks: as the model gave them.
+        pixels: the X-ray, (H, W) uint8 or uint16.
+        kind: labels that the model's quality head says (`QualityHeadFile.said`).
+        is_whole_image: whether the caller gave no box.
+    """
+    kind = believed(kind, masks, pixels)
+    by_mask = [
+        tuple(without_contradictions(check_mask(one, pixels, is_whole_image=is_whole_image), kind))
+        for one in masks
+    ]
+    by_rules = {str(one.code) for found in by_mask for one in found}
+    return AnswerRemarks(tuple(kind_warnings(kind, by_rules)), tuple(by_mask))

@@ -1,0 +1,126 @@
+"""What the model's quality head says of a picture, as warnings, beside the rules on masks.
+
+The head sees the picture, the rules (`shape_checks`) see its mask. Both warn by the same codes, and
+no picture gets two that contradict each other. Where both speak, the head is believed: on a crop
+the rules find a shape unlike lungs, and the head a chest that is cut off. Two things a mask shows
+better: lungs that are darker than what lies between them are not inverted, and lungs with room on
+all sides are not cut off (a squeezed X-ray looks so to the head). Where the head says nothing the
+rules stay, and they are all there is with a model without a head.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from model_store.prediction import MaskPrediction
+from service.imaging.mask_grid import MaskGrid, grid_of, sampled
+from service.imaging.response_warnings import Warning_, WarningCode
+from service.imaging.shape_checks import are_lungs_dark, shows_whole_lungs
+
+NOT_FRONTAL, CUT_OFF, INVERTED, MIRRORED = "not_frontal_chest", "cut_off", "inverted", "mirrored"
+_TURNS: Mapping[str, str] = MappingProxyType(
+    {
+        "turned_90": "The X-ray is turned by a quarter to the left: turn it to the right.",
+        "turned_180": "The X-ray is upside down: turn it by a half.",
+        "turned_270": "The X-ray is turned by a quarter to the right: turn it to the left.",
+    }
+)
+"""What is said of each turn; the head counts them counter-clockwise."""
+_SENTENCES: Mapping[WarningCode, str] = MappingProxyType(
+    {
+        WarningCode.NOT_A_FRONTAL_CHEST: "The picture is not one frontal chest X-ray.",
+        WarningCode.CUT_OFF_MASK: "Part of a lung lies outside the picture.",
+        WarningCode.INVERTED: "The grey values are inverted.",
+        WarningCode.MIRRORED: "The X-ray looks mirrored: the heart lies on the patient's right. "
+        "Left and right may be exchanged.",
+    }
+)
+_NOT_MIRRORED = frozenset({"not_a_frontal_chest", "turned", "cut_off_mask", "one_lung"})
+_SEEN = "By what the model sees in it: "
+
+
+def believed(
+    kind: Collection[str], masks: Sequence[MaskPrediction], pixels: NDArray[Any]
+) -> frozenset[str]:
+    """Return what the head says of a picture, without what its masks disprove.
+
+    Args:
+        kind: labels of `model_store.quality_head.QUALITY_LABELS` that the head says.
+        masks: masks of the lungs.
+        pixels: the X-ray, (H, W) uint8 or uint16.
+    """
+    disproven: set[str] = set()
+    if CUT_OFF in kind or INVERTED in kind:
+        grids = [grid_of(one.mask) for one in masks if one.mask.any()]
+        if any(shows_whole_lungs(grid) for grid in grids):
+            disproven.add(CUT_OFF)
+        if _are_all_dark(grids, pixels):
+            disproven.add(INVERTED)
+    return frozenset(kind) - disproven
+
+
+def kind_warnings(kind: Collection[str], by_rules: Collection[str] = ()) -> list[Warning_]:
+    """Return warnings on a picture, none that contradicts another.
+
+    What is no frontal chest has no right way up, no right grey values and no edge that cuts it.
+    Half a chest need not show its heart, so only a whole, upright one is told to be mirrored.
+
+    Args:
+        kind: what is `believed` of the head.
+        by_rules: codes that rules on its masks say.
+    """
+    if NOT_FRONTAL in kind:
+        return [_remark(WarningCode.NOT_A_FRONTAL_CHEST)]
+    turns = [sentence for turn, sentence in _TURNS.items() if turn in kind]
+    found = [_remark(WarningCode.TURNED, sentence) for sentence in turns[:1]]
+    if CUT_OFF in kind:
+        found.append(_remark(WarningCode.CUT_OFF_MASK))
+    if MIRRORED in kind and not found and _NOT_MIRRORED.isdisjoint(by_rules):
+        found.append(_remark(WarningCode.MIRRORED))
+    if INVERTED in kind:
+        found.append(_remark(WarningCode.INVERTED))
+    return found
+
+
+def without_contradictions(found: Sequence[Warning_], kind: Collection[str]) -> list[Warning_]:
+    """Return the warnings on a mask that go together with what the head says of its picture.
+
+    Args:
+        found: warnings by rules on the mask.
+        kind: what is `believed` of the head.
+    """
+    said = {str(one.code) for one in kind_warnings(kind)}
+    overruled = set(said)
+    for code, others in _OVERRULED.items():
+        if code in said:
+            overruled |= others
+    return [one for one in found if str(one.code) not in overruled]
+
+
+def is_turned(kind: Collection[str]) -> bool:
+    """Return whether the head says that the X-ray lies on a side or upside down."""
+    return not _TURNS.keys().isdisjoint(kind)
+
+
+_OVERRULED: Mapping[str, frozenset[str]] = MappingProxyType(
+    {
+        str(WarningCode.NOT_A_FRONTAL_CHEST): frozenset({"turned", "cut_off_mask", "inverted"}),
+        str(WarningCode.TURNED): frozenset({"not_a_frontal_chest"}),
+        str(WarningCode.CUT_OFF_MASK): frozenset({"not_a_frontal_chest", "turned"}),
+    }
+)
+"""What rules may not say beside each code of the head's."""
+
+
+def _remark(code: WarningCode, sentence: str = "") -> Warning_:
+    return Warning_(code, _SEEN + (sentence or _SENTENCES[code]))
+
+
+def _are_all_dark(grids: Sequence[MaskGrid], pixels: NDArray[Any]) -> bool:
+    grey = sampled(pixels)
+    return bool(grids) and all(are_lungs_dark(grid, np.asarray(grey)) for grid in grids)
