@@ -11,7 +11,7 @@ import os
 import socket
 import sys
 
-from service.http.keys import KeyFileError, read_hashes
+from service.http.key_file import KeyFileError, require_a_key
 from service.settings import (
     Settings,
     SettingsError,
@@ -40,7 +40,9 @@ def main() -> int:
         require_usable_certificate(settings)
         require_trace_exporter(settings)
         if settings.api_keys_file is not None:
-            read_hashes(settings.api_keys_file)
+            require_a_key(settings.api_keys_file)
+        elif settings.metrics_key:
+            raise SettingsError("--metrics-key needs --api-keys-file FILE.")
     except (SettingsError, KeyFileError) as error:
         return _refuse(str(error), EXIT_BAD_SETTING)
     try:

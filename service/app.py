@@ -24,6 +24,7 @@ from service.http.routes_preview import add_preview_route
 from service.http.routes_segment import add_segment_routes
 from service.http.routes_status import add_status_routes
 from service.http.traces import TraceExport
+from service.metrics import Metrics
 from service.pipeline.image_workers import PoolFactory, make_worker_pool
 from service.pipeline.segmentation import SegmentationService
 from service.settings import Settings
@@ -48,7 +49,7 @@ def create_app(
         The application; `app.state.service` is its `SegmentationService`.
     """
     service = SegmentationService(settings, predictor_factory, pool_factory, on_refused)
-    keys = ApiKeys(settings.api_keys_file) if settings.api_keys_file else None
+    keys = _api_keys(settings, service.metrics)
     traces = TraceExport(settings.otlp_endpoint) if settings.otlp_endpoint else None
 
     @asynccontextmanager
@@ -86,5 +87,20 @@ def create_app(
             idle_timeout_s=settings.upload_idle_timeout_s,
         )
     app.add_middleware(EdgeLayer, metrics=service.metrics, traces=traces)
-    describe_app(app, asks_for_keys=keys is not None)
+    describe_app(app, asks_for_keys=keys is not None, metrics_ask_for_keys=settings.metrics_key)
     return app
+
+
+def _api_keys(settings: Settings, metrics: Metrics) -> ApiKeys | None:
+    """Returns the API keys that the operator asks for, with their figures in the metrics."""
+    if settings.api_keys_file is None:
+        return None
+    keys = ApiKeys(
+        settings.api_keys_file,
+        settings.failed_keys_per_minute,
+        on_failed=metrics.key_attempts_failed.inc,
+    )
+    metrics.follow_keys(
+        lambda: keys.valid_keys, lambda: keys.keys_expiring_soon, lambda: keys.file_problems
+    )
+    return keys

@@ -73,6 +73,22 @@ class WrongKey(ServiceError):
     title = "The API key is not valid"
 
 
+class ExpiredKey(ServiceError):
+    """The API key was valid until its date."""
+
+    status = 403
+    code = "expired_key"
+    title = "The API key has expired"
+
+
+class InsufficientScope(ServiceError):
+    """The API key is good for something else."""
+
+    status = 403
+    code = "insufficient_scope"
+    title = "The API key is not for this"
+
+
 class HostNotAllowed(ServiceError):
     """The service is called by a name that is not its own, as rebinding names do."""
 
@@ -199,6 +215,14 @@ class QueueFull(ServiceError):
     status = 429
     code = "queue_full"
     title = "Too many requests are waiting"
+
+
+class TooManyAttempts(ServiceError):
+    """Too many keys that are not valid came from one address."""
+
+    status = 429
+    code = "too_many_attempts"
+    title = "Too many keys that are not valid"
 
 
 class InternalError(ServiceError):

@@ -138,6 +138,7 @@ def log_request(record: RequestRecord, status: int) -> None:
     fields: dict[str, Any] = {
         "request_id": record.request_id,
         "trace_id": record.trace_id,
+        "key": record.key_name,
         "route": record.route,
         "status": status,
         "code": record.problem_code,

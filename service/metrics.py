@@ -136,6 +136,18 @@ class Metrics:
             "lungseg_image_workers_ended", "Image workers that ended, by reason.", ["reason"],
             registry=registry,
         )  # fmt: skip
+        self.key_attempts_failed = Counter(
+            "lungseg_key_attempts_failed", "Requests with an API key that is not valid.",
+            registry=registry,
+        )  # fmt: skip
+        self._keys = {
+            name: Gauge(f"lungseg_{name}", text, registry=registry)
+            for name, text in (
+                ("keys_valid", "API keys that are valid now."),
+                ("keys_expiring_soon", "Valid API keys that end within 14 days."),
+                ("key_file_problems", "Unusable lines of the key file, or no key in it at all."),
+            )
+        }
         self._gpu_memory: Gauge | None = None
         self.input_pixels = Histogram(
             "lungseg_input_pixels", "Pixels of a decoded image.", buckets=PIXEL_BUCKETS,
@@ -160,6 +172,17 @@ class Metrics:
     def image_worker_ended(self, reason: str) -> None:
         """Counts an image worker that ended."""
         self._worker_ends.labels(reason).inc()
+
+    def follow_keys(
+        self,
+        valid: Callable[[], int],
+        expiring_soon: Callable[[], int],
+        problems: Callable[[], int],
+    ) -> None:
+        """Lets the gauges of API keys be read at each scrape."""
+        self._keys["keys_valid"].set_function(valid)
+        self._keys["keys_expiring_soon"].set_function(expiring_soon)
+        self._keys["key_file_problems"].set_function(problems)
 
     def follow_readiness(self, is_ready: Callable[[], bool]) -> None:
         """Lets `lungseg_ready` read the state of the process at each scrape."""

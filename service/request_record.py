@@ -40,6 +40,7 @@ class RequestRecord:
         box_count: number of boxes asked for.
         batch_size: requests in the model call that answered this one.
         warning_codes: codes of the warnings given.
+        key_name: name of the API key that came with it, or None.
     """
 
     request_id: str
@@ -57,6 +58,7 @@ class RequestRecord:
     box_count: int | None = None
     batch_size: int | None = None
     warning_codes: tuple[str, ...] = ()
+    key_name: str | None = None
 
     def stages(self) -> list[tuple[str, float]]:
         """Seconds per pipeline verb so far, in their order.

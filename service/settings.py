@@ -36,7 +36,18 @@ class Settings(BaseModel):
     host: str = Field("127.0.0.1", min_length=1, description="address to listen on")
     port: int = Field(8000, ge=0, le=65535, description="TCP port, 0 for any free one")
     api_keys_file: Path | None = Field(
-        None, description="file with the SHA-256 of an API key a line; default: no key is needed"
+        None,
+        description="file with the SHA-256 of an API key a line, then name=, scopes= and expires=; "
+        "default: no key is needed",
+    )
+    failed_keys_per_minute: int = Field(
+        30,
+        ge=0,
+        le=1_000_000,
+        description="invalid API keys a minute from one address, then 429; 0 for any number",
+    )
+    metrics_key: bool = Field(
+        False, description="true: /metrics asks for an API key of the scope metrics"
     )
     allow_anyone: bool = Field(
         False, description="true: listen beyond this machine although no key is needed"

@@ -1,8 +1,9 @@
-"""API keys from a file: only their hashes are kept, and a changed file is read again.
+"""Who may ask: keys from a file that is read again when it changes.
 
-A line holds the SHA-256 of a key in hexadecimal; empty lines and lines that start with `#` are
-skipped. Several keys are valid at once, so that one can be replaced without an interruption. Plain
-SHA-256 is enough because a key is a long random string, not a password.
+Several keys are valid at once, so that one can be replaced without an interruption. A file without
+a usable key admits nobody: emptying it, or deleting it, is what an operator does in an emergency.
+Programs that rewrite a file may leave it empty for a moment, so it has to be so twice, a second
+apart. While a file is there and cannot be read, the keys stay as they were.
 """
 
 from __future__ import annotations
@@ -10,97 +11,187 @@ from __future__ import annotations
 import hashlib
 import hmac
 import logging
-import re
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from service.errors import MissingKey, WrongKey
+from starlette.requests import Request
+
+from service.errors import ExpiredKey, InsufficientScope, MissingKey, TooManyAttempts, WrongKey
+from service.http.key_attempts import FailedAttempts
+from service.http.key_file import (
+    ApiKey,
+    KeyFileContent,
+    KeyFileError,
+    KeyScope,
+    read_key_file,
+    require_a_key,
+)
+from service.request_record import record_of
 
 logger = logging.getLogger("service.keys")
 
-_HASH = re.compile(r"[0-9a-f]{64}")
-LONGEST_FILE_BYTES = 1024 * 1024
-
-
-class KeyFileError(ValueError):
-    """The file of keys cannot be used; the message is a sentence that names the line."""
+SECOND_LOOK_S = 1.0
+SOON = timedelta(days=14)
+DEFAULT_FAILURES_PER_MINUTE = 30
+MOST_REASONS_LOGGED = 10
+_UNREADABLE, _NO_KEY = "unreadable", "no key"
 
 
 class ApiKeys:
-    """The keys that are valid now."""
+    """The keys that are valid now; used by one thread."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(
+        self,
+        path: Path,
+        failures_per_minute: int = DEFAULT_FAILURES_PER_MINUTE,
+        clock: Callable[[], float] = time.monotonic,
+        on_failed: Callable[[], None] = lambda: None,
+    ) -> None:
         """Reads the file.
 
+        Args:
+            path: the file.
+            failures_per_minute: attempts with a key that is not valid, from one address, 0 for any
+                number.
+            clock: seconds of a clock that never goes back.
+            on_failed: told of each attempt with a key that is not valid.
+
         Raises:
-            KeyFileError: it cannot be read, holds no key, or a line is not a hash.
+            KeyFileError: it cannot be read or holds no key.
         """
         self._path = path
+        self._clock = clock
+        self._attempts = FailedAttempts(failures_per_minute, clock)
         self._stamp = _stamp(path)
-        self._hashes = read_hashes(path)
+        self._look_again_at: float | None = None
+        self._seen_empty = False
+        self._trouble: str | None = None
+        self._content = KeyFileContent(())
+        self._on_failed = on_failed
+        self._take(require_a_key(path))
 
-    def require(self, headers: Mapping[str, str]) -> None:
-        """Lets a request pass, or refuses it.
+    def admit(self, request: Request, *scopes: KeyScope) -> ApiKey:
+        """Lets a request pass and notes by whose key, or refuses it.
+
+        Args:
+            request: the request.
+            scopes: the key must have one of them.
+
+        Raises:
+            ServiceError: as `require`.
+        """
+        address = request.client.host if request.client is not None else ""
+        key = self.require(request.headers, *scopes, address=address)
+        record_of(request.scope).key_name = key.name
+        return key
+
+    def require(self, headers: Mapping[str, str], *scopes: KeyScope, address: str = "") -> ApiKey:
+        """Returns the key of a request that may pass, or refuses it.
 
         Args:
             headers: request headers, lower-case names; the key comes as `Authorization: Bearer`
                 or as `X-API-Key`.
+            scopes: the key must have one of them; none for `segment`.
+            address: the caller's IP address.
 
         Raises:
             MissingKey: there is none.
             WrongKey: it is not valid.
+            ExpiredKey: it was valid.
+            InsufficientScope: it is good for something else.
+            TooManyAttempts: this address has tried too many that are not valid.
         """
-        key = _key_of(headers)
-        if not key:
+        text = _key_of(headers)
+        if not text:
             raise MissingKey("Send an API key as `Authorization: Bearer KEY` or `X-API-Key: KEY`.")
-        self._read_again_if_changed()
-        given = hashlib.sha256(key.encode("utf-8", "surrogateescape")).hexdigest()
+        self.refresh()
+        given = hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()
+        wait_s = self._attempts.wait_s(address, given)
+        if wait_s:
+            raise TooManyAttempts(
+                "Too many keys that are not valid came from this address.", retry_after_s=wait_s
+            )
         # Every hash is compared, each in constant time: the time tells nothing about the keys.
-        if not any([hmac.compare_digest(given, known) for known in self._hashes]):
+        found = [one for one in self._content.keys if hmac.compare_digest(given, one.sha256)]
+        if not found:
+            self._on_failed()
+            self._attempts.note_failed(address)
+            logger.warning("key refused", extra={"fields": {"address": address}})
             raise WrongKey("This API key is not valid here.")
+        self._attempts.note_proven(address, given)
+        return _usable(found, scopes or (KeyScope.SEGMENT,))
 
-    def _read_again_if_changed(self) -> None:
-        """Takes over a changed file; one that cannot be used leaves the keys as they were."""
-        stamp = _stamp(self._path)
-        if stamp == self._stamp:
+    def refresh(self) -> None:
+        """Takes over a changed file, and looks again at one that held no key."""
+        stamp, now = _stamp(self._path), self._clock()
+        is_due = self._look_again_at is not None and now >= self._look_again_at
+        if stamp == self._stamp and not is_due:
             return
         self._stamp = stamp
         try:
-            self._hashes = read_hashes(self._path)
+            content = read_key_file(self._path)
+        except FileNotFoundError:
+            content = KeyFileContent(())
         except KeyFileError as error:
+            self._look_again_at, self._trouble = now + SECOND_LOOK_S, _UNREADABLE
+            self._seen_empty = False
             logger.error("key file not used", extra={"fields": {"reason": str(error)}})
             return
-        logger.info("key file read", extra={"fields": {"keys": len(self._hashes)}})
+        if content.keys or (is_due and self._seen_empty):
+            self._take(content)
+        elif not self._seen_empty:
+            self._look_again_at, self._seen_empty = now + SECOND_LOOK_S, True
+
+    @property
+    def valid_keys(self) -> int:
+        """Number of keys that are valid now."""
+        self.refresh()
+        return sum(not key.has_expired(_now()) for key in self._content.keys)
+
+    @property
+    def keys_expiring_soon(self) -> int:
+        """Number of valid keys that end within `SOON`."""
+        self.refresh()
+        now = _now()
+        return sum(
+            not key.has_expired(now) and key.has_expired(now + SOON) for key in self._content.keys
+        )
+
+    @property
+    def file_problems(self) -> int:
+        """Number of ignored lines, and one more when the file holds no key or cannot be read."""
+        self.refresh()
+        return len(self._content.problems) + (self._trouble is not None)
+
+    def _take(self, content: KeyFileContent) -> None:
+        self._content, self._look_again_at, self._seen_empty = content, None, False
+        self._trouble = None if content.keys else _NO_KEY
+        if content.problems:
+            reasons = list(content.problems[:MOST_REASONS_LOGGED])
+            logger.error("line of key file ignored", extra={"fields": {"reasons": reasons}})
+        fields = {"keys": len(content.keys), "ignored": len(content.problems)}
+        if content.keys:
+            logger.info("key file read", extra={"fields": fields})
+        else:
+            logger.error("key file admits nobody", extra={"fields": fields})
 
 
-def read_hashes(path: Path) -> tuple[str, ...]:
-    """Reads the hashes in a file of keys.
+def _usable(found: list[ApiKey], scopes: tuple[KeyScope, ...]) -> ApiKey:
+    """Returns the line that lets the request pass, when the same key stands in several."""
+    valid = [key for key in found if not key.has_expired(_now())]
+    if not valid:
+        raise ExpiredKey("This API key has expired; ask the operator for a new one.")
+    for key in valid:
+        if not key.scopes.isdisjoint(scopes):
+            return key
+    wanted = " or ".join(scope.value for scope in scopes)
+    raise InsufficientScope(f"This API key has not the scope {wanted}, which this address needs.")
 
-    Raises:
-        KeyFileError: it cannot be read, holds no key, or a line is not a hash.
-    """
-    try:
-        if path.stat().st_size > LONGEST_FILE_BYTES:
-            raise KeyFileError(f"The file of API keys has more than {LONGEST_FILE_BYTES} bytes.")
-        lines = path.read_text(encoding="ascii").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise KeyFileError(
-            f"The file of API keys cannot be read ({type(error).__name__})."
-        ) from None
-    hashes = []
-    for number, line in enumerate(lines, start=1):
-        text = line.strip()
-        if not text or text.startswith("#"):
-            continue
-        if not _HASH.fullmatch(text):
-            raise KeyFileError(
-                f"Line {number} of the file of API keys is not a SHA-256 in 64 small hexadecimal "
-                "digits."
-            )
-        hashes.append(text)
-    if not hashes:
-        raise KeyFileError("The file of API keys holds no key.")
-    return tuple(hashes)
+
+def _now() -> datetime:
+    return datetime.now(UTC)
 
 
 def _key_of(headers: Mapping[str, str]) -> str:

@@ -15,7 +15,7 @@ _KEY_SCHEMES = {
     "key": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
 }
 OPEN_PATHS = ("/livez", "/readyz", "/health", "/healthz", "/metrics")
-"""Paths that ask for no key."""
+"""Paths that ask for no key; the operator may want one for the metrics."""
 
 ANSWER_HEADERS: dict[str, Any] = {
     "X-Request-ID": {
@@ -53,13 +53,15 @@ MASK_HEADERS: dict[str, Any] = {
 """Headers of an answer that is one picture: what JSON says in its members."""
 
 
-def describe_app(app: FastAPI, *, asks_for_keys: bool) -> None:
+def describe_app(app: FastAPI, *, asks_for_keys: bool, metrics_ask_for_keys: bool = False) -> None:
     """Adds problem documents, headers and API keys to the description of an app.
 
     Args:
         app: its `openapi` is replaced.
         asks_for_keys: whether the operator asks for API keys.
+        metrics_ask_for_keys: whether `/metrics` does, too.
     """
+    open_paths = set(OPEN_PATHS) - ({"/metrics"} if metrics_ask_for_keys else set())
     describe = app.openapi
 
     def openapi() -> dict[str, Any]:
@@ -73,7 +75,7 @@ def describe_app(app: FastAPI, *, asks_for_keys: bool) -> None:
         for path, operations in document["paths"].items():
             for operation in operations.values():
                 _add_headers(operation["responses"].values())
-                if asks_for_keys and path not in OPEN_PATHS:
+                if asks_for_keys and path not in open_paths:
                     operation["security"] = [{name: []} for name in _KEY_SCHEMES]
         return document
 

@@ -15,9 +15,21 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Match
 
-from service.errors import InternalError, MethodNotAllowed, NotFound, ServiceError
+from service.errors import (
+    ExpiredKey,
+    InsufficientScope,
+    InternalError,
+    MethodNotAllowed,
+    NotFound,
+    ServiceError,
+    TooManyAttempts,
+    WrongKey,
+)
 from service.http.schemas import Problem
 from service.request_record import record_of
+
+KEY_REFUSALS = (WrongKey, ExpiredKey, InsufficientScope, TooManyAttempts)
+"""What may be wrong with an API key that was sent."""
 
 PROBLEM_MEDIA_TYPE = "application/problem+json"
 INTERNAL_SENTENCE = (

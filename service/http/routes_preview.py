@@ -10,8 +10,9 @@ from service import errors
 from service.http.early_answer import AnswerBeforeTheEnd
 from service.http.form import read_image
 from service.http.held_response import HeldResponse
+from service.http.key_file import KeyScope
 from service.http.keys import ApiKeys
-from service.http.problems import noted_problem, problem_responses
+from service.http.problems import KEY_REFUSALS, noted_problem, problem_responses
 from service.http.segment_endpoint import deadline, receive_upload, unless_caller_leaves
 from service.http.upload import RequestBody
 from service.imaging.answer_data import RenderedAnswer
@@ -21,7 +22,7 @@ from service.workers.sharing import share
 
 _REFUSALS = (
     errors.MissingKey,
-    errors.WrongKey,
+    *KEY_REFUSALS,
     errors.HostNotAllowed,
     errors.ForeignOrigin,
     errors.UploadTooSlow,
@@ -89,7 +90,7 @@ def add_preview_route(
 
     async def answer(request: Request, body: RequestBody) -> Response:
         if keys is not None:
-            keys.require(request.headers)
+            keys.admit(request, KeyScope.SEGMENT)
         service.readiness.require_ready()
         if request.url.query:
             raise errors.InvalidField("The address has a query (after '?'), which is not read.")

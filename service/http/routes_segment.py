@@ -19,7 +19,7 @@ from service.http.form import (
 )
 from service.http.keys import ApiKeys
 from service.http.openapi import MASK_HEADERS
-from service.http.problems import noted_problem, problem_responses
+from service.http.problems import KEY_REFUSALS, noted_problem, problem_responses
 from service.http.segment_endpoint import SegmentEndpoint
 from service.http.upload import RequestBody
 from service.imaging.answer_schema import SegmentAnswer
@@ -27,7 +27,7 @@ from service.pipeline.segmentation import SegmentationService
 
 _REFUSALS = (
     errors.MissingKey,
-    errors.WrongKey,
+    *KEY_REFUSALS,
     errors.HostNotAllowed,
     errors.ForeignOrigin,
     errors.UploadTooSlow,

@@ -9,8 +9,9 @@ from prometheus_client.exposition import choose_encoder
 
 from service import errors
 from service.compute.model_handle import SegmentationModel
+from service.http.key_file import KeyScope
 from service.http.keys import ApiKeys
-from service.http.problems import problem_responses
+from service.http.problems import KEY_REFUSALS, problem_responses
 from service.http.schemas import (
     Limits,
     LivenessAnswer,
@@ -51,19 +52,20 @@ def add_status_routes(
 
     async def model_card(request: Request) -> ModelAnswer:
         if keys is not None:
-            keys.require(request.headers)
+            keys.admit(request, *KeyScope)
         return _model_card(service)
 
     async def metrics(request: Request) -> Response:
+        if keys is not None and service.settings.metrics_key:
+            keys.admit(request, KeyScope.METRICS)
         memory = service.loader.memory()
         service.metrics.show_memory(memory.resident_bytes, memory.gpu_bytes)
         encode, media_type = choose_encoder(request.headers.get("accept", ""))
         return Response(encode(service.metrics.registry), headers={"Content-Type": media_type})
 
     not_ready = problem_responses(errors.NotReady, errors.Draining)
-    card_refusals = problem_responses(
-        errors.MissingKey, errors.WrongKey, errors.NotReady, errors.Draining
-    )
+    key_refusals = (errors.MissingKey, *KEY_REFUSALS)
+    card_refusals = problem_responses(*key_refusals, errors.NotReady, errors.Draining)
     text = {"schema": {"type": "string"}}
     metrics_answer: dict[int | str, dict[str, Any]] = {
         200: {
@@ -71,6 +73,8 @@ def add_status_routes(
             "content": {"text/plain": text},
         }
     }
+    if service.settings.metrics_key:
+        metrics_answer |= problem_responses(*key_refusals)
     _add(router, ("/livez", "/health"), liveness, "Is the process alive?", {})
     _add(router, ("/readyz", "/healthz"), readiness, "May it answer with masks?", not_ready)
     _add(router, ("/v1/model",), model_card, "The model's card and the limits", card_refusals)

@@ -13,6 +13,7 @@ from service.errors import DeadlineExceeded
 from service.http.accept import wanted_answer
 from service.http.form import most_fields, read_form
 from service.http.held_response import HeldResponse
+from service.http.key_file import KeyScope
 from service.http.keys import ApiKeys
 from service.http.upload import CallerLeft, RequestBody, Upload, UploadLimits, read_upload
 from service.imaging.answer_data import RenderedAnswer
@@ -45,7 +46,7 @@ class SegmentEndpoint:
             CallerLeft: there is nobody to answer.
         """
         if self._keys is not None:
-            self._keys.require(request.headers)
+            self._keys.admit(request, KeyScope.SEGMENT)
         self._service.readiness.require_ready()
         kind = wanted_answer(", ".join(request.headers.getlist("accept")))
         self._service.admission.refuse_if_full()

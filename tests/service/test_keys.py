@@ -5,17 +5,26 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import os
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import httpx
 import pytest
 
-from service.errors import MissingKey, WrongKey
-from service.http.keys import ApiKeys, KeyFileError, read_hashes
+from service.errors import (
+    ExpiredKey,
+    InsufficientScope,
+    MissingKey,
+    TooManyAttempts,
+    WrongKey,
+)
+from service.http.key_file import KeyFileError, KeyScope, read_key_file, require_a_key
+from service.http.keys import ApiKeys
 from service.settings import Settings, SettingsError, require_safe_address
-from tests.service.fake_model import form, make_app, running
+from tests.service.fake_model import form, make_app, running, sample
 
 pytestmark = pytest.mark.anyio
+GOOD = {"X-API-Key": "good"}
 
 
 def write_keys(path: Path, *keys: str) -> Path:
@@ -54,9 +63,210 @@ def test_a_file_that_cannot_be_used_is_refused(text: str, tmp_path: Path) -> Non
     path = tmp_path / "keys"
     path.write_text(text)
     with pytest.raises(KeyFileError):
-        read_hashes(path)
+        require_a_key(path)
     with pytest.raises(KeyFileError):
-        read_hashes(tmp_path / "absent")
+        require_a_key(tmp_path / "absent")
+
+
+class Clock:
+    """Seconds that the test sets."""
+
+    def __init__(self) -> None:
+        self.now_s = 1000.0
+
+    def __call__(self) -> float:
+        return self.now_s
+
+
+def line(key: str, *words: str) -> str:
+    return " ".join([hashlib.sha256(key.encode()).hexdigest(), *words])
+
+
+@pytest.mark.parametrize("empty", ["", "# all keys withdrawn\n", None])
+def test_an_emptied_or_deleted_file_admits_nobody_a_second_later(
+    empty: str | None, tmp_path: Path
+) -> None:
+    path, clock = write_keys(tmp_path / "keys", "intruder"), Clock()
+    keys = ApiKeys(path, clock=clock)
+    keys.require({"x-api-key": "intruder"})
+    if empty is None:
+        path.unlink()
+    else:
+        path.write_text(empty)
+    keys.require({"x-api-key": "intruder"})  # it may be half written
+    clock.now_s += 0.9
+    keys.require({"x-api-key": "intruder"})
+    clock.now_s += 0.2
+    with pytest.raises(WrongKey):
+        keys.require({"x-api-key": "intruder"})
+    assert (keys.valid_keys, keys.file_problems) == (0, 1)
+    write_keys(path, "new")
+    keys.require({"x-api-key": "new"})
+    assert (keys.valid_keys, keys.file_problems) == (1, 0)
+
+
+def test_a_file_that_is_empty_for_a_moment_locks_nobody_out(tmp_path: Path) -> None:
+    path, clock = write_keys(tmp_path / "keys", "good"), Clock()
+    keys = ApiKeys(path, clock=clock)
+    for _ in range(3):
+        path.write_text("")
+        keys.require({"x-api-key": "good"})
+        clock.now_s += 0.5
+        path.write_text(line("good"))
+        keys.require({"x-api-key": "good"})
+        clock.now_s += 5
+        keys.require({"x-api-key": "good"})
+
+
+def test_a_bad_line_is_ignored_and_counted_and_never_quoted(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = write_keys(tmp_path / "keys", "old")
+    keys = ApiKeys(path)
+    path.write_text(f"{line('new')}\nSECRET\n{line('x', 'colour=red')}\n\xe9\n", "latin-1")
+    keys.require({"x-api-key": "new"})
+    with pytest.raises(WrongKey):
+        keys.require({"x-api-key": "old"})
+    assert keys.file_problems == 3
+    said = " ".join(str(getattr(record, "fields", "")) for record in caplog.records)
+    assert "Line 2 of the file" in said and "Line 3" in said
+    assert "SECRET" not in said + caplog.text
+
+
+def test_a_file_that_cannot_be_read_changes_nothing_until_it_can(tmp_path: Path) -> None:
+    path, clock = write_keys(tmp_path / "keys", "good"), Clock()
+    keys = ApiKeys(path, clock=clock)
+    path.unlink()
+    path.mkdir()
+    for _ in range(3):
+        keys.require({"x-api-key": "good"})
+        clock.now_s += 2
+    assert keys.file_problems == 1
+    path.rmdir()
+    write_keys(path, "other")
+    with pytest.raises(WrongKey):
+        keys.require({"x-api-key": "good"})
+    assert keys.file_problems == 0
+
+
+def test_a_key_ends_at_its_date_and_says_so_before(tmp_path: Path) -> None:
+    now = datetime.now(UTC)
+    path = tmp_path / "keys"
+    path.write_text(
+        "\n".join(
+            [
+                line("ended", f"expires={(now - timedelta(days=1)).date()}"),
+                line("today", f"expires={now.date()}"),
+                line("soon", f"expires={(now + timedelta(days=13)).isoformat()}"),
+                line("later", f"expires={(now + timedelta(days=15)).isoformat()}"),
+                line("moment", f"expires={(now - timedelta(seconds=1)).isoformat()}"),
+            ]
+        )
+    )
+    keys = ApiKeys(path)
+    for key in ("today", "soon", "later"):
+        keys.require({"x-api-key": key})
+    for key in ("ended", "moment"):
+        with pytest.raises(ExpiredKey):
+            keys.require({"x-api-key": key})
+    assert (keys.valid_keys, keys.keys_expiring_soon) == (3, 2)
+
+
+def test_a_key_is_good_for_its_scopes_alone(tmp_path: Path) -> None:
+    path = tmp_path / "keys"
+    path.write_text(
+        f"{line('bare')}\n{line('all', 'scopes=segment,metrics,admin', 'name=chief')}\n"
+        f"{line('monitor', 'scopes=metrics')}\n"
+    )
+    keys = ApiKeys(path)
+    allowed = {"bare": {"segment", "metrics"}, "monitor": {"metrics"}}
+    allowed["all"] = {"segment", "metrics", "admin"}
+    for key, scopes in allowed.items():
+        for scope in KeyScope:
+            if scope.value in scopes:
+                keys.require({"x-api-key": key}, scope)
+            else:
+                with pytest.raises(InsufficientScope):
+                    keys.require({"x-api-key": key}, scope)
+    assert keys.require({"x-api-key": "all"}).name == "chief"
+    assert keys.require({"x-api-key": "bare"}).name.startswith("key-")
+
+
+@pytest.mark.parametrize(
+    "words",
+    ["name=", "name=a/b", "scopes=", "scopes=segment,root", "expires=soon", "expires=2027-02-30",
+     "name=a name=b", "admin", "name=é"],
+)  # fmt: skip
+def test_a_line_with_a_wrong_word_admits_nobody(words: str, tmp_path: Path) -> None:
+    path = tmp_path / "keys"
+    path.write_text(line("key", words), encoding="utf-8")
+    content = read_key_file(path)
+    assert content.keys == () and len(content.problems) == 1
+
+
+def test_an_address_that_guesses_has_to_wait_and_nobody_else_has(tmp_path: Path) -> None:
+    clock = Clock()
+    keys = ApiKeys(write_keys(tmp_path / "keys", "good", "second"), 5, clock)
+    keys.require({"x-api-key": "good"}, address="10.0.0.1")
+    for number in range(5):
+        with pytest.raises(WrongKey):
+            keys.require({"x-api-key": f"guess {number}"}, address="10.0.0.1")
+    for key in ("guess", "second"):  # a right guess is not told from a wrong one
+        with pytest.raises(TooManyAttempts) as caught:
+            keys.require({"x-api-key": key}, address="10.0.0.1")
+    assert caught.value.retry_after_s == 12
+    keys.require({"x-api-key": "good"}, address="10.0.0.1")  # known at this address
+    keys.require({"x-api-key": "second"}, address="10.0.0.2")
+    clock.now_s += 12
+    keys.require({"x-api-key": "second"}, address="10.0.0.1")
+
+
+def test_half_of_an_ipv6_address_is_one_caller(tmp_path: Path) -> None:
+    keys = ApiKeys(write_keys(tmp_path / "keys", "good"), 3, Clock())
+    for number in range(3):
+        with pytest.raises(WrongKey):
+            keys.require({"x-api-key": "guess"}, address=f"fd00::{number}")
+    with pytest.raises(TooManyAttempts):
+        keys.require({"x-api-key": "guess"}, address="fd00::77")
+    with pytest.raises(WrongKey):
+        keys.require({"x-api-key": "guess"}, address="fd00:0:0:1::77")
+
+
+async def test_guesses_over_http_are_limited_counted_and_the_log_names_the_key(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "keys"
+    path.write_text(line("good", "name=ct-room"))
+    app = make_app(api_keys_file=path, failed_keys_per_minute=3)
+    caplog.set_level("INFO", "service")
+    async with running(app) as client:
+        assert (await client.post("/segment", **form(), headers=GOOD)).status_code == 200
+        codes = []
+        for number in range(5):
+            headers = {"X-API-Key": f"guess {number}"}
+            refused = await client.post("/segment", **form(), headers=headers)
+            codes.append((refused.status_code, refused.json()["code"]))
+        assert codes == [(403, "wrong_key")] * 3 + [(429, "too_many_attempts")] * 2
+        assert int(refused.headers["retry-after"]) > 0
+        assert (await client.post("/segment", **form(), headers=GOOD)).status_code == 200
+        assert sample(app, "lungseg_key_attempts_failed_total") == 3
+    lines = [getattr(record, "fields", {}) for record in caplog.records]
+    assert [one.get("key") for one in lines if one.get("status") == 200] == ["ct-room"] * 2
+
+
+async def test_metrics_ask_for_a_key_when_the_operator_says_so(tmp_path: Path) -> None:
+    path = tmp_path / "keys"
+    path.write_text(f"{line('monitor', 'scopes=metrics')}\n{line('good', 'scopes=segment')}\n")
+    async with running(make_app(api_keys_file=path, metrics_key=True)) as client:
+        statuses = [
+            (await client.get("/metrics", headers=headers)).status_code
+            for headers in ({}, GOOD, {"Authorization": "Bearer monitor"})
+        ]
+        described = (await client.get("/openapi.json")).json()["paths"]["/metrics"]["get"]
+        refused = await client.post("/segment", **form(), headers={"X-API-Key": "monitor"})
+    assert statuses == [401, 403, 200]
+    assert described["security"]
+    assert (refused.status_code, refused.json()["code"]) == (403, "insufficient_scope")
 
 
 async def test_the_routes_that_give_masks_ask_and_the_probes_do_not(tmp_path: Path) -> None:

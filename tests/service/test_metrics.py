@@ -30,6 +30,10 @@ NAMES = {
     "lungseg_warnings",
     "lungseg_ready",
     "lungseg_model_info",
+    "lungseg_key_attempts_failed",
+    "lungseg_key_file_problems",
+    "lungseg_keys_expiring_soon",
+    "lungseg_keys_valid",
 }
 
 
