@@ -109,7 +109,7 @@ def raw_file(dataset: Dataset, values: Mapping[str, bytes], missing: Collection[
         elements.pop(int(Tag(keyword)), None)
     head = io.BytesIO(b"\0" * 128 + b"DICM")
     head.seek(0, io.SEEK_END)
-    write_file_meta_info(head, parsed.file_meta)
+    write_file_meta_info(head, parsed.file_meta)  # type: ignore[arg-type]
     return head.getvalue() + b"".join(elements[tag] for tag in sorted(elements))
 
 

@@ -58,7 +58,7 @@ def test_from_raw_downloads_to_a_mask_over_http(tmp_path: Path) -> None:
     assert set(trained["own_box"]) == {"montgomery", "shenzhen"}
     assert min(trained["own_box"].values()) > 0.6
 
-    export = ["export", "--version", "1", "--out", models, "--data", data]
+    export: list[str | Path] = ["export", "--version", "1", "--out", models, "--data", data]
     training(*export, "--run", tmp_path / "stage1", "--name", "mini-float")
     training(
         *export, "--run", tmp_path / "stage2", "--name", "mini", "--float-twin", "mini-float/1"

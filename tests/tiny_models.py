@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from model_store.architecture import SamConfig, build_sam, sam_config
+from model_store.conventions import CONVENTIONS
 from model_store.engine.widened_attention import widen_attention
 from model_store.int8_layers import Int8Matrix
 from model_store.prediction import PredictionRequest
@@ -21,16 +23,16 @@ from training.quantization.sensitivity.choice import PrecisionChoice
 from training.stages.qat_stage import QatStage
 
 
-def make_tiny_config(**changes: object) -> SamConfig:
+def make_tiny_config(**changes: Any) -> SamConfig:
     """A SAM of 64 pixels, width 32 and depth 2."""
-    sizes: dict[str, object] = {
+    sizes: dict[str, Any] = {
         "input_size": 64, "embed_dim": 32, "depth": 2, "num_heads": 2, "prompt_dim": 32,
         "decoder_heads": 2, "decoder_mlp_dim": 32, "iou_head_hidden_dim": 16,
     }  # fmt: skip
     return sam_config("vit_t", **{**sizes, **changes})
 
 
-def make_tiny_model(seed: int = 0, **changes: object) -> PromptableSam:
+def make_tiny_model(seed: int = 0, **changes: Any) -> PromptableSam:
     """The tiny SAM with random weights, position tables included."""
     torch.manual_seed(seed)
     model = build_sam(make_tiny_config(**changes))
@@ -52,7 +54,7 @@ def write_tiny_artifact(out: Path, seed: int = 0) -> Path:
     return write_deployed(model, make_tiny_config(), out, name="tiny", version="1").folder
 
 
-def quantized(float_layers: tuple[str, ...] = (), **changes: object) -> PromptableSam:
+def quantized(float_layers: tuple[str, ...] = (), **changes: Any) -> PromptableSam:
     """A tiny integer model on the CPU's modules, with windows if asked."""
     model = make_tiny_model(**changes)
     stage = QatStage(model, QatConfig(), PrecisionChoice(float_layers))
@@ -79,9 +81,9 @@ def make_requests(count: int) -> list[PredictionRequest]:
     requests = []
     for index in range(count):
         height, width = (int(n) for n in rng.integers(40, 200, 2))
-        dtype, top = ((np.uint8, 256), (np.uint16, 65536))[index % 2]
-        image = rng.integers(0, top, (height, width)).astype(dtype)
+        noise = rng.integers(0, 65536 if index % 2 else 256, (height, width))
+        image = noise.astype(np.uint16) if index % 2 else noise.astype(np.uint8)
         boxes = ((0.0, 0.0, width / 2, height / 2), (1.5, 2.0, float(width), float(height)))
-        convention = ("lung_field", "whole_lung")[index % 2]
+        convention = CONVENTIONS[index % 2]
         requests.append(PredictionRequest(image, boxes[: 1 + index % 2], convention))
     return requests

@@ -123,7 +123,7 @@ def node_settings(folder: Path, kind: str, service: str, orthanc_url: str, dicom
 
 
 def instances_in(url: str) -> list[Dataset]:
-    found = []
+    found: list[Dataset] = []
     for instance in httpx.get(f"{url}/instances").json():
         data = httpx.get(f"{url}/instances/{instance}/file").content
         found.append(pydicom.dcmread(io.BytesIO(data)))

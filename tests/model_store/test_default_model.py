@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from model_store.conventions import CONVENTIONS
+from model_store.conventions import CONVENTIONS, Convention
 from model_store.model_index import (
     MODELS_FOLDER,
     default_float_twin_folder,
@@ -67,7 +67,7 @@ def test_it_is_small(predictor: Predictor) -> None:
 
 
 @pytest.mark.parametrize("convention", CONVENTIONS)
-def test_it_segments_phantoms_it_has_not_seen(predictor: Predictor, convention: str) -> None:
+def test_it_segments_phantoms_it_has_not_seen(predictor: Predictor, convention: Convention) -> None:
     scores = []
     for seed in range(5000, 5012):
         phantom = draw_phantom(seed, (400, 440))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -33,7 +34,7 @@ def fused_encode(model: PromptableSam, dtype: str) -> Callable[[Tensor], Tensor]
     [{}, {"window_size": 3, "global_attn_indexes": (1,)}],
     ids=["global", "windows that do not divide the grid"],
 )
-def test_the_fused_encoder_computes_what_the_modules_compute(changes: dict[str, object]) -> None:
+def test_the_fused_encoder_computes_what_the_modules_compute(changes: dict[str, Any]) -> None:
     model = quantized(**changes)
     normalized = images(2)
     wanted = model.encode_image(normalized)
@@ -116,7 +117,7 @@ def test_a_gpu_whose_kernels_fail_still_answers(
 
 @pytest.mark.parametrize("window", [0, 3])
 def test_widened_attention_computes_sams_attention(window: int) -> None:
-    changes = {"window_size": window, "global_attn_indexes": (1,)} if window else {}
+    changes: dict[str, Any] = {"window_size": window, "global_attn_indexes": (1,)} if window else {}
     model = make_tiny_model(**changes)
     normalized = images(2)
     with torch.inference_mode():

@@ -2,6 +2,7 @@
 
 import hashlib
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -144,7 +145,10 @@ def test_a_box_may_touch_the_edges() -> None:
 @pytest.mark.parametrize("channels", [1, 3])
 def test_looking_up_is_normalising(channels: int) -> None:
     """CPUs look values up, GPUs and training compute them: the same to the bit."""
-    statistics = {"pixel_mean": (123.7, 116.3, 103.5), "pixel_std": (58.4, 57.1, 57.4)}
+    statistics: dict[str, Any] = {
+        "pixel_mean": (123.7, 116.3, 103.5),
+        "pixel_std": (58.4, 57.1, 57.4),
+    }
     model = make_tiny_model(**({"in_channels": 3, **statistics} if channels == 3 else {}))
     geometry = InputGeometry(97, 61, 64)
     pixels = geometry.image_to_input(np.arange(97 * 61).astype(np.uint8).reshape(61, 97))

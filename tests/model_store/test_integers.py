@@ -115,7 +115,7 @@ def test_an_all_zero_channel_stays_zero() -> None:
 def test_activations_clip_and_round_to_even(values: list[float], scale: float) -> None:
     tensor, step = torch.tensor(values), torch.tensor(scale)
     got = quantize_activation(tensor, step).numpy().astype(int)
-    quotient = np.float32(values) / np.float32(scale)
+    quotient = np.array(values, np.float32) / np.float32(scale)
     assert np.array_equal(got, np.clip(np.rint(quotient), -128, 127).astype(int) + 128)
 
 

@@ -19,7 +19,7 @@ SIZES = {
 @pytest.fixture
 def checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A file like Meta's, of a variant small enough for a test."""
-    monkeypatch.setitem(VARIANTS, "vit_small", SIZES)  # type: ignore[misc]
+    monkeypatch.setitem(VARIANTS, "vit_small", SIZES)
     path = tmp_path / "sam_vit_small.pth"
     torch.save(make_tiny_model(1, **SIZES, decoder_mlp_dim=512).state_dict(), path)
     monkeypatch.setitem(SIZES, "decoder_mlp_dim", 512)

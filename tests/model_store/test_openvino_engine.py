@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -50,12 +51,12 @@ from model_store.sam import PromptableSam
 PRODUCTS = (linear, pointwise_linear)
 """Each is what some processors execute; every one can compute both."""
 
-WINDOWS = {"window_size": 3, "global_attn_indexes": (1,)}
+WINDOWS: dict[str, Any] = {"window_size": 3, "global_attn_indexes": (1,)}
 BOX = torch.tensor([[3.0, 5.0, 50.0, 61.0]])
 WHOLE = torch.tensor([[0.0, 0.0, 64.0, 64.0]])
 
 
-def three_channels(**changes: object) -> dict[str, object]:
+def three_channels(**changes: Any) -> dict[str, Any]:
     statistics = {"pixel_mean": (120.0, 110.0, 100.0), "pixel_std": (60.0, 58.0, 55.0)}
     return {"in_channels": 3, **statistics, **changes}
 
@@ -246,7 +247,7 @@ def test_scale_and_bias_are_applied_as_defined(product: LinearProduct) -> None:
 )
 @pytest.mark.parametrize("product", PRODUCTS)
 def test_the_graphs_compute_what_the_modules_compute(
-    changes: dict[str, object], product: LinearProduct
+    changes: dict[str, Any], product: LinearProduct
 ) -> None:
     model = quantized(**changes)
     fast, plain = OpenVinoEngine(model, 64, product), ModuleEngine(model)

@@ -71,7 +71,7 @@ def test_conventions_draw_different_masks(predictor: Predictor) -> None:
         predictor.predict(PredictionRequest(image, (), c)).masks[0].mask
         for c in ("lung_field", "whole_lung")
     ]
-    assert not np.array_equal(*masks)
+    assert not np.array_equal(masks[0], masks[1])
 
 
 def test_a_higher_threshold_never_adds_pixels(predictor: Predictor) -> None:
@@ -94,7 +94,7 @@ def test_bad_boxes_and_conventions_are_refused(predictor: Predictor) -> None:
     with pytest.raises(BoxError, match="40 x 40"):
         predictor.predict(PredictionRequest(image, ((0, 0, 41, 40),)))
     with pytest.raises(ValueError, match="lung_field, whole_lung"):
-        predictor.predict(PredictionRequest(image, convention="heart"))
+        predictor.predict(PredictionRequest(image, convention="heart"))  # type: ignore[arg-type]
 
 
 def test_an_absent_device_is_refused(tiny_artifact: Path) -> None:

@@ -47,7 +47,7 @@ def test_a_known_histogram_changes_nothing() -> None:
 def test_no_box_is_the_whole_image_and_the_input_is_square() -> None:
     ready = prepare(PredictionRequest(np.zeros((30, 50), np.uint16)), 64)
     assert ready.boxes == ((0.0, 0.0, 50.0, 30.0),)
-    assert (ready.pixels.shape, ready.pixels.dtype) == ((64, 64), np.uint8)
+    assert ready.pixels.shape == (64, 64) and ready.pixels.dtype == np.uint8
     assert ready.geometry == InputGeometry(50, 30, 64)
 
 
@@ -79,7 +79,7 @@ def test_an_input_of_another_network_is_refused(predictor: Predictor) -> None:
     with pytest.raises(ValueError, match="this model takes uint8"):
         predictor.answer_batch([prepare(request, predictor.info.input_size * 2)])
     ready = prepare(request, predictor.info.input_size)
-    heart = PreparedRequest(ready.pixels, ready.geometry, ready.boxes, "heart")
+    heart = PreparedRequest(ready.pixels, ready.geometry, ready.boxes, "heart")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="draws lung_field, whole_lung only"):
         predictor.answer_batch([heart])
 

@@ -14,6 +14,7 @@ import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -51,9 +52,9 @@ def _grey(side: int = 96) -> Image.Image:
     return Image.fromarray(pixels)
 
 
-def _saved(image: Image.Image, kind: str, **options: object) -> bytes:
+def _saved(image: Image.Image, kind: str, **options: Any) -> bytes:
     buffer = io.BytesIO()
-    image.save(buffer, kind, **options)  # type: ignore[arg-type]
+    image.save(buffer, kind, **options)
     return buffer.getvalue()
 
 
@@ -171,7 +172,7 @@ def _with_text(png: bytes, text: bytes) -> bytes:
 def _other_kinds() -> list[HostileFile]:
     image = _grey()
     frames = [_grey(), _grey().transpose(Image.Transpose.FLIP_LEFT_RIGHT)]
-    animated: dict[str, object] = {"save_all": True, "append_images": frames[1:]}
+    animated: dict[str, Any] = {"save_all": True, "append_images": frames[1:]}
     return [
         HostileFile("still.gif", _saved(image, "GIF"), OTHER_KIND),
         HostileFile("animated.gif", _saved(frames[0], "GIF", **animated), OTHER_KIND),

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import pytest
 
 from service.logging import JsonLineFormatter
-from service.metrics import STAGES
+from service.stages import STAGES
 from tests.dicom_files import as_file, make_xray
 from tests.service.fake_model import FakePredictor, form, make_app, picture, png, running
 

@@ -196,7 +196,7 @@ def test_the_same_request_gives_the_same_objects_and_a_key_gives_others() -> Non
         for data in (
             *(report(source), report(source, keyed), picture, segmentation(source)),
             encode_secondary_capture(source, PICTURE, METHOD, options=keyed),
-            encode_secondary_capture(source, PICTURE ^ 1, METHOD),
+            encode_secondary_capture(source, PICTURE ^ np.uint8(1), METHOD),
         )
     }
     assert len(uids) == 6

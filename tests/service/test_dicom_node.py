@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from service.dicom_node.selection import UnreadableObject
 from tests.service.node_peers import (
     Archive,
     FakeService,
@@ -353,7 +354,7 @@ def test_bytes_that_are_no_dicom_are_refused(hospital: Hospital, monkeypatch: An
     from service.dicom_node import receiving
 
     def unreadable(*_: Any) -> None:
-        raise receiving.UnreadableObject
+        raise UnreadableObject
 
     monkeypatch.setattr(receiving, "reason_to_skip", unreadable)
     with running(hospital.settings):
@@ -367,7 +368,7 @@ def test_four_associations_at_once_lose_nothing(hospital: Hospital) -> None:
     with running(hospital.settings):
         threads = [
             threading.Thread(
-                target=lambda first=first: found.append(  # type: ignore[misc]
+                target=lambda first=first: found.append(
                     store(hospital.port, *(xray(first * 10 + n) for n in range(5)), timeout_s=60)
                 )
             )
@@ -425,6 +426,7 @@ def test_check_says_which_storage_class_is_missing(hospital: Hospital) -> None:
     try:
         (fault,) = faults_of(hospital.settings)
     finally:
+        assert server is not None
         server.shutdown()
     assert "takes no seg, sr in explicit VR little endian" in fault
 
@@ -438,6 +440,7 @@ def test_check_says_which_title_is_wrong(hospital: Hospital) -> None:
     try:
         (fault,) = faults_of(hospital.settings)
     finally:
+        assert server is not None
         server.shutdown()
     assert "rejects the association" in fault
     assert "ARCHIVE" in fault

@@ -89,7 +89,15 @@ def opened_by_dcmqi(path: Path, folder: Path) -> dict[str, Any]:
     if not program.exists():
         pytest.skip("dcmqi is not installed (pip install dcmqi)")
     folder.mkdir()
-    command = [program, "--inputDICOM", path, "--outputDirectory", folder, "-t", "nrrd"]
+    command: list[str | Path] = [
+        program,
+        "--inputDICOM",
+        path,
+        "--outputDirectory",
+        folder,
+        "-t",
+        "nrrd",
+    ]
     found = subprocess.run(command, capture_output=True, text=True, check=False)
     meta = folder / "meta.json"
     read: dict[str, Any] = json.loads(meta.read_text()) if meta.exists() else {}
@@ -104,7 +112,13 @@ def node() -> str:
         pytest.skip("node and npm are not installed, so OHIF's adapters are not tried")
     if not (VIEWERS / "node_modules").exists():
         command = [npm, "ci", "--ignore-scripts", "--no-audit", "--no-fund"]
-        made = subprocess.run(command, cwd=VIEWERS, capture_output=True, text=True, check=False)
+        made = subprocess.run(
+            command,
+            cwd=VIEWERS,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
         if made.returncode != 0:
             pytest.skip(f"npm cannot install OHIF's adapters: {made.stderr[-300:]}")
     return program
@@ -121,7 +135,7 @@ def opened_by_cornerstone(node: str, path: Path, xray: Dataset) -> tuple[dict[st
     }  # as a viewer's metadata provider has them
     json_path = path.with_suffix(".json")
     json_path.write_text(json.dumps(described))
-    command = [node, VIEWERS / "open_segmentation.mjs", path, json_path]
+    command = [node, str(VIEWERS / "open_segmentation.mjs"), str(path), str(json_path)]
     found = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
     return (json.loads(found.stdout) if found.returncode == 0 else {}), found.stderr
 

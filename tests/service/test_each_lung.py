@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+from typing import Any
 
 import numpy as np
 import pydicom
@@ -110,7 +111,7 @@ async def test_measurements_on_request() -> None:
 
 
 @pytest.mark.parametrize("bad", [{"lungs": "both lungs"}, {"islands": "no"}, {"measurements": "2"}])
-async def test_other_words_are_refused(bad: dict[str, str]) -> None:
+async def test_other_words_are_refused(bad: dict[str, Any]) -> None:
     async with running(make_app()) as client:
         response = await client.post("/segment", **form(**bad))
     assert (response.status_code, response.json()["code"]) == (422, "invalid_field")
@@ -127,7 +128,7 @@ def dicom(mirrored: bool = False) -> bytes:
 async def test_each_lung_is_a_coded_segment_and_measured_in_the_report() -> None:
     accept = {"Accept": "application/dicom"}
     async with running(make_app()) as client:
-        sent = {"files": {"image": ("x.dcm", dicom())}, "data": {"lungs": "each"}}
+        sent: dict[str, Any] = {"files": {"image": ("x.dcm", dicom())}, "data": {"lungs": "each"}}
         response = await client.post("/segment", **sent, headers=accept)
         sent["data"]["measurements"] = "true"
         answer = (await client.post("/segment", **sent)).json()
@@ -144,7 +145,10 @@ async def test_each_lung_is_a_coded_segment_and_measured_in_the_report() -> None
 
 
 async def test_a_mirrored_dicom_image_keeps_the_patients_sides() -> None:
-    sent = {"files": {"image": ("x.dcm", dicom(mirrored=True))}, "data": {"lungs": "right"}}
+    sent: dict[str, Any] = {
+        "files": {"image": ("x.dcm", dicom(mirrored=True))},
+        "data": {"lungs": "right"},
+    }
     async with running(make_app()) as client:
         answer = (await client.post("/segment", **sent)).json()
     right = mask_of(answer["masks"][0])

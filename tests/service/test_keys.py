@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import os
+from collections.abc import AsyncIterator, MutableMapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -303,7 +305,7 @@ async def test_too_many_headers_are_refused() -> None:
 
 
 async def test_an_upload_that_stops_is_cut() -> None:
-    async def stopping() -> object:
+    async def stopping() -> AsyncIterator[bytes]:
         yield b'--b\r\nContent-Disposition: form-data; name="image"; filename="a"\r\n\r\n'
         await asyncio.sleep(20)
         yield b"--b--"
@@ -313,14 +315,14 @@ async def test_an_upload_that_stops_is_cut() -> None:
     sent = []
     body = stopping()
 
-    async def receive() -> dict[str, object]:
+    async def receive() -> dict[str, Any]:
         return {"type": "http.request", "body": await anext(body), "more_body": True}
 
-    async def send(message: dict[str, object]) -> None:
+    async def send(message: MutableMapping[str, Any]) -> None:
         sent.append(message)
 
     async with running(app) as client:
-        scope = {
+        scope: dict[str, Any] = {
             "type": "http", "method": "POST", "path": "/segment", "raw_path": b"/segment",
             "query_string": b"", "http_version": "1.1", "scheme": "http", "root_path": "",
             "headers": httpx.Headers(headers).raw, "server": ("test", 80),

@@ -83,7 +83,7 @@ def test_a_warning_of_a_library_is_logged_by_category_and_place_only(
         configure_logging(written)
         with warnings.catch_warnings():
             warnings.simplefilter("always")
-            warnings.showwarning = python_showwarning()
+            monkeypatch.setattr(warnings, "showwarning", python_showwarning())
             warnings.warn(f"The name {name} has no caret", UserWarning, stacklevel=1)
         for library in ("highdicom", "py"):
             logger = logging.getLogger(f"{library}.canary")  # no other test has silenced it

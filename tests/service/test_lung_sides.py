@@ -13,37 +13,45 @@ from service.imaging.lung_sides import lung_sides
 from tests.service.lung_masks import lung_mask
 
 SIDE = 300
+Mask = NDArray[np.bool_]
 
 
-def halves(mask: NDArray[np.bool_]) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+def halves(mask: Mask) -> tuple[Mask, Mask]:
     middle = mask.shape[1] // 2
     at_left, at_right = mask.copy(), mask.copy()
     at_left[:, middle:] = at_right[:, :middle] = False
     return at_left, at_right
 
 
+def parted(mask: Mask, towards_left: tuple[int, int] = (1, 0)) -> tuple[Mask, Mask]:
+    """The right and the left lung of a mask whose sides are known."""
+    sides = lung_sides(mask, towards_left)
+    assert sides.right is not None and sides.left is not None
+    return sides.right, sides.left
+
+
 @pytest.mark.parametrize("side", [64, 300, 1024])
 def test_the_patients_right_lung_is_at_the_pictures_left(side: int) -> None:
     mask = lung_mask(side)
     at_left, at_right = halves(mask)
-    sides = lung_sides(mask)
-    assert np.array_equal(sides.right, at_left)
-    assert np.array_equal(sides.left, at_right)
+    right, left = parted(mask)
+    assert np.array_equal(right, at_left)
+    assert np.array_equal(left, at_right)
 
 
 def test_a_mirrored_picture_whose_header_says_so_keeps_its_sides() -> None:
     mask = lung_mask(SIDE)
     at_left, at_right = halves(mask)
-    sides = lung_sides(mask, (-1, 0))
-    assert np.array_equal(sides.right, at_right)
-    assert np.array_equal(sides.left, at_left)
+    right, left = parted(mask, (-1, 0))
+    assert np.array_equal(right, at_right)
+    assert np.array_equal(left, at_left)
 
 
 def test_a_turned_picture_whose_header_says_so_keeps_its_sides() -> None:
     at_left, at_right = halves(lung_mask(SIDE))
-    sides = lung_sides(np.rot90(at_left | at_right, -1), (0, 1))  # clockwise: the left goes up
-    assert np.array_equal(sides.right, np.rot90(at_left, -1))
-    assert np.array_equal(sides.left, np.rot90(at_right, -1))
+    right, left = parted(np.rot90(at_left | at_right, -1), (0, 1))  # clockwise: the left goes up
+    assert np.array_equal(right, np.rot90(at_left, -1))
+    assert np.array_equal(left, np.rot90(at_right, -1))
 
 
 def test_lungs_that_touch_are_parted_where_they_do() -> None:
@@ -51,10 +59,10 @@ def test_lungs_that_touch_are_parted_where_they_do() -> None:
     at_left, at_right = halves(mask)
     middle = SIDE // 2
     mask[SIDE // 2 - 4 : SIDE // 2 + 4, middle - 40 : middle + 40] = True
-    sides = lung_sides(mask)
-    assert not np.any(sides.right & sides.left)
-    assert np.array_equal(sides.right | sides.left, mask)
-    assert not np.any(at_left & sides.left) and not np.any(at_right & sides.right)
+    right, left = parted(mask)
+    assert not np.any(right & left)
+    assert np.array_equal(right | left, mask)
+    assert not np.any(at_left & left) and not np.any(at_right & right)
 
 
 def test_islands_go_to_the_nearer_lung() -> None:
@@ -66,9 +74,10 @@ def test_islands_go_to_the_nearer_lung() -> None:
 
 def test_one_lung_has_the_side_of_its_half_of_the_picture() -> None:
     at_left, at_right = halves(lung_mask(SIDE))
-    assert np.array_equal(lung_sides(at_left).right, at_left)
-    assert not lung_sides(at_left).left.any()
-    assert np.array_equal(lung_sides(at_right).left, at_right)
+    right, left = parted(at_left)
+    assert np.array_equal(right, at_left)
+    assert not left.any()
+    assert np.array_equal(parted(at_right)[1], at_right)
 
 
 def test_one_piece_in_the_middle_has_no_side() -> None:

@@ -43,7 +43,7 @@ def test_nothing_is_in_millimetres_without_a_spacing() -> None:
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
-def test_grey_values_are_those_of_numpy(dtype: type) -> None:
+def test_grey_values_are_those_of_numpy(dtype: type[np.uint8 | np.uint16]) -> None:
     pixels = np.random.default_rng(0).integers(0, np.iinfo(dtype).max, (100, 100)).astype(dtype)
     _, mask = lungs()
     found = measure_structure(mask, pixels, None)
@@ -62,5 +62,5 @@ def test_an_empty_or_unknown_lung_has_no_ratio() -> None:
     assert one.area_ratio is None and one.asymmetry == 1.0
     assert one.left_lung is not None and one.left_lung.grey_mean is None
     unknown = measure_lungs(0, mask, UNKNOWN_SIDES, pixels, SPACING)
-    assert unknown.right_lung is unknown.left_lung is unknown.asymmetry is None
+    assert unknown.right_lung is None and unknown.left_lung is None and unknown.asymmetry is None
     assert unknown.lungs.area_px == 2500

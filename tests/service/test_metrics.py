@@ -7,7 +7,8 @@ import itertools
 from prometheus_client import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
-from service.metrics import DURATION_BUCKETS_S, STAGES, Metrics
+from service.metrics import DURATION_BUCKETS_S, Metrics
+from service.stages import STAGES
 
 NAMES = {
     "lungseg_requests",

@@ -61,10 +61,14 @@ def server() -> Iterator[RunningServer]:
         yield running
 
 
+@pytest.fixture(scope="module")
+def downloads(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the browser puts what it downloads."""
+    return tmp_path_factory.mktemp("downloads")
+
+
 @pytest.fixture(scope="module", params=[DESKTOP, PHONE], ids=["desktop", "phone"])
-def browser(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[webdriver.Chrome]:
+def browser(request: pytest.FixtureRequest, downloads: Path) -> Iterator[webdriver.Chrome]:
     chromium, driver = shutil.which("chromium"), shutil.which("chromedriver")
     if chromium is None or driver is None:
         pytest.skip("no chromium or no chromedriver: the page was NOT tried in a browser")
@@ -73,12 +77,9 @@ def browser(
     width, height = request.param
     for flag in ("headless=new", "no-sandbox", "disable-gpu", f"window-size={width},{height}"):
         options.add_argument(f"--{flag}")
-    options.add_experimental_option(
-        "prefs", {"download.default_directory": str(tmp_path_factory.mktemp("downloads"))}
-    )
+    options.add_experimental_option("prefs", {"download.default_directory": str(downloads)})
     options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
     started = webdriver.Chrome(options=options, service=Service(driver))
-    started.downloads = Path(options.experimental_options["prefs"]["download.default_directory"])
     yield started
     started.quit()
 
@@ -201,7 +202,7 @@ def test_a_typed_box_that_is_none_gets_the_services_own_sentence(
 
 
 def test_files_come_out_and_dicom_gets_its_segmentation(
-    page: webdriver.Chrome, tmp_path: Path
+    page: webdriver.Chrome, downloads: Path, tmp_path: Path
 ) -> None:
     path = tmp_path / "xray.dcm"
     path.write_bytes(as_file(make_xray(draw_phantom(3, (256, 256)).image, bits_stored=8)))
@@ -209,19 +210,19 @@ def test_files_come_out_and_dicom_gets_its_segmentation(
     segment(page)
     masks = {"xray_right_lung.png", "xray_left_lung.png"}
     wanted = masks | {"xray_overlay.png", "xray.json", "xray_seg.dcm"}
-    for old in page.downloads.iterdir():
+    for old in downloads.iterdir():
         old.unlink()
     for button in page.find_elements(By.CSS_SELECTOR, ".downloads button"):
         page.execute_script("arguments[0].scrollIntoView({block: 'center'})", button)
         button.click()
         time.sleep(0.2)
-    until(page, lambda p: wanted <= {one.name for one in p.downloads.iterdir()})
-    answer = json.loads((page.downloads / "xray.json").read_text())
-    with Image.open(page.downloads / "xray_right_lung.png") as mask:
+    until(page, lambda _: wanted <= {one.name for one in downloads.iterdir()})
+    answer = json.loads((downloads / "xray.json").read_text())
+    with Image.open(downloads / "xray_right_lung.png") as mask:
         assert int((np.asarray(mask) > 0).sum()) == answer["masks"][0]["area_px"]
-    with Image.open(page.downloads / "xray_overlay.png") as overlay:
+    with Image.open(downloads / "xray_overlay.png") as overlay:
         assert overlay.size == (256, 256)
-    assert (page.downloads / "xray_seg.dcm").read_bytes()[128:132] == b"DICM"
+    assert (downloads / "xray_seg.dcm").read_bytes()[128:132] == b"DICM"
 
 
 def test_what_is_no_picture_is_refused_in_words(page: webdriver.Chrome, tmp_path: Path) -> None:

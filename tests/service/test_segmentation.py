@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+from typing import Any
 
 import numpy as np
 import pytest
@@ -143,7 +144,7 @@ async def test_a_jpeg_overlay_of_sides_that_no_jpeg_has_is_refused(
 async def test_the_png_answer_is_the_mask_itself() -> None:
     """The same bytes as in the JSON answer, the rest in headers."""
     async with running(make_app()) as client:
-        box = {"bbox": "8,8,90,70"}
+        box: dict[str, Any] = {"bbox": "8,8,90,70"}
         both = [
             await client.post("/segment", **form(**box), headers={"Accept": accept})
             for accept in ("image/png", "application/json")

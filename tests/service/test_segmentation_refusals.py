@@ -88,7 +88,7 @@ async def test_too_many_pixels_and_too_many_bytes_are_413_with_limit_and_actual(
     """Neither is decoded."""
     app = make_app(max_upload_bytes=20_000, max_pixels=1_000_000)
     async with running(app) as client:
-        bomb = {"files": {"image": ("a", bomb_header(10_000, 10_000))}}
+        bomb: dict[str, Any] = {"files": {"image": ("a", bomb_header(10_000, 10_000))}}
         pixels = await client.post("/segment", **bomb)
         large = await client.post("/segment", files={"image": ("a", b"x" * 30_000)})
     assert (pixels.status_code, pixels.json()["code"]) == (413, "too_many_pixels")

@@ -68,7 +68,7 @@ def test_an_unknown_flag_ends_with_code_2() -> None:
 def test_settings_cannot_be_changed() -> None:
     """Frozen."""
     with pytest.raises(ValueError, match="frozen"):
-        Settings().port = 1
+        Settings().port = 1  # type: ignore[misc]
 
 
 def test_misspelt_variables_are_found() -> None:

@@ -17,7 +17,9 @@ from tests.service.lung_masks import lung_mask, xray_of
 SIDE = 256
 
 
-def codes(mask: NDArray[np.bool_], pixels: NDArray[np.uint8] | None = None) -> list[str]:
+def codes(
+    mask: NDArray[np.bool_], pixels: NDArray[np.uint8] | NDArray[np.uint16] | None = None
+) -> list[str]:
     return [str(one.code) for one in check_lung_shapes(grid_of(mask), pixels)]
 
 

@@ -74,10 +74,14 @@ def test_it_may_go_anywhere_once_the_caller_waits_and_only_where_a_core_is_idle(
         wait_until(lambda: os.sched_getaffinity(0) == CORES)
         return os.sched_getaffinity(0), os.sched_getscheduler(0)
 
+    def told() -> tuple[set[int], int]:
+        beside.set()
+        return there()
+
     begun = threading.Event()
     side.both(lambda: begun.wait(10), begun.set)
     beside = threading.Event()
-    _, found = side.both(lambda: beside.wait(10), lambda: (beside.set(), there())[1])
+    _, found = side.both(lambda: beside.wait(10), told)
     assert found == (CORES, os.SCHED_IDLE)
     assert os.sched_getscheduler(0) == os.SCHED_OTHER
 

@@ -42,7 +42,7 @@ def body_of(chunks: Iterable[bytes], *, breaks: bool = False) -> RequestBody:
     async def receive() -> dict[str, Any]:
         return next(queue)
 
-    return RequestBody(receive)  # type: ignore[arg-type]
+    return RequestBody(receive)
 
 
 async def read(data: bytes, *, size: int = 100, **headers: str) -> Upload:
@@ -111,7 +111,7 @@ async def test_bytes_are_counted_while_they_arrive() -> None:
     async def receive() -> dict[str, Any]:
         return {"type": "http.request", "body": next(stream), "more_body": True}
 
-    body = RequestBody(receive)  # type: ignore[arg-type]
+    body = RequestBody(receive)
     with pytest.raises(PayloadTooLarge, match="10000"):
         await read_upload(body, {"content-type": TYPE}, [], LIMITS, lambda count: None)
     assert len(given) <= 10
@@ -139,7 +139,7 @@ async def test_a_refused_caller_who_stops_sending_changes_nothing() -> None:
         await asyncio.sleep(60)
         raise AssertionError("nobody waits that long")
 
-    body = RequestBody(receive, idle_timeout_s=0.05)  # type: ignore[arg-type]
+    body = RequestBody(receive, idle_timeout_s=0.05)
     await asyncio.wait_for(body.discard_rest(), 5)
     assert body.is_complete
 
@@ -160,7 +160,7 @@ async def test_a_body_that_trickles_is_too_slow_although_every_byte_is_in_time()
         await asyncio.sleep(0.01)
         return {"type": "http.request", "body": b"x", "more_body": True}
 
-    body = RequestBody(receive, idle_timeout_s=0.1)  # type: ignore[arg-type]
+    body = RequestBody(receive, idle_timeout_s=0.1)
     with pytest.raises(UploadTooSlow, match="bytes of the upload came"):
         async for _ in body.chunks():
             pass

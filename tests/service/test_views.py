@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+from typing import Any
 
 import numpy as np
 import pytest
@@ -35,11 +36,11 @@ def shown(severity: Severity | None = None, bits: int = 8) -> ViewedMasks:
     return ViewedMasks(pixels, [mask], (), severity)
 
 
-def luma(picture: NDArray[np.uint8]) -> NDArray[np.float64]:
+def luma(picture: NDArray[Any]) -> NDArray[np.float64]:
     return picture @ np.array([0.299, 0.587, 0.114])
 
 
-def count(picture: NDArray[np.uint8], colour: tuple[int, int, int]) -> int:
+def count(picture: NDArray[Any], colour: tuple[int, int, int]) -> int:
     return int(np.count_nonzero((picture == colour).all(axis=-1)))
 
 
@@ -114,8 +115,8 @@ def test_the_legend_says_what_is_shown() -> None:
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
-def test_a_margin_hides_nothing(dtype: type) -> None:
-    grey = np.random.default_rng(0).integers(0, 255, (200, 300)).astype(dtype)
+def test_a_margin_hides_nothing(dtype: type[np.uint8 | np.uint16]) -> None:
+    grey: NDArray[Any] = np.random.default_rng(0).integers(0, 255, (200, 300)).astype(dtype)
     framed = with_margin(grey, ["a line"])
     assert framed.dtype == dtype
     assert np.array_equal(framed[:200], grey)

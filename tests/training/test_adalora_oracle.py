@@ -57,7 +57,7 @@ class Pair:
             beta1=config.sensitivity_decay, beta2=config.uncertainty_decay,
             target_modules=list(plain),
         )  # fmt: skip
-        self.peft = get_peft_model(nn.ModuleDict(plain), settings)  # type: ignore[arg-type]
+        self.peft = get_peft_model(nn.ModuleDict(plain), settings)
         self.oracle: Any = self.peft.base_model.rankallocator
 
     def peft_parameters(self, part: str) -> dict[tuple[str, int], nn.Parameter]:
@@ -265,8 +265,9 @@ class Learner:
             init_r=6, target_r=2, lora_alpha=6, tinit=self.first_cut, tfinal=80, deltaT=5,
             total_step=self.steps, target_modules=list(plain), orth_reg_weight=0.1,
         )  # fmt: skip
-        self.peft: Any = get_peft_model(nn.ModuleDict(plain), settings)  # type: ignore[arg-type]
-        self.theirs = [self.peft.base_model.model[name] for name in self.ours]
+        self.peft: Any = get_peft_model(nn.ModuleDict(plain), settings)
+        peft: Any = self.peft
+        self.theirs: list[Any] = [peft.base_model.model[name] for name in self.ours]
         with torch.no_grad():
             for mine, other in zip(self.ours.values(), self.theirs, strict=True):
                 mine.P.copy_(other.lora_B["default"][None])
@@ -302,7 +303,7 @@ class Learner:
             optimizer.zero_grad()
         pairs = zip(self.errors(step), self.penalties(), strict=True)
         for loss in [error + 0.1 * penalty for error, penalty in pairs]:
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()
         self.allocator.observe_gradients()
         for optimizer in self.optimizers:
             optimizer.step()

@@ -66,15 +66,18 @@ def make_batch(seed: int, device: str) -> TrainingBatch:
     return batch.to(torch.device(device))
 
 
-def make_loop(folder: Path, device: str, held_out: bool = False, **changes: object) -> TrainingLoop:
+NO_BATCHES: Any = None  # each test makes its own
+
+
+def make_loop(folder: Path, device: str, held_out: bool = False, **changes: Any) -> TrainingLoop:
     model = make_tiny_model(**changes).to(device)
     config = RunConfig(stage="pretrain", steps=4, model=make_tiny_config(**changes), loss_size=32)
     models = [make_tiny_model(seed).to(device) for seed in (1, 2)]
     teacher = Teacher(models, 0.5, LossWeights(), compiled=False, held_out=held_out)
     return TrainingLoop(Run(
-        config, config.model, PretrainStage(model), None, [], folder, torch.device(device),
+        config, config.model, PretrainStage(model), NO_BATCHES, [], folder, torch.device(device),
         teacher=teacher,
-    ))  # type: ignore[arg-type]  # fmt: skip
+    ))  # fmt: skip
 
 
 @pytest.mark.parametrize("box_as_mask", [False, True])
@@ -118,8 +121,10 @@ def test_adapters_learn_the_same_recorded_and_step_by_step(
 ) -> None:
     """Ranks move between replays, and the graph is recorded anew when they settle."""
     monkeypatch.setattr(step_module, "compile_parts", lambda _: None)  # which rounds otherwise
-    settings = {"warmup_steps": 2, "final_steps": 4, "interval_steps": 2}
-    adalora = AdaLoraConfig(targets=("q", "v", "lin1"), initial_rank=4, target_rank=2, **settings)
+    adalora = AdaLoraConfig(
+        targets=("q", "v", "lin1"), initial_rank=4, target_rank=2,
+        warmup_steps=2, final_steps=4, interval_steps=2,
+    )  # fmt: skip
 
     def trained(recorded: bool) -> TrainingLoop:
         torch.manual_seed(3)
@@ -134,12 +139,12 @@ def test_adapters_learn_the_same_recorded_and_step_by_step(
                 config,
                 config.model,
                 stage,
-                None,
+                NO_BATCHES,
                 [],
                 tmp_path / str(recorded),
                 torch.device("cuda"),
             )
-        )  # type: ignore[arg-type]
+        )
         for step in range(config.steps):
             loop.train_step(make_batch(step, "cpu"))
         return loop

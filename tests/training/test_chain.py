@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from model_store.predictor import Predictor
 from model_store.self_test import run_self_test
 from tests.tiny_models import make_tiny_model
 from training.__main__ import main
+from training.data.batches import TrainingBatch
 
 CONFIGS = Path(__file__).parents[2] / "training" / "configs"
 
@@ -106,10 +108,10 @@ def test_a_resumed_run_ends_with_the_same_weights(chain: Path, stage: str) -> No
 
     original = loop.TrainingLoop.train_step
 
-    def killed_at_step_8(self: loop.TrainingLoop, batch: object) -> dict[str, float]:
+    def killed_at_step_8(self: loop.TrainingLoop, batch: TrainingBatch) -> None:
         if self._step == 8:
             raise KeyboardInterrupt
-        return original(self, batch)  # type: ignore[arg-type]
+        return original(self, batch)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(loop.TrainingLoop, "train_step", killed_at_step_8)
@@ -174,13 +176,13 @@ def test_stages_in_the_wrong_order_are_refused(
 
 def test_stage1_starts_from_metas_file(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Three channels, windowed attention and four mask tokens, at another input size."""
-    sizes = {
+    sizes: dict[str, Any] = {
         "input_size": 64, "embed_dim": 32, "depth": 2, "num_heads": 2, "window_size": 3,
         "global_attn_indexes": (1,), "in_channels": 3, "prompt_dim": 32, "decoder_heads": 2,
         "num_mask_tokens": 4, "pixel_mean": (120.0, 110.0, 100.0), "pixel_std": (60.0, 55.0, 50.0),
         "decoder_mlp_dim": 32, "iou_head_hidden_dim": 16,
     }  # fmt: skip
-    monkeypatch.setitem(VARIANTS, "vit_small", sizes)  # type: ignore[misc]
+    monkeypatch.setitem(VARIANTS, "vit_small", sizes)
     torch.save(make_tiny_model(**sizes).state_dict(), work / "sam_vit_small.pth")
     extra = ["--base", str(work / "sam_vit_small.pth"), "--set", "input_size=96"]
     assert run_stage(work, "stage1", "meta", *extra) == 0

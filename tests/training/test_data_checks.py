@@ -10,7 +10,8 @@ import pytest
 from PIL import Image
 
 from training.__main__ import main
-from training.config import DataConfig, load_config
+from training.config import load_config
+from training.data.config import DataConfig
 from training.data.dataset import read_rows
 from training.errors import ConfigError, DataError
 from training.phantom.dataset import write_phantom_dataset

@@ -64,9 +64,10 @@ def test_accumulators_are_equal_to_the_bit_at_the_extremes(seed: int) -> None:
 
 
 def test_gradients_stop_where_values_were_clipped() -> None:
-    fake = FakeQuantized(nn.Linear(3, 1, bias=False))
+    source = nn.Linear(3, 1, bias=False)
+    fake = FakeQuantized(source)
     with torch.no_grad():
-        fake.source.weight.fill_(1.0)
+        source.weight.fill_(1.0)
         fake.log_scale.fill_(torch.tensor(0.01).log())
     values = torch.tensor([[0.5, 5.0, -5.0]], requires_grad=True)  # 1.27 is the largest
     fake(values).sum().backward()
@@ -75,8 +76,9 @@ def test_gradients_stop_where_values_were_clipped() -> None:
 
 def test_the_scale_learns_as_in_lsq() -> None:
     """Inside, d/ds = round(x/s) - x/s; clipped above it is 127 (Esser et al., equation 3)."""
-    fake = FakeQuantized(nn.Linear(1, 1, bias=False))
-    fake.source.weight.data.fill_(1.0)
+    source = nn.Linear(1, 1, bias=False)
+    fake = FakeQuantized(source)
+    source.weight.data.fill_(1.0)
     for value, wanted in ((0.0262, 3 - 2.62), (9.0, 127.0), (-9.0, -128.0)):
         fake.log_scale.data.fill_(torch.tensor(0.01).log())
         fake.log_scale.grad = None

@@ -126,7 +126,7 @@ def test_an_unknown_mask_moves_no_token_and_a_known_one_moves_its_own(tmp_path: 
     logits = torch.zeros(4, 3, 16, 16, requires_grad=True)
     found = further_loss(MaskLoss(LossWeights(iou=0), 64), logits, torch.zeros(4, 3), batch)
     assert found is not None
-    found[0].backward()  # type: ignore[no-untyped-call]
+    found[0].backward()
     assert logits.grad is not None
     moved = logits.grad.abs().sum(dim=(2, 3)) > 0  # (N, T)
     for prompt, image in enumerate(batch.image_index.tolist()):
@@ -174,7 +174,7 @@ def test_pseudo_masks_keep_what_people_annotated_and_what_holds_of_lungs() -> No
     lungs = np.zeros((2, 80, 70), bool)
     lungs[0, 20:60, 8:28] = lungs[1, 20:60, 42:62] = True
     for convention in ("lung_field", "whole_lung"):
-        own = LabelledXray("x", "s", convention, image, lungs)  # type: ignore[arg-type]
+        own = LabelledXray("x", "s", convention, image, lungs)
         kept = getattr(pseudo_masks(image, segmenters, own), convention)
         assert np.array_equal(kept, own.mask)
 

@@ -148,6 +148,7 @@ def test_moments_are_those_of_what_the_layer_multiplies() -> None:
         model(images + 1)
     assert found["0"].count == 2 * 2 * 16
     rows = torch.cat([input_rows(convolution, images), input_rows(convolution, images + 1)])
+    assert convolution.bias is not None
     product = rows @ convolution.weight.flatten(1).T + convolution.bias
     wanted = torch.cat([convolution(images), convolution(images + 1)]).flatten(2).transpose(1, 2)
     torch.testing.assert_close(product, wanted.flatten(0, 1), rtol=1e-4, atol=1e-5)

@@ -24,7 +24,7 @@ RANKS = ["--alpha", str(ALPHA), "--target-rank", str(TARGET_RANK)]
 
 @pytest.fixture(autouse=True)
 def _small_variant(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(VARIANTS, "vit_small", SIZES)  # type: ignore[misc]
+    monkeypatch.setitem(VARIANTS, "vit_small", SIZES)
 
 
 def masks_of_both(path: Path, seed: int) -> tuple[torch.Tensor, torch.Tensor, PromptableSam]:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -21,7 +23,7 @@ def gradients(step: int) -> list[Tensor]:
 
 def test_the_weights_move_as_with_pytorchs_own_muon() -> None:
     ours, theirs = matrices(1), matrices(1)
-    settings = {"lr": 0.02, "weight_decay": 0.1, "adjust_lr_fn": "match_rms_adamw"}
+    settings: dict[str, Any] = {"lr": 0.02, "weight_decay": 0.1, "adjust_lr_fn": "match_rms_adamw"}
     optimizers = [StackedMuon(ours, **settings), torch.optim.Muon(theirs, **settings)]
     for step in range(4):
         for parameters, optimizer in zip((ours, theirs), optimizers, strict=True):

@@ -21,7 +21,6 @@ from training.__main__ import main
 from training.data.config import DataConfig
 from training.data.dataset import load_xrays, read_rows
 from training.errors import ConfigError
-from training.prepare import preparation
 from training.run.selection import load_training_xrays
 
 
@@ -209,7 +208,7 @@ def test_nothing_is_left_behind_when_it_fails(
     def full(*arguments: object, **named: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(preparation.csv, "DictWriter", full)
+    monkeypatch.setattr(csv, "DictWriter", full)
     assert run(tmp_path / "data", ("montgomery", root)) == 2
     assert "No space left" in capsys.readouterr().err
     assert sorted(path.name for path in tmp_path.iterdir()) == ["data-problems.csv", "raw"]

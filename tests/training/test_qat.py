@@ -19,13 +19,13 @@ from training.acceleration.recomputation import recompute_encoder_blocks
 from training.adapters.adalora import AdaLoraLinear
 from training.adapters.adapted_model import add_adapters, find_layers
 from training.adapters.config import AdaLoraConfig
+from training.checkpoint import LATEST
 from training.data.dataset import LabelledXray, load_xrays, read_rows
 from training.evaluation.scores import prompt_boxes
 from training.export import write_deployed
 from training.phantom.dataset import write_phantom_dataset
 from training.quantization.config import QatConfig
 from training.quantization.fake_quantization import FakeQuantized, sampling
-from training.run import loop as loop_module
 from training.run import validation
 from training.run.validation import masks_of_each
 from training.stages.qat_stage import QatStage
@@ -128,15 +128,16 @@ def test_the_gradient_of_the_scale_is_that_of_lsq(seed: int, scale: float) -> No
     rng = np.random.default_rng(seed)
     values, weight = rng.normal(size=(9, 16)), rng.normal(size=(5, 16))
     upstream = rng.normal(size=(9, 5))
-    fake = FakeQuantized(nn.Linear(16, 5, bias=False))
+    source = nn.Linear(16, 5, bias=False)
+    fake = FakeQuantized(source)
     with torch.no_grad():
-        fake.source.weight.copy_(torch.from_numpy(weight))
+        source.weight.copy_(torch.from_numpy(weight))
         fake.log_scale.fill_(float(np.log(scale)))
     rounded = values.astype(np.float32)
     exact_scale = float(fake.activation_scale.detach())
     (fake(torch.from_numpy(rounded)) * torch.from_numpy(upstream).float()).sum().backward()
     assert fake.log_scale.grad is not None
-    stored = fake.source.weight.detach().numpy().astype(np.float64)
+    stored = source.weight.detach().numpy().astype(np.float64)
     wanted = lsq_gradient(rounded.astype(np.float64), stored, exact_scale, upstream)
     size = np.abs(upstream @ stored).sum()  # what cancels in the sum
     assert fake.log_scale.grad.item() == pytest.approx(
@@ -167,13 +168,14 @@ def test_the_gradient_of_the_scale_is_the_slope_where_there_is_one() -> None:
 def test_straight_through_gradients_of_weight_and_input() -> None:
     """As if nothing were rounded, except that clipped inputs get none and give their bound."""
     torch.manual_seed(5)
-    fake = FakeQuantized(nn.Linear(6, 4))
+    source = nn.Linear(6, 4)
+    fake = FakeQuantized(source)
     with torch.no_grad():
         fake.log_scale.fill_(float(np.log(0.01)))
     values = torch.tensor([[0.3, -0.7, 1.2699, 1.2701, -1.2799, -9.0]], requires_grad=True)
     upstream = torch.randn(1, 4)
     (fake(values) * upstream).sum().backward()
-    weight = fake.source.weight
+    weight = source.weight
     per_channel = weight.detach().abs().amax(dim=1, keepdim=True) / 63
     stored = torch.round(weight.detach() / per_channel) * per_channel
     inside = torch.tensor([[True, True, True, False, True, False]])
@@ -181,8 +183,8 @@ def test_straight_through_gradients_of_weight_and_input() -> None:
     torch.testing.assert_close(values.grad, (upstream @ stored) * inside)
     read = (torch.round(values.detach() / 0.01)).clamp(-128, 127) * 0.01
     torch.testing.assert_close(weight.grad, upstream.T @ read)
-    assert isinstance(fake.source, nn.Linear) and fake.source.bias is not None
-    torch.testing.assert_close(fake.source.bias.grad, upstream[0])
+    assert source.bias is not None
+    torch.testing.assert_close(source.bias.grad, upstream[0])
 
 
 @pytest.fixture(scope="module")
@@ -251,7 +253,7 @@ def test_the_exported_masks_are_those_of_the_last_validation(
             monkeypatch.setattr(validation, "masks_of_each", remembered)
         assert main([*command, *(["--base", base] if base else [])]) == 0
         base = str(tmp_path / stage)
-    latest = tmp_path / "stage2" / loop_module.LATEST
+    latest = tmp_path / "stage2" / LATEST
     assert main(["export", "--run", str(latest), "--name", "last", "--version", "1",
                  "--out", str(tmp_path / "models"), "--data", str(data)]) == 0  # fmt: skip
     stored = stored_masks(tmp_path / "models" / "last" / "1", load_xrays(read_rows(data, "val")))

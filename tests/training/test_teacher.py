@@ -42,6 +42,7 @@ def make_loop(data: Path, folder: Path, resume: bool = False, **changes: Any) ->
     return prepare_run(config, None, folder, resume=resume, device=CPU)
 
 
+Settings = dict[str, Any]
 FOLDS = torch.tensor([1, 0, 0])
 
 
@@ -102,7 +103,10 @@ def test_the_lineage_says_who_teaches_which_convention(data: Path, tmp_path: Pat
     for name in ("fields", "wholes"):
         make_loop(data, tmp_path / name, seed=7).run()
     models = [str(tmp_path / name) for name in ("fields", "wholes")]
-    taught = {"teacher__models": models, "teacher__conventions": ["lung_field", "whole_lung"]}
+    taught: Settings = {
+        "teacher__models": models,
+        "teacher__conventions": ["lung_field", "whole_lung"],
+    }
     make_loop(data, tmp_path / "student", **taught).run()
     (own,) = load_base(tmp_path / "student").lineage
     assert own["teachers_teach"] == ["lung_field", "whole_lung"]
@@ -143,7 +147,11 @@ def test_a_student_comes_nearer_to_its_teacher(
     data: Path, tmp_path: Path, side_of_the_teacher: int
 ) -> None:
     make_loop(data, tmp_path / "teacher", seed=7, model__input_size=side_of_the_teacher).run()
-    taught = {"teacher__models": [str(tmp_path / "teacher")], "teacher__share": 1.0, "steps": 30}
+    taught: Settings = {
+        "teacher__models": [str(tmp_path / "teacher")],
+        "teacher__share": 1.0,
+        "steps": 30,
+    }
     loop = make_loop(data, tmp_path / "student", **taught)
     batch = loop._run.source.batch(0)
 
@@ -159,7 +167,10 @@ def test_a_student_comes_nearer_to_its_teacher(
 
 def test_the_lineage_names_the_teachers(data: Path, tmp_path: Path) -> None:
     make_loop(data, tmp_path / "teacher", seed=7).run()
-    taught = {"teacher__models": [str(tmp_path / "teacher")], "teacher__share": 0.25}
+    taught: Settings = {
+        "teacher__models": [str(tmp_path / "teacher")],
+        "teacher__share": 0.25,
+    }
     make_loop(data, tmp_path / "student", **taught).run()
     (alone,), (own,) = (load_base(tmp_path / run).lineage for run in ("teacher", "student"))
     assert (own["teachers"], own["teacher_share"]) == (["teacher"], 0.25)
@@ -185,10 +196,14 @@ def test_a_teacher_is_named_so_that_it_can_be_told_from_others(
 
 def test_the_lineage_says_who_never_saw_what(data: Path, tmp_path: Path) -> None:
     for fold in range(2):
-        folds = {"data__folds": 2, "data__without_fold": fold}
+        folds: Settings = {"data__folds": 2, "data__without_fold": fold}
         make_loop(data, tmp_path / f"teacher_{fold}", batch_size=1, **folds).run()
     models = [str(tmp_path / f"teacher_{fold}") for fold in range(2)]
-    taught = {"data__folds": 2, "teacher__models": models, "teacher__held_out": True}
+    taught: Settings = {
+        "data__folds": 2,
+        "teacher__models": models,
+        "teacher__held_out": True,
+    }
     make_loop(data, tmp_path / "student", **taught).run()
     (alone,), (own,) = (load_base(tmp_path / run).lineage for run in ("teacher_1", "student"))
     assert alone["without_fold"] == "1 of 2" and "without_fold" not in own
@@ -197,16 +212,24 @@ def test_the_lineage_says_who_never_saw_what(data: Path, tmp_path: Path) -> None
 
 def test_a_teacher_that_saw_its_fold_is_refused(data: Path, tmp_path: Path) -> None:
     for fold in range(2):
-        folds = {"data__folds": 2, "data__without_fold": fold}
+        folds: Settings = {"data__folds": 2, "data__without_fold": fold}
         make_loop(data, tmp_path / f"teacher_{fold}", batch_size=1, **folds).run()
     turned = [str(tmp_path / f"teacher_{fold}") for fold in (1, 0)]
-    taught = {"data__folds": 2, "teacher__models": turned, "teacher__held_out": True}
+    taught: Settings = {
+        "data__folds": 2,
+        "teacher__models": turned,
+        "teacher__held_out": True,
+    }
     with pytest.raises(ConfigError, match=r"teacher_1 was not trained without fold 0 of 2"):
         make_loop(data, tmp_path / "student", **taught)
 
 
 def test_a_model_for_each_fold_is_needed(data: Path, tmp_path: Path) -> None:
-    taught = {"data__folds": 3, "teacher__models": ["a", "b"], "teacher__held_out": True}
+    taught: Settings = {
+        "data__folds": 3,
+        "teacher__models": ["a", "b"],
+        "teacher__held_out": True,
+    }
     with pytest.raises(
         ConfigError, match=r"held_out needs a model for each of data.folds 3, not 2"
     ):
@@ -215,7 +238,7 @@ def test_a_model_for_each_fold_is_needed(data: Path, tmp_path: Path) -> None:
 
 def test_a_resumed_run_is_taught_as_if_it_had_never_stopped(data: Path, tmp_path: Path) -> None:
     make_loop(data, tmp_path / "teacher", seed=7).run()
-    taught = {"teacher__models": [str(tmp_path / "teacher")], "steps": 3}
+    taught: Settings = {"teacher__models": [str(tmp_path / "teacher")], "steps": 3}
     whole = make_loop(data, tmp_path / "whole", **taught)
     whole.run()
     stopped = make_loop(data, tmp_path / "stopped", **taught)
@@ -261,7 +284,7 @@ def test_a_teacher_of_another_structure_is_refused(data: Path, tmp_path: Path) -
 
 def test_the_people_are_not_heard_with_a_share_of_one(data: Path, tmp_path: Path) -> None:
     make_loop(data, tmp_path / "teacher", seed=7).run()
-    taught = {"teacher__models": [str(tmp_path / "teacher")], "teacher__share": 1.0}
+    taught: Settings = {"teacher__models": [str(tmp_path / "teacher")], "teacher__share": 1.0}
     loop = make_loop(data, tmp_path / "student", **taught)
     batch = loop._run.source.batch(0)
     inverted = type(batch)(**{**vars(batch), "target": 1 - batch.target})

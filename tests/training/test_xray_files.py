@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 from pydicom import dcmread
 from pydicom.dataset import FileDataset, FileMetaDataset
-from pydicom.uid import ExplicitVRLittleEndian
+from pydicom.uid import UID, ExplicitVRLittleEndian
 
 from training.data.dataset import load_xray, read_rows
 from training.data.xray_files import read_mask_pixels, read_xray
@@ -43,8 +43,8 @@ def write_dicom(path: Path, pixels: np.ndarray) -> None:
     """Write an inverted radiograph of 12 bits, as many detectors do."""
     meta = FileMetaDataset()
     meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    meta.MediaStorageSOPClassUID = "1.2.840.10008.5.1.4.1.1.1.1"
-    meta.MediaStorageSOPInstanceUID = "1.2.3"
+    meta.MediaStorageSOPClassUID = UID("1.2.840.10008.5.1.4.1.1.1.1")
+    meta.MediaStorageSOPInstanceUID = UID("1.2.3")
     dataset = FileDataset(str(path), {}, file_meta=meta, preamble=b"\0" * 128)
     dataset.SOPClassUID, dataset.SOPInstanceUID = meta.MediaStorageSOPClassUID, "1.2.3"
     dataset.Modality, dataset.PhotometricInterpretation = "DX", "MONOCHROME1"

@@ -413,4 +413,5 @@ def test_what_has_a_default_may_be_absent(attributes: dict[str, Any]) -> None:
 )
 def test_what_has_no_default_is_named(keyword: str) -> None:
     with pytest.raises(UndecodablePictureError, match=keyword):
-        decoded(make_xray(**{keyword: None}))
+        nothing: Any = {keyword: None}
+        decoded(make_xray(**nothing))

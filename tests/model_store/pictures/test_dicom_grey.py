@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
-from pydicom.uid import ExplicitVRBigEndian, ImplicitVRLittleEndian
+from pydicom.uid import UID, ExplicitVRBigEndian, ImplicitVRLittleEndian
 
 from model_store.pictures.edge_regions import surrounding_regions
 from model_store.pictures.picture_errors import UndecodablePictureError
@@ -78,7 +78,7 @@ def test_a_table_is_judged_where_the_values_are() -> None:
 
 
 def test_two_inversions_cancel() -> None:
-    attributes = {"PhotometricInterpretation": "MONOCHROME1"}
+    attributes: dict[str, Any] = {"PhotometricInterpretation": "MONOCHROME1"}
     picture = decoded(make_xray(xray(), VOILUTSequence=[table(falling(12))], **attributes))
     assert np.array_equal(picture.pixels, xray())
     picture = decoded(make_xray(xray(), RescaleSlope="-1", RescaleIntercept="4095", **attributes))
@@ -99,7 +99,7 @@ def test_two_inversions_cancel() -> None:
 def test_the_presentation_shape_is_followed_and_contradictions_are_said(
     photometric: str, shape: str | None, is_inverted: bool, is_contradictory: bool
 ) -> None:
-    attributes = {"PhotometricInterpretation": photometric}
+    attributes: dict[str, Any] = {"PhotometricInterpretation": photometric}
     if shape is not None:
         attributes["PresentationLUTShape"] = shape
     picture = decoded(make_xray(xray(), **attributes))
@@ -142,7 +142,7 @@ def test_tables_and_padding_are_read_in_every_coding(syntax: str) -> None:
     pixels = xray()
     pixels[:12] = 4000
     dataset = make_xray(pixels, VOILUTSequence=[table(falling(12))], PixelPaddingValue=4000)
-    dataset.file_meta.TransferSyntaxUID = syntax
+    dataset.file_meta.TransferSyntaxUID = UID(syntax)
     if syntax == ExplicitVRBigEndian:
         dataset.PixelData = pixels.astype(">u2").tobytes()
     buffer = io.BytesIO()

@@ -58,7 +58,7 @@ def textured(bits: int, height: int = 120, width: int = 160) -> NDArray[np.uint1
     return (np.clip(values, 0, 255) / 255 * ((1 << bits) - 1)).astype(np.uint16)
 
 
-def encoded(pixels: NDArray[np.uint16], bits: int, syntax: UID) -> bytes:
+def encoded(pixels: NDArray[np.uint16], bits: int, syntax: UID) -> bytes | bytearray:
     """One frame in a compressed syntax without loss."""
     typed = pixels.astype(np.uint8) if bits <= 8 else pixels
     if syntax in (JPEGLossless, JPEGLosslessSV1):
@@ -80,12 +80,12 @@ def encoded(pixels: NDArray[np.uint16], bits: int, syntax: UID) -> bytes:
 
 
 def encapsulated(
-    frame: bytes, syntax: UID, pixels: NDArray[np.uint16], bits: int, parts: int = 1
+    frame: bytes | bytearray, syntax: UID, pixels: NDArray[np.uint16], bits: int, parts: int = 1
 ) -> Dataset:
     typed = pixels.astype(np.uint8) if bits <= 8 else pixels
     dataset = make_xray(typed, bits_stored=bits)
     dataset.file_meta.TransferSyntaxUID = syntax
-    dataset.PixelData = encapsulate([frame], fragments_per_frame=parts)
+    dataset.PixelData = encapsulate([bytes(frame)], fragments_per_frame=parts)
     dataset["PixelData"].is_undefined_length = True
     dataset["PixelData"].VR = "OB"
     return dataset

@@ -23,8 +23,8 @@ def shaded(bits: int = 8, height: int = 90, width: int = 121) -> NDArray[np.uint
     return (values * ((1 << bits) - 1)).astype(np.uint16)
 
 
-def decoded(data: bytes) -> Picture:
-    return read_picture(data, max_pixels=1_000_000)
+def decoded(data: bytes | bytearray) -> Picture:
+    return read_picture(bytes(data), max_pixels=1_000_000)
 
 
 @pytest.mark.parametrize("bits", [8, 12, 16])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from typing import Any
 
 import numpy as np
 import pytest
@@ -122,6 +123,7 @@ def test_exif_turns_the_pixels_themselves() -> None:
 
 @pytest.mark.parametrize("keyword", ["FieldOfViewRotation", "FieldOfViewHorizontalFlip"])
 def test_what_was_done_before_storing_is_not_done_again(keyword: str) -> None:
-    value = {"FieldOfViewRotation": "90", "FieldOfViewHorizontalFlip": "YES"}[keyword]
-    picture = read_picture(as_file(make_xray(**{keyword: value})), max_pixels=10_000)
+    values: dict[str, Any] = {"FieldOfViewRotation": "90", "FieldOfViewHorizontalFlip": "YES"}
+    xray = make_xray(**{keyword: values[keyword]})
+    picture = read_picture(as_file(xray), max_pixels=10_000)
     assert picture.orientation.is_upright

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import imagecodecs
 import numpy as np
@@ -41,16 +42,16 @@ def drawn() -> Pixels:
     return (np.clip(values, 0, 1) * 4095).astype(np.uint16)
 
 
-def picture(pixels: Pixels, kind: str, **options: object) -> bytes:
+def picture(pixels: Pixels, kind: str, **options: Any) -> bytes:
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, kind, **options)
     return buffer.getvalue()
 
 
-def encapsulated(pixels: Pixels, syntax: UID, frame: bytes) -> bytes:
+def encapsulated(pixels: Pixels, syntax: UID, frame: bytes | bytearray) -> bytes:
     dataset: Dataset = make_xray(pixels)
     dataset.file_meta.TransferSyntaxUID = syntax
-    dataset.PixelData = encapsulate([frame])
+    dataset.PixelData = encapsulate([bytes(frame)])
     dataset["PixelData"].is_undefined_length = True
     dataset["PixelData"].VR = "OB"
     return as_file(dataset)

@@ -190,7 +190,7 @@ def test_what_pillow_writes_is_read_as_pillow_reads_it(mode: str, options: dict[
     image = grey if mode in ("L", "I;16") else grey.convert(mode)
     buffer = io.BytesIO()
     image.save(buffer, "TIFF", **options)
-    expected = Image.open(io.BytesIO(buffer.getvalue()))
+    expected: Image.Image = Image.open(io.BytesIO(buffer.getvalue()))
     if mode != "I;16":
         expected = expected.convert("L" if mode in ("1", "L", "LA") else "RGB").convert("L")
     assert np.array_equal(decoded(buffer.getvalue()).pixels, np.asarray(expected))
@@ -221,7 +221,7 @@ def test_jpeg_in_tiff_is_read_as_pillow_reads_it(mode: str) -> None:
 def test_jpeg_of_12_bits_in_tiff_is_read() -> None:
     pixels = ramp(12, 120, 160) // 4 + 1000
     stream = imagecodecs.jpeg8_encode(pixels.astype(np.uint16), bitspersample=12, level=98)
-    picture = decoded(tiff([stream], pixels.shape, 12, tags={259: 7}))
+    picture = decoded(tiff([bytes(stream)], pixels.shape, 12, tags={259: 7}))
     assert np.abs(picture.pixels.astype(int) - pixels).max() < 60
 
 

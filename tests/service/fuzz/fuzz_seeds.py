@@ -32,7 +32,7 @@ def grey() -> NDArray[np.uint8]:
 
 def deep() -> NDArray[np.uint16]:
     """The same with 12 bits; (H, W)."""
-    return grey().astype(np.uint16) << 4
+    return grey().astype(np.uint16) << np.uint16(4)
 
 
 def _png() -> dict[str, bytes]:
@@ -134,17 +134,16 @@ def _frames() -> list[tuple[uids.UID, NDArray[Any], bytes]]:
     return [
         (uids.RLELossless, values, runs),
         (uids.JPEGBaseline8Bit, shallow, jpeg),
-        (uids.JPEGExtended12Bit, values, imagecodecs.jpeg8_encode(values, bitspersample=12)),
-        (uids.JPEGLossless, values, lossless),
-        (uids.JPEGLosslessSV1, values, lossless),
-        (uids.JPEGLSLossless, values, imagecodecs.jpegls_encode(values)),
-        (uids.JPEGLSNearLossless, values, imagecodecs.jpegls_encode(values, level=2)),
+        (uids.JPEGExtended12Bit, values, bytes(imagecodecs.jpeg8_encode(values, bitspersample=12))),
+        (uids.JPEGLossless, values, bytes(lossless)),
+        (uids.JPEGLosslessSV1, values, bytes(lossless)),
+        (uids.JPEGLSLossless, values, bytes(imagecodecs.jpegls_encode(values))),
+        (uids.JPEGLSNearLossless, values, bytes(imagecodecs.jpegls_encode(values, level=2))),
         (uids.JPEG2000Lossless, values, _jpeg_2000(values, reversible=True)),
         (uids.JPEG2000, values, _jpeg_2000(values, reversible=False, level=40)),
-        (uids.HTJ2KLossless, values, imagecodecs.htj2k_encode(values, reversible=True)),
+        (uids.HTJ2KLossless, values, bytes(imagecodecs.htj2k_encode(values, reversible=True))),
     ]
 
 
 def _jpeg_2000(values: NDArray[np.uint16], **options: Any) -> bytes:
-    data: bytes = imagecodecs.jpeg2k_encode(values, codecformat="j2k", **options)
-    return data
+    return bytes(imagecodecs.jpeg2k_encode(values, codecformat="j2k", **options))

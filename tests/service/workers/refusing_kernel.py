@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from typing import NoReturn
+
 from service.workers import confinement, file_access
 from tests.service.workers import worker_tasks
 
 TASKS = worker_tasks.TASKS
 
 
-def _refused() -> None:
+def _refused() -> NoReturn:
     raise OSError("not on this kernel")
 
 
 def warm_up() -> None:
     file_access.readable_paths = _refused
-    confinement.forbid_system_calls = _refused
+    confinement.forbid_system_calls = _refused  # type: ignore[attr-defined]  # imported there
