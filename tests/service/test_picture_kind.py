@@ -7,8 +7,6 @@ from itertools import combinations
 
 import numpy as np
 import pytest
-from fake_model import FakeInfo, FakeManifest, FakePredictor, form, make_app, running
-from lung_masks import lung_mask, xray_of
 from numpy.typing import NDArray
 
 from model_store.manifest import QualityHeadFile
@@ -18,6 +16,8 @@ from service.imaging.answer_checks import check_answer
 from service.imaging.picture_kind import kind_warnings
 from service.imaging.upright import is_turn_doubtful
 from service.imaging.warning_advice import advice_on
+from tests.service.fake_model import FakeInfo, FakeManifest, FakePredictor, form, make_app, running
+from tests.service.lung_masks import lung_mask, xray_of
 
 SIDE = 256
 KIND_CODES = {"not_a_frontal_chest", "turned", "mirrored", "cut_off_mask", "inverted"}
@@ -138,7 +138,7 @@ async def test_the_head_of_the_model_warns_over_http() -> None:
 
 
 def test_a_header_that_turned_an_upright_xray_is_doubtful_by_the_head() -> None:
-    from test_turned_xrays import BOX, opened, upright_xray
+    from tests.service.test_turned_xrays import BOX, opened, upright_xray
 
     decoded = opened(("F", "R"), None).xray.decoded
     sure = [MaskPrediction(BOX, upright_xray() > 1500, 0.9, 0.99)]

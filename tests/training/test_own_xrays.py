@@ -11,10 +11,10 @@ from typing import Any
 import nibabel
 import numpy as np
 import pytest
-from dicom_files import as_file, make_xray
 from PIL import Image, ImageFilter
 from pycocotools import mask as runs
 
+from tests.dicom_files import as_file, make_xray
 from training.__main__ import main
 from training.data.dataset import load_xray, read_rows
 from training.evaluation.metrics import dice
