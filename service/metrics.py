@@ -124,6 +124,12 @@ class Metrics:
             "lungseg_device_fallback", "Models loaded on a GPU without its fused kernels.",
             registry=registry,
         )  # fmt: skip
+        self.model_changes = Counter(
+            "lungseg_model_changes", "Restarts that found another model than at the start.",
+            ["outcome"], registry=registry,
+        )  # fmt: skip
+        for outcome in ("allowed", "refused"):
+            self.model_changes.labels(outcome)
         self.self_test_failures = Counter(
             "lungseg_self_test_failures", "Self tests that did not give the golden mask.",
             registry=registry,

@@ -64,6 +64,10 @@ class Settings(BaseModel):
     model: Path | None = Field(
         None, description="model folder; default: the model that the package holds"
     )
+    allow_model_change: bool = Field(
+        False,
+        description="true: a restarted compute process may serve another model than at the start",
+    )
     greet: bool = Field(
         False, description="true: one line for people on standard output once it is ready"
     )

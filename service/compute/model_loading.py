@@ -6,6 +6,7 @@ import logging
 import time
 from collections.abc import Callable
 
+from model_store.model_info import ModelInfo
 from model_store.self_test_result import SelfTestResult
 from service.compute.compute_child import ComputeChild
 from service.compute.model_handle import (
@@ -31,7 +32,10 @@ SELF_TEST_FAILED_SENTENCE = (
 RECOVERING_SENTENCE = (
     "The compute process was lost or its self test failed; a new one is being started."
 )
-
+CHANGED_SENTENCE = (
+    "The files of the model are not those of the start any more; the service gives no masks of "
+    "another model than the one it was started with."
+)
 
 PredictorFactory = Callable[[Settings], SegmentationModel]
 
@@ -76,6 +80,7 @@ class ModelLoader:
         self._metrics = metrics
         self._predictor_factory = predictor_factory
         self._on_refused = on_refused
+        self._started_with: ModelInfo | None = None
 
     def load(self) -> SegmentationModel | None:
         """Loads and proves the first model.
@@ -132,6 +137,9 @@ class ModelLoader:
         model: SegmentationModel | None = None
         try:
             model = self._predictor_factory(self._settings)
+            if not self._may_follow(model.info):
+                _end(model)
+                return None
             outcome = model.self_test()
         except Exception as error:  # the border: the next attempt may succeed
             sentence = str(error) if isinstance(error, ModelRefusedError | ServiceError) else ""
@@ -157,8 +165,26 @@ class ModelLoader:
         model, self.model = self.model, None
         _end(model)
 
+    def _may_follow(self, info: ModelInfo) -> bool:
+        """Returns whether a restarted process may serve this model; any change is an error line."""
+        before = self._started_with
+        if before is None or (info.sha256, info.manifest) == (before.sha256, before.manifest):
+            return True
+        is_allowed = self._settings.allow_model_change
+        fields = {
+            "model": info.name, "version": info.version, "sha256": info.sha256,
+            "model_before": before.name, "version_before": before.version,
+            "sha256_before": before.sha256,
+        }  # fmt: skip
+        event = "model changed" if is_allowed else "model change refused"
+        logger.error(event, extra={"fields": fields})
+        if not is_allowed:
+            self._readiness.mark_recovering(CHANGED_SENTENCE)
+        self._metrics.model_changes.labels("allowed" if is_allowed else "refused").inc()
+        return is_allowed
+
     def _use(self, model: SegmentationModel, outcome: SelfTestResult) -> SegmentationModel:
-        info = model.info
+        info = self._started_with = model.info
         self._metrics.show_model(
             name=info.name,
             version=info.version,
@@ -172,12 +198,14 @@ class ModelLoader:
             logger.warning("device fallback", extra={"fields": {"reason": info.fallback_reason}})
         figures = {"agreement": outcome.agreement, "seconds": round(outcome.seconds, 3)}
         identity = {"model": info.name, "version": info.version, "sha256": info.sha256}
-        place = {"engine": info.engine, "device": info.device, "threads": self._threads()}
+        place = {"engine": info.engine, "device": info.device, "threads": self.threads}
         logger.info("ready", extra={"fields": {**identity, **place, **figures}})
         self._readiness.mark_ready(outcome)
         return model
 
-    def _threads(self) -> int:
+    @property
+    def threads(self) -> int:
+        """CPU threads of the model."""
         return self._settings.threads or model_threads()
 
     def _note_failed(self, outcome: SelfTestResult) -> None:

@@ -14,7 +14,7 @@ from model_store.model_index import default_model_folder
 from model_store.prediction import ModelInfo
 from model_store.predictor import Predictor
 from model_store.preparation import NetworkAnswer, PreparedRequest
-from model_store.self_test import run_self_test
+from model_store.self_test import GoldenFiles, compare_with_golden, read_golden_files
 from model_store.self_test_result import SelfTestResult
 from service.compute.hosted_model import DeviceLostError, OutOfDeviceMemoryError
 from service.compute.model_handle import ModelRefusedError
@@ -42,7 +42,7 @@ def make_stored_model(settings: Settings) -> StoredModel:
         raise
     except ValueError as error:  # about the device
         raise ModelRefusedError(str(error), is_setting=True) from error
-    return StoredModel(predictor, folder, cache)
+    return StoredModel(predictor, read_golden_files(predictor.info.manifest, folder), cache)
 
 
 def model_folder(settings: Settings) -> Path:
@@ -53,10 +53,12 @@ def model_folder(settings: Settings) -> Path:
 class StoredModel:
     """A loaded predictor with what the compute process asks beside masks."""
 
-    def __init__(self, predictor: Predictor, folder: Path, cache: EmbeddingCache | None) -> None:
-        """Keeps the predictor, the folder it came from and its cache of embeddings."""
+    def __init__(
+        self, predictor: Predictor, golden: GoldenFiles, cache: EmbeddingCache | None
+    ) -> None:
+        """Keeps the predictor, its golden files as they were then, and its cache of embeddings."""
         self._predictor = predictor
-        self._folder = folder
+        self._golden = golden
         self._cache = cache
 
     @property
@@ -80,18 +82,11 @@ class StoredModel:
             return self._predictor.answer_batch(requests)
 
     def self_test(self) -> SelfTestResult:
-        """Draws the golden image and compares; embeddings kept from before prove nothing.
-
-        Raises:
-            ModelRefusedError: the golden files are missing or damaged.
-        """
+        """Predicts the golden image and compares; embeddings kept from before prove nothing."""
         if self._cache is not None:
             self._cache.clear()
-        try:
-            with _device_errors():
-                return run_self_test(self._predictor, self._folder)
-        except ArtifactError as error:
-            raise ModelRefusedError(str(error)) from error
+        with _device_errors():
+            return compare_with_golden(self._predictor, self._golden)
 
     def free_memory(self) -> None:
         """Drops kept embeddings and gives the GPU's cached blocks back."""

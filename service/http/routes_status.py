@@ -45,6 +45,8 @@ def add_status_routes(
             status="ready",
             model=identity_of(model.info),
             device=model.info.device,
+            engine=model.info.engine,
+            threads=service.loader.threads,
             agreement=agreement,
             self_test=SelfTestReport(passed=True, agreement=agreement, seconds=seconds),
             fallback=model.info.fallback_reason,

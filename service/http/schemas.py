@@ -41,6 +41,8 @@ class ReadinessAnswer(Answer):
     status: str = Field(examples=["ready"])
     model: ModelIdentity
     device: str = Field(description="where the model runs", examples=["cpu"])
+    engine: str = Field(description="what executes it", examples=["openvino"])
+    threads: int = Field(description="CPU threads of the model", examples=[3])
     agreement: float = Field(description="the self test's agreement again, 0 to 1")
     self_test: SelfTestReport
     fallback: str | None = Field(

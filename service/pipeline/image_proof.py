@@ -60,6 +60,7 @@ class ImageProof:
         self._model = model
         self._settings = settings
         self._digests: dict[str, bytes] = {}
+        self._golden_images: dict[str, bytes] = {}
 
     async def watch(self) -> None:
         """Proves the workers, at once and then from time to time, until it is cancelled."""
@@ -102,7 +103,10 @@ class ImageProof:
         return self._digests.setdefault(model.sha256, digest) == digest
 
     def _golden_image(self, model: ModelInfo) -> bytes:
-        test = model.manifest.self_test
-        assert test is not None  # a model without one is not served
-        folder: Path = self._settings.model or default_model_folder()
-        return (folder / test.image_file).read_bytes()
+        """Returns the image as it was when the model was loaded, whatever lies on disk now."""
+        if model.sha256 not in self._golden_images:
+            test = model.manifest.self_test
+            assert test is not None  # a model without one is not served
+            folder: Path = self._settings.model or default_model_folder()
+            self._golden_images[model.sha256] = (folder / test.image_file).read_bytes()
+        return self._golden_images[model.sha256]

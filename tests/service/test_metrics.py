@@ -31,6 +31,7 @@ NAMES = {
     "lungseg_warnings",
     "lungseg_ready",
     "lungseg_model_info",
+    "lungseg_model_changes",
     "lungseg_key_attempts_failed",
     "lungseg_key_file_problems",
     "lungseg_keys_expiring_soon",

@@ -32,6 +32,7 @@ async def test_liveness_and_readiness_and_their_aliases() -> None:
         for path in ("/readyz", "/healthz"):
             answer = (await client.get(path)).json()
             assert (answer["status"], answer["device"], answer["agreement"]) == ("ready", "cpu", 1)
+            assert answer["engine"] == "fake" and answer["threads"] >= 1
             assert answer["model"]["name"] == "fake"
             assert answer["self_test"]["passed"] is True
             assert (await client.head(path)).status_code == 200
