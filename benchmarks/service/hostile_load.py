@@ -66,11 +66,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--seconds", type=float, default=60.0)
     parser.add_argument("--callers", type=int, default=8)
     parser.add_argument("--flags", default="", help="flags of the service, in one string")
+    parser.add_argument("--probe", type=Path, help="file for what holds up the front's event loop")
     options = parser.parse_args(arguments)
     print(f"on {processor_name()}, {options.callers} callers for {options.seconds:g} s each\n")
     honest = png_of_size(DEFAULT_IMAGE, 1024)
     rows = []
-    with running_server(None, options.flags.split()) as server:
+    program = ["benchmarks.service.probed_front", str(options.probe)] if options.probe else ["service"]
+    with running_server(None, options.flags.split(), program=program) as server:
         for _ in range(3):
             server.segment(honest, {})
         idle_bytes = tree_pss_bytes(server.process.pid)

@@ -78,7 +78,12 @@ class RunningServer:
 
 @contextmanager
 def running_server(
-    model: Path | None, arguments: Sequence[str] = (), trusted: ssl.SSLContext | None = None
+    model: Path | None,
+    arguments: Sequence[str] = (),
+    trusted: ssl.SSLContext | None = None,
+    *,
+    program: Sequence[str] = ("service",),
+    folder: Path | None = None,
 ) -> Generator[RunningServer, None, None]:
     """Starts `python -m service` on a free port, waits until it is ready, and stops it.
 
@@ -86,16 +91,23 @@ def running_server(
         model: model folder; the default model when None.
         arguments: further flags of the service.
         trusted: certificates to trust, when the flags make it serve HTTPS.
+        program: module that serves, and arguments before the flags.
+        folder: checkout that is served; the one on `PYTHONPATH` when None.
 
     Raises:
         ServerFailedError: it ended, or was not ready in time.
     """
-    command = [sys.executable, "-m", "service", "--host", "127.0.0.1", "--port", "0", *arguments]
+    address = ["--host", "127.0.0.1", "--port", "0"]
+    command = [sys.executable, "-m", *program, *address, *arguments]
     if model is not None:
         command += ["--model", str(model)]
     environment = {k: v for k, v in os.environ.items() if not k.startswith("LUNGSEG_")}
+    if folder is not None:
+        environment["PYTHONPATH"] = str(folder.resolve())
     with tempfile.TemporaryFile("w+") as log:
-        process = subprocess.Popen(command, stdout=log, stderr=log, env=environment)
+        process = subprocess.Popen(
+            command, stdout=log, stderr=log, env=environment, cwd=folder
+        )
         try:
             yield _wait_until_ready(process, log, trusted)
         finally:

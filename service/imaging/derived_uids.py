@@ -37,6 +37,16 @@ def derive_uid(key: str, *parts: bytes | str) -> str:
     return f"{_PREFIX}{uuid.UUID(int=number).int}"
 
 
+def derive_key(key: str, name: str) -> str:
+    """Return a key for the UIDs of one X-ray, which tells nothing about those of others.
+
+    Args:
+        key: secret of the deployment.
+        name: what tells the X-ray from others.
+    """
+    return hmac.digest(key.encode(), b"".join(_framed(["key", name])), hashlib.sha256).hex()
+
+
 def _framed(parts: Iterable[bytes | str]) -> Iterable[bytes]:
     for part in parts:
         data = part.encode() if isinstance(part, str) else part

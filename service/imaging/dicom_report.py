@@ -176,7 +176,7 @@ def encode_measurement_report(
         if segmentation is not None
     ]
     report = highdicom.sr.MeasurementReport(
-        observation_context=_observer(header, method, key),
+        observation_context=_observer(method, options),
         procedure_reported=_concept(("363680008", "SCT", "Radiographic imaging")),
         imaging_measurements=[*groups, _image_group(header, image_measures, remarks, method, key)],
         title=_concept(("126000", "DCM", "Imaging Measurement Report")),
@@ -291,13 +291,13 @@ def _measurements(measures: Sequence[Measure]) -> list[Any]:
     ]
 
 
-def _observer(header: SourceHeader, method: SegmentationMethod, uid_key: str) -> Any:
+def _observer(method: SegmentationMethod, options: ObjectOptions) -> Any:
     import highdicom
     from pydicom.sr.codedict import codes
 
     model = method.model
     device = highdicom.sr.DeviceObserverIdentifyingAttributes(
-        uid=derive_uid(uid_key, "device", model.sha256),
+        uid=options.device_uid or derive_uid(options.uid_key, "device", model.sha256),
         manufacturer_name=MANUFACTURER,
         model_name=model.name,
         serial_number=model.sha256[:16],

@@ -78,6 +78,7 @@ class OpenedFacts:
         height: height in pixels.
         bytes_per_pixel: 1 or 2.
         stage_seconds: seconds of `decode` and `preprocess`.
+        xray_digest: names the X-ray where an answer in DICOM is asked for; else empty.
     """
 
     format: Literal["png", "jpeg", "tiff", "dicom"]
@@ -85,6 +86,7 @@ class OpenedFacts:
     height: _Side
     bytes_per_pixel: Literal[1, 2]
     stage_seconds: _Stages
+    xray_digest: Annotated[str, StringConstraints(pattern=r"^([0-9a-f]{64})?$")] = ""
 
 
 @with_config(_STRICT)

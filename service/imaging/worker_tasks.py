@@ -8,6 +8,7 @@ JSON, so that a worker that met hostile bytes cannot make the next one run anyth
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 from dataclasses import dataclass
 from typing import Any
@@ -105,6 +106,7 @@ def open_task(task: Task) -> Answer:
         height=decoded.height,
         bytes_per_pixel=decoded.pixels.itemsize,  # type: ignore[arg-type]
         stage_seconds=dict(opening.stage_seconds),
+        xray_digest=_digest_of(xray.header),
     )
     state = _State(
         xray.asked, decoded.warnings, xray.remarks, xray.header, xray.scale, decoded.orientation
@@ -177,6 +179,13 @@ def _sent(answer: RenderedAnswer) -> Answer:
         stage_seconds=dict(answer.stage_seconds),
     )
     return Answer(as_json(ANSWER_FACTS, facts), blobs=[answer.body])
+
+
+def _digest_of(header: SourceHeader | None) -> str:
+    """Names an X-ray to the serving process, which does not learn the identifier itself."""
+    if header is None:
+        return ""
+    return hashlib.sha256(header.sop_instance_uid.encode()).hexdigest()
 
 
 def _bytes_of(array: NDArray[Any]) -> memoryview:

@@ -165,7 +165,7 @@ class SegmentationService:
                     stage_seconds=dict(record.stage_seconds),
                     request_began_at=record.started_at,
                     asked_at=time.perf_counter(),
-                    object_options=self._object_options,
+                    object_options=self._options_for(asked, opened.facts, result.model),
                     kind=result.model.manifest.kind_of(result.output.quality),
                 )
                 answer = await self._images.answer(opened, result.output, context)
@@ -191,6 +191,14 @@ class SegmentationService:
     def _loaded_model(self) -> ModelInfo | None:
         model = self.loader.model
         return None if model is None else model.info
+
+    def _options_for(
+        self, asked: SegmentRequest, facts: OpenedFacts, model: ModelInfo
+    ) -> ObjectOptions:
+        """Returns what the answer's worker has to know: never the deployment's key."""
+        if not asked.needs_dicom:
+            return self._object_options.without_key()
+        return self._object_options.of_xray(facts.xray_digest, model.sha256)
 
     def _model_for(self, asked: SegmentRequest) -> ModelInfo:
         """Returns the model that will answer; imported ones know one convention and no other.

@@ -23,6 +23,7 @@ class InProcessPool:
         tasks: functions by name.
         fails_with: error by name of a task, raised in place of its answer.
         asked: names of the tasks that were run.
+        told: what each of them was told, as JSON.
     """
 
     def __init__(self) -> None:
@@ -31,6 +32,7 @@ class InProcessPool:
         self.tasks: dict[str, Function] = dict(TASKS)
         self.fails_with: dict[str, WorkerError] = {}
         self.asked: list[str] = []
+        self.told: list[str] = []
 
     async def start(self) -> None:
         """Starts nothing."""
@@ -54,6 +56,7 @@ class InProcessPool:
     ) -> Reply:
         """Runs a task in a thread."""
         self.asked.append(task)
+        self.told.append(json.dumps(fields))
         if task in self.fails_with:
             raise self.fails_with[task]
         copies = [Blob.of(blob.read()) for blob in blobs]

@@ -142,6 +142,48 @@ async def test_the_key_and_the_plane_are_settings() -> None:
     assert "FrameOfReferenceUID" not in await segmentation_of(data, dicom_plane="none")
 
 
+SEVERAL = 'multipart/related; type="application/dicom"'
+
+
+@pytest.mark.parametrize("accept", ["application/json", "application/dicom", SEVERAL])
+async def test_no_worker_is_told_the_key_of_the_deployment(accept: str) -> None:
+    app = make_app(uid_key="the deployment's secret")
+    async with running(app) as client:
+        files = {"image": ("x", as_file(make_xray()))}
+        answer = await client.post("/segment", files=files, headers={"Accept": accept})
+    assert answer.status_code == 200
+    told = app.state.service._pool.told
+    assert len([one for one in told if "object_options" in one]) == 1
+    assert not [one for one in told if "the deployment's secret" in one]
+
+
+async def test_x_rays_have_keys_of_their_own_and_one_device() -> None:
+    xrays = [as_file(make_xray()), as_file(make_xray())]
+    first, second, *again = [
+        await devices_and_series(data, uid_key="secret") for data in (*xrays, *xrays)
+    ]
+    assert again == [first, second]
+    assert first[0] == second[0]  # the device
+    assert first[1] != second[1]
+    assert (await devices_and_series(xrays[0], uid_key="other"))[0] != first[0]
+
+
+async def devices_and_series(data: bytes, **settings: Any) -> tuple[str, str]:
+    """Return the device's and the series' UID of a structured report."""
+    app = make_app(**settings)
+    async with running(app) as client:
+        form = {"files": {"image": ("x", data)}, "data": {"objects": "sr"}}
+        answer = await client.post("/segment", **form, headers={"Accept": SEVERAL})
+    assert answer.status_code == 200, answer.text
+    report = pydicom.dcmread(io.BytesIO(answer.content[answer.content.index(b"\r\n\r\n") + 4 :]))
+    uids = [
+        str(item.UID)
+        for item in report.ContentSequence
+        if item.ConceptNameCodeSequence[0].CodeMeaning == "Device Observer UID"
+    ]
+    return uids[0], str(report.SeriesInstanceUID)
+
+
 async def test_the_masks_are_those_of_the_other_answers() -> None:
     data = as_file(make_xray())
     app = make_app()

@@ -1,0 +1,123 @@
+"""The service with a watch on its event loop: how late it runs, and what holds it up.
+
+`python -m benchmarks.service.probed_front REPORT FLAGS...` is `python -m service FLAGS...`; what
+it found stands in the file REPORT when it has ended. A callback of the loop notes the time every
+few milliseconds. A thread beside it looks whether that is late, and if so, where the loop stands.
+For each delay the loop's own processor time is noted: what was computed there is the front's own
+fault; the rest is waiting, for Python's lock, the kernel or a processor.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+import threading
+import time
+import traceback
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+
+TICK_S = 0.005
+LATE_S = 0.02
+FRAMES_TOLD = 4
+TOLD = 12
+
+
+@dataclass
+class LoopDelays:
+    """What held up one event loop.
+
+    Attributes:
+        ticks: how often the loop was on time or late.
+        delays: seconds, of them processor time of the loop, and where it stood.
+    """
+
+    ticks: int = 0
+    delays: list[tuple[float, float, str]] = field(default_factory=list)
+    _last: float = 0.0
+    _last_cpu: float = 0.0
+    _seen: Counter[str] = field(default_factory=Counter)
+
+    def start(self) -> None:
+        """Begins in the running loop, which has to be that of this thread."""
+        self._loop = asyncio.get_running_loop()
+        self._thread = threading.get_ident()
+        self._clock = time.pthread_getcpuclockid(self._thread)
+        self._last, self._last_cpu = time.monotonic(), time.clock_gettime(self._clock)
+        self._loop.call_later(TICK_S, self._tick)
+        threading.Thread(target=self._look, name="loop-watch", daemon=True).start()
+
+    def report(self) -> dict[str, object]:
+        """Returns the figures, the longest delays first."""
+        late_s = sorted((delay for delay, _, _ in self.delays), reverse=True)
+        computed_s = sorted((cpu for _, cpu, _ in self.delays), reverse=True)
+        worst = sorted(self.delays, reverse=True)[:TOLD]
+        busiest = sorted(self.delays, key=lambda each: -each[1])[:TOLD]
+        return {
+            "ticks": self.ticks,
+            "late": len(self.delays),
+            "worst_ms": round(1000 * max(late_s, default=0.0), 1),
+            "worst_computed_ms": round(1000 * max(computed_s, default=0.0), 1),
+            "longest": [_told(each) for each in worst],
+            "busiest": [_told(each) for each in busiest],
+        }
+
+    def _tick(self) -> None:
+        now, cpu = time.monotonic(), time.clock_gettime(self._clock)
+        delay_s = now - self._last - TICK_S
+        self.ticks += 1
+        if delay_s > LATE_S:
+            where = self._seen.most_common(1)
+            self.delays.append((delay_s, cpu - self._last_cpu, where[0][0] if where else "-"))
+        self._seen = Counter()
+        self._last, self._last_cpu = now, cpu
+        self._loop.call_later(TICK_S, self._tick)
+
+    def _look(self) -> None:
+        while True:
+            time.sleep(TICK_S)
+            if time.monotonic() - self._last > 2 * TICK_S:
+                frame = sys._current_frames().get(self._thread)
+                if frame is not None:
+                    self._seen[_place(traceback.extract_stack(frame))] += 1
+
+
+def _place(stack: traceback.StackSummary) -> str:
+    inner = stack[-FRAMES_TOLD:]
+    return " < ".join(f"{Path(each.filename).name}:{each.lineno} {each.name}" for each in inner[::-1])
+
+
+def _told(delay: tuple[float, float, str]) -> dict[str, object]:
+    return {
+        "ms": round(1000 * delay[0], 1),
+        "computed_ms": round(1000 * delay[1], 1),
+        "where": delay[2],
+    }
+
+
+def main() -> int:
+    """Serves, then writes the report; returns the service's exit code."""
+    report = Path(sys.argv.pop(1))
+    import service.__main__
+    from service.http import server
+
+    delays = LoopDelays()
+
+    class ProbedServer(server.DrainingServer):
+        """Starts the watch together with the loop."""
+
+        async def startup(self, *arguments: object, **options: object) -> None:
+            """Starts."""
+            delays.start()
+            await super().startup(*arguments, **options)  # type: ignore[arg-type]
+
+    server.DrainingServer = ProbedServer  # type: ignore[misc]
+    code = service.__main__.main()
+    report.write_text(json.dumps(delays.report()), encoding="utf-8")
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())
