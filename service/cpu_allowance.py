@@ -12,19 +12,13 @@ import math
 import os
 from pathlib import Path
 
+from service.memory_allowance import CGROUP_MEMORY, workers_within_memory
+
 CGROUP_QUOTA = Path("/sys/fs/cgroup/cpu.max")
 """CPU limit of the container (cgroup v2): `quota period` in microseconds, or `max period`."""
 
 MOST_THREADS = 8
 """The compact model's operations take well under a millisecond; more threads only wait."""
-
-CGROUP_MEMORY = Path("/sys/fs/cgroup/memory.max")
-"""Memory limit of the container (cgroup v2) in bytes, or `max`."""
-
-BYTES_BESIDE_WORKERS = 700 * 1024 * 1024
-"""What the serving and the compute process take, with uploads and pictures that wait."""
-BYTES_OF_WORKER = 400 * 1024 * 1024
-"""What a worker may take at its peak with the largest honest X-rays."""
 
 
 def model_threads(quota_file: Path = CGROUP_QUOTA) -> int:
@@ -49,10 +43,7 @@ def image_workers(quota_file: Path = CGROUP_QUOTA, memory_file: Path = CGROUP_ME
         memory_file: where its limit of memory stands.
     """
     wanted = max(2, min(_allowed_cpus(quota_file) // 2, MOST_THREADS))
-    limit_bytes = _memory_limit_bytes(memory_file)
-    if limit_bytes is None:
-        return wanted
-    return max(1, min(wanted, (limit_bytes - BYTES_BESIDE_WORKERS) // BYTES_OF_WORKER))
+    return workers_within_memory(wanted, memory_file)
 
 
 def _allowed_cpus(quota_file: Path) -> int:
@@ -65,10 +56,3 @@ def _allowed_cpus(quota_file: Path) -> int:
         return min(allowed, math.ceil(int(quota) / int(period)))
     except (OSError, ValueError, ZeroDivisionError):  # no cgroup v2, or no limit ("max")
         return allowed
-
-
-def _memory_limit_bytes(memory_file: Path) -> int | None:
-    try:
-        return int(memory_file.read_text(encoding="ascii"))
-    except (OSError, ValueError):  # no cgroup v2, or no limit ("max")
-        return None

@@ -17,6 +17,16 @@ OWN_MAPPING_BYTES = 32 * 1024 * 1024
 """Larger blocks go back to the system as soon as they are freed."""
 
 
+def give_back_free_memory() -> bool:
+    """Gives the system what is free now, without changing what is kept later.
+
+    Returns:
+        Whether anything was given back.
+    """
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    return trim is not None and bool(trim(0))
+
+
 def keep_one_heap() -> bool:
     """Sets this for the whole process; to be called before other threads start.
 

@@ -81,6 +81,7 @@ def _encoded(values: NDArray[np.uint16]) -> Iterator[tuple[str, PixelCoding, byt
     yield "PNG 16 bits", PixelCoding.DEFLATE, _saved(values, "PNG")
     yield "PNG RGB", PixelCoding.DEFLATE, _saved(colour, "PNG")
     yield "TIFF 16 bits", PixelCoding.NATIVE, _saved(values, "TIFF")
+    yield "TIFF RGB LZW", PixelCoding.DEFLATE, _saved(colour, "TIFF", compression="tiff_lzw")
     yield "TIFF LZW", PixelCoding.DEFLATE, _saved(values, "TIFF", compression="tiff_lzw")
     yield (
         "TIFF deflate",

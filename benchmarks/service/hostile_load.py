@@ -1,11 +1,15 @@
 """What hostile uploads do to `/livez`, to honest callers and to memory, file by file.
 
-`python -m benchmarks.service.hostile_load FOLDER [--seconds 60] [--callers 8]` starts the real
-server. For each file of the folder (`python -m tests.service.costly_files FOLDER` makes some) it
-lets that many callers send it one after the other, while `/livez` is asked every 20 ms and two
-honest callers send an X-ray. Printed: the answers by code, the slowest `/livez`, the 95th
-percentile of honest callers beside the same without hostile ones, and the memory of all processes:
-most, and a while afterwards. `NAME.boxes` beside a file holds boxes, one a line.
+`python -m benchmarks.service.hostile_load FOLDER... [--seconds 60] [--callers 8] [--part 1/6]`
+starts the real server. For each file of the folders (`python -m tests.service.costly_files FOLDER`
+and `python -m tests.service.hostile_files FOLDER` make some) that many callers send it one after
+the other, while `/livez` is asked every 20 ms and two honest callers send an X-ray. `--part` takes
+a share of the files, so that a minute each fits into a few minutes. `--probe FILE` also writes what
+held up the front's event loop.
+
+Printed: answers by code, the slowest `/livez`, the 95th percentile of honest callers beside that
+without hostile ones, the memory of all processes; then each goal and whether it is met. Exit code
+1 when one is missed.
 """
 
 from __future__ import annotations
@@ -23,14 +27,27 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from benchmarks.processor import processor_name
+from benchmarks.service.hostile_callers import answers_of, start
+from benchmarks.service.load_callers import OtherWork
 from benchmarks.service.process_memory import tree_pss_bytes
 from benchmarks.service.segment_latency import DEFAULT_IMAGE, png_of_size
 from benchmarks.service.server_process import RunningServer, running_server
+from service.cpu_allowance import image_workers
+from service.memory_allowance import most_service_bytes
+from service.settings import settings_from
 
 LIVEZ_PERIOD_S = 0.02
+WEIGHING_PERIOD_S = 0.5
 HONEST_CALLERS = 2
+ALONE_S = 20.0
 SETTLE_S = 5.0
 _MB = 1e6
+
+MOST_LIVEZ_S = 0.1
+MOST_RATIO = 3.0
+MOST_GROWTH = 1.15
+"""Of memory afterwards over that before: heaps keep some pages."""
+UNDOCUMENTED = ("0 ", "500 ")
 
 
 @dataclass
@@ -43,6 +60,7 @@ class Seen:
         honest_s: seconds of each honest answer 200.
         honest_other: honest answers that were none, by status.
         most_bytes: most memory of all processes.
+        other_cores: processors that other programs used meanwhile.
     """
 
     answers: Counter[str] = field(default_factory=Counter)
@@ -50,6 +68,22 @@ class Seen:
     honest_s: list[float] = field(default_factory=list)
     honest_other: Counter[int] = field(default_factory=Counter)
     most_bytes: int = 0
+    other_cores: float = 0.0
+
+    def row(self, name: str, alone: Seen) -> dict[str, object]:
+        """Returns the figures of a file."""
+        ratio = p95(self.honest_s) / p95(alone.honest_s) if self.honest_s else float("inf")
+        return {
+            "file": name,
+            "answers": dict(self.answers),
+            "livez_worst_ms": round(1000 * max(self.livez_s, default=0.0)),
+            "honest_p95_ms": round(1000 * p95(self.honest_s)),
+            "honest_ratio": round(ratio, 2),
+            "honest_masks": len(self.honest_s),
+            "honest_other": dict(self.honest_other),
+            "most_mb": round(self.most_bytes / _MB),
+            "other_cores": round(self.other_cores, 2),
+        }
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -59,56 +93,69 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: command-line arguments; those of the process when None.
 
     Returns:
-        0, or 1 when the server died.
+        0, or 1 when a goal is missed or the server died.
     """
-    parser = argparse.ArgumentParser(prog="hostile_load")
-    parser.add_argument("folder", type=Path)
-    parser.add_argument("--seconds", type=float, default=60.0)
-    parser.add_argument("--callers", type=int, default=8)
-    parser.add_argument("--flags", default="", help="flags of the service, in one string")
-    parser.add_argument("--probe", type=Path, help="file for what holds up the front's event loop")
-    options = parser.parse_args(arguments)
+    options = _parser().parse_args(arguments)
+    files = _part_of(_files_in(options.folders), options.part)
     print(f"on {processor_name()}, {options.callers} callers for {options.seconds:g} s each\n")
     honest = png_of_size(DEFAULT_IMAGE, 1024)
     rows = []
-    program = ["benchmarks.service.probed_front", str(options.probe)] if options.probe else ["service"]
-    with running_server(None, options.flags.split(), program=program) as server:
+    probe = ["benchmarks.service.probed_front", str(options.probe)] if options.probe else None
+    with running_server(None, options.flags.split(), program=probe or ["service"]) as server:
         for _ in range(3):
             server.segment(honest, {})
         idle_bytes = tree_pss_bytes(server.process.pid)
-        alone = watch(server, honest, None, [], 0, min(options.seconds, 20.0))
-        _print("(nobody)", alone, alone, idle_bytes)
-        for path in sorted(options.folder.iterdir()):
-            if path.suffix == ".boxes":
-                continue
-            boxes = _boxes(path)
-            seen = watch(server, honest, path.read_bytes(), boxes, options.callers, options.seconds)
-            time.sleep(SETTLE_S)
-            after_bytes = tree_pss_bytes(server.process.pid)
-            _print(path.name, seen, alone, after_bytes)
-            rows.append(_row(path.name, seen, after_bytes))
+        alone = watch(server, honest, None, 0, min(options.seconds, ALONE_S))
+        _print(alone.row("(nobody)", alone))
+        for path in files:
+            seen = watch(server, honest, path, options.callers, options.seconds)
+            rows.append(seen.row(path.name, alone))
+            _print(rows[-1])
             if server.process.poll() is not None:
                 print("the server has ended", file=sys.stderr)
                 return 1
+        time.sleep(SETTLE_S)
+        after_bytes = tree_pss_bytes(server.process.pid)
+    goals = goals_of(rows, idle_bytes, after_bytes)
+    print()
+    for name, value, goal, is_met in goals:
+        print(f"{name:44s} {value:>10s}   goal {goal:18s} {'met' if is_met else 'MISSED'}")
     print(json.dumps({"idle_mb": round(idle_bytes / _MB), "files": rows}))
-    return 0
+    return 0 if all(is_met for *_, is_met in goals) else 1
+
+
+def goals_of(
+    rows: Sequence[dict[str, object]], idle_bytes: int, after_bytes: int
+) -> list[tuple[str, str, str, bool]]:
+    """Returns name, figure, goal of each figure, and whether it is met."""
+    livez_ms = max(float(str(row["livez_worst_ms"])) for row in rows)
+    ratio = max(float(str(row["honest_ratio"])) for row in rows)
+    most_mb = max(float(str(row["most_mb"])) for row in rows)
+    settings = settings_from([], {})
+    bound_mb = (
+        most_service_bytes(image_workers(), settings.queue_limit_bytes, settings.max_upload_bytes)
+        / _MB
+    )
+    growth = after_bytes / idle_bytes
+    answers = [str(name) for row in rows for name in dict(row["answers"])]  # type: ignore[call-overload]
+    bad = [name for name in answers if name.startswith(UNDOCUMENTED) or "undocumented" in name]
+    return [
+        ("worst /livez", f"{livez_ms:.0f} ms", "below 100 ms", livez_ms < 1000 * MOST_LIVEZ_S),
+        ("honest p95 over that without", f"{ratio:.2f}", "at most 3", ratio <= MOST_RATIO),
+        ("most memory (PSS)", f"{most_mb:.0f} MB", f"{bound_mb:.0f} MB", most_mb <= bound_mb),
+        ("memory afterwards", f"{growth:.2f}", "at most 1.15", growth <= MOST_GROWTH),
+        ("answers that are not documented", str(len(bad)), "0", not bad),
+    ]
 
 
 def watch(
-    server: RunningServer,
-    honest: bytes,
-    hostile: bytes | None,
-    boxes: Sequence[str],
-    callers: int,
-    seconds: float,
+    server: RunningServer, honest: bytes, hostile: Path | None, callers: int, seconds: float
 ) -> Seen:
     """Lets hostile and honest callers loose, and watches."""
-    seen, until_s = Seen(), time.monotonic() + seconds
-
-    def send_hostile() -> None:
-        assert hostile is not None
-        status, body = post(server.port, hostile, boxes)
-        seen.answers[f"{status} {code_in(body)}"] += 1
+    seen = Seen()
+    senders = start(server.port, hostile, seconds, callers) if hostile else None
+    others = OtherWork(server, [senders.pid] if senders else [])
+    until_s = time.monotonic() + seconds
 
     def send_honest() -> None:
         answer = server.segment(honest, {})
@@ -129,47 +176,25 @@ def watch(
 
     def weigh() -> None:
         seen.most_bytes = max(seen.most_bytes, tree_pss_bytes(server.process.pid))
-        time.sleep(0.5)
+        time.sleep(WEIGHING_PERIOD_S)
 
-    work = [send_hostile] * callers + [send_honest] * HONEST_CALLERS + [ask_livez, weigh]
+    work = [send_honest] * HONEST_CALLERS + [ask_livez, weigh]
     threads = [threading.Thread(target=_repeat, args=(each, until_s)) for each in work]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
+    seen.other_cores = others.cores()
+    if senders is not None:
+        seen.answers = answers_of(senders)
     return seen
 
 
-def post(port: int, image: bytes, boxes: Sequence[str]) -> tuple[int, bytes]:
-    """Sends one upload with any number of boxes; 0 stands for a broken connection."""
-    boundary = "hostile"
-    parts = [
-        f'--{boundary}\r\nContent-Disposition: form-data; name="bbox"\r\n\r\n{box}\r\n'.encode()
-        for box in boxes
-    ]
-    disposition = 'Content-Disposition: form-data; name="image"; filename="x"'
-    parts.append(f"--{boundary}\r\n{disposition}\r\n\r\n".encode())
-    body = b"".join([*parts, image, f"\r\n--{boundary}--\r\n".encode()])
-    headers = {"Content-Type": f"multipart/form-data; boundary={boundary}"}
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=120)
-    try:
-        connection.request("POST", "/segment", body, headers)
-        answer = connection.getresponse()
-        return answer.status, answer.read()
-    except (OSError, http.client.HTTPException):
-        return 0, b""
-    finally:
-        connection.close()
-
-
-def code_in(body: bytes) -> str:
-    """Returns the code of a refusal, `mask` for an answer, `-` for nothing."""
-    if not body:
-        return "-"
-    try:
-        return str(json.loads(body).get("code", "mask"))
-    except ValueError:
-        return "no JSON"
+def p95(seconds: Sequence[float]) -> float:
+    """Returns the 95th percentile, 0 for nothing."""
+    if len(seconds) < 2:
+        return max(seconds, default=0.0)
+    return statistics.quantiles(seconds, n=20)[-1]
 
 
 def _repeat(work: Callable[[], None], until_s: float) -> None:
@@ -180,39 +205,35 @@ def _repeat(work: Callable[[], None], until_s: float) -> None:
             time.sleep(0.1)
 
 
-def _boxes(path: Path) -> list[str]:
-    beside = path.with_name(path.name + ".boxes")
-    return beside.read_text(encoding="ascii").split() if beside.exists() else []
+def _files_in(folders: Sequence[Path]) -> list[Path]:
+    found = [path for folder in folders for path in sorted(folder.iterdir())]
+    return [path for path in found if path.suffix != ".boxes"]
 
 
-def _row(name: str, seen: Seen, after_bytes: int) -> dict[str, object]:
-    return {
-        "file": name,
-        "answers": dict(seen.answers),
-        "livez_worst_ms": round(1000 * max(seen.livez_s, default=0.0)),
-        "honest_p95_ms": round(1000 * _p95(seen.honest_s)),
-        "honest_other": dict(seen.honest_other),
-        "most_mb": round(seen.most_bytes / _MB),
-        "after_mb": round(after_bytes / _MB),
-    }
+def _part_of(files: list[Path], part: str) -> list[Path]:
+    number, _, parts = part.partition("/")
+    return files[int(number) - 1 :: int(parts)]
 
 
-def _print(name: str, seen: Seen, alone: Seen, after_bytes: int) -> None:
-    row = _row(name, seen, after_bytes)
-    times = _p95(seen.honest_s) / _p95(alone.honest_s) if seen.honest_s else float("inf")
-    answers = ", ".join(f"{n} x {what}" for what, n in seen.answers.most_common())
+def _print(row: dict[str, object]) -> None:
+    answers = ", ".join(f"{n} x {what}" for what, n in dict(row["answers"]).items())  # type: ignore[call-overload]
     print(
-        f"{name:28s} livez {row['livez_worst_ms']:>6} ms, honest {row['honest_p95_ms']:>6} ms "
-        f"({times:.1f} x, {len(seen.honest_s)} masks, others {dict(seen.honest_other)}), "
-        f"{row['most_mb']} MB, then {row['after_mb']} MB: {answers}",
+        f"{row['file']:28} livez {row['livez_worst_ms']:>5} ms, honest {row['honest_p95_ms']:>5} ms"
+        f" ({row['honest_ratio']} x, {row['honest_masks']} masks, others {row['honest_other']}), "
+        f"{row['most_mb']} MB, {row['other_cores']} other cores: {answers}",
         flush=True,
     )
 
 
-def _p95(seconds: Sequence[float]) -> float:
-    if len(seconds) < 2:
-        return max(seconds, default=0.0)
-    return statistics.quantiles(seconds, n=20)[-1]
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="hostile_load")
+    parser.add_argument("folders", type=Path, nargs="+")
+    parser.add_argument("--seconds", type=float, default=60.0)
+    parser.add_argument("--callers", type=int, default=8)
+    parser.add_argument("--part", default="1/1", help="which share of the files, as 2/6")
+    parser.add_argument("--flags", default="", help="flags of the service, in one string")
+    parser.add_argument("--probe", type=Path, help="file for what holds up the front's event loop")
+    return parser
 
 
 if __name__ == "__main__":

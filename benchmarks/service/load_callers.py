@@ -8,13 +8,14 @@ import random
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
+from benchmarks.service.process_memory import process_tree
 from benchmarks.service.server_process import RunningServer
 
 RAMP_UP_S = 1.0
@@ -150,9 +151,16 @@ def _together(count: int, call: Callable[[], None]) -> None:
 class OtherWork:
     """Tells how many cores other programs used meanwhile: figures of a busy machine mislead."""
 
-    def __init__(self, server: RunningServer | None = None) -> None:
-        """Starts to count; the own processes are this one, the server and its compute process."""
-        self._own = [os.getpid(), *([] if server is None else process_ids(server))]
+    def __init__(self, server: RunningServer | None = None, own: Sequence[int] = ()) -> None:
+        """Starts to count.
+
+        Args:
+            server: its processes are ours, as this one is.
+            own: further process ids that are ours.
+        """
+        self._own = [os.getpid(), *own]
+        if server is not None:
+            self._own += process_tree(server.process.pid)
         self._began = (time.monotonic(), _all_ticks(), self._own_ticks())
 
     def cores(self) -> float:
@@ -186,5 +194,9 @@ def _all_ticks() -> int:
 
 
 def _ticks_of(process: int) -> int:
-    fields = Path(f"/proc/{process}/stat").read_text().rsplit(")", 1)[1].split()
-    return int(fields[11]) + int(fields[12])
+    """Returns what a process has used, with its children that have ended; 0 when it is gone."""
+    try:
+        fields = Path(f"/proc/{process}/stat").read_text().rsplit(")", 1)[1].split()
+    except OSError:
+        return 0
+    return sum(map(int, fields[11:15]))

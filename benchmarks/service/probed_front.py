@@ -86,7 +86,9 @@ class LoopDelays:
 
 def _place(stack: traceback.StackSummary) -> str:
     inner = stack[-FRAMES_TOLD:]
-    return " < ".join(f"{Path(each.filename).name}:{each.lineno} {each.name}" for each in inner[::-1])
+    return " < ".join(
+        f"{Path(each.filename).name}:{each.lineno} {each.name}" for each in inner[::-1]
+    )
 
 
 def _told(delay: tuple[float, float, str]) -> dict[str, object]:

@@ -105,9 +105,7 @@ def running_server(
     if folder is not None:
         environment["PYTHONPATH"] = str(folder.resolve())
     with tempfile.TemporaryFile("w+") as log:
-        process = subprocess.Popen(
-            command, stdout=log, stderr=log, env=environment, cwd=folder
-        )
+        process = subprocess.Popen(command, stdout=log, stderr=log, env=environment, cwd=folder)
         try:
             yield _wait_until_ready(process, log, trusted)
         finally:

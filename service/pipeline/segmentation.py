@@ -27,6 +27,7 @@ from service.imaging.answer_schema import ModelIdentity
 from service.imaging.dicom_options import ObjectOptions, PlaneChoice
 from service.imaging.segment_request import SegmentRequest
 from service.imaging.task_data import OpenedFacts
+from service.memory_allowance import UNFINISHED_UPLOADS
 from service.metrics import Metrics
 from service.pipeline.admission import Admission
 from service.pipeline.image_proof import ImageProof
@@ -34,9 +35,6 @@ from service.pipeline.image_workers import ImageWorkers, PoolFactory
 from service.request_record import RequestRecord
 from service.settings import Settings
 from service.workers.shared_memory import Blob
-
-UPLOADS_IN_MEMORY = 8
-"""Unfinished uploads of the largest size that may be held in memory together."""
 
 THREAD_END_TIMEOUT_S = 5.0
 """How long `stop` waits for the running model call; the requests have been drained before."""
@@ -68,7 +66,7 @@ class SegmentationService:
         self.admission = Admission(
             queue_limit=settings.queue_limit,
             max_batch=settings.max_batch,
-            upload_budget_bytes=UPLOADS_IN_MEMORY * settings.max_upload_bytes,
+            upload_budget_bytes=UNFINISHED_UPLOADS * settings.max_upload_bytes,
             queue_limit_bytes=settings.queue_limit_bytes,
         )
         self.metrics = Metrics(

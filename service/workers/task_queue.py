@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from service.memory_allowance import most_costly_tasks
 from service.workers.shared_memory import Blob
 
 
@@ -54,7 +55,7 @@ class TaskQueue:
         Args:
             workers: number of workers; of a single one, costly tasks may take all.
         """
-        self._most_costly = max(1, workers // 2)
+        self._most_costly = most_costly_tasks(workers)
         self._waiting: tuple[list[_Entry], list[_Entry]] = ([], [])  # others, costly ones
         self._numbers = itertools.count()
 

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from service.child_process import ParentGoneError, die_with_parent, leave_signals_to_parent
+from service.heap import give_back_free_memory
 from service.workers.file_access import FileAccess
 from service.workers.framing import Frame, FrameReader, Kind, receive, refuse_rest, send
 from service.workers.limits import WorkerLimits, address_space_bytes
@@ -69,6 +70,7 @@ def _warmed(module_name: str) -> Mapping[str, Function]:
     if threads != 1:
         raise TemplateError(f"{module_name} started {threads - 1} threads; a fork would lose them")
     gc.collect()
+    give_back_free_memory()  # else each worker would copy what warming up left before it uses it
     gc.freeze()  # collections in a worker then leave the shared pages alone
     return tasks
 

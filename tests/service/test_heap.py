@@ -8,6 +8,19 @@ import sys
 
 import pytest
 
+FREED = """
+from service.heap import give_back_free_memory, keep_one_heap
+def resident():
+    return int(open("/proc/self/statm").read().split()[1]) * 4096
+keep_one_heap()
+small = [bytes(1000) for _ in range(40_000)]  # below what has a mapping of its own
+last = bytes(1000)  # keeps the top of the heap where it is
+del small
+before = resident()
+assert give_back_free_memory()
+print(before - resident())
+"""
+
 SCRIPT = """
 import sys, threading
 from service.heap import keep_one_heap
@@ -41,3 +54,11 @@ def arenas(how: str) -> int:
 def test_all_threads_share_one_heap() -> None:
     assert arenas("one") == 0
     assert arenas("many") > 0  # else the count above proves nothing
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc can be told")
+def test_what_is_free_is_given_back() -> None:
+    found = subprocess.run(
+        [sys.executable, "-c", FREED], capture_output=True, text=True, check=True
+    )
+    assert int(found.stdout) > 20_000_000

@@ -1,0 +1,105 @@
+"""Callers who send one upload again and again, in a process of their own.
+
+`python -m benchmarks.service.hostile_callers PORT FILE SECONDS CALLERS` prints the answers by
+status and code as JSON. The process gives way to the service (`nice`): callers have computers of
+their own, and here they would take the processor that is measured.
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+NICENESS = 15
+_BOUNDARY = "hostile"
+
+
+def start(port: int, file: Path, seconds: float, callers: int) -> subprocess.Popen[bytes]:
+    """Starts the callers.
+
+    Args:
+        port: of the service on this machine.
+        file: what they send, with the boxes in `FILE.boxes` beside it.
+        seconds: how long they begin new requests.
+        callers: how many at a time.
+    """
+    command = [sys.executable, "-m", __name__, *map(str, (port, file, seconds, callers))]
+    return subprocess.Popen(command, stdout=subprocess.PIPE)
+
+
+def answers_of(process: subprocess.Popen[bytes]) -> Counter[str]:
+    """Waits for the callers' end and returns the answers by status and code."""
+    said, _ = process.communicate()
+    return Counter(json.loads(said))
+
+
+def form_of(file: Path) -> bytes:
+    """Returns the body that sends a file with its boxes."""
+    beside = file.with_name(file.name + ".boxes")
+    boxes = beside.read_text(encoding="ascii").split() if beside.exists() else []
+    disposition = "Content-Disposition: form-data; name="
+    parts = [f'--{_BOUNDARY}\r\n{disposition}"bbox"\r\n\r\n{box}\r\n'.encode() for box in boxes]
+    parts.append(f'--{_BOUNDARY}\r\n{disposition}"image"; filename="x"\r\n\r\n'.encode())
+    return b"".join([*parts, file.read_bytes(), f"\r\n--{_BOUNDARY}--\r\n".encode()])
+
+
+def post(port: int, body: bytes) -> tuple[int, bytes]:
+    """Sends one form; status 0 stands for a broken connection."""
+    headers = {"Content-Type": f"multipart/form-data; boundary={_BOUNDARY}"}
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=120)
+    try:
+        connection.request("POST", "/segment", body, headers)
+        answer = connection.getresponse()
+        return answer.status, answer.read()
+    except (OSError, http.client.HTTPException):
+        return 0, b""
+    finally:
+        connection.close()
+
+
+def code_in(body: bytes) -> str:
+    """Returns the code of a refusal, `mask` for an answer, `-` for nothing."""
+    if not body:
+        return "-"
+    if b'"masks":[' in body[:1000]:
+        return "mask"
+    try:
+        return str(json.loads(body)["code"])
+    except (ValueError, KeyError):
+        return "undocumented"
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Sends and prints."""
+    port, file, seconds, callers = arguments
+    os.nice(NICENESS)
+    body = form_of(Path(file))
+    until_s = time.monotonic() + float(seconds)
+    found: Counter[str] = Counter()
+
+    def call() -> None:
+        while time.monotonic() < until_s:
+            status, answer = post(int(port), body)
+            found[f"{status} {code_in(answer)}"] += 1
+            if status == 0:
+                time.sleep(0.1)
+
+    threads = [threading.Thread(target=call) for _ in range(int(callers))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    print(json.dumps(found))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,186 @@
+"""Peak memory of an image worker with the largest X-rays, beside what the service reckons with.
+
+`python -m benchmarks.service.image_memory [--side 6320]` opens X-rays of every codec, renders
+answers about one, each in a process forked as workers are, and prints by how much its resident
+memory grew. The last lines compare with `service/memory_allowance.py`; exit code 1 when a peak is
+above what stands there.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import tempfile
+import time
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.processor import processor_name
+from benchmarks.service.honest_files import honest_files
+from model_store.boxes import Box
+from model_store.conventions import DEFAULT_CONVENTION
+from model_store.preparation import MaskLogits
+from service.imaging.answer_data import AnswerContext
+from service.imaging.answer_schema import ModelIdentity
+from service.imaging.answering import answer_of
+from service.imaging.opening import open_xray
+from service.imaging.segment_request import AnswerKind, LungChoice, SegmentRequest
+from service.imaging.worker_tasks import warm_up
+from service.memory_allowance import BYTES_OF_COSTLY_WORKER, BYTES_OF_WORKER
+from service.workers.costs import first_grant_s, opening_budget_s
+from service.workers.template_handle import ENVIRONMENT
+
+INPUT_SIDE = 256
+LARGEST_SIDE = 6320  # 39.9 million pixels
+_MIB = 1 << 20
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measures and prints.
+
+    Args:
+        arguments: command-line arguments; those of the process when None.
+
+    Returns:
+        0, or 1 when a peak is above what the service reckons with.
+    """
+    parser = argparse.ArgumentParser(prog="image_memory")
+    parser.add_argument("--side", type=int, default=LARGEST_SIDE)
+    options = parser.parse_args(arguments)
+    if any(name not in os.environ for name in ENVIRONMENT):  # read when libraries are imported
+        os.environ.update(ENVIRONMENT)
+        os.execv(sys.executable, [sys.executable, "-m", __spec__.name, *sys.argv[1:]])
+    print(f"on {processor_name()}, {options.side} x {options.side} pixels\n")
+    warm_up()
+    ordinary, costly = 0, 0
+    with tempfile.TemporaryDirectory() as folder:
+        # Made in another process: this one's own memory would be used again unseen.
+        in_child(lambda: write_files(options.side, Path(folder)))
+        work = [*opening(Path(folder)), *rendering(options.side, Path(folder))]
+        peaks = [(name, is_costly, peak_bytes(each)) for name, is_costly, each in work]
+    for name, is_costly, peak in peaks:
+        print(f"{name:36s} {'costly' if is_costly else '':8s} {peak / _MIB:6.0f} MiB", flush=True)
+        ordinary, costly = (
+            (ordinary, max(costly, peak)) if is_costly else (max(ordinary, peak), costly)
+        )
+    met = ordinary <= BYTES_OF_WORKER and costly <= BYTES_OF_COSTLY_WORKER
+    for kind, peak, limit in (
+        ("ordinary", ordinary, BYTES_OF_WORKER),
+        ("costly", costly, BYTES_OF_COSTLY_WORKER),
+    ):
+        verdict = "met" if peak <= limit else "MISSED"
+        print(f"{kind}: {peak / _MIB:.0f} MiB, goal at most {limit / _MIB:.0f}: {verdict}")
+    print(json.dumps({"ordinary_mib": ordinary // _MIB, "costly_mib": costly // _MIB}))
+    return 0 if met else 1
+
+
+def write_files(side: int, folder: Path) -> None:
+    """Writes a quiet X-ray of every format, the kind of its costs in the name."""
+    for file in honest_files(side):
+        if file.name.endswith("noisy"):
+            return
+        size = len(file.data)
+        is_costly = opening_budget_s(file.codec, file.pixels, size) > first_grant_s(size)
+        name = f"{'costly' if is_costly else 'ordinary'}-{file.name.removesuffix(' quiet')}"
+        (folder / name).write_bytes(file.data)
+
+
+def opening(folder: Path) -> Iterator[tuple[str, bool, Callable[[], object]]]:
+    """Yields names of files, whether they are costly, and opening them."""
+    asked = SegmentRequest((), DEFAULT_CONVENTION, 0.5, True, AnswerKind.JSON)
+    for path in sorted(folder.iterdir()):
+        kind, _, name = path.name.partition("-")
+
+        def work(path: Path = path) -> object:
+            return open_xray(path.read_bytes(), asked, INPUT_SIDE, 1 << 30, 0.0)
+
+        yield f"open {name}", kind == "costly", work
+
+
+def rendering(side: int, folder: Path) -> Iterator[tuple[str, bool, Callable[[], object]]]:
+    """Yields answers about the 8-bit PNG, costly all of them, and rendering them."""
+    upload = folder / "costly-PNG 8 bits"
+    whole: Box = (0.0, 0.0, float(side), float(side))
+    for name, boxes, lungs in (
+        ("one mask", 0, LungChoice.BOTH),
+        ("four masks", 4, LungChoice.BOTH),
+        ("each lung of four", 4, LungChoice.EACH),
+    ):
+        asked = SegmentRequest(
+            (whole,) * boxes, DEFAULT_CONVENTION, 0.5, True, AnswerKind.JSON, lungs=lungs
+        )
+        found = [MaskLogits(whole, two_lungs(), 0.9) for _ in range(max(1, boxes))]
+
+        def work(asked: SegmentRequest = asked, found: list[MaskLogits] = found) -> object:
+            model = ModelIdentity(
+                name="m", version="1", sha256="0" * 64, precision="int8", weight_bits=8, device=""
+            )
+            context = AnswerContext("id", model, {}, time.perf_counter(), time.perf_counter())
+            opened = open_xray(upload.read_bytes(), asked, INPUT_SIDE, 1 << 30, 0.0).xray
+            return answer_of(opened, found, context)
+
+        yield f"render overlay, {name}", True, work
+
+
+def two_lungs() -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
+    """Returns mask logits of two ellipses, (64, 64)."""
+    rows, columns = np.mgrid[0:64, 0:64]
+    right, left = (
+        1 - ((rows - 32) / 22) ** 2 - ((columns - middle) / 9) ** 2 for middle in (19, 45)
+    )
+    return np.asarray(6 * np.maximum(right, left), np.float32)
+
+
+def peak_bytes(work: Callable[[], object]) -> int:
+    """Returns by how much the resident memory of a forked process grows while it works.
+
+    Raises:
+        ChildProcessError: it failed.
+    """
+    reader, writer = os.pipe()
+
+    def measured() -> None:
+        before = _status_bytes("VmRSS")
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # sets VmHWM back
+        kept = work()
+        os.write(writer, str(_status_bytes("VmHWM") - before).encode())
+        del kept
+
+    in_child(measured)
+    os.close(writer)
+    with os.fdopen(reader, "rb") as stream:
+        return int(stream.read())
+
+
+def in_child(work: Callable[[], object]) -> None:
+    """Does some work in a forked process.
+
+    Raises:
+        ChildProcessError: it failed.
+    """
+    process = os.fork()
+    if process == 0:
+        status = 1
+        try:
+            work()
+            status = 0
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            os._exit(status)
+    if os.waitpid(process, 0)[1] != 0:
+        raise ChildProcessError("the measured process failed")
+
+
+def _status_bytes(name: str) -> int:
+    lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(name + ":"))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,65 @@
+"""How much memory the service may take, and how many image workers a container's limit allows.
+
+Peaks are those of the largest X-rays that are allowed, 40 million pixels, as
+`python -m benchmarks.service.image_memory` measures them.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+MIB = 1 << 20
+
+CGROUP_MEMORY = Path("/sys/fs/cgroup/memory.max")
+"""Memory limit of the container (cgroup v2) in bytes, or `max`."""
+
+BYTES_BESIDE_WORKERS = 700 * MIB
+"""Front, compute and template with the default model, and the uploads of ordinary X-rays."""
+
+BYTES_OF_COSTLY_WORKER = 700 * MIB
+"""Peak of a worker with a costly X-ray: 40 million pixels in three channels."""
+
+BYTES_OF_WORKER = 500 * MIB
+"""Peak with any other: 40 million pixels of 16 bits, stored as they are."""
+
+UNFINISHED_UPLOADS = 8
+"""Unfinished uploads of the largest size that may be held in memory together."""
+
+
+def most_costly_tasks(workers: int) -> int:
+    """Returns how many workers costly tasks may hold: half of them, a single one's only one."""
+    return max(1, workers // 2)
+
+
+def workers_bytes(workers: int) -> int:
+    """Returns what so many workers take when all of them are at their peak."""
+    costly = most_costly_tasks(workers)
+    return costly * BYTES_OF_COSTLY_WORKER + (workers - costly) * BYTES_OF_WORKER
+
+
+def workers_within_memory(wanted: int, memory_file: Path = CGROUP_MEMORY) -> int:
+    """Returns how many workers the container's memory holds, of those wanted; one at least.
+
+    Args:
+        wanted: most workers.
+        memory_file: where the container's limit of memory stands.
+    """
+    try:
+        limit_bytes = int(memory_file.read_text(encoding="ascii"))
+    except (OSError, ValueError):  # no cgroup v2, or no limit ("max")
+        return wanted
+    free_bytes = limit_bytes - BYTES_BESIDE_WORKERS
+    fitting = (each for each in range(wanted, 1, -1) if workers_bytes(each) <= free_bytes)
+    return next(fitting, 1)
+
+
+def most_service_bytes(workers: int, queue_limit_bytes: int, max_upload_bytes: int) -> int:
+    """Returns the most memory of all processes together, whatever callers send.
+
+    Args:
+        workers: image workers.
+        queue_limit_bytes: uploads, X-rays and answers that the front may hold.
+        max_upload_bytes: largest upload.
+    """
+    held_bytes = queue_limit_bytes + UNFINISHED_UPLOADS * max_upload_bytes
+    return BYTES_BESIDE_WORKERS + workers_bytes(workers) + held_bytes

@@ -1,0 +1,43 @@
+"""The memory that the documentation states is what the limits allow."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from service.memory_allowance import (
+    BYTES_BESIDE_WORKERS,
+    BYTES_OF_COSTLY_WORKER,
+    BYTES_OF_WORKER,
+    most_service_bytes,
+    workers_bytes,
+    workers_within_memory,
+)
+from service.settings import settings_from
+from service.workers.limits import WorkerLimits
+
+PAGE = Path(__file__).parents[2] / "docs" / "operations.md"
+
+
+def test_the_bound_of_all_processes_is_the_documented_one() -> None:
+    settings = settings_from([], {})
+    bytes_ = most_service_bytes(2, settings.queue_limit_bytes, settings.max_upload_bytes)
+    stated = re.search(r"stay below ([0-9.]+) GB with two image workers", PAGE.read_text("utf-8"))
+    assert stated is not None
+    assert 0.95 * float(stated[1]) < bytes_ / 1e9 <= float(stated[1]) + 0.05
+
+
+def test_a_worker_may_use_what_the_service_reckons_with() -> None:
+    limits = WorkerLimits.for_pictures(settings_from([], {}).max_pixels)
+    assert BYTES_OF_WORKER < BYTES_OF_COSTLY_WORKER <= limits.memory_bytes
+
+
+@pytest.mark.parametrize("workers", [1, 2, 5, 8])
+def test_a_container_holds_the_workers_that_it_is_given(workers: int, tmp_path: Path) -> None:
+    file = tmp_path / "memory.max"
+    file.write_text(str(BYTES_BESIDE_WORKERS + workers_bytes(workers)))
+    assert workers_within_memory(8, file) == workers
+    file.write_text(str(BYTES_BESIDE_WORKERS + workers_bytes(workers) - 1))
+    assert workers_within_memory(8, file) == max(1, workers - 1)
