@@ -172,8 +172,12 @@ async def devices_and_series(data: bytes, **settings: Any) -> tuple[str, str]:
     """Return the device's and the series' UID of a structured report."""
     app = make_app(**settings)
     async with running(app) as client:
-        form = {"files": {"image": ("x", data)}, "data": {"objects": "sr"}}
-        answer = await client.post("/segment", **form, headers={"Accept": SEVERAL})
+        answer = await client.post(
+            "/segment",
+            files={"image": ("x", data)},
+            data={"objects": "sr"},
+            headers={"Accept": SEVERAL},
+        )
     assert answer.status_code == 200, answer.text
     report = pydicom.dcmread(io.BytesIO(answer.content[answer.content.index(b"\r\n\r\n") + 4 :]))
     uids = [
