@@ -1,6 +1,7 @@
 """Which package may import which, and which layer of a package which other."""
 
 import ast
+import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,10 +19,12 @@ FORBIDDEN = {
     "service/imaging": {"torch", *HTTP_SERVERS},
     "service/compute": {"PIL", "pydicom", *HTTP_SERVERS},
     "service/workers": {"torch", *HTTP_SERVERS},
+    "service/archive": {"torch", "PIL", "pydicom", *HTTP_SERVERS},
 }
 """Folder to what no file below it imports, at any depth of nesting."""
 
 SERVICE_LAYERS: Mapping[str, set[str]] = {
+    "archive": {"pipeline", "imaging", "compute", "workers"},
     "http": {"pipeline", "imaging", "compute", "workers"},
     "pipeline": {"imaging", "compute", "workers"},
     "imaging": {"workers"},
@@ -41,6 +44,9 @@ SERVICE_ENTRY_POINTS = {
     "segment_folder",
 }
 """Modules that may import every layer. All others beside the layers are leaves and import none."""
+
+RAY_MODULES = {"service/archive/cluster.py", "service/ray_app.py"}
+"""Files that import Ray, within a function: the base install has none."""
 
 VAGUE = {"utils", "common", "helpers", "manager", "misc"}
 
@@ -100,6 +106,21 @@ def test_the_client_needs_httpx_alone() -> None:
     for path in (ROOT / "service" / "client").glob("*.py"):
         others = {name.split(".")[0] for name in imported_modules(path)} - sys.stdlib_module_names
         assert others <= {"httpx"}, f"{path.name} imports {', '.join(sorted(others))}"
+
+
+def test_ray_is_imported_for_scaling_out_alone() -> None:
+    for package in ("model_store", "training", "service"):
+        for path in (ROOT / package).rglob("*.py"):
+            imported = {name.split(".")[0] for name in imported_modules(path)}
+            name = path.relative_to(ROOT).as_posix()
+            assert "ray" not in imported or name in RAY_MODULES, f"{name} imports Ray"
+            assert "pyarrow" not in imported or name.startswith("service/archive/"), name
+
+
+def test_the_base_install_imports_no_ray() -> None:
+    modules = "service.app, service.__main__, service.archive, training.__main__, model_store"
+    code = f"import sys, {modules}; assert not {{'ray', 'pyarrow'}} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
 
 
 def test_no_vague_names() -> None:

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 from model_store.conventions import CONVENTIONS, DEFAULT_CONVENTION, Convention
 from service.errors import InvalidField, MissingField, NotAcceptable
-from service.http.boxes import DECIMAL_NUMBER, Box, parse_box
 from service.http.upload import IMAGE_FIELD, shown_name
+from service.imaging.box_text import DECIMAL_NUMBER, Box, parse_box
 from service.imaging.segment_request import (
     AnswerKind,
     DicomObject,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from service.errors import InvalidBox
-from service.http.boxes import parse_box
+from service.imaging.box_text import parse_box
 
 
 @pytest.mark.parametrize(

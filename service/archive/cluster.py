@@ -1,0 +1,167 @@
+"""Ray, started here or joined: how many actors it has room for, and the stream of batches.
+
+Everything that Ray is told stands here. It reports nothing to its makers, and asks every caller for
+its token; where its ports are reachable, whoever has the token can run any program.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow
+
+from service.archive.errors import ArchiveError
+from service.archive.units import Unit, UnitPlan
+
+OBJECT_STORE_BYTES = 200 * 1024 * 1024
+"""Names of files and counts are all that lies in it."""
+BATCHES_AT_ONCE = 2
+"""Of an actor: while the last X-rays of one batch are rendered, the next ones are opened."""
+
+
+@dataclass(frozen=True)
+class UnitSize:
+    """What an actor takes of its host.
+
+    Attributes:
+        cpus: processors.
+        gpus: GPUs, or a fraction of one; 0 for none.
+    """
+
+    cpus: float
+    gpus: float
+
+
+@contextmanager
+def joined(address: str | None, cpus: int | None = None) -> Iterator[None]:
+    """Within the block, Ray runs: a cluster's, or one of this machine that ends with the block.
+
+    Args:
+        address: of a cluster's head; None starts Ray here.
+        cpus: processors that Ray may use here; None for all.
+
+    Raises:
+        ArchiveError: Ray is not installed, or there is no cluster at the address.
+    """
+    # Ray reads them when it is imported.
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    os.environ.setdefault("RAY_AUTH_MODE", "token")
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    try:
+        import ray
+    except ModuleNotFoundError:
+        raise ArchiveError("Ray is not installed: pip install 'adalora-qat[ray]'.") from None
+    here: dict[str, Any] = {
+        "num_cpus": cpus,
+        "object_store_memory": OBJECT_STORE_BYTES,
+        "include_dashboard": False,
+        "_node_ip_address": "127.0.0.1",
+    }
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of its own deprecations
+            ray.init(
+                address=address or "local",
+                log_to_driver=False,
+                logging_level="warning",
+                **({} if address else here),
+            )
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        reason = " ".join(str(error).split())
+        raise ArchiveError(f"Ray cannot be reached: {reason}") from None
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def most_units(size: UnitSize) -> int:
+    """Return how many actors of this size the hosts have room for, 1 at least."""
+    import ray
+
+    rooms = []
+    for node in ray.nodes():
+        if node["Alive"]:
+            has = node["Resources"]
+            room = has.get("CPU", 0.0) / size.cpus
+            if size.gpus:
+                room = min(room, _gpu_room(has.get("GPU", 0.0), size.gpus))
+            rooms.append(int(room + 1e-6))
+    return max(1, sum(rooms))
+
+
+def gpu_hosts() -> list[tuple[float, float]]:
+    """Return the processors and GPUs of each host that has a GPU."""
+    import ray
+
+    has = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    return [(one.get("CPU", 0.0), one["GPU"]) for one in has if one.get("GPU", 0.0) >= 1]
+
+
+def segmented_batches(
+    plan: UnitPlan, batches: Sequence[pyarrow.Table], size: UnitSize, actors: int
+) -> Iterator[tuple[int, int]]:
+    """Segment batches on a pool of actors; Ray holds no more of them than it works on.
+
+    An actor that is killed is started anew, on another host where its own is gone, and gets its
+    batches again.
+
+    Args:
+        plan: what each actor is told.
+        batches: rows of `INPUT_SCHEMA`.
+        size: what an actor takes.
+        actors: how many there are.
+
+    Yields:
+        X-rays done and failed of a batch, as it is finished.
+
+    Raises:
+        ArchiveError: an actor cannot go on; what is finished stays.
+    """
+    import ray
+
+    logging.getLogger("ray.data").setLevel(logging.ERROR)  # it announces every run
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False
+    context.enable_operator_progress_bars = False
+    data = ray.data.from_arrow(list(batches)).map_batches(
+        Unit,
+        fn_constructor_args=(plan,),
+        batch_size=None,
+        batch_format="pyarrow",
+        compute=ray.data.ActorPoolStrategy(
+            size=actors,
+            max_tasks_in_flight_per_actor=BATCHES_AT_ONCE + 1,
+            max_concurrent_calls_per_actor=BATCHES_AT_ONCE,
+            enable_true_multi_threading=True,
+        ),
+        num_cpus=size.cpus,
+        num_gpus=size.gpus or None,
+    )
+    try:
+        for table in data.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
+            for row in table.to_pylist():
+                yield row["done"], row["failed"]
+    except ray.exceptions.RayError as error:
+        raise ArchiveError(_reason(error)) from None
+
+
+def _gpu_room(gpus: float, share: float) -> float:
+    """Return how many actors fit on GPUs; a share of a GPU never spans two."""
+    if share >= 1:
+        return gpus / share
+    return int(gpus) * int(1 / share + 1e-6)
+
+
+def _reason(error: BaseException) -> str:
+    """Return the innermost sentence: Ray wraps what an actor raised, more than once."""
+    cause: BaseException | None = error
+    while cause is not None:
+        error, cause = cause, getattr(cause, "cause", None) or cause.__cause__
+    return " ".join(str(error).split())

@@ -1,0 +1,109 @@
+"""Files and folders by path or address: local, `s3://`, `gs://` and what else Arrow reads."""
+
+from __future__ import annotations
+
+import posixpath
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from pyarrow import fs
+
+from service.archive.errors import ArchiveError
+
+
+@dataclass(frozen=True)
+class Place:
+    """A file or a folder on a file system.
+
+    Attributes:
+        files: the file system.
+        path: where on it.
+        scheme: beginning of its addresses, such as `s3://`; empty for this machine's paths.
+    """
+
+    files: fs.FileSystem
+    path: str
+    scheme: str
+
+    @property
+    def address(self) -> str:
+        """What `place_of` reads as this place."""
+        return f"{self.scheme}{self.path}"
+
+    def below(self, name: str) -> Place:
+        """Return a place inside this folder."""
+        return Place(self.files, posixpath.join(self.path, name), self.scheme)
+
+    def at(self, path: str) -> Place:
+        """Return another path of the same file system."""
+        return Place(self.files, path, self.scheme)
+
+    def read(self, most_bytes: int) -> bytes:
+        """Return the bytes of a file, at most so many.
+
+        Raises:
+            OSError: it is no file, or cannot be read.
+        """
+        if self.files.get_file_info(self.path).type is not fs.FileType.File:
+            raise FileNotFoundError("There is no such file.")
+        with self.files.open_input_stream(self.path) as stream:
+            pieces, left = [], most_bytes
+            while left > 0 and (piece := stream.read(left)):
+                pieces.append(piece)
+                left -= len(piece)
+        return b"".join(pieces)
+
+    def write(self, data: bytes) -> None:
+        """Write a file whole or not at all, also when this process is killed meanwhile.
+
+        Raises:
+            OSError: it cannot be written.
+        """
+        parent = posixpath.dirname(self.path)
+        if self.scheme:  # an object appears when its upload is complete
+            with self.files.open_output_stream(self.path) as stream:
+                stream.write(data)
+            return
+        self.files.create_dir(parent, recursive=True)
+        unfinished = f"{parent}/.{posixpath.basename(self.path)}.{uuid.uuid4().hex}"
+        with self.files.open_output_stream(unfinished) as stream:
+            stream.write(data)
+        self.files.move(unfinished, self.path)
+
+    def exists(self) -> bool:
+        """Tell whether a file or folder is there."""
+        return bool(self.files.get_file_info(self.path).type is not fs.FileType.NotFound)
+
+    def files_below(self) -> Iterator[str]:
+        """Yield the paths of all files of a folder, sorted; hidden ones are left out."""
+        selector = fs.FileSelector(self.path, recursive=True, allow_not_found=True)
+        found = self.files.get_file_info(selector)
+        for one in sorted(found, key=lambda info: str(info.path)):
+            inner = str(one.path)[len(self.path) :].split("/")
+            if one.type is fs.FileType.File and not any(part[:1] == "." for part in inner):
+                yield str(one.path)
+
+
+def place_of(address: str) -> Place:
+    """Return the place that a path or an address names.
+
+    Args:
+        address: a path of this machine, or `scheme://…` of a file system that Arrow knows.
+
+    Raises:
+        ArchiveError: no file system reads it.
+    """
+    if "://" not in address:
+        return Place(fs.LocalFileSystem(), str(Path(address).absolute()), "")
+    try:
+        files, path = fs.FileSystem.from_uri(address)
+    except (OSError, ValueError, NotImplementedError) as error:
+        raise ArchiveError(f"{address} cannot be opened: {_one_line(error)}.") from None
+    scheme = address.split("://", 1)[0] + "://"
+    return Place(files, path, "" if scheme == "file://" else scheme)
+
+
+def _one_line(error: Exception) -> str:
+    return (" ".join(str(error).split()) or type(error).__name__).rstrip(".")

@@ -1,0 +1,119 @@
+"""One run over an archive: what is left to do, done over the hosts, and the page about it."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow
+
+from model_store.model_index import default_model_folder
+from service.archive import cluster
+from service.archive.errors import ArchiveError
+from service.archive.inputs import INPUT_SCHEMA, ArchiveInput, inputs_of
+from service.archive.parts import ResultFolder
+from service.archive.progress import Progress
+from service.archive.segmenter import Wishes
+from service.archive.summary import write_summary
+from service.archive.units import UnitPlan
+from service.settings import Settings
+
+
+@dataclass(frozen=True)
+class ArchiveRun:
+    """What an operator asks for.
+
+    Attributes:
+        sources: folders, files, patterns and tables.
+        output: folder or address of the results.
+        convention: for X-rays whose table names none.
+        settings: limits and model of the service.
+        wishes: what is asked about every X-ray.
+        size: what an actor takes of its host.
+        actors: how many there are; None for as many as there is room for.
+        rows_per_part: X-rays of a batch.
+        ray_address: of a cluster; None starts Ray here.
+        local_cpus: processors that a Ray started here may use; None for all.
+        retries_failures: whether X-rays that failed in an earlier run are tried again.
+        contact_sheet: X-rays on the page's sheet of the least sure.
+    """
+
+    sources: Sequence[str]
+    output: str
+    convention: str
+    settings: Settings
+    wishes: Wishes
+    size: cluster.UnitSize
+    actors: int | None
+    rows_per_part: int
+    ray_address: str | None = None
+    local_cpus: int | None = None
+    retries_failures: bool = False
+    contact_sheet: int = 24
+
+
+def run_archive(run: ArchiveRun) -> dict[str, Any]:
+    """Segment what has no row yet, and write the page about all of it.
+
+    Returns:
+        Numbers of X-rays, of those done here, and of failures, and where the page is.
+
+    Raises:
+        ArchiveError: the run cannot begin or go on; what is finished stays, and the same command
+            goes on from there.
+    """
+    folder = ResultFolder(run.output)
+    folder.require_same(_asked(run))
+    if run.retries_failures:
+        folder.forget_failures()
+    finished = folder.finished()
+    inputs = list(inputs_of(run.sources, run.convention))
+    if not inputs:
+        raise ArchiveError("--input names no file.")
+    left = [one for one in inputs if one.input_id not in finished]
+    progress = Progress(len(inputs), len(inputs) - len(left))
+    with cluster.joined(run.ray_address, run.local_cpus):
+        plan = UnitPlan(run.output, run.settings, run.wishes)
+        actors = run.actors or cluster.most_units(run.size)
+        batches = list(_batches(left, run.rows_per_part))
+        if batches:
+            actors = min(actors, len(batches))
+            for done, failed in cluster.segmented_batches(plan, batches, run.size, actors):
+                progress.add(done, failed)
+        summary = write_summary(folder, run.contact_sheet, lambda least: _overlays(run, least))
+    return {"new": len(left), **summary}
+
+
+def _asked(run: ArchiveRun) -> dict[str, Any]:
+    """Return what must not change between runs into one folder."""
+    model = run.settings.model or default_model_folder()
+    try:
+        digest = hashlib.sha256((model / "manifest.json").read_bytes()).hexdigest()
+    except OSError as error:
+        raise ArchiveError(f"{model} holds no model: {error.strerror}.") from None
+    return {
+        "threshold": run.wishes.threshold,
+        "lungs": run.wishes.lungs.value,
+        "max_pixels": run.settings.max_pixels,
+        "max_upload_bytes": run.settings.max_upload_bytes,
+        "manifest_sha256": digest,
+    }
+
+
+def _batches(inputs: Iterable[ArchiveInput], size: int) -> Iterator[pyarrow.Table]:
+    remaining = iter(inputs)
+    while batch := list(itertools.islice(remaining, size)):
+        yield pyarrow.Table.from_pylist([one.row() for one in batch], schema=INPUT_SCHEMA)
+
+
+def _overlays(run: ArchiveRun, least_sure: Sequence[ArchiveInput]) -> ResultFolder:
+    """Segment some X-rays once more, with their overlays, into a folder of their own."""
+    output = ResultFolder(run.output).place.below("contact_sheet").address
+    plan = UnitPlan(output, run.settings, Wishes(run.wishes.threshold, overlays=True))
+    batches = list(_batches(least_sure, run.rows_per_part))
+    for _ in cluster.segmented_batches(plan, batches, run.size, 1):
+        pass
+    return ResultFolder(output)

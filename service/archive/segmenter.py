@@ -1,0 +1,244 @@
+"""Segments files as the service does, without HTTP: what runs on each host of an archive run."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import hashlib
+import json
+import logging
+import posixpath
+import threading
+from collections.abc import Callable, Coroutine, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
+from urllib.parse import unquote
+
+from service import errors
+from service.archive.errors import ArchiveError
+from service.archive.inputs import ArchiveInput
+from service.archive.places import Place, place_of
+from service.archive.rows import done_row, failed_row, refused_row
+from service.compute.model_loading import PredictorFactory, start_compute_child
+from service.compute.readiness import State
+from service.imaging.answer_data import RenderedAnswer
+from service.imaging.box_text import parse_box
+from service.imaging.segment_request import AnswerKind, LungChoice, SegmentRequest
+from service.pipeline.image_workers import PoolFactory, make_worker_pool
+from service.pipeline.segmentation import SegmentationService
+from service.request_record import RequestRecord
+from service.settings import Settings
+from service.workers.sharing import share
+
+logger = logging.getLogger("service.archive")
+
+ATTEMPTS = 4
+"""A process that is killed for memory takes its neighbours' X-rays along; each is tried again."""
+START_TIMEOUT_S = 300.0
+PAUSE_S = 1.0
+"""After a first attempt; longer after each further one."""
+_LOOK_S = 0.05
+_RETRYABLE = (
+    errors.QueueFull,
+    errors.ComputeLost,
+    errors.WorkerLost,
+    errors.OutOfMemory,
+    errors.NotReady,
+)
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True)
+class Wishes:
+    """What is asked about every X-ray of a run.
+
+    Attributes:
+        threshold: probability from which a pixel is lung.
+        lungs: both lungs in one mask, or each in its own.
+        masks: whether masks are written as PNG.
+        overlays: whether overlays are written.
+        segmentations: whether DICOM segmentations are written, for X-rays in DICOM.
+    """
+
+    threshold: float = 0.5
+    lungs: LungChoice = LungChoice.BOTH
+    masks: bool = False
+    overlays: bool = False
+    segmentations: bool = False
+
+
+class Segmenter:
+    """The service's pipeline in a thread of its own; safe to call from several threads."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        wishes: Wishes,
+        output: Place,
+        predictor_factory: PredictorFactory = start_compute_child,
+        pool_factory: PoolFactory = make_worker_pool,
+    ) -> None:
+        """Start the processes and wait until the golden mask has proven them.
+
+        Args:
+            settings: limits and model of the service.
+            wishes: what is asked.
+            output: where masks, overlays and segmentations go.
+            predictor_factory: loads the model; tests hand in another.
+            pool_factory: makes the image workers; tests hand in another.
+
+        Raises:
+            ArchiveError: the model or the image workers cannot be used on this host.
+        """
+        self._settings, self._wishes, self._output = settings, wishes, output
+        self._refused: list[Exception] = []
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="archive", daemon=True)
+        self._thread.start()
+        self._service = SegmentationService(
+            settings, predictor_factory, pool_factory, self._refused.append
+        )
+        self._at_once = asyncio.Semaphore(_most_at_once(settings))
+        self._files = ThreadPoolExecutor(_most_at_once(settings), "archive-files")
+        try:
+            self._wait_for(self._start())
+        except BaseException:
+            self.close()
+            raise
+
+    def rows(self, inputs: Sequence[ArchiveInput]) -> list[dict[str, Any]]:
+        """Return a row for each X-ray, in order.
+
+        Raises:
+            ArchiveError: the model cannot be used any more; nothing is known about these X-rays.
+            OSError: a result cannot be written.
+        """
+        return self._wait_for(self._rows(inputs))
+
+    def close(self) -> None:
+        """End the processes; may be called more than once."""
+        if self._loop.is_closed():
+            return
+        self._wait_for(self._service.stop())
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+        self._files.shutdown(wait=False)
+
+    def _wait_for(self, work: Coroutine[Any, Any, Result]) -> Result:
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result()
+
+    async def _start(self) -> None:
+        await self._service.start()
+        try:
+            async with asyncio.timeout(START_TIMEOUT_S):
+                await self._until_ready()
+        except TimeoutError:
+            raise ArchiveError(f"No proven model within {START_TIMEOUT_S:g} seconds.") from None
+
+    async def _until_ready(self) -> None:
+        while (state := self._service.readiness.state) is not State.READY:
+            if state in (State.BROKEN, State.DRAINING):
+                raise ArchiveError(self._why_not())
+            await asyncio.sleep(_LOOK_S)
+
+    def _why_not(self) -> str:
+        if self._refused:
+            return " ".join(str(self._refused[0]).split())
+        try:
+            self._service.readiness.require_ready()
+        except errors.ServiceError as error:
+            return error.detail
+        return "The model cannot be used."
+
+    async def _rows(self, inputs: Sequence[ArchiveInput]) -> list[dict[str, Any]]:
+        return list(await asyncio.gather(*(self._row(one) for one in inputs)))
+
+    async def _row(self, one: ArchiveInput) -> dict[str, Any]:
+        async with self._at_once:
+            try:
+                data = await self._read(one)
+            except (OSError, ArchiveError, ValueError) as error:
+                reason = getattr(error, "strerror", None) or str(error)
+                return failed_row(one, "unreadable_file", " ".join(reason.split()))
+            try:
+                return await self._segmented(one, data)
+            except errors.ServiceError as error:
+                return refused_row(one, error)
+
+    async def _read(self, one: ArchiveInput) -> bytes:
+        most = self._settings.max_upload_bytes + 1  # one more tells that it is too large
+        return await self._in_thread(lambda: place_of(one.address).read(most))
+
+    async def _segmented(self, one: ArchiveInput, data: bytes) -> dict[str, Any]:
+        if len(data) > self._settings.max_upload_bytes:
+            limit = self._settings.max_upload_bytes
+            raise errors.PayloadTooLarge(f"The file has more than {limit} bytes, the limit.")
+        asked = self._asked(one)
+        answer, record = await self._answer(data, asked)
+        found = json.loads(answer.body)
+        facts: dict[str, Any] = {"file_bytes": len(data), "format": record.image_format}
+        masks = [base64.b64decode(mask["png"]) for mask in found["masks"]]
+        named = [{"png_sha256": hashlib.sha256(png).hexdigest()} for png in masks]
+        if self._wishes.masks:
+            for number, png in enumerate(masks):
+                suffix = f"_mask{number}.png" if len(masks) > 1 else "_mask.png"
+                named[number]["png_file"] = await self._write("masks", one, suffix, png)
+        if self._wishes.overlays:
+            overlay = base64.b64decode(found["overlay_png"])
+            facts["overlay_file"] = await self._write("overlays", one, "_overlay.png", overlay)
+        if self._wishes.segmentations and record.image_format == "dicom":
+            again, _ = await self._answer(data, replace(asked, answer_kind=AnswerKind.DICOM))
+            facts["seg_file"] = await self._write("segmentations", one, "_seg.dcm", again.body)
+        return done_row(one, found, named, facts)
+
+    def _asked(self, one: ArchiveInput) -> SegmentRequest:
+        boxes = tuple(parse_box(text) for text in one.boxes.split(";")) if one.boxes else ()
+        if len(boxes) > self._settings.max_boxes:
+            raise errors.InvalidBox(f"More than {self._settings.max_boxes} boxes.")
+        return SegmentRequest(
+            boxes=boxes,
+            convention=one.convention,  # type: ignore[arg-type]  # the service names a wrong one
+            threshold=self._wishes.threshold,
+            wants_overlay=self._wishes.overlays,
+            answer_kind=AnswerKind.JSON,
+            lungs=self._wishes.lungs,
+            wants_measurements=True,
+        )
+
+    async def _answer(
+        self, data: bytes, asked: SegmentRequest
+    ) -> tuple[RenderedAnswer, RequestRecord]:
+        """Ask the pipeline, again where another attempt may do better."""
+        for attempt in range(1, ATTEMPTS + 1):
+            await self._until_ready()
+            record = RequestRecord(request_id="archive", trace_id=None)
+            try:
+                async with asyncio.timeout(self._settings.request_timeout_s):
+                    with await share(data) as image:
+                        answer = await self._service.segment(image, asked, len(data), record)
+                return answer, record
+            except TimeoutError:
+                limit_s = self._settings.request_timeout_s
+                raise errors.DeadlineExceeded(f"No mask within {limit_s:g} seconds.") from None
+            except _RETRYABLE as error:
+                if attempt == ATTEMPTS:
+                    raise
+                logger.warning("tried again", extra={"fields": {"code": error.code}})
+                await asyncio.sleep(attempt * PAUSE_S)
+        raise AssertionError("the last attempt returns or raises")
+
+    async def _write(self, kind: str, one: ArchiveInput, suffix: str, data: bytes) -> str:
+        stem = posixpath.splitext(posixpath.basename(unquote(one.address)))[0][:100]
+        name = f"{kind}/{one.input_id[:2]}/{stem}-{one.input_id}{suffix}"
+        await self._in_thread(lambda: self._output.below(name).write(data))
+        return name
+
+    async def _in_thread(self, work: Callable[[], Result]) -> Result:
+        return await self._loop.run_in_executor(self._files, work)
+
+
+def _most_at_once(settings: Settings) -> int:
+    """Enough that neither the model nor a worker waits, and no more: X-rays take memory."""
+    return 2 * settings.image_workers + 2 * settings.max_batch

@@ -1,0 +1,62 @@
+"""What Ray places on hosts: an actor with a model process and the image workers that feed it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pyarrow
+
+from service.archive.inputs import ArchiveInput
+from service.archive.parts import ResultFolder
+from service.archive.segmenter import Segmenter, Wishes
+from service.heap import keep_one_heap
+from service.logging import configure_logging
+from service.settings import Settings
+
+
+@dataclass(frozen=True)
+class UnitPlan:
+    """What an actor is told.
+
+    Attributes:
+        output: folder or address of the results; every host must reach it.
+        settings: limits and model of the service.
+        wishes: what is asked about every X-ray.
+    """
+
+    output: str
+    settings: Settings
+    wishes: Wishes
+
+
+class Unit:
+    """Turns a batch of X-rays into a part of the result; Ray Data calls it."""
+
+    def __init__(self, plan: UnitPlan) -> None:
+        """Start the processes of this host.
+
+        Raises:
+            ArchiveError: the model cannot be used here.
+        """
+        keep_one_heap()
+        configure_logging()
+        self._folder = ResultFolder(plan.output)
+        self._segmenter = Segmenter(plan.settings, plan.wishes, self._folder.place)
+
+    def __call__(self, batch: pyarrow.Table) -> pyarrow.Table:
+        """Segment a batch, unless its part is there already.
+
+        Args:
+            batch: rows of `INPUT_SCHEMA`.
+
+        Returns:
+            One row with the numbers of X-rays done and failed.
+        """
+        inputs = [
+            ArchiveInput(row["input"], row["boxes"], row["convention"]) for row in batch.to_pylist()
+        ]
+        part = self._folder.part_of([one.input_id for one in inputs])
+        if not part.exists():
+            self._folder.write(part, self._segmenter.rows(inputs))
+        done, failed = self._folder.counts(part)
+        return pyarrow.table({"done": [done], "failed": [failed]})
