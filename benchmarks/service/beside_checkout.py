@@ -1,6 +1,6 @@
 """The service beside another version of it, request by request: milliseconds, memory, start.
 
-`git worktree add FOLDER COMMIT && python -m benchmarks.service.beside_checkout FOLDER [--count 150]`
+`git worktree add FOLDER COMMIT && python -m benchmarks.service.beside_checkout FOLDER [--count N]`
 starts the service of this checkout and of the other one with the other's default model, sends the
 same X-ray to both in turns, so that whatever else happens on the machine meets both, and prints
 each figure beside its goal. Exit code 1 when one is missed.

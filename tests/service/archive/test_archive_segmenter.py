@@ -11,8 +11,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from fake_model import FakePredictor
-from in_process_pool import InProcessPool
 from PIL import Image
 
 from service.archive.errors import ArchiveError
@@ -22,8 +20,11 @@ from service.archive.segmenter import ATTEMPTS, Segmenter, Wishes
 from service.compute.model_handle import ModelRefusedError
 from service.settings import Settings
 from service.workers.errors import EndReason, TooCostly, WorkerError, WorkerLost
+from tests.service.fake_model import FakePredictor
+from tests.service.in_process_pool import InProcessPool
 
-SETTINGS = Settings(image_workers=2, max_upload_bytes=5000)  # type: ignore[call-arg]
+NOTHING_MORE = Wishes()
+SETTINGS = Settings(image_workers=2, max_upload_bytes=5000)
 
 
 def write_xray(path: Path, seed: int = 0) -> ArchiveInput:
@@ -34,7 +35,7 @@ def write_xray(path: Path, seed: int = 0) -> ArchiveInput:
 
 @contextmanager
 def segmenter(
-    folder: Path, wishes: Wishes = Wishes(), pool: InProcessPool | None = None
+    folder: Path, wishes: Wishes = NOTHING_MORE, pool: InProcessPool | None = None
 ) -> Generator[Segmenter, None, None]:
     found = pool or InProcessPool()
     running = Segmenter(
