@@ -14,7 +14,7 @@ import json
 import sys
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.processor import processor_name
+from benchmarks.quality.judged_pictures import SEVERITIES, Judged, Record
 from benchmarks.quality.spoiled_pictures import SPOILS, USABLE, made_up_pictures
 from model_store.conventions import CONVENTIONS, DEFAULT_CONVENTION, Convention
 from model_store.geometry import grey_histogram
@@ -35,8 +36,6 @@ from training.data.dataset import DataRow, load_xray, read_rows
 from training.evaluation.metrics import dice
 from training.evaluation.scores import prompt_boxes
 
-POOR_DICE = 0.7
-SEVERITIES = ("none", "info", "look", "refuse")
 MOST_PIXELS = 200_000_000
 OTHER = "other pictures"
 NO_CHEST_CODES = ("not_a_frontal_chest", "constant_image", "implausibly_small_mask")
@@ -45,35 +44,6 @@ NO_CHEST_CODES = ("not_a_frontal_chest", "constant_image", "implausibly_small_ma
 
 Answer = tuple[MaskPrediction, tuple[str, ...]]
 """A mask, and what the model's quality head says of its picture."""
-
-
-@dataclass(frozen=True)
-class Judged:
-    """One picture: the row it counts in, what was warned of, and how good its mask is."""
-
-    group: str
-    kind: str
-    codes: tuple[str, ...]
-    confidence: float
-    score: float
-    dice: float | None = None
-    right_codes: tuple[str, ...] = ()
-
-    @property
-    def is_named_right(self) -> bool:
-        """Whether a warning names what is wrong with the picture."""
-        return not set(self.codes).isdisjoint(self.right_codes)
-
-    @property
-    def severity(self) -> str:
-        """The gravest among the warnings."""
-        found = [str(advice_on(code).severity) for code in self.codes]
-        return max(found, key=SEVERITIES.index, default="none")
-
-    @property
-    def is_poor(self) -> bool:
-        """Whether people drew another mask."""
-        return self.dice is not None and self.dice < POOR_DICE
 
 
 def judged(
@@ -98,49 +68,66 @@ def judged(
 class Asking:
     """Asks a model about pictures."""
 
-    def __init__(self, predictor: Predictor) -> None:
+    def __init__(self, predictor: Predictor, record: Record) -> None:
         self._predictor = predictor
+        self._record = record
 
     def as_they_are(self, rows: Sequence[DataRow]) -> Iterator[Judged]:
         """X-rays without a box and with a tight one, by their own convention."""
         for row in rows:
-            xray = load_xray(row)
-            box, _ = prompt_boxes(xray)
-            for kind, boxes in (("whole image", ()), ("tight box", (box,))):
-                answer = self._ask(PredictionRequest(xray.image, boxes, xray.convention))
-                yield judged(
-                    "good X-rays", f"{xray.source}, {kind}", xray.image, answer, xray.mask,
-                    is_whole_image=not boxes,
-                )  # fmt: skip
+            for kind in ("whole image", "tight box"):
+                named = f"good X-rays/{row.name}/{kind}"
+                yield self._record.judged(named, partial(self._as_it_is, row, kind))
 
     def spoiled(self, rows: Sequence[DataRow]) -> Iterator[Judged]:
         """X-rays spoiled in every way, the whole image as the box."""
         for row in rows:
-            xray = load_xray(row)
-            for name, spoil in SPOILS.items():
-                pixels, mask = spoil.change(xray.image, xray.mask)
-                pixels = np.ascontiguousarray(pixels)
-                answer = self._whole(pixels, xray.convention)
-                group = "usable" if spoil.group == USABLE else "spoiled"
-                yield judged(
-                    group, f"{spoil.group}: {name}", pixels, answer, mask,
-                    right_codes=spoil.right_codes,
-                )  # fmt: skip
+            for way in SPOILS:
+                named = f"spoiled/{row.name}/{way}"
+                yield self._record.judged(named, partial(self._spoiled, row, way))
 
     def files(self, group: str, kind: str, paths: Sequence[Path]) -> Iterator[Judged]:
         """Pictures of which no mask is known, in both conventions."""
         for path in paths:
-            pixels = read_picture(path.read_bytes(), max_pixels=MOST_PIXELS).pixels
             for convention in CONVENTIONS:
-                answer = self._whole(pixels, convention)
-                right = NO_CHEST_CODES if group == OTHER else ()
-                yield judged(group, f"{kind}, {convention}", pixels, answer, right_codes=right)
+                ask = partial(self._file, group, kind, path, convention)
+                yield self._record.judged(f"{group}/{path.name}/{convention}", ask)
 
     def made_up(self) -> Iterator[Judged]:
         """Pictures drawn from formulas."""
-        for pixels in made_up_pictures().values():
-            answer = self._whole(pixels, DEFAULT_CONVENTION)
-            yield judged(OTHER, "made up", pixels, answer, right_codes=NO_CHEST_CODES)
+        for name, pixels in made_up_pictures().items():
+            ask = partial(self._unknown, OTHER, "made up", pixels, DEFAULT_CONVENTION)
+            yield self._record.judged(f"{OTHER}/{name}", ask)
+
+    def _as_it_is(self, row: DataRow, kind: str) -> Judged:
+        xray = load_xray(row)
+        boxes = (prompt_boxes(xray)[0],) if kind == "tight box" else ()
+        answer = self._ask(PredictionRequest(xray.image, boxes, xray.convention))
+        return judged(
+            "good X-rays", f"{xray.source}, {kind}", xray.image, answer, xray.mask,
+            is_whole_image=not boxes,
+        )  # fmt: skip
+
+    def _spoiled(self, row: DataRow, way: str) -> Judged:
+        xray, spoil = load_xray(row), SPOILS[way]
+        pixels, mask = spoil.change(xray.image, xray.mask)
+        pixels = np.ascontiguousarray(pixels)
+        group = "usable" if spoil.group == USABLE else "spoiled"
+        return judged(
+            group, f"{spoil.group}: {way}", pixels, self._whole(pixels, xray.convention), mask,
+            right_codes=spoil.right_codes,
+        )  # fmt: skip
+
+    def _file(self, group: str, kind: str, path: Path, convention: Convention) -> Judged:
+        pixels = read_picture(path.read_bytes(), max_pixels=MOST_PIXELS).pixels
+        return self._unknown(group, f"{kind}, {convention}", pixels, convention)
+
+    def _unknown(
+        self, group: str, kind: str, pixels: NDArray[Any], convention: Convention
+    ) -> Judged:
+        answer = self._whole(pixels, convention)
+        right = NO_CHEST_CODES if group == OTHER else ()
+        return judged(group, kind, pixels, answer, right_codes=right)
 
     def _whole(self, pixels: NDArray[Any], convention: Convention) -> Answer:
         return self._ask(PredictionRequest(pixels, (), convention))
@@ -241,8 +228,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--portable", type=Path, help="folder of portable X-rays")
     parser.add_argument("--portable-count", type=int, default=40)
     parser.add_argument("--other", type=Path, nargs="*", default=[], help="folders of no chests")
+    parser.add_argument(
+        "--record", type=Path, help="file to which each picture is added; a run goes on from it"
+    )
     options = parser.parse_args(arguments)
-    asking = Asking(Predictor.load(options.model, "cpu"))
+    asking = Asking(Predictor.load(options.model, "cpu"), Record(options.record))
     rows = read_rows(options.data, options.split)
     found = [*asking.as_they_are(rows), *asking.spoiled(chosen(rows, options.count))]
     if options.portable:
