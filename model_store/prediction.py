@@ -27,6 +27,7 @@ class PredictionRequest:
         convention: Which structure the mask follows.
         threshold: Probability from which on a pixel belongs to the mask, 0 < threshold < 1.
         structure: What the masks show: the lungs, by the convention, or another structure.
+        also: Further structures, each with a mask of its own from the same pass of the network.
 
     Raises:
         BoxError: A box does not lie in the image.
@@ -38,13 +39,15 @@ class PredictionRequest:
     convention: Convention = DEFAULT_CONVENTION
     threshold: float = 0.5
     structure: Structure = LUNGS
+    also: tuple[Structure, ...] = ()
 
     def __post_init__(self) -> None:
         """Check the boxes, the convention and the threshold."""
         height, width = self.image.shape[:2]
         boxes = tuple(validate_box(box, width, height) for box in self.boxes)
         object.__setattr__(self, "boxes", boxes)
-        mask_token(self.structure, self.convention)
+        for structure in (self.structure, *self.also):
+            mask_token(structure, self.convention)
         if not 0.0 < self.threshold < 1.0:
             raise ValueError(f"threshold is {self.threshold}; it must lie between 0 and 1")
 
@@ -59,24 +62,33 @@ class MaskPrediction:
         score: Predicted IoU of the mask with the truth, 0..1; 0 where the mask is empty.
         confidence: Dice that the mask's own probabilities expect, 0..1
             (`soft_dice.soft_dice_confidence`); 0 where the mask is empty.
+        structure: What it shows.
     """
 
     box: Box
     mask: NDArray[np.bool_]
     score: float
     confidence: float
+    structure: Structure = LUNGS
 
     @classmethod
     def of(
-        cls, box: Box, mask: NDArray[np.bool_], score: float, confidence: float
+        cls,
+        box: Box,
+        mask: NDArray[np.bool_],
+        score: float,
+        confidence: float,
+        structure: Structure = LUNGS,
     ) -> MaskPrediction:
         """Return a mask with what the model thinks of it, which is nothing where it is empty."""
-        return cls(box, mask, score, confidence) if mask.any() else cls(box, mask, 0.0, 0.0)
+        if not mask.any():
+            score = confidence = 0.0
+        return cls(box, mask, score, confidence, structure)
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """The masks of one X-ray, in the order of its boxes, and the seconds of each stage.
+    """The masks of one X-ray, by boxes and then structures, and the seconds of each stage.
 
     ``quality`` has the probability of each label of `model_store.quality_head`; None from a model
     without such a head.

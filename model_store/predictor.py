@@ -9,7 +9,7 @@ kernels for GPUs add in the same order at any batch size, so there images share 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -42,7 +42,7 @@ from model_store.preparation import (
 from model_store.quality_head import QualityHead
 from model_store.sam import PromptableSam
 from model_store.soft_dice import soft_dice_confidence
-from model_store.structures import LUNGS, mask_token
+from model_store.structures import LUNGS, Structure, mask_token
 
 NETWORK_STAGES = ("encode_image", "decode_mask")
 """The steps of the network itself."""
@@ -52,11 +52,12 @@ STAGES = ("preprocess", *NETWORK_STAGES, "postprocess")
 
 @dataclass(frozen=True)
 class _Found:
-    """What the network says about one box, on the device: logits (M, M)."""
+    """What the network says about a structure in a box, on the device: logits (M, M)."""
 
     box: Box
     logits: Tensor
     score: float
+    structure: Structure
 
 
 @dataclass(frozen=True)
@@ -207,7 +208,8 @@ class Predictor:
         found_by_request = self._answers(requests, watches)
         for found, watch in zip(found_by_request, watches, strict=True):
             masks = tuple(
-                MaskLogits(one.box, one.logits.cpu().numpy(), one.score) for one in found.masks
+                MaskLogits(one.box, one.logits.cpu().numpy(), one.score, one.structure)
+                for one in found.masks
             )
             seconds = {stage: watch.seconds[stage] for stage in NETWORK_STAGES}
             answers.append(NetworkAnswer(masks, seconds, found.quality))
@@ -217,18 +219,19 @@ class Predictor:
         self, requests: Sequence[PreparedRequest], watches: Sequence[_Stopwatch]
     ) -> list[_FoundOfXray]:
         """What the network says about each X-ray and each of its boxes."""
-        tokens = [self._token(request) for request in requests]
+        tokens = [self._tokens(request) for request in requests]
         with torch.inference_mode():
             embeddings = self._embeddings(requests, watches)
             return [
                 _FoundOfXray(
                     [
-                        self._decode(embedding, box, token, request.geometry, watch)
+                        one
                         for box in request.boxes
+                        for one in self._decode(embedding, box, known, request.geometry, watch)
                     ],
                     self._quality(embedding, watch),
                 )
-                for embedding, token, request, watch in zip(
+                for embedding, known, request, watch in zip(
                     embeddings, tokens, requests, watches, strict=True
                 )
             ]
@@ -240,22 +243,23 @@ class Predictor:
         with watch.stage("encode_image"):
             return self._quality_head.probabilities(embedding[0].float().cpu().numpy())
 
-    def _token(self, request: PreparedRequest) -> int:
-        """The mask token of what is asked for; refuses what does not fit this model."""
+    def _tokens(self, request: PreparedRequest) -> dict[Structure, int]:
+        """The mask token of each structure asked for; refuses what does not fit this model."""
         size, pixels = self._input_size, request.pixels
         if pixels.shape != (size, size) or pixels.dtype != np.uint8:
             raise ValueError(
                 f"the input is {pixels.dtype} {pixels.shape}; this model takes uint8 {(size, size)}"
             )
-        structures = self.info.manifest.structures
-        if request.structure != LUNGS and request.structure not in structures:
-            drawn = ", ".join((LUNGS, *structures))
-            raise ValueError(f"structure is {request.structure!r}; this model draws {drawn} only")
+        structures = (LUNGS, *self.info.manifest.structures)
+        for wanted in request.structures:
+            if wanted not in structures:
+                drawn = ", ".join(structures)
+                raise ValueError(f"structure is {wanted!r}; this model draws {drawn} only")
         known = self.info.manifest.conventions
         if request.convention not in known:
             drawn = ", ".join(known)
             raise ValueError(f"convention is {request.convention!r}; this model draws {drawn} only")
-        return mask_token(request.structure, request.convention)
+        return {one: mask_token(one, request.convention) for one in request.structures}
 
     def _embeddings(
         self, requests: Sequence[PreparedRequest], watches: Sequence[_Stopwatch]
@@ -309,24 +313,29 @@ class Predictor:
         self,
         embedding: Tensor,
         box: Box,
-        token: int,
+        tokens: Mapping[Structure, int],
         geometry: InputGeometry,
         watch: _Stopwatch,
-    ) -> _Found:
+    ) -> list[_Found]:
+        """One pass of the decoder gives the masks of all tokens; those asked for are kept."""
         with watch.stage("decode_mask"):
             prompt = torch.tensor([geometry.box_to_input(box)], device=self._device)
             logits, predicted_iou = self._engine.decode_box(embedding, prompt)
-            score = min(max(float(predicted_iou[0, token]), 0.0), 1.0)
-            # A copy: an engine may put the next box's logits where these are.
-            return _Found(box, logits[0, token].float().clone(), score)
+            scores = predicted_iou[0].float().clamp(0.0, 1.0).tolist()
+            # Copies: an engine may put the next box's logits where these are.
+            return [
+                _Found(box, logits[0, token].float().clone(), scores[token], structure)
+                for structure, token in tokens.items()
+            ]
 
     def _drawn(self, found: _Found, geometry: InputGeometry, threshold: float) -> MaskPrediction:
         """Turn mask logits (M, M) into the pixels of the image (H, W)."""
         logits = found.logits.cpu().numpy()
         if self._device.type == "cpu":
-            return mask_from(MaskLogits(found.box, logits, found.score), geometry, threshold)
+            said = MaskLogits(found.box, logits, found.score, found.structure)
+            return mask_from(said, geometry, threshold)
         with torch.inference_mode():
             full = logits_to_image(found.logits, geometry)
             mask: NDArray[np.bool_] = (full > logit_of(threshold)).cpu().numpy()
         confidence = soft_dice_confidence(logits, geometry)
-        return MaskPrediction.of(found.box, mask, found.score, confidence)
+        return MaskPrediction.of(found.box, mask, found.score, confidence, found.structure)

@@ -33,34 +33,36 @@ class PreparedRequest:
         geometry: How the X-ray lies in them.
         boxes: Prompt boxes in pixels of the X-ray, at least one.
         convention: Which lungs the masks follow.
-        structure: What the masks show.
+        structures: What the masks show; each box has one mask of each, in this order.
     """
 
     pixels: NDArray[np.uint8]
     geometry: InputGeometry
     boxes: tuple[Box, ...]
     convention: Convention
-    structure: Structure = LUNGS
+    structures: tuple[Structure, ...] = (LUNGS,)
 
 
 @dataclass(frozen=True)
 class MaskLogits:
-    """What the network says about one box.
+    """What the network says about one structure in one box.
 
     Attributes:
         box: The box that was asked, in pixels of the X-ray.
         logits: Mask logits over the whole padded input, float32 (M, M).
         score: Predicted IoU of the mask with the truth, 0..1.
+        structure: What the mask shows.
     """
 
     box: Box
     logits: NDArray[np.float32]
     score: float
+    structure: Structure = LUNGS
 
 
 @dataclass(frozen=True)
 class NetworkAnswer:
-    """What the network says about one X-ray, in the order of its boxes, and how long it took.
+    """What the network says about one X-ray, by boxes and then structures, and how long it took.
 
     ``quality`` as in `model_store.prediction.Prediction`.
     """
@@ -89,7 +91,7 @@ def prepare(
     whole: Box = (0.0, 0.0, float(width), float(height))
     return PreparedRequest(
         geometry.image_to_input(windowed), geometry, request.boxes or (whole,), request.convention,
-        request.structure,
+        (request.structure, *request.also),
     )  # fmt: skip
 
 
@@ -103,7 +105,7 @@ def mask_from(found: MaskLogits, geometry: InputGeometry, threshold: float) -> M
     """
     mask = logits_above(found.logits, geometry, logit_of(threshold))
     confidence = soft_dice_confidence(found.logits, geometry)
-    return MaskPrediction.of(found.box, mask, found.score, confidence)
+    return MaskPrediction.of(found.box, mask, found.score, confidence, found.structure)
 
 
 def logit_of(threshold: float) -> float:

@@ -13,6 +13,7 @@ error stream. The result is one line of JSON on the standard output.
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import sys
 import time
@@ -29,9 +30,10 @@ from model_store.geometry import grey_histogram
 from model_store.model_index import default_model_folder
 from model_store.pictures.picture_reading import Picture
 from model_store.prediction import PredictionRequest
+from model_store.structures import HEART
 from service.errors import ServiceError
 from service.imaging.answer_checks import check_answer
-from service.imaging.answering import response_warning
+from service.imaging.answer_warnings import response_warning
 from service.imaging.image_scale import read_scale
 from service.imaging.lung_sides import lung_sides
 from service.imaging.mask_checks import check_image
@@ -152,6 +154,8 @@ def segment_file(flags: argparse.Namespace, load_predictor: LoadPredictor) -> di
     # The model is loaded last: a bad flag, box or image is reported at once.
     predictor = _checked_predictor(flags, load_predictor)
     _check_convention(flags.convention, predictor)
+    if HEART in predictor.info.manifest.structures:  # for the cardiothoracic ratio
+        request = dataclasses.replace(request, also=(HEART,))
     prediction = predictor.predict(request)
     seconds.update(prediction.stage_seconds)
     rendering_started = time.perf_counter()
@@ -331,7 +335,8 @@ def _result(
     seconds: dict[str, float],
     files: dict[str, str],
 ) -> dict[str, Any]:
-    answer = prediction.masks[0]
+    answer, *others = prediction.masks
+    heart = others[0].mask if others else None
     area_px = int(answer.mask.sum())
     info = predictor.info
     kind = info.manifest.kind_of(prediction.quality)
@@ -361,15 +366,17 @@ def _result(
         },
         "latency_ms": latency_ms | {"total": round(sum(latency_ms.values()), 3)},
         "warnings": [response_warning(each).model_dump() for each in remarks],
-        "measurements": _measured(answer.mask, image),
+        "measurements": _measured(answer.mask, image, heart),
         "files": files,
     }
 
 
-def _measured(mask: NDArray[np.bool_], image: Picture) -> dict[str, Any]:
+def _measured(
+    mask: NDArray[np.bool_], image: Picture, heart: NDArray[np.bool_] | None
+) -> dict[str, Any]:
     scale = upright_scale(read_scale(image.dicom), image)
     sides = lung_sides(mask, scale.towards_left)
-    return measure_lungs(0, mask, sides, image.upright, scale.spacing).model_dump()
+    return measure_lungs(0, mask, sides, image.upright, scale, heart).model_dump()
 
 
 def _one_line(failure: Exception) -> str:

@@ -18,12 +18,13 @@ from service.imaging.warning_advice import gravest
 
 TABLE_NAME = "results.csv"
 _GLOB_LETTERS = frozenset("*?[")
-_LUNG_COLUMNS = ("area_px", "area_mm2", "height_mm", "width_mm", "grey_mean", "grey_sd")
-_LUNGS = ("lungs", "right_lung", "left_lung")
+_STRUCTURE_COLUMNS = ("area_px", "area_mm2", "height_mm", "width_mm", "grey_mean", "grey_sd")
+_STRUCTURES = ("lungs", "right_lung", "left_lung", "heart")
 COLUMNS = (
     *("file", "status", "error", "width", "height", "convention", "score", "confidence"),
     *("severity", "warnings", "area_fraction", "area_ratio", "asymmetry"),
-    *(f"{lung}_{column}" for lung in _LUNGS for column in _LUNG_COLUMNS),
+    *(f"{structure}_{column}" for structure in _STRUCTURES for column in _STRUCTURE_COLUMNS),
+    *("cardiothoracic_ratio", "projection"),
     *("spacing_source", "mask_file", "overlay_file"),
 )
 
@@ -134,9 +135,11 @@ def _row_of(result: Mapping[str, Any]) -> dict[str, Any]:
         "mask_file": files.get("mask"),
         "overlay_file": files.get("overlay"),
     }
-    for lung in _LUNGS:
-        found = measured[lung] or {}
-        row |= {f"{lung}_{column}": found.get(column) for column in _LUNG_COLUMNS}
+    ratio = measured["cardiothoracic"] or {}
+    row |= {"cardiothoracic_ratio": ratio.get("ratio"), "projection": ratio.get("projection")}
+    for structure in _STRUCTURES:
+        found = measured[structure] or {}
+        row |= {f"{structure}_{column}": found.get(column) for column in _STRUCTURE_COLUMNS}
     return row
 
 

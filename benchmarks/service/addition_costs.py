@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from benchmarks.processor import processor_name
 from model_store.prediction import MaskPrediction
+from service.imaging.image_scale import USUAL_DISPLAY
 from service.imaging.islands import without_islands
 from service.imaging.lung_shapes import CELLS, load_lung_shapes
 from service.imaging.lung_sides import lung_sides
@@ -57,7 +58,7 @@ def costs(side: int) -> dict[str, float]:
         "of these against human masks": lambda: check_lung_shapes(grid_of(mask), pixels),
         "lungs=each": lambda: lung_sides(mask),
         "islands=drop": lambda: without_islands(mask),
-        "measurements=true": lambda: measure_lungs(0, mask, sides, pixels, None),
+        "measurements=true": lambda: measure_lungs(0, mask, sides, pixels, USUAL_DISPLAY),
         **{f"view={one.value}": _viewing(one, shown) for one in View},
         "view=isolated, 16 bits": _viewing(View.ISOLATED, deep),
     }

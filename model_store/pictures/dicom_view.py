@@ -10,12 +10,15 @@ from __future__ import annotations
 import itertools
 import re
 import unicodedata
+from typing import Literal
 
 from pydicom.dataset import Dataset
 
 from model_store.pictures.orientation import UPRIGHT, Orientation, orientation_of_patient
 from model_store.pictures.picture_warnings import PictureWarning, PictureWarningCode
 from model_store.pictures.view_vocabulary import (
+    AP_CODES,
+    AP_WORDS,
     CHEST_WORDS,
     FRONTAL_CODES,
     FRONTAL_WORDS,
@@ -24,7 +27,12 @@ from model_store.pictures.view_vocabulary import (
     OTHER_VIEW_CODES,
     OTHER_VIEW_SCRIPTS,
     OTHER_VIEW_WORDS,
+    PA_CODES,
+    PA_WORDS,
 )
+
+Projection = Literal["AP", "PA"]
+"""Which way the beam goes: AP enters at the front, PA at the back."""
 
 _WORDS = re.compile(r"[^\W\d_]+")
 
@@ -51,6 +59,28 @@ def view_warnings(header: Dataset) -> list[PictureWarning]:
             )
         )
     return found
+
+
+def frontal_projection(header: Dataset) -> Projection | None:
+    """Return whether the header says that an X-ray is AP or PA; None where it does not.
+
+    Args:
+        header: the DICOM header; ViewCodeSequence counts before ViewPosition and ViewName.
+    """
+    codes = _code_values(header, "ViewCodeSequence")
+    if codes & (AP_CODES | PA_CODES):
+        return _one_of_both(bool(codes & AP_CODES), bool(codes & PA_CODES))
+    for keyword in ("ViewPosition", "ViewName"):
+        words = _words(str(header.get(keyword, "") or ""))
+        if words & (AP_WORDS | PA_WORDS):
+            return _one_of_both(bool(words & AP_WORDS), bool(words & PA_WORDS))
+    return None
+
+
+def _one_of_both(is_ap: bool, is_pa: bool) -> Projection | None:
+    if is_ap and is_pa:
+        return None
+    return "AP" if is_ap else "PA"
 
 
 def stored_orientation(header: Dataset) -> Orientation:

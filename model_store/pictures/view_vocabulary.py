@@ -13,6 +13,10 @@ FRONTAL_CODES = frozenset(
     "399033003 399348003 272479007 R-10202 R-10206 R-40888 R-10214".split()  # noqa: SIM905
 )
 """Codes of frontal views."""
+AP_CODES = frozenset({"399348003", "R-10206"})
+PA_CODES = frozenset({"272479007", "R-40888", "R-10214"})
+AP_WORDS = frozenset({"AP", "ANTEROPOSTERIOR", "VENTRODORSAL"})
+PA_WORDS = frozenset({"PA", "POSTEROANTERIOR", "DORSOVENTRAL"})
 OTHER_VIEW_CODES = frozenset(
     # Laterals, obliques, sagittal, tangential, and views of skulls, feet and breasts.
     "399067008 399173006 399198007 399352003 399260004 399368009 399099002 260427002 399135007 "  # noqa: SIM905

@@ -19,6 +19,7 @@ from typing import Protocol
 
 from model_store.boxes import Box
 from model_store.model_info import ModelInfo
+from model_store.structures import LUNGS, Structure
 from service.compute.batch_queue import BatchQueue
 from service.compute.model_handle import LOST_SENTENCE, ModelCallError, SegmentationModel
 from service.compute.network_data import NetworkInput, NetworkOutput
@@ -254,9 +255,15 @@ class ComputeWorker:
 
 def _fitting(model: SegmentationModel, batch: list[Job]) -> list[Job]:
     """Refuses what was prepared for the model before and does not fit this one."""
-    size, known = model.info.input_size, model.info.manifest.conventions
+    size, manifest = model.info.input_size, model.info.manifest
+    structures = {LUNGS, *manifest.structures}
     for job in batch:
-        if job.given.side != size or job.given.convention not in known:
+        is_known = job.given.convention in manifest.conventions
+        if (
+            job.given.side != size
+            or not is_known
+            or not structures.issuperset(job.given.structures)
+        ):
             job.refuse(ComputeLost(LOST_SENTENCE, retry_after_s=2))
     return [job for job in batch if not job.future.done()]
 
@@ -271,14 +278,14 @@ def _checked(model: SegmentationModel, batch: list[Job]) -> Iterable[NetworkOutp
     if isinstance(found, Sized) and len(found) != len(batch):
         raise ValueError("the model gave another number of answers than it got requests")
     for job, one in zip(batch, found, strict=True):
-        is_other = isinstance(one, NetworkOutput) and _boxes_of(one) != list(job.given.boxes)
+        is_other = isinstance(one, NetworkOutput) and _answered(one) != job.given.asked
         if is_other:
-            raise ValueError("the model answered other boxes than those asked for")
+            raise ValueError("the model answered other boxes or structures than those asked for")
         yield one
 
 
-def _boxes_of(output: NetworkOutput) -> list[Box]:
-    return [found.box for found in output.masks]
+def _answered(output: NetworkOutput) -> list[tuple[Box, Structure]]:
+    return [(found.box, found.structure) for found in output.masks]
 
 
 def _log_failure(error: Exception, batch_size: int) -> None:

@@ -51,7 +51,7 @@ def send_inputs(connection: Connection, first_number: int, inputs: Sequence[Netw
         OSError: the other side is gone.
     """
     headers = [
-        (number, one.side, one.width, one.height, one.boxes, one.convention)
+        (number, one.side, one.width, one.height, one.boxes, one.convention, one.structures)
         for number, one in enumerate(inputs, start=first_number)
     ]
     connection.send((PREDICT, headers))
@@ -66,9 +66,8 @@ def receive_inputs(
 
     `headers` came with the message before.
     """
-    for number, side, width, height, boxes, convention in headers:
-        pixels = connection.recv_bytes()
-        yield number, NetworkInput(pixels, side, width, height, boxes, convention)
+    for number, *asked in headers:
+        yield number, NetworkInput(connection.recv_bytes(), *asked)
 
 
 def send_failure(
@@ -82,7 +81,7 @@ def send_output(
     connection: Connection, number: int, output: NetworkOutput, gpu_bytes: Mapping[str, int]
 ) -> None:
     """Sends what the network says about one X-ray."""
-    headers = [(one.box, one.side, one.score) for one in output.masks]
+    headers = [(one.box, one.side, one.score, one.structure) for one in output.masks]
     said = (dict(output.stage_seconds), output.quality)
     connection.send((number, headers, said, gpu_bytes))
     for one in output.masks:
@@ -106,7 +105,8 @@ def receive_output(
     if isinstance(headers, Failure):
         return headers, gpu_bytes
     masks = tuple(
-        BoxLogits(box, connection.recv_bytes(), side, score) for box, side, score in headers
+        BoxLogits(box, connection.recv_bytes(), side, score, structure)
+        for box, side, score, structure in headers
     )
     if any(len(one.logits) != _FLOAT_BYTES * one.side**2 for one in masks):
         raise OSError("logits have another size than their header says")

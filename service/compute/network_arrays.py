@@ -15,7 +15,7 @@ def prepared_request(given: NetworkInput) -> PreparedRequest:
     """Returns what a model takes; its array may be written to, as the predictor wants."""
     pixels = np.frombuffer(bytearray(given.pixels), np.uint8).reshape(given.side, given.side)
     geometry = InputGeometry(given.width, given.height, given.side)
-    return PreparedRequest(pixels, geometry, given.boxes, given.convention)
+    return PreparedRequest(pixels, geometry, given.boxes, given.convention, given.structures)
 
 
 def network_output(answer: NetworkAnswer) -> NetworkOutput:
@@ -37,4 +37,4 @@ def _box_logits(found: MaskLogits) -> BoxLogits:
         raise ValueError("the model gave mask logits that are not square")
     if not (math.isfinite(found.score) and np.isfinite(logits).all()):
         raise ValueError("the model gave a score or logits that are not numbers")
-    return BoxLogits(found.box, logits.tobytes(), logits.shape[0], found.score)
+    return BoxLogits(found.box, logits.tobytes(), logits.shape[0], found.score, found.structure)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from model_store.boxes import Box
 from model_store.conventions import Convention
+from model_store.structures import LUNGS, Structure
 
 
 @dataclass(frozen=True)
@@ -23,7 +24,8 @@ class NetworkInput:
         width: width of the X-ray, in pixels.
         height: height of the X-ray, in pixels.
         boxes: prompt boxes in pixels of the X-ray, at least one.
-        convention: which structure the masks follow.
+        convention: which lungs the masks follow.
+        structures: what the masks show; each box has one of each, in this order.
     """
 
     pixels: bytes
@@ -32,31 +34,39 @@ class NetworkInput:
     height: int
     boxes: tuple[Box, ...]
     convention: Convention
+    structures: tuple[Structure, ...] = (LUNGS,)
+
+    @property
+    def asked(self) -> list[tuple[Box, Structure]]:
+        """Box and structure of each mask that belongs to this request, in their order."""
+        return [(box, structure) for box in self.boxes for structure in self.structures]
 
 
 @dataclass(frozen=True)
 class BoxLogits:
-    """What the network says about one box.
+    """What the network says about one structure in one box.
 
     Attributes:
         box: the box that was asked, in pixels of the X-ray.
         logits: mask logits over the whole padded input, native float32 (M, M), rows first.
         side: M.
         score: predicted IoU of the mask with the truth, 0..1.
+        structure: what the mask shows.
     """
 
     box: Box
     logits: bytes
     side: int
     score: float
+    structure: Structure = LUNGS
 
 
 @dataclass(frozen=True)
 class NetworkOutput:
-    """What the network says about one X-ray, in the order of its boxes, and how long it took.
+    """What the network says about one X-ray, by boxes and then structures, and how long it took.
 
     Attributes:
-        masks: one for each box.
+        masks: one for each structure of each box.
         stage_seconds: seconds of the network's stages.
         quality: probability of each label of the quality head; None from a model without one.
     """

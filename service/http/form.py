@@ -6,10 +6,11 @@ give a mask of another shape than the caller believes, and nobody would notice.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from model_store.conventions import CONVENTIONS, DEFAULT_CONVENTION, Convention
+from model_store.structures import LUNGS, STRUCTURES, Structure
 from service.errors import InvalidField, MissingField, NotAcceptable
 from service.http.upload import IMAGE_FIELD, shown_name
 from service.imaging.box_text import DECIMAL_NUMBER, Box, parse_box
@@ -25,12 +26,14 @@ from service.imaging.segment_request import (
 DEFAULT_THRESHOLD = 0.5
 _SINGLE_FIELDS = (
     *("convention", "threshold", "overlay", "objects"),
-    *("lungs", "islands", "measurements", "view", "legend", "clip"),
+    *("structure", "lungs", "islands", "measurements", "view", "legend", "clip"),
 )
 FIELDS = (IMAGE_FIELD, "bbox", *_SINGLE_FIELDS)
 LUNG_WORDS = tuple(one.value for one in LungChoice)
 VIEW_WORDS = tuple(one.value for one in View)
 ISLAND_WORDS = ("keep", "drop")
+RATIO_WORD = "cardiothoracic"
+"""What `measurements` may be beside true and false: true, with the heart and the ratio."""
 OVERLAY_WORDS = (OverlayFormat.JPEG.value,)
 """What `overlay` may be beside true (a PNG) and false."""
 _TRUE_WORDS = ("true", "1", "yes", "on")
@@ -106,12 +109,16 @@ def read_form(
         objects=_objects(single.get("objects"), answer_kind),
         lungs=LungChoice(_one_of("lungs", LUNG_WORDS, single.get("lungs", "both"))),
         drops_islands=_one_of("islands", ISLAND_WORDS, single.get("islands", "keep")) == "drop",
-        wants_measurements=_truth("measurements", single.get("measurements", "false")),
+        wants_measurements=_is_measured(single),
+        measures_heart=single.get("measurements") == RATIO_WORD,
+        structures=_structures(single.get("structure", LUNGS)),
         view=View(_one_of("view", VIEW_WORDS, single["view"])) if "view" in single else None,
         wants_legend=_truth("legend", single.get("legend", "false")),
         clips_to_boxes=_truth("clip", single.get("clip", "false")),
         overlay_format=overlay_format,
     )
+    if asked.lungs is not LungChoice.BOTH and LUNGS not in asked.structures:
+        raise InvalidField("The field lungs is for structure=lungs.")
     if asked.view is None:
         _refuse_several_masks(asked)
     return SegmentForm(image, asked)
@@ -124,6 +131,11 @@ def _refuse_several_masks(asked: SegmentRequest) -> None:
         raise NotAcceptable(
             "An image/png answer is one mask, but lungs=each asks for two; ask for right or left, "
             "or accept application/json."
+        )
+    if len(asked.structures) > 1:
+        raise NotAcceptable(
+            "An image/png answer is one mask, but two structures are asked for; ask for one, or "
+            "accept application/json."
         )
     if len(asked.boxes) > 1:
         raise NotAcceptable(
@@ -171,6 +183,24 @@ def _convention(value: str) -> Convention:
         if value == known:
             return known
     raise InvalidField(f"The field convention must be one of {', '.join(CONVENTIONS)}.")
+
+
+def _structures(value: str) -> tuple[Structure, ...]:
+    """Reads structures, with commas; returns them in the order of an answer's masks."""
+    names = [name.strip() for name in value.split(",")]
+    if not set(names) <= set(STRUCTURES) or len(set(names)) < len(names):
+        raise InvalidField(
+            f"The field structure must list some of {', '.join(STRUCTURES)}, each once, with "
+            "commas."
+        )
+    return tuple(one for one in STRUCTURES if one in names)
+
+
+def _is_measured(single: Mapping[str, str]) -> bool:
+    value = single.get("measurements", "false")
+    if value.lower() not in (*_TRUE_WORDS, *_FALSE_WORDS, RATIO_WORD):
+        raise InvalidField(f"The field measurements must be true, false or {RATIO_WORD}.")
+    return value == RATIO_WORD or _truth("measurements", value)
 
 
 def _objects(value: str | None, answer_kind: AnswerKind) -> tuple[DicomObject, ...]:

@@ -15,6 +15,7 @@ from service.http.form import (
     ISLAND_WORDS,
     LUNG_WORDS,
     OVERLAY_WORDS,
+    RATIO_WORD,
     VIEW_WORDS,
 )
 from service.http.keys import ApiKeys
@@ -100,6 +101,13 @@ _FORM_SCHEMA: dict[str, Any] = {
             "description": "both lungs in one mask, each in a mask of its own (the patient's right "
             "before the left), or one of them; sides are the patient's",
         },
+        "structure": {
+            "type": "string",
+            "pattern": "^(lungs|heart)( *, *(lungs|heart))?$",
+            "default": "lungs",
+            "description": "what the masks show: lungs, heart, or lungs,heart; the heart where the "
+            "model knows it (structures in GET /v1/model); all from one pass of the encoder",
+        },
         "islands": {
             "type": "string",
             "enum": list(ISLAND_WORDS),
@@ -107,9 +115,11 @@ _FORM_SCHEMA: dict[str, Any] = {
             "description": "drop removes pieces below 2 % of the mask",
         },
         "measurements": {
-            "type": "boolean",
+            "type": ["boolean", "string"],
+            "enum": [True, False, RATIO_WORD],
             "default": False,
-            "description": "whether a JSON answer holds measurements of each lung",
+            "description": "whether a JSON answer holds measurements of each lung; cardiothoracic "
+            "adds the heart and the cardiothoracic ratio, in a report as well",
         },
         "view": {
             "type": "string",

@@ -69,7 +69,7 @@ class SegmentedMask(Answer):
     rle: RunLengthMask
     structure: str = Field(
         description="what the mask shows",
-        json_schema_extra={"enum": ["lungs", "right_lung", "left_lung"]},
+        json_schema_extra={"enum": ["lungs", "right_lung", "left_lung", "heart"]},
     )
     side: str | None = Field(
         description="the patient's side, right or left; null for both. Sides are told from a DICOM "
@@ -128,6 +128,23 @@ class StructureMeasurements(Answer):
     grey_p95: float | None
 
 
+class CardiothoracicRatio(Answer):
+    """The widest heart over the widest inner thorax, along the rows of the upright X-ray."""
+
+    ratio: float = Field(description="heart_width_px over thorax_width_px", examples=[0.47])
+    heart_width_px: int = Field(description="columns from the heart's leftmost to its rightmost")
+    thorax_width_px: int = Field(
+        description="columns from the leftmost to the rightmost pixel of both lungs, whose outer "
+        "edges stand for the inner edges of the ribs"
+    )
+    heart_width_mm: float | None = Field(description="null where no size of a pixel is known")
+    thorax_width_mm: float | None
+    projection: str | None = Field(
+        description="PA, AP (the ratio is not valid) or null, as the DICOM header says",
+        examples=["PA"],
+    )
+
+
 class Measurements(Answer):
     """Numbers about the lungs in one box."""
 
@@ -141,6 +158,13 @@ class Measurements(Answer):
     area_ratio: float | None = Field(description="right over left; null where one is empty")
     asymmetry: float | None = Field(
         description="(right - left) / (right + left) of the areas, -1 to 1"
+    )
+    heart: StructureMeasurements | None = Field(
+        default=None, description="null if it was not asked for"
+    )
+    cardiothoracic: CardiothoracicRatio | None = Field(
+        default=None,
+        description="null if it was not asked for, or a lung or the heart was not found",
     )
 
 

@@ -15,10 +15,9 @@ import numpy as np
 import pybase64
 from numpy.typing import NDArray
 
-from model_store.prediction import MaskPrediction
 from model_store.preparation import MaskLogits, mask_from
+from model_store.structures import HEART, LUNGS
 from service.errors import NotAcceptable
-from service.imaging.answer_checks import check_answer
 from service.imaging.answer_data import AnswerContext, RenderedAnswer
 from service.imaging.answer_schema import (
     ImageSize,
@@ -29,6 +28,7 @@ from service.imaging.answer_schema import (
     SegmentAnswer,
     SegmentedMask,
 )
+from service.imaging.answer_warnings import FoundMasks, warnings_about
 from service.imaging.answered_masks import (
     AnsweredMask,
     MaskWishes,
@@ -36,17 +36,16 @@ from service.imaging.answered_masks import (
     clipped_masks,
 )
 from service.imaging.dicom_object import SegmentationMethod
+from service.imaging.heart import heart_masks
 from service.imaging.islands import without_islands
 from service.imaging.jpeg_encoding import encode_jpeg
 from service.imaging.lung_sides import UNKNOWN_SIDES, lung_sides
 from service.imaging.measurements import measure_lungs
 from service.imaging.opening import OpenedXray
-from service.imaging.picture_errors import warnings_of
 from service.imaging.png_encoding import encode_png
 from service.imaging.rendering import encode_mask_png, encode_rle, overlay_colours
-from service.imaging.response_warnings import Warning_
 from service.imaging.segment_request import AnswerKind, OverlayFormat, View
-from service.imaging.upright import as_stored, doubtful_turn, is_turn_doubtful
+from service.imaging.upright import as_stored, is_turn_doubtful
 from service.imaging.views import ViewedMasks, encode_view, legend_of, view_of, with_margin
 from service.imaging.warning_advice import advice_on, gravest
 from service.stages import STAGES
@@ -61,11 +60,9 @@ class _Rendering:
 
     opened: OpenedXray
     pixels: NDArray[Any]  # of the upright X-ray, as `found` is
-    found: Sequence[MaskPrediction]
+    found: FoundMasks
     masks: Sequence[AnsweredMask]  # of the pixels that the caller knows
-    remarks: Sequence[Warning_]
     context: AnswerContext
-    is_turn_doubtful: bool
     postprocess_s: float
     seconds: dict[str, float] = field(default_factory=dict)
 
@@ -85,7 +82,7 @@ def answer_of(
 
     Args:
         opened: the X-ray and what is asked about it.
-        found: what the network says, one per box.
+        found: what the network says, by boxes and then structures.
         context: what the answer says beside.
 
     Raises:
@@ -93,21 +90,27 @@ def answer_of(
     """
     began = time.perf_counter()
     geometry, threshold = opened.geometry, opened.asked.threshold
-    predictions = [mask_from(one, geometry, threshold) for one in found]
-    is_doubtful = is_turn_doubtful(opened.decoded, predictions, context.kind)
+    said = [one for one in found if one.structure == LUNGS]
+    lungs = [mask_from(one, geometry, threshold) for one in said]
+    hearts = [mask_from(one, geometry, threshold) for one in found if one.structure == HEART]
+    is_doubtful = is_turn_doubtful(opened.decoded, lungs, context.kind)
+    found_masks = FoundMasks(lungs, hearts, context.kind, is_doubtful)
     wishes = MaskWishes(
         opened.asked.lungs, opened.asked.drops_islands, opened.scale.towards_left, not is_doubtful
     )
-    upright, remarks = answered_masks(predictions, found, geometry, wishes)
+    upright, remarks = answered_masks(lungs, said, geometry, wishes)
+    if LUNGS not in opened.asked.structures:  # they were found to be measured
+        upright, remarks = [], []
+    if HEART in opened.asked.structures:
+        upright += heart_masks(hearts, drops_islands=opened.asked.drops_islands)
+        upright.sort(key=lambda one: one.box_index)  # each box's lungs stay before its heart
     masks = [as_stored(one, opened.decoded) for one in upright]
     if opened.asked.clips_to_boxes:
         masks = clipped_masks(masks, opened.asked.boxes)
     pixels = opened.decoded.upright
     postprocess_s = time.perf_counter() - began
-    rendering = _Rendering(
-        opened, pixels, predictions, masks, remarks, context, is_doubtful, postprocess_s
-    )
-    warnings = _warnings(rendering)
+    rendering = _Rendering(opened, pixels, found_masks, masks, context, postprocess_s)
+    warnings = warnings_about(opened, found_masks, remarks)
     codes = tuple(dict.fromkeys(warning.code for warning in warnings))
     kind = opened.asked.answer_kind
     media_type = kind.value
@@ -126,7 +129,7 @@ def answer_of(
         body, media_type = _dicom_answer(rendering, codes)
         rendering.end_render()
         headers = _headers(rendering, codes)
-    areas = tuple(np.count_nonzero(one.mask) / one.mask.size for one in predictions)
+    areas = tuple(np.count_nonzero(one.mask) / one.mask.size for one in lungs)
     return RenderedAnswer(media_type, body, headers, codes, areas, rendering.seconds)
 
 
@@ -143,7 +146,7 @@ def _json_body(rendering: _Rendering, warnings: Sequence[ResponseWarning]) -> by
     if asked.view is not None:
         pictures.append(_view_png(rendering, asked.view, warnings))
     encoded = [pybase64.b64encode(picture) for picture in pictures]
-    measured = _measured(rendering)
+    measured = _measured(rendering) if asked.wants_measurements else None
     rendering.end_render()
     answer = SegmentAnswer(
         request_id=rendering.context.request_id,
@@ -206,10 +209,17 @@ def _dicom_answer(rendering: _Rendering, warning_codes: Sequence[str]) -> tuple[
         [Remark(code, str(advice_on(code).severity)) for code in warning_codes],
         context.object_options,
         asked.view or View.OVERLAY,
+        _ratio_of(rendering) if asked.wants_ratio else None,
     )
     if asked.answer_kind is AnswerKind.DICOM:
         return results.segmentation(), asked.answer_kind.value
     return multipart([results.encode(one) for one in asked.objects])
+
+
+def _ratio_of(rendering: _Rendering) -> float | None:
+    """Returns the cardiothoracic ratio of the one box; of several there is none in a report."""
+    found = [one.cardiothoracic for one in _measured(rendering)]
+    return found[0].ratio if len(found) == 1 and found[0] is not None else None
 
 
 def _headers(rendering: _Rendering, warning_codes: Sequence[str]) -> dict[str, str]:
@@ -240,21 +250,18 @@ def _mask_headers(found: AnsweredMask) -> dict[str, str]:
     }
 
 
-def _measured(rendering: _Rendering) -> tuple[Measurements, ...] | None:
-    """Measures the lungs of each box, of the masks without islands where that is asked for."""
-    opened = rendering.opened
-    if not opened.asked.wants_measurements:
-        return None
+def _measured(rendering: _Rendering) -> tuple[Measurements, ...]:
+    """Measures what was found in each box, without islands where that is asked for."""
+    opened, wants_heart = rendering.opened, HEART in rendering.opened.asked.network_structures
     measured = []
-    for index, found in enumerate(rendering.found):
-        mask = without_islands(found.mask)[0] if opened.asked.drops_islands else found.mask
-        sides = (
-            UNKNOWN_SIDES
-            if rendering.is_turn_doubtful
-            else lung_sides(mask, opened.scale.towards_left)
-        )
-        spacing = opened.scale.spacing
-        measured.append(measure_lungs(index, mask, sides, rendering.pixels, spacing))
+    for index, found in enumerate(rendering.found.lungs):
+        lungs, heart = found.mask, rendering.found.hearts[index].mask if wants_heart else None
+        if opened.asked.drops_islands:
+            lungs = without_islands(lungs)[0]
+            heart = None if heart is None else without_islands(heart)[0]
+        is_doubtful = rendering.found.is_turn_doubtful
+        sides = UNKNOWN_SIDES if is_doubtful else lung_sides(lungs, opened.scale.towards_left)
+        measured.append(measure_lungs(index, lungs, sides, rendering.pixels, opened.scale, heart))
     return tuple(measured)
 
 
@@ -278,38 +285,3 @@ def _latency(rendering: _Rendering) -> Latency:
     seconds = {**rendering.context.stage_seconds, **rendering.seconds}
     stages = {stage: round(seconds.get(stage, 0.0) * 1000, 2) for stage in STAGES}
     return Latency(**stages, total=round(rendering.elapsed_ms(), 2))
-
-
-def _warnings(rendering: _Rendering) -> list[ResponseWarning]:
-    opened, asked = rendering.opened, rendering.opened.asked
-    found = [*warnings_of(opened.decoded.warnings), *opened.remarks]
-    if rendering.is_turn_doubtful:
-        found.append(doubtful_turn())
-    warnings = [response_warning(one) for one in found]
-    remarks = check_answer(
-        rendering.found,
-        rendering.pixels,
-        rendering.context.kind,
-        is_whole_image=not asked.prompts,
-    )
-    warnings += [response_warning(one) for one in remarks.picture]
-    for number, found_on_mask in enumerate(remarks.masks, start=1):
-        place = f"Box {number}: " if len(asked.prompts) > 1 else ""
-        warnings += [response_warning(one, place) for one in found_on_mask]
-    return [*warnings, *(response_warning(one) for one in rendering.remarks)]
-
-
-def response_warning(remark: Warning_, place: str = "") -> ResponseWarning:
-    """Returns a remark as the answer shows it, with its severity and what to do.
-
-    Args:
-        remark: the remark.
-        place: what it is about, before its sentence.
-    """
-    advice = advice_on(remark.code)
-    return ResponseWarning(
-        code=str(remark.code),
-        message=place + remark.message,
-        severity=str(advice.severity),
-        action=advice.action,
-    )

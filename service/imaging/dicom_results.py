@@ -28,7 +28,7 @@ from service.imaging.dicom_report import (
     reference_to,
 )
 from service.imaging.dicom_secondary_capture import encode_secondary_capture
-from service.imaging.dicom_segmentation import Segment, encode_dicom_segmentation
+from service.imaging.dicom_segmentation import Segment, encode_dicom_segmentation, shown_structures
 from service.imaging.measurements import measure_structure
 from service.imaging.rendering import window_for_display
 from service.imaging.segment_request import DicomObject, View
@@ -37,10 +37,15 @@ from service.imaging.views import NOT_FOR_MEASURING, ViewedMasks, view_of
 from service.imaging.warning_advice import gravest
 
 _DESCRIPTIONS = {
-    View.OVERLAY: "Lung overlay",
-    View.OUTLINE: "Lung outline",
-    View.ISOLATED: "Lungs alone",
-    View.ENHANCED: "Lungs with enhanced contrast",
+    View.OVERLAY: "{one} overlay",
+    View.OUTLINE: "{one} outline",
+    View.ISOLATED: "{all} alone",
+    View.ENHANCED: "{all} with enhanced contrast",
+}
+_WORDS = {
+    ("lungs",): ("Lung", "Lungs"),
+    ("heart",): ("Heart", "Heart"),
+    ("lungs", "heart"): ("Lung and heart", "Lungs and heart"),
 }
 
 
@@ -56,6 +61,7 @@ class DicomResults:
         remarks: what looks wrong about it.
         options: what the deployment chose.
         view: what the secondary capture shows.
+        cardiothoracic_ratio: for the report; None for none.
     """
 
     header: SourceHeader
@@ -65,6 +71,7 @@ class DicomResults:
     remarks: Sequence[Remark]
     options: ObjectOptions
     view: View = View.OVERLAY
+    cardiothoracic_ratio: float | None = None
 
     def encode(self, kind: DicomObject) -> bytes:
         """Return one object as a file."""
@@ -90,12 +97,13 @@ class DicomResults:
                 lines.append(f"{severity}: " + ", ".join(codes))
         if self.view is View.ENHANCED:
             lines.append(NOT_FOR_MEASURING)
+        one, both = _WORDS[shown_structures(mask.structure for mask in self.masks)]
         return encode_secondary_capture(
             self.header,
             self._picture(),
             self.method,
             remarks=lines,
-            description=_DESCRIPTIONS[self.view],
+            description=_DESCRIPTIONS[self.view].format(one=one, all=both),
             options=self.options,
         )
 
@@ -125,12 +133,17 @@ class DicomResults:
         )
 
     def _image_measures(self) -> list[Measure]:
-        """Return the ratio of the lungs' areas, where one right and one left lung are sent."""
-        areas = {one.structure: int(np.count_nonzero(one.mask)) for one in self.masks}
+        """Return the cardiothoracic ratio, and that of the areas of one right and one left lung."""
+        measures = []
+        if self.cardiothoracic_ratio is not None:
+            measures.append(Measure("cardiothoracic_ratio", self.cardiothoracic_ratio, "1"))
+        lungs = [one for one in self.masks if one.structure in (RIGHT_LUNG, LEFT_LUNG)]
+        areas = {one.structure: int(np.count_nonzero(one.mask)) for one in lungs}
         right, left = areas.get(RIGHT_LUNG, 0), areas.get(LEFT_LUNG, 0)
-        if len(self.masks) != 2 or not right or not left:
-            return []
+        if len(lungs) != 2 or not right or not left:
+            return measures
         return [
+            *measures,
             Measure("area_ratio", round(right / left, 4), "1"),
             Measure("asymmetry", round((right - left) / (right + left), 4), "1"),
         ]

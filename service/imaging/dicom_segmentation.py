@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -34,7 +34,7 @@ from service.imaging.dicom_object import (
 )
 from service.imaging.dicom_options import DEFAULT_OPTIONS, ObjectOptions, PlaneChoice
 from service.imaging.dicom_plane import ImagePlane, PixelSpacing, detector_plane
-from service.imaging.structures import LUNGS, STRUCTURES, Structure
+from service.imaging.structures import HEART, LUNGS, STRUCTURES, Structure
 
 if TYPE_CHECKING:
     from highdicom.seg import SegmentDescription
@@ -88,6 +88,7 @@ def encode_dicom_segmentation(
     if not segments or any(segment.mask.shape != shape for segment in segments):
         raise ValueError("masks must be one or more, each with the shape of the X-ray")
     masks = [segment.mask.astype(np.uint8) for segment in segments]
+    shown = shown_structures(segment.structure for segment in segments)
     model = method.model
     dataset = highdicom.seg.Segmentation(
         source_images=[template_of(header)],
@@ -102,16 +103,26 @@ def encode_dicom_segmentation(
         manufacturer_model_name=model.name,
         software_versions=model.version,
         device_serial_number=model.sha256[:16],
-        content_label="LUNGS",
-        series_description="Lung segmentation",
+        content_label="_".join(shown).upper(),
+        series_description=f"{_title_of(shown)} segmentation",
         omit_empty_frames=False,
         specific_character_set="ISO_IR 192",
     )
     _put_image_attributes(dataset, header)
-    _put_plane(dataset, header, options)
+    _put_plane(dataset, header, options, _title_of(shown))
     dimensions = dataset.DimensionOrganizationSequence[0].DimensionOrganizationUID
     own = derive_uid(options.uid_key, "dimensions", header.sop_instance_uid)
     return finish(dataset, header, method, options.uid_key, "SEG", {str(dimensions): own})
+
+
+def shown_structures(structures: Iterable[str]) -> tuple[str, ...]:
+    """Return which of lungs and heart are among structures."""
+    hearts = {one == HEART for one in structures}
+    return ("lungs",) * (False in hearts) + ("heart",) * (True in hearts)
+
+
+def _title_of(shown: Sequence[str]) -> str:
+    return " and ".join({"lungs": "lung"}.get(one, one) for one in shown).capitalize()
 
 
 def _put_image_attributes(dataset: Dataset, header: SourceHeader) -> None:
@@ -122,14 +133,14 @@ def _put_image_attributes(dataset: Dataset, header: SourceHeader) -> None:
             put(dataset, keyword, list(values))
 
 
-def _put_plane(dataset: Dataset, header: SourceHeader, options: ObjectOptions) -> None:
+def _put_plane(dataset: Dataset, header: SourceHeader, options: ObjectOptions, title: str) -> None:
     """Add frame of reference, plane and the pixels' size, as far as they are known or chosen."""
     plane = header.plane
     if plane is None and options.plane is PlaneChoice.DETECTOR:
         plane = detector_plane(derive_uid(options.uid_key, "frame", header.sop_instance_uid))
     is_detector = plane is not None and not plane.is_own
     remark = f"; {_PLANE_REMARK}" if is_detector else ""
-    put(dataset, "ContentDescription", f"Lung segmentation{remark}")
+    put(dataset, "ContentDescription", f"{title} segmentation{remark}")
     if plane is None:
         # Type 2C of the general image module without a frame of reference; highdicom leaves it
         # out, and dciodvfy reports that as an error.
@@ -174,8 +185,9 @@ def _descriptions(
     described = []
     for number, (segment, name) in enumerate(zip(segments, _names(segments), strict=True), 1):
         structure = STRUCTURES[segment.structure]
-        suffix = f" ({method.convention})" if method.convention else ""
-        tracked = (header.sop_instance_uid, model.sha256, method.convention or "", name)
+        convention = "" if segment.structure == HEART else method.convention
+        suffix = f" ({convention})" if convention else ""
+        tracked = (header.sop_instance_uid, model.sha256, convention or "", name)
         description = highdicom.seg.SegmentDescription(
             segment_number=number,
             segment_label=name + suffix,

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from pydicom.dataset import Dataset
 
+from model_store.pictures.dicom_view import Projection, frontal_projection
 from service.imaging.dicom_plane import PixelSpacing, read_spacing
 from service.imaging.dicom_values import HeaderValues
 
@@ -21,10 +22,12 @@ class ImageScale:
     Attributes:
         spacing: size of a pixel; None where the header has none.
         towards_left: how columns and rows change towards the patient's left, each -1, 0 or 1.
+        projection: AP or PA; None where that is not known.
     """
 
     spacing: PixelSpacing | None = None
     towards_left: tuple[int, int] = (1, 0)
+    projection: Projection | None = None
 
 
 USUAL_DISPLAY = ImageScale()
@@ -40,7 +43,7 @@ def read_scale(header: Dataset | None) -> ImageScale:
         return USUAL_DISPLAY
     values = HeaderValues(header)
     directions = values.several("PatientOrientation", "CS")
-    return ImageScale(read_spacing(values), _towards_left(directions))
+    return ImageScale(read_spacing(values), _towards_left(directions), frontal_projection(header))
 
 
 def _towards_left(directions: tuple[str, ...]) -> tuple[int, int]:

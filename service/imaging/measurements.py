@@ -1,4 +1,4 @@
-"""Numbers about the lungs on one X-ray: area, height, width, grey values, asymmetry.
+"""Numbers about lungs and heart on one X-ray: area, height, width, grey values, ratios.
 
 Lengths are along the picture's rows and columns. In mm they are as true as the pixel's size that
 the header gives: on the detector the patient is magnified by some 5 to 15 %. Grey values are those
@@ -12,8 +12,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from service.imaging.answer_schema import Measurements, StructureMeasurements, UsedSpacing
+from service.imaging.answer_schema import (
+    CardiothoracicRatio,
+    Measurements,
+    StructureMeasurements,
+    UsedSpacing,
+)
 from service.imaging.dicom_plane import PixelSpacing
+from service.imaging.image_scale import ImageScale
 from service.imaging.lung_sides import LungSides
 
 Mask = NDArray[np.bool_]
@@ -25,17 +31,20 @@ def measure_lungs(
     mask: Mask,
     sides: LungSides,
     pixels: NDArray[Any],
-    spacing: PixelSpacing | None,
+    scale: ImageScale,
+    heart: Mask | None = None,
 ) -> Measurements:
-    """Measure the lungs of one box.
+    """Measure the lungs of one box, and the heart.
 
     Args:
         box_index: place of the box among those asked.
         mask: both lungs, (H, W) bool.
         sides: the same by the patient's sides.
         pixels: the X-ray, (H, W) uint8 or uint16.
-        spacing: size of a pixel; None where it is not known.
+        scale: how pixels relate to the patient.
+        heart: (H, W) bool; None where it is not to be measured.
     """
+    spacing = scale.spacing
     right, left = sides.right, sides.left
     is_sided = right is not None and left is not None
     right_px, left_px = (0 if one is None else int(np.count_nonzero(one)) for one in (right, left))
@@ -48,6 +57,38 @@ def measure_lungs(
         left_lung=None if left is None else measure_structure(left, pixels, spacing),
         area_ratio=_rounded(right_px / left_px) if right_px and left_px else None,
         asymmetry=_rounded((right_px - left_px) / both_px) if is_sided and both_px else None,
+        heart=None if heart is None else measure_structure(heart, pixels, spacing),
+        cardiothoracic=None
+        if heart is None or not (right_px and left_px)
+        else cardiothoracic_ratio(heart, mask, scale),
+    )
+
+
+def cardiothoracic_ratio(heart: Mask, lungs: Mask, scale: ImageScale) -> CardiothoracicRatio | None:
+    """Return the widest heart over the widest inner thorax; None where there is no heart.
+
+    Danzer, "The cardiothoracic ratio: an index of cardiac enlargement", Am J Med Sci 1919;157:513:
+    the heart's largest transverse diameter over the largest inner diameter of the thorax. Both are
+    taken between outermost columns. The lungs' outer edges stand for the inner edges of the ribs:
+    so do the masks by which the ratio of a model is judged
+    (`python -m benchmarks.quality.portable_xrays --hearts`).
+
+    Args:
+        heart: the heart, (H, W) bool, upright.
+        lungs: both lungs, likewise, not empty.
+        scale: how pixels relate to the patient.
+    """
+    heart_px, thorax_px = (_extent(np.asarray(one.any(axis=0))) for one in (heart, lungs))
+    if not heart_px:
+        return None
+    column_mm = None if scale.spacing is None else scale.spacing.column_mm
+    return CardiothoracicRatio(
+        ratio=_rounded(heart_px / thorax_px),
+        heart_width_px=heart_px,
+        thorax_width_px=thorax_px,
+        heart_width_mm=None if column_mm is None else _rounded(heart_px * column_mm),
+        thorax_width_mm=None if column_mm is None else _rounded(thorax_px * column_mm),
+        projection=scale.projection,
     )
 
 

@@ -81,6 +81,10 @@ class WarningCode(StrEnum):
     """The mask could not be parted into the patient's lungs."""
     INVERTED = "inverted"
     """The grey values are inverted: the lungs are brighter than what lies between them."""
+    CARDIOTHORACIC_RATIO_ON_AP = "cardiothoracic_ratio_on_ap"
+    """The cardiothoracic ratio of an AP X-ray, on which the heart is magnified."""
+    CARDIOTHORACIC_VIEW_UNKNOWN = "cardiothoracic_view_unknown"
+    """The cardiothoracic ratio of an X-ray that does not say whether it is PA or AP."""
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from enum import Enum
 
 from model_store.boxes import Box
 from model_store.conventions import Convention
+from model_store.structures import HEART, LUNGS, STRUCTURES, Structure
 
 
 class AnswerKind(Enum):
@@ -70,6 +71,8 @@ class SegmentRequest:
         clips_to_boxes: whether the lungs of the whole image are cut at the boxes, in place of
             segmenting the lungs that the boxes mean.
         overlay_format: how the overlay is written, where one is wanted.
+        structures: what the masks show, each once, the lungs before the heart.
+        measures_heart: whether measurements hold the heart and the cardiothoracic ratio.
     """
 
     boxes: tuple[Box, ...]
@@ -85,6 +88,24 @@ class SegmentRequest:
     wants_legend: bool = False
     clips_to_boxes: bool = False
     overlay_format: OverlayFormat = OverlayFormat.PNG
+    structures: tuple[Structure, ...] = (LUNGS,)
+    measures_heart: bool = False
+
+    @property
+    def network_structures(self) -> tuple[Structure, ...]:
+        """What the network is asked for: the masks, and what is measured beside them."""
+        measured = (LUNGS,) * self.wants_measurements + (HEART,) * self.wants_ratio
+        wanted = {*self.structures, *measured, *((LUNGS,) if self.wants_ratio else ())}
+        return tuple(one for one in STRUCTURES if one in wanted)
+
+    @property
+    def wants_ratio(self) -> bool:
+        """Whether the answer holds the cardiothoracic ratio."""
+        has_both = set(self.structures) >= {LUNGS, HEART}
+        has_report = (
+            self.answer_kind is AnswerKind.DICOM_OBJECTS and DicomObject.REPORT in self.objects
+        )
+        return self.measures_heart or (has_both and (self.wants_measurements or has_report))
 
     @property
     def overlay_in_answer(self) -> OverlayFormat | None:

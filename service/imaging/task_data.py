@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal
 from pydantic import ConfigDict, Field, StringConstraints, TypeAdapter, with_config
 
 from model_store.boxes import Box
+from model_store.structures import Structure
 from service.imaging.answer_data import AnswerContext
 from service.imaging.response_warnings import WarningCode
 from service.imaging.segment_request import SegmentRequest
@@ -92,17 +93,19 @@ class OpenedFacts:
 @with_config(_STRICT)
 @dataclass(frozen=True)
 class BoxScore:
-    """What the network says about one box, beside its logits.
+    """What the network says about one structure in one box, beside its logits.
 
     Attributes:
         box: the box, in pixels.
         side: side of the logits.
         score: predicted IoU of the mask.
+        structure: what the mask shows.
     """
 
     box: Box
     side: int
     score: float
+    structure: Structure
 
 
 @with_config(_STRICT)
@@ -114,7 +117,7 @@ class AnswerOrder:
         context: what the answer says beside.
         facts: what opening told.
         input_size: side of the network's input, pixels.
-        masks: what the network says, one per box.
+        masks: what the network says, one for each structure of each box.
     """
 
     context: AnswerContext

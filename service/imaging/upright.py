@@ -35,7 +35,7 @@ def upright_scale(scale: ImageScale, picture: Picture) -> ImageScale:
     spacing = scale.spacing
     if spacing is not None and picture.orientation.is_transposed:
         spacing = replace(spacing, texts=spacing.texts[::-1])
-    return ImageScale(spacing)
+    return ImageScale(spacing, projection=scale.projection)
 
 
 def upright_request(

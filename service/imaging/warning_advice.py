@@ -108,6 +108,12 @@ ADVICE: Mapping[WarningCode, Advice] = MappingProxyType(
         WarningCode.SIDES_UNKNOWN: Advice(
             Severity.LOOK, "Look at the mask; it holds what lung there is, of either side."
         ),
+        WarningCode.CARDIOTHORACIC_RATIO_ON_AP: Advice(
+            Severity.LOOK, "Do not use the ratio; the masks are not affected."
+        ),
+        WarningCode.CARDIOTHORACIC_VIEW_UNKNOWN: Advice(
+            Severity.LOOK, "Use the ratio only if the X-ray is PA; the masks are not affected."
+        ),
         WarningCode.INVERTED: Advice(
             Severity.LOOK, "Look at the mask, and invert the grey values if bone is dark."
         ),

@@ -210,5 +210,6 @@ def _logits_of(task: Task, order: AnswerOrder) -> list[MaskLogits]:
     values, found = np.frombuffer(task.map(2), np.float32), []
     for one in order.masks:
         logits, values = values[: one.side**2], values[one.side**2 :]
-        found.append(MaskLogits(one.box, logits.reshape(one.side, one.side), one.score))
+        square = logits.reshape(one.side, one.side)
+        found.append(MaskLogits(one.box, square, one.score, one.structure))
     return found

@@ -223,7 +223,7 @@ class ImageWorkers:
         Raises:
             ServiceError: the answer is not to be had, or its worker was lost.
         """
-        masks = tuple(BoxScore(one.box, one.side, one.score) for one in output.masks)
+        masks = tuple(BoxScore(one.box, one.side, one.score, one.structure) for one in output.masks)
         order = AnswerOrder(context, opened.facts, opened.given.side, masks)
         pixels = opened.facts.width * opened.facts.height
         budget = answering_budget(pixels, len(masks), opened.asked)
@@ -285,6 +285,7 @@ def _opened(reply: Reply, asked: SegmentRequest, input_size: int) -> OpenedImage
             height=facts.height,
             boxes=asked.prompts or (whole,),
             convention=asked.convention,
+            structures=asked.network_structures,
         )
     return OpenedImage(facts, given, asked, pixels, state)
 

@@ -15,6 +15,7 @@ from collections.abc import Callable, Generator
 from contextlib import contextmanager
 
 from model_store.model_info import ModelInfo
+from model_store.structures import LUNGS
 from service.compute.compute_worker import ComputeResult, ComputeWorker
 from service.compute.model_handle import LOST_SENTENCE
 from service.compute.model_loading import ModelLoader, PredictorFactory
@@ -203,7 +204,8 @@ class SegmentationService:
 
         Raises:
             ComputeLost: it was lost while the upload came.
-            InvalidField: it was never trained to follow the convention asked for.
+            InvalidField: it was never trained to follow the convention, or to segment the
+                structure, that is asked for.
         """
         model = self.loader.model  # read once: the compute thread may take it away
         if model is None:
@@ -212,6 +214,13 @@ class SegmentationService:
         if asked.convention not in info.manifest.conventions:
             known = ", ".join(info.manifest.conventions)
             raise InvalidField(f"The field convention must be {known}; this model draws no other.")
+        unknown = set(asked.network_structures) - {LUNGS, *info.manifest.structures}
+        if unknown:
+            raise InvalidField(
+                f"The model that is served, {info.name} {info.version}, does not know the "
+                f"{', '.join(sorted(unknown))}; ask for the lungs alone, without the "
+                "cardiothoracic ratio."
+            )
         return info
 
     async def _compute(self, given: NetworkInput, on_taken: Callable[[], None]) -> ComputeResult:

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from service.imaging.dicom_plane import PixelSpacing
+from service.imaging.image_scale import USUAL_DISPLAY, ImageScale
 from service.imaging.lung_sides import UNKNOWN_SIDES, LungSides
 from service.imaging.measurements import measure_lungs, measure_structure
 
@@ -21,7 +22,7 @@ def lungs() -> tuple[LungSides, np.ndarray]:
 
 def test_areas_and_lengths_in_pixels_and_millimetres() -> None:
     sides, mask = lungs()
-    found = measure_lungs(0, mask, sides, np.zeros((100, 100), np.uint8), SPACING)
+    found = measure_lungs(0, mask, sides, np.zeros((100, 100), np.uint8), ImageScale(SPACING))
     assert found.right_lung is not None and found.left_lung is not None
     assert (found.right_lung.area_px, found.left_lung.area_px) == (1500, 1000)
     assert found.right_lung.area_mm2 == pytest.approx(30.0)
@@ -37,7 +38,7 @@ def test_areas_and_lengths_in_pixels_and_millimetres() -> None:
 
 def test_nothing_is_in_millimetres_without_a_spacing() -> None:
     sides, mask = lungs()
-    found = measure_lungs(0, mask, sides, np.zeros((100, 100), np.uint8), None)
+    found = measure_lungs(0, mask, sides, np.zeros((100, 100), np.uint8), USUAL_DISPLAY)
     assert found.spacing is None
     assert found.lungs.area_mm2 is found.lungs.height_mm is found.lungs.width_mm is None
 
@@ -58,9 +59,9 @@ def test_an_empty_or_unknown_lung_has_no_ratio() -> None:
     sides, mask = lungs()
     nothing = np.zeros_like(mask)
     pixels = np.zeros((100, 100), np.uint8)
-    one = measure_lungs(0, mask, LungSides(sides.right, nothing), pixels, SPACING)
+    one = measure_lungs(0, mask, LungSides(sides.right, nothing), pixels, ImageScale(SPACING))
     assert one.area_ratio is None and one.asymmetry == 1.0
     assert one.left_lung is not None and one.left_lung.grey_mean is None
-    unknown = measure_lungs(0, mask, UNKNOWN_SIDES, pixels, SPACING)
+    unknown = measure_lungs(0, mask, UNKNOWN_SIDES, pixels, ImageScale(SPACING))
     assert unknown.right_lung is None and unknown.left_lung is None and unknown.asymmetry is None
     assert unknown.lungs.area_px == 2500

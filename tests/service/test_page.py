@@ -162,6 +162,27 @@ def test_the_mask_on_the_screen_is_the_mask_of_the_answer(
     assert "encode_image" in find(page, "latency").get_attribute("aria-label")
 
 
+def test_the_heart_and_the_ratio_are_shown_on_request(
+    page: webdriver.Chrome, server: RunningServer, phantom: Path
+) -> None:
+    open_file(page, phantom)
+    segment(page)
+    assert not find(page, "ratio").is_displayed()
+    find(page, "heart").click()
+    segment(page)
+    address = f"http://127.0.0.1:{server.port}/segment"
+    fields = {"structure": "lungs,heart", "measurements": "cardiothoracic", "lungs": "each"}
+    files = {"image": phantom.read_bytes()}
+    answer = httpx.post(address, files=files, data=fields, timeout=WAIT_S).json()
+    ratio = answer["measurements"][0]["cardiothoracic"]["ratio"]
+    assert find(page, "ratio").text.startswith(f"Cardiothoracic ratio {ratio:.2f}")
+    cells = [cell.text for cell in page.find_elements(By.CSS_SELECTOR, "#masks tbody td")]
+    assert cells[::4] == ["right lung", "left lung", "heart"]
+    assert int((painted(page, "tint") > 0).sum()) > sum(
+        one["area_px"] for one in answer["masks"][:2]
+    )
+
+
 def test_a_box_is_drawn_by_pointer_moved_by_keys_and_sent(
     page: webdriver.Chrome, phantom: Path
 ) -> None:

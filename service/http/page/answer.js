@@ -59,6 +59,19 @@ export function showMasks(table, { masks, measurements }) {
   }));
 }
 
+// The cardiothoracic ratio, where one was measured, with what it is worth.
+export function showRatio(place, { measurements }) {
+  const found = measurements?.[0]?.cardiothoracic;
+  place.hidden = !found;
+  if (!found) return;
+  const validity = {
+    PA: "PA X-ray", AP: "AP X-ray: not valid",
+  }[found.projection] || "valid on a PA X-ray only; nothing says which this is";
+  place.replaceChildren(
+    element("b", `Cardiothoracic ratio ${found.ratio.toFixed(2)} `), element("span", validity, "quiet"),
+  );
+}
+
 export function nameOf(mask) {
   return NAMES[mask.structure] || mask.structure;
 }

@@ -1,6 +1,6 @@
 // Puts the page together: a file, its picture, a box, a request, its answer.
 
-import { nameOf, sentenceOf, showLatency, showMasks, showWarnings } from "./answer.js";
+import { nameOf, sentenceOf, showLatency, showMasks, showRatio, showWarnings } from "./answer.js";
 import { BoxTool } from "./box.js";
 import { Picture } from "./picture.js";
 import { readModel, readPreview, Refused, segment, segmentDicom } from "./service.js";
@@ -31,7 +31,8 @@ function sayRefused(error) {
 
 async function showModel() {
   try {
-    const { model } = await readModel(key());
+    const { model, manifest } = await readModel(key());
+    find("heart-row").hidden = !("heart" in (manifest.structures || {}));
     find("model").textContent =
       `${model.name} ${model.version} · ${model.precision} on ${model.device} · ${model.sha256.slice(0, 12)}`;
   } catch (error) {
@@ -135,9 +136,14 @@ function showTyped() {
 
 function requestFields() {
   const fields = [["image", state.file], ["convention", find("convention").value], ["lungs", "each"]];
+  if (wantsHeart()) fields.push(["structure", "lungs,heart"]);
   const box = typedBox();
   if (box) fields.push(["bbox", box.join(",")]);
   return fields;
+}
+
+function wantsHeart() {
+  return !find("heart-row").hidden && find("heart").checked;
 }
 
 async function ask(event) {
@@ -147,7 +153,7 @@ async function ask(event) {
   find("go").disabled = true;
   say("Segmenting …");
   try {
-    const answer = await segment([...requestFields(), ["measurements", "true"]], key());
+    const answer = await segment([...requestFields(), ["measurements", wantsHeart() ? "cardiothoracic" : "true"]], key());
     if (request !== state.request) return;
     state.answer = answer;
     picture.setMasks(await Promise.all(answer.masks.map((mask) => bitmapOf(mask.png))));
@@ -164,6 +170,7 @@ function showAnswer(answer) {
   find("answer").hidden = false;
   showWarnings(find("warnings"), answer.warnings);
   showMasks(find("masks"), answer);
+  showRatio(find("ratio"), answer);
   showMaskDownloads(answer.masks);
   showLatency(find("latency"), find("latency-text"), answer.latency_ms);
   document.querySelector("[data-download=seg]").hidden = picture.format !== "dicom";

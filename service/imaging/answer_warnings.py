@@ -1,0 +1,75 @@
+"""The warnings of one answer, in order: on file, picture and masks, and on what was done."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from model_store.prediction import MaskPrediction
+from service.imaging.answer_checks import check_answer
+from service.imaging.answer_schema import ResponseWarning
+from service.imaging.heart import check_heart, ratio_remarks
+from service.imaging.opening import OpenedXray
+from service.imaging.picture_errors import warnings_of
+from service.imaging.response_warnings import Warning_
+from service.imaging.upright import doubtful_turn
+from service.imaging.warning_advice import advice_on
+
+
+@dataclass(frozen=True)
+class FoundMasks:
+    """What the model found on the upright X-ray.
+
+    Attributes:
+        lungs: one mask for each box; none where they are not asked for.
+        hearts: likewise.
+        kind: what its quality head says of the picture.
+        is_turn_doubtful: whether the X-ray probably does not lie as its header says.
+    """
+
+    lungs: Sequence[MaskPrediction]
+    hearts: Sequence[MaskPrediction] = ()
+    kind: tuple[str, ...] = ()
+    is_turn_doubtful: bool = False
+
+
+def warnings_about(
+    opened: OpenedXray, found: FoundMasks, remarks: Sequence[Warning_]
+) -> list[ResponseWarning]:
+    """Return the warnings of an answer.
+
+    Args:
+        opened: the X-ray and what is asked about it.
+        found: what the model found.
+        remarks: on what was done to the masks.
+    """
+    asked = opened.asked
+    before = [*warnings_of(opened.decoded.warnings), *opened.remarks]
+    if found.is_turn_doubtful:
+        before.append(doubtful_turn())
+    pixels = opened.decoded.upright
+    checked = check_answer(found.lungs, pixels, found.kind, is_whole_image=not asked.prompts)
+    warnings = [response_warning(one) for one in (*before, *checked.picture)]
+    by_mask = [*checked.masks, *(check_heart(heart) for heart in found.hearts)]
+    numbers = [*range(len(found.lungs)), *range(len(found.hearts))]
+    for number, on_mask in zip(numbers, by_mask, strict=True):
+        place = f"Box {number + 1}: " if len(asked.prompts) > 1 else ""
+        warnings += [response_warning(one, place) for one in on_mask]
+    on_ratio = ratio_remarks(opened.scale.projection) if asked.wants_ratio else []
+    return [*warnings, *(response_warning(one) for one in (*on_ratio, *remarks))]
+
+
+def response_warning(remark: Warning_, place: str = "") -> ResponseWarning:
+    """Return a remark as the answer shows it, with its severity and what to do.
+
+    Args:
+        remark: the remark.
+        place: what it is about, before its sentence.
+    """
+    advice = advice_on(remark.code)
+    return ResponseWarning(
+        code=str(remark.code),
+        message=place + remark.message,
+        severity=str(advice.severity),
+        action=advice.action,
+    )

@@ -1,0 +1,97 @@
+"""The heart as a structure of its own: its masks in an answer, and what is remarked on them.
+
+A heart follows no lung convention and has no human shapes to be compared with here. What is
+remarked is what the model itself says of it, and whether it is one piece; what is wrong with the
+picture is told by its quality head, as for lungs.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+from model_store.prediction import MaskPrediction
+from service.imaging.answered_masks import AnsweredMask
+from service.imaging.islands import without_islands
+from service.imaging.mask_checks import MINIMUM_SCORE
+from service.imaging.mask_grid import grid_of
+from service.imaging.response_warnings import Warning_, WarningCode
+from service.imaging.structures import HEART
+
+MINIMUM_HEART_CONFIDENCE = 0.9
+"""Soft Dice confidence. No heart of the 178 X-rays of `val` is below 0.93."""
+MINIMUM_MAIN_PIECE = 0.9
+"""Share of the mask that its largest piece holds at the least; of `val` 0.99 and more."""
+
+
+def heart_masks(found: Sequence[MaskPrediction], *, drops_islands: bool) -> list[AnsweredMask]:
+    """Return the hearts of an answer, one for each box.
+
+    Args:
+        found: what the model found, one per box.
+        drops_islands: whether small pieces are removed.
+    """
+    masks = [
+        AnsweredMask(one.box, one.mask, one.score, one.confidence, HEART, index)
+        for index, one in enumerate(found)
+    ]
+    if not drops_islands:
+        return masks
+    return [dataclasses.replace(one, mask=without_islands(one.mask)[0]) for one in masks]
+
+
+def check_heart(found: MaskPrediction) -> list[Warning_]:
+    """Return what is remarked on one heart.
+
+    Args:
+        found: the mask and what the model thinks of it.
+    """
+    if not found.mask.any():
+        return [Warning_(WarningCode.EMPTY_MASK, "No heart was found: the mask is empty.")]
+    remarks = []
+    shares = grid_of(found.mask).shares
+    if shares.size and shares.max() < MINIMUM_MAIN_PIECE:
+        remarks.append(
+            Warning_(WarningCode.FRAGMENTED_MASK, "The mask of the heart falls into pieces.")
+        )
+    # Both also true of what is not a number.
+    if not found.confidence >= MINIMUM_HEART_CONFIDENCE:
+        remarks.append(
+            Warning_(
+                WarningCode.UNDECIDED_MASK,
+                "The model is unsure where much of the heart's border runs.",
+            )
+        )
+    if not found.score >= MINIMUM_SCORE:
+        remarks.append(
+            Warning_(
+                WarningCode.LOW_SCORE,
+                f"The model expects a poor mask of the heart (score below {MINIMUM_SCORE}).",
+            )
+        )
+    return remarks
+
+
+def ratio_remarks(projection: str | None) -> list[Warning_]:
+    """Return what is to be said of a cardiothoracic ratio; nothing on a PA X-ray.
+
+    Args:
+        projection: PA or AP; None where the header does not say, or there is none.
+    """
+    if projection == "PA":
+        return []
+    if projection == "AP":
+        return [
+            Warning_(
+                WarningCode.CARDIOTHORACIC_RATIO_ON_AP,
+                "The X-ray is AP by its header: the heart lies away from the detector and is "
+                "magnified, so the cardiothoracic ratio is not valid.",
+            )
+        ]
+    return [
+        Warning_(
+            WarningCode.CARDIOTHORACIC_VIEW_UNKNOWN,
+            "Nothing says whether the X-ray is PA or AP; the cardiothoracic ratio is valid on PA "
+            "X-rays alone.",
+        )
+    ]
