@@ -79,7 +79,7 @@ async def test_lungs_and_heart_come_from_one_call_by_box() -> None:
 
 @pytest.mark.anyio
 @pytest.mark.parametrize("fields", [{"structure": "heart"}, {"measurements": "cardiothoracic"}])
-async def test_a_model_without_a_heart_says_so(fields: dict[str, str]) -> None:
+async def test_a_model_without_a_heart_says_so(fields: dict[str, Any]) -> None:
     answer = await answer_to(FakePredictor(), **fields)
     assert (answer["status"], answer["code"]) == (422, "invalid_field")
     assert "does not know the heart" in answer["detail"]
@@ -95,7 +95,7 @@ async def test_a_model_without_a_heart_says_so(fields: dict[str, str]) -> None:
         ({"measurements": "all"}, "cardiothoracic"),
     ],
 )
-async def test_fields_that_make_no_sense_are_refused(fields: dict[str, str], word: str) -> None:
+async def test_fields_that_make_no_sense_are_refused(fields: dict[str, Any], word: str) -> None:
     answer = await answer_to(**fields)
     assert answer["status"] == 422 and word in answer["detail"]
 
