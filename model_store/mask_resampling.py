@@ -64,6 +64,24 @@ def logits_above(
     return mask
 
 
+def logits_at_pixels(logits: NDArray[np.float32], geometry: InputGeometry) -> NDArray[np.float32]:
+    """Return resampled logits (M, M) at the pixels of the image, float32 (H, W).
+
+    Raises:
+        ValueError: Some logits are no numbers.
+    """
+    if not np.isfinite(logits).all():
+        raise ValueError("the model gave mask logits that are not numbers")
+    side, width, height = logits.shape[0], geometry.width, geometry.height
+    wide = np.empty((side, width), np.float32)
+    for strip in resampling_strips(side, geometry.resized_width / geometry.input_size, width):
+        np.matmul(logits[:, strip.source], strip.weights.T, out=wide[:, strip.target])
+    pixels = np.empty((height, width), np.float32)
+    for strip in resampling_strips(side, geometry.resized_height / geometry.input_size, height):
+        np.matmul(strip.weights, wide[strip.source], out=pixels[strip.target])
+    return pixels
+
+
 @functools.lru_cache(maxsize=64)
 def resampling_strips(source: int, share: float, target: int) -> tuple[Strip, ...]:
     """Return `resampling_weights` without most of its zeros; arguments as there."""

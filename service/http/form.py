@@ -15,18 +15,22 @@ from service.errors import InvalidField, MissingField, NotAcceptable
 from service.http.upload import IMAGE_FIELD, shown_name
 from service.imaging.box_text import DECIMAL_NUMBER, Box, parse_box
 from service.imaging.segment_request import (
+    UNCERTAINTY_SHAPES,
     AnswerKind,
     DicomObject,
     LungChoice,
+    MaskShape,
     OverlayFormat,
     SegmentRequest,
     View,
 )
 
 DEFAULT_THRESHOLD = 0.5
+DEFAULT_SHAPES = "png,rle"
+SHAPE_WORDS = tuple(one.value for one in MaskShape)
 _SINGLE_FIELDS = (
     *("convention", "threshold", "overlay", "objects"),
-    *("structure", "lungs", "islands", "measurements", "view", "legend", "clip"),
+    *("structure", "shapes", "lungs", "islands", "measurements", "view", "legend", "clip"),
 )
 FIELDS = (IMAGE_FIELD, "bbox", *_SINGLE_FIELDS)
 LUNG_WORDS = tuple(one.value for one in LungChoice)
@@ -112,6 +116,7 @@ def read_form(
         wants_measurements=_is_measured(single),
         measures_heart=single.get("measurements") == RATIO_WORD,
         structures=_structures(single.get("structure", LUNGS)),
+        shapes=_shapes(single.get("shapes", DEFAULT_SHAPES)),
         view=View(_one_of("view", VIEW_WORDS, single["view"])) if "view" in single else None,
         wants_legend=_truth("legend", single.get("legend", "false")),
         clips_to_boxes=_truth("clip", single.get("clip", "false")),
@@ -119,6 +124,12 @@ def read_form(
     )
     if asked.lungs is not LungChoice.BOTH and LUNGS not in asked.structures:
         raise InvalidField("The field lungs is for structure=lungs.")
+    is_altered = asked.lungs is not LungChoice.BOTH or asked.drops_islands or asked.clips_to_boxes
+    if is_altered and asked.shapes & UNCERTAINTY_SHAPES:
+        raise InvalidField(
+            "The field shapes asks for a band or probabilities, which are of whole masks; leave "
+            "out lungs, islands and clip, or send another request for them."
+        )
     if asked.view is None:
         _refuse_several_masks(asked)
     return SegmentForm(image, asked)
@@ -194,6 +205,16 @@ def _structures(value: str) -> tuple[Structure, ...]:
             "commas."
         )
     return tuple(one for one in STRUCTURES if one in names)
+
+
+def _shapes(value: str) -> frozenset[MaskShape]:
+    names = [name.strip() for name in value.split(",")]
+    known = {one.value: one for one in MaskShape}
+    if not set(names) <= set(known) or len(set(names)) < len(names):
+        raise InvalidField(
+            f"The field shapes must list some of {', '.join(known)}, each once, with commas."
+        )
+    return frozenset(known[name] for name in names)
 
 
 def _is_measured(single: Mapping[str, str]) -> bool:

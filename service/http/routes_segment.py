@@ -11,11 +11,13 @@ from model_store.conventions import CONVENTIONS, DEFAULT_CONVENTION
 from service import errors
 from service.http.early_answer import AnswerBeforeTheEnd
 from service.http.form import (
+    DEFAULT_SHAPES,
     DEFAULT_THRESHOLD,
     ISLAND_WORDS,
     LUNG_WORDS,
     OVERLAY_WORDS,
     RATIO_WORD,
+    SHAPE_WORDS,
     VIEW_WORDS,
 )
 from service.http.keys import ApiKeys
@@ -56,6 +58,8 @@ _REFUSALS = (
 
 BOX_PATTERN = r"^\s*-?[0-9.]+\s*(,\s*-?[0-9.]+\s*){3}$"
 """Four decimal numbers. No example: the page of the documentation would send it as a box."""
+
+SHAPES_PATTERN = f"^({'|'.join(SHAPE_WORDS)})( *, *({'|'.join(SHAPE_WORDS)})){{0,4}}$"
 
 _FORM_SCHEMA: dict[str, Any] = {
     "type": "object",
@@ -107,6 +111,14 @@ _FORM_SCHEMA: dict[str, Any] = {
             "default": "lungs",
             "description": "what the masks show: lungs, heart, or lungs,heart; the heart where the "
             "model knows it (structures in GET /v1/model); all from one pass of the encoder",
+        },
+        "shapes": {
+            "type": "string",
+            "pattern": SHAPES_PATTERN,
+            "default": DEFAULT_SHAPES,
+            "description": "forms in which a JSON answer holds each mask, each once, with commas: "
+            "png, rle, polygon, band (the contours of probability 0.25 and 0.75 and how far they "
+            "are apart), probability (a grey PNG of 0 to 255)",
         },
         "islands": {
             "type": "string",

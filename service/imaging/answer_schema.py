@@ -47,8 +47,23 @@ class RunLengthMask(Answer):
     counts: str = Field(description="column-major run lengths in COCO's ASCII form")
 
 
+Polygons = tuple[tuple[tuple[tuple[int, int], ...], ...], ...]
+"""Polygons of rings of corners x, y: pixel i covers i to i + 1."""
+
+
+class UncertaintyBand(Answer):
+    """Where the border may run: between the contours of probability 0.25 and 0.75."""
+
+    outer: Polygons = Field(description="polygons of the contour of probability 0.25")
+    inner: Polygons = Field(description="polygons of the contour of probability 0.75")
+    mean_px: float | None = Field(
+        description="mean distance of the two along the mask's outline; null if one is empty"
+    )
+    p95_px: float | None = Field(description="its 95th percentile")
+
+
 class SegmentedMask(Answer):
-    """The lungs inside one box."""
+    """One structure inside one box."""
 
     bbox: tuple[float, float, float, float] = Field(
         description="x0, y0, x1, y1 in pixels, half-open; the whole image when none was given",
@@ -63,10 +78,11 @@ class SegmentedMask(Answer):
     )
     area_px: int = Field(description="pixels inside the mask")
     area_fraction: float = Field(description="area_px over the pixels of the image, 0 to 1")
-    png: str = Field(
-        description="base64 of an 8-bit grey PNG, 0 or 255, with the image's width and height"
+    png: str | None = Field(
+        description="base64 of an 8-bit grey PNG, 0 or 255, with the image's width and height; "
+        "null only if shapes leaves it out"
     )
-    rle: RunLengthMask
+    rle: RunLengthMask | None = Field(description="null only if shapes leaves it out")
     structure: str = Field(
         description="what the mask shows",
         json_schema_extra={"enum": ["lungs", "right_lung", "left_lung", "heart"]},
@@ -76,6 +92,18 @@ class SegmentedMask(Answer):
         "header, else the patient's right is taken to be at the picture's left"
     )
     box_index: int = Field(description="place of its box among those sent, from 0")
+    polygon: Polygons | None = Field(
+        default=None,
+        description="polygons, the largest first: each is its outer ring and then its holes, each "
+        "ring its corners x, y along the pixels' edges, none moved by more than 1 pixel; null if "
+        "shapes does not ask for it",
+    )
+    band: UncertaintyBand | None = Field(default=None, description="null if not asked for")
+    probability_png: str | None = Field(
+        default=None,
+        description="base64 of an 8-bit grey PNG of the probabilities, 255 for 1; null if not "
+        "asked for",
+    )
 
 
 class ResponseWarning(Answer):

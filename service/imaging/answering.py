@@ -36,6 +36,7 @@ from service.imaging.answered_masks import (
     clipped_masks,
 )
 from service.imaging.dicom_object import SegmentationMethod
+from service.imaging.further_shapes import further_shapes
 from service.imaging.heart import heart_masks
 from service.imaging.islands import without_islands
 from service.imaging.jpeg_encoding import encode_jpeg
@@ -44,7 +45,7 @@ from service.imaging.measurements import measure_lungs
 from service.imaging.opening import OpenedXray
 from service.imaging.png_encoding import encode_png
 from service.imaging.rendering import encode_mask_png, encode_rle, overlay_colours
-from service.imaging.segment_request import AnswerKind, OverlayFormat, View
+from service.imaging.segment_request import AnswerKind, MaskShape, OverlayFormat, View
 from service.imaging.upright import as_stored, is_turn_doubtful
 from service.imaging.views import ViewedMasks, encode_view, legend_of, view_of, with_margin
 from service.imaging.warning_advice import advice_on, gravest
@@ -60,6 +61,7 @@ class _Rendering:
 
     opened: OpenedXray
     pixels: NDArray[Any]  # of the upright X-ray, as `found` is
+    said: Sequence[MaskLogits]
     found: FoundMasks
     masks: Sequence[AnsweredMask]  # of the pixels that the caller knows
     context: AnswerContext
@@ -109,7 +111,7 @@ def answer_of(
         masks = clipped_masks(masks, opened.asked.boxes)
     pixels = opened.decoded.upright
     postprocess_s = time.perf_counter() - began
-    rendering = _Rendering(opened, pixels, found_masks, masks, context, postprocess_s)
+    rendering = _Rendering(opened, pixels, found, found_masks, masks, context, postprocess_s)
     warnings = warnings_about(opened, found_masks, remarks)
     codes = tuple(dict.fromkeys(warning.code for warning in warnings))
     kind = opened.asked.answer_kind
@@ -135,8 +137,8 @@ def answer_of(
 
 def _json_body(rendering: _Rendering, warnings: Sequence[ResponseWarning]) -> bytes:
     opened, asked = rendering.opened, rendering.opened.asked
-    pictures = [encode_mask_png(one.mask) for one in rendering.masks]
-    masks = tuple(_segmented(one) for one in rendering.masks)
+    pictures: list[bytes] = []
+    masks = tuple(_segmented(rendering, one, pictures) for one in rendering.masks)
     overlay = asked.overlay_in_answer
     if overlay is not None:
         drawn = [one.mask for one in rendering.masks]
@@ -265,19 +267,30 @@ def _measured(rendering: _Rendering) -> tuple[Measurements, ...]:
     return tuple(measured)
 
 
-def _segmented(found: AnsweredMask) -> SegmentedMask:
+def _segmented(rendering: _Rendering, found: AnsweredMask, pictures: list[bytes]) -> SegmentedMask:
+    """Returns one mask in the forms asked for; its pictures are added to those of the answer."""
     area_px = int(np.count_nonzero(found.mask))
+    shapes = rendering.opened.asked.shapes
+    has_png, has_rle = MaskShape.PNG in shapes, MaskShape.RLE in shapes
+    if has_png:
+        pictures.append(encode_mask_png(found.mask))
+    extra = further_shapes(found, rendering.said, rendering.opened)
+    if extra.probability_png is not None:
+        pictures.append(extra.probability_png)
     return SegmentedMask(
         bbox=found.box,
         score=found.score,
         confidence=found.confidence,
         area_px=area_px,
         area_fraction=area_px / found.mask.size,
-        png=_PICTURE,
-        rle=RunLengthMask(**encode_rle(found.mask)),
+        png=_PICTURE if has_png else None,
+        rle=RunLengthMask(**encode_rle(found.mask)) if has_rle else None,
         structure=found.structure,
         side=found.side,
         box_index=found.box_index,
+        polygon=extra.polygon,
+        band=extra.band,
+        probability_png=None if extra.probability_png is None else _PICTURE,
     )
 
 

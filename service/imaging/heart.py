@@ -19,8 +19,8 @@ from service.imaging.response_warnings import Warning_, WarningCode
 from service.imaging.structures import HEART
 
 MINIMUM_HEART_CONFIDENCE = 0.9
-"""Soft Dice confidence. Of the hearts of 178 X-rays of `val` one is below, a child's; of 80 portable
-ones none. The heart of an X-ray turned by a quarter has 0.71 in the median, by a half 0.88."""
+"""Soft Dice confidence. Of the hearts of 178 X-rays of `val` one is below, a child's; of 80
+portable ones none. Turned by a quarter, X-rays have 0.71 in the median, by a half 0.88."""
 MINIMUM_MAIN_PIECE = 0.9
 """Share of the mask that its largest piece holds at the least: of `val` 174 of 178 hold as much."""
 

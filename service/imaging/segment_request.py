@@ -36,6 +36,20 @@ class View(Enum):
     ENHANCED = "enhanced"
 
 
+class MaskShape(Enum):
+    """A form in which a JSON answer holds a mask, or what is known of its border."""
+
+    PNG = "png"
+    RLE = "rle"
+    POLYGON = "polygon"
+    BAND = "band"
+    PROBABILITY = "probability"
+
+
+UNCERTAINTY_SHAPES = frozenset({MaskShape.BAND, MaskShape.PROBABILITY})
+"""Shapes of what the network says, and so of whole masks alone."""
+
+
 class LungChoice(Enum):
     """Which lungs the masks of an answer show."""
 
@@ -73,6 +87,7 @@ class SegmentRequest:
         overlay_format: how the overlay is written, where one is wanted.
         structures: what the masks show, each once, the lungs before the heart.
         measures_heart: whether measurements hold the heart and the cardiothoracic ratio.
+        shapes: forms in which a JSON answer holds each mask.
     """
 
     boxes: tuple[Box, ...]
@@ -90,6 +105,7 @@ class SegmentRequest:
     overlay_format: OverlayFormat = OverlayFormat.PNG
     structures: tuple[Structure, ...] = (LUNGS,)
     measures_heart: bool = False
+    shapes: frozenset[MaskShape] = frozenset({MaskShape.PNG, MaskShape.RLE})
 
     @property
     def network_structures(self) -> tuple[Structure, ...]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from service.imaging.segment_request import LungChoice, SegmentRequest
+from service.imaging.segment_request import LungChoice, MaskShape, SegmentRequest
 from service.workers.costs import (
     ORDINARY_RENDERING_S,
     first_grant_s,
@@ -64,6 +64,7 @@ def answering_budget(pixels: int, masks: int, asked: SegmentRequest) -> TaskBudg
             asked.wants_legend,
             asked.wants_measurements,
             asked.drops_islands,
+            len(asked.shapes - {MaskShape.PNG, MaskShape.RLE}),
             is_apart,
             len(asked.objects) if asked.needs_dicom else 0,
         )
