@@ -11,6 +11,7 @@ import os
 import socket
 import sys
 
+from service.audit.chain import AuditError
 from service.http.key_file import KeyFileError, require_a_key
 from service.settings import (
     Settings,
@@ -18,6 +19,7 @@ from service.settings import (
     require_safe_address,
     require_trace_exporter,
     require_usable_certificate,
+    require_whole_audit,
     settings_from,
     unknown_variables,
 )
@@ -39,6 +41,7 @@ def main() -> int:
         require_safe_address(settings)
         require_usable_certificate(settings)
         require_trace_exporter(settings)
+        require_whole_audit(settings)
         if settings.api_keys_file is not None:
             require_a_key(settings.api_keys_file)
         elif settings.metrics_key:
@@ -93,7 +96,10 @@ def _serve(settings: Settings, listener: socket.socket) -> int:
         fields = {"setting": "image-threads", "use": "image-workers"}
         logger.warning("setting has another name", extra={"fields": fields})
     refusals: list[Exception] = []
-    app = create_app(settings, on_refused=refusals.append)
+    try:
+        app = create_app(settings, on_refused=refusals.append)
+    except AuditError as error:
+        return _refuse(str(error), EXIT_BAD_SETTING)
     service = app.state.service
     server = DrainingServer(
         uvicorn.Config(

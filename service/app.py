@@ -9,6 +9,8 @@ from contextlib import asynccontextmanager
 from fastapi import FastAPI
 
 import model_store
+from service.audit.chain import read_key
+from service.audit.log import AuditLog, AuditWatch
 from service.compute.model_loading import (
     PredictorFactory,
     start_compute_child,
@@ -25,6 +27,7 @@ from service.http.routes_segment import add_segment_routes
 from service.http.routes_status import add_status_routes
 from service.http.traces import TraceExport
 from service.metrics import Metrics
+from service.pipeline.auditing import Auditing
 from service.pipeline.image_workers import PoolFactory, make_worker_pool
 from service.pipeline.segmentation import SegmentationService
 from service.settings import Settings
@@ -50,6 +53,7 @@ def create_app(
     """
     service = SegmentationService(settings, predictor_factory, pool_factory, on_refused)
     keys = _api_keys(settings, service.metrics)
+    service.auditing = _auditing(settings, service.metrics)
     traces = TraceExport(settings.otlp_endpoint) if settings.otlp_endpoint else None
 
     @asynccontextmanager
@@ -104,3 +108,23 @@ def _api_keys(settings: Settings, metrics: Metrics) -> ApiKeys | None:
         lambda: keys.valid_keys, lambda: keys.keys_expiring_soon, lambda: keys.file_problems
     )
     return keys
+
+
+def _auditing(settings: Settings, metrics: Metrics) -> Auditing | None:
+    """Opens the audit log that the operator wants, with its figures in the metrics."""
+    if settings.audit_log is None or settings.audit_key_file is None:
+        return None
+    watch = AuditWatch(
+        on_written=metrics.audit_entries.inc,
+        on_lost=metrics.audit_lost.inc,
+        on_failing=metrics.audit_failing.set,
+        on_head=lambda state: metrics.show_audit_head(state.seal, state.entries),
+    )
+    log = AuditLog(
+        settings.audit_log,
+        read_key(settings.audit_key_file),
+        max_bytes=settings.audit_max_bytes,
+        keeps_waiting=not settings.audit_required,
+        watch=watch,
+    )
+    return Auditing(log, is_required=settings.audit_required)

@@ -233,6 +233,14 @@ class InternalError(ServiceError):
     title = "Internal error"
 
 
+class AuditUnavailable(ServiceError):
+    """The audit log cannot be written, and the operator wants no mask without an entry."""
+
+    status = 503
+    code = "audit_unavailable"
+    title = "The audit log cannot be written"
+
+
 class NotReady(ServiceError):
     """The model is still loading, or its self test failed."""
 

@@ -24,6 +24,8 @@ logger = logging.getLogger("service.requests")
 warnings_logger = logging.getLogger("service.warnings")
 
 DEEPEST_FRAMES = 8
+PROBE_ROUTES = frozenset({"/livez", "/health", "/readyz", "/healthz", "/metrics"})
+"""Asked every few seconds: those answered well are at the level debug, which is not written."""
 _QUOTING_LIBRARIES = frozenset({"pydicom", "highdicom", "PIL", "imagecodecs", "py"})
 """Their messages quote what they read; "py.warnings" is where Python's warnings may go."""
 _KIND_LENGTH, _MOST_KINDS = 80, 1000
@@ -153,4 +155,5 @@ def log_request(record: RequestRecord, status: int) -> None:
         "warnings": list(record.warning_codes),
     }
     shown = {name: value for name, value in fields.items() if value not in (None, [], {})}
-    logger.info("request", extra={"fields": shown})
+    is_probe = record.route in PROBE_ROUTES and status < 400
+    logger.log(logging.DEBUG if is_probe else logging.INFO, "request", extra={"fields": shown})

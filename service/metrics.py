@@ -146,6 +146,19 @@ class Metrics:
             "lungseg_key_attempts_failed", "Requests with an API key that is not valid.",
             registry=registry,
         )  # fmt: skip
+        self.audit_entries = Counter(
+            "lungseg_audit_entries", "Lines written to the audit log.", registry=registry
+        )
+        self.audit_lost = Counter(
+            "lungseg_audit_lost", "Lines of the audit log that were given up.", registry=registry
+        )
+        self.audit_failing = Gauge(
+            "lungseg_audit_failing", "1 while the audit log cannot be written.", registry=registry
+        )
+        self._audit_head = Gauge(
+            "lungseg_audit_head", "Entries of the audit log at its seal of the latest hour.",
+            ["seal"], registry=registry,
+        )  # fmt: skip
         self._keys = {
             name: Gauge(f"lungseg_{name}", text, registry=registry)
             for name, text in (
@@ -178,6 +191,11 @@ class Metrics:
     def image_worker_ended(self, reason: str) -> None:
         """Counts an image worker that ended."""
         self._worker_ends.labels(reason).inc()
+
+    def show_audit_head(self, seal: str, entries: int) -> None:
+        """Publishes where the audit log stands, so that lines cut off at its end are noticed."""
+        self._audit_head.clear()
+        self._audit_head.labels(seal).set(entries)
 
     def follow_keys(
         self,

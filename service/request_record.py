@@ -14,6 +14,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from model_store.model_info import ModelInfo
+
 UNMATCHED_ROUTE = "unmatched"
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
@@ -40,6 +42,7 @@ class RequestRecord:
         box_count: number of boxes asked for.
         batch_size: requests in the model call that answered this one.
         warning_codes: codes of the warnings given.
+        model: the model that answered, or None.
         key_name: name of the API key that came with it, or None.
     """
 
@@ -58,6 +61,7 @@ class RequestRecord:
     box_count: int | None = None
     batch_size: int | None = None
     warning_codes: tuple[str, ...] = ()
+    model: ModelInfo | None = None
     key_name: str | None = None
 
     def stages(self) -> list[tuple[str, float]]:

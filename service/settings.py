@@ -57,6 +57,21 @@ class Settings(BaseModel):
         description="names by which the service may be called where no key is asked for, beside "
         "loopback names and the address it listens on, separated by commas; * for any",
     )
+    audit_log: Path | None = Field(
+        None, description="file of the audit log; default: none is written"
+    )
+    audit_key_file: Path | None = Field(
+        None, description="file with the secret that seals the audit log's lines"
+    )
+    audit_required: bool = Field(
+        False, description="true: 503 for masks while the audit log cannot be written"
+    )
+    audit_max_bytes: int = Field(
+        64 * 1024 * 1024,
+        ge=4096,
+        le=2**40,
+        description="size of the audit log from which another file is begun",
+    )
     tls_cert: Path | None = Field(
         None, description="PEM file with the certificate and its chain: serves HTTPS"
     )
@@ -219,6 +234,18 @@ def require_usable_certificate(settings: Settings) -> None:
             f"The TLS certificate {settings.tls_cert} and key {settings.tls_key} cannot be used: "
             f"{str(reason).lower().replace('_', ' ')}."
         ) from None
+
+
+def require_whole_audit(settings: Settings) -> None:
+    """Refuses half of what an audit log needs.
+
+    Raises:
+        SettingsError: there is a log without a key, or the other way round.
+    """
+    if (settings.audit_log is None) != (settings.audit_key_file is None):
+        raise SettingsError("The audit log needs both --audit-log FILE and --audit-key-file FILE.")
+    if settings.audit_required and settings.audit_log is None:
+        raise SettingsError("--audit-required needs --audit-log FILE and --audit-key-file FILE.")
 
 
 def require_trace_exporter(settings: Settings) -> None:

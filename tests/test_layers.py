@@ -26,7 +26,8 @@ FORBIDDEN = {
 SERVICE_LAYERS: Mapping[str, set[str]] = {
     "archive": {"pipeline", "imaging", "compute", "workers"},
     "http": {"pipeline", "imaging", "compute", "workers"},
-    "pipeline": {"imaging", "compute", "workers"},
+    "pipeline": {"imaging", "compute", "workers", "audit"},
+    "audit": set(),
     "imaging": {"workers"},
     "compute": set(),
     "workers": set(),

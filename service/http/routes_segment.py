@@ -49,6 +49,7 @@ _REFUSALS = (
     errors.QueueFull,
     errors.InternalError,
     errors.NotReady,
+    errors.AuditUnavailable,
     errors.ComputeLost,
     errors.WorkerLost,
     errors.OutOfMemory,

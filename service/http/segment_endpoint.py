@@ -50,6 +50,8 @@ class SegmentEndpoint:
         self._service.readiness.require_ready()
         kind = wanted_answer(", ".join(request.headers.getlist("accept")))
         self._service.admission.refuse_if_full()
+        if self._service.auditing is not None:
+            self._service.auditing.refuse_if_unavailable()
         limit_s = self._service.settings.request_timeout_s
         try:
             async with deadline(limit_s):

@@ -44,6 +44,8 @@ class RenderedAnswer:
         warning_codes: codes of the warnings given, each once.
         area_ratios: share of the image that each mask covers, 0 to 1.
         stage_seconds: seconds of `postprocess` and `render`.
+        areas_px: pixels inside each answered mask.
+        confidences: the confidence of each answered mask.
     """
 
     media_type: str
@@ -52,3 +54,5 @@ class RenderedAnswer:
     warning_codes: tuple[str, ...]
     area_ratios: tuple[float, ...]
     stage_seconds: Mapping[str, float]
+    areas_px: tuple[int, ...] = ()
+    confidences: tuple[float, ...] = ()

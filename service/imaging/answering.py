@@ -132,7 +132,16 @@ def answer_of(
         rendering.end_render()
         headers = _headers(rendering, codes)
     areas = tuple(np.count_nonzero(one.mask) / one.mask.size for one in lungs)
-    return RenderedAnswer(media_type, body, headers, codes, areas, rendering.seconds)
+    return RenderedAnswer(
+        media_type,
+        body,
+        headers,
+        codes,
+        areas,
+        rendering.seconds,
+        areas_px=tuple(int(np.count_nonzero(one.mask)) for one in masks),
+        confidences=tuple(float(one.confidence) for one in masks),
+    )
 
 
 def _json_body(rendering: _Rendering, warnings: Sequence[ResponseWarning]) -> bytes:

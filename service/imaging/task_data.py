@@ -137,6 +137,8 @@ class AnswerFacts:
         warning_codes: codes of the warnings given.
         area_ratios: share of the image that each mask covers.
         stage_seconds: seconds of `postprocess` and `render`.
+        areas_px: pixels inside each answered mask.
+        confidences: the confidence of each answered mask.
     """
 
     media_type: _MediaType
@@ -147,6 +149,8 @@ class AnswerFacts:
     warning_codes: tuple[WarningCode, ...]
     area_ratios: tuple[Annotated[float, Field(ge=0, le=1)], ...]
     stage_seconds: _Stages
+    areas_px: tuple[Annotated[int, Field(ge=0)], ...]
+    confidences: tuple[Annotated[float, Field(ge=0, le=1)], ...]
 
 
 @with_config(_STRICT)

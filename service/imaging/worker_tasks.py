@@ -177,6 +177,8 @@ def _sent(answer: RenderedAnswer) -> Answer:
         warning_codes=tuple(map(WarningCode, answer.warning_codes)),
         area_ratios=answer.area_ratios,
         stage_seconds=dict(answer.stage_seconds),
+        areas_px=answer.areas_px,
+        confidences=answer.confidences,
     )
     return Answer(as_json(ANSWER_FACTS, facts), blobs=[answer.body])
 

@@ -303,6 +303,8 @@ async def _rendered(reply: Reply) -> RenderedAnswer:
         warning_codes=tuple(str(code) for code in facts.warning_codes),
         area_ratios=facts.area_ratios,
         stage_seconds=facts.stage_seconds,
+        areas_px=facts.areas_px,
+        confidences=facts.confidences,
     )
 
 

@@ -31,6 +31,7 @@ from service.imaging.task_data import OpenedFacts
 from service.memory_allowance import UNFINISHED_UPLOADS
 from service.metrics import Metrics
 from service.pipeline.admission import Admission
+from service.pipeline.auditing import Auditing
 from service.pipeline.image_proof import ImageProof
 from service.pipeline.image_workers import ImageWorkers, PoolFactory
 from service.request_record import RequestRecord
@@ -52,6 +53,7 @@ class SegmentationService:
         loader: holds the model once it is proven.
         worker: runs the model.
         requests_running: segmentation requests being worked on.
+        auditing: writes each request down; None where the operator wants no audit log.
     """
 
     def __init__(
@@ -88,6 +90,7 @@ class SegmentationService:
         )
         self._object_options = ObjectOptions(settings.uid_key, PlaneChoice(settings.dicom_plane))
         self.requests_running = 0
+        self.auditing: Auditing | None = None
         self._pool = pool_factory(settings, self.metrics.image_worker_ended)
         self._images = ImageWorkers(self._pool, settings.max_pixels)
         self._proof = ImageProof(self._images, self.readiness, self._loaded_model, settings)
@@ -108,6 +111,8 @@ class SegmentationService:
         await self._pool.close()
         self.worker.close(THREAD_END_TIMEOUT_S)
         self.loader.close()
+        if self.auditing is not None:
+            await asyncio.to_thread(self.auditing.log.close)
 
     def served(self) -> str | None:
         """Returns which model is served, how and with what, in words; None until it is ready."""
@@ -147,6 +152,15 @@ class SegmentationService:
         Raises:
             ServiceError: there is no answer, and why.
         """
+        if self.auditing is None:
+            return await self._segment(image, asked, upload_bytes, record)
+        return await self.auditing.noted(
+            image, asked, record, lambda: self._segment(image, asked, upload_bytes, record)
+        )
+
+    async def _segment(
+        self, image: Blob, asked: SegmentRequest, upload_bytes: int, record: RequestRecord
+    ) -> RenderedAnswer:
         input_size = self._model_for(asked).input_size
         record.box_count = len(asked.boxes)
         with self.admission.enter() as place:
@@ -158,6 +172,7 @@ class SegmentationService:
                 result = await self._compute(opened.given, place.reach_model)
                 record.stage_seconds |= {"queue": result.queue_s, **result.output.stage_seconds}
                 record.batch_size = result.batch_size
+                record.model = result.model
                 context = AnswerContext(
                     request_id=record.request_id,
                     model=identity_of(result.model),

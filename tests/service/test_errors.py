@@ -18,6 +18,7 @@ CONTRACT = {
     "HostNotAllowed": (403, "host_not_allowed"),
     "ForeignOrigin": (403, "foreign_origin"),
     "TooManyAttempts": (429, "too_many_attempts"),
+    "AuditUnavailable": (503, "audit_unavailable"),
     "NotFound": (404, "not_found"),
     "MethodNotAllowed": (405, "method_not_allowed"),
     "NotAcceptable": (406, "not_acceptable"),

@@ -1,0 +1,131 @@
+"""Writes down in the audit log what was done with each X-ray, and for whom.
+
+An entry holds digests in place of X-ray and answer, and nothing that names a patient. The X-ray is
+digested in a thread while workers and network are busy with it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from service.audit.log import AuditLog
+from service.errors import AuditUnavailable, ServiceError
+from service.imaging.answer_data import RenderedAnswer
+from service.imaging.segment_request import SegmentRequest
+from service.request_record import RequestRecord
+from service.workers.shared_memory import Blob
+
+PIECE_BYTES = 1 << 20
+UNAVAILABLE_SENTENCE = (
+    "The audit log cannot be written, and this service gives no mask without it; tell its operator."
+)
+GIVEN_UP = "given_up"
+"""Outcome of a request whose caller left, or whose time was over."""
+
+
+class Auditing:
+    """Surrounds requests for masks."""
+
+    def __init__(self, log: AuditLog, *, is_required: bool) -> None:
+        """Keeps the log.
+
+        Args:
+            log: gets an entry for each request whose upload was read.
+            is_required: whether a request is refused when its entry cannot be written.
+        """
+        self.log = log
+        self._is_required = is_required
+
+    def refuse_if_unavailable(self) -> None:
+        """Refuses a request whose entry could not be written anyhow.
+
+        Raises:
+            AuditUnavailable: writing fails, and entries are required.
+        """
+        if self._is_required and self.log.is_failing:
+            raise AuditUnavailable(UNAVAILABLE_SENTENCE, retry_after_s=5)
+
+    async def noted(
+        self,
+        image: Blob,
+        asked: SegmentRequest,
+        record: RequestRecord,
+        work: Callable[[], Awaitable[RenderedAnswer]],
+    ) -> RenderedAnswer:
+        """Waits for an answer, and returns it once its entry is handed over.
+
+        Args:
+            image: the upload; stays the caller's.
+            asked: what is asked about it.
+            record: knows request, key and model.
+            work: makes the answer.
+
+        Raises:
+            AuditUnavailable: the entry cannot be written, and entries are required.
+        """
+        digesting = asyncio.ensure_future(asyncio.to_thread(_digest_of, image.duplicate()))
+        try:
+            answer = await work()
+            entry = _entry(record, asked, "answered") | _answered(answer)
+            entry["answer_sha256"] = await asyncio.to_thread(_sha256, answer.body)
+        except ServiceError as error:
+            entry = _entry(record, asked, error.code)
+            self.log.append(entry | {"input_sha256": await digesting})
+            raise
+        except BaseException as error:
+            is_cancelled = isinstance(error, asyncio.CancelledError)
+            entry = _entry(record, asked, GIVEN_UP if is_cancelled else "internal_error")
+            digesting.add_done_callback(lambda done: self._append_left(entry, done))
+            raise
+        written = self.log.append(entry | {"input_sha256": await digesting})
+        if self._is_required:
+            try:
+                await asyncio.wrap_future(written)
+            except OSError:
+                raise AuditUnavailable(UNAVAILABLE_SENTENCE, retry_after_s=5) from None
+        return answer
+
+    def _append_left(self, entry: dict[str, Any], digesting: asyncio.Future[str]) -> None:
+        is_known = not digesting.cancelled() and digesting.exception() is None
+        self.log.append(entry | {"input_sha256": digesting.result() if is_known else None})
+
+
+def _entry(record: RequestRecord, asked: SegmentRequest, outcome: str) -> dict[str, Any]:
+    model = record.model
+    return {
+        "event": "segment",
+        "outcome": outcome,
+        "request_id": record.request_id,
+        "key": record.key_name,
+        "model": None if model is None else f"{model.name}/{model.version}",
+        "model_sha256": None if model is None else model.sha256,
+        "convention": asked.convention,
+        "threshold": asked.threshold,
+        "boxes": [list(box) for box in asked.boxes],
+        "lungs": asked.lungs.value,
+    }
+
+
+def _answered(answer: RenderedAnswer) -> dict[str, Any]:
+    return {
+        "media_type": answer.media_type.split(";")[0],
+        "area_px": list(answer.areas_px),
+        "confidence": [round(value, 4) for value in answer.confidences],
+        "warnings": list(answer.warning_codes),
+    }
+
+
+def _digest_of(image: Blob) -> str:
+    """Digests an upload piece by piece, and gives this hold of it back."""
+    digest = hashlib.sha256()
+    with image:
+        for offset in range(0, image.size_bytes, PIECE_BYTES):
+            digest.update(image.read_at(offset, min(PIECE_BYTES, image.size_bytes - offset)))
+    return digest.hexdigest()
+
+
+def _sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
