@@ -106,6 +106,7 @@ def _entry(record: RequestRecord, asked: SegmentRequest, outcome: str) -> dict[s
         "threshold": asked.threshold,
         "boxes": [list(box) for box in asked.boxes],
         "lungs": asked.lungs.value,
+        "structures": list(asked.structures),
     }
 
 

@@ -170,9 +170,11 @@ class FullDisk:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.left = LARGE
         self._write = os.write
-        monkeypatch.setattr(audit_log.os, "write", self)
+        monkeypatch.setattr(os, "write", self)
 
     def __call__(self, descriptor: int, data: bytes) -> int:
+        if not os.readlink(f"/proc/self/fd/{descriptor}").endswith("audit.jsonl"):
+            return self._write(descriptor, data)
         if self.left == 0:
             raise OSError(errno.ENOSPC, "No space left on device")
         count = self._write(descriptor, data[: self.left])
@@ -183,7 +185,8 @@ class FullDisk:
 def test_a_full_disk_loses_nothing_and_says_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    disk, failing = FullDisk(monkeypatch), []
+    failing: list[bool] = []
+    disk = FullDisk(monkeypatch)
     log = opened(tmp_path, watch=AuditWatch(on_failing=failing.append))
     log.append({"event": "segment", "request_id": "before"}).result(10)
     disk.left = 40  # half a line
@@ -224,7 +227,8 @@ def test_lines_that_are_given_up_are_counted_in_the_log(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(audit_log, "MOST_WAITING", 5)
-    disk, lost = FullDisk(monkeypatch), []
+    lost: list[int] = []
+    disk = FullDisk(monkeypatch)
     log = opened(tmp_path, watch=AuditWatch(on_lost=lost.append))
     disk.left = 0
     log.append({"event": "segment", "request_id": "r0"})
@@ -246,9 +250,12 @@ def test_lines_share_an_fsync_of_the_second(
 ) -> None:
     calls: list[float] = []
     sync = os.fsync
-    monkeypatch.setattr(
-        audit_log.os, "fsync", lambda descriptor: (calls.append(time.monotonic()), sync(descriptor))
-    )
+
+    def counted(descriptor: int) -> None:
+        calls.append(time.monotonic())
+        sync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", counted)
     log = opened(tmp_path)
     began = time.monotonic()
     for _ in range(300):
@@ -307,7 +314,7 @@ async def test_an_entry_says_who_what_and_by_which_model_and_names_nobody(
         "n": 1, "time": "", "event": "segment", "outcome": "answered", "request_id": "r1",
         "key": "ct-room", "model": "fake/1", "model_sha256": "0" * 64,
         "convention": "lung_field", "threshold": 0.6, "boxes": [[1.0, 2.0, 30.0, 40.0]],
-        "lungs": "both", "media_type": "application/json", "area_px": [mask["area_px"]],
+        "lungs": "both", "structures": ["lungs"], "media_type": "application/json", "area_px": [mask["area_px"]],
         "confidence": [round(mask["confidence"], 4)],
         "warnings": [one["code"] for one in answered.json()["warnings"]],
         "answer_sha256": hashlib.sha256(answered.content).hexdigest(),
