@@ -16,6 +16,7 @@ from service.settings import Settings
 from tests.service.fake_model import FakeInfo, answer_to
 
 RAISE, OUT_OF_MEMORY, DEVICE_LOST, DIE, HANG = 201, 202, 203, 204, 205
+HANGS_S = 60
 
 
 class TroubledModel:
@@ -43,7 +44,7 @@ class TroubledModel:
         if first == DIE:
             os._exit(9)
         if first == HANG:
-            time.sleep(60)
+            time.sleep(HANGS_S)
         return dataclasses.replace(answer_to(request), quality={"inverted": first / 255})
 
     def answer_batch(self, requests: Sequence[PreparedRequest]) -> list[NetworkAnswer]:

@@ -258,7 +258,7 @@ def test_reading_the_header_takes_less_than_a_millisecond() -> None:
     dataset = with_raw(PLANE | {"SpecificCharacterSet": b"\\ISO 2022 IR 87", "PatientName": YAMADA})
     times_s = []
     for _ in range(50):
-        began = time.perf_counter()
+        began = time.process_time()
         read_source_header(dataset)
-        times_s.append(time.perf_counter() - began)
+        times_s.append(time.process_time() - began)
     assert min(times_s) < 1e-3  # the least disturbed run

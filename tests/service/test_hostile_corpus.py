@@ -17,7 +17,7 @@ from tests.service.hostile_files import HostileFile, corpus
 
 CORPUS = corpus()
 MOST_GROWTH_BYTES = 200 << 20
-SLOWEST_S = 10.0
+SLOWEST_S = 30.0
 
 
 @pytest.fixture(scope="module")

@@ -329,7 +329,7 @@ async def test_an_upload_that_stops_is_cut() -> None:
             "client": ("127.0.0.1", 1), "asgi": {"version": "3.0"},
         }  # fmt: skip
         scope["headers"] = [(name.lower(), value) for name, value in scope["headers"]]
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(15):
             await app(scope, receive, send)
         assert (await client.post("/segment", **form())).status_code == 200
     assert sent[0]["status"] == 408

@@ -9,7 +9,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -20,6 +19,7 @@ import torch
 from benchmarks.service.server_process import RunningServer, running_server
 from model_store.artifact import read_manifest
 from tests.service.fake_model import form, picture, png
+from tests.service.live_service import is_ready, metric, until, url
 
 LIMITS = ["--threads", "1", "--max-upload-bytes", "200000"]
 SLOW_UPLOADS = 60
@@ -33,20 +33,6 @@ UPLOAD_START = (
 def server(tiny_artifact: Path) -> Iterator[RunningServer]:
     with running_server(tiny_artifact, LIMITS) as running:
         yield running
-
-
-def url(server: RunningServer, path: str) -> str:
-    return f"http://127.0.0.1:{server.port}{path}"
-
-
-def wait_for_metric(server: RunningServer, line: str) -> None:
-    stop_by = time.monotonic() + 10
-    while time.monotonic() < stop_by:
-        text = httpx.get(url(server, "/metrics")).text
-        if line in text:
-            return
-        time.sleep(0.02)
-    raise AssertionError(f"{line!r} never came:\n{text}")
 
 
 def start(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -126,12 +112,12 @@ def test_hostile_connections_do_not_stop_the_server(server: RunningServer) -> No
         connection = socket.create_connection(("127.0.0.1", server.port))
         connection.sendall(data)
         connections.append(connection)
-    wait_for_metric(server, f"lungseg_inflight {SLOW_UPLOADS}.0")
+    until(lambda: metric(server, "lungseg_inflight") == SLOW_UPLOADS)
     assert server.segment(png(picture()), {}).status == 200
     for connection in connections:
         connection.close()
-    wait_for_metric(server, f"lungseg_cancelled_total {SLOW_UPLOADS}.0")
-    wait_for_metric(server, "lungseg_inflight 0.0")
+    until(lambda: metric(server, "lungseg_cancelled_total") == SLOW_UPLOADS)
+    until(lambda: metric(server, "lungseg_inflight") == 0.0)
     assert server.segment(png(picture()), {}).status == 200
 
 
@@ -148,9 +134,9 @@ def test_while_draining_the_port_says_so_and_what_was_begun_is_answered(
         socket.create_connection(("127.0.0.1", server.port), timeout=20) as begun,
     ):
         begun.sendall(head.encode() + b"\r\n" + body[:50])
-        wait_for_metric(server, "lungseg_inflight 1.0")
+        until(lambda: metric(server, "lungseg_inflight") == 1.0)
         server.process.send_signal(signal.SIGTERM)
-        time.sleep(0.3)
+        until(lambda: not is_ready(server))
         for response in (
             httpx.get(url(server, "/readyz")),
             httpx.post(url(server, "/segment"), **form()),

@@ -190,7 +190,8 @@ async def test_a_first_model_that_draws_another_mask_is_final() -> None:
     devices.outcome = FAILED
     app = devices.app(recheck_interval_s=0.05)
     async with running(app) as client:
-        await asyncio.sleep(0.2)
+        await until(lambda: sample(app, "lungseg_self_test_failures_total") == 1)
+        await asyncio.sleep(0.2)  # four times as long as between rechecks
         answer = await client.get("/readyz")
         assert (await client.get("/livez")).status_code == 200
     assert (answer.status_code, answer.json()["code"]) == (503, "not_ready")

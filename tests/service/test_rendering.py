@@ -222,15 +222,15 @@ def test_sixteen_bits_are_windowed_and_eight_bits_are_not() -> None:
 
 
 def test_an_overlay_of_one_megapixel_is_fast() -> None:
-    """50 ms on one core of a busy machine; the limit is wide so that only a blunder trips it."""
+    """50 ms of processor time; the limit is wide so that only a blunder trips it."""
     rows, columns = np.mgrid[0:1024, 0:1024]
     pixels = ((rows + columns) // 8).astype(np.uint8)
     mask = (rows - 500) ** 2 + (columns - 500) ** 2 < 350**2
     times_s = []
     for _ in range(5):
-        started = time.perf_counter()
+        started = time.process_time()
         png = encode_png(overlay_colours(pixels, [mask], [(100.0, 100.0, 900.0, 900.0)]))
-        times_s.append(time.perf_counter() - started)
+        times_s.append(time.process_time() - started)
     assert opened(png).size == (1024, 1024)
     assert min(times_s) < 0.3
 

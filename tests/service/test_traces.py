@@ -117,7 +117,7 @@ def test_a_collector_that_is_away_costs_no_answer_and_no_time(tiny_artifact: Pat
         server.process.terminate()
         began = time.monotonic()
         assert server.process.wait(30) == 0
-        assert time.monotonic() - began < 15
+        assert time.monotonic() - began < 20  # of the 25 that it may take to drain
 
 
 def test_without_the_extra_the_start_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
