@@ -124,7 +124,7 @@ def test_hostile_connections_do_not_stop_the_server(server: RunningServer) -> No
 def test_while_draining_the_port_says_so_and_what_was_begun_is_answered(
     tiny_artifact: Path,
 ) -> None:
-    request = httpx.Request("POST", "http://x/segment", **form())
+    request = httpx.Request("POST", "http://localhost/segment", **form())
     body = request.read()
     head = "POST /segment HTTP/1.1\r\nConnection: close\r\n" + "".join(
         f"{name}: {value}\r\n" for name, value in request.headers.items()

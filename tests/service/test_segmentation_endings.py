@@ -130,7 +130,7 @@ async def test_an_unforeseen_error_outside_the_model_is_500_too(
 
 async def send_and_leave(app: FastAPI, gate: asyncio.Event) -> list[dict[str, Any]]:
     """Sends a whole request by hand and closes the connection when `gate` is set."""
-    built = httpx.Request("POST", "http://test/segment", **form())
+    built = httpx.Request("POST", "http://localhost/segment", **form())
     body = built.read()
     sent: list[dict[str, Any]] = []
     messages = iter([{"type": "http.request", "body": body, "more_body": False}])
