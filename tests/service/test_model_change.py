@@ -14,7 +14,7 @@ import pytest
 
 from benchmarks.service.server_process import RunningServer, running_server
 from tests.service.fake_model import form, picture, png
-from tests.service.test_process_faults import compute_process, metric, ready, until, url
+from tests.service.live_service import compute_process, is_ready, metric, until, url
 from tests.tiny_models import write_tiny_artifact
 
 FLAGS = ["--threads", "1", "--recheck-interval-s", "0.5"]
@@ -57,7 +57,7 @@ def test_replaced_files_change_nothing_and_a_restart_with_them_is_refused(
         before = mask_of(server)
         replace_files(folder, other_artifact)
         time.sleep(1.5)  # self test and golden image are looked at again, as they were
-        assert ready(server) and metric(server, "lungseg_compute_restarts_total") == 0
+        assert is_ready(server) and metric(server, "lungseg_compute_restarts_total") == 0
         assert mask_of(server) == before
         os.kill(compute_process(server), signal.SIGKILL)
         until(lambda: changes(server, "refused") > 0)
@@ -66,7 +66,7 @@ def test_replaced_files_change_nothing_and_a_restart_with_them_is_refused(
         assert "not those of the start" in refused.json()["detail"]
         assert httpx.post(url(server, "/segment"), **form()).status_code == 503
         replace_files(folder, tiny_artifact)
-        until(lambda: ready(server))
+        until(lambda: is_ready(server))
         assert mask_of(server) == before
 
 
@@ -75,6 +75,6 @@ def test_a_change_that_is_allowed_is_said(folder: Path, other_artifact: Path) ->
         before = mask_of(server)
         replace_files(folder, other_artifact)
         os.kill(compute_process(server), signal.SIGKILL)
-        until(lambda: changes(server, "allowed") == 1 and ready(server))
+        until(lambda: changes(server, "allowed") == 1 and is_ready(server))
         assert mask_of(server)[0] not in (before[0], "")
         assert changes(server, "refused") == 0
