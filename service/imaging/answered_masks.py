@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,6 +20,7 @@ from model_store.preparation import MaskLogits
 from model_store.soft_dice import soft_dice_confidence
 from service.imaging.islands import without_islands
 from service.imaging.lung_sides import lung_sides, nearer_to_second
+from service.imaging.packed_masks import HeldMasks
 from service.imaging.response_warnings import Warning_, WarningCode
 from service.imaging.segment_request import LungChoice
 from service.imaging.structures import LEFT_LUNG, LUNGS, RIGHT_LUNG
@@ -81,7 +82,9 @@ def answered_masks(
     logits: Sequence[MaskLogits],
     geometry: InputGeometry,
     wishes: MaskWishes,
-) -> tuple[list[AnsweredMask], list[Warning_]]:
+    *,
+    are_packed: bool = False,
+) -> tuple[Sequence[AnsweredMask], list[Warning_]]:
     """Return the masks of an answer, by box and then right before left, and remarks on them.
 
     Args:
@@ -89,8 +92,9 @@ def answered_masks(
         logits: what the network said, one per box.
         geometry: how the X-ray lies in the network's input.
         wishes: how they are wanted.
+        are_packed: whether they wait as bits.
     """
-    masks: list[AnsweredMask] = []
+    masks: HeldMasks[AnsweredMask] = HeldMasks(are_packed)
     remarks: list[Warning_] = []
     for index, (one, said) in enumerate(zip(found, logits, strict=True)):
         whole = AnsweredMask(one.box, one.mask, one.score, one.confidence, LUNGS, index)
@@ -105,20 +109,22 @@ def answered_masks(
         each = _each_lung(whole, said, geometry, wishes) if wishes.are_sides_certain else []
         if not each:
             remarks.append(_sides_unknown())
-        masks += each or [whole]
+        masks.extend(each or [whole])
     return masks, remarks
 
 
-def clipped_masks(masks: Sequence[AnsweredMask], boxes: Sequence[Box]) -> list[AnsweredMask]:
-    """Return masks cut at boxes: all of them for the first box, then for the second, and so on.
+def clipped_masks(masks: Sequence[AnsweredMask], boxes: Sequence[Box]) -> Iterator[AnsweredMask]:
+    """Yield masks cut at boxes: all of them for the first box, then for the second, and so on.
 
     Args:
         masks: masks of the whole image.
         boxes: in pixels of the masks, edges rounded outwards; none leaves the masks as they are.
     """
     if not boxes:
-        return list(masks)
-    return [_clipped(one, box, index) for index, box in enumerate(boxes) for one in masks]
+        yield from masks
+    for index, box in enumerate(boxes):
+        for one in masks:
+            yield _clipped(one, box, index)
 
 
 def _clipped(one: AnsweredMask, box: Box, index: int) -> AnsweredMask:

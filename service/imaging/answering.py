@@ -5,6 +5,7 @@ JSON, the mask itself, or a DICOM SEG.
 
 from __future__ import annotations
 
+import heapq
 import itertools
 import time
 from collections.abc import Sequence
@@ -43,8 +44,10 @@ from service.imaging.jpeg_encoding import encode_jpeg
 from service.imaging.lung_sides import UNKNOWN_SIDES, lung_sides
 from service.imaging.measurements import measure_lungs
 from service.imaging.opening import OpenedXray
+from service.imaging.packed_masks import KEPT_WHOLE_PX, HeldMasks
 from service.imaging.png_encoding import encode_png
 from service.imaging.rendering import encode_mask_png, encode_rle, overlay_colours
+from service.imaging.response_warnings import Warning_
 from service.imaging.segment_request import AnswerKind, MaskShape, OverlayFormat, View
 from service.imaging.upright import as_stored, is_turn_doubtful
 from service.imaging.views import ViewedMasks, encode_view, legend_of, view_of, with_margin
@@ -91,24 +94,7 @@ def answer_of(
         ServiceError: the answer is not to be had for this image.
     """
     began = time.perf_counter()
-    geometry, threshold = opened.geometry, opened.asked.threshold
-    said = [one for one in found if one.structure == LUNGS]
-    lungs = [mask_from(one, geometry, threshold) for one in said]
-    hearts = [mask_from(one, geometry, threshold) for one in found if one.structure == HEART]
-    is_doubtful = is_turn_doubtful(opened.decoded, lungs, context.kind)
-    found_masks = FoundMasks(lungs, hearts, context.kind, is_doubtful)
-    wishes = MaskWishes(
-        opened.asked.lungs, opened.asked.drops_islands, opened.scale.towards_left, not is_doubtful
-    )
-    upright, remarks = answered_masks(lungs, said, geometry, wishes)
-    if LUNGS not in opened.asked.structures:  # they were found to be measured
-        upright, remarks = [], []
-    if HEART in opened.asked.structures:
-        upright += heart_masks(hearts, drops_islands=opened.asked.drops_islands)
-        upright.sort(key=lambda one: one.box_index)  # each box's lungs stay before its heart
-    masks = [as_stored(one, opened.decoded) for one in upright]
-    if opened.asked.clips_to_boxes:
-        masks = clipped_masks(masks, opened.asked.boxes)
+    found_masks, masks, remarks = _masks_of(opened, found, context)
     pixels = opened.decoded.upright
     postprocess_s = time.perf_counter() - began
     rendering = _Rendering(opened, pixels, found, found_masks, masks, context, postprocess_s)
@@ -131,7 +117,7 @@ def answer_of(
         body, media_type = _dicom_answer(rendering, codes)
         rendering.end_render()
         headers = _headers(rendering, codes)
-    areas = tuple(np.count_nonzero(one.mask) / one.mask.size for one in lungs)
+    areas = tuple(np.count_nonzero(one.mask) / one.mask.size for one in found_masks.lungs)
     return RenderedAnswer(
         media_type,
         body,
@@ -144,13 +130,56 @@ def answer_of(
     )
 
 
+def _masks_of(
+    opened: OpenedXray, found: Sequence[MaskLogits], context: AnswerContext
+) -> tuple[FoundMasks, Sequence[AnsweredMask], Sequence[Warning_]]:
+    """Returns masks as found and as answered, and remarks on them.
+
+    Those of a large answer wait as bits, and each step makes one after the other.
+    """
+    geometry, threshold = opened.geometry, opened.asked.threshold
+    said = [one for one in found if one.structure == LUNGS]
+    masks_px = opened.decoded.pixels.size * max(len(found), len(opened.asked.boxes))
+    are_packed = masks_px > KEPT_WHOLE_PX
+    lungs, hearts = (
+        HeldMasks(
+            are_packed,
+            (mask_from(one, geometry, threshold) for one in found if one.structure == structure),
+        )
+        for structure in (LUNGS, HEART)
+    )
+    is_doubtful = is_turn_doubtful(opened.decoded, lungs, context.kind)
+    found_masks = FoundMasks(lungs, hearts, context.kind, is_doubtful)
+    wishes = MaskWishes(
+        opened.asked.lungs, opened.asked.drops_islands, opened.scale.towards_left, not is_doubtful
+    )
+    upright, remarks = answered_masks(lungs, said, geometry, wishes, are_packed=are_packed)
+    if LUNGS not in opened.asked.structures:  # they were found to be measured
+        upright, remarks = [], []
+    if HEART in opened.asked.structures:
+        drops_islands = opened.asked.drops_islands
+        # Each box's lungs stay before its heart.
+        upright = HeldMasks(
+            are_packed,
+            heapq.merge(
+                upright,
+                heart_masks(hearts, drops_islands=drops_islands),
+                key=lambda one: one.box_index,
+            ),
+        )
+    masks = HeldMasks(are_packed, (as_stored(one, opened.decoded) for one in upright))
+    if opened.asked.clips_to_boxes:
+        masks = HeldMasks(are_packed, clipped_masks(masks, opened.asked.boxes))
+    return found_masks, masks, remarks
+
+
 def _json_body(rendering: _Rendering, warnings: Sequence[ResponseWarning]) -> bytes:
     opened, asked = rendering.opened, rendering.opened.asked
     pictures: list[bytes] = []
     masks = tuple(_segmented(rendering, one, pictures) for one in rendering.masks)
     overlay = asked.overlay_in_answer
     if overlay is not None:
-        drawn = [one.mask for one in rendering.masks]
+        drawn = (one.mask for one in rendering.masks)
         colours = overlay_colours(opened.decoded.pixels, drawn, asked.boxes)
         encode = encode_jpeg if overlay is OverlayFormat.JPEG else encode_png
         pictures.append(encode(colours))

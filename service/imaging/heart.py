@@ -7,8 +7,7 @@ picture is told by its quality head, as for lungs.
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from model_store.prediction import MaskPrediction
 from service.imaging.answered_masks import AnsweredMask
@@ -25,20 +24,16 @@ MINIMUM_MAIN_PIECE = 0.9
 """Share of the mask that its largest piece holds at the least: of `val` 174 of 178 hold as much."""
 
 
-def heart_masks(found: Sequence[MaskPrediction], *, drops_islands: bool) -> list[AnsweredMask]:
-    """Return the hearts of an answer, one for each box.
+def heart_masks(found: Sequence[MaskPrediction], *, drops_islands: bool) -> Iterator[AnsweredMask]:
+    """Yield the hearts of an answer, one for each box.
 
     Args:
         found: what the model found, one per box.
         drops_islands: whether small pieces are removed.
     """
-    masks = [
-        AnsweredMask(one.box, one.mask, one.score, one.confidence, HEART, index)
-        for index, one in enumerate(found)
-    ]
-    if not drops_islands:
-        return masks
-    return [dataclasses.replace(one, mask=without_islands(one.mask)[0]) for one in masks]
+    for index, one in enumerate(found):
+        mask = without_islands(one.mask)[0] if drops_islands else one.mask
+        yield AnsweredMask(one.box, mask, one.score, one.confidence, HEART, index)
 
 
 def check_heart(found: MaskPrediction) -> list[Warning_]:

@@ -14,7 +14,7 @@ write as PNG (3 on two cores).
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from enum import Enum
 from typing import Any
 
@@ -106,7 +106,7 @@ def draw_overlay(
 
 def overlay_colours(
     pixels: NDArray[Any],
-    masks: Sequence[Mask],
+    masks: Iterable[Mask],
     boxes: Sequence[Box] = (),
     *,
     style: OutlineStyle = OutlineStyle.PLAIN,
@@ -167,7 +167,7 @@ def display_window(pixels: NDArray[Any]) -> tuple[int, int]:
 
 
 def _coloured(
-    grey: NDArray[np.uint8], masks: Sequence[Mask], style: OutlineStyle, is_tinted: bool
+    grey: NDArray[np.uint8], masks: Iterable[Mask], style: OutlineStyle, is_tinted: bool
 ) -> NDArray[np.uint32]:
     colours: NDArray[np.uint32] = np.multiply(grey, _GREY_TO_RGBX, dtype=np.uint32)
     line = _line_width((grey.shape[1], grey.shape[0]), pixels_per_step=560)

@@ -12,6 +12,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
+from service.imaging.packed_masks import KEPT_WHOLE_PX
 from tests.dicom_files import as_file, make_xray
 from tests.service.fake_model import form, make_app, running
 from tests.service.lung_masks import lung_mask
@@ -55,6 +56,30 @@ async def test_each_lung_has_a_mask_right_before_left_by_box() -> None:
     assert np.array_equal(right | left, pixels > 127)
     assert not right[:, SIDE // 2 :].any() and not left[:, : SIDE // 2].any()
     assert all(one["confidence"] > 0.9 for one in masks)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"bbox": ["0,0,96,96", "1,1,95,95"], "lungs": "each", "measurements": "true"},
+        {"bbox": ["0,0,96,96", "10,10,50,60"], "clip": "true", "islands": "drop"},
+        {"lungs": "left", "view": "overlay", "legend": "true"},
+    ],
+)
+async def test_masks_that_wait_as_bits_give_the_same_answer(
+    fields: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answers = []
+    async with running(make_app()) as client:
+        for kept_px in (KEPT_WHOLE_PX, 0):
+            monkeypatch.setattr("service.imaging.answering.KEPT_WHOLE_PX", kept_px)
+            answer = (await client.post("/segment", **form(bright_lungs(), **fields))).json()
+            assert answer["masks"]
+            del answer["request_id"], answer["latency_ms"]
+            for one in answer["masks"]:  # its last digits depend on where arrays lie in memory
+                one["confidence"] = pytest.approx(one["confidence"], abs=1e-5)
+            answers.append(answer)
+    assert answers[0] == answers[1]
 
 
 @pytest.mark.parametrize("side", ["right", "left"])

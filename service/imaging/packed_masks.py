@@ -1,0 +1,82 @@
+"""Masks of one answer that wait as bits, so that one at a time is there at its size.
+
+Thirty-two boxes on a large X-ray, each mask as found, as answered and as stored, took a gigabyte
+at a byte a pixel. Unpacking 40 million pixels takes some milliseconds; small masks stay as they
+are.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Sequence
+from typing import Any, ClassVar, Protocol, TypeVar, overload
+
+import numpy as np
+from numpy.typing import NDArray
+
+KEPT_WHOLE_PX = 16_000_000
+"""Pixels of all masks of an answer together up to which nothing is packed: 15 MB."""
+
+
+class _Masked(Protocol):
+    """A dataclass with a mask."""
+
+    __dataclass_fields__: ClassVar[dict[str, Any]]
+
+    @property
+    def mask(self) -> NDArray[np.bool_]: ...
+
+
+Masked = TypeVar("Masked", bound=_Masked)
+
+
+class HeldMasks(Sequence[Masked]):
+    """Things with a mask each; reading one unpacks its mask anew."""
+
+    def __init__(self, are_packed: bool, items: Iterable[Masked] = ()) -> None:
+        """Holds the items.
+
+        Args:
+            are_packed: whether masks are packed.
+            items: taken one after another, so that an iterator's are never there together.
+        """
+        self._are_packed = are_packed
+        self._held: list[tuple[Masked, tuple[int, ...] | None]] = []
+        self.extend(items)
+
+    def append(self, item: Masked) -> None:
+        """Adds one."""
+        if not self._are_packed:
+            self._held.append((item, None))
+            return
+        bits = np.packbits(item.mask)
+        self._held.append((_with_mask(item, bits), item.mask.shape))
+
+    def extend(self, items: Iterable[Masked]) -> None:
+        """Adds some."""
+        for item in items:
+            self.append(item)
+
+    def __len__(self) -> int:
+        """Returns how many there are."""
+        return len(self._held)
+
+    @overload
+    def __getitem__(self, index: int) -> Masked: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> list[Masked]: ...
+
+    def __getitem__(self, index: int | slice) -> Masked | list[Masked]:
+        """Returns one, its mask as it was, or several, which are then there together."""
+        if isinstance(index, slice):
+            return [self[each] for each in range(*index.indices(len(self)))]
+        item, shape = self._held[index]
+        if shape is None:
+            return item
+        bits = np.unpackbits(np.asarray(item.mask), count=int(np.prod(shape)))
+        return _with_mask(item, bits.reshape(shape).view(np.bool_))
+
+
+def _with_mask(item: Masked, mask: NDArray[Any]) -> Masked:
+    return dataclasses.replace(item, mask=mask)
