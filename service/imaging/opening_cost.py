@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from model_store.pictures.pixel_coding import BeforeDecoding, PixelCoding
+from model_store.pictures.pixel_coding import PixelCoding
 from service.errors import ImageTooCostly
 from service.workers.costs import opening_budget_s
 from service.workers.task import Task
@@ -12,23 +12,38 @@ MOST_MASK_PIXELS = 160_000_000
 masks, as found and as answered, then fit into a worker's memory."""
 
 
-def stating_the_need(task: Task, upload_bytes: int, boxes: int = 0) -> BeforeDecoding:
-    """Returns what a decoder calls with coding and size.
+class StatedNeed:
+    """What a decoder tells, by `state`, before it decodes pixels.
 
-    It sets the task's processor time to three times what an honest file of this kind needs.
-
-    Args:
-        task: the task that opens the file.
-        upload_bytes: length of the file.
-        boxes: boxes that masks are asked for.
+    Attributes:
+        is_decoding: whether it was told: native code may see pixels from then on.
     """
 
-    def state(coding: PixelCoding, pixels: int) -> None:
-        if boxes * pixels > MOST_MASK_PIXELS:
+    def __init__(self, task: Task, upload_bytes: int, boxes: int = 0) -> None:
+        """Keeps what the cost depends on.
+
+        Args:
+            task: the task that opens the file.
+            upload_bytes: length of the file.
+            boxes: boxes that masks are asked for.
+        """
+        self.is_decoding = False
+        self._task = task
+        self._upload_bytes = upload_bytes
+        self._boxes = boxes
+
+    def state(self, coding: PixelCoding, pixels: int) -> None:
+        """Sets the task's processor time to three times what an honest file of this kind needs.
+
+        Raises:
+            ImageTooCostly: there are too many boxes for so many pixels.
+            NeedsMoreTime: the task is one of the costly ones.
+        """
+        asked_px = self._boxes * pixels
+        if asked_px > MOST_MASK_PIXELS:
             raise ImageTooCostly(
-                f"{boxes} boxes on {pixels} pixels are {boxes * pixels} pixels of masks; a request "
+                f"{self._boxes} boxes on {pixels} pixels are {asked_px} pixels of masks; a request "
                 f"may ask for {MOST_MASK_PIXELS}. Send fewer boxes a request, or a smaller image."
             )
-        task.needs_cpu(opening_budget_s(coding, pixels, upload_bytes))
-
-    return state
+        self._task.needs_cpu(opening_budget_s(coding, pixels, self._upload_bytes))
+        self.is_decoding = True

@@ -22,14 +22,14 @@ from model_store.pictures.orientation import Orientation
 from model_store.pictures.picture_reading import Picture
 from model_store.pictures.picture_warnings import PictureWarning
 from model_store.preparation import MaskLogits
-from service.errors import ServiceError
+from service.errors import ServiceError, UndecodableImage
 from service.heap import keep_one_heap
 from service.imaging.answer_data import RenderedAnswer
 from service.imaging.answering import answer_of
 from service.imaging.dicom_header import SourceHeader
 from service.imaging.image_scale import ImageScale
 from service.imaging.opening import OpenedXray, open_xray
-from service.imaging.opening_cost import stating_the_need
+from service.imaging.opening_cost import StatedNeed
 from service.imaging.preview import preview_of
 from service.imaging.response_warnings import Warning_, WarningCode
 from service.imaging.segment_request import SegmentRequest
@@ -88,6 +88,7 @@ def open_task(task: Task) -> Answer:
     """
     order = OPEN_ORDER.validate_python(task.fields)
     file = bytes(task.map(0))
+    need = StatedNeed(task, len(file), len(order.asked.boxes))
     try:
         opening = open_xray(
             file,
@@ -95,10 +96,10 @@ def open_task(task: Task) -> Answer:
             order.input_size,
             order.max_pixels,
             order.asked_at,
-            stating_the_need(task, len(file), len(order.asked.boxes)),
+            need.state,
         )
     except ServiceError as error:
-        raise _refusal(error) from None
+        raise _refusal(error, is_last=need.is_decoding) from None
     xray, decoded = opening.xray, opening.xray.decoded
     facts = OpenedFacts(
         format=decoded.format,  # type: ignore[arg-type]
@@ -149,10 +150,11 @@ def preview_task(task: Task) -> Answer:
     """
     order = PREVIEW_ORDER.validate_python(task.fields)
     file = bytes(task.map(0))
+    need = StatedNeed(task, len(file))
     try:
-        return _sent(preview_of(file, order.max_pixels, stating_the_need(task, len(file))))
+        return _sent(preview_of(file, order.max_pixels, need.state))
     except ServiceError as error:
-        raise _refusal(error) from None
+        raise _refusal(error, is_last=need.is_decoding) from None
 
 
 def warm_up() -> None:
@@ -194,8 +196,11 @@ def _bytes_of(array: NDArray[Any]) -> memoryview:
     return np.ascontiguousarray(array).data.cast("B")
 
 
-def _refusal(error: ServiceError) -> Refusal:
-    return Refusal(as_json(REFUSED_FACTS, RefusedFacts(error.code, error.detail)))
+def _refusal(error: ServiceError, is_last: bool = False) -> Refusal:
+    facts = RefusedFacts(error.code, error.detail)
+    # Native code that stumbled over damaged pixels may have left damage of its own behind.
+    is_damage = is_last and isinstance(error, UndecodableImage)
+    return Refusal(as_json(REFUSED_FACTS, facts), is_damage)
 
 
 def _xray_of(task: Task, order: AnswerOrder) -> OpenedXray:

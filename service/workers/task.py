@@ -24,12 +24,14 @@ class Refusal(Exception):  # noqa: N818  (an answer to the caller, no fault)
 
     Attributes:
         fields: JSON for the front, which gets it as `TaskRefused.fields`.
+        is_last: whether the worker should be replaced after it.
     """
 
-    def __init__(self, fields: Mapping[str, Any]) -> None:
+    def __init__(self, fields: Mapping[str, Any], is_last: bool = False) -> None:
         """Keeps what to say."""
         super().__init__("refused")
         self.fields = fields
+        self.is_last = is_last
 
 
 class NeedsMoreTime(Exception):  # noqa: N818

@@ -110,7 +110,8 @@ def _answer(frame: Frame, job: WorkerJob, timer: ProcessorTimer) -> tuple[Frame,
         timer.start(frame.fields["cpu_s"])
         kind, fields, body, blobs = _run(frame, job.tasks, timer)
     except Refusal as refusal:
-        kind, fields, body = Kind.REFUSED, {"said": dict(refusal.fields)}, b""
+        kind, body = Kind.REFUSED, b""
+        fields = {"said": dict(refusal.fields), "is_last": refusal.is_last}
     except NeedsMoreTime as more:
         kind, fields, body = Kind.MORE, {"cpu_needed_s": min(more.cpu_s, _A_DAY_S)}, b""
     except MemoryError:
