@@ -12,12 +12,13 @@ import asyncio
 from collections.abc import Callable
 
 import h11
-from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from service.http.half_closed import HalfClosedConnection
 
 _TOO_SLOW = b"HTTP/1.1 408 Request Timeout\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
 
 
-class BoundedConnection(H11Protocol):
+class BoundedConnection(HalfClosedConnection):
     """uvicorn's HTTP/1.1 connection with two clocks; `bounded_connection` sets their times."""
 
     header_timeout_s: float

@@ -1,0 +1,55 @@
+"""A caller who has closed its sending side and still waits for the answer.
+
+The end of what a caller sends looks the same whether it will read on (`shutdown`, as some
+middleware does) or is gone; its system tells the difference only when something is sent to it. So
+interim answers go out, which every HTTP/1.1 client skips (RFC 9110, section 15.2): who is gone
+answers them with a reset, and the next one ends the connection.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+import h11
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+PROBES_S = (0.1, 1.0)
+"""After the first interim answer: time for a reset to come back, nearby and from far away."""
+
+
+class HalfClosedConnection(H11Protocol):
+    """uvicorn's HTTP/1.1 connection, which would close at the end of what the caller sends."""
+
+    _probes: tuple[asyncio.TimerHandle, ...] = ()
+
+    def eof_received(self) -> bool:  # type: ignore[override]
+        """Decides whether the connection stays open for an answer."""
+        if not self._owes_answer():
+            return False
+        self.cycle.keep_alive = False
+        self._send_interim_answer()
+        self._probes = tuple(
+            self.loop.call_later(after_s, self._send_interim_answer) for after_s in PROBES_S
+        )
+        return True
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Sends nothing more."""
+        for probe in self._probes:
+            probe.cancel()
+        super().connection_lost(exc)
+
+    def _owes_answer(self) -> bool:
+        """Whether a request came in full, over a connection with two directions of its own."""
+        return (
+            self.scheme == "http"  # TLS closes both directions at once
+            and self.cycle is not None
+            and not self.cycle.response_complete
+            and self.conn.their_state in (h11.DONE, h11.MUST_CLOSE)
+            and self.conn.their_http_version != b"1.0"  # it knows no interim answers
+        )
+
+    def _send_interim_answer(self) -> None:
+        if self.conn.our_state is h11.SEND_RESPONSE and not self.transport.is_closing():
+            answer = h11.InformationalResponse(status_code=100, headers=[], reason="Continue")
+            self.transport.write(self.conn.send(answer))
