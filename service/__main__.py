@@ -101,14 +101,18 @@ def _serve(settings: Settings, listener: socket.socket) -> int:
     except AuditError as error:
         return _refuse(str(error), EXIT_BAD_SETTING)
     service = app.state.service
+    connections = most_connections(settings.max_connections, service.admission.most_inside)
+    service.metrics.connections_limit.set(connections)
     server = DrainingServer(
         uvicorn.Config(
             app,
             http=bounded_connection(
                 settings.header_timeout_s,
                 settings.answer_idle_timeout_s,
-                most_connections(settings.max_connections, service.admission.most_inside),
-                on_unreadable=service.metrics.requests.labels("unmatched", "400").inc,
+                connections,
+                on_unreadable=service.metrics.count_unparsed,
+                on_change=service.metrics.connections.set,
+                on_closed=service.metrics.connection_closed,
             ),
             ws="none",
             ssl_certfile=settings.tls_cert,

@@ -52,6 +52,10 @@ PIXEL_BUCKETS = (65_536, 262_144, 1_048_576, 2_097_152, 4_194_304, 8_388_608, 16
 AREA_RATIO_BUCKETS = (0.0, 0.01, 0.05, 0.10, 0.15, 0.20, 0.25, 0.30, 0.35, 0.40, 0.50, 0.75, 1.0)
 
 
+CLOSING_REASONS = ("header_timeout", "answer_timeout", "room_made")
+"""Why the service closes a connection: its caller is too slow, or another needs its place."""
+
+
 class Metrics:
     """All metrics of one process.
 
@@ -146,6 +150,22 @@ class Metrics:
             "lungseg_key_attempts_failed", "Requests with an API key that is not valid.",
             registry=registry,
         )  # fmt: skip
+        self.connections = Gauge(
+            "lungseg_connections", "Connections that are open.", registry=registry
+        )
+        self.connections_limit = Gauge(
+            "lungseg_connections_limit", "Most connections at a time, as descriptors allow.",
+            registry=registry,
+        )  # fmt: skip
+        self._connections_closed = Counter(
+            "lungseg_connections_closed", "Connections closed by the service, by reason.",
+            ["reason"], registry=registry,
+        )  # fmt: skip
+        for reason in CLOSING_REASONS:
+            self._connections_closed.labels(reason)
+        self._unparsed = Counter(
+            "lungseg_unparsed_requests", "Requests that are not HTTP.", registry=registry
+        )
         self.audit_entries = Counter(
             "lungseg_audit_entries", "Lines written to the audit log.", registry=registry
         )
@@ -191,6 +211,15 @@ class Metrics:
     def image_worker_ended(self, reason: str) -> None:
         """Counts an image worker that ended."""
         self._worker_ends.labels(reason).inc()
+
+    def connection_closed(self, reason: str) -> None:
+        """Counts a connection that the service closed."""
+        self._connections_closed.labels(reason).inc()
+
+    def count_unparsed(self) -> None:
+        """Counts a request that is not HTTP, also among the answers."""
+        self._unparsed.inc()
+        self.requests.labels("unmatched", "400").inc()
 
     def show_audit_head(self, seal: str, entries: int) -> None:
         """Publishes where the audit log stands, so that lines cut off at its end are noticed."""

@@ -29,6 +29,10 @@ class BoundedConnection(HalfClosedConnection):
     """Connections at a time."""
     on_unreadable: Callable[[], None]
     """Told of each request that is not HTTP."""
+    on_change: Callable[[int], None]
+    """Told how many connections there are, when one comes or goes."""
+    on_closed: Callable[[str], None]
+    """Told why a connection is closed by the service: one of `CLOSING_REASONS`."""
     without_request: dict[BoundedConnection, None]
     """Connections that have not sent the head of a request, the oldest first."""
 
@@ -39,8 +43,10 @@ class BoundedConnection(HalfClosedConnection):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Starts the clock: a connection is made to send something."""
         super().connection_made(transport)
+        type(self).on_change(len(self.connections))
         self._start_head_clock()
         if len(self.connections) > self.most_connections:
+            type(self).on_closed("room_made")
             next(iter(self.without_request)).transport.abort()  # at the worst, this one
 
     def data_received(self, data: bytes) -> None:
@@ -70,6 +76,7 @@ class BoundedConnection(HalfClosedConnection):
         self._stop_rest_clock()
         self._stop_answer_clock()
         super().connection_lost(exc)
+        type(self).on_change(len(self.connections))
 
     def pause_writing(self) -> None:
         """The caller takes the answer more slowly than it comes."""
@@ -98,6 +105,7 @@ class BoundedConnection(HalfClosedConnection):
 
     def _refuse_slow_head(self) -> None:
         self._head_clock = None
+        type(self).on_closed("header_timeout")
         if self.conn.trailing_data[0] != b"":  # who has sent nothing at all gets no answer
             self.transport.write(_TOO_SLOW)
         self.transport.close()
@@ -117,6 +125,7 @@ class BoundedConnection(HalfClosedConnection):
         if waiting_bytes < waited_bytes:
             self._watch_answer(waiting_bytes)
         else:
+            type(self).on_closed("answer_timeout")
             self.transport.abort()
 
 
@@ -125,6 +134,8 @@ def bounded_connection(
     answer_timeout_s: float,
     most_connections: int = 2**31,
     on_unreadable: Callable[[], None] = lambda: None,
+    on_change: Callable[[int], None] = lambda count: None,
+    on_closed: Callable[[str], None] = lambda reason: None,
 ) -> type[BoundedConnection]:
     """Returns the class of connections with these bounds, which uvicorn makes instances of.
 
@@ -133,12 +144,16 @@ def bounded_connection(
         answer_timeout_s: seconds in which a caller must take something of its answer.
         most_connections: connections at a time.
         on_unreadable: told of each request that is not HTTP.
+        on_change: told how many connections there are, when one comes or goes.
+        on_closed: told why a connection is closed by the service.
     """
     bounds = {
         "header_timeout_s": header_timeout_s,
         "answer_timeout_s": answer_timeout_s,
         "most_connections": most_connections,
         "on_unreadable": staticmethod(on_unreadable),
+        "on_change": staticmethod(on_change),
+        "on_closed": staticmethod(on_closed),
         "without_request": {},
     }
     return type("Connection", (BoundedConnection,), bounds)

@@ -71,7 +71,7 @@ def test_up_alone_starts_the_gpu_service_with_monitoring() -> None:
     lines = (ROOT / ".env").read_text().splitlines()
     assert "COMPOSE_PROFILES=gpu" in lines
     assert {name for name, one in services().items() if "profiles" not in one} == {
-        "prometheus", "grafana",
+        "prometheus", "grafana", "alertmanager",
     }  # fmt: skip
     (device,) = services()["gpu"]["deploy"]["resources"]["reservations"]["devices"]
     assert device["driver"] == "nvidia" and device["capabilities"] == ["gpu"]
@@ -120,7 +120,7 @@ def test_prometheus_scrapes_the_name_that_both_services_have() -> None:
 
 
 def test_what_is_mounted_exists_and_grafana_finds_its_dashboard() -> None:
-    for name in ("prometheus", "grafana"):
+    for name in ("prometheus", "grafana", "alertmanager", *OURS):
         for volume in services()[name]["volumes"]:
             source = volume.split(":")[0]
             assert source in compose()["volumes"] or (ROOT / source).exists(), source
