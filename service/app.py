@@ -16,10 +16,11 @@ from service.compute.model_loading import (
     start_compute_child,
 )
 from service.http.browsers import AllowedHosts, BrowserGuard
+from service.http.cors import ListedOrigins
 from service.http.docs import add_docs_routes
 from service.http.edge import EdgeLayer
 from service.http.keys import ApiKeys
-from service.http.openapi import describe_app
+from service.http.openapi import ANSWER_HEADERS, MASK_HEADERS, describe_app
 from service.http.problems import install_problem_handlers
 from service.http.routes_page import add_page_routes
 from service.http.routes_preview import add_preview_route
@@ -87,8 +88,14 @@ def create_app(
         app.add_middleware(
             BrowserGuard,
             hosts=AllowedHosts(settings.host, settings.allowed_hosts),
-            trusted_origins=getattr(settings, "cors_origins", ()),
+            trusted_origins=settings.cors_origins,
             idle_timeout_s=settings.upload_idle_timeout_s,
+        )
+    if settings.cors_origins:
+        app.add_middleware(
+            ListedOrigins,
+            origins=settings.cors_origins,
+            read_headers=[*ANSWER_HEADERS, *MASK_HEADERS, "Retry-After"],
         )
     app.add_middleware(EdgeLayer, metrics=service.metrics, traces=traces)
     describe_app(app, asks_for_keys=keys is not None, metrics_ask_for_keys=settings.metrics_key)

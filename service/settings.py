@@ -19,6 +19,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from service.loopback import is_loopback
+from service.web_origin import web_origin
 
 ENVIRONMENT_PREFIX = "LUNGSEG_"
 _HOST_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*|[0-9A-Fa-f]*:[0-9A-Fa-f:.]+")
@@ -56,6 +57,11 @@ class Settings(BaseModel):
         (),
         description="names by which the service may be called where no key is asked for, beside "
         "loopback names and the address it listens on, separated by commas; * for any",
+    )
+    cors_origins: tuple[str, ...] = Field(
+        (),
+        description="origins whose pages may call the service and read its answers, such as "
+        "https://viewer.example, separated by commas; default: none",
     )
     audit_log: Path | None = Field(
         None, description="file of the audit log; default: none is written"
@@ -196,6 +202,13 @@ class Settings(BaseModel):
             if name != "*" and not _HOST_NAME.fullmatch(name):
                 raise ValueError(f"{name} is no name of a machine (without scheme and port)")
         return found
+
+    @field_validator("cors_origins", mode="before")
+    @classmethod
+    def _split_origins(cls, value: Any) -> Any:
+        """Reads `a, b` as two origins, each written as browsers write it."""
+        origins = value.split(",") if isinstance(value, str) else value
+        return tuple(web_origin(one) for one in origins if one.strip())
 
 
 def require_safe_address(settings: Settings) -> None:
