@@ -60,7 +60,7 @@ async def test_the_json_answer_has_every_member_of_the_contract() -> None:
     first = answer["masks"][0]
     assert set(first) == {
         *("bbox", "score", "confidence", "area_px", "area_fraction", "png", "rle"),
-        *("structure", "side", "box_index"),
+        *("structure", "side", "box_index", "polygon", "band", "probability_png"),
     }
     for mask, box in zip(answer["masks"], ((0, 0, 40, 40), (10, 10, 90, 70)), strict=True):
         x0, y0, x1, y1 = box
