@@ -1,12 +1,15 @@
 """Milliseconds of processor time that each addition to an answer costs, on one core.
 
-The X-ray is made up, and its lungs have the shape of the mean human mask.
+The X-ray is made up, its lungs have the shape of the mean human mask, and its logits are those of
+a mask whose border is a few pixels soft. `benchmarks.service.beside_checkout` compares a plain
+request with that of an older checkout.
 
     python -m benchmarks.service.addition_costs
 """
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import sys
 import time
@@ -16,7 +19,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.processor import processor_name
+from model_store.geometry import InputGeometry
 from model_store.prediction import MaskPrediction
+from model_store.preparation import MaskLogits, mask_from
+from model_store.structures import HEART
 from service.imaging.image_scale import USUAL_DISPLAY
 from service.imaging.islands import without_islands
 from service.imaging.lung_shapes import CELLS, load_lung_shapes
@@ -25,8 +31,12 @@ from service.imaging.mask_checks import check_mask
 from service.imaging.mask_grid import grid_of
 from service.imaging.measurements import measure_lungs
 from service.imaging.opencv import cv2
+from service.imaging.png_encoding import encode_png
+from service.imaging.polygons import polygons_of
+from service.imaging.rendering import encode_mask_png, encode_rle
 from service.imaging.segment_request import View
 from service.imaging.shape_checks import check_lung_shapes
+from service.imaging.uncertainty import Probabilities
 from service.imaging.views import ViewedMasks, encode_view, view_of
 
 SIDES_PX = (1024, 2048)
@@ -53,16 +63,45 @@ def costs(side: int) -> dict[str, float]:
     sides = lung_sides(mask)
     shown = ViewedMasks(pixels, [mask])
     deep = ViewedMasks(pixels.astype(np.uint16) * 257, [mask])
+    said, geometry = _said(mask)
+    heart = mask_from(dataclasses.replace(said, structure=HEART), geometry, 0.5).mask
     steps: dict[str, Callable[[], object]] = {
         "all checks of a mask": lambda: check_mask(found, pixels, is_whole_image=True),
         "of these against human masks": lambda: check_lung_shapes(grid_of(mask), pixels),
         "lungs=each": lambda: lung_sides(mask),
         "islands=drop": lambda: without_islands(mask),
         "measurements=true": lambda: measure_lungs(0, mask, sides, pixels, USUAL_DISPLAY),
+        "structure=lungs,heart: one mask more": lambda: [
+            encode_mask_png(mask_from(said, geometry, 0.5).mask),
+            encode_rle(mask),
+        ],
+        "measurements=cardiothoracic": lambda: [
+            mask_from(said, geometry, 0.5),
+            measure_lungs(0, mask, sides, pixels, USUAL_DISPLAY, heart),
+        ],
+        "shapes=png": lambda: encode_mask_png(mask),
+        "shapes=rle": lambda: encode_rle(mask),
+        "shapes=polygon": lambda: polygons_of(mask),
+        "shapes=band": lambda: _polygons_of_band(said, geometry, mask),
+        "shapes=probability": lambda: encode_png(Probabilities(said, geometry).in_bytes()),
         **{f"view={one.value}": _viewing(one, shown) for one in View},
         "view=isolated, 16 bits": _viewing(View.ISOLATED, deep),
     }
     return {name: _least_ms(step) for name, step in steps.items()}
+
+
+def _polygons_of_band(said: MaskLogits, geometry: InputGeometry, mask: NDArray[np.bool_]) -> object:
+    band = Probabilities(said, geometry).band(mask)
+    return polygons_of(band.outer), polygons_of(band.inner)
+
+
+def _said(mask: NDArray[np.bool_]) -> tuple[MaskLogits, InputGeometry]:
+    """Return logits of 96 x 96 cells whose mask is about the given one."""
+    height, width = mask.shape
+    cells = np.asarray(cv2.resize(mask.astype(np.float32), (96, 96), interpolation=cv2.INTER_AREA))
+    logits = ((cells - 0.5) * 12).astype(np.float32)
+    box = (0.0, 0.0, float(width), float(height))
+    return MaskLogits(box, logits, 0.95), InputGeometry(width, height, 384)
 
 
 def _viewing(view: View, shown: ViewedMasks) -> Callable[[], object]:

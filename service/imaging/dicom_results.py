@@ -5,7 +5,6 @@ They refer to each other, so they are made together; the segmentation is made on
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -30,10 +29,9 @@ from service.imaging.dicom_report import (
 from service.imaging.dicom_secondary_capture import encode_secondary_capture
 from service.imaging.dicom_segmentation import Segment, encode_dicom_segmentation, shown_structures
 from service.imaging.measurements import measure_structure
-from service.imaging.rendering import window_for_display
 from service.imaging.segment_request import DicomObject, View
 from service.imaging.structures import LEFT_LUNG, RIGHT_LUNG
-from service.imaging.views import NOT_FOR_MEASURING, ViewedMasks, view_of
+from service.imaging.views import NOT_FOR_MEASURING, Picture, ViewedMasks, view_of
 from service.imaging.warning_advice import gravest
 
 _DESCRIPTIONS = {
@@ -107,14 +105,11 @@ class DicomResults:
             options=self.options,
         )
 
-    def _picture(self) -> NDArray[np.uint8]:
-        """Return the view as RGB, (H, W, 3)."""
+    def _picture(self) -> Picture:
+        """Return the view: RGB, (H, W, 3), or grey, (H, W), with the X-ray's bits if isolated."""
         severity = gravest(one.code for one in self.remarks)
         shown = ViewedMasks(self.pixels, [one.mask for one in self.masks], severity=severity)
-        if self.view is View.ISOLATED:
-            shown = dataclasses.replace(shown, pixels=window_for_display(self.pixels))
-        picture = view_of(self.view, shown).astype(np.uint8, copy=False)
-        return picture if picture.ndim == 3 else np.repeat(picture[..., np.newaxis], 3, axis=2)
+        return view_of(self.view, shown)
 
     def _report(self) -> bytes:
         spacing = self.header.spacing

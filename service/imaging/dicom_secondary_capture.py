@@ -25,7 +25,8 @@ from service.imaging.dicom_object import (
     put,
 )
 from service.imaging.dicom_options import DEFAULT_OPTIONS, ObjectOptions
-from service.imaging.legend import with_legend
+from service.imaging.rendering import display_window
+from service.imaging.views import with_margin
 
 NOT_A_DIAGNOSIS = "AI result, not a diagnosis"
 _SERIES_NUMBER = 301  # behind the segmentations
@@ -35,18 +36,19 @@ _SOURCE_PURPOSE = ("121322", "DCM", "Source image for image processing operation
 
 def encode_secondary_capture(
     header: SourceHeader,
-    picture: NDArray[np.uint8],
+    picture: NDArray[np.uint8] | NDArray[np.uint16],
     method: SegmentationMethod,
     *,
     remarks: Sequence[str] = (),
     description: str = "Lung outline",
     options: ObjectOptions = DEFAULT_OPTIONS,
 ) -> bytes:
-    """Return a Secondary Capture file, RGB, explicit VR little endian.
+    """Return a Secondary Capture file, RGB or grey, explicit VR little endian.
 
     Args:
         header: the X-ray.
-        picture: (H, W, 3) RGB in the X-ray's own frame, such as its outline or overlay.
+        picture: in the X-ray's own frame: (H, W, 3) uint8 RGB, such as its overlay, or (H, W) grey,
+            uint8 or uint16, such as the lungs alone; grey values are kept with all of their bits.
         method: how the masks in it came about; model, version and digest are burnt in.
         remarks: further lines to burn in, such as the confidence and the warnings.
         description: name of the series, at most 64 letters.
@@ -60,13 +62,14 @@ def encode_secondary_capture(
     """
     import highdicom
 
-    if picture.shape != (header.rows, header.columns, 3):
-        raise ValueError("the picture must be RGB, with the shape of the X-ray")
+    is_grey = picture.ndim == 2
+    if picture.shape != (header.rows, header.columns, *(() if is_grey else (3,))):
+        raise ValueError("the picture must be RGB or grey, with the shape of the X-ray")
     lines = [f"{NOT_A_DIAGNOSIS} · {description}", _identity_line(method), *remarks]
     dataset = highdicom.sc.SCImage(
-        pixel_array=with_legend(picture, lines),
-        photometric_interpretation="RGB",
-        bits_allocated=8,
+        pixel_array=with_margin(picture, lines),
+        photometric_interpretation="MONOCHROME2" if is_grey else "RGB",
+        bits_allocated=8 * picture.itemsize,
         coordinate_system="PATIENT",
         study_instance_uid=STUDY,
         series_instance_uid=SERIES,
@@ -81,6 +84,10 @@ def encode_secondary_capture(
         patient_orientation=("L", "F"),
         specific_character_set="ISO_IR 192",
     )
+    if is_grey:
+        low, high = display_window(picture)
+        put(dataset, "WindowCenter", [f"{(low + high + 1) / 2:g}"])
+        put(dataset, "WindowWidth", [f"{high - low + 1:g}"])
     put(dataset, "PatientOrientation", list(header.patient_orientation))
     put(dataset, "BurnedInAnnotation", "YES")
     put(dataset, "DateOfSecondaryCapture", header.content_date)

@@ -70,12 +70,19 @@ class Probabilities:
         )
         if not inner.any() or not mask.any():
             return Band(outer, inner, None, None)
-        outline = mask & ~_eroded(mask)
-        within = np.pad(outer, 1).view(np.uint8)  # the picture's edge ends the outer part
+        window = _window_of(outer | mask)
+        outline = (mask & ~_eroded(mask))[window]
+        within = np.pad(outer[window], 1).view(np.uint8)  # what is around it is outside
         outwards = _distances(within)[1:-1, 1:-1][outline]
-        inwards = _distances((~inner).view(np.uint8))[outline]
+        inwards = _distances(np.ascontiguousarray(~inner[window]).view(np.uint8))[outline]
         widths = np.maximum(outwards + inwards - 1, 0)
         return Band(outer, inner, float(widths.mean()), float(np.percentile(widths, 95)))
+
+
+def _window_of(mask: Mask) -> tuple[slice, slice]:
+    """Return the rows and columns that a mask reaches."""
+    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    return slice(int(rows[0]), int(rows[-1]) + 1), slice(int(columns[0]), int(columns[-1]) + 1)
 
 
 def _distances(region: NDArray[np.uint8]) -> NDArray[np.float32]:

@@ -232,6 +232,22 @@ async def test_one_request_gives_all_objects_that_refer_to_each_other() -> None:
     assert "square millimeter" in str(report)
 
 
+async def test_isolated_lungs_are_a_capture_with_all_bits_of_the_xray() -> None:
+    stored = (np.arange(80 * 96).reshape(80, 96) // 2).astype(np.uint16)
+    data = as_file(make_xray(stored))
+    fields = {"objects": "sc", "view": "isolated"}
+    async with running(make_app()) as client:
+        files = {"image": ("x", data)}
+        response = await client.post("/segment", files=files, data=fields, headers=MULTIPART)
+        mask = await client.post("/segment", files=files, headers={"Accept": "image/png"})
+    (capture,) = parts_of(response.headers["content-type"], response.content)
+    inside = pixels_of(mask.content) > 0
+    seen = capture.pixel_array[:80]
+    assert capture.BitsAllocated == 16 and inside.any() and not inside.all()
+    assert len(np.unique(seen[inside])) > 256
+    assert not seen[~inside].any()
+
+
 async def test_the_objects_can_be_chosen() -> None:
     data = as_file(make_xray())
     async with running(make_app()) as client:

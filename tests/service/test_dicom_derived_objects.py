@@ -99,6 +99,21 @@ def test_a_secondary_capture_holds_the_picture_and_says_what_it_is() -> None:
     assert dataset.pixel_array[48:].max() > 200  # the text
 
 
+@pytest.mark.parametrize("bits", [8, 16])
+def test_a_grey_secondary_capture_keeps_every_bit(bits: int, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    grey = rng.integers(0, 2**bits, PICTURE.shape[:2]).astype(f"uint{bits}")
+    data = encode_secondary_capture(header(), grey, METHOD, description="Lungs alone")
+    dataset = read(data)
+    assert dataset.PhotometricInterpretation == "MONOCHROME2"
+    assert (dataset.BitsAllocated, dataset.SamplesPerPixel) == (bits, 1)
+    assert np.array_equal(dataset.pixel_array[: len(grey)], grey)
+    low = dataset.WindowCenter - dataset.WindowWidth / 2
+    assert 0 <= low < np.percentile(grey, 1) < np.percentile(grey, 99) < low + dataset.WindowWidth
+    assert dataset.pixel_array[len(grey) :].max() > low + dataset.WindowWidth * 0.9  # the text
+    assert remarks_of_dciodvfy(data, tmp_path) == []
+
+
 @pytest.mark.parametrize("spacing", ["PixelSpacing", "NominalScannedPixelSpacing"])
 def test_a_secondary_capture_keeps_a_spacing_that_its_kind_has(spacing: str) -> None:
     dataset = read(
