@@ -24,6 +24,7 @@ from service.errors import (
     UnsupportedMediaType,
     UploadTooSlow,
 )
+from service.http.multipart_lines import MultipartLines
 
 IMAGE_FIELD = "image"
 RAW_TYPE = b"application/dicom"
@@ -32,8 +33,6 @@ MAX_FIELD_BYTES = 1024
 
 LEAST_WINDOW_BYTES = 4096
 """Of an upload, in each `--upload-idle-timeout-s`: by default 0.4 kB a second."""
-
-MAX_PREAMBLE_BYTES = 65_536
 
 DISCARD_BYTES = 256 * 1024 * 1024
 DISCARD_TIMEOUT_S = 5.0
@@ -192,12 +191,13 @@ async def read_upload(
         )
     collector = _FieldCollector(limits.max_fields)
     boundary = _boundary_of(headers.get("content-type", ""))
-    parser, preamble = _parser_for(boundary, collector), _Preamble(boundary)
+    parser, lines = _parser_for(boundary, collector), MultipartLines(boundary)
     size_bytes = 0
     try:
         async for chunk in _counted(body, headers, limits, hold_bytes):
             size_bytes += len(chunk)
-            parser.write(preamble.without(chunk))
+            parser.write(lines.rewritten(chunk))
+        parser.write(lines.rest())
         parser.finalize()
     except FormParserError:
         raise MalformedRequest(
@@ -249,32 +249,6 @@ async def _counted(
             raise _too_large(limits.max_bytes, f"{size_bytes} bytes had arrived")
         hold_bytes(len(chunk))
         yield chunk
-
-
-class _Preamble:
-    """Takes off what stands before the first boundary, which is to be ignored (RFC 2046, 5.1.1)."""
-
-    def __init__(self, boundary: bytes) -> None:
-        self._delimiter = b"--" + boundary
-        self._held = b""
-        self._is_over = False
-
-    def without(self, chunk: bytes) -> bytes:
-        """Returns what of the body begins with the first boundary."""
-        if self._is_over:
-            return chunk
-        self._held += chunk
-        start = 0 if self._held.startswith(self._delimiter) else self._start_of_line()
-        if start >= 0:
-            self._is_over = True
-            return self._held[start:]
-        if len(self._held) > MAX_PREAMBLE_BYTES:
-            raise MalformedRequest("The body has no boundary where the first field should begin.")
-        return b""
-
-    def _start_of_line(self) -> int:
-        found = self._held.find(b"\r\n" + self._delimiter)
-        return found if found < 0 else found + 2
 
 
 class _FieldCollector:
