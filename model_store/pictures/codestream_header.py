@@ -16,14 +16,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import Enum
 
+from model_store.pictures.picture_errors import UnsupportedPictureError
 from model_store.pictures.pixel_coding import PixelCoding
 
 _START_OF_SCAN = 0xDA
 _STANDALONE = frozenset([0x01, *range(0xD0, 0xD9)])
 _JPEG_2000_START = b"\xff\x4f\xff\x51"
 _JP2_SIGNATURE = b"\0\0\0\x0cjP  "
-_MOST_JPEG_2000_TILES = 4096
-"""Tiles cost a decoder memory each, however small they are."""
 
 
 class Coding(Enum):
@@ -85,6 +84,7 @@ def read_codestream_header(codestream: bytes) -> CodestreamHeader:
         codestream: a JPEG, JPEG-LS or JPEG 2000 codestream (without a JP2 file wrapper).
 
     Raises:
+        UnsupportedPictureError: it does not state its height.
         ValueError: no frame header was found.
     """
     if codestream.startswith(_JPEG_2000_START):
@@ -115,41 +115,6 @@ def unboxed(data: bytes) -> bytes:
             break
         position += length
     raise ValueError("the JP2 file holds no codestream")
-
-
-def check_jpeg_2000_parts(codestream: bytes) -> None:
-    """Refuse a JPEG 2000 codestream of which a tile-part is missing, or lies elsewhere than said.
-
-    Each tile-part says its length, so that the next one, or the end, is where it points to. A hole
-    inside a tile-part is not told by markers.
-
-    Raises:
-        ValueError: it is incomplete, or has an implausible number of tiles.
-    """
-    right, bottom, left, top, tile_width, tile_height = struct.unpack_from(">6I", codestream, 8)
-    if not tile_width or not tile_height:
-        raise ValueError("the tiles have no size")
-    tiles = -(-(right - left) // tile_width) * -(-(bottom - top) // tile_height)
-    if tiles > _MOST_JPEG_2000_TILES:
-        raise ValueError("the codestream has implausibly many tiles")
-    position = 2
-    while codestream[position : position + 2] != b"\xff\x90":  # main header, up to the first SOT
-        marker, length = struct.unpack_from(">HH", codestream, position)
-        if marker < 0xFF00 or length < 2:
-            raise ValueError("a marker was expected")
-        position += 2 + length
-    seen: set[int] = set()
-    while codestream[position : position + 2] == b"\xff\x90":
-        tile, part_bytes = struct.unpack_from(">HI", codestream, position + 4)
-        seen.add(tile)
-        if part_bytes == 0:  # the last one may say: up to the end
-            position = len(codestream.rstrip(b"\0")) - 2
-            break
-        if part_bytes < 14:
-            raise ValueError("a tile-part is shorter than its header")
-        position += part_bytes
-    if codestream[position : position + 2] != b"\xff\xd9" or len(seen) < tiles:
-        raise ValueError("a tile-part is missing")
 
 
 def find_first_scan(codestream: bytes) -> int:
@@ -193,6 +158,11 @@ def _jpeg_header(codestream: bytes) -> CodestreamHeader:
             precision, height, width, components = struct.unpack_from(
                 ">BHHB", codestream, position + 4
             )
+            if not height:
+                raise UnsupportedPictureError(
+                    "JPEG data that state their height behind the picture (DNL) are not read; "
+                    "export the X-ray anew."
+                )
             return CodestreamHeader(_CODINGS[marker], width, height, components, precision)
     raise ValueError("the codestream has no frame header")
 

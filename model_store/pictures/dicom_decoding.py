@@ -9,6 +9,7 @@ exception here, and pydicom's own log and warnings, which quote values, are sile
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import re
 import struct
@@ -121,7 +122,10 @@ def decode_dicom(
         layout = read_pixel_layout(dataset)
         check_picture_size(layout.columns, layout.rows, max_pixels)
         before_decoding(coding_of(file), layout.columns * layout.rows)
-        pixels, warnings = _to_grey(decode_frame(file, layout), layout, file)
+        stored = decode_frame(file, layout)
+        if stored.dtype.kind == "i":  # a JPEG 2000 codestream knows its own signs
+            layout = dataclasses.replace(layout, is_signed=True)
+        pixels, warnings = _to_grey(stored, layout, file)
         orientation = stored_orientation(dataset)
         if not orientation.is_upright:
             warnings.append(_turned())

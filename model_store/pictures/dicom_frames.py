@@ -43,12 +43,12 @@ from pydicom.uid import (
 
 from model_store.pictures.codestream_header import (
     Coding,
-    check_jpeg_2000_parts,
     read_codestream_header,
     unboxed,
 )
 from model_store.pictures.dicom_layout import PixelLayout
 from model_store.pictures.dicom_structure import DicomFile
+from model_store.pictures.jpeg_2000_parts import check_jpeg_2000_parts
 from model_store.pictures.jpeg_pixels import read_jpeg, with_colour_transform
 from model_store.pictures.picture_errors import (
     UndecodablePictureError,
@@ -192,7 +192,8 @@ def _run_lengths(frame: bytes, layout: PixelLayout) -> NDArray[Any]:
     values = out.view(f"<u{itemsize}")
     if layout.is_grey:
         return values.reshape(layout.rows, layout.columns)
-    return values.reshape(layout.rows, layout.columns, layout.samples)
+    planes = values.reshape(layout.samples, layout.rows, layout.columns)  # a segment for each
+    return np.moveaxis(planes, 0, -1)
 
 
 def _codestream(codestream: bytes, layout: PixelLayout) -> NDArray[Any]:

@@ -12,7 +12,9 @@ import re
 import unicodedata
 from typing import Literal
 
+from pydicom.charset import convert_encodings, decode_bytes
 from pydicom.dataset import Dataset
+from pydicom.valuerep import TEXT_VR_DELIMS
 
 from model_store.pictures.orientation import UPRIGHT, Orientation, orientation_of_patient
 from model_store.pictures.picture_warnings import PictureWarning, PictureWarningCode
@@ -115,7 +117,7 @@ def _is_other_view(header: Dataset) -> bool:
     directions = _patient_directions(header)
     if directions is not None and set(directions) & {"A", "P"}:
         return True
-    text = " ".join(str(header.get(name, "") or "") for name in ("ViewPosition", "ViewName"))
+    text = " ".join(_text(header, name) for name in ("ViewPosition", "ViewName"))
     words = _words(text)
     if words & FRONTAL_WORDS:
         return False
@@ -126,13 +128,38 @@ def _is_other_part(header: Dataset) -> bool:
     codes = _code_values(header, "AnatomicRegionSequence")
     if codes:
         return bool(codes & OTHER_PART_CODES)
-    words = _words(str(header.get("BodyPartExamined", "") or ""))
+    words = _words(_text(header, "BodyPartExamined"))
     return bool(words & OTHER_PARTS) and not words & CHEST_WORDS
 
 
 def _code_values(header: Dataset, keyword: str) -> set[str]:
     sequence = header.get(keyword)
     return {str(item.get("CodeValue", "") or "").strip() for item in sequence or ()} - {""}
+
+
+def _text(header: Dataset, keyword: str) -> str:
+    """Return a code string (VR CS) as hospitals write it: in the header's character set.
+
+    The standard allows ASCII alone, so that pydicom reads each byte as a letter of Latin 1.
+    """
+    value = header.get(keyword)
+    parts = [value] if isinstance(value, str) else value or ()
+    text = "\\".join(str(part) for part in parts)
+    if text.isascii():
+        return text
+    try:
+        raw = text.encode("latin_1")
+    except UnicodeEncodeError:  # read in its own set already
+        return text
+    try:
+        return raw.decode("utf_8")  # chance hardly imitates it
+    except UnicodeDecodeError:
+        pass
+    try:
+        sets = convert_encodings(header.get("SpecificCharacterSet") or "")
+        return decode_bytes(raw, sets, TEXT_VR_DELIMS)
+    except (LookupError, UnicodeError, ValueError, TypeError, AttributeError):
+        return text
 
 
 def _words(text: str) -> set[str]:

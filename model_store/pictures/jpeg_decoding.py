@@ -60,7 +60,9 @@ def decode_jpeg(
         if is_common and header.precision_bits == 8:
             return _common(data, header)
         exif = orientation_of(lambda: _exif(data))
-        return turned(read_jpeg(data, header, 1), (), exif)
+        pixels = read_jpeg(data, header, header.components)
+        grey = to_grey(Image.fromarray(pixels)) if pixels.ndim == 3 else (pixels, ())
+        return turned(*grey, exif)
     except PictureError:
         raise
     except DECODER_ERRORS:

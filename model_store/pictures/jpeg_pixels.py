@@ -99,9 +99,10 @@ def read_jpeg(codestream: bytes, header: CodestreamHeader, channels: int) -> NDA
             f"{header.coding.value} with {header.precision_bits} bits is not read; send PNG, or "
             "DICOM without compression."
         )
-    if header.components != 1:
+    is_colour = header.components == 3 and header.precision_bits == 8 and channels == 3
+    if header.components != 1 and not (is_colour and header.coding is not Coding.JPEG):
         raise UnsupportedPictureError(
-            f"{header.coding.value} in colour is read with 8 bits alone; send grey."
+            f"{header.coding.value} in colour is read as three channels of 8 bits alone; send grey."
         )
     if header.coding is Coding.JPEG_LS:
         return _read_jpeg_ls(codestream)

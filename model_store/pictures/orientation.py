@@ -1,20 +1,22 @@
 """How stored pixels lie in relation to the upright picture, and the way there and back.
 
 A picture can be turned by quarters and mirrored: eight ways in all. Each is a transposition or
-none, then a mirroring of columns or none, then of rows or none.
+none, then a mirroring of columns or none, then of rows or none. The serving process, which loads
+no NumPy, turns boxes by it.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TypeVar
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING, TypeVar
 
 from model_store.boxes import Box
 
-_Value = TypeVar("_Value", bound=np.generic)
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+_Value = TypeVar("_Value", bound="np.generic")
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,8 @@ class Orientation:
         Returns:
             A contiguous array, (H, W) or (W, H); the same one where nothing is to be turned.
         """
+        import numpy as np
+
         turned = stored.swapaxes(0, 1) if self.is_transposed else stored
         columns, rows = _step(self.mirrors_columns), _step(self.mirrors_rows)
         return np.ascontiguousarray(turned[::rows, ::columns])

@@ -42,7 +42,24 @@ _KNOWN_OTHER_KINDS = (
     (b"\xff\x4f\xff\x51", "JPEG 2000"),
     (b"8BPS", "Photoshop"),
     (b"\x93NUMPY", "NumPy"),
+    (b"\xff\x0a", "JPEG XL"),
+    (b"\0\0\0\x0cJXL ", "JPEG XL"),
+    (b"II\xbc\x01", "JPEG XR"),
+    (b"v/1\x01", "OpenEXR"),
+    (b"NRRD0", "NRRD"),
+    (b"ObjectType", "MetaImage"),
+    (b"SIMPLE  =", "FITS"),
+    (b"\x89HDF", "HDF5"),
+    (b"<?xml", "XML and SVG"),
+    (b"<svg", "XML and SVG"),
+    (b"\0\0\1\0", "icon"),
+    *(
+        (b"P%d%c" % (kind, space), "PGM, PPM and PBM")
+        for kind in range(1, 8)
+        for space in b" \n\r\t"
+    ),
 )
+_NIFTI_MARKS = (b"n+1\0", b"ni1\0")
 _RASTERS = {"png": decode_png, "jpeg": decode_jpeg, "tiff": decode_tiff}
 _SUPPORTED = "PNG, JPEG, TIFF or DICOM"
 
@@ -154,6 +171,8 @@ def _refuse_known_kinds(data: bytes) -> None:
             raise UnsupportedPictureError(f"{name} files are not read; send {_SUPPORTED}.")
     if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
         raise UnsupportedPictureError(f"WebP files are not read; send {_SUPPORTED}.")
+    if data[344:348] in _NIFTI_MARKS:
+        raise UnsupportedPictureError(f"NIfTI files are not read; send {_SUPPORTED}.")
     if data[4:8] == b"ftyp":
         raise UnsupportedPictureError(
             f"HEIC, AVIF and video files are not read; send {_SUPPORTED}."

@@ -212,13 +212,15 @@ def _jpeg_block(raw: bytes, layout: TiffLayout, number: int) -> NDArray[Any]:
 
 def _inflate(deflated: bytes, size_bytes: int) -> bytes:
     stream = isal_zlib.decompressobj()
+    most_bytes = size_bytes + 65_536  # more than needed: the end, with its checksum, is read too
     try:
-        # More than there should be: the end, with its checksum, is then read too.
-        plain = stream.decompress(deflated, size_bytes + 65_536)
+        plain = stream.decompress(deflated, most_bytes)
     except _INFLATE_ERROR:
+        plain = b""
+    if not stream.eof and len(plain) < most_bytes:
         raise UndecodablePictureError(
             "The TIFF file is damaged (a checksum is wrong, or data are missing); send it again."
-        ) from None
+        )
     return plain
 
 

@@ -34,6 +34,8 @@ _FOREIGN_NAMES = {
     "gb2312": "gb2312",
     "iso88591": "iso8859_1",
     "iso885915": "iso8859_15",
+    "isoir203": "iso8859_15",  # of the standard since 2024, which pydicom 3.0 does not know yet
+    "iso2022ir203": "iso8859_15",
     "iso88592": "iso8859_2",
     "iso88595": "iso8859_5",
     "iso88599": "iso8859_9",

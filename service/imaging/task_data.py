@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal
 from pydantic import ConfigDict, Field, StringConstraints, TypeAdapter, with_config
 
 from model_store.boxes import Box
+from model_store.pictures.orientation import Orientation
 from model_store.structures import Structure
 from service.imaging.answer_data import AnswerContext
 from service.imaging.response_warnings import WarningCode
@@ -78,6 +79,7 @@ class OpenedFacts:
         width: width in pixels.
         height: height in pixels.
         bytes_per_pixel: 1 or 2.
+        orientation: the way from these pixels to the upright X-ray that the network takes.
         stage_seconds: seconds of `decode` and `preprocess`.
         xray_digest: names the X-ray where an answer in DICOM is asked for; else empty.
     """
@@ -86,6 +88,7 @@ class OpenedFacts:
     width: _Side
     height: _Side
     bytes_per_pixel: Literal[1, 2]
+    orientation: Orientation
     stage_seconds: _Stages
     xray_digest: Annotated[str, StringConstraints(pattern=r"^([0-9a-f]{64})?$")] = ""
 

@@ -106,6 +106,7 @@ def open_task(task: Task) -> Answer:
         width=decoded.width,
         height=decoded.height,
         bytes_per_pixel=decoded.pixels.itemsize,  # type: ignore[arg-type]
+        orientation=decoded.orientation,
         stage_seconds=dict(opening.stage_seconds),
         xray_digest=_digest_of(xray.header),
     )

@@ -277,17 +277,27 @@ def _opened(reply: Reply, asked: SegmentRequest, input_size: int) -> OpenedImage
     if (pixels.size_bytes, network_input.size_bytes) != (pixel_bytes, input_size**2):
         raise _garbled(OPEN_TASK)
     with network_input:
-        whole: Box = (0.0, 0.0, float(facts.width), float(facts.height))
-        given = NetworkInput(
-            pixels=network_input.read(),
-            side=input_size,
-            width=facts.width,
-            height=facts.height,
-            boxes=asked.prompts or (whole,),
-            convention=asked.convention,
-            structures=asked.network_structures,
-        )
+        given = _given(network_input.read(), input_size, facts, asked)
     return OpenedImage(facts, given, asked, pixels, state)
+
+
+def _given(
+    pixels: bytes, input_size: int, facts: OpenedFacts, asked: SegmentRequest
+) -> NetworkInput:
+    """Returns what the network gets: the upright X-ray, with the boxes that lie on it."""
+    stored = (facts.width, facts.height)
+    whole: Box = (0.0, 0.0, float(facts.width), float(facts.height))
+    boxes = (facts.orientation.apply_to_box(box, *stored) for box in asked.prompts or (whole,))
+    width, height = facts.orientation.size_of(*stored)
+    return NetworkInput(
+        pixels=pixels,
+        side=input_size,
+        width=width,
+        height=height,
+        boxes=tuple(boxes),
+        convention=asked.convention,
+        structures=asked.network_structures,
+    )
 
 
 async def _rendered(reply: Reply) -> RenderedAnswer:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import time
+from typing import Any
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from PIL import Image
 
 from model_store.boxes import Box
 from model_store.pictures.orientation import orientation_of_patient
@@ -19,6 +23,7 @@ from service.imaging.segment_request import AnswerKind, LungChoice, SegmentReque
 from service.imaging.upright import as_stored, is_turn_doubtful
 from service.imaging.worker_tasks import _STATE, _State
 from tests.dicom_files import as_file, make_xray
+from tests.service.fake_model import make_app, running
 
 PAIRS = [(row, column) for row in "LR" for column in "HF"]
 PAIRS += [(column, row) for row, column in PAIRS]
@@ -108,3 +113,27 @@ def test_a_turn_that_makes_the_model_unsure_is_doubtful(
     logits = [MaskLogits(BOX, np.zeros((16, 16), np.float32), 0.9)]
     masks, remarks = answered_masks(found, logits, xray.geometry, wishes)
     assert (is_doubtful and len(masks) == 1 and bool(remarks)) or not is_doubtful
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("pair", PAIRS)
+async def test_over_http_a_turned_xray_has_its_mask_inside_its_box(pair: tuple[str, str]) -> None:
+    orientation = orientation_of_patient(*pair)
+    assert orientation is not None
+    rows, columns = np.mgrid[0:64, 0:96]
+    upright = ((rows + columns) % 2 * 255).astype(np.uint8)
+    upright[:40, :48] = 0
+    stored = orientation.invert(upright)
+    height, width = stored.shape
+    inside = np.zeros((64, 96), bool)
+    inside[20:60, 10:70] = True
+    box = orientation.invert_box((10.0, 20.0, 70.0, 60.0), width, height)
+    data = as_file(make_xray(stored, bits_stored=8, PatientOrientation=list(pair)))
+    sent: dict[str, Any] = {"files": {"image": ("x.dcm", data, "application/dicom")}}
+    async with running(make_app()) as client:
+        whole = (await client.post("/segment", **sent)).json()["masks"]
+        boxed = (await client.post("/segment", **sent, data={"bbox": str(box)[1:-1]})).json()
+    assert tuple(boxed["masks"][0]["bbox"]) == box
+    for (mask,), wanted in ((whole, upright > 0), (boxed["masks"], (upright > 0) & inside)):
+        found = np.asarray(Image.open(io.BytesIO(base64.b64decode(mask["png"])))) > 0
+        assert np.array_equal(found, orientation.invert(wanted))

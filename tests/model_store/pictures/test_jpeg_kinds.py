@@ -65,7 +65,7 @@ def test_rarer_kinds_cut_short_are_damaged(kind: object, share: float) -> None:
 
 
 def test_rarer_kinds_in_colour_are_refused_by_name() -> None:
-    colours = np.dstack([shaded()] * 3).astype(np.uint8)
+    colours = np.dstack([shaded(12)] * 3)
     with pytest.raises(UnsupportedPictureError, match="JPEG-LS in colour"):
         decoded(imagecodecs.jpegls_encode(colours))
 
