@@ -1,10 +1,12 @@
 import dataclasses
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from model_store.predictor import PredictionRequest, Predictor
+from training.__main__ import main
 from training.data.dataset import load_xray, read_rows
 from training.errors import DataError
 from training.evaluation.box_jitter import JITTERS, jitter_labels, moved_box, score_jitter
@@ -154,3 +156,29 @@ def test_every_table_is_printed_when_asked_for(predictor: Predictor, phantoms: P
     deep = format_evaluation(evaluate(predictor, predictor, rows, full))
     for words in ("hd95 (px at 512)", "Wilcoxon p", "SSIM, whole", "20%", "95 % interval"):
         assert words in deep
+
+
+def test_a_limit_measures_a_part_of_each_source_and_says_how_far_it_is(
+    phantoms: Path, tiny_artifact: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    written = tmp_path / "scores.json"
+    command = ["evaluate", "--model", str(tiny_artifact), "--data", str(phantoms)]
+    command += ["--device", "cpu", "--limit", "1", "--json", str(written)]
+    assert main(command) == 0
+    sources = {row.source for row in read_rows(phantoms, "val")}
+    names = {score["name"] for score in json.loads(written.read_text())}
+    assert len(names) == len(sources) < len(read_rows(phantoms, "val"))
+    assert "int8" in (shown := capsys.readouterr().err) and "100%" in shown
+
+
+@pytest.mark.parametrize("command", ["evaluate --model", "report"])
+def test_a_part_of_a_split_is_never_stored_as_the_whole(
+    command: str, phantoms: Path, tiny_artifact: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = (tiny_artifact / "manifest.json").read_bytes()
+    asked = [*command.split(), str(tiny_artifact), "--data", str(phantoms), "--device", "cpu"]
+    assert main([*asked, "--limit", "1", "--store"]) == 2
+    assert "--limit 1 measures a part of the split" in capsys.readouterr().err
+    assert main([*asked, "--limit", "-1"]) == 2
+    assert "--limit is -1" in capsys.readouterr().err
+    assert (tiny_artifact / "manifest.json").read_bytes() == before

@@ -37,30 +37,24 @@ def run(arguments: argparse.Namespace) -> int:
         ConfigError: A margin or the limit is out of range.
         DataError: The data set cannot be used.
     """
-    from rich.console import Console
-    from rich.progress import track
-
     from model_store.predictor import Predictor
     from training.data.checks import check_manifest
     from training.data.dataset import rows_of, rows_of_conventions
     from training.data.manifest_file import read_manifest
-    from training.errors import ConfigError
+    from training.data.row_choice import limited
     from training.evaluation.acceptance import Margins, judge
     from training.evaluation.scores import score_rows
-    from training.quantization.sensitivity.measurement import spread
+    from training.evaluation.watching import progress_bar
     from training.report.acceptance import render_acceptance, verdict_of
 
     margins = Margins(arguments.mean, arguments.poor, arguments.poor_share)
-    if arguments.limit < 0:
-        raise ConfigError(f"--limit is {arguments.limit}; it must be at least 0")
     predictor = Predictor.load(arguments.model, arguments.device)
     manifest = read_manifest(arguments.data)
     check_manifest(manifest)
     known = predictor.info.manifest.conventions
     rows = rows_of_conventions(rows_of(manifest, arguments.split), known)
-    rows = spread(rows, arguments.limit)
-    shown = track(rows, "measured", console=Console(stderr=True))
-    scores = [score for row in shown for score in score_rows(predictor, "model", [row])]
+    rows = limited(rows, arguments.limit)
+    scores = score_rows(predictor, "model", rows, watch=progress_bar)
     findings = judge(scores, rows, margins)
     page = render_acceptance(predictor, rows, scores, findings, margins)
     arguments.out.parent.mkdir(parents=True, exist_ok=True)

@@ -12,6 +12,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", type=Path, required=True, help="folder of a stored model")
     parser.add_argument("--data", type=Path, required=True, help="folder with manifest.csv")
     parser.add_argument("--split", default="val", choices=("train", "val", "test"))
+    parser.add_argument(
+        "--limit", type=int, default=0, metavar="N",
+        help="X-rays of each source to measure on, evenly spread; 0 takes all",
+    )  # fmt: skip
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
     parser.add_argument("--surface", action="store_true", help="also NSD, HD95 and ASSD")
     parser.add_argument("--ssim", action="store_true", help="also SSIM of INT8 against FP32 maps")
@@ -29,10 +33,12 @@ def run(arguments: argparse.Namespace) -> int:
 
     Raises:
         ArtifactError: The stored model is refused.
+        ConfigError: ``--limit`` is negative, or given with ``--store``.
         DataError: The data set cannot be used.
     """
     from model_store.predictor import Predictor
     from training.data.dataset import read_rows, rows_of_conventions
+    from training.data.row_choice import check_whole, limited
     from training.evaluation.evaluation import (
         Depth,
         evaluate,
@@ -41,18 +47,21 @@ def run(arguments: argparse.Namespace) -> int:
         store_evaluation,
     )
     from training.evaluation.text import format_evaluation
+    from training.evaluation.watching import progress_bar
 
+    check_whole(arguments.limit, stores=arguments.store)
     predictor = Predictor.load(arguments.model, arguments.device)
     twin = load_float_twin(arguments.model, predictor, arguments.device)
     known = predictor.info.manifest.conventions
     rows = rows_of_conventions(read_rows(arguments.data, arguments.split), known)
+    rows = limited(rows, arguments.limit)
     depth = Depth(
         surface=arguments.surface or arguments.full,
         similarity=arguments.ssim or arguments.full,
         jitter=arguments.jitter or arguments.full,
         margin=arguments.margin,
     )
-    found = evaluate(predictor, twin, rows, depth)
+    found = evaluate(predictor, twin, rows, depth, progress_bar)
     print(format_evaluation(found))
     if arguments.json is not None:
         arguments.json.write_text(json.dumps(evaluation_to_json(found)), encoding="utf-8")

@@ -13,6 +13,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", type=Path, required=True, help="folder with manifest.csv")
     parser.add_argument("--split", default="val", choices=("train", "val", "test"))
     parser.add_argument("--out", type=Path, default=Path("report.html"), help="the page")
+    parser.add_argument(
+        "--limit", type=int, default=0, metavar="N",
+        help="X-rays of each source to measure on, evenly spread; 0 takes all",
+    )  # fmt: skip
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
     parser.add_argument(
         "--store", action="store_true", help="write the numbers into the stored model's manifest"
@@ -24,15 +28,19 @@ def run(arguments: argparse.Namespace) -> int:
 
     Raises:
         ArtifactError: The stored model is refused.
+        ConfigError: ``--limit`` is negative, or given with ``--store``.
         CheckpointError: The run cannot be used, or ``--store`` was asked of a run.
         DataError: The data set cannot be used.
     """
     from training.data.dataset import read_rows, rows_of_conventions
+    from training.data.row_choice import check_whole, limited
     from training.errors import CheckpointError
     from training.evaluation.evaluation import Depth, evaluate, store_evaluation
+    from training.evaluation.watching import progress_bar
     from training.report.page import render_report
     from training.report.subject import open_subject
 
+    check_whole(arguments.limit, stores=arguments.store)
     rows = read_rows(arguments.data, arguments.split)
     depth = Depth(surface=True, similarity=True, jitter=True, bf16=False)
     with tempfile.TemporaryDirectory() as work:
@@ -40,7 +48,8 @@ def run(arguments: argparse.Namespace) -> int:
         if arguments.store and subject.run is not None:
             raise CheckpointError(f"{arguments.subject} is a run; --store needs a stored model")
         rows = rows_of_conventions(rows, subject.predictor.info.manifest.conventions)
-        found = evaluate(subject.predictor, subject.twin, rows, depth)
+        rows = limited(rows, arguments.limit)
+        found = evaluate(subject.predictor, subject.twin, rows, depth, progress_bar)
         page = render_report(subject, rows, arguments.split, found)
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
     arguments.out.write_text(page, encoding="utf-8")

@@ -42,10 +42,11 @@ def run(arguments: argparse.Namespace) -> int:
     from model_store.predictor import choose_device
     from training.adapters.adapted_model import find_layers
     from training.data.dataset import load_xrays, read_rows
+    from training.data.row_choice import spread
     from training.errors import CheckpointError, ConfigError
     from training.quantization.config import QatConfig
     from training.quantization.fake_quantization import FakeQuantized
-    from training.quantization.sensitivity.measurement import measure_sensitivity, spread
+    from training.quantization.sensitivity.measurement import measure_sensitivity
     from training.quantization.sensitivity.table import format_table, write_table
     from training.stages.base import load_base
 

@@ -15,6 +15,7 @@ from training.data.dataset import DataRow, load_xray
 from training.evaluation.metrics import dice
 from training.evaluation.scores import prompt_boxes
 from training.evaluation.statistics import Summary
+from training.evaluation.watching import Watch, unwatched
 
 JITTERS = (0.0, 0.05, 0.10, 0.20)
 """Farthest move of an edge, as a share of the box's side."""
@@ -44,14 +45,16 @@ def moved_box(box: Box, share: float, bounds: Box, rng: np.random.Generator) -> 
     return (x0, y0, x1, y1)
 
 
-def score_jitter(predictor: Predictor, rows: Sequence[DataRow], seed: int = 0) -> JitterTable:
+def score_jitter(
+    predictor: Predictor, rows: Sequence[DataRow], seed: int = 0, watch: Watch = unwatched
+) -> JitterTable:
     """Return Dice against box jitter, and for the whole image as the box, per data set.
 
     The truth stays both lungs, also where a moved edge cuts most of one off: whoever drew that box
     wanted both. The boxes of an X-ray depend on its name and the seed alone.
     """
     values: dict[str, dict[str, list[float]]] = {}
-    for row in rows:
+    for row in watch(rows, "box jitter"):
         xray = load_xray(row)
         own, whole = prompt_boxes(xray)
         rng = np.random.default_rng([seed, zlib.crc32(row.name.encode())])

@@ -17,6 +17,7 @@ from training.evaluation.probability_maps import compare_maps, summarise_maps
 from training.evaluation.scores import ImageScore, score_rows
 from training.evaluation.statistics import EQUIVALENCE_MARGIN
 from training.evaluation.tables import ComparisonTable, SummaryTable, compare_models, summarise
+from training.evaluation.watching import Watch, unwatched
 from training.model_card import write_manifest_and_card
 
 
@@ -73,28 +74,40 @@ def load_float_twin(folder: Path, predictor: Predictor, device: str) -> Predicto
 
 
 def evaluate(
-    predictor: Predictor, twin: Predictor | None, rows: Sequence[DataRow], depth: Depth
+    predictor: Predictor,
+    twin: Predictor | None,
+    rows: Sequence[DataRow],
+    depth: Depth,
+    watch: Watch = unwatched,
 ) -> Evaluation:
-    """Measure a stored model on X-rays, beside its float twin where there is one."""
+    """Measure a stored model on X-rays, beside its float twin where there is one.
+
+    Args:
+        predictor: The model.
+        twin: Its float twin, if there is one.
+        rows: The X-rays.
+        depth: What to measure.
+        watch: Shows how far each measurement has come.
+    """
     label = predictor.info.precision
-    scores = score_rows(predictor, label, rows, surface=depth.surface)
+    scores = score_rows(predictor, label, rows, surface=depth.surface, watch=watch)
     comparison: ComparisonTable = {}
     similarity: dict[str, dict[str, Any]] = {}
     difference: MaskDifference | None = None
     if twin is not None:
-        scores += score_rows(twin, "fp32", rows, surface=depth.surface)
+        scores += score_rows(twin, "fp32", rows, surface=depth.surface, watch=watch)
         if depth.bf16:
             with torch.autocast(twin.info.device, torch.bfloat16):
-                scores += score_rows(twin, "bf16", rows, surface=depth.surface)
+                scores += score_rows(twin, "bf16", rows, surface=depth.surface, watch=watch)
         comparison = compare_models(scores, label, "fp32", depth.margin)
         if depth.similarity:
             input_size = int(predictor.info.manifest.architecture["input_size"])
             difference = MaskDifference()
-            found = compare_maps(predictor.model, twin.model, rows, input_size, difference)
+            found = compare_maps(predictor.model, twin.model, rows, input_size, difference, watch)
             similarity = summarise_maps(found)
     return Evaluation(
         label, scores, summarise(scores), comparison, similarity,
-        score_jitter(predictor, rows) if depth.jitter else {}, difference,
+        score_jitter(predictor, rows, watch=watch) if depth.jitter else {}, difference,
     )  # fmt: skip
 
 

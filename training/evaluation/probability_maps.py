@@ -19,6 +19,7 @@ from training.evaluation.mask_difference import MaskDifference
 from training.evaluation.scores import prompt_boxes
 from training.evaluation.similarity import MapSimilarity, map_similarity
 from training.evaluation.statistics import Summary
+from training.evaluation.watching import Watch, unwatched
 
 
 @torch.inference_mode()
@@ -54,6 +55,7 @@ def compare_maps(
     rows: Sequence[DataRow],
     input_size: int,
     difference: MaskDifference | None = None,
+    watch: Watch = unwatched,
 ) -> dict[str, list[MapSimilarity]]:
     """Compare two models' maps of every X-ray with its own box, per data set.
 
@@ -63,9 +65,10 @@ def compare_maps(
         rows: The X-rays.
         input_size: Side of the models' input, in pixels.
         difference: Also counts where the masks differ, if given.
+        watch: Shows how far it has come.
     """
     found: dict[str, list[MapSimilarity]] = {}
-    for row in rows:
+    for row in watch(rows, "probability maps"):
         xray = load_xray(row)
         box = prompt_boxes(xray)[0]
         maps = [probability_map(model, xray, box, input_size) for model in (first, second)]

@@ -14,6 +14,7 @@ from training.data.dataset import DataRow, LabelledXray, load_xray
 from training.data.prompts import tight_box
 from training.evaluation.metrics import dice, iou
 from training.evaluation.surface import surface_scores
+from training.evaluation.watching import Watch, unwatched
 
 BOXES = ("own_box", "whole_image")
 """The tight box of both lungs, and the whole image."""
@@ -88,7 +89,12 @@ def score_mask(
 
 
 def score_rows(
-    predictor: Predictor, label: str, rows: Sequence[DataRow], *, surface: bool = False
+    predictor: Predictor,
+    label: str,
+    rows: Sequence[DataRow],
+    *,
+    surface: bool = False,
+    watch: Watch = unwatched,
 ) -> list[ImageScore]:
     """Score a model on X-rays at their own resolution, each in its own convention.
 
@@ -97,10 +103,11 @@ def score_rows(
         label: How the model is called in the result.
         rows: The X-rays.
         surface: Whether to measure outlines too.
+        watch: Shows how far it has come.
     """
     scores: list[ImageScore] = []
     spacings = pixel_spacings(rows)
-    for row in rows:
+    for row in watch(rows, label):
         xray = load_xray(row)
         request = PredictionRequest(xray.image, prompt_boxes(xray), row.convention)
         answers = predictor.predict(request).masks

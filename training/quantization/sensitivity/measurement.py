@@ -17,7 +17,7 @@ from model_store.logit_resampling import logits_to_image
 from model_store.quantizable import quantizable_layers, replace_module
 from model_store.sam import PromptableSam
 from training.adapters.adapted_model import merge_adapters
-from training.data.dataset import DataRow, LabelledXray
+from training.data.dataset import LabelledXray
 from training.evaluation.metrics import dice
 from training.evaluation.scores import prompt_boxes
 from training.evaluation.similarity import map_similarity
@@ -48,16 +48,6 @@ class _Question:
     embedding: Tensor
     masks: tuple[Mask, ...]
     dices: tuple[float, ...]
-
-
-def spread(rows: Sequence[DataRow], per_source: int) -> list[DataRow]:
-    """Return up to ``per_source`` rows of each data set, evenly spread over it; 0 takes all."""
-    chosen: list[DataRow] = []
-    for source in dict.fromkeys(row.source for row in rows):
-        own = [row for row in rows if row.source == source]
-        count = min(per_source, len(own)) if per_source else len(own)
-        chosen += [own[place * len(own) // count] for place in range(count)]
-    return chosen
 
 
 @torch.no_grad()

@@ -1,0 +1,42 @@
+"""Some of the rows of a data set, spread evenly over it: a first look before the whole."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from training.data.dataset import DataRow
+from training.errors import ConfigError
+
+
+def limited(rows: Sequence[DataRow], limit: int) -> list[DataRow]:
+    """Return up to ``limit`` rows of each data set, as ``--limit`` asks; 0 takes all.
+
+    Raises:
+        ConfigError: The limit is negative.
+    """
+    if limit < 0:
+        raise ConfigError(f"--limit is {limit}; it must be at least 0")
+    return spread(rows, limit)
+
+
+def check_whole(limit: int, *, stores: bool) -> None:
+    """Refuse to store what was measured on some of the rows: a card speaks of the whole split.
+
+    Raises:
+        ConfigError: Both are asked for.
+    """
+    if limit and stores:
+        raise ConfigError(
+            f"--limit {limit} measures a part of the split, which --store would write into the "
+            "card as the whole; leave one of them out"
+        )
+
+
+def spread(rows: Sequence[DataRow], per_source: int) -> list[DataRow]:
+    """Return up to ``per_source`` rows of each data set, evenly spread over it; 0 takes all."""
+    chosen: list[DataRow] = []
+    for source in dict.fromkeys(row.source for row in rows):
+        own = [row for row in rows if row.source == source]
+        count = min(per_source, len(own)) if per_source else len(own)
+        chosen += [own[place * len(own) // count] for place in range(count)]
+    return chosen
