@@ -34,6 +34,7 @@ from model_store.model_index import default_float_twin_folder
 from model_store.sam import PromptableSam
 from model_store.weight_levels import WeightLevels
 from training.data.dataset import LabelledXray, load_xrays, read_rows
+from training.data.row_choice import spread
 from training.evaluation.metrics import dice
 from training.evaluation.scores import prompt_boxes
 from training.evaluation.statistics import compare_paired
@@ -48,7 +49,6 @@ from training.quantization.post_training import (
     round_layer,
 )
 from training.quantization.quantized_model import to_deployed
-from training.quantization.sensitivity.measurement import spread
 from training.run.validation import masks_of_each
 
 LEVELS = (127, 15, 7, 4, 3, 2)

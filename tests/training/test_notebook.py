@@ -9,6 +9,7 @@ from typing import Any
 import matplotlib
 import numpy as np
 import pytest
+from matplotlib import pyplot
 
 NOTEBOOK = Path(__file__).parents[2] / "examples" / "one_xray.ipynb"
 
@@ -26,7 +27,7 @@ def test_every_cell_runs_in_turn(
     names: dict[str, Any] = {}
     for place, cell in enumerate(code_cells()):
         exec(compile(cell, f"cell {place}", "exec"), names)  # the notebook is of this repository
-    matplotlib.pyplot.close("all")
+    pyplot.close("all")
     assert names["predictor"].info.precision == "int8" and names["twin"].info.precision == "fp32"
     assert names["integers"].abs().max() <= 63
     assert names["agreement"] > 0.99

@@ -14,6 +14,7 @@ from model_store.quantizable import quantizable_layers
 from tests.tiny_models import make_tiny_config, make_tiny_model
 from training.__main__ import main
 from training.data.dataset import load_xrays, read_rows
+from training.data.row_choice import spread
 from training.errors import ConfigError
 from training.evaluation.metrics import dice
 from training.evaluation.probability_maps import probability_map
@@ -23,7 +24,7 @@ from training.phantom.dataset import write_phantom_dataset
 from training.quantization.config import QatConfig
 from training.quantization.fake_quantization import FakeQuantized
 from training.quantization.sensitivity.choice import choose_precisions
-from training.quantization.sensitivity.measurement import measure_sensitivity, spread
+from training.quantization.sensitivity.measurement import measure_sensitivity
 from training.quantization.sensitivity.table import (
     ALL_LAYERS,
     LayerSensitivity,
