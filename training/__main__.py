@@ -14,6 +14,7 @@ from training.commands import (
     export,
     import_reference,
     params,
+    peft,
     phantoms,
     prepare,
     pseudo_masks,
@@ -37,6 +38,7 @@ def build_parser() -> argparse.ArgumentParser:
     export.add_arguments(
         commands.add_parser("export", help="write a stored model from a checkpoint")
     )
+    peft.add_arguments(commands.add_parser("peft", help="adapters as a folder that peft loads"))
     import_reference.add_arguments(
         commands.add_parser("import-reference", help="a stored model from the reference's file")
     )
@@ -92,6 +94,7 @@ _RUN: dict[str, Callable[[argparse.Namespace], int]] = {
     "prepare": prepare.run,
     "params": params.run,
     "export": export.run,
+    "peft": peft.run,
     "import-reference": import_reference.run,
     "phantoms": phantoms.run,
     "evaluate": evaluate.run,

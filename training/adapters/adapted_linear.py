@@ -47,6 +47,10 @@ class AdaptedLinear(nn.Module):
         self._adapted = tuple(name in slices for name in all_slices)
         self._height = layer.out_features // len(all_slices)
 
+    def first_rows(self) -> list[int]:
+        """Return the row of the weight at which each adapted slice begins."""
+        return [place * self._height for place, one in enumerate(self._adapted) if one]
+
     def factors(self) -> list[nn.Parameter]:
         """Return the parameters of the adapter."""
         raise NotImplementedError
