@@ -87,18 +87,12 @@ async def receive_upload(
     """
     settings, admission = service.settings, service.admission
     limits = UploadLimits(settings.max_upload_bytes, most_fields(settings.max_boxes))
-    held_bytes = 0
-
-    def hold(size_bytes: int) -> None:
-        nonlocal held_bytes
-        held_bytes += size_bytes
-        admission.hold_upload_bytes(size_bytes)
-
+    share = admission.uploads.begin(body.give_way)
     try:
         query = request.query_params.multi_items()
-        upload = await read_upload(body, request.headers, query, limits, hold)
+        upload = await read_upload(body, request.headers, query, limits, share.add)
     finally:
-        admission.hold_upload_bytes(-held_bytes)
+        share.close()
     record_of(request.scope).upload_bytes = upload.size_bytes
     return upload
 

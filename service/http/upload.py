@@ -87,6 +87,14 @@ class RequestBody:
         self.is_complete = False
         self._window_ends = 0.0
         self._window_bytes = 0
+        self._waiting: asyncio.Timeout | None = None
+        self._must_give_way = False
+
+    def give_way(self) -> None:
+        """Ends an upload whose memory others need: whoever reads it gets `UploadTooSlow`."""
+        self._must_give_way = True
+        if self._waiting is not None:
+            self._waiting.reschedule(asyncio.get_running_loop().time())
 
     async def chunks(self) -> AsyncGenerator[bytes, None]:
         """Yields the body as it arrives.
@@ -109,19 +117,31 @@ class RequestBody:
         """Waits for a piece; a caller who trickles bytes is too slow like one who sends none.
 
         Raises:
-            UploadTooSlow: less than `LEAST_WINDOW_BYTES` came in a window.
+            UploadTooSlow: less than `LEAST_WINDOW_BYTES` came in a window, or it made room.
         """
+        if self._must_give_way:
+            raise self._too_slow_for_others()
         now = time.monotonic()
         if now >= self._window_ends:
             if self._window_bytes < LEAST_WINDOW_BYTES and self._window_ends:
                 raise self._too_slow()
             self._window_ends, self._window_bytes = now + self._idle_timeout_s, 0
         try:
-            return await asyncio.wait_for(self._receive(), self._window_ends - now)
+            async with asyncio.timeout(self._window_ends - now) as self._waiting:
+                return await self._receive()
         except TimeoutError:
-            if self._window_bytes >= LEAST_WINDOW_BYTES:
+            if self._must_give_way or self._window_bytes >= LEAST_WINDOW_BYTES:
                 return await self._next_message()
             raise self._too_slow() from None
+        finally:
+            self._waiting = None
+
+    def _too_slow_for_others(self) -> UploadTooSlow:
+        self.is_complete = True
+        return UploadTooSlow(
+            "The upload came so slowly that it made room for others: all memory for unfinished "
+            "uploads is used. Send it again over a better connection."
+        )
 
     def _too_slow(self) -> UploadTooSlow:
         self.is_complete = True

@@ -5,8 +5,8 @@ or queued), a few times `max_batch` more may be past the model, being rendered, 
 together hold at most `queue_limit_bytes` of uploads, decoded images, inputs of the network and
 answers that wait to be taken (a single larger one is let in when nothing else is there). Overload
 is refused at once with 429, before an upload is read when that is known then, instead of letting
-every caller wait longer. Bytes of unfinished uploads have a bound of their own, so that slow
-senders hold no place that a fast one could use.
+every caller wait longer. Bytes of unfinished uploads have a bound of their own
+(`service.pipeline.upload_budget`), so that slow senders hold no place that a fast one could use.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from collections.abc import Callable
 from types import TracebackType
 
 from service.errors import QueueFull
+from service.pipeline.upload_budget import UploadBudget
 
 PAST_THE_MODEL_BATCHES = 4
 """Batches that may be past the model, being computed or drawn."""
@@ -24,7 +25,11 @@ LONGEST_RETRY_S = 30
 
 
 class Admission:
-    """Counts the requests and the upload bytes inside; safe from any thread."""
+    """Counts the requests inside and what they hold; safe from any thread.
+
+    Attributes:
+        uploads: memory for unfinished uploads; belongs to the event loop.
+    """
 
     def __init__(
         self,
@@ -46,11 +51,10 @@ class Admission:
         self._inside_bytes = 0
         self.queue_limit = queue_limit
         self.most_inside = queue_limit + PAST_THE_MODEL_BATCHES * max_batch
-        self._upload_budget_bytes = upload_budget_bytes
+        self.uploads = UploadBudget(upload_budget_bytes)
         self._lock = threading.Lock()
         self._waiting = 0
         self._inside = 0
-        self._upload_bytes = 0
         self._seconds_per_request = 0.2
 
     @property
@@ -91,22 +95,6 @@ class Admission:
             self._waiting += 1
             self._inside += 1
         return Place(self)
-
-    def hold_upload_bytes(self, size_bytes: int) -> None:
-        """Counts bytes that an unfinished upload holds; call with a negative size to give back.
-
-        Raises:
-            QueueFull: all unfinished uploads together hold more than the budget. The bytes are
-                counted all the same, so the caller gives back what it asked for in any case.
-        """
-        with self._lock:
-            self._upload_bytes += size_bytes
-            if size_bytes > 0 and self._upload_bytes > self._upload_budget_bytes:
-                raise QueueFull(
-                    f"Unfinished uploads hold {self._upload_bytes} bytes and the limit is "
-                    f"{self._upload_budget_bytes}; send the request again later.",
-                    retry_after_s=self._retry_after_s_locked(),
-                )
 
     def keep_answer(self, size_bytes: int) -> Callable[[], None]:
         """Counts an answer that waits to be taken by its caller; it is never refused.

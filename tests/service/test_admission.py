@@ -60,17 +60,6 @@ def test_requests_past_the_model_are_bounded_too() -> None:
         admission.enter()
 
 
-def test_upload_bytes_are_bounded_over_all_requests() -> None:
-    """The budget refuses, and what was counted can be given back."""
-    admission = make_admission(budget=100)
-    admission.hold_upload_bytes(60)
-    with pytest.raises(QueueFull):
-        admission.hold_upload_bytes(60)
-    admission.hold_upload_bytes(-60)
-    admission.hold_upload_bytes(-60)
-    admission.hold_upload_bytes(100)
-
-
 def test_the_pause_grows_with_the_pace() -> None:
     """Slow models announce longer pauses, up to the bound."""
     pauses = []

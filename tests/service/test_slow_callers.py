@@ -161,3 +161,21 @@ def limited_descriptors(count: int) -> Iterator[None]:
 def log_size(server: RunningServer) -> int:
     """Bytes that the service has logged: its standard output is a file."""
     return os.stat(f"/proc/{server.process.pid}/fd/1").st_size
+
+
+def test_stalled_uploads_refuse_nobody_else(tiny_artifact: Path) -> None:
+    """Eight of the largest size but for a few bytes, and then nothing: they make room in turn."""
+    flags = ["--threads", "1", "--max-upload-bytes", "1000000"]
+    body, kind = multipart(png(picture()) + bytes(970_000), {})
+    head = "POST /segment HTTP/1.1\r\nHost: localhost\r\n"
+    head += f"Content-Type: {kind}\r\nContent-Length: {len(body)}\r\n\r\n"
+    with running_server(tiny_artifact, flags) as server:
+        stalled = [connected(server) for _ in range(8)]
+        for connection in stalled:
+            connection.sendall(head.encode() + body[:-1000])
+        time.sleep(1.5)
+        for _ in range(3):
+            assert server.segment(png(picture()) + bytes(300_000), {}).status == 200
+        assert received(stalled[0]).startswith(b"HTTP/1.1 408 ")
+        for connection in stalled:
+            connection.close()

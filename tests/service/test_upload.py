@@ -165,3 +165,27 @@ async def test_a_body_that_trickles_is_too_slow_although_every_byte_is_in_time()
         async for _ in body.chunks():
             pass
     assert body.is_complete
+
+
+@pytest.mark.parametrize("waits", [True, False])
+async def test_an_upload_makes_room_whether_it_waits_for_a_piece_or_not(waits: bool) -> None:
+    async def receive() -> dict[str, Any]:
+        await asyncio.sleep(600 if waits and pieces else 0)
+        pieces.append(b"x")
+        return {"type": "http.request", "body": b"x", "more_body": True}
+
+    pieces: list[bytes] = []
+    body = RequestBody(receive)
+
+    async def read_all() -> None:
+        async for _ in body.chunks():
+            await asyncio.sleep(0)
+
+    reading = asyncio.create_task(read_all())
+    while not pieces:
+        await asyncio.sleep(0)
+    await asyncio.sleep(0.01)
+    body.give_way()
+    with pytest.raises(UploadTooSlow, match="made room for others"):
+        await asyncio.wait_for(reading, 5)
+    assert body.is_complete
