@@ -35,10 +35,14 @@ SLOW_FILES = frozenset(
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what `make test-quick` leaves out."""
+    """Mark what `make test-quick` leaves out, and put it first.
+
+    Of two processes that take file after file, neither then ends with a long one.
+    """
     for item in items:
         if item.path.relative_to(Path(__file__).parent).as_posix() in SLOW_FILES:
             item.add_marker(pytest.mark.slow)
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
 
 
 @pytest.fixture(scope="session", autouse=True)
