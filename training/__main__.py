@@ -16,6 +16,7 @@ from training.commands import (
     params,
     peft,
     phantoms,
+    population,
     prepare,
     pseudo_masks,
     quality_head,
@@ -47,6 +48,9 @@ def build_parser() -> argparse.ArgumentParser:
     )
     evaluate.add_arguments(
         commands.add_parser("evaluate", help="how good a stored model is, per data set")
+    )
+    population.add_arguments(
+        commands.add_parser("population", help="distributions and groups of X-rays, for a manifest")
     )
     conventions.add_arguments(
         commands.add_parser("conventions", help="masks drawn otherwise than their data set says")
@@ -98,6 +102,7 @@ _RUN: dict[str, Callable[[argparse.Namespace], int]] = {
     "import-reference": import_reference.run,
     "phantoms": phantoms.run,
     "evaluate": evaluate.run,
+    "population": population.run,
     "conventions": conventions.run,
     "pseudo-masks": pseudo_masks.run,
     "quality-head": quality_head.run,

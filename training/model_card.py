@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -88,6 +89,8 @@ def _quality(metrics: dict[str, Any], evaluation: dict[str, Any]) -> str:
                 lines += [_quality_line(source, box, name, models[name]) for name in models]
         sections.append("\n".join(lines))
         sections += _details(split, sources, evaluation.get(split, {}))
+    for split in sorted(evaluation.keys() - metrics.keys()):  # groups need no table of data sets
+        sections += _details(split, {}, evaluation[split])
     return "\n\n".join(sections)
 
 
@@ -129,7 +132,32 @@ def _details(split: str, sources: dict[str, Any], found: dict[str, Any]) -> list
         parts.append(_similarity(split, found["similarity"]))
     if found.get("jitter"):
         parts.append(_jitter(split, found["jitter"]))
+    if found.get("groups"):
+        parts.append(render_groups(split, found["groups"]))
     return parts
+
+
+def render_groups(split: str, lines: Sequence[Mapping[str, Any]]) -> str:
+    """Return the table of groups of X-rays."""
+    names = ("dice_mean", "dice_median", "dice_percentile_5", "dice_lowest", "confidence_median")
+    rows = []
+    for line in lines:
+        cells = [f"{line[name]:.4f}" if name in line else "" for name in names]
+        rows.append(
+            f"| {line['group']} | {line['n']} | {' | '.join(cells)} | {line['undecided']:.1%} |"
+        )
+    return "\n".join(
+        [
+            f"### By age group, patient and view, `{split}`",
+            "",
+            "Whole image; a patient counts once, by the mean of the X-rays. `undecided` is the "
+            "share of masks with a confidence below 0.94.",
+            "",
+            "| group | n | Dice mean | median | 5th pc | lowest | confidence | undecided |",
+            "|---|---|---|---|---|---|---|---|",
+            *rows,
+        ]
+    )
 
 
 def _similarity(split: str, table: dict[str, dict[str, Any]]) -> str:
@@ -188,8 +216,26 @@ def _training(manifest: Manifest) -> str:
     ]
     if manifest.training.get("training_data") == "at least":
         lines += ["", "At least so many: the stored model that it goes on from told numbers only."]
+    lines += _distributions(manifest)
     lines += ["", "`phantoms` counts drawn chest phantoms that were mixed in. The stages:", ""]
     return "\n".join([*lines, *_stages(manifest)])
+
+
+def _distributions(manifest: Manifest) -> list[str]:
+    """Return how X-rays that trained, and the masks of them, are distributed."""
+    found = manifest.training_distributions
+    if not found:
+        return []
+    shares = list(next(iter(found.values())).quantiles)
+    lines = ["", "How numbers lie over X-rays that trained, each by its own convention:", ""]
+    lines += [
+        "| | n | mean | deviation | " + " | ".join(f"{float(s):.0%}" for s in shares) + " |",
+        "|---" * (4 + len(shares)) + "|",
+    ]
+    for name, one in found.items():
+        cells = [f"{value:.4g}" for value in (one.mean, one.deviation, *one.quantiles.values())]
+        lines.append(f"| {name} | {one.n} | {' | '.join(cells)} |")
+    return lines
 
 
 def _stages(manifest: Manifest) -> list[str]:

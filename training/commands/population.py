@@ -1,0 +1,98 @@
+"""``population``: over which X-rays a stored model gives what, written into its manifest."""
+
+from __future__ import annotations
+
+import argparse
+import csv
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from model_store.predictor import Predictor
+    from training.data.dataset import DataRow
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's arguments."""
+    parser.add_argument("--model", type=Path, required=True, help="folder of a stored model")
+    parser.add_argument("--data", type=Path, required=True, help="folder with manifest.csv")
+    parser.add_argument(
+        "--count", type=int, default=150, help="X-rays of each data set that trained, evenly spread"
+    )
+    parser.add_argument("--split", default="test", choices=("val", "test"), help="for the groups")
+    parser.add_argument(
+        "--children", nargs="*", default=["kermany"], help="data sets that show children"
+    )
+    parser.add_argument(
+        "--unlabelled", type=Path, help="folder with images/ and manifest.csv: name, projection"
+    )
+    parser.add_argument("--store", action="store_true", help="write into manifest and card")
+    parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Ask, print both tables and write them where asked; return 0.
+
+    Raises:
+        ArtifactError: The stored model is refused.
+        DataError: The data set cannot be used.
+    """
+    from model_store.artifact import read_manifest
+    from model_store.predictor import Predictor
+    from training.data.dataset import read_rows, rows_of_conventions
+    from training.evaluation.population import ask, distributions, groups
+    from training.model_card import render_groups, write_manifest_and_card
+
+    predictor = Predictor.load(arguments.model, arguments.device)
+    known = predictor.info.manifest.conventions
+    trained, judged = (
+        rows_of_conventions(read_rows(arguments.data, split), known)
+        for split in ("train", arguments.split)
+    )
+    spread = distributions([ask(predictor, row) for row in _spread(trained, arguments.count)])
+    for name, one in spread.items():
+        print(f"{name}: n {one.n}, mean {one.mean:g}, deviation {one.deviation:g}, {one.quantiles}")
+    lines = groups([ask(predictor, row) for row in judged], arguments.children)
+    if arguments.unlabelled is not None:
+        lines += _views(predictor, arguments.unlabelled)
+    print(render_groups(arguments.split, lines))
+    if arguments.store:
+        manifest = read_manifest(arguments.model)
+        evaluation = {**manifest.evaluation}
+        evaluation[arguments.split] = {**evaluation.get(arguments.split, {}), "groups": lines}
+        update = {"training_distributions": spread, "evaluation": evaluation}
+        write_manifest_and_card(arguments.model, manifest.model_copy(update=update))
+    return 0
+
+
+def _spread(rows: Sequence[DataRow], count: int) -> list[DataRow]:
+    """Return at most so many rows of each data set, at even distances."""
+    by_source: dict[str, list[DataRow]] = {}
+    for row in rows:
+        by_source.setdefault(row.source, []).append(row)
+    chosen = []
+    for members in by_source.values():
+        step = max(1.0, len(members) / count)
+        chosen += [members[int(n * step)] for n in range(min(count, len(members)))]
+    return chosen
+
+
+def _views(predictor: Predictor, folder: Path) -> list[dict[str, Any]]:
+    """Return a line for each projection and convention of X-rays that nobody annotated."""
+    import numpy as np
+    from PIL import Image
+
+    from model_store.conventions import CONVENTIONS
+    from training.evaluation.population import Asked, ask_about, group_of
+
+    found: dict[str, list[Asked]] = {}
+    with (folder / "manifest.csv").open(newline="", encoding="utf-8") as file:
+        for record in csv.DictReader(file):
+            with Image.open(folder / "images" / f"{record['name']}.jpg") as picture:
+                image = np.asarray(picture.convert("L"))
+            for convention in CONVENTIONS:
+                name = f"{record['projection'].upper()}, `{convention}`, nobody annotated"
+                asked = ask_about(predictor, image, convention, folder.name, record["patient"])
+                found.setdefault(name, []).append(asked)
+    return [group_of(name, members) for name, members in sorted(found.items())]
