@@ -51,7 +51,7 @@ from service.imaging.response_warnings import Warning_
 from service.imaging.segment_request import AnswerKind, MaskShape, OverlayFormat, View
 from service.imaging.upright import as_stored, is_turn_doubtful
 from service.imaging.views import ViewedMasks, encode_view, legend_of, view_of, with_margin
-from service.imaging.warning_advice import advice_on, gravest
+from service.imaging.warning_advice import advice_on, gravest, gravest_of_masks
 from service.stages import STAGES
 
 _PICTURE = "<picture>"
@@ -219,7 +219,7 @@ def _view_png(rendering: _Rendering, view: View, warnings: Sequence[ResponseWarn
         opened.decoded.pixels,
         [one.mask for one in rendering.masks],
         asked.boxes,
-        gravest(one.code for one in warnings),
+        gravest_of_masks(one.code for one in warnings),
     )
     picture = view_of(view, shown)
     if asked.wants_legend or view is View.ENHANCED:

@@ -32,7 +32,7 @@ from service.imaging.measurements import measure_structure
 from service.imaging.segment_request import DicomObject, View
 from service.imaging.structures import LEFT_LUNG, RIGHT_LUNG
 from service.imaging.views import NOT_FOR_MEASURING, Picture, ViewedMasks, view_of
-from service.imaging.warning_advice import gravest
+from service.imaging.warning_advice import gravest_of_masks
 
 _DESCRIPTIONS = {
     View.OVERLAY: "{one} overlay",
@@ -107,7 +107,7 @@ class DicomResults:
 
     def _picture(self) -> Picture:
         """Return the view: RGB, (H, W, 3), or grey, (H, W), with the X-ray's bits if isolated."""
-        severity = gravest(one.code for one in self.remarks)
+        severity = gravest_of_masks(one.code for one in self.remarks)
         shown = ViewedMasks(self.pixels, [one.mask for one in self.masks], severity=severity)
         return view_of(self.view, shown)
 

@@ -25,23 +25,22 @@ from service.imaging.shape_checks import are_lungs_dark, shows_whole_lungs
 NOT_FRONTAL, CUT_OFF, INVERTED, MIRRORED = "not_frontal_chest", "cut_off", "inverted", "mirrored"
 _TURNS: Mapping[str, str] = MappingProxyType(
     {
-        "turned_90": "The X-ray is turned by a quarter to the left: turn it to the right.",
-        "turned_180": "The X-ray is upside down: turn it by a half.",
-        "turned_270": "The X-ray is turned by a quarter to the right: turn it to the left.",
+        "turned_90": "The model sees a chest turned by a quarter to the left: turn it to the right.",
+        "turned_180": "The model sees a chest upside down: turn it by a half.",
+        "turned_270": "The model sees a chest turned by a quarter to the right: turn it to the left.",
     }
 )
 """What is said of each turn; the head counts them counter-clockwise."""
 _SENTENCES: Mapping[WarningCode, str] = MappingProxyType(
     {
-        WarningCode.NOT_A_FRONTAL_CHEST: "The picture is not one frontal chest X-ray.",
-        WarningCode.CUT_OFF_MASK: "Part of a lung lies outside the picture.",
-        WarningCode.INVERTED: "The grey values are inverted.",
-        WarningCode.MIRRORED: "The X-ray looks mirrored: the heart lies on the patient's right. "
-        "Left and right may be exchanged.",
+        WarningCode.NOT_A_FRONTAL_CHEST: "The model sees no single frontal chest X-ray.",
+        WarningCode.CUT_OFF_MASK: "The model sees lungs that lie partly outside the picture.",
+        WarningCode.INVERTED: "The model sees grey values that are inverted.",
+        WarningCode.MIRRORED: "The model sees the heart on the patient's right: the X-ray may be "
+        "mirrored, and its sides exchanged.",
     }
 )
 _NOT_MIRRORED = frozenset({"not_a_frontal_chest", "turned", "cut_off_mask", "one_lung"})
-_SEEN = "By what the model sees in it: "
 
 
 def believed(
@@ -110,15 +109,17 @@ def is_turned(kind: Collection[str]) -> bool:
 _OVERRULED: Mapping[str, frozenset[str]] = MappingProxyType(
     {
         str(WarningCode.NOT_A_FRONTAL_CHEST): frozenset({"turned", "cut_off_mask", "inverted"}),
-        str(WarningCode.TURNED): frozenset({"not_a_frontal_chest"}),
-        str(WarningCode.CUT_OFF_MASK): frozenset({"not_a_frontal_chest", "turned"}),
+        str(WarningCode.TURNED): frozenset({"not_a_frontal_chest", "too_many_lungs"}),
+        str(WarningCode.CUT_OFF_MASK): frozenset(
+            {"not_a_frontal_chest", "turned", "too_many_lungs"}
+        ),
     }
 )
 """What rules may not say beside each code of the head's."""
 
 
 def _remark(code: WarningCode, sentence: str = "") -> Warning_:
-    return Warning_(code, _SEEN + (sentence or _SENTENCES[code]))
+    return Warning_(code, sentence or _SENTENCES[code])
 
 
 def _are_all_dark(grids: Sequence[MaskGrid], pixels: NDArray[Any]) -> bool:

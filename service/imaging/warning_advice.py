@@ -134,6 +134,17 @@ def advice_on(code: str) -> Advice:
     return ADVICE[WarningCode(code)]
 
 
+ABOUT_NUMBERS = frozenset(
+    {WarningCode.CARDIOTHORACIC_RATIO_ON_AP, WarningCode.CARDIOTHORACIC_VIEW_UNKNOWN}
+)
+"""Warnings about a number; masks look as good ones beside them."""
+
+
+def gravest_of_masks(codes: Iterable[str]) -> Severity | None:
+    """Return the gravest severity among warnings that are about masks or their picture."""
+    return gravest(code for code in codes if code not in ABOUT_NUMBERS)
+
+
 def gravest(codes: Iterable[str]) -> Severity | None:
     """Return the gravest severity among warnings; None where there are none."""
     found = {advice_on(code).severity for code in codes}

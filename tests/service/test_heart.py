@@ -146,6 +146,19 @@ async def test_a_ratio_says_whether_it_is_valid(view: str, code: str | None) -> 
 
 
 @pytest.mark.anyio
+async def test_a_ratio_that_is_not_valid_leaves_the_outline_plain() -> None:
+    """Outlines are dashed where a person is to look at the mask, not at a number."""
+    accept = {"Accept": "image/png"}
+    async with running(make_app(knowing_hearts())) as client:
+        plain, asked = [
+            await client.post("/segment", **form(chest(), view="outline", **more), headers=accept)
+            for more in ({}, {"measurements": "cardiothoracic"})
+        ]
+    assert "cardiothoracic_view_unknown" in asked.headers["x-lungseg-warnings"]
+    assert asked.content == plain.content
+
+
+@pytest.mark.anyio
 async def test_without_a_heart_in_the_picture_there_is_no_ratio() -> None:
     pixels = np.where(lung_mask(SIDE), 255, 0).astype(np.uint8)
     async with running(make_app(knowing_hearts())) as client:
