@@ -1,0 +1,170 @@
+"""X-rays a second of the archive's units, and the processor time that one takes.
+
+A unit is what Ray places on a host: a model process with the image workers that feed it. Units run
+here in processes of their own, without Ray (`--units 1 2 4`), and through Ray (`--ray`), on the
+same X-rays. `cpu_s_an_xray` is the processor time of opening, network, rendering and all between:
+processors that never waited would do `processors / cpu_s_an_xray` a second, the bound.
+
+    python -m benchmarks.service.archive_rate --data DATA/samples --units 1 2 --xrays 200
+    python -m benchmarks.service.archive_rate --data DATA/samples --ray --actors 2
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import multiprocessing
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from multiprocessing.queues import Queue
+from multiprocessing.synchronize import Barrier
+from pathlib import Path
+from typing import Any
+
+from benchmarks.processor import processor_name
+
+START_TIMEOUT_S = 300.0
+
+
+def main() -> None:
+    """Print one line of JSON for each number of units."""
+    flags = _flags()
+    files = sorted(str(path.absolute()) for path in flags.data.iterdir() if path.is_file())
+    asked = (files * (flags.xrays // len(files) + 1))[: flags.xrays]
+    print(f"{processor_name()}, {os.cpu_count()} processors; {len(files)} files, "
+          f"{flags.device}, {flags.workers} image workers a unit")  # fmt: skip
+    if flags.ray:
+        print(json.dumps(_through_ray(flags, asked)), flush=True)
+        return
+    alone = 0.0
+    for count in flags.units:
+        row = _row(flags, asked, count)
+        alone = alone or row["xrays_per_s"] / count
+        row["efficiency"] = row["xrays_per_s"] / (count * alone)
+        print(json.dumps(row), flush=True)
+
+
+def _row(flags: argparse.Namespace, asked: Sequence[str], count: int) -> dict[str, float]:
+    context = multiprocessing.get_context("spawn")
+    ready, told = context.Barrier(count + 1), context.Queue()
+    shares = [list(asked[number::count]) for number in range(count)]
+    units = [context.Process(target=_unit, args=(flags, share, ready, told)) for share in shares]
+    for unit in units:
+        unit.start()
+    ready.wait(START_TIMEOUT_S)
+    began = time.perf_counter()
+    rows = [told.get(timeout=600) for _ in units]
+    seconds = time.perf_counter() - began
+    cpu_s = sum(row["cpu_s"] for row in rows)
+    for unit in units:
+        unit.join()
+    done = sum(row["done"] for row in rows)
+    if done != len(asked):
+        raise SystemExit(f"{len(asked) - done} X-rays failed")
+    return {
+        "units": count,
+        "xrays": len(asked),
+        "xrays_per_s": len(asked) / seconds,
+        "cpu_s_an_xray": cpu_s / len(asked),
+        "processors_busy": cpu_s / seconds,
+    }
+
+
+def _unit(
+    flags: argparse.Namespace,
+    number: int,
+    share: list[str],
+    ready: Barrier,
+    told: Queue[Any],
+) -> None:
+    if flags.gpus:  # as Ray does for its actors
+        os.environ["CUDA_VISIBLE_DEVICES"] = str(number % flags.gpus)
+    from service.archive.inputs import ArchiveInput
+    from service.archive.places import place_of
+    from service.archive.segmenter import Segmenter, Wishes
+    from service.settings import Settings
+
+    chosen: dict[str, Any] = {
+        "device": flags.device, "threads": flags.threads, "image_workers": flags.workers,
+        "max_batch": flags.max_batch, "queue_limit": 10_000, "request_timeout_s": 300.0,
+    }  # fmt: skip
+    with tempfile.TemporaryDirectory() as folder:
+        segmenter = Segmenter(Settings(**chosen), Wishes(), place_of(folder))
+        inputs = [ArchiveInput(path, "", "lung_field") for path in share]
+        segmenter.rows(inputs[: 2 * flags.workers])
+        before = _cpu_s()
+        ready.wait(START_TIMEOUT_S)
+        rows = segmenter.rows(inputs)
+        done = sum(row["status"] == "done" for row in rows)
+        told.put({"done": done, "cpu_s": _cpu_s() - before})
+        segmenter.close()
+
+
+def _cpu_s() -> float:
+    """Processor time of this process and of all below it, also of those that have ended."""
+    parents, spent = {}, {}
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            with contextlib.suppress(OSError):
+                fields = (entry / "stat").read_text().rpartition(")")[2].split()
+                parents[int(entry.name)] = int(fields[1])
+                spent[int(entry.name)] = sum(int(ticks) for ticks in fields[11:15])
+    below, found = {os.getpid()}, 0
+    while len(below) > found:
+        found = len(below)
+        below |= {pid for pid, parent in parents.items() if parent in below}
+    return sum(spent.get(pid, 0) for pid in below) / os.sysconf("SC_CLK_TCK")
+
+
+def _through_ray(flags: argparse.Namespace, asked: Sequence[str]) -> dict[str, float]:
+    """Run the command on copies by name, and take its rate from its own parts' times."""
+    with tempfile.TemporaryDirectory() as folder:
+        table = Path(folder) / "list.csv"
+        links = Path(folder) / "in"
+        links.mkdir()
+        lines = ["input"]
+        for number, path in enumerate(asked):
+            link = links / f"{number:06}{Path(path).suffix}"
+            link.symlink_to(path)
+            lines.append(str(link))
+        table.write_text("\n".join(lines) + "\n")
+        command = [sys.executable, "-m", "service.archive", "--input", str(table)]
+        command += ["--output", f"{folder}/out", "--device", flags.device, "--contact-sheet", "0"]
+        command += ["--actors", str(flags.actors), "--image-workers", str(flags.workers)]
+        command += ["--rows-per-part", str(flags.rows_per_part)]
+        done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+        told = json.loads(done.stdout.strip().splitlines()[-1])
+        return {"actors": flags.actors, **_steady_rate(Path(folder) / "out", told["xrays"])}
+
+
+def _steady_rate(output: Path, total: int) -> dict[str, float]:
+    """Return the rate between the first and the last part: starting the models does not count."""
+    parts = sorted(path.stat().st_mtime for path in (output / "results").glob("*.parquet"))
+    rows_a_part = total / len(parts)
+    rate = rows_a_part * (len(parts) - 1) / (parts[-1] - parts[0])
+    return {"xrays": total, "parts": len(parts), "xrays_per_s": rate}
+
+
+def _flags() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--data", type=Path, required=True, help="folder of X-rays")
+    parser.add_argument("--xrays", type=int, default=200)
+    parser.add_argument("--units", type=int, nargs="+", default=[1, 2])
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--gpus", type=int, default=0, help="units are spread over so many")
+    parser.add_argument("--threads", type=int, default=1, help="of each unit's model")
+    parser.add_argument("--workers", type=int, default=2, help="image workers of each unit")
+    parser.add_argument("--max-batch", type=int, default=4)
+    parser.add_argument("--ray", action="store_true", help="through the command, on Ray")
+    parser.add_argument("--actors", type=int, default=2, help="with --ray")
+    parser.add_argument("--rows-per-part", type=int, default=16, help="with --ray")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()
