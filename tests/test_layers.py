@@ -40,6 +40,7 @@ SERVICE_ENTRY_POINTS = {
     "__main__",
     "app",
     "healthcheck",
+    "ray_app",
     "segment_file",
     "segment_file_results",
     "segment_folder",
@@ -47,7 +48,7 @@ SERVICE_ENTRY_POINTS = {
 """Modules that may import every layer. All others beside the layers are leaves and import none."""
 
 RAY_MODULES = {"service/archive/cluster.py", "service/ray_app.py"}
-"""Files that import Ray, within a function: the base install has none."""
+"""Files that import Ray: the base install has none."""
 
 VAGUE = {"utils", "common", "helpers", "manager", "misc"}
 

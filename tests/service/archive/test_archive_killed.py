@@ -16,6 +16,7 @@ from PIL import Image
 from pyarrow import parquet
 
 from benchmarks.service.server_process import running_server
+from tests.service.archive.process_tree import descendants
 from training.phantom.drawing import draw_phantom
 
 XRAYS, ROWS_PER_PART = 28, 2
@@ -31,27 +32,6 @@ def run(folder: Path, *more: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         command(folder, *more), capture_output=True, text=True, timeout=170, check=False
     )
-
-
-def descendants(root: int) -> dict[int, str]:
-    """Command lines of all processes below one, by number."""
-    parents: dict[int, int] = {}
-    names: dict[int, str] = {}
-    for entry in Path("/proc").iterdir():
-        if not entry.name.isdigit():
-            continue
-        try:
-            status = (entry / "stat").read_text()
-            names[int(entry.name)] = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode()
-        except (OSError, UnicodeDecodeError):
-            continue
-        parents[int(entry.name)] = int(status.rpartition(")")[2].split()[1])
-    below, grew = {root}, True
-    while grew:
-        more = {pid for pid, parent in parents.items() if parent in below} - below
-        below |= more
-        grew = bool(more)
-    return {pid: names[pid] for pid in below - {root} if pid in names}
 
 
 def until(condition: Callable[[], bool], timeout_s: float = 90.0) -> None:
