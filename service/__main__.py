@@ -16,6 +16,7 @@ from service.http.key_file import KeyFileError, require_a_key
 from service.settings import (
     Settings,
     SettingsError,
+    require_admin_keys,
     require_safe_address,
     require_trace_exporter,
     require_usable_certificate,
@@ -28,6 +29,7 @@ EXIT_BAD_SETTING = 2
 EXIT_CANNOT_LISTEN = 3
 EXIT_MODEL_REFUSED = 4
 BACKLOG = 2048
+ADMIN_HOST = "127.0.0.1"
 
 
 def main() -> int:
@@ -42,31 +44,39 @@ def main() -> int:
         require_usable_certificate(settings)
         require_trace_exporter(settings)
         require_whole_audit(settings)
+        require_admin_keys(settings)
         if settings.api_keys_file is not None:
             require_a_key(settings.api_keys_file)
-        elif settings.metrics_key:
+        if settings.admin_keys_file is not None:
+            require_a_key(settings.admin_keys_file)
+        if settings.metrics_key and settings.api_keys_file is None:
             raise SettingsError("--metrics-key needs --api-keys-file FILE.")
     except (SettingsError, KeyFileError) as error:
         return _refuse(str(error), EXIT_BAD_SETTING)
     try:
-        listener = _listen(settings)
+        listener = _listen(settings.host, settings.port)
     except OSError as error:
-        reason = (error.strerror or str(error)).lower()
-        where = f"{settings.host}:{settings.port}"
-        return _refuse(f"Cannot listen on {where}: {reason}.", EXIT_CANNOT_LISTEN)
+        return _refuse_to_listen(settings.host, settings.port, error)
     with listener:
-        return _serve(settings, listener)
+        if settings.admin_port is None:
+            return _serve(settings, listener, None)
+        try:
+            admin = _listen(ADMIN_HOST, settings.admin_port)
+        except OSError as error:
+            return _refuse_to_listen(ADMIN_HOST, settings.admin_port, error)
+        with admin:
+            return _serve(settings, listener, admin)
 
 
-def _listen(settings: Settings) -> socket.socket:
+def _listen(host: str, port: int) -> socket.socket:
     """Opens the port, before the slow imports: early callers wait instead of being refused."""
-    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
     # With its protocol named, asyncio sends every piece at once (TCP_NODELAY). Otherwise the body
     # of an answer waits until the caller acknowledges the headers: 40 ms for each small answer.
     listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind((settings.host, settings.port))
+        listener.bind((host, port))
         listener.listen(BACKLOG)
     except OSError:
         listener.close()
@@ -74,7 +84,12 @@ def _listen(settings: Settings) -> socket.socket:
     return listener
 
 
-def _serve(settings: Settings, listener: socket.socket) -> int:
+def _refuse_to_listen(host: str, port: int, error: OSError) -> int:
+    reason = (error.strerror or str(error)).lower()
+    return _refuse(f"Cannot listen on {host}:{port}: {reason}.", EXIT_CANNOT_LISTEN)
+
+
+def _serve(settings: Settings, listener: socket.socket, admin: socket.socket | None) -> int:
     import prometheus_client
     import uvicorn
 
@@ -97,7 +112,7 @@ def _serve(settings: Settings, listener: socket.socket) -> int:
         logger.warning("setting has another name", extra={"fields": fields})
     refusals: list[Exception] = []
     try:
-        app = create_app(settings, on_refused=refusals.append)
+        app = create_app(settings, on_refused=refusals.append, admin_listener=admin)
     except AuditError as error:
         return _refuse(str(error), EXIT_BAD_SETTING)
     service = app.state.service
@@ -135,6 +150,9 @@ def _serve(settings: Settings, listener: socket.socket) -> int:
     scheme = "http" if settings.tls_cert is None else "https"
     url = f"{scheme}://{shown_host}:{port}"
     logger.info("listening", extra={"fields": {"url": url}})
+    if admin is not None:
+        address = f"http://{ADMIN_HOST}:{admin.getsockname()[1]}"
+        logger.info("admin listening", extra={"fields": {"url": address}})
     if settings.greet:
         greet_when_ready(url, service.served)
     server.run(sockets=[listener])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 
@@ -15,6 +16,8 @@ from service.compute.model_loading import (
     PredictorFactory,
     start_compute_child,
 )
+from service.http.admin_app import create_admin_app
+from service.http.admin_server import AdminServer
 from service.http.browsers import AllowedHosts, BrowserGuard
 from service.http.cors import ListedOrigins
 from service.http.docs import add_docs_routes
@@ -31,7 +34,7 @@ from service.metrics import Metrics
 from service.pipeline.auditing import Auditing
 from service.pipeline.image_workers import PoolFactory, make_worker_pool
 from service.pipeline.segmentation import SegmentationService
-from service.settings import Settings
+from service.settings import Settings, admin_keys_file
 
 
 def create_app(
@@ -40,6 +43,7 @@ def create_app(
     predictor_factory: PredictorFactory = start_compute_child,
     pool_factory: PoolFactory = make_worker_pool,
     on_refused: Callable[[Exception], None] = lambda error: None,
+    admin_listener: socket.socket | None = None,
 ) -> FastAPI:
     """Builds the application; the model starts loading when the server starts it.
 
@@ -48,6 +52,7 @@ def create_app(
         predictor_factory: loads the model; tests hand in another.
         pool_factory: makes the image workers; tests hand in another.
         on_refused: told the error when the model cannot be loaded at all.
+        admin_listener: bound to this machine alone, for the admin port; None for none.
 
     Returns:
         The application; `app.state.service` is its `SegmentationService`.
@@ -57,10 +62,16 @@ def create_app(
     service.auditing = _auditing(settings, service.metrics)
     traces = TraceExport(settings.otlp_endpoint) if settings.otlp_endpoint else None
 
+    admin = _admin_server(settings, service, admin_listener)
+
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncGenerator[None, None]:
         await service.start()
+        if admin is not None:
+            admin.begin()
         yield
+        if admin is not None:
+            await admin.end()
         await service.stop()
         if traces is not None:
             await asyncio.to_thread(traces.close)
@@ -135,3 +146,13 @@ def _auditing(settings: Settings, metrics: Metrics) -> Auditing | None:
         watch=watch,
     )
     return Auditing(log, is_required=settings.audit_required)
+
+
+def _admin_server(
+    settings: Settings, service: SegmentationService, listener: socket.socket | None
+) -> AdminServer | None:
+    path = admin_keys_file(settings)
+    if listener is None or path is None:
+        return None
+    keys = ApiKeys(path, settings.failed_keys_per_minute)
+    return AdminServer(create_admin_app(service, keys), listener)

@@ -121,6 +121,14 @@ class MethodNotAllowed(ServiceError):
     title = "Method not allowed"
 
 
+class ReloadRefused(ServiceError):
+    """The model was not changed; the one that is served serves on."""
+
+    status = 409
+    code = "reload_refused"
+    title = "The model was not changed"
+
+
 class NotAcceptable(ServiceError):
     """The `Accept` header asks for a form of answer that this request cannot have."""
 

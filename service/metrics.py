@@ -128,6 +128,12 @@ class Metrics:
             "lungseg_device_fallback", "Models loaded on a GPU without its fused kernels.",
             registry=registry,
         )  # fmt: skip
+        self.model_reloads = Counter(
+            "lungseg_model_reloads", "Changes of the model that the operator asked for.",
+            ["outcome"], registry=registry,
+        )  # fmt: skip
+        for outcome in ("done", "refused"):
+            self.model_reloads.labels(outcome)
         self.model_changes = Counter(
             "lungseg_model_changes", "Restarts that found another model than at the start.",
             ["outcome"], registry=registry,

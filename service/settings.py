@@ -63,6 +63,16 @@ class Settings(BaseModel):
         description="origins whose pages may call the service and read its answers, such as "
         "https://viewer.example, separated by commas; default: none",
     )
+    admin_port: int | None = Field(
+        None,
+        ge=0,
+        le=65535,
+        description="port of 127.0.0.1 for reload and rollback of the model, 0 for any free one; "
+        "default: there is none",
+    )
+    admin_keys_file: Path | None = Field(
+        None, description="keys for the admin port, of the scope admin; default: api-keys-file"
+    )
     audit_log: Path | None = Field(
         None, description="file of the audit log; default: none is written"
     )
@@ -259,6 +269,21 @@ def require_whole_audit(settings: Settings) -> None:
         raise SettingsError("The audit log needs both --audit-log FILE and --audit-key-file FILE.")
     if settings.audit_required and settings.audit_log is None:
         raise SettingsError("--audit-required needs --audit-log FILE and --audit-key-file FILE.")
+
+
+def require_admin_keys(settings: Settings) -> None:
+    """Refuses an admin port that nobody could use, or everybody.
+
+    Raises:
+        SettingsError: there is no file of keys for it.
+    """
+    if settings.admin_port is not None and admin_keys_file(settings) is None:
+        raise SettingsError("--admin-port needs --admin-keys-file FILE (or --api-keys-file FILE).")
+
+
+def admin_keys_file(settings: Settings) -> Path | None:
+    """Returns the file of keys for the admin port; None for none."""
+    return settings.admin_keys_file or settings.api_keys_file
 
 
 def require_trace_exporter(settings: Settings) -> None:

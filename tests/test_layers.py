@@ -38,6 +38,7 @@ SERVICE_LAYERS: Mapping[str, set[str]] = {
 
 SERVICE_ENTRY_POINTS = {
     "__main__",
+    "admin",
     "app",
     "healthcheck",
     "ray_app",

@@ -15,7 +15,7 @@ from service.compute.model_handle import (
     ModelRefusedError,
     SegmentationModel,
 )
-from service.compute.readiness import Readiness
+from service.compute.readiness import ReadinessSink
 from service.cpu_allowance import model_threads
 from service.errors import ComputeLost, ServiceError
 from service.logging import describe_error
@@ -60,7 +60,7 @@ class ModelLoader:
     def __init__(
         self,
         settings: Settings,
-        readiness: Readiness,
+        readiness: ReadinessSink,
         metrics: Metrics,
         predictor_factory: PredictorFactory,
         on_refused: Callable[[Exception], None],
@@ -185,13 +185,7 @@ class ModelLoader:
 
     def _use(self, model: SegmentationModel, outcome: SelfTestResult) -> SegmentationModel:
         info = self._started_with = model.info
-        self._metrics.show_model(
-            name=info.name,
-            version=info.version,
-            sha256=info.sha256,
-            precision=info.precision,
-            device=info.device,
-        )
+        show_model(self._metrics, info)
         self.model = model
         if info.fallback_reason is not None:
             self._metrics.device_fallback.inc()
@@ -217,6 +211,17 @@ class ModelLoader:
         logger.error("model refused", extra={"fields": describe_error(error)})
         self._readiness.mark_broken(REFUSED_SENTENCE)
         self._on_refused(error)
+
+
+def show_model(metrics: Metrics, info: ModelInfo) -> None:
+    """Publishes the model of one device."""
+    metrics.show_model(
+        name=info.name,
+        version=info.version,
+        sha256=info.sha256,
+        precision=info.precision,
+        device=info.device,
+    )
 
 
 def _end(model: SegmentationModel | None) -> None:

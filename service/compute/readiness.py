@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import threading
 from enum import Enum
+from typing import Protocol
 
 from model_store.self_test_result import SelfTestResult
 from service.errors import Draining, NotReady
@@ -28,6 +29,19 @@ class State(Enum):
     RECOVERING = "recovering"
     BROKEN = "broken"
     DRAINING = "draining"
+
+
+class ReadinessSink(Protocol):
+    """Who is told how the model is; named as the methods of `Readiness`."""
+
+    def mark_ready(self, self_test: SelfTestResult) -> None:
+        """The model gave the golden mask."""
+
+    def mark_recovering(self, reason: str) -> None:
+        """The model is gone; another process is being started."""
+
+    def mark_broken(self, reason: str) -> None:
+        """The model gives no masks, for good."""
 
 
 class Readiness:

@@ -60,8 +60,7 @@ def add_status_routes(
     async def metrics(request: Request) -> Response:
         if keys is not None and service.settings.metrics_key:
             keys.admit(request, KeyScope.METRICS)
-        memory = service.loader.memory()
-        service.metrics.show_memory(memory.resident_bytes, memory.gpu_bytes)
+        service.show_served()
         encode, media_type = choose_encoder(request.headers.get("accept", ""))
         return Response(encode(service.metrics.registry), headers={"Content-Type": media_type})
 

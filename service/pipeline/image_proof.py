@@ -45,7 +45,7 @@ class ImageProof:
         images: ImageWorkers,
         readiness: Readiness,
         model: Callable[[], ModelInfo | None],
-        settings: Settings,
+        settings: Callable[[], Settings],
     ) -> None:
         """Keeps what it watches; nothing runs before `watch`.
 
@@ -53,7 +53,7 @@ class ImageProof:
             images: the workers.
             readiness: told what was found.
             model: reads which model is loaded; None while there is none.
-            settings: name the model's folder and the seconds between two proofs.
+            settings: read what names the model's folder and the seconds between two proofs.
         """
         self._images = images
         self._readiness = readiness
@@ -73,7 +73,7 @@ class ImageProof:
             if now - last_seen > PATIENCE_S:
                 self._readiness.mark_images_lost(LOST_SENTENCE)
                 proven_at = -float("inf")
-            elif model is not None and now - proven_at >= self._settings.recheck_interval_s:
+            elif model is not None and now - proven_at >= self._settings().recheck_interval_s:
                 if await self._is_proven_by_any(model):
                     pause_s, proven_at = LOOK_INTERVAL_S, time.monotonic()
                     self._readiness.mark_images_ready()
@@ -107,6 +107,6 @@ class ImageProof:
         if model.sha256 not in self._golden_images:
             test = model.manifest.self_test
             assert test is not None  # a model without one is not served
-            folder: Path = self._settings.model or default_model_folder()
+            folder: Path = self._settings().model or default_model_folder()
             self._golden_images[model.sha256] = (folder / test.image_file).read_bytes()
         return self._golden_images[model.sha256]

@@ -18,7 +18,8 @@ from model_store.model_info import ModelInfo
 from model_store.structures import LUNGS
 from service.compute.compute_worker import ComputeResult, ComputeWorker
 from service.compute.model_handle import LOST_SENTENCE
-from service.compute.model_loading import ModelLoader, PredictorFactory
+from service.compute.model_host import ModelHost
+from service.compute.model_loading import ModelLoader, PredictorFactory, show_model
 from service.compute.network_data import NetworkInput
 from service.compute.readiness import Readiness, State
 from service.cpu_allowance import model_threads
@@ -34,6 +35,7 @@ from service.pipeline.admission import Admission
 from service.pipeline.auditing import Auditing
 from service.pipeline.image_proof import ImageProof
 from service.pipeline.image_workers import ImageWorkers, PoolFactory
+from service.pipeline.model_generations import GenerationReadiness, ModelGenerations
 from service.request_record import RequestRecord
 from service.settings import Settings
 from service.workers.shared_memory import Blob
@@ -50,8 +52,7 @@ class SegmentationService:
         readiness: whether masks may be given.
         admission: counts who is inside.
         metrics: the process's metrics.
-        loader: holds the model once it is proven.
-        worker: runs the model.
+        generations: the model that is served, and the one before.
         requests_running: segmentation requests being worked on.
         auditing: writes each request down; None where the operator wants no audit log.
     """
@@ -78,27 +79,24 @@ class SegmentationService:
             queue_bytes=lambda: self.admission.inside_bytes,
         )
         self.metrics.follow_readiness(lambda: self.readiness.state is State.READY)
-        self.loader = ModelLoader(
-            settings, self.readiness, self.metrics, predictor_factory, on_refused
-        )
-        self.worker = ComputeWorker(
-            source=self.loader,
-            max_batch=settings.max_batch,
-            on_batch=self._note_batch,
-            batch_window_s=settings.batch_window_s,
-            recheck_interval_s=settings.recheck_interval_s,
-        )
+        self._predictor_factory = predictor_factory
+        self.generations = ModelGenerations(settings, self.readiness, self._make_host, on_refused)
         self._object_options = ObjectOptions(settings.uid_key, PlaneChoice(settings.dicom_plane))
         self.requests_running = 0
         self.auditing: Auditing | None = None
         self._pool = pool_factory(settings, self.metrics.image_worker_ended)
         self._images = ImageWorkers(self._pool, settings.max_pixels)
-        self._proof = ImageProof(self._images, self.readiness, self._loaded_model, settings)
+        self._proof = ImageProof(
+            self._images,
+            self.readiness,
+            self._loaded_model,
+            lambda: self.generations.served.settings,
+        )
         self._watching: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
         """Starts loading the model in the compute thread, and the image workers meanwhile."""
-        self.worker.start()
+        self.generations.start()
         await self._pool.start()
         self._watching = asyncio.create_task(self._proof.watch())
 
@@ -109,10 +107,31 @@ class SegmentationService:
             self._watching.cancel()
             await asyncio.gather(self._watching, return_exceptions=True)
         await self._pool.close()
-        self.worker.close(THREAD_END_TIMEOUT_S)
-        self.loader.close()
+        await self.generations.close(THREAD_END_TIMEOUT_S)
         if self.auditing is not None:
             await asyncio.to_thread(self.auditing.log.close)
+
+    @property
+    def host(self) -> ModelHost:
+        """Runs the model that is served."""
+        return self.generations.served.host
+
+    @property
+    def loader(self) -> ModelLoader:
+        """Holds the model that is served, once it is proven."""
+        return self.host.loader
+
+    @property
+    def worker(self) -> ComputeWorker:
+        """Runs the model that is served."""
+        return self.host.worker
+
+    def show_served(self) -> None:
+        """Lets the metrics say what is served now, and the memory of its process."""
+        for model in self.host.models:
+            show_model(self.metrics, model.info)
+        memory = self.host.memory()
+        self.metrics.show_memory(memory.resident_bytes, memory.gpu_bytes)
 
     def served(self) -> str | None:
         """Returns which model is served, how and with what, in words; None until it is ready."""
@@ -161,7 +180,19 @@ class SegmentationService:
     async def _segment(
         self, image: Blob, asked: SegmentRequest, upload_bytes: int, record: RequestRecord
     ) -> RenderedAnswer:
-        input_size = self._model_for(asked).input_size
+        with self.generations.use() as generation:
+            return await self._segment_by(generation.host, image, asked, upload_bytes, record)
+
+    async def _segment_by(
+        self,
+        host: ModelHost,
+        image: Blob,
+        asked: SegmentRequest,
+        upload_bytes: int,
+        record: RequestRecord,
+    ) -> RenderedAnswer:
+        """Answers by one model from beginning to end, whatever is served meanwhile."""
+        input_size = _model_for(host, asked).input_size
         record.box_count = len(asked.boxes)
         with self.admission.enter() as place:
             place.hold_bytes(upload_bytes)
@@ -169,7 +200,7 @@ class SegmentationService:
             with await self._images.open(image, asked, input_size) as opened:
                 _note_opened(record, opened.facts)
                 place.hold_bytes(opened.size_bytes)
-                result = await self._compute(opened.given, place.reach_model)
+                result = await _compute(host, opened.given, place.reach_model)
                 record.stage_seconds |= {"queue": result.queue_s, **result.output.stage_seconds}
                 record.batch_size = result.batch_size
                 record.model = result.model
@@ -214,36 +245,20 @@ class SegmentationService:
             return self._object_options.without_key()
         return self._object_options.of_xray(facts.xray_digest, model.sha256)
 
-    def _model_for(self, asked: SegmentRequest) -> ModelInfo:
-        """Returns the model that will answer; imported ones know one convention and no other.
-
-        Raises:
-            ComputeLost: it was lost while the upload came.
-            InvalidField: it was never trained to follow the convention, or to segment the
-                structure, that is asked for.
-        """
-        model = self.loader.model  # read once: the compute thread may take it away
-        if model is None:
-            raise ComputeLost(LOST_SENTENCE, retry_after_s=2)
-        info = model.info
-        if asked.convention not in info.manifest.conventions:
-            known = ", ".join(info.manifest.conventions)
-            raise InvalidField(f"The field convention must be {known}; this model draws no other.")
-        unknown = set(asked.network_structures) - {LUNGS, *info.manifest.structures}
-        if unknown:
-            raise InvalidField(
-                f"The model that is served, {info.name} {info.version}, does not know the "
-                f"{', '.join(sorted(unknown))}; ask for the lungs alone, without the "
-                "cardiothoracic ratio."
-            )
-        return info
-
-    async def _compute(self, given: NetworkInput, on_taken: Callable[[], None]) -> ComputeResult:
-        job = self.worker.submit(given, on_taken)
-        try:
-            return await asyncio.wrap_future(job.future)
-        finally:
-            self.worker.withdraw(job)
+    def _make_host(
+        self,
+        settings: Settings,
+        readiness: GenerationReadiness,
+        on_refused: Callable[[Exception], None],
+    ) -> ModelHost:
+        return ModelHost(
+            settings,
+            readiness,
+            self.metrics,
+            self._predictor_factory,
+            on_batch=self._note_batch,
+            on_refused=on_refused,
+        )
 
     def _note_batch(self, size: int, seconds: float) -> None:
         self.metrics.batch_size.observe(size)
@@ -276,3 +291,38 @@ def _note_opened(record: RequestRecord, facts: OpenedFacts) -> None:
     record.stage_seconds |= facts.stage_seconds
     record.image_format = facts.format
     record.width, record.height = facts.width, facts.height
+
+
+def _model_for(host: ModelHost, asked: SegmentRequest) -> ModelInfo:
+    """Returns the model that will answer; imported ones know one convention and no other.
+
+    Raises:
+        ComputeLost: it was lost while the upload came.
+        InvalidField: it was never trained to follow the convention, or to segment the
+            structure, that is asked for.
+    """
+    model = host.model  # read once: the compute thread may take it away
+    if model is None:
+        raise ComputeLost(LOST_SENTENCE, retry_after_s=2)
+    info = model.info
+    if asked.convention not in info.manifest.conventions:
+        known = ", ".join(info.manifest.conventions)
+        raise InvalidField(f"The field convention must be {known}; this model draws no other.")
+    unknown = set(asked.network_structures) - {LUNGS, *info.manifest.structures}
+    if unknown:
+        raise InvalidField(
+            f"The model that is served, {info.name} {info.version}, does not know the "
+            f"{', '.join(sorted(unknown))}; ask for the lungs alone, without the "
+            "cardiothoracic ratio."
+        )
+    return info
+
+
+async def _compute(
+    host: ModelHost, given: NetworkInput, on_taken: Callable[[], None]
+) -> ComputeResult:
+    job = host.submit(given, on_taken)
+    try:
+        return await asyncio.wrap_future(job.future)
+    finally:
+        host.withdraw(job)

@@ -19,6 +19,7 @@ CONTRACT = {
     "ForeignOrigin": (403, "foreign_origin"),
     "TooManyAttempts": (429, "too_many_attempts"),
     "AuditUnavailable": (503, "audit_unavailable"),
+    "ReloadRefused": (409, "reload_refused"),
     "NotFound": (404, "not_found"),
     "MethodNotAllowed": (405, "method_not_allowed"),
     "NotAcceptable": (406, "not_acceptable"),

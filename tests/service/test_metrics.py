@@ -32,6 +32,7 @@ NAMES = {
     "lungseg_ready",
     "lungseg_model_info",
     "lungseg_model_changes",
+    "lungseg_model_reloads",
     "lungseg_audit_entries",
     "lungseg_audit_failing",
     "lungseg_audit_head",

@@ -1,0 +1,104 @@
+"""`python -m service.admin`: which model a running service serves, another one, and back.
+
+    python -m service.admin status   --key-file KEY [--port 8001]
+    python -m service.admin reload   --key-file KEY [--model FOLDER]
+    python -m service.admin rollback --key-file KEY
+
+On the machine, or in the container, of the service, which was started with --admin-port. The key
+has the scope `admin`. Exit codes: 0 done, 1 refused (nothing has changed), 2 nobody answers.
+"""
+
+from __future__ import annotations
+
+import argparse
+import http.client
+import json
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+EXIT_REFUSED, EXIT_NO_ANSWER = 1, 2
+TIMEOUT_S = 330.0
+PORT_VARIABLE = "LUNGSEG_ADMIN_PORT"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one command.
+
+    Args:
+        arguments: without the program's name; `sys.argv`'s when None.
+
+    Returns:
+        The exit code.
+    """
+    flags = _parser().parse_args(arguments)
+    asked = {}
+    if flags.command == "reload" and flags.model is not None:
+        asked = {"model": str(flags.model.absolute())}
+    try:
+        key = flags.key_file.read_text(encoding="ascii").strip()
+        status, answer = _ask(flags.port, flags.command, key, asked)
+    except (OSError, ValueError, http.client.HTTPException) as error:
+        print(f"Nobody answers at 127.0.0.1:{flags.port}: {error}", file=sys.stderr)
+        return EXIT_NO_ANSWER
+    if status != http.client.OK:
+        print(answer.get("detail", f"The service says {status}."), file=sys.stderr)
+        return EXIT_REFUSED
+    for name in ("state", "served", "before"):
+        if answer.get(name) is not None:
+            print(f"{name}: {_shown(answer[name])}")
+    return 0
+
+
+def _ask(port: int, command: str, key: str, asked: Any) -> tuple[int, dict[str, Any]]:
+    """Asks the admin port; http.client goes through no proxy."""
+    method = "GET" if command == "status" else "POST"
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=TIMEOUT_S)
+    try:
+        headers = {"Authorization": f"Bearer {key}", "Content-Type": "application/json"}
+        body = json.dumps(asked) if asked else None
+        connection.request(method, f"/admin/{command}", body, headers)
+        response = connection.getresponse()
+        answer = json.loads(response.read())
+    finally:
+        connection.close()
+    return response.status, answer if isinstance(answer, dict) else {}
+
+
+def _shown(value: Any) -> str:
+    if not isinstance(value, dict):
+        return str(value)
+    return f"{value['name']} {value['version']} ({value['sha256']}) on {value['device']}"
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m service.admin",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    commands = parser.add_subparsers(dest="command", required=True)
+    for name, text in (
+        ("status", "say which model is served"),
+        ("reload", "load another model, or the same folder anew, and serve it"),
+        ("rollback", "serve the model before again"),
+    ):
+        command = commands.add_parser(name, help=text)
+        command.add_argument("--key-file", type=Path, required=True, help="file with the key")
+        command.add_argument(
+            "--port",
+            type=int,
+            default=int(os.environ.get(PORT_VARIABLE) or 8001),
+            help=f"the service's --admin-port (default: {PORT_VARIABLE}, or 8001)",
+        )
+        if name == "reload":
+            command.add_argument(
+                "--model", type=Path, help="its folder; default: the served one's, as it is now"
+            )
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,124 @@
+"""The operator's own address: which model is served, another one, and back.
+
+Apart from the callers' port, bound to this machine alone, and each request needs an API key of the
+scope `admin`.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from fastapi import FastAPI
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from model_store.model_info import ModelInfo
+from service.errors import InvalidField, ReloadRefused
+from service.http.edge import EdgeLayer
+from service.http.key_file import KeyScope
+from service.http.keys import ApiKeys
+from service.http.problems import install_problem_handlers
+from service.pipeline.model_generations import ReloadError
+from service.pipeline.segmentation import SegmentationService, identity_of
+from service.request_record import record_of
+
+MOST_BODY_BYTES = 16_384
+
+
+def create_admin_app(service: SegmentationService, keys: ApiKeys) -> FastAPI:
+    """Builds the application of the admin port.
+
+    Args:
+        service: what is told.
+        keys: one of the scope `admin` is needed.
+    """
+    app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None, redirect_slashes=False)
+
+    async def status(request: Request) -> Response:
+        keys.admit(request, KeyScope.ADMIN)
+        generations = service.generations
+        before = None if generations.before is None else generations.before.info
+        return JSONResponse(
+            {
+                "state": service.readiness.state.value,
+                "served": _identity(generations.served.info),
+                "before": _identity(before),
+                "requests_running": service.requests_running,
+            }
+        )
+
+    async def reload(request: Request) -> Response:
+        keys.admit(request, KeyScope.ADMIN)
+        folder = await _folder_of(request)
+        return await changed(request, "reload", folder)
+
+    async def rollback(request: Request) -> Response:
+        keys.admit(request, KeyScope.ADMIN)
+        return await changed(request, "rollback", None)
+
+    async def changed(request: Request, event: str, folder: Path | None) -> Response:
+        generations = service.generations
+        before = generations.served.info
+        try:
+            work = generations.rollback() if event == "rollback" else generations.reload(folder)
+            info = await work
+        except ReloadError as error:
+            service.metrics.model_reloads.labels("refused").inc()
+            _note(request, event, "refused", before)
+            raise ReloadRefused(str(error)) from None
+        service.metrics.model_reloads.labels("done").inc()
+        _note(request, event, "done", info)
+        return JSONResponse({"served": _identity(info), "before": _identity(before)})
+
+    def _note(request: Request, event: str, outcome: str, info: ModelInfo | None) -> None:
+        """Writes the change into the audit log, where there is one."""
+        if service.auditing is None:
+            return
+        entry = {
+            "event": event,
+            "outcome": outcome,
+            "key": record_of(request.scope).key_name,
+            "model": None if info is None else f"{info.name}/{info.version}",
+            "model_sha256": None if info is None else info.sha256,
+        }
+        service.auditing.log.append(entry)
+
+    app.add_api_route("/admin/status", status, methods=["GET"], response_model=None)
+    app.add_api_route("/admin/reload", reload, methods=["POST"], response_model=None)
+    app.add_api_route("/admin/rollback", rollback, methods=["POST"], response_model=None)
+    install_problem_handlers(app)
+    app.add_middleware(EdgeLayer, metrics=service.metrics)
+    return app
+
+
+async def _folder_of(request: Request) -> Path | None:
+    """Reads `{"model": "/models/name/version"}`, or nothing at all.
+
+    Raises:
+        InvalidField: the body is something else.
+    """
+    body = b""
+    async for piece in request.stream():
+        body += piece
+        if len(body) > MOST_BODY_BYTES:
+            raise InvalidField(f"The body may have at most {MOST_BODY_BYTES} bytes.")
+    if not body.strip():
+        return None
+    try:
+        asked: Any = json.loads(body)
+    except ValueError:
+        asked = None
+    if not isinstance(asked, dict) or not set(asked) <= {"model"}:
+        raise InvalidField('The body must be JSON such as {"model": "/models/name/version"}.')
+    folder = asked.get("model")
+    if folder is None:
+        return None
+    if not isinstance(folder, str) or not Path(folder).is_absolute():
+        raise InvalidField("The field model must be the absolute path of a model's folder.")
+    return Path(folder)
+
+
+def _identity(info: ModelInfo | None) -> dict[str, Any] | None:
+    return None if info is None else identity_of(info).model_dump(mode="json")

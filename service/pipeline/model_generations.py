@@ -1,0 +1,273 @@
+"""The model that is served, the one before it, and the change from one to the other under load.
+
+A change never touches what runs: the new model is loaded beside, by compute processes of its own,
+and proven by its golden mask. Then requests that begin go to it, while those that have begun stay
+with the model that they were prepared for, to the end. The one before is kept loaded, so that a
+rollback takes no time, needs no file, and gives the very model that served before.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from model_store.model_info import ModelInfo
+from model_store.self_test_result import SelfTestResult
+from service.compute.model_host import ModelHost
+from service.compute.readiness import Readiness
+from service.settings import Settings
+
+logger = logging.getLogger("service.model")
+
+LOAD_TIMEOUT_S = 300.0
+LOOK_INTERVAL_S = 0.05
+CLOSE_TIMEOUT_S = 5.0
+
+
+class ReloadError(Exception):
+    """The model was not changed; the message is a sentence."""
+
+
+class GenerationReadiness:
+    """What a generation's model tells; the process's readiness hears it of the served one only."""
+
+    def __init__(self, readiness: Readiness) -> None:
+        """Starts without a word, and unheard."""
+        self._readiness = readiness
+        self._lock = threading.Lock()
+        self._latest: Callable[[Readiness], None] | None = None
+        self._is_served = False
+        self.is_ready = False
+        self.reason: str | None = None
+
+    def serve(self) -> None:
+        """Lets the process's readiness hear, first what was said last."""
+        with self._lock:
+            self._is_served = True
+            if self._latest is not None:
+                self._latest(self._readiness)
+
+    def leave(self) -> None:
+        """Lets it hear no more."""
+        with self._lock:
+            self._is_served = False
+
+    def mark_ready(self, self_test: SelfTestResult) -> None:
+        """The model gave the golden mask."""
+        self._say(lambda readiness: readiness.mark_ready(self_test), is_ready=True)
+
+    def mark_recovering(self, reason: str) -> None:
+        """The model is gone; another process is being started."""
+        self._say(lambda readiness: readiness.mark_recovering(reason), reason)
+
+    def mark_broken(self, reason: str) -> None:
+        """The model gives no masks, for good."""
+        self._say(lambda readiness: readiness.mark_broken(reason), reason)
+
+    def _say(
+        self,
+        tell: Callable[[Readiness], None],
+        reason: str | None = None,
+        *,
+        is_ready: bool = False,
+    ) -> None:
+        with self._lock:
+            self.is_ready, self.reason, self._latest = is_ready, reason, tell
+            if self._is_served:
+                tell(self._readiness)
+
+
+@dataclass(eq=False)
+class Generation:
+    """One model with the processes that run it.
+
+    Attributes:
+        settings: of the process, with the folder of this model.
+        host: runs it.
+        readiness: what it told.
+        requests: requests that have begun with it and not ended.
+        refusals: why it could not be loaded.
+    """
+
+    settings: Settings
+    host: ModelHost
+    readiness: GenerationReadiness
+    requests: int = 0
+    refusals: list[Exception] = field(default_factory=list)
+
+    @property
+    def info(self) -> ModelInfo | None:
+        """The model, once it is proven."""
+        model = self.host.model
+        return None if model is None else model.info
+
+
+HostFactory = Callable[[Settings, GenerationReadiness, Callable[[Exception], None]], ModelHost]
+
+
+class ModelGenerations:
+    """The served generation and the one before; used by the event loop's thread.
+
+    Attributes:
+        served: where requests that begin go.
+        before: what a rollback returns to; None before the first change.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        readiness: Readiness,
+        make_host: HostFactory,
+        on_refused: Callable[[Exception], None],
+    ) -> None:
+        """Makes the first generation; nothing runs before `start`.
+
+        Args:
+            settings: name the folder of the first model.
+            readiness: of the process.
+            make_host: makes what runs the model of a generation.
+            on_refused: told why the first model cannot be loaded at all.
+        """
+        self._readiness = readiness
+        self._make_host = make_host
+        self._changing = asyncio.Lock()
+        self._closing: set[asyncio.Task[None]] = set()
+        self.before: Generation | None = None
+        self.served = self._make(settings, on_refused)
+        self.served.readiness.serve()
+
+    def start(self) -> None:
+        """Starts loading the first model."""
+        self.served.host.start()
+
+    @contextmanager
+    def use(self) -> Generator[Generation, None, None]:
+        """Gives the served generation to a request, which keeps it to its end."""
+        generation = self.served
+        generation.requests += 1
+        try:
+            yield generation
+        finally:
+            generation.requests -= 1
+
+    async def reload(self, folder: Path | None) -> ModelInfo:
+        """Loads and proves a model beside the served one, and then serves it.
+
+        Args:
+            folder: its folder; None for the folder of the served one, as it is on disk now.
+
+        Returns:
+            The model that is served from now on.
+
+        Raises:
+            ReloadError: it was not changed: another change is under way, or the model is refused or
+                fails its self test. The served model serves on.
+        """
+        with self._one_change():
+            async with self._changing:
+                settings = self.served.settings
+                if folder is not None:
+                    settings = settings.model_copy(update={"model": folder})
+                refusals: list[Exception] = []
+                made = self._make(settings, refusals.append)
+                made.refusals = refusals
+                made.host.start()
+                try:
+                    info = await self._proven(made)
+                except BaseException:
+                    self._close_soon(made)
+                    raise
+                if self.before is not None:
+                    self._close_soon(self.before)
+                self._serve(made)
+                return info
+
+    async def rollback(self) -> ModelInfo:
+        """Serves the model before again; a second rollback takes the first one back.
+
+        Raises:
+            ReloadError: there is none, it is not proven now, or another change is under way.
+        """
+        with self._one_change():
+            async with self._changing:
+                if self.before is None:
+                    raise ReloadError("No other model has been served since the start.")
+                info = self.before.info
+                if info is None or not self.before.readiness.is_ready:
+                    raise ReloadError("The model before is not ready; it is being started anew.")
+                self._serve(self.before)
+                return info
+
+    async def close(self, timeout_s: float) -> None:
+        """Ends all models."""
+        for task in self._closing:
+            task.cancel()
+        for generation in (self.served, self.before):
+            if generation is not None:
+                await asyncio.to_thread(generation.host.close, timeout_s)
+
+    @contextmanager
+    def _one_change(self) -> Generator[None, None, None]:
+        if self._changing.locked():
+            raise ReloadError("Another change of the model is under way.")
+        yield
+
+    def _make(self, settings: Settings, on_refused: Callable[[Exception], None]) -> Generation:
+        readiness = GenerationReadiness(self._readiness)
+        return Generation(settings, self._make_host(settings, readiness, on_refused), readiness)
+
+    def _serve(self, generation: Generation) -> None:
+        """Sends requests that begin to this generation; the other one stays loaded."""
+        before = self.served
+        before.readiness.leave()
+        generation.readiness.serve()
+        self.served, self.before = generation, before
+        logger.info("model reloaded", extra={"fields": _change(before.info, generation.info)})
+
+    async def _proven(self, generation: Generation) -> ModelInfo:
+        loop = asyncio.get_running_loop()
+        give_up_at = loop.time() + LOAD_TIMEOUT_S
+        while loop.time() < give_up_at:
+            info = generation.info
+            if generation.readiness.is_ready and info is not None:
+                return info
+            if generation.refusals:
+                raise ReloadError(_sentence(generation.refusals[0]))
+            reason = generation.readiness.reason
+            await asyncio.sleep(LOOK_INTERVAL_S)
+            if reason is not None and not generation.refusals:  # a refusal says more, a bit later
+                raise ReloadError(reason)
+        raise ReloadError(f"The model was not ready within {LOAD_TIMEOUT_S:g} seconds.")
+
+    def _close_soon(self, generation: Generation) -> None:
+        """Ends a generation once the last request that began with it has ended."""
+
+        async def close() -> None:
+            while generation.requests:
+                await asyncio.sleep(LOOK_INTERVAL_S)
+            await asyncio.to_thread(generation.host.close, CLOSE_TIMEOUT_S)
+
+        task = asyncio.create_task(close())
+        self._closing.add(task)
+        task.add_done_callback(self._closing.discard)
+
+
+def _sentence(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def _change(before: ModelInfo | None, after: ModelInfo | None) -> dict[str, str]:
+    fields: dict[str, str] = {}
+    for suffix, info in (("", after), ("_before", before)):
+        if info is not None:
+            fields |= {
+                f"model{suffix}": info.name,
+                f"version{suffix}": info.version,
+                f"sha256{suffix}": info.sha256,
+            }
+    return fields
