@@ -12,6 +12,7 @@ from training.commands import (
     conventions,
     evaluate,
     export,
+    graphs,
     import_reference,
     params,
     peft,
@@ -38,6 +39,9 @@ def build_parser() -> argparse.ArgumentParser:
     params.add_arguments(commands.add_parser("params", help="count what a run trains"))
     export.add_arguments(
         commands.add_parser("export", help="write a stored model from a checkpoint")
+    )
+    graphs.add_arguments(
+        commands.add_parser("graphs", help="a stored model as ONNX or OpenVINO graphs")
     )
     peft.add_arguments(commands.add_parser("peft", help="adapters as a folder that peft loads"))
     import_reference.add_arguments(
@@ -98,6 +102,7 @@ _RUN: dict[str, Callable[[argparse.Namespace], int]] = {
     "prepare": prepare.run,
     "params": params.run,
     "export": export.run,
+    "graphs": graphs.run,
     "peft": peft.run,
     "import-reference": import_reference.run,
     "phantoms": phantoms.run,

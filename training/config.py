@@ -114,6 +114,7 @@ class RunConfig:
         checkpoint_every_steps: Steps between two checkpoints.
         patience: Stop after this many validations in a row without a gain; 0 never stops early.
         tensorboard: Whether the numbers of the log also go to TensorBoard.
+        mlflow: Whether they also go to the MLflow server that ``MLFLOW_TRACKING_URI`` names.
         model: Sizes of the model; used by ``pretrain`` alone, the later stages take those of
             their base.
         input_size: Side of the input for ``stage1``, in pixels, when it shall differ from the
@@ -137,6 +138,7 @@ class RunConfig:
     checkpoint_every_steps: Count = 100
     patience: CountOrNone = 0
     tensorboard: bool = False
+    mlflow: bool = False
     data: DataConfig = field(default_factory=DataConfig)
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     prompts: PromptMix = field(default_factory=PromptMix)

@@ -33,7 +33,10 @@ class TrainingLoop:
         self.stage = run.stage
         self._run = run
         self._log = RunLog(
-            run.folder, writes=run.processes.is_writer, tensorboard=run.config.tensorboard
+            run.folder,
+            writes=run.processes.is_writer,
+            tensorboard=run.config.tensorboard,
+            mlflow=run.config.mlflow,
         )
         self.training_step = TrainingStep(run)
         self._terms = StepTerms()

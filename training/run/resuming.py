@@ -13,7 +13,7 @@ from training.optimizers.rates import rate_share
 MAY_CHANGE = frozenset({
     "data.root", "data.also", "data.further_masks", "data.drawn_otherwise",  # paths
     "teacher.models", "qat.sensitivity",
-    "data.workers", "recompute_blocks", "checkpoint_every_steps", "tensorboard",
+    "data.workers", "recompute_blocks", "checkpoint_every_steps", "tensorboard", "mlflow",
 })  # fmt: skip
 """Settings that change no weight: where things lie, and how the work is done."""
 

@@ -8,31 +8,45 @@ import time
 from pathlib import Path
 from typing import Any
 
+from training.run.mlflow_log import MlflowLog
+from training.run.number_log import NumberLog
 from training.run.tensorboard_log import TensorBoardLog
 
 
 class RunLog:
     """Appends events to ``log.jsonl`` in the run's folder."""
 
-    def __init__(self, folder: Path, *, writes: bool = True, tensorboard: bool = False) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        writes: bool = True,
+        tensorboard: bool = False,
+        mlflow: bool = False,
+    ) -> None:
         """Log into ``folder``.
 
         Args:
             folder: The run's folder.
             writes: False in all processes of a run but one; they log nothing.
             tensorboard: Whether the numbers also go to TensorBoard.
+            mlflow: Whether they also go to an MLflow server.
 
         Raises:
-            ConfigError: TensorBoard is wanted but not installed.
+            ConfigError: One of them is wanted but not installed, or there is no server.
         """
         self._path = folder / "log.jsonl"
         self._writes = writes
-        self._tensorboard = TensorBoardLog(folder) if tensorboard and writes else None
+        self._also: list[NumberLog] = []
+        if tensorboard and writes:
+            self._also.append(TensorBoardLog(folder))
+        if mlflow and writes:
+            self._also.append(MlflowLog(folder))
 
     def write(self, event: str, **values: Any) -> None:
         """Append one event with the time of day in seconds since 1970.
 
-        A full disk costs the line, not the training.
+        A full disk or a lost server costs the line, not the training.
         """
         if not self._writes:
             return
@@ -40,7 +54,7 @@ class RunLog:
         try:
             with self._path.open("a", encoding="utf-8") as file:
                 file.write(line + "\n")
-            if self._tensorboard is not None:
-                self._tensorboard.write(event, values)
+            for log in self._also:
+                log.write(event, values)
         except OSError as error:
             print(f"{self._path}: {error.strerror}; not logged: {line}", file=sys.stderr)

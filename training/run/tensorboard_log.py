@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from training.errors import ConfigError
+from training.run.number_log import numbers_of
 
 FOLDER = "tensorboard"
 
@@ -33,15 +34,6 @@ class TensorBoardLog:
         """Add the numbers of one event at its step; tables become one curve per row."""
         if "step" not in values:
             return
-        for name, number in _numbers(event, values):
+        for name, number in numbers_of(event, values):
             self._writer.add_scalar(name, number, values["step"])
         self._writer.flush()
-
-
-def _numbers(prefix: str, values: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
-    for name, value in values.items():
-        if isinstance(value, Mapping):
-            if name != "config":
-                yield from _numbers(f"{prefix}/{name}", value)
-        elif isinstance(value, (int, float)) and name != "step":
-            yield f"{prefix}/{name}", float(value)
