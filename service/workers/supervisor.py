@@ -71,6 +71,7 @@ class Supervisor:
         ends: how many workers ended, by reason.
         template_facts: what the template said of itself when it was warm.
         refused_limits: limits that the kernel refused to some worker.
+        most_resident_bytes: largest resident memory of any worker that has ended.
     """
 
     def __init__(self, config: PoolConfig, size: int, events: SupervisorEvents) -> None:
@@ -78,6 +79,7 @@ class Supervisor:
         self.ends: Counter[EndReason] = Counter()
         self.template_facts: Mapping[str, Any] = {}
         self.refused_limits: set[str] = set()
+        self.most_resident_bytes = 0
         self._config = config
         self._size = size
         self._events = events
@@ -168,6 +170,7 @@ class Supervisor:
             return
         worker.take_last_answer()
         worker.close()
+        self.most_resident_bytes = max(self.most_resident_bytes, ending.peak_bytes)
         reason = reason_of(ending, worker.ended_by, self._config.limits.memory_bytes)
         if not worker.was_ready:
             reason = EndReason.NOT_STARTED

@@ -48,6 +48,7 @@ class Findings:
         faults: those that must not be; what happened, by seed and number.
         ended: those that ended their worker, likewise.
         slowest_cpu_s: most processor time of one that was answered, seconds.
+        most_resident_bytes: largest memory of a worker that was replaced on the way.
         held_bytes: shared memory left in the front.
     """
 
@@ -55,6 +56,7 @@ class Findings:
     faults: list[str] = field(default_factory=list)
     ended: list[str] = field(default_factory=list)
     slowest_cpu_s: float = 0.0
+    most_resident_bytes: int = 0
     held_bytes: int = 0
 
 
@@ -85,6 +87,7 @@ class Fuzzer:
         try:
             await asyncio.gather(*(one_after_another() for _ in range(2 * self._workers)))
         finally:
+            self.findings.most_resident_bytes = pool.supervisor.most_resident_bytes
             await pool.close()
         self.findings.held_bytes = Blob.held_bytes
         return self.findings
@@ -136,6 +139,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     found = asyncio.run(fuzzer.run(sys.maxsize, until_s))
     print(f"seed {options.seed}: {sum(found.outcomes.values())} mutants", dict(found.outcomes))
     print(f"slowest answered: {found.slowest_cpu_s:.3f} s")
+    print(f"most memory of a worker: {found.most_resident_bytes / 2**20:.0f} MiB")
     for line in (*found.ended, *found.faults):
         print(line)
     return 1 if found.faults or found.held_bytes else 0

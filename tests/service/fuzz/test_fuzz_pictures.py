@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 
 from model_store.pictures.picture_reading import read_picture
-from tests.service.fuzz.fuzz_pictures import DOCUMENTED, Fuzzer
+from tests.service.fuzz.fuzz_pictures import CPU_S, DOCUMENTED, Fuzzer
 from tests.service.fuzz.fuzz_seeds import seeds
 from tests.service.fuzz.mutations import mutated
 
 MUTANTS = 600
+MOST_RESIDENT_BYTES = 300 << 20
+"""Of a worker, the template's share included; the largest mutant has 4 megapixels."""
 
 
 def test_every_seed_is_an_x_ray_that_is_read() -> None:
@@ -31,4 +33,6 @@ def test_damaged_files_are_read_or_refused_and_leave_nothing_behind() -> None:
     assert sum(found.outcomes.values()) == MUTANTS
     assert found.outcomes["read"] > MUTANTS // 20
     assert sum(found.outcomes[code] for code in DOCUMENTED) > MUTANTS // 4
+    assert found.slowest_cpu_s < CPU_S / 2
+    assert 0 < found.most_resident_bytes < MOST_RESIDENT_BYTES
     assert found.held_bytes == 0
