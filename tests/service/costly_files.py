@@ -182,10 +182,10 @@ def _noise_jpeg() -> bytes:
 
 
 def _jpeg_2000() -> bytes:
-    flat = np.zeros((SIDE, SIDE), np.uint16)
-    flat[::64] = 4095
-    frame = imagecodecs.jpeg2k_encode(flat, codecformat="j2k", reversible=True)
-    return _encapsulated(make_xray(flat), uids.JPEG2000Lossless, bytes(frame))
+    """Grain of one bit: without any, long runs of zeros in the codes look like damage."""
+    grain = _noise(SIDE).astype(np.uint16) & 1
+    frame = imagecodecs.jpeg2k_encode(grain, codecformat="j2k", reversible=True)
+    return _encapsulated(make_xray(grain), uids.JPEG2000Lossless, bytes(frame))
 
 
 def _jpeg_ls() -> bytes:
