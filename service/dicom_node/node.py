@@ -61,8 +61,9 @@ class Node:
         logger.info("listening", extra={"fields": {"port": self._settings.receive.port}})
 
     def clear_stale(self) -> None:
-        """Delete what broken associations left behind."""
+        """Delete what broken associations left behind, and what was delivered long enough ago."""
         self._spool.clear_stale()
+        self._spool.forget_delivered(self._settings.spool.keep_delivered_s)
 
     def stop(self) -> None:
         """Take no more, finish the steps that run; what waits stays on disk."""

@@ -150,8 +150,10 @@ class Segmenter:
         service.failures += 1
         doubled_s = _DEFAULT_PAUSE_S * 2 ** min(service.failures - 1, 5)
         pause_s = min(max(_announced_s(response), doubled_s), _LONGEST_PAUSE_S)
-        service.rests_until = time.monotonic() + pause_s
-        return ServiceBusy(pause_s)
+        now = time.monotonic()
+        service.rests_until = now + pause_s
+        # Another service may be free: the X-ray need not wait for this one.
+        return ServiceBusy(max(0.0, min(one.rests_until for one in self._services) - now))
 
     @contextmanager
     def _least_busy(self) -> Any:

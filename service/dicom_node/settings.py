@@ -235,11 +235,14 @@ class SpoolSettings(_Section):
         folder: on a disk that survives a restart; made when missing.
         max_bytes: most bytes in it; then C-STORE answers that the node is out of resources.
         min_free_bytes: free bytes of the disk below which it answers so too.
+        keep_delivered_s: seconds for which an X-ray and its results stay after every destination
+            has confirmed them; 0 deletes them at once. They go earlier when the disk is short.
     """
 
     folder: Path
     max_bytes: int = Field(default=10 * 1024**3, ge=1024 * 1024)
     min_free_bytes: int = Field(default=256 * 1024**2, ge=0)
+    keep_delivered_s: float = Field(default=0.0, ge=0, le=366 * 86_400)
 
 
 class MetricsSettings(_Section):

@@ -7,6 +7,7 @@ A job is a folder that appears, changes and disappears by one rename each:
     jobs/KEY/answer/    what the service answered, whole, with `answer.json`
     jobs/KEY/sent/      an empty file for each object that a destination has confirmed
     dead/KEY/           given up, with `reason.txt`
+    delivered/KEY/      finished, where the operator keeps such for a time
     trash/              finished, being deleted
 
 KEY is a digest of the file, so that an X-ray that is sent again while it waits is one job, and no
@@ -142,9 +143,10 @@ class Spool:
         """
         self.incoming = folder / "incoming"
         self._jobs, self._dead, self._trash = folder / "jobs", folder / "dead", folder / "trash"
+        self._delivered = folder / "delivered"
         self._max_bytes, self._min_free_bytes = max_bytes, min_free_bytes
         self._lock = threading.Lock()
-        for made in (self._jobs, self._dead):
+        for made in (self._jobs, self._dead, self._delivered):
             made.mkdir(parents=True, exist_ok=True)
         self._lock_file = (folder / "lock").open("w")
         try:
@@ -176,9 +178,12 @@ class Spool:
             SpoolFull: the spool or its disk is full.
         """
         used = sum(path.stat().st_size for path in _files(self._jobs))
-        free = shutil.disk_usage(self._jobs).free
-        if used + size_bytes > self._max_bytes or free - size_bytes < self._min_free_bytes:
+        if used + size_bytes > self._max_bytes:
             raise SpoolFull
+        if shutil.disk_usage(self._jobs).free - size_bytes < self._min_free_bytes:
+            self.forget_delivered(0.0)  # what is delivered makes room for what is not
+            if shutil.disk_usage(self._jobs).free - size_bytes < self._min_free_bytes:
+                raise SpoolFull
 
     def keep(self, received: Path) -> Job:
         """Make a job of a received file; it is on disk when this returns.
@@ -205,11 +210,41 @@ class Spool:
             _sync_folder(self._jobs)
         return Job(folder)
 
-    def finish(self, job: Job) -> None:
-        """Delete a job whose results every destination has."""
-        resting = self._trash / f"{job.key}.{time.time_ns()}"
-        os.rename(job.folder, resting)
-        _sync_folder(self._jobs)
+    def finish(self, job: Job, *, is_kept: bool = False) -> None:
+        """Take a job whose results every destination has out of the queue.
+
+        Args:
+            job: the job.
+            is_kept: whether it stays among the delivered ones; else it is deleted.
+        """
+        if is_kept:
+            self._discard(self._delivered / job.key)  # it came before
+            os.utime(job.folder)
+            os.rename(job.folder, self._delivered / job.key)
+            _sync_folder(self._delivered)
+            _sync_folder(self._jobs)
+        else:
+            self._discard(job.folder)
+
+    def forget_delivered(self, kept_s: float) -> None:
+        """Delete what was delivered longer ago.
+
+        Args:
+            kept_s: seconds.
+        """
+        for folder in self._delivered.iterdir():
+            with contextlib.suppress(FileNotFoundError):
+                if time.time() - folder.stat().st_mtime >= kept_s:
+                    self._discard(folder)
+
+    def _discard(self, folder: Path) -> None:
+        """Delete a folder, which is gone at once for whoever looks; nothing where there is none."""
+        resting = self._trash / f"{folder.name}.{time.time_ns()}"
+        try:
+            os.rename(folder, resting)
+        except FileNotFoundError:
+            return
+        _sync_folder(folder.parent)
         shutil.rmtree(resting, ignore_errors=True)
 
     def bury(self, job: Job, reason: str) -> None:

@@ -133,7 +133,7 @@ class Work:
             self._bury(job, " ".join(refusals))
             return None
         self._metrics.delivery_seconds.observe(max(0.0, time.time() - job.received_at))
-        self._spool.finish(job)
+        self._spool.finish(job, is_kept=self._settings.spool.keep_delivered_s > 0)
         logger.info("delivered", extra={"fields": {"job": job.key}})
         return None
 
