@@ -34,7 +34,7 @@ ENV PATH=/opt/lungseg/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 HOM
     TRITON_CACHE_DIR=/tmp/triton LUNGSEG_HOST=0.0.0.0 LUNGSEG_PORT=8000
 WORKDIR /tmp
 # A volume that is mounted here for the first time belongs to the service then.
-RUN install --directory --owner=10001 --group=10001 /audit
+RUN install --directory --owner=10001 --group=10001 /audit /var/spool/lungseg
 USER 10001:10001
 EXPOSE 8000
 STOPSIGNAL SIGTERM

@@ -8,7 +8,7 @@ trap 'rm -rf "$folder"' EXIT
 report() {
     python3 -m pip install --dry-run --ignore-installed --quiet --report "$folder/$1.json" "${@:2}"
 }
-report cpu 'torch==2.13.0' '.[otel]' setuptools
+report cpu 'torch==2.13.0' '.[otel,pacs]' setuptools
 PIP_CONFIG_FILE=/dev/null PIP_FIND_LINKS='' report cuda 'torch==2.13.0' '.[cuda]'
 python3 - "$folder" > deploy/image/versions.txt <<'PYTHON'
 import json

@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import subprocess
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -48,13 +49,28 @@ def compose_command() -> list[str]:
     pytest.skip("no docker compose: docker-compose.yml was NOT checked against its schema")
 
 
-@pytest.mark.parametrize("profile", OURS)
-def test_compose_accepts_every_profile(profile: str) -> None:
+@pytest.mark.parametrize(("profile", "first"), [("gpu", "gpu"), ("cpu", "cpu"), ("pacs", "node")])
+def test_compose_accepts_every_profile(profile: str, first: str) -> None:
     command = [*compose_command(), "--profile", profile, "config"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     resolved = yaml.safe_load(done.stdout)["services"]
-    assert {profile, "prometheus", "grafana"} <= set(resolved)
+    assert {first, "prometheus", "grafana"} <= set(resolved)
+
+
+def test_one_command_starts_orthanc_with_a_node_and_a_service() -> None:
+    started = {name for name, one in services().items() if "pacs" in one.get("profiles", ())}
+    assert started == {"cpu", "node", "orthanc"}
+    node = tomllib.loads((ROOT / "deploy/orthanc/node.toml").read_text())
+    (address,) = node["segment"]["services"]
+    assert address["url"] == "http://lungseg:8000"
+    assert "lungseg" in services()["cpu"]["networks"]["default"]["aliases"]
+    (destination,) = node["destinations"]
+    assert destination["host"] == "orthanc"
+    orthanc = json.loads((ROOT / "deploy/orthanc/orthanc.json").read_text())
+    assert orthanc["DicomModalities"]["lungseg"] == ["LUNGSEG", "node", 11112]
+    assert services()["node"]["volumes"][1] == f"node-spool:{node['spool']['folder']}"
+    assert orthanc["OHIF"]["UserConfiguration"] in services()["orthanc"]["volumes"][2]
 
 
 def test_compose_refuses_a_wrong_key(tmp_path: Path) -> None:
@@ -77,7 +93,7 @@ def test_up_alone_starts_the_gpu_service_with_monitoring() -> None:
     assert device["driver"] == "nvidia" and device["capabilities"] == ["gpu"]
 
 
-@pytest.mark.parametrize("name", [*OURS, "prometheus", "grafana"])
+@pytest.mark.parametrize("name", [*OURS, "prometheus", "grafana", "node", "orthanc"])
 def test_every_container_is_locked_down(name: str) -> None:
     one = services()[name]
     assert one["read_only"] is True
@@ -120,7 +136,7 @@ def test_prometheus_scrapes_the_name_that_both_services_have() -> None:
 
 
 def test_what_is_mounted_exists_and_grafana_finds_its_dashboard() -> None:
-    for name in ("prometheus", "grafana", "alertmanager", *OURS):
+    for name in ("prometheus", "grafana", "alertmanager", "node", "orthanc", *OURS):
         for volume in services()[name]["volumes"]:
             source = volume.split(":")[0]
             assert source in compose()["volumes"] or (ROOT / source).exists(), source

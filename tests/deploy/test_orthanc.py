@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import re
 import shutil
 import subprocess
 import threading
@@ -42,10 +43,11 @@ pytestmark = [
 
 
 @contextlib.contextmanager
-def serving() -> Generator[str, None, None]:
+def serving(**settings: Any) -> Generator[str, None, None]:
     """Serve a fake model."""
     port = free_port()
-    server = uvicorn.Server(uvicorn.Config(make_app(), port=port, log_level="critical"))
+    app = make_app(**settings)
+    server = uvicorn.Server(uvicorn.Config(app, port=port, log_level="critical"))
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
     url = f"http://127.0.0.1:{port}"
@@ -65,7 +67,9 @@ def _is_ready(url: str) -> bool:
 
 
 @contextlib.contextmanager
-def orthanc(folder: Path, node_port: int) -> Generator[tuple[str, int], None, None]:
+def orthanc(
+    folder: Path, node_port: int, workstation_port: int = 104
+) -> Generator[tuple[str, int], None, None]:
     """Start Orthanc with the deployment's configuration and rule; yields its address and port."""
     http_port, dicom_port = free_port(), free_port()
     configuration = json.loads((FILES / "orthanc.json").read_text())
@@ -75,7 +79,10 @@ def orthanc(folder: Path, node_port: int) -> Generator[tuple[str, int], None, No
         "Plugins": [str(DICOMWEB)] if DICOMWEB.exists() else [],
         "LuaScripts": [str(FILES / "forward.lua")],
         "DicomPort": dicom_port,
-        "DicomModalities": {"lungseg": ["LUNGSEG", "127.0.0.1", node_port]},
+        "DicomModalities": {
+            "lungseg": ["LUNGSEG", "127.0.0.1", node_port],
+            "workstation": ["WORKSTATION", "127.0.0.1", workstation_port],
+        },
         "HttpPort": http_port,
     }
     path = folder / "orthanc.json"
@@ -156,6 +163,56 @@ def test_an_xray_in_orthanc_gets_its_results_beside_it(tmp_path: Path, kind: str
     assert all(one.StudyInstanceUID == sent.StudyInstanceUID for one in stored.values())
     for modality in ("SEG", "OT"):
         assert _remarks_of_dciodvfy(stored[modality], tmp_path) == []
+
+
+@pytest.mark.skipif(shutil.which("movescu") is None, reason="DCMTK is not installed")
+@pytest.mark.parametrize("plane", ["detector", "none"])
+def test_dcmtk_stores_finds_and_moves_what_came_of_an_xray(tmp_path: Path, plane: str) -> None:
+    node_port, workstation_port = free_port(), free_port()
+    sent = xray(1, ImagerPixelSpacing=[0.14, 0.15])
+    sent.save_as(tmp_path / "xray.dcm", enforce_file_format=True)
+    with (
+        serving(dicom_plane=plane) as service,
+        orthanc(tmp_path, node_port, workstation_port) as (url, dicom_port),
+    ):
+        settings = node_settings(tmp_path, "dimse", service, url, dicom_port, node_port)
+        node = Node(settings)
+        node.start()
+        try:
+            dcmtk("storescu", dicom_port, str(tmp_path / "xray.dcm"))
+            until(lambda: len(httpx.get(f"{url}/instances").json()) == 4)
+            until(lambda: not list((tmp_path / "spool" / "jobs").iterdir()))
+        finally:
+            node.stop()
+        study = f"StudyInstanceUID={sent.StudyInstanceUID}"
+        level = ("-S", "-k", "QueryRetrieveLevel=SERIES", "-k", study)
+        said = dcmtk("findscu", dicom_port, *level, "-k", "Modality", "-k", "SeriesInstanceUID")
+        found = set(re.findall(r"CS \[(\w+) *\] +# +\d+, \d Modality", said))
+        folder = tmp_path / "moved"
+        folder.mkdir()
+        moved = ("-S", "-aem", "WORKSTATION", "+P", str(workstation_port), "-od", str(folder))
+        dcmtk("movescu", dicom_port, *moved, "-k", "QueryRetrieveLevel=STUDY", "-k", study)
+        picture = _answer_as_png(service, sent)
+    assert found == {"DX", "SEG", "OT", "SR"}
+    read = {one.Modality: one for one in (pydicom.dcmread(path) for path in folder.iterdir())}
+    assert set(read) == found
+    assert np.array_equal(read["SEG"].pixel_array > 0, pixels_of(picture) > 0)
+    shared = read["SEG"].SharedFunctionalGroupsSequence[0]
+    assert ("PlaneOrientationSequence" in shared) == (plane == "detector")
+    assert read["DX"].PixelData == sent.PixelData
+    for modality in ("SEG", "OT"):
+        assert _remarks_of_dciodvfy(read[modality], tmp_path) == []
+
+
+def dcmtk(program: str, port: int, *options: str) -> str:
+    """Run one of DCMTK's programs against Orthanc, as a workstation; return what it says."""
+    title = ("-aet", "WORKSTATION", "-aec", "ORTHANC")
+    files = [option for option in options if option.endswith(".dcm")]
+    others = [option for option in options if not option.endswith(".dcm")]
+    command = [program, "-v", *title, *others, "127.0.0.1", str(port), *files]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout + done.stderr
 
 
 def test_an_xray_is_fetched_from_orthanc_by_its_uids(tmp_path: Path) -> None:
