@@ -5,13 +5,14 @@ from __future__ import annotations
 import io
 import json
 import logging
+import warnings
 from collections.abc import Iterator
 
 import pytest
 
 from service.logging import JsonLineFormatter
 from service.stages import STAGES
-from tests.dicom_files import as_file, make_xray
+from tests.dicom_files import as_file, make_xray, raw_file
 from tests.service.fake_model import FakePredictor, form, make_app, picture, png, running
 
 pytestmark = pytest.mark.anyio
@@ -60,11 +61,56 @@ async def test_no_canary_in_logs_metrics_or_answers(
         ]
         answers.append(await client.post("/segment", files={"image": (named, png(picture()))}))
     assert '"event": "request"' in log.getvalue()
-    assert log.getvalue().count('"event": "request"') == len(answers)
+    assert log.getvalue().count('"event": "request"') == len(answers) - 1  # no scrape
     for text in (log.getvalue(), *(answer.text for answer in answers)):
         assert "ZEBEDEE" not in text
     for answer in answers:
         assert "ZEBEDEE" not in str(answer.headers)
+
+
+NAMING = (
+    *("PatientName", "PatientID", "PatientBirthDate", "StudyDescription", "AccessionNumber"),
+    *("ReferringPhysicianName", "StudyID", "SeriesDescription", "InstitutionName", "ViewPosition"),
+    *("BodyPartExamined", "PatientSex", "PatientOrientation", "PixelSpacing", "StudyTime"),
+    *("PatientAge", "SpecificCharacterSet", "PhotometricInterpretation", "ImageComments"),
+)
+ACCEPTED = (
+    *("application/json", "image/png", "application/dicom"),
+    'multipart/related; type="application/dicom"',
+)
+
+
+@pytest.mark.parametrize("canary", ["CANARY^ZEBEDEE", "ZEBEDEECANARY"])
+@pytest.mark.parametrize("accepted", ACCEPTED)
+async def test_no_value_of_a_header_is_told_beside_any_answer(
+    accepted: str, canary: str, log: io.StringIO
+) -> None:
+    """Answers in DICOM repeat the patient's name: they are for the archive that has it."""
+    files = [raw_file(make_xray(), {keyword: canary.encode()}) for keyword in NAMING]
+    # Together they are no X-ray any more; the description of the pixels is left alone.
+    described = ("PhotometricInterpretation", "PatientOrientation")
+    together = {name: canary.encode() for name in NAMING if name not in described}
+    files.append(raw_file(make_xray(), together))
+    statuses = set()
+    with warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("always")
+        async with running(make_app()) as client:
+            for file in files:
+                answer = await client.post(
+                    "/segment",
+                    files={"image": (f"{canary}.dcm", file)},
+                    headers={"Accept": accepted},
+                )
+                statuses.add(answer.status_code)
+                assert "ZEBEDEE" not in str(answer.headers)
+                if "dicom" not in answer.headers["content-type"]:
+                    assert b"ZEBEDEE" not in answer.content
+            metrics = (await client.get("/metrics")).text
+    assert statuses == {200, 415, 400} or statuses == {200, 400}
+    assert "lungseg_requests_total" in metrics and "ZEBEDEE" not in metrics
+    assert log.getvalue().count('"event": "request"') == len(files)  # a scrape is not logged
+    assert "ZEBEDEE" not in log.getvalue()
+    assert not [one for one in warned if "ZEBEDEE" in str(one.message)]
 
 
 async def test_nothing_that_names_a_patient_is_logged(caplog: pytest.LogCaptureFixture) -> None:

@@ -15,6 +15,7 @@ import pytest
 from benchmarks.service.server_process import running_server
 from service import settings as settings_module
 from service.settings import Settings, SettingsError, require_trace_exporter
+from tests.dicom_files import as_file, make_xray
 from tests.service.fake_model import form
 from tests.service.test_process import assert_one_sentence, start
 
@@ -85,6 +86,13 @@ def test_a_request_joins_its_caller_s_trace(tiny_artifact: Path, collector: Coll
         assert httpx.post(f"{url}/segment", headers=unsampled, **sent).status_code == 200
         assert httpx.post(f"{url}/segment", files={"image": ("a", b"?")}).status_code == 400
         assert httpx.get(f"{url}/livez").status_code == 200
+        for name in ("DOE^JOHN", "DOEJOHN"):
+            xray = as_file(make_xray(PatientName=name, PatientID=name, StudyDescription=name))
+            for accepted in ("application/json", "image/png", "application/dicom"):
+                asked = {"Accept": accepted, "traceparent": f"00-{'d' * 32}-{PARENT_ID}-01"}
+                body: dict[str, Any] = {"files": {"image": (f"{name}.dcm", xray)}}
+                assert httpx.post(f"{url}/segment", headers=asked, **body).status_code == 200
+    assert sum(span.trace_id.hex() == "d" * 32 for span in collector.spans()) == 6 * 8
     spans = {(span.trace_id.hex(), span.name): span for span in collector.spans()}
     joined = {name: span for (trace, name), span in spans.items() if trace == TRACE_ID}
     root = joined.pop("POST /segment")
@@ -101,7 +109,7 @@ def test_a_request_joins_its_caller_s_trace(tiny_artifact: Path, collector: Coll
     named = {one.key: one.value for one in root.attributes}
     assert named["lungseg.request_id"].string_value == "the-request"
     assert named["http.response.status_code"].int_value == 200
-    others = [key for key in spans if key[0] != TRACE_ID]
+    others = [key for key in spans if key[0] not in (TRACE_ID, "d" * 32)]
     assert [name for _, name in others] == ["POST /segment"]  # the 400; not sampled: not sent
     assert not any(b"DOE" in body for body in collector.bodies)
 
