@@ -25,9 +25,9 @@ from service.imaging.shape_checks import are_lungs_dark, shows_whole_lungs
 NOT_FRONTAL, CUT_OFF, INVERTED, MIRRORED = "not_frontal_chest", "cut_off", "inverted", "mirrored"
 _TURNS: Mapping[str, str] = MappingProxyType(
     {
-        "turned_90": "The model sees a chest turned by a quarter to the left: turn it to the right.",
+        "turned_90": "The model sees a chest turned a quarter to the left: turn it to the right.",
         "turned_180": "The model sees a chest upside down: turn it by a half.",
-        "turned_270": "The model sees a chest turned by a quarter to the right: turn it to the left.",
+        "turned_270": "The model sees a chest turned a quarter to the right: turn it to the left.",
     }
 )
 """What is said of each turn; the head counts them counter-clockwise."""
