@@ -67,5 +67,7 @@ def test_the_command_writes_manifest_and_card_and_leaves_the_weights(tmp_path: P
     assert spread["pixels"].n == 2
     lines = {line["group"]: line for line in after.evaluation["test"]["groups"]}
     assert lines["adults"]["n"] == 2 and lines["AP, `lung_field`, nobody annotated"]["n"] == 1
+    assert main(["population", *words, "--only", "groups", "--store", "--device", "cpu"]) == 0
+    assert read_manifest(folder).training_distributions == spread
     card = (folder / "README.md").read_text(encoding="utf-8")
     assert "| AP, `lung_field`, nobody annotated | 1 |" in card

@@ -27,12 +27,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--unlabelled", type=Path, help="folder with images/ and manifest.csv: name, projection"
     )
+    parser.add_argument(
+        "--only", choices=("distributions", "groups"), help="one of the two, for a short run"
+    )
     parser.add_argument("--store", action="store_true", help="write into manifest and card")
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Ask, print both tables and write them where asked; return 0.
+    """Ask, print what was found and write it where asked; return 0.
 
     Raises:
         ArtifactError: The stored model is refused.
@@ -50,18 +53,21 @@ def run(arguments: argparse.Namespace) -> int:
         rows_of_conventions(read_rows(arguments.data, split), known)
         for split in ("train", arguments.split)
     )
-    spread = distributions([ask(predictor, row) for row in _spread(trained, arguments.count)])
-    for name, one in spread.items():
-        print(f"{name}: n {one.n}, mean {one.mean:g}, deviation {one.deviation:g}, {one.quantiles}")
-    lines = groups([ask(predictor, row) for row in judged], arguments.children)
-    if arguments.unlabelled is not None:
-        lines += _views(predictor, arguments.unlabelled)
-    print(render_groups(arguments.split, lines))
+    manifest = read_manifest(arguments.model)
+    update: dict[str, Any] = {}
+    if arguments.only != "groups":
+        spread = distributions([ask(predictor, row) for row in _spread(trained, arguments.count)])
+        update["training_distributions"] = spread
+        for name, one in spread.items():
+            print(f"{name}: n {one.n}, mean {one.mean}, SD {one.deviation}, {one.quantiles}")
+    if arguments.only != "distributions":
+        lines = groups([ask(predictor, row) for row in judged], arguments.children)
+        if arguments.unlabelled is not None:
+            lines += _views(predictor, arguments.unlabelled)
+        print(render_groups(arguments.split, lines))
+        of_split = {**manifest.evaluation.get(arguments.split, {}), "groups": lines}
+        update["evaluation"] = {**manifest.evaluation, arguments.split: of_split}
     if arguments.store:
-        manifest = read_manifest(arguments.model)
-        evaluation = {**manifest.evaluation}
-        evaluation[arguments.split] = {**evaluation.get(arguments.split, {}), "groups": lines}
-        update = {"training_distributions": spread, "evaluation": evaluation}
         write_manifest_and_card(arguments.model, manifest.model_copy(update=update))
     return 0
 
