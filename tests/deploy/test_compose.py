@@ -159,3 +159,9 @@ def test_nothing_in_the_image_s_folder_is_sent_to_the_builder_by_accident() -> N
     needed = {source for line in copied for source in line.split()}
     assert needed == {line[1:] for line in lines if line.startswith("!")}
     assert os.path.exists(ROOT / "deploy/image/versions.txt")
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_descriptors_are_enough_for_all_connections(name: str) -> None:
+    limit = services()[name]["ulimits"]["nofile"]
+    assert limit["soft"] == limit["hard"] > 10 * Settings().max_connections

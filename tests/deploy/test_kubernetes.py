@@ -5,11 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import kubernetes_validate
+import pytest
 import yaml
 
 from service.settings import Settings, settings_from, unknown_variables
 
 MANIFEST = Path(__file__).parents[2] / "deploy/kubernetes/lungseg.yaml"
+
+
+VERSIONS = ("1.29", "1.34")
+"""Of Kubernetes; `policy/v1` and all else here are in both."""
 
 
 def documents() -> dict[str, Any]:
@@ -55,3 +61,28 @@ def test_selectors_meet() -> None:
         documents()["NetworkPolicy"]["spec"]["podSelector"]["matchLabels"],
     ):
         assert selector.items() <= labels.items()
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.parametrize("kind", sorted(documents()))
+def test_kubernetes_own_schema_accepts_it(kind: str, version: str) -> None:
+    kubernetes_validate.validate(documents()[kind], version, strict=True)
+
+
+def test_that_schema_refuses_a_misspelt_key() -> None:
+    deployment = documents()["Deployment"]
+    (container,) = deployment["spec"]["template"]["spec"]["containers"]
+    container["readinessProb"] = container.pop("readinessProbe")
+    with pytest.raises(kubernetes_validate.ValidationError, match="readinessProb"):
+        kubernetes_validate.validate(deployment, VERSIONS[0], strict=True)
+
+
+def test_one_late_answer_takes_no_replica_out_and_a_frozen_one_is_restarted() -> None:
+    (container,) = pod()["containers"]
+    readiness, liveness = container["readinessProbe"], container["livenessProbe"]
+    assert readiness["failureThreshold"] >= 2
+    assert readiness["failureThreshold"] * readiness["periodSeconds"] <= 15
+    assert liveness["failureThreshold"] * liveness["periodSeconds"] <= 60
+    budget = documents()["PodDisruptionBudget"]["spec"]
+    labels = documents()["Deployment"]["spec"]["template"]["metadata"]["labels"]
+    assert budget["selector"]["matchLabels"].items() <= labels.items()
