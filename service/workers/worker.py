@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import gc
 import os
+import select
 import socket
 import time
 import traceback
@@ -17,6 +18,7 @@ from dataclasses import dataclass
 from typing import Any, NoReturn
 
 from service.child_process import ParentGoneError, die_with_parent
+from service.heap import give_back_free_memory
 from service.workers.confinement import confine
 from service.workers.file_access import FileAccess
 from service.workers.framing import Frame, FrameError, FrameReader, Kind, receive, refuse_rest, send
@@ -30,6 +32,9 @@ from service.workers.shared_memory import Blob, BlobError
 from service.workers.task import Answer, Function, NeedsMoreTime, Refusal, Task
 
 _MOST_INPUT_BYTES = 1 << 40  # the front's own; sealed, but as large as the front wants
+IDLE_S = 2.0
+"""Without a task for so long, a worker gives free memory back."""
+
 _FRAMES_TOLD = 3
 _A_DAY_S = 86_400.0
 _MEMORY_ERRORS = (errno.ENOMEM, errno.EFBIG)  # a mapping, a file of shared memory
@@ -88,6 +93,8 @@ def _close_all_but(connection: socket.socket) -> None:
 def _serve(connection: socket.socket, job: WorkerJob) -> NoReturn:
     reader, timer = FrameReader(), ProcessorTimer()
     while True:
+        if not select.select([connection], [], [], IDLE_S)[0]:
+            give_back_free_memory()  # kept for the next task as long as tasks come
         frame = receive(connection, reader)
         refuse_rest(frame, [Kind.TASK])
         answer, blobs = _answer(frame, job, timer)

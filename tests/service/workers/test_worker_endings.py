@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+from pathlib import Path
 
 import pytest
 
@@ -168,6 +169,22 @@ def test_nothing_is_kept_between_two_tasks() -> None:
         found = [(await quick(pool, "keep")).fields for _ in range(3)]
         assert [each["is_there"] for each in found] == [False] * 3
         assert len({each["open_files"] for each in found}) == 1
+
+    in_pool(test, workers=1)
+
+
+def test_a_worker_without_tasks_gives_free_memory_back() -> None:
+    async def test(pool: WorkerPool) -> None:
+        process = (await quick(pool, "leave_free_memory")).fields["process"]
+
+        def resident_mib() -> int:
+            pages = Path(f"/proc/{process}/statm").read_text(encoding="ascii").split()[1]
+            return int(pages) * os.sysconf("SC_PAGE_SIZE") // MIB
+
+        full = resident_mib()
+        await until(lambda: resident_mib() < full - 20)
+        await quick(pool, "whoami")
+        assert not pool.supervisor.ends
 
     in_pool(test, workers=1)
 

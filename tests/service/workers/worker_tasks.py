@@ -17,6 +17,7 @@ import weakref
 from collections.abc import Callable
 from pathlib import Path
 
+from service.heap import keep_one_heap
 from service.workers.framing import MAGIC, Frame, Kind, encode
 from service.workers.task import Answer, Refusal, Task
 
@@ -123,6 +124,19 @@ def keep(task: Task) -> Answer:
     is_there = _kept is not None and _kept() is not None
     _kept = weakref.ref(_Secret())
     return Answer({"is_there": is_there, "open_files": len(_open_files())})
+
+
+_top: bytes | None = None
+
+
+def leave_free_memory(task: Task) -> Answer:
+    """Free 40 MB below a block that stays, as a decoder's tables do."""
+    global _top
+    keep_one_heap()
+    pieces = [bytes(1000) for _ in range(40_000)]
+    _top = bytes(1000)
+    del pieces
+    return Answer({"process": os.getpid()})
 
 
 def last(task: Task) -> Answer:
@@ -248,7 +262,7 @@ TASKS = {
     for each in (
         echo, look, fill, whoami, wait, burn, burn_native, burn_for, need, take_memory,
         take_shared_memory, segfault, abort, bus_error, leave, refuse, fail, keep, last,
-        describe_limits, attempt, import_late, send_raw, flood, send_unsealed, send_shrunken,
-        send_pipe, send_many_descriptors,
+        leave_free_memory, describe_limits, attempt, import_late, send_raw, flood, send_unsealed,
+        send_shrunken, send_pipe, send_many_descriptors,
     )
 }  # fmt: skip
