@@ -48,7 +48,11 @@ SERVICE_ENTRY_POINTS = {
 }
 """Modules that may import every layer. All others beside the layers are leaves and import none."""
 
-RAY_MODULES = {"service/archive/cluster.py", "service/ray_app.py"}
+RAY_MODULES = {
+    "service/archive/cluster.py",
+    "service/ray_app.py",
+    "training/commands/sweep.py",
+}
 """Files that import Ray: the base install has none."""
 
 VAGUE = {"utils", "common", "helpers", "manager", "misc"}

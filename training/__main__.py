@@ -23,6 +23,7 @@ from training.commands import (
     quality_head,
     report,
     sensitivity,
+    sweep,
     train,
 )
 
@@ -71,6 +72,7 @@ def build_parser() -> argparse.ArgumentParser:
     acceptance.add_arguments(
         commands.add_parser("acceptance", help="does a model meet margins on a hospital's X-rays?")
     )
+    sweep.add_arguments(commands.add_parser("sweep", help="search settings by Ray Tune"))
     report.add_arguments(commands.add_parser("report", help="one HTML page about a model or run"))
     return parser
 
@@ -114,6 +116,7 @@ _RUN: dict[str, Callable[[argparse.Namespace], int]] = {
     "sensitivity": sensitivity.run,
     "acceptance": acceptance.run,
     "report": report.run,
+    "sweep": sweep.run,
 }
 """What runs each command; the stages of training share one."""
 

@@ -132,6 +132,26 @@ def test_two_processes_make_the_weights_of_one(work: Path) -> None:
     assert validated(work, "both2") == pytest.approx(validated(work, "alone2"), abs=0.02)
 
 
+def test_a_process_killed_among_two_is_started_anew_and_changes_nothing(work: Path) -> None:
+    settings = ["steps=14", "validate_every_steps=14", "data.workers=0"]
+    launch = ["torch.distributed.run", "--nproc-per-node", "2", "--standalone"]
+    run = ["-m", "--", "training"]
+    whole = start(*launch, *run, *arguments(work, "pretrain", "whole2", *settings))
+    _, errors = whole.communicate(timeout=120)
+    assert whole.returncode == 0, errors
+    both = start(*launch, "--max-restarts", "3", *run,
+                 *arguments(work, "pretrain", "elastic", *settings))  # fmt: skip
+    wait_for(work / "elastic" / "latest.pt", both)
+    children = Path(f"/proc/{both.pid}/task/{both.pid}/children").read_text().split()
+    os.kill(int(children[-1]), signal.SIGKILL)
+    _, errors = both.communicate(timeout=120)
+    assert both.returncode == 0, errors
+    log = (work / "elastic" / "log.jsonl").read_text().splitlines()
+    events = [json.loads(line)["event"] for line in log]
+    assert events.count("start") == 2 and events.count("end") == 1
+    assert weights_sha256(stored(work, "elastic")) == weights_sha256(stored(work, "whole2"))
+
+
 def test_patience_ends_a_run_and_keeps_the_best(work: Path) -> None:
     settings = ["steps=40", "validate_every_steps=1", "patience=2",
                 "optimizer.learning_rate=1e-12", "optimizer.matrix_learning_rate=0"]  # fmt: skip

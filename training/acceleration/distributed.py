@@ -143,3 +143,8 @@ def processes_from_environment(environment: Mapping[str, str]) -> Processes:
         count=int(environment["WORLD_SIZE"]),
         local_rank=int(environment["LOCAL_RANK"]),
     )
+
+
+def was_restarted(environment: Mapping[str, str]) -> bool:
+    """Tell whether ``torchrun`` has started these processes anew, after one of them died."""
+    return int(environment.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0

@@ -60,7 +60,8 @@ def run(arguments: argparse.Namespace) -> int:
         FloatingPointError: A gradient is not finite.
     """
     from model_store.predictor import choose_device
-    from training.acceleration.distributed import processes_from_environment
+    from training.acceleration.distributed import processes_from_environment, was_restarted
+    from training.checkpoint import holds_run
     from training.config import load_config, parse_changes
     from training.errors import ConfigError
     from training.run.assembly import prepare_run
@@ -78,8 +79,10 @@ def run(arguments: argparse.Namespace) -> int:
     except ValueError as error:
         raise ConfigError(str(error)) from error
     with processes.joined(device), StopRequest() as stop:
+        goes_on = was_restarted(os.environ) and holds_run(arguments.run)
+        resume = processes.from_writer(lambda: arguments.resume or goes_on)
         loop = prepare_run(
-            config, arguments.base, arguments.run, resume=arguments.resume, device=device,
+            config, arguments.base, arguments.run, resume=resume, device=device,
             processes=processes, command=arguments.command_line,
             extend=arguments.extend,
         )  # fmt: skip
