@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 from model_store.manifest import Manifest
 
@@ -35,7 +36,7 @@ class ModelInfo:
     engine: str = "modules"
     fallback_reason: str | None = None
 
-    @property
+    @cached_property  # read for every answer, and 88 layers are looked through
     def weight_bits(self) -> int:
         """Bits of a stored weight; whatever they are, products are those of 8-bit integers."""
         return self.manifest.quantization.weight_bits

@@ -31,19 +31,36 @@ def model_threads(quota_file: Path = CGROUP_QUOTA) -> int:
     return max(1, min(_allowed_cpus(quota_file) - 1, MOST_THREADS))
 
 
-def image_workers(quota_file: Path = CGROUP_QUOTA, memory_file: Path = CGROUP_MEMORY) -> int:
+def image_workers(
+    quota_file: Path = CGROUP_QUOTA,
+    memory_file: Path = CGROUP_MEMORY,
+    *,
+    gpus: int = 0,
+) -> int:
     """Returns how many image workers there are.
 
     Half of the allowed CPUs, 2 to `MOST_THREADS`: an X-ray takes them a third of the model's time,
     and more of them only take the model's core. Two at least, so that one costly upload does not
-    hold up everybody else. Less where the container's memory does not hold so many.
+    hold up everybody else. A GPU leaves them all CPUs, and they yield to the serving process. Less
+    where the container's memory does not hold so many.
 
     Args:
         quota_file: where the container's limit of processors stands.
         memory_file: where its limit of memory stands.
+        gpus: GPUs that the model runs on; 0 where it runs on CPUs.
     """
-    wanted = max(2, min(_allowed_cpus(quota_file) // 2, MOST_THREADS))
-    return workers_within_memory(wanted, memory_file)
+    allowed = _allowed_cpus(quota_file)
+    wanted = max(2, allowed if gpus else min(allowed // 2, MOST_THREADS))
+    return workers_within_memory(wanted, memory_file, gpus)
+
+
+def gpus_shown(folder: Path = Path("/dev")) -> int:
+    """Returns how many NVIDIA GPUs this machine shows, without asking its driver.
+
+    Args:
+        folder: where devices stand.
+    """
+    return sum(name.name[len("nvidia") :].isdecimal() for name in folder.glob("nvidia[0-9]*"))
 
 
 def _allowed_cpus(quota_file: Path) -> int:

@@ -16,6 +16,9 @@ CGROUP_MEMORY = Path("/sys/fs/cgroup/memory.max")
 BYTES_BESIDE_WORKERS = 700 * MIB
 """Front, compute and template with the default model, and the uploads of ordinary X-rays."""
 
+BYTES_OF_GPU_PROCESS = 2_500 * MIB
+"""CUDA's libraries and the model in main memory, for each GPU."""
+
 BYTES_OF_COSTLY_WORKER = 700 * MIB
 """Peak of a worker with a costly X-ray: 40 million pixels in three channels."""
 
@@ -37,18 +40,19 @@ def workers_bytes(workers: int) -> int:
     return costly * BYTES_OF_COSTLY_WORKER + (workers - costly) * BYTES_OF_WORKER
 
 
-def workers_within_memory(wanted: int, memory_file: Path = CGROUP_MEMORY) -> int:
+def workers_within_memory(wanted: int, memory_file: Path = CGROUP_MEMORY, gpus: int = 0) -> int:
     """Returns how many workers the container's memory holds, of those wanted; one at least.
 
     Args:
         wanted: most workers.
         memory_file: where the container's limit of memory stands.
+        gpus: GPUs with a compute process each.
     """
     try:
         limit_bytes = int(memory_file.read_text(encoding="ascii"))
     except (OSError, ValueError):  # no cgroup v2, or no limit ("max")
         return wanted
-    free_bytes = limit_bytes - BYTES_BESIDE_WORKERS
+    free_bytes = limit_bytes - BYTES_BESIDE_WORKERS - gpus * BYTES_OF_GPU_PROCESS
     fitting = (each for each in range(wanted, 1, -1) if workers_bytes(each) <= free_bytes)
     return next(fitting, 1)
 

@@ -212,6 +212,13 @@ class Metrics:
             "lungseg_model_info", "The loaded model.",
             ["name", "version", "sha256", "precision", "device"], registry=registry,
         )  # fmt: skip
+        self._model_labels: dict[str, tuple[str, str, str, str, str]] = {}
+        self._devices = Gauge(
+            "lungseg_devices", "Devices that the model is to run on.", registry=registry
+        )
+        self._devices_ready = Gauge(
+            "lungseg_devices_ready", "Devices whose model gave the golden mask.", registry=registry
+        )
         ProcessCollector(registry=registry)
 
     def image_worker_ended(self, reason: str) -> None:
@@ -247,12 +254,21 @@ class Metrics:
         """Lets `lungseg_ready` read the state of the process at each scrape."""
         self._ready.set_function(lambda: 1.0 if is_ready() else 0.0)
 
+    def follow_devices(self, ready: Callable[[], int], known: Callable[[], int]) -> None:
+        """Lets the gauges of devices read how many there are at each scrape."""
+        self._devices.set_function(known)
+        self._devices_ready.set_function(ready)
+
     def show_model(
         self, *, name: str, version: str, sha256: str, precision: str, device: str
     ) -> None:
-        """Publishes the loaded model."""
-        self._model_info.clear()
-        self._model_info.labels(name, version, sha256, precision, device).set(1)
+        """Publishes the model that a device has loaded, in place of what it had before."""
+        labels = (name, version, sha256, precision, device)
+        before = self._model_labels.get(device)
+        if before is not None and before != labels:
+            self._model_info.remove(*before)
+        self._model_labels[device] = labels
+        self._model_info.labels(*labels).set(1)
 
     def show_memory(self, resident_bytes: int, gpu_bytes: Mapping[str, int]) -> None:
         """Publishes the compute process's memory, and the GPU's when it runs on one.

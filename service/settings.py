@@ -25,6 +25,10 @@ ENVIRONMENT_PREFIX = "LUNGSEG_"
 _HOST_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*|[0-9A-Fa-f]*:[0-9A-Fa-f:.]+")
 
 
+ALL_DEVICES = "all"
+"""Value of `devices`: every GPU that is visible."""
+
+
 class SettingsError(ValueError):
     """A setting has a value that is not allowed; the message is one sentence that names it."""
 
@@ -102,7 +106,18 @@ class Settings(BaseModel):
     greet: bool = Field(
         False, description="true: one line for people on standard output once it is ready"
     )
-    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="where the model runs")
+    device: str = Field(
+        "auto",
+        pattern=r"^(auto|cpu|cuda(:[0-9]{1,3})?)$",
+        description="where the model runs: auto (GPUs where there are some), cpu, cuda, or one "
+        "GPU by its number, such as cuda:0",
+    )
+    devices: str = Field(
+        ALL_DEVICES,
+        pattern=r"^(all|(cpu|cuda:[0-9]{1,3})(,(cpu|cuda:[0-9]{1,3}))*)$",
+        description="devices with a compute process each, such as cuda:0,cuda:1; all: every "
+        "visible GPU, or one process on the CPU",
+    )
     threads: int = Field(
         0, ge=0, le=1024, description="CPU threads of the model, 0 for the allowed CPUs less one"
     )
@@ -196,7 +211,7 @@ class Settings(BaseModel):
         ge=0,
         le=256,
         description="processes that decode uploads and render answers, 0 for half of the allowed "
-        "CPUs, at least 2, as far as memory allows",
+        "CPUs, all of them beside a GPU, at least 2, as far as memory allows",
     )
     image_threads: int = Field(
         0, ge=0, le=256, description="old name of image-workers; give that one instead"
@@ -219,6 +234,11 @@ class Settings(BaseModel):
         """Reads `a, b` as two origins, each written as browsers write it."""
         origins = value.split(",") if isinstance(value, str) else value
         return tuple(web_origin(one) for one in origins if one.strip())
+
+    @property
+    def device_names(self) -> tuple[str, ...]:
+        """Devices that are known from the beginning: those listed, or the one that `device` is."""
+        return (self.device,) if self.devices == ALL_DEVICES else tuple(self.devices.split(","))
 
 
 def require_safe_address(settings: Settings) -> None:
@@ -365,7 +385,7 @@ def _argument_parser(program: str) -> argparse.ArgumentParser:
         flag = "--" + name.replace("_", "-")
         spellings = [flag, "--" + name] if "_" in name else [flag]
         shown = f"{field.description} (default: {field.default})"
-        metavar = "VALUE" if name != "device" else "{auto,cpu,cuda}"
+        metavar = "VALUE" if name != "device" else "{auto,cpu,cuda,cuda:N}"
         parser.add_argument(*spellings, dest=name, help=shown, metavar=metavar)
     return parser
 

@@ -46,6 +46,12 @@ class BatchQueue(Generic[Item]):
         self._distance_s = _LONGEST_DISTANCE_S
         self._last_queued_at = -_LONGEST_DISTANCE_S
 
+    @property
+    def has_due(self) -> bool:
+        """Whether there is a batch that would leave now."""
+        with self._changed:
+            return self._is_due()
+
     def put(self, item: Item) -> bool:
         """Adds an item at the end; False when the queue is closed."""
         with self._changed:
@@ -90,11 +96,21 @@ class BatchQueue(Generic[Item]):
                 now = time.perf_counter()
                 wait_until = self._leave_at() if self._items else give_up_at
                 if now >= wait_until:
-                    return [
-                        self._items.popleft() for _ in range(min(self._max_batch, len(self._items)))
-                    ]
+                    return self._popped()
                 self._changed.wait(wait_until - now)
         return None
+
+    def take_due(self) -> list[Item]:
+        """Takes the batch that would leave now; none when there is none, without waiting."""
+        with self._changed:
+            return self._popped() if self._is_due() else []
+
+    def _is_due(self) -> bool:
+        is_open = bool(self._items) and not self._is_closed
+        return is_open and time.perf_counter() >= self._leave_at()
+
+    def _popped(self) -> list[Item]:
+        return [self._items.popleft() for _ in range(min(self._max_batch, len(self._items)))]
 
     def _leave_at(self) -> float:
         first = self._items[0].queued_at

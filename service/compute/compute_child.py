@@ -7,18 +7,21 @@ caller of this module sees the same: `ComputeLost`.
 
 from __future__ import annotations
 
+import dataclasses
 import os
+import select
 import subprocess
 import threading
 import time
+from collections import deque
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from multiprocessing.connection import Connection
 from pathlib import Path
 
 from model_store.model_info import ModelInfo
 from model_store.self_test_result import SelfTestResult
 from service.child_process import start_child
+from service.compute.message_socket import MessageSocket
 from service.compute.model_handle import (
     LOST_SENTENCE,
     Failure,
@@ -30,10 +33,11 @@ from service.compute.model_messages import (
     SELF_TEST,
     Hello,
     Refusal,
-    receive_output,
+    receive_outputs,
     send_inputs,
 )
 from service.compute.network_data import NetworkInput, NetworkOutput
+from service.compute.visible_gpus import environment_of
 from service.errors import ComputeLost, OutOfMemory
 from service.settings import Settings
 
@@ -59,7 +63,7 @@ class ComputeChild:
         """Starts the process and waits until its model is loaded.
 
         Args:
-            settings: handed to the process.
+            settings: handed to the process; of `cuda:N` it sees that GPU alone, as `cuda`.
             source: `module:function` that makes the model there.
 
         Raises:
@@ -70,20 +74,26 @@ class ComputeChild:
         self._stall_timeout_s = settings.stall_timeout_s
         self._deadline: float | None = None
         self._next_number = 0
+        self._received: deque[tuple[int, NetworkOutput | Failure]] = deque()
         self._is_closed = threading.Event()
-        self._connection, self._process = _start(source)
+        environment = environment_of(settings.device, os.environ.get("CUDA_VISIBLE_DEVICES"))
+        self._connection, self._process = _start(source, environment)
         threading.Thread(target=self._watch, name="watchdog", daemon=True).start()
         try:
             with self._bounded(LOAD_TIMEOUT_S):
-                self._connection.send(settings)
-                answer = self._connection.recv()
+                seen = {"device": "cuda"} if environment else {}
+                self._connection.send(settings.model_copy(update=seen))
+                answer, _ = self._connection.receive()
             if isinstance(answer, Refusal):
-                raise ModelRefusedError(answer.sentence, is_setting=answer.is_setting)
+                place = f"On {settings.device}: " if environment else ""
+                raise ModelRefusedError(place + answer.sentence, is_setting=answer.is_setting)
             assert isinstance(answer, Hello)
         except BaseException:
             self.close()
             raise
         self.info = answer.info
+        if environment:
+            self.info = dataclasses.replace(answer.info, device=settings.device)
 
     @property
     def process_id(self) -> int:
@@ -101,10 +111,11 @@ class ComputeChild:
         return self._process.poll() is None
 
     def answer_batch(self, inputs: Sequence[NetworkInput]) -> Iterator[NetworkOutput | Exception]:
-        """Hands images over and yields the answers, each as soon as it is there.
+        """Hands images over at once; the answers can be had as soon as they are there.
 
-        The process works on the next image while the caller uses the one before. An image whose
-        call failed yields the error, `ModelCallError` or `OutOfMemory`, in its place.
+        The process works on the next image, or on the next batch handed over, while the caller
+        uses the one before. An image whose call failed yields the error, `ModelCallError` or
+        `OutOfMemory`, in its place. Batches are answered in their order.
 
         Raises:
             ComputeLost: the process ended, hung, or answered about another image.
@@ -113,10 +124,33 @@ class ComputeChild:
         self._next_number += len(inputs)
         with self._bounded(self._stall_timeout_s):
             send_inputs(self._connection, first, inputs)
-        for number in range(first, self._next_number):
-            with self._bounded(self._stall_timeout_s):
-                found, self._gpu_bytes = receive_output(self._connection, number)
-            yield _error_of(found) if isinstance(found, Failure) else found
+        return self._answers(first, self._next_number)
+
+    def answer_is_there(self, wake: int) -> bool:
+        """Waits for an answer, or until a descriptor can be read; False when it is the latter.
+
+        Args:
+            wake: the descriptor.
+
+        Raises:
+            ComputeLost: the process hung.
+        """
+        if self._received:
+            return True
+        with self._bounded(self._stall_timeout_s):
+            readable, _, _ = select.select([self._connection.fileno(), wake], [], [])
+        return self._connection.fileno() in readable
+
+    def _answers(self, first: int, end: int) -> Iterator[NetworkOutput | Exception]:
+        for number in range(first, end):
+            if not self._received:
+                with self._bounded(self._stall_timeout_s):
+                    found, self._gpu_bytes = receive_outputs(self._connection, number)
+                self._received.extend(enumerate(found, start=number))
+            answered, one = self._received.popleft()
+            if answered != number:
+                raise self._lost()
+            yield _error_of(one) if isinstance(one, Failure) else one
 
     def self_test(self) -> SelfTestResult:
         """Proves the model by its golden mask.
@@ -128,7 +162,7 @@ class ComputeChild:
         """
         with self._bounded(self._stall_timeout_s):
             self._connection.send((SELF_TEST, None))
-            answer = self._connection.recv()
+            answer, _ = self._connection.receive()
         if isinstance(answer, Refusal):
             raise ModelRefusedError(answer.sentence, is_setting=answer.is_setting)
         if isinstance(answer, Failure):
@@ -153,10 +187,13 @@ class ComputeChild:
         try:
             yield
         except (EOFError, OSError):
-            self._process.kill()
-            raise ComputeLost(LOST_SENTENCE, retry_after_s=2) from None
+            raise self._lost() from None
         finally:
             self._deadline = None
+
+    def _lost(self) -> ComputeLost:
+        self._process.kill()
+        return ComputeLost(LOST_SENTENCE, retry_after_s=2)
 
     def _watch(self) -> None:
         period_s = min(1.0, self._stall_timeout_s / 4)
@@ -175,9 +212,11 @@ def resident_bytes(process_id: int) -> int:
         return 0
 
 
-def _start(source: str) -> tuple[Connection, subprocess.Popen[bytes]]:
-    ours, process = start_child("service.compute.compute_process", [source])
-    return Connection(ours.detach()), process
+def _start(
+    source: str, environment: Mapping[str, str]
+) -> tuple[MessageSocket, subprocess.Popen[bytes]]:
+    ours, process = start_child("service.compute.compute_process", [source], environment)
+    return MessageSocket(ours), process
 
 
 def _error_of(failure: Failure) -> Exception:

@@ -14,25 +14,27 @@ from __future__ import annotations
 import contextlib
 import importlib
 import logging
+import socket
 import sys
 import threading
 from collections.abc import Callable, Sequence
-from multiprocessing.connection import Connection
-from queue import SimpleQueue
+from dataclasses import replace
+from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING
 
 from service.child_process import ParentGoneError, die_with_parent, leave_signals_to_parent
 from service.compute.hosted_model import DeviceLostError, HostedModel, OutOfDeviceMemoryError
+from service.compute.message_socket import MessageSocket
 from service.compute.model_handle import Failure, ModelRefusedError
 from service.compute.model_messages import (
     PREDICT,
     Hello,
     Refusal,
-    receive_inputs,
-    send_failure,
-    send_output,
+    inputs_in,
+    send_outputs,
 )
 from service.compute.network_arrays import network_output, prepared_request
+from service.compute.network_data import NetworkOutput
 from service.logging import configure_logging, describe_error
 from service.settings import Settings
 
@@ -42,6 +44,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("service.compute_process")
 
+ModelMaker = Callable[[Settings], HostedModel]
 Batch = list[tuple[int, "PreparedRequest"]]
 """Images that were handed over together, each with the number of its answer."""
 
@@ -62,25 +65,23 @@ def main(arguments: Sequence[str]) -> int:
     leave_signals_to_parent()
     configure_logging()
     module, _, function = arguments[1].partition(":")
-    make_model: Callable[[Settings], HostedModel] = getattr(
-        importlib.import_module(module), function
-    )
-    connection = Connection(int(arguments[0]))
+    make_model: ModelMaker = getattr(importlib.import_module(module), function)
+    connection = MessageSocket(socket.socket(fileno=int(arguments[0])))
     # It ends when the serving process has ended, or wants another compute process.
     with connection, contextlib.suppress(EOFError, ConnectionError):
         _serve(connection, make_model)
     return 0
 
 
-def _serve(connection: Connection, make_model: Callable[[Settings], HostedModel]) -> None:
-    settings: Settings = connection.recv()
+def _serve(connection: MessageSocket, make_model: ModelMaker) -> None:
+    settings, _ = connection.receive()
     try:
         model = make_model(settings)
     except Exception as error:  # the top of this process
         connection.send(refusal_of(error))
         return
     connection.send(Hello(model.info))
-    inbox = _Inbox(connection, model.shares_calls)
+    inbox = _Inbox(connection, settings.max_batch if model.shares_calls else 0)
     while True:
         batch = inbox.take()
         if batch is None:
@@ -93,32 +94,44 @@ def _serve(connection: Connection, make_model: Callable[[Settings], HostedModel]
 class _Inbox:
     """Receives while the model computes, so that the next image is there when it is wanted."""
 
-    def __init__(self, connection: Connection, keeps_together: bool) -> None:
+    def __init__(self, connection: MessageSocket, most_together: int) -> None:
         self._connection = connection
-        self._keeps_together = keeps_together
+        self._most_together = most_together  # 0: each is computed alone
         self._received: SimpleQueue[Batch | Exception | None] = SimpleQueue()
+        self._next: list[Batch | Exception | None] = []  # taken, and not of the batch before
         threading.Thread(target=self._receive, name="inbox", daemon=True).start()
 
     def take(self) -> Batch | None:
         """Waits for images, one where each is computed alone; None asks for the self test.
 
+        Those that share a call are all that have come, up to the most in a call.
+
         Raises:
             EOFError: the other side has gone.
             ConnectionError: likewise.
         """
-        received = self._received.get()
-        if isinstance(received, Exception):
-            raise received
-        return received
+        batch = self._next.pop() if self._next else self._received.get()
+        if isinstance(batch, Exception):
+            raise batch
+        while batch is not None and len(batch) < self._most_together:
+            try:
+                more = self._received.get_nowait()
+            except Empty:
+                break
+            if not isinstance(more, list) or len(batch) + len(more) > self._most_together:
+                self._next.append(more)
+                break
+            batch = batch + more
+        return batch
 
     def _receive(self) -> None:
         try:
             while True:
-                kind, content = self._connection.recv()
+                (kind, content), pieces = self._connection.receive()
                 if kind == PREDICT:
-                    received = receive_inputs(self._connection, content)
+                    received = inputs_in(content, pieces)
                     numbered = ((number, prepared_request(one)) for number, one in received)
-                    if self._keeps_together:
+                    if self._most_together:
                         self._received.put(list(numbered))
                         continue
                     for one in numbered:
@@ -129,13 +142,13 @@ class _Inbox:
             self._received.put(error)
 
 
-def _answer_together(connection: Connection, model: HostedModel, batch: Batch) -> bool:
+def _answer_together(connection: MessageSocket, model: HostedModel, batch: Batch) -> bool:
     """Answers several images by one call; False when it failed and each has to be asked alone."""
     try:
         answers = model.answer_batch([request for _, request in batch])
         if len(answers) != len(batch):
             raise ValueError("the model gave another number of answers than it got images")
-        outputs = [network_output(answer) for answer in answers]
+        outputs = [replace(network_output(answer), together=len(batch)) for answer in answers]
     except Exception as error:  # the border, as below
         failure = failure_of(error)
         fields = {"error_type": failure.error_type, "where": list(failure.where)}
@@ -144,25 +157,24 @@ def _answer_together(connection: Connection, model: HostedModel, batch: Batch) -
         if failure.out_of_memory:
             model.free_memory()
         return False
-    for (number, _), output in zip(batch, outputs, strict=True):
-        send_output(connection, number, output, model.gpu_memory())
+    numbers = [number for number, _ in batch]
+    send_outputs(connection, list(zip(numbers, outputs, strict=True)), model.gpu_memory())
     return True
 
 
 def _answer(
-    connection: Connection, model: HostedModel, number: int, request: PreparedRequest
+    connection: MessageSocket, model: HostedModel, number: int, request: PreparedRequest
 ) -> None:
     """Answers one image; its failure is its own, so that the neighbours get their masks."""
+    found: NetworkOutput | Failure
     try:
-        output = network_output(model.answer(request))
+        found = network_output(model.answer(request))
     except Exception as error:  # the border: every image gets an answer
-        failure = failure_of(error)
+        found = failure_of(error)
         error.__traceback__ = None  # its frames hold tensors
-        if failure.out_of_memory:
+        if found.out_of_memory:
             model.free_memory()
-        send_failure(connection, number, failure, model.gpu_memory())
-        return
-    send_output(connection, number, output, model.gpu_memory())
+    send_outputs(connection, [(number, found)], model.gpu_memory())
 
 
 def _tested(model: HostedModel) -> SelfTestResult | Refusal | Failure:

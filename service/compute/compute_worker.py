@@ -1,10 +1,11 @@
 """The one thread that talks to the model: it brings it up, proves it, hands over what waits.
 
-One thread, because two model calls at a time on one device only slow each other down. Every
-caller gets an answer: an item whose call failed gets its error while its neighbours get their
-masks. When the compute process is lost, or its answers are out of step, all that was accepted is
-refused at once, with the advice to come back, and a new process is started; when the thread itself
-ends, the rest is refused. A caller that has left is dropped before compute.
+One thread, because two model calls at a time on one device only slow each other down. A GPU gets
+what comes while it computes, so that it never waits for this process. Every caller gets an answer:
+an item whose call failed gets its error while its neighbours get their masks. When the compute
+process is lost, or its answers are out of step, all that was accepted is refused at once, with the
+advice to come back, and a new process is started; when the thread itself ends, the rest is refused.
+A caller that has left is dropped before compute.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Sized
 from concurrent.futures import Future
 from dataclasses import dataclass, field
@@ -23,6 +25,7 @@ from model_store.structures import LUNGS, Structure
 from service.compute.batch_queue import BatchQueue
 from service.compute.model_handle import LOST_SENTENCE, ModelCallError, SegmentationModel
 from service.compute.network_data import NetworkInput, NetworkOutput
+from service.compute.wake_up import WakeUp
 from service.errors import ComputeLost, Draining, InternalError, OutOfMemory, ServiceError
 from service.logging import describe_error
 
@@ -96,6 +99,21 @@ class Job:
             self.future.set_exception(error)
 
 
+@dataclass(frozen=True)
+class _Handed:
+    """A batch that the model has.
+
+    Attributes:
+        jobs: its requests.
+        answers: the model's, in their order, as they come.
+        began_at: `time.perf_counter()` when it was handed over.
+    """
+
+    jobs: list[Job]
+    answers: Iterable[NetworkOutput | Exception]
+    began_at: float
+
+
 class ComputeWorker:
     """A queue and the thread that empties it."""
 
@@ -125,6 +143,11 @@ class ComputeWorker:
         self._failures_in_a_row = 0
         self._must_recheck = False
         self._is_lost = False
+        self._max_batch = max_batch
+        self._wake = WakeUp()
+        self._handed: deque[_Handed] = deque()
+        self._answered_at = 0.0
+        self._rest_of_call = 0
         self._thread = threading.Thread(target=self._run, name="compute", daemon=True)
 
     def start(self) -> None:
@@ -147,6 +170,7 @@ class ComputeWorker:
         job = Job(given, on_taken)
         if not self._queue.put(job):
             raise Draining("The service is shutting down.", retry_after_s=5)
+        self._wake.call()
         return job
 
     def withdraw(self, job: Job) -> None:
@@ -162,6 +186,7 @@ class ComputeWorker:
         """
         self._stop.set()
         self._queue.close()
+        self._wake.call()
         if self._thread.ident is not None:
             self._thread.join(timeout_s)
         return not self._thread.is_alive()
@@ -171,24 +196,54 @@ class ComputeWorker:
             model = self._first_model()
             recheck_at = time.monotonic() + self._recheck_interval_s
             while model is not None:
-                batch = self._queue.take(min(recheck_at - time.monotonic(), LOOK_INTERVAL_S))
+                is_recheck_due = self._must_recheck or time.monotonic() >= recheck_at
+                batch = self._next_batch(is_recheck_due, recheck_at)
                 if batch is None:
                     break
-                self._is_lost = self._is_lost or not (batch or model.is_running)
+                self._is_lost = self._is_lost or not (batch or self._handed or model.is_running)
                 taken = [job for job in batch if job.future.set_running_or_notify_cancel()]
                 taken = _fitting(model, taken)
                 if taken:
-                    self._answer(model, taken)
-                if self._must_recheck or time.monotonic() >= recheck_at:
+                    self._hand_over(model, taken)
+                if self._handed and not self._wants_more(model, is_recheck_due):
+                    self._answer_oldest(model)
+                is_recheck_due = self._must_recheck or time.monotonic() >= recheck_at
+                if is_recheck_due and not self._handed:
                     self._must_recheck = False
                     self._is_lost = self._is_lost or not self._source.recheck()
                     recheck_at = time.monotonic() + self._recheck_interval_s
                 if self._is_lost:
                     model = self._recover()
+            while model is not None and self._handed:
+                self._answer_oldest(model)
         finally:
             self._stop.set()
             self._queue.close()
+            self._refuse_handed(lambda: ComputeLost(LOST_SENTENCE, retry_after_s=2))
             self._refuse_waiting(lambda: Draining("The service is shutting down.", retry_after_s=5))
+
+    def _wants_more(self, model: SegmentationModel, is_recheck_due: bool) -> bool:
+        """Waits until an answer is there or the model can have more; True for the latter.
+
+        A GPU has up to two batches, one that it computes and one that comes meanwhile.
+        """
+        in_hand = sum(len(handed.jobs) for handed in self._handed)
+        is_ahead = model.info.device.startswith("cuda")
+        if is_recheck_due or not is_ahead or in_hand >= 2 * self._max_batch:
+            return False
+        self._wake.watch()
+        try:
+            return self._queue.has_due or not model.answer_is_there(self._wake.fileno())
+        except ComputeLost:
+            return False  # as the answer will say
+        finally:
+            self._wake.ignore()
+
+    def _next_batch(self, is_recheck_due: bool, recheck_at: float) -> list[Job] | None:
+        """Waits for a batch, unless the model has one; before a recheck it gets no more."""
+        if not self._handed:
+            return self._queue.take(min(recheck_at - time.monotonic(), LOOK_INTERVAL_S))
+        return [] if is_recheck_due else self._queue.take_due()
 
     def _first_model(self) -> SegmentationModel | None:
         try:
@@ -199,6 +254,7 @@ class ComputeWorker:
     def _recover(self) -> SegmentationModel | None:
         """Starts new models until one is proven; the pauses between attempts double."""
         self._source.lose()
+        self._refuse_handed(lambda: ComputeLost(LOST_SENTENCE, retry_after_s=2))
         pause_s = 0.5
         while not self._stop.is_set():
             self._refuse_waiting(lambda: ComputeLost(LOST_SENTENCE, retry_after_s=2))
@@ -211,27 +267,67 @@ class ComputeWorker:
             pause_s = min(2 * pause_s, LONGEST_RESTART_PAUSE_S)
         return None
 
-    def _answer(self, model: SegmentationModel, batch: list[Job]) -> None:
-        began = time.perf_counter()
+    def _hand_over(self, model: SegmentationModel, batch: list[Job]) -> None:
         for job in batch:
             job.on_taken()
+        began_at = time.perf_counter()
         try:
-            for job, found in zip(batch, _checked(model, batch), strict=True):
+            answers = model.answer_batch([job.given for job in batch])
+        except Exception as error:  # the border: every waiting caller gets an answer
+            self._lose(error, batch)
+            return
+        self._handed.append(_Handed(batch, answers, began_at))
+
+    def _answer_oldest(self, model: SegmentationModel) -> None:
+        handed = self._handed.popleft()
+        batch, alone = handed.jobs, 0
+        try:
+            for job, found in zip(batch, _checked(handed.answers, batch), strict=True):
                 if isinstance(found, Exception):
                     self._fail(job, found)
+                    alone += 1
                     continue
                 self._failures_in_a_row = 0
                 waited_s = time.perf_counter() - job.queued_at
                 queue_s = max(0.0, waited_s - sum(found.stage_seconds.values()))
-                job.future.set_result(ComputeResult(found, model.info, queue_s, len(batch)))
-        except Exception as error:  # the border: every waiting caller gets an answer
-            if not isinstance(error, ComputeLost):  # nobody can say whose the next answer would be
-                _log_failure(error, len(batch))
-            for job in batch:
-                job.refuse(ComputeLost(LOST_SENTENCE, retry_after_s=2))
-            self._is_lost = True
+                together = found.together or len(batch)
+                job.future.set_result(ComputeResult(found, model.info, queue_s, together))
+                if found.together is None:
+                    alone += 1
+                else:
+                    self._note_shared_call(found.together, handed)
+        except Exception as error:  # the border, as above
+            self._lose(error, batch)
             return
-        self._on_batch(len(batch), time.perf_counter() - began)
+        if alone:
+            self._note_batch(alone, handed)
+
+    def _note_shared_call(self, size: int, handed: _Handed) -> None:
+        """Notes a call once, by the first of its answers; a call may answer several batches."""
+        if self._rest_of_call == 0:
+            self._rest_of_call = size
+            self._note_batch(size, handed)
+        self._rest_of_call -= 1
+
+    def _note_batch(self, size: int, handed: _Handed) -> None:
+        began_at = max(handed.began_at, self._answered_at)  # it waited for the one before
+        self._answered_at = time.perf_counter()
+        self._on_batch(size, self._answered_at - began_at)
+
+    def _lose(self, error: Exception, batch: list[Job]) -> None:
+        """Refuses everything that the model has: nobody can say whose the next answer would be."""
+        if not isinstance(error, ComputeLost):
+            _log_failure(error, len(batch))
+        for job in batch:
+            job.refuse(ComputeLost(LOST_SENTENCE, retry_after_s=2))
+        self._refuse_handed(lambda: ComputeLost(LOST_SENTENCE, retry_after_s=2))
+        self._rest_of_call = 0
+        self._is_lost = True
+
+    def _refuse_handed(self, refusal: Callable[[], ServiceError]) -> None:
+        while self._handed:
+            for job in self._handed.popleft().jobs:
+                job.refuse(refusal())
 
     def _fail(self, job: Job, error: Exception) -> None:
         is_refusal = isinstance(error, ServiceError)
@@ -268,13 +364,14 @@ def _fitting(model: SegmentationModel, batch: list[Job]) -> list[Job]:
     return [job for job in batch if not job.future.done()]
 
 
-def _checked(model: SegmentationModel, batch: list[Job]) -> Iterable[NetworkOutput | Exception]:
-    """Calls the model and checks that each answer can only belong to its own request.
+def _checked(
+    found: Iterable[NetworkOutput | Exception], batch: list[Job]
+) -> Iterable[NetworkOutput | Exception]:
+    """Checks that each answer of the model can only belong to its own request.
 
     Raises:
         ValueError: one belongs to another: those after it may do so, too.
     """
-    found = model.answer_batch([job.given for job in batch])
     if isinstance(found, Sized) and len(found) != len(batch):
         raise ValueError("the model gave another number of answers than it got requests")
     for job, one in zip(batch, found, strict=True):

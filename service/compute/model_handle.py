@@ -94,6 +94,16 @@ class SegmentationModel(Protocol):
             ComputeLost: the model is gone, or its answers are out of step.
         """
 
+    def answer_is_there(self, wake: int) -> bool:
+        """Waits for the next answer, or until a descriptor can be read; False for the latter.
+
+        Args:
+            wake: the descriptor.
+
+        Raises:
+            ComputeLost: the model is gone.
+        """
+
     def self_test(self) -> SelfTestResult:
         """Proves the model by its golden mask.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import time
 from collections.abc import Callable
@@ -16,6 +17,7 @@ from service.compute.model_handle import (
     SegmentationModel,
 )
 from service.compute.readiness import ReadinessSink
+from service.compute.visible_gpus import visible_gpus
 from service.cpu_allowance import model_threads
 from service.errors import ComputeLost, ServiceError
 from service.logging import describe_error
@@ -43,11 +45,16 @@ PredictorFactory = Callable[[Settings], SegmentationModel]
 def start_compute_child(settings: Settings) -> ComputeChild:
     """Starts a compute process with the stored model.
 
+    Where there are several GPUs, each has its number in its name.
+
     Raises:
         ModelRefusedError: the folder holds no usable model, or the device is absent.
         ComputeLost: the process ended before the model was loaded.
     """
-    return ComputeChild(settings)
+    child = ComputeChild(settings)
+    if child.info.device == "cuda" and visible_gpus() > 1:
+        child.info = dataclasses.replace(child.info, device="cuda:0")
+    return child
 
 
 class ModelLoader:
@@ -126,7 +133,8 @@ class ModelLoader:
 
     def lose(self) -> None:
         """Closes the service and ends the model, which is gone or must not be used any more."""
-        logger.error("model lost", extra={"fields": {}})
+        fields = {"device": self._settings.device}
+        logger.error("model lost", extra={"fields": fields})
         self._readiness.mark_recovering(RECOVERING_SENTENCE)
         self.close()
 

@@ -69,8 +69,10 @@ class NetworkOutput:
         masks: one for each structure of each box.
         stage_seconds: seconds of the network's stages.
         quality: probability of each label of the quality head; None from a model without one.
+        together: X-rays that shared the call of the network, where X-rays share calls.
     """
 
     masks: tuple[BoxLogits, ...]
     stage_seconds: Mapping[str, float]
     quality: Mapping[str, float] | None = None
+    together: int | None = None

@@ -8,6 +8,8 @@ import resource
 WANTED_DESCRIPTORS = 65_536
 OWN_DESCRIPTORS = 64
 """The event loop, the log, sockets to workers and compute process, and some to spare."""
+DESCRIPTORS_OF_CONNECTION = 2
+"""Its socket, and the shared memory that its unfinished upload goes into."""
 DESCRIPTORS_OF_REQUEST = 5
 """The upload, pixels, state, logits and body of one request in shared memory."""
 LEAST_CONNECTIONS = 16
@@ -34,4 +36,5 @@ def most_connections(wanted: int, most_requests: int) -> int:
     # A request needs its connection as well; half of them at least are left for those who ask.
     free = soft - OWN_DESCRIPTORS
     inside = min(DESCRIPTORS_OF_REQUEST * most_requests, free // 2)
-    return max(LEAST_CONNECTIONS, min(wanted, free - inside))
+    most = (free - inside) // DESCRIPTORS_OF_CONNECTION
+    return max(LEAST_CONNECTIONS, min(wanted, most))

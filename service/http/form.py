@@ -7,12 +7,11 @@ give a mask of another shape than the caller believes, and nobody would notice.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 from model_store.conventions import CONVENTIONS, DEFAULT_CONVENTION, Convention
 from model_store.structures import LUNGS, STRUCTURES, Structure
 from service.errors import InvalidField, MissingField, NotAcceptable
-from service.http.upload import IMAGE_FIELD, shown_name
+from service.http.form_fields import IMAGE_FIELD, shown_name
 from service.imaging.box_text import DECIMAL_NUMBER, Box, parse_box
 from service.imaging.segment_request import (
     UNCERTAINTY_SHAPES,
@@ -44,19 +43,6 @@ _TRUE_WORDS = ("true", "1", "yes", "on")
 _FALSE_WORDS = ("false", "0", "no", "off")
 
 
-@dataclass(frozen=True)
-class SegmentForm:
-    """A form, read.
-
-    Attributes:
-        image: bytes of the file.
-        asked: what is asked about it.
-    """
-
-    image: bytes
-    asked: SegmentRequest
-
-
 def most_fields(max_boxes: int) -> int:
     """Returns how many form fields are read: some more than make sense.
 
@@ -67,16 +53,16 @@ def most_fields(max_boxes: int) -> int:
 
 def read_form(
     fields: Sequence[tuple[str, bytes]], answer_kind: AnswerKind, *, max_boxes: int
-) -> SegmentForm:
+) -> SegmentRequest:
     """Checks the fields of a form.
 
     Args:
-        fields: name and value of each field, in the order sent.
+        fields: name and value of each field, in the order sent; no value of an image is needed.
         answer_kind: form of the answer, which the form does not say.
         max_boxes: most boxes in one request.
 
     Returns:
-        The checked form.
+        What is asked about the one image.
 
     Raises:
         InvalidField: a field is unknown, repeated, or holds a value that is not allowed.
@@ -84,12 +70,12 @@ def read_form(
         MissingField: there is no image.
         NotAcceptable: an answer that is one mask cannot answer several boxes.
     """
-    images: list[bytes] = []
+    images = 0
     boxes: list[Box] = []
     single: dict[str, str] = {}
     for name, value in fields:
         if name == IMAGE_FIELD:
-            images.append(value)
+            images += 1
         elif name == "bbox":
             boxes.append(parse_box(_text(name, value)))
         elif name not in _SINGLE_FIELDS:
@@ -100,7 +86,7 @@ def read_form(
             raise InvalidField(f"The field {name} is given more than once; give it once.")
         else:
             single[name] = _text(name, value).strip()
-    image = _one_image(images)
+    _require_one_image(images)
     if len(boxes) > max_boxes:
         raise InvalidField(f"There are {len(boxes)} boxes; one request may have {max_boxes}.")
     wants_overlay, overlay_format = _overlay(single.get("overlay", "true"))
@@ -132,7 +118,7 @@ def read_form(
         )
     if asked.view is None:
         _refuse_several_masks(asked)
-    return SegmentForm(image, asked)
+    return asked
 
 
 def _refuse_several_masks(asked: SegmentRequest) -> None:
@@ -155,8 +141,8 @@ def _refuse_several_masks(asked: SegmentRequest) -> None:
         )
 
 
-def read_image(fields: Sequence[tuple[str, bytes]]) -> bytes:
-    """Returns the file of a form that holds nothing else.
+def require_image_alone(fields: Sequence[tuple[str, bytes]]) -> None:
+    """Checks that a form holds one image and nothing else.
 
     Raises:
         InvalidField: another field came, or more than one file.
@@ -165,15 +151,14 @@ def read_image(fields: Sequence[tuple[str, bytes]]) -> bytes:
     for name, _ in fields:
         if name != IMAGE_FIELD:
             raise InvalidField(f"The field {shown_name(name)} is not known; the field is image.")
-    return _one_image([value for _, value in fields])
+    _require_one_image(len(fields))
 
 
-def _one_image(images: Sequence[bytes]) -> bytes:
+def _require_one_image(images: int) -> None:
     if not images:
         raise MissingField("The field image is missing; send the X-ray as `-F image=@file`.")
-    if len(images) > 1:
+    if images > 1:
         raise InvalidField("The field image is given more than once; send one X-ray a request.")
-    return images[0]
 
 
 def _text(name: str, value: bytes) -> str:

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Request, Response
 
 from service import errors
 from service.http.early_answer import AnswerBeforeTheEnd
-from service.http.form import read_image
+from service.http.form import require_image_alone
 from service.http.held_response import HeldResponse
 from service.http.key_file import KeyScope
 from service.http.keys import ApiKeys
@@ -18,7 +18,6 @@ from service.http.upload import RequestBody
 from service.imaging.answer_data import RenderedAnswer
 from service.imaging.task_data import PREVIEW_LONGEST_SIDE, PREVIEW_MEDIA_TYPE
 from service.pipeline.segmentation import SegmentationService
-from service.workers.sharing import share
 
 _REFUSALS = (
     errors.MissingKey,
@@ -82,11 +81,11 @@ def add_preview_route(
     """
 
     async def read_and_preview(request: Request, body: RequestBody) -> RenderedAnswer:
-        upload = await receive_upload(request, body, service)
-        upload_bytes = upload.size_bytes
-        with await share(read_image(upload.fields)) as image:
-            del upload  # the copy in shared memory is enough
-            return await unless_caller_leaves(body, service.preview(image, upload_bytes))
+        with await receive_upload(request, body, service) as upload:
+            require_image_alone(upload.fields)
+            assert upload.image is not None  # a form without one is refused
+            work = service.preview(upload.image, upload.size_bytes)
+            return await unless_caller_leaves(body, work)
 
     async def answer(request: Request, body: RequestBody) -> Response:
         if keys is not None:

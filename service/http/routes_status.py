@@ -46,7 +46,7 @@ def add_status_routes(
             model=identity_of(model.info),
             device=model.info.device,
             engine=model.info.engine,
-            threads=service.loader.threads,
+            threads=service.host.threads,
             agreement=agreement,
             self_test=SelfTestReport(passed=True, agreement=agreement, seconds=seconds),
             fallback=model.info.fallback_reason,
@@ -106,7 +106,7 @@ def _add(
 
 def _ready_model(service: SegmentationService) -> SegmentationModel:
     service.readiness.require_ready()
-    model = service.loader.model
+    model = service.host.model
     if model is None:
         raise errors.NotReady("The model is loading.", retry_after_s=2)
     return model
@@ -126,5 +126,6 @@ def _model_card(service: SegmentationService) -> ModelAnswer:
             queue_limit=settings.queue_limit,
             max_batch=settings.max_batch,
         ),
+        devices=tuple(one.info.device for one in service.host.models),
         manifest=model.info.manifest.model_dump(mode="json"),
     )

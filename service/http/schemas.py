@@ -69,6 +69,10 @@ class ModelAnswer(Answer):
     model: ModelIdentity
     conventions: tuple[str, ...] = Field(examples=[["lung_field", "whole_lung"]])
     limits: Limits
+    devices: tuple[str, ...] = Field(
+        description="where the model runs and is proven, a compute process each",
+        examples=[["cuda:0", "cuda:1"]],
+    )
     manifest: dict[str, Any] = Field(
         description="the artifact's manifest: architecture, training data, licences, measured "
         "quality, intended use"

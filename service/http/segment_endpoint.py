@@ -20,7 +20,6 @@ from service.imaging.answer_data import RenderedAnswer
 from service.imaging.segment_request import AnswerKind
 from service.pipeline.segmentation import SegmentationService
 from service.request_record import record_of
-from service.workers.sharing import share
 
 
 class SegmentEndpoint:
@@ -67,12 +66,10 @@ class SegmentEndpoint:
         self, request: Request, body: RequestBody, kind: AnswerKind
     ) -> RenderedAnswer:
         record = record_of(request.scope)
-        upload = await receive_upload(request, body, self._service)
-        form = read_form(upload.fields, kind, max_boxes=self._service.settings.max_boxes)
-        asked, upload_bytes = form.asked, upload.size_bytes
-        with await share(form.image) as image:
-            del form, upload  # the copy in shared memory is enough
-            work = self._service.segment(image, asked, upload_bytes, record)
+        with await receive_upload(request, body, self._service) as upload:
+            asked = read_form(upload.fields, kind, max_boxes=self._service.settings.max_boxes)
+            assert upload.image is not None  # a form without one is refused
+            work = self._service.segment(upload.image, asked, upload.size_bytes, record)
             return await unless_caller_leaves(body, work)
 
 
@@ -80,6 +77,8 @@ async def receive_upload(
     request: Request, body: RequestBody, service: SegmentationService
 ) -> Upload:
     """Reads the form of a request within the limits of the service, and notes its size.
+
+    The caller closes what is returned.
 
     Raises:
         ServiceError: the upload is refused.

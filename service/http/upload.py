@@ -1,9 +1,11 @@
-"""Reads a form, or a DICOM file as it is, into memory, counting every byte while it arrives.
+"""Reads a form, or a DICOM file as it is, counting every byte while it arrives.
 
-Written on python-multipart's event parser instead of Starlette's `request.form()`, for three
+Written on python-multipart's event parser instead of Starlette's `request.form()`, for four
 reasons: a limit must hold for chunked bodies, which announce no length; an X-ray of a patient
-must never reach a temporary file; and file names, which often carry patient names, are dropped
-here, at the door, so that no later line could log one.
+must never reach a temporary file; file names, which often carry patient names, are dropped at the
+door, so that no later line could log one; and the X-ray goes straight into the shared memory that
+an image worker maps, so that this process copies it once
+(`python -m benchmarks.service.front_costs` prints what a megabyte of upload takes).
 """
 
 from __future__ import annotations
@@ -12,9 +14,10 @@ import asyncio
 import time
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import dataclass
+from types import TracebackType
 
 from python_multipart.exceptions import FormParserError
-from python_multipart.multipart import MultipartParser, parse_options_header
+from python_multipart.multipart import parse_options_header
 from starlette.types import Message, Receive
 
 from service.errors import (
@@ -24,13 +27,16 @@ from service.errors import (
     UnsupportedMediaType,
     UploadTooSlow,
 )
+from service.http.form_fields import (
+    IMAGE_FIELD,
+    MAX_FIELD_BYTES,
+    FieldCollector,
+    shown_name,
+)
 from service.http.multipart_lines import MultipartLines
+from service.workers.shared_memory import Blob, BlobWriter
 
-IMAGE_FIELD = "image"
 RAW_TYPE = b"application/dicom"
-MAX_FIELD_BYTES = 1024
-"""Longest value of a field other than the image; a box takes about 30 bytes."""
-
 LEAST_WINDOW_BYTES = 4096
 """Of an upload, in each `--upload-idle-timeout-s`: by default 0.4 kB a second."""
 
@@ -57,15 +63,31 @@ class UploadLimits:
 
 @dataclass(frozen=True)
 class Upload:
-    """A request body, read.
+    """A request body, read; a context manager that gives its shared memory back.
 
     Attributes:
-        fields: `(name, value)` in the order sent; no file names.
+        fields: `(name, value)` in the order sent; no file names, and no value of an image.
+        image: the first image; None when there is none.
         size_bytes: bytes of the body.
     """
 
     fields: tuple[tuple[str, bytes], ...]
+    image: Blob | None
     size_bytes: int
+
+    def __enter__(self) -> Upload:
+        """Returns itself."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        at: TracebackType | None,
+    ) -> None:
+        """Gives the shared memory back."""
+        if self.image is not None:
+            self.image.close()
 
 
 class RequestBody:
@@ -190,7 +212,7 @@ async def read_upload(
         hold_bytes: told the size of each chunk before it is kept; may refuse by raising.
 
     Returns:
-        The fields of the form.
+        The fields of the form; the caller closes it.
 
     Raises:
         UnsupportedMediaType: the body is neither multipart/form-data nor application/dicom, or it
@@ -209,23 +231,35 @@ async def read_upload(
             "The address has a query (after '?'), which is read beside a body of the type "
             "application/dicom only; send form fields."
         )
-    collector = _FieldCollector(limits.max_fields)
     boundary = _boundary_of(headers.get("content-type", ""))
-    parser, lines = _parser_for(boundary, collector), MultipartLines(boundary)
+    return await _read_form(_counted(body, headers, limits, hold_bytes), boundary, limits)
+
+
+async def _read_form(
+    chunks: AsyncGenerator[bytes, None], boundary: bytes, limits: UploadLimits
+) -> Upload:
+    collector = FieldCollector(limits.max_fields)
+    parser, lines = collector.parser(boundary), MultipartLines(boundary)
     size_bytes = 0
     try:
-        async for chunk in _counted(body, headers, limits, hold_bytes):
+        async for chunk in chunks:
             size_bytes += len(chunk)
             parser.write(lines.rewritten(chunk))
         parser.write(lines.rest())
         parser.finalize()
+        if not collector.has_ended:
+            raise MalformedRequest(
+                "The body ends before its closing boundary; send it again whole."
+            )
     except FormParserError:
+        collector.close()
         raise MalformedRequest(
             "The body is not valid multipart/form-data; send it as `curl -F image=@file` does."
         ) from None
-    if not collector.has_ended:
-        raise MalformedRequest("The body ends before its closing boundary; send it again whole.")
-    return Upload(tuple(collector.fields), size_bytes)
+    except BaseException:
+        collector.close()
+        raise
+    return Upload(tuple(collector.fields), collector.image, size_bytes)
 
 
 async def _read_file(
@@ -245,11 +279,15 @@ async def _read_file(
             raise InvalidField(
                 f"The parameter {shown_name(name)} is longer than {MAX_FIELD_BYTES} bytes."
             )
-    file = bytearray()
-    async for chunk in _counted(body, headers, limits, hold_bytes):
-        file += chunk
     fields = [(name, value.encode()) for name, value in query]
-    return Upload((*fields, (IMAGE_FIELD, bytes(file))), len(file))
+    file = BlobWriter()
+    try:
+        async for chunk in _counted(body, headers, limits, hold_bytes):
+            file.write(chunk)
+        image = file.finish()
+    finally:
+        file.close()
+    return Upload((*fields, (IMAGE_FIELD, b"")), image, image.size_bytes)
 
 
 async def _counted(
@@ -269,66 +307,6 @@ async def _counted(
             raise _too_large(limits.max_bytes, f"{size_bytes} bytes had arrived")
         hold_bytes(len(chunk))
         yield chunk
-
-
-class _FieldCollector:
-    """Receives the parser's events and gathers the fields."""
-
-    def __init__(self, max_fields: int) -> None:
-        self.fields: list[tuple[str, bytes]] = []
-        self.has_ended = False
-        self._max_fields = max_fields
-        self._header_name = b""
-        self._header_value = b""
-        self._disposition = b""
-        self._name = ""
-        self._value = bytearray()
-
-    def begin_part(self) -> None:
-        if len(self.fields) >= self._max_fields:
-            raise MalformedRequest(f"The form has more than {self._max_fields} fields.")
-        self._disposition = b""
-        self._name = ""
-        self._value = bytearray()
-
-    def add_header_name(self, data: bytes, start: int, end: int) -> None:
-        self._header_name += data[start:end]
-
-    def add_header_value(self, data: bytes, start: int, end: int) -> None:
-        self._header_value += data[start:end]
-
-    def end_header(self) -> None:
-        if self._header_name.lower() == b"content-disposition":
-            self._disposition = self._header_value
-        self._header_name = self._header_value = b""
-
-    def end_headers(self) -> None:
-        _, options = parse_options_header(self._disposition)
-        name = options.get(b"name")
-        if not name:
-            raise MalformedRequest("A part of the form has no field name.")
-        self._name = name.decode("utf-8", errors="replace")
-
-    def add_data(self, data: bytes, start: int, end: int) -> None:
-        if self._name != IMAGE_FIELD and len(self._value) + end - start > MAX_FIELD_BYTES:
-            raise InvalidField(
-                f"The field {shown_name(self._name)} is longer than {MAX_FIELD_BYTES} bytes; the "
-                f"X-ray goes into the field {IMAGE_FIELD}."
-            )
-        self._value += data[start:end]
-
-    def end_part(self) -> None:
-        self.fields.append((self._name, bytes(self._value)))
-        self._value = bytearray()
-
-    def end(self) -> None:
-        self.has_ended = True
-
-
-def shown_name(name: str) -> str:
-    """Quotes a field name of the caller for a sentence, shortened and without control marks."""
-    clean = "".join(character if character.isprintable() else "?" for character in name)
-    return f"'{clean[:64]}'" + (" (shortened)" if len(clean) > 64 else "")
 
 
 def _refuse_encoded(encoding: str) -> None:
@@ -351,25 +329,6 @@ def _boundary_of(content_type: str) -> bytes:
     if not boundary:
         raise UnsupportedMediaType("The Content-Type multipart/form-data names no boundary.")
     return boundary
-
-
-def _parser_for(boundary: bytes, collector: _FieldCollector) -> MultipartParser:
-    try:
-        return MultipartParser(
-            boundary,
-            {
-                "on_part_begin": collector.begin_part,
-                "on_header_field": collector.add_header_name,
-                "on_header_value": collector.add_header_value,
-                "on_header_end": collector.end_header,
-                "on_headers_finished": collector.end_headers,
-                "on_part_data": collector.add_data,
-                "on_part_end": collector.end_part,
-                "on_end": collector.end,
-            },
-        )
-    except FormParserError:
-        raise MalformedRequest("The boundary of the multipart body is not usable.") from None
 
 
 def _too_large(limit_bytes: int, actual: str) -> PayloadTooLarge:

@@ -20,7 +20,7 @@ from pydantic import ValidationError
 from model_store.boxes import Box
 from service import errors
 from service.compute.network_data import NetworkInput, NetworkOutput
-from service.cpu_allowance import image_workers
+from service.cpu_allowance import gpus_shown, image_workers
 from service.imaging.answer_data import AnswerContext, RenderedAnswer
 from service.imaging.segment_request import SegmentRequest
 from service.imaging.task_data import (
@@ -41,7 +41,7 @@ from service.imaging.task_data import (
     as_json,
 )
 from service.pipeline.task_budgets import TaskBudget, answering_budget, opening_budget
-from service.settings import Settings
+from service.settings import ALL_DEVICES, Settings
 from service.workers.errors import (
     COSTLY_SENTENCE,
     LOST_SENTENCE,
@@ -123,7 +123,17 @@ def make_worker_pool(settings: Settings, on_ended: Callable[[str], None]) -> Wor
         limits=WorkerLimits.for_pictures(settings.max_pixels),
         on_ended=lambda reason: on_ended(reason.value),
     )
-    return WorkerPool(config, settings.image_workers or settings.image_threads or image_workers())
+    wanted = settings.image_workers or settings.image_threads
+    return WorkerPool(config, wanted or image_workers(gpus=_gpus_of(settings)))
+
+
+def _gpus_of(settings: Settings) -> int:
+    """Returns on how many GPUs the model will run, as far as is known before it is loaded."""
+    names = settings.device_names
+    if "cpu" in names:
+        return 0
+    is_listed = settings.devices != ALL_DEVICES or ":" in settings.device
+    return min(len(names), gpus_shown()) if is_listed else gpus_shown()
 
 
 @dataclass(frozen=True)

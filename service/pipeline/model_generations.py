@@ -18,7 +18,7 @@ from pathlib import Path
 
 from model_store.model_info import ModelInfo
 from model_store.self_test_result import SelfTestResult
-from service.compute.model_host import ModelHost
+from service.compute.fleet import ComputeFleet
 from service.compute.readiness import Readiness
 from service.settings import Settings
 
@@ -95,7 +95,7 @@ class Generation:
     """
 
     settings: Settings
-    host: ModelHost
+    host: ComputeFleet
     readiness: GenerationReadiness
     requests: int = 0
     refusals: list[Exception] = field(default_factory=list)
@@ -107,7 +107,7 @@ class Generation:
         return None if model is None else model.info
 
 
-HostFactory = Callable[[Settings, GenerationReadiness, Callable[[Exception], None]], ModelHost]
+HostFactory = Callable[[Settings, GenerationReadiness, Callable[[Exception], None]], ComputeFleet]
 
 
 class ModelGenerations:

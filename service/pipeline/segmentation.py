@@ -16,9 +16,9 @@ from contextlib import contextmanager
 
 from model_store.model_info import ModelInfo
 from model_store.structures import LUNGS
-from service.compute.compute_worker import ComputeResult, ComputeWorker
+from service.compute.compute_worker import ComputeResult
+from service.compute.fleet import ComputeFleet
 from service.compute.model_handle import LOST_SENTENCE
-from service.compute.model_host import ModelHost
 from service.compute.model_loading import ModelLoader, PredictorFactory, show_model
 from service.compute.network_data import NetworkInput
 from service.compute.readiness import Readiness, State
@@ -81,6 +81,7 @@ class SegmentationService:
         self.metrics.follow_readiness(lambda: self.readiness.state is State.READY)
         self._predictor_factory = predictor_factory
         self.generations = ModelGenerations(settings, self.readiness, self._make_host, on_refused)
+        self.metrics.follow_devices(lambda: self.host.ready_devices, lambda: len(self.host.devices))
         self._object_options = ObjectOptions(settings.uid_key, PlaneChoice(settings.dicom_plane))
         self.requests_running = 0
         self.auditing: Auditing | None = None
@@ -112,19 +113,19 @@ class SegmentationService:
             await asyncio.to_thread(self.auditing.log.close)
 
     @property
-    def host(self) -> ModelHost:
+    def host(self) -> ComputeFleet:
         """Runs the model that is served."""
         return self.generations.served.host
 
     @property
     def loader(self) -> ModelLoader:
-        """Holds the model that is served, once it is proven."""
-        return self.host.loader
+        """Holds the model that is served on the first device, once it is proven."""
+        return self.host.devices[0].loader
 
     @property
-    def worker(self) -> ComputeWorker:
-        """Runs the model that is served."""
-        return self.host.worker
+    def worker(self) -> ComputeFleet:
+        """Takes requests for the model that is served."""
+        return self.host
 
     def show_served(self) -> None:
         """Lets the metrics say what is served now, and the memory of its process."""
@@ -135,12 +136,13 @@ class SegmentationService:
 
     def served(self) -> str | None:
         """Returns which model is served, how and with what, in words; None until it is ready."""
-        model = self.loader.model  # read once: the compute thread may take it away
+        model = self.host.model  # read once: the compute thread may take it away
         if model is None or self.readiness.state is not State.READY:
             return None
         info = model.info
         threads = self.settings.threads or model_threads()
-        place = info.device if info.device != "cpu" else f"{threads} CPU thread(s)"
+        devices = ", ".join(one.info.device for one in self.host.models)
+        place = devices if info.device != "cpu" else f"{threads} CPU thread(s)"
         return (
             f"{info.name} {info.version} ({info.sha256[:12]}), {info.precision} by {info.engine} "
             f"on {place}"
@@ -185,7 +187,7 @@ class SegmentationService:
 
     async def _segment_by(
         self,
-        host: ModelHost,
+        host: ComputeFleet,
         image: Blob,
         asked: SegmentRequest,
         upload_bytes: int,
@@ -234,7 +236,7 @@ class SegmentationService:
             return await self._images.preview(image)
 
     def _loaded_model(self) -> ModelInfo | None:
-        model = self.loader.model
+        model = self.host.model
         return None if model is None else model.info
 
     def _options_for(
@@ -250,8 +252,8 @@ class SegmentationService:
         settings: Settings,
         readiness: GenerationReadiness,
         on_refused: Callable[[Exception], None],
-    ) -> ModelHost:
-        return ModelHost(
+    ) -> ComputeFleet:
+        return ComputeFleet(
             settings,
             readiness,
             self.metrics,
@@ -262,7 +264,7 @@ class SegmentationService:
 
     def _note_batch(self, size: int, seconds: float) -> None:
         self.metrics.batch_size.observe(size)
-        self.admission.note_pace(seconds / size)
+        self.admission.note_pace(seconds / size / max(1, len(self.host.models)))
 
     def _note_answer(self, record: RequestRecord, answer: RenderedAnswer) -> None:
         for stage, seconds in record.stage_seconds.items():
@@ -293,7 +295,7 @@ def _note_opened(record: RequestRecord, facts: OpenedFacts) -> None:
     record.width, record.height = facts.width, facts.height
 
 
-def _model_for(host: ModelHost, asked: SegmentRequest) -> ModelInfo:
+def _model_for(host: ComputeFleet, asked: SegmentRequest) -> ModelInfo:
     """Returns the model that will answer; imported ones know one convention and no other.
 
     Raises:
@@ -319,7 +321,7 @@ def _model_for(host: ModelHost, asked: SegmentRequest) -> ModelInfo:
 
 
 async def _compute(
-    host: ModelHost, given: NetworkInput, on_taken: Callable[[], None]
+    host: ComputeFleet, given: NetworkInput, on_taken: Callable[[], None]
 ) -> ComputeResult:
     job = host.submit(given, on_taken)
     try:

@@ -7,7 +7,11 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 BENCHMARKS = ROOT / "benchmarks"
-STARTED_BY_OTHERS = {"benchmarks.engines.first_mask"}
+STARTED_BY_OTHERS = {
+    "benchmarks.engines.first_mask",
+    "benchmarks.service.bound_process",
+    "benchmarks.service.caller_processes",
+}
 
 
 def test_every_command_stands_in_the_table() -> None:

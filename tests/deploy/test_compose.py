@@ -91,6 +91,7 @@ def test_up_alone_starts_the_gpu_service_with_monitoring() -> None:
     }  # fmt: skip
     (device,) = services()["gpu"]["deploy"]["resources"]["reservations"]["devices"]
     assert device["driver"] == "nvidia" and device["capabilities"] == ["gpu"]
+    assert device["count"] == "all"  # the service runs a compute process on each
 
 
 @pytest.mark.parametrize("name", [*OURS, "prometheus", "grafana", "node", "orthanc"])

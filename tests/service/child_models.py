@@ -15,7 +15,7 @@ from service.compute.model_handle import ModelRefusedError
 from service.settings import Settings
 from tests.service.fake_model import FakeInfo, answer_to
 
-RAISE, OUT_OF_MEMORY, DEVICE_LOST, DIE, HANG = 201, 202, 203, 204, 205
+RAISE, OUT_OF_MEMORY, DEVICE_LOST, DIE, HANG, SLOW = 201, 202, 203, 204, 205, 206
 HANGS_S = 60
 
 
@@ -43,6 +43,8 @@ class TroubledModel:
             raise DeviceLostError("DOE^JOHN")
         if first == DIE:
             os._exit(9)
+        if first == SLOW:
+            time.sleep(0.5)
         if first == HANG:
             time.sleep(HANGS_S)
         return dataclasses.replace(answer_to(request), quality={"inverted": first / 255})

@@ -115,6 +115,10 @@ class FakePredictor:
             return error
         return dataclasses.replace(output_about(request), quality=self.quality)
 
+    def answer_is_there(self, wake: int) -> bool:
+        """Has computed when it is asked."""
+        return True
+
     def self_test(self) -> SelfTestResult:
         """Runs `test`."""
         return self.test()

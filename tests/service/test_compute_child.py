@@ -122,10 +122,28 @@ def test_images_share_a_call_where_their_masks_stay_the_same(sharing: ComputeChi
     batch = [image(level=250), image(level=100), image(level=200)]
     found = list(sharing.answer_batch(batch))
     assert [stages(one)["encode_image"] for one in found] == [3, 3, 3]
+    assert [answered(one).together for one in found] == [3, 3, 3]
     for request, one in zip(batch, found, strict=True):
         assert_same(one, output_about(request))
     (lone,) = sharing.answer_batch([image()])
     assert stages(lone) == dict(output_about(image()).stage_seconds)
+
+
+def test_what_comes_while_a_call_runs_shares_the_next(sharing: ComputeChild) -> None:
+    """Up to the most in a call; the answers come in the order of asking, whoever asked."""
+    slow = sharing.answer_batch([image(child_models.SLOW)])
+    rest = [sharing.answer_batch([image(level=100 + i)]) for i in range(6)]
+    assert isinstance(next(iter(slow)), NetworkOutput)
+    reader, writer = os.pipe()
+    assert sharing.answer_is_there(reader)
+    found = [next(iter(one)) for one in rest]
+    for level, one in enumerate(found, start=100):
+        assert_same(one, output_about(image(level=level)))
+    assert [answered(one).together for one in found] == [4, 4, 4, 4, 2, 2]
+    os.write(writer, b"x")
+    assert not sharing.answer_is_there(reader)
+    os.close(reader)
+    os.close(writer)
 
 
 def test_the_bad_item_of_a_shared_call_fails_alone(sharing: ComputeChild) -> None:

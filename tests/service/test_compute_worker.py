@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import select
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -13,7 +15,14 @@ import pytest
 from service.compute.compute_worker import ComputeWorker, Job
 from service.compute.network_data import BoxLogits, NetworkInput, NetworkOutput
 from service.errors import ComputeLost, Draining, InternalError, InvalidBox
-from tests.service.fake_model import INPUT_SIDE, FakeInfo, FakePredictor, FakeSource, Gate
+from tests.service.fake_model import (
+    INPUT_SIDE,
+    FakeInfo,
+    FakePredictor,
+    FakeSource,
+    Gate,
+    output_about,
+)
 
 Start = Callable[..., ComputeWorker]
 
@@ -247,3 +256,82 @@ def test_failures_in_a_row_cause_one_recheck(start: Start) -> None:
     worker.submit(request(), nothing).future.exception(10)
     worker.close(10)
     assert source.events == ["recheck"]
+
+
+class Ahead:
+    """A model that takes whatever it is handed, and answers when it is told to."""
+
+    is_running = True
+
+    def __init__(self, device: str) -> None:
+        self.info = FakeInfo(device=device)
+        self.sizes: list[int] = []
+        self._reader, self._writer = os.pipe()
+
+    def answer_batch(self, requests: Sequence[Any]) -> Iterator[Any]:
+        self.sizes.append(len(requests))
+        return self._answers(list(requests))
+
+    def answer_is_there(self, wake: int) -> bool:
+        return self._reader in select.select([self._reader, wake], [], [], 10)[0]
+
+    def may_answer(self) -> None:
+        os.close(self._writer)
+
+    def _answers(self, requests: list[Any]) -> Iterator[Any]:
+        assert select.select([self._reader], [], [], 10)[0]
+        for one in requests:
+            if one.pixels[0] == 13:
+                raise ComputeLost("gone")
+            yield replace(output_about(one), together=2)
+
+
+@pytest.mark.parametrize(("device", "expected"), [("cuda:1", 8), ("cpu", 1)])
+def test_a_gpu_gets_more_while_it_computes_and_a_cpu_does_not(
+    start: Start, device: str, expected: int
+) -> None:
+    """Up to two batches; what waits beyond that may still be withdrawn."""
+    model, calls = Ahead(device), []
+    worker = start(model, on_batch=lambda size, seconds: calls.append(size))
+    jobs: list[Job] = []
+    for number in range(12):
+        jobs.append(worker.submit(request(200 if number % 2 else 50), nothing))
+        wait_until(lambda: sum(model.sizes) == min(len(jobs), expected))
+    model.may_answer()
+    assert [is_lung(job) for job in jobs] == [bool(number % 2) for number in range(12)]
+    wait_until(lambda: calls == [2] * 6)  # as the model says, not as they were handed over
+    assert sum(model.sizes) == 12
+
+
+def test_a_gpu_that_is_lost_loses_all_that_it_had(start: Start) -> None:
+    model = Ahead("cuda")
+    source = FakeSource(model)
+    worker = start(None, source=source)
+    jobs = []
+    for level in (200, 13, 200, 200):
+        jobs.append(worker.submit(request(level), nothing))
+        wait_until(lambda: sum(model.sizes) == len(jobs))
+    model.may_answer()
+    assert is_lung(jobs[0])
+    for job in jobs[1:]:
+        with pytest.raises(ComputeLost):
+            job.future.result(10)
+    wait_until(lambda: source.events == ["lose", "reload"])
+    assert is_lung(worker.submit(request(), nothing))
+
+
+def test_a_gpu_answers_all_that_it_has_before_a_recheck(start: Start) -> None:
+    model = Ahead("cuda")
+    source = FakeSource(model)
+    worker = start(None, source=source, recheck_interval_s=0.3)
+    wait_until(lambda: "recheck" in source.events)
+    jobs = [worker.submit(request(), nothing)]
+    wait_until(lambda: sum(model.sizes) == 1)
+    before = len(source.events)
+    time.sleep(0.4)
+    jobs.append(worker.submit(request(), nothing))
+    time.sleep(0.1)
+    assert len(source.events) == before
+    model.may_answer()
+    assert all(is_lung(job) for job in jobs)
+    wait_until(lambda: len(source.events) > before)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from service.cpu_allowance import MOST_THREADS, image_workers, model_threads
+from service.cpu_allowance import MOST_THREADS, gpus_shown, image_workers, model_threads
 
 
 @pytest.mark.parametrize(
@@ -61,3 +61,28 @@ def test_memory_limits_the_image_workers_too(
     file = tmp_path / "memory.max"
     file.write_text(limit)
     assert image_workers(tmp_path / "cpu.max", file) == workers
+
+
+def test_a_gpu_leaves_the_image_workers_all_cpus(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As far as the container's quota and memory go."""
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(16)))
+    quota, memory = tmp_path / "cpu.max", tmp_path / "memory.max"
+    assert image_workers(quota, memory, gpus=1) == 16
+    memory.write_text(str(7 << 30))
+    assert [image_workers(quota, memory, gpus=count) for count in (0, 1, 2, 4)] == [8, 9, 3, 1]
+    quota.write_text("100000 100000")
+    assert image_workers(quota, memory, gpus=1) == 2
+
+
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [(("nvidia0",), 1), (("nvidia0", "nvidia12", "null"), 2), (("nvidiactl", "nvidia-uvm"), 0)],
+)
+def test_gpus_are_known_by_their_devices(
+    names: tuple[str, ...], expected: int, tmp_path: Path
+) -> None:
+    for name in names:
+        (tmp_path / name).touch()
+    assert gpus_shown(tmp_path) == expected

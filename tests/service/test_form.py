@@ -13,7 +13,7 @@ IMAGE = ("image", b"bytes")
 
 def test_defaults() -> None:
     """Only the image is required."""
-    form = read_form([IMAGE], AnswerKind.JSON, max_boxes=4).asked
+    form = read_form([IMAGE], AnswerKind.JSON, max_boxes=4)
     assert (form.boxes, form.convention, form.threshold) == ((), "lung_field", 0.5)
     assert form.wants_overlay
 
@@ -28,7 +28,7 @@ def test_every_field_is_read() -> None:
         ("overlay", b"False"),
         ("convention", b"whole_lung"),
     ]
-    form = read_form(fields, AnswerKind.JSON, max_boxes=4).asked
+    form = read_form(fields, AnswerKind.JSON, max_boxes=4)
     assert form.boxes == ((0.0, 0.0, 10.0, 10.0), (1.5, 2.0, 3.0, 40.0))
     assert (form.convention, form.threshold) == ("whole_lung", 0.25)
     assert not form.wants_overlay
@@ -46,7 +46,7 @@ def test_every_field_is_read() -> None:
 def test_the_overlay_has_the_format_asked_for(
     word: bytes, kind: AnswerKind, expected: OverlayFormat | None
 ) -> None:
-    form = read_form([IMAGE, ("overlay", word)], kind, max_boxes=4).asked
+    form = read_form([IMAGE, ("overlay", word)], kind, max_boxes=4)
     assert form.overlay_in_answer is expected
 
 

@@ -19,6 +19,8 @@ NAMES = {
     "lungseg_queue_limit",
     "lungseg_queue_bytes",
     "lungseg_compute_restarts",
+    "lungseg_devices",
+    "lungseg_devices_ready",
     "lungseg_device_fallback",
     "lungseg_image_workers_ended",
     "lungseg_self_test_failures",

@@ -77,7 +77,7 @@ def state(app: FastAPI) -> str:
 
 def count_accepted(app: FastAPI) -> list[Any]:
     """Notes each image handed to the worker: those still being decoded wait for the new process."""
-    worker, accepted = app.state.service.worker, []
+    worker, accepted = app.state.service.host, []
     submit = worker.submit
 
     def noted(request: Any, on_taken: Any) -> Any:

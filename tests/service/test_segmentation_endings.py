@@ -30,7 +30,7 @@ async def test_a_model_lost_while_the_upload_came_is_503(monkeypatch: pytest.Mon
     """Ready at the door, gone when it is to be asked what it takes."""
     app = make_app()
     async with running(app) as client:
-        monkeypatch.setattr(app.state.service.loader, "model", None)
+        monkeypatch.setattr(app.state.service.host.devices[0].loader, "model", None)
         response = await client.post("/segment", **form())
         assert (response.status_code, response.json()["code"]) == (503, "compute_lost")
         assert response.headers["retry-after"] == "2"

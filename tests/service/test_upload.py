@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Iterable
 from typing import Any
 
@@ -17,6 +18,7 @@ from service.errors import (
     UploadTooSlow,
 )
 from service.http.upload import CallerLeft, RequestBody, Upload, UploadLimits, read_upload
+from service.workers.shared_memory import Blob
 
 pytestmark = pytest.mark.anyio
 LIMITS = UploadLimits(max_bytes=10_000, max_fields=4)
@@ -58,7 +60,8 @@ async def test_fields_come_whole_however_they_arrive(size: int) -> None:
     value = b"\r\n--x\r\n--\r\r\n\x00\xff" * 20
     data = part("image", value, "DOE_JOHN.png") + part("bbox", b"1,2,3,4") + b"--b--\r\n"
     upload = await read(data, size=size)
-    assert upload.fields == (("image", value), ("bbox", b"1,2,3,4"))
+    assert upload.fields == (("image", b""), ("bbox", b"1,2,3,4"))
+    assert upload.image is not None and upload.image.read() == value
     assert upload.size_bytes == len(data)
     assert "DOE" not in repr(upload)
 
@@ -150,7 +153,45 @@ async def test_a_compressed_body_is_named_as_what_it_is(encoding: str) -> None:
     data = part("image", b"abc") + b"--b--\r\n"
     with pytest.raises(UnsupportedMediaType, match="Content-Encoding"):
         await read(data, content_encoding=encoding)
-    assert (await read(data, content_encoding="identity")).fields == (("image", b"abc"),)
+    upload = await read(data, content_encoding="identity")
+    assert upload.image is not None and upload.image.read() == b"abc"
+
+
+async def test_only_the_first_image_is_kept_and_every_way_out_gives_it_back() -> None:
+    """A form of many images would else hold as many descriptors."""
+    held = Blob.held_bytes
+    several = part("image", b"first") + part("image", b"second") + b"--b--\r\n"
+    with await read(several) as upload:
+        assert [name for name, _ in upload.fields] == ["image", "image"]
+        assert upload.image is not None and upload.image.read() == b"first"
+        assert Blob.held_bytes == held + len(b"first")
+    before = len(os.listdir("/proc/self/fd"))
+    for refused in (
+        part("image", b"abc"),  # no end
+        part("image", b"abc") + b"--b\r\nBroken header\r\n\r\n",
+        part("image", b"abc") + part("bbox", b"1" * 2000) + b"--b--\r\n",
+    ):
+        with pytest.raises(ServiceError):
+            await read(refused)
+    with pytest.raises(CallerLeft):
+        leaving = body_of([part("image", b"abc")[:-3]], breaks=True)
+        await read_upload(leaving, {"content-type": TYPE}, [], LIMITS, lambda count: None)
+    assert (Blob.held_bytes, len(os.listdir("/proc/self/fd"))) == (held, before)
+
+
+async def test_a_dicom_file_as_the_body_is_kept_as_it_is() -> None:
+    """Its options come with the address; whatever refuses it gives it back."""
+    headers, query = {"content-type": "application/dicom"}, [("threshold", "0.5")]
+    held = Blob.held_bytes
+    body = body_of([b"DI", b"CM"])
+    with await read_upload(body, headers, query, LIMITS, lambda count: None) as upload:
+        assert upload.fields == (("threshold", b"0.5"), ("image", b""))
+        assert upload.image is not None and upload.image.read() == b"DICM"
+    before = len(os.listdir("/proc/self/fd"))
+    with pytest.raises(PayloadTooLarge):
+        large = body_of([b"x" * 6000] * 2)
+        await read_upload(large, headers, query, LIMITS, lambda count: None)
+    assert (Blob.held_bytes, len(os.listdir("/proc/self/fd"))) == (held, before)
 
 
 async def test_a_body_that_trickles_is_too_slow_although_every_byte_is_in_time() -> None:

@@ -1,0 +1,202 @@
+"""All devices that run the network: one compute process each, and a request goes to the freest.
+
+Each device has a queue, a thread and a process of its own (`compute_worker`, `model_loading`), so
+that whatever happens to one leaves the others alone: requests in its hands are refused with the
+advice to come back, later ones go to the others, and it is started anew.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Sequence
+
+from service.compute.compute_worker import ComputeWorker, Job
+from service.compute.fleet_readiness import FleetReadiness
+from service.compute.model_handle import Memory, SegmentationModel
+from service.compute.model_loading import ModelLoader, PredictorFactory
+from service.compute.network_data import NetworkInput
+from service.compute.readiness import ReadinessSink
+from service.compute.visible_gpus import visible_gpus
+from service.metrics import Metrics
+from service.settings import ALL_DEVICES, Settings
+
+logger = logging.getLogger("service.compute")
+
+
+class Device:
+    """One device: its model, its queue, and how many requests it has.
+
+    Attributes:
+        loader: brings its model up.
+        worker: runs it.
+    """
+
+    def __init__(self, loader: ModelLoader, worker: ComputeWorker) -> None:
+        """Starts with no request."""
+        self.loader = loader
+        self.worker = worker
+        self._lock = threading.Lock()
+        self._jobs = 0
+
+    @property
+    def jobs(self) -> int:
+        """Requests that wait here or are being computed."""
+        return self._jobs
+
+    def submit(self, given: NetworkInput, on_taken: Callable[[], None]) -> Job:
+        """Queues a request here; raises as `ComputeWorker.submit`."""
+        job = self.worker.submit(given, on_taken)
+        self._count(1)
+        job.future.add_done_callback(lambda _: self._count(-1))
+        return job
+
+    def _count(self, change: int) -> None:
+        with self._lock:
+            self._jobs += change
+
+
+class ComputeFleet:
+    """The devices, and which of them gets a request.
+
+    Attributes:
+        devices: those known so far; further GPUs are found while the first model loads.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        readiness: ReadinessSink,
+        metrics: Metrics,
+        predictor_factory: PredictorFactory,
+        *,
+        on_batch: Callable[[int, float], None],
+        on_refused: Callable[[Exception], None],
+    ) -> None:
+        """Builds the devices that the settings name; nothing runs before `start`.
+
+        Args:
+            settings: name the devices.
+            readiness: told how all of them are.
+            metrics: shown the models and their restarts.
+            predictor_factory: loads a model; settings say on which device.
+            on_batch: told size and seconds of each batch.
+            on_refused: told the error when no model can be loaded at all.
+        """
+        self.devices: list[Device] = []
+        self._settings = settings
+        self._readiness = FleetReadiness(readiness)
+        self._metrics = metrics
+        self._predictor_factory = predictor_factory
+        self._on_batch = on_batch
+        self._on_refused = on_refused
+        self._lock = threading.Lock()
+        self._refusals = 0
+        self._is_closed = False
+        for name in settings.device_names:
+            self._add(name)
+
+    @property
+    def model(self) -> SegmentationModel | None:
+        """A model that is proven; None while there is none."""
+        return next(iter(self.models), None)
+
+    @property
+    def models(self) -> Sequence[SegmentationModel]:
+        """The proven model of each device that has one."""
+        found = [device.loader.model for device in self.devices]  # threads may take them away
+        return [model for model in found if model is not None]
+
+    @property
+    def ready_devices(self) -> int:
+        """Devices whose model is proven."""
+        return self._readiness.ready_devices
+
+    @property
+    def threads(self) -> int:
+        """CPU threads of each model."""
+        return self.devices[0].loader.threads
+
+    def start(self) -> None:
+        """Starts a thread for each device, which loads its model first."""
+        for device in self.devices:
+            device.worker.start()
+        if self._settings.devices == ALL_DEVICES and self._settings.device in ("auto", "cuda"):
+            threading.Thread(target=self._find_more, name="gpus", daemon=True).start()
+
+    def submit(self, given: NetworkInput, on_taken: Callable[[], None]) -> Job:
+        """Queues a request where fewest wait, among the devices whose model is proven.
+
+        Args:
+            given: the prepared image with its boxes.
+            on_taken: called when a model starts on it.
+
+        Raises:
+            Draining: the fleet is closed.
+        """
+        proven = [device for device in self.devices if device.loader.model is not None]
+        chosen = min(proven or self.devices, key=lambda device: device.jobs)
+        return chosen.submit(given, on_taken)
+
+    def withdraw(self, job: Job) -> None:
+        """Takes a job out of its queue when its caller no longer waits."""
+        if not job.future.done():
+            for device in self.devices:
+                device.worker.withdraw(job)
+
+    def memory(self) -> Memory:
+        """Memory of all compute processes together."""
+        each = [device.loader.memory() for device in self.devices]
+        kinds = {kind for one in each for kind in one.gpu_bytes}
+        return Memory(
+            sum(one.resident_bytes for one in each),
+            {kind: sum(one.gpu_bytes.get(kind, 0) for one in each) for kind in sorted(kinds)},
+        )
+
+    def close(self, timeout_s: float) -> None:
+        """Refuses what waits, lets running calls end within `timeout_s`, ends all processes."""
+        with self._lock:
+            self._is_closed = True
+        until = time.monotonic() + timeout_s
+        for device in self.devices:
+            device.worker.close(max(0.0, until - time.monotonic()))
+        for device in self.devices:
+            device.loader.close()
+
+    def _add(self, name: str) -> Device:
+        settings = self._settings.model_copy(update={"device": name})
+        loader = ModelLoader(
+            settings,
+            self._readiness.add_device(),
+            self._metrics,
+            self._predictor_factory,
+            self._note_refused,
+        )
+        worker = ComputeWorker(
+            source=loader,
+            max_batch=settings.max_batch,
+            on_batch=self._on_batch,
+            batch_window_s=settings.batch_window_s,
+            recheck_interval_s=settings.recheck_interval_s,
+        )
+        device = Device(loader, worker)
+        self.devices.append(device)
+        return device
+
+    def _find_more(self) -> None:
+        """Adds the other GPUs, while the first one's model loads."""
+        for number in range(1, visible_gpus()):
+            with self._lock:
+                if self._is_closed:
+                    return
+                device = self._add(f"cuda:{number}")
+            device.worker.start()
+
+    def _note_refused(self, error: Exception) -> None:
+        """Tells a refusal that concerns everybody: all devices', or a setting that is wrong."""
+        with self._lock:
+            self._refusals += 1
+            is_last = self._refusals >= len(self.devices)
+        if is_last or getattr(error, "is_setting", False):
+            self._on_refused(error)

@@ -1,0 +1,64 @@
+"""Readiness of several devices as one: the service is ready while any of them is proven."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+
+from model_store.self_test_result import SelfTestResult
+from service.compute.readiness import ReadinessSink, State
+
+
+class FleetReadiness:
+    """Gathers what each device's loader tells, and tells the process's readiness.
+
+    A device that is lost, or fails its self test, takes its share alone; the last one that was
+    ready takes the readiness along.
+    """
+
+    def __init__(self, readiness: ReadinessSink) -> None:
+        """Starts without devices; `readiness` is told."""
+        self._readiness = readiness
+        self._lock = threading.Lock()
+        self._states: list[State] = []
+
+    def add_device(self) -> DeviceReadiness:
+        """Adds a device that is loading; returns where its loader tells how it goes."""
+        with self._lock:
+            self._states.append(State.LOADING)
+            number = len(self._states) - 1
+        return DeviceReadiness(lambda state, tell: self._note(number, state, tell))
+
+    @property
+    def ready_devices(self) -> int:
+        """Devices whose model is proven."""
+        return self._states.count(State.READY)
+
+    def _note(self, number: int, state: State, tell: Callable[[ReadinessSink], None]) -> None:
+        with self._lock:
+            self._states[number] = state
+            others = self._states[:number] + self._states[number + 1 :]
+            if state is State.READY or State.READY not in others:
+                may_come = State.LOADING in others or State.RECOVERING in others
+                if state is not State.BROKEN or not may_come:
+                    tell(self._readiness)
+
+
+class DeviceReadiness:
+    """What one device's loader tells; named as the methods of `Readiness`."""
+
+    def __init__(self, note: Callable[[State, Callable[[ReadinessSink], None]], None]) -> None:
+        """Keeps who is told a state, and how readiness would be told it."""
+        self._note = note
+
+    def mark_ready(self, self_test: SelfTestResult) -> None:
+        """The device's model gave the golden mask."""
+        self._note(State.READY, lambda readiness: readiness.mark_ready(self_test))
+
+    def mark_recovering(self, reason: str) -> None:
+        """The device's model is gone; another is being started."""
+        self._note(State.RECOVERING, lambda readiness: readiness.mark_recovering(reason))
+
+    def mark_broken(self, reason: str) -> None:
+        """The device gives no masks, for good."""
+        self._note(State.BROKEN, lambda readiness: readiness.mark_broken(reason))

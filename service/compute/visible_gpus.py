@@ -1,0 +1,82 @@
+"""How many GPUs this process could use, asked of NVIDIA's driver by a child that ends at once.
+
+The serving process itself must not open a GPU: it would hold some of its memory for as long as it
+lives, and a driver that hangs would hang it. `CUDA_VISIBLE_DEVICES` counts as it does for PyTorch.
+
+`python -m service.compute.visible_gpus` prints the number.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import subprocess
+import sys
+import threading
+
+_TIMEOUT_S = 60.0
+_lock = threading.Lock()
+_found: int | None = None
+
+
+def visible_gpus() -> int:
+    """Returns the number, 0 without a GPU or a driver; asked once in the life of a process."""
+    global _found
+    with _lock:
+        if _found is None:
+            _found = _asked()
+        return _found
+
+
+def environment_of(device: str, visible: str | None) -> dict[str, str]:
+    """Returns what makes a process see one GPU alone, as its first.
+
+    Its kernels, graphs and memory are then those of "the" GPU, whatever library asks.
+
+    Args:
+        device: `cuda:N`; nothing is returned for any other.
+        visible: what `CUDA_VISIBLE_DEVICES` is here; None where it is not set.
+    """
+    kind, _, number = device.partition(":")
+    if kind != "cuda" or not number:
+        return {}
+    if visible is None:
+        return {"CUDA_VISIBLE_DEVICES": number}
+    names = [name.strip() for name in visible.split(",") if name.strip()]
+    found = names[int(number)] if int(number) < len(names) else ""
+    return {"CUDA_VISIBLE_DEVICES": found}
+
+
+def _asked() -> int:
+    command = [sys.executable, "-m", "service.compute.visible_gpus"]
+    paths = os.pathsep.join(path for path in sys.path if path)
+    try:
+        answer = subprocess.run(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            env={**os.environ, "PYTHONPATH": paths},
+            timeout=_TIMEOUT_S,
+            check=True,
+        )
+        return int(answer.stdout)
+    except (OSError, ValueError, subprocess.SubprocessError):
+        return 0
+
+
+def main() -> int:
+    """Prints the number; returns the exit code, 0."""
+    count = ctypes.c_int(0)
+    try:
+        driver = ctypes.CDLL("libcuda.so.1")
+        if driver.cuInit(0) != 0 or driver.cuDeviceGetCount(ctypes.byref(count)) != 0:
+            count.value = 0
+    except OSError:  # no driver
+        pass
+    print(count.value)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
