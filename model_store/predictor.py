@@ -135,7 +135,12 @@ class Predictor:
 
     @classmethod
     def load(
-        cls, folder: Path, device: str = "auto", cache: EmbeddingCache | None = None
+        cls,
+        folder: Path,
+        device: str = "auto",
+        cache: EmbeddingCache | None = None,
+        *,
+        records_all: bool = True,
     ) -> Predictor:
         """Load a stored model.
 
@@ -143,6 +148,8 @@ class Predictor:
             folder: Folder with ``manifest.json`` and the weights.
             device: ``auto`` (CUDA when there is one, else the CPU), ``cpu`` or ``cuda``.
             cache: Keeps embeddings of images seen before; None keeps none.
+            records_all: Whether everything is prepared that the engine can prepare; else
+                ``engine.record_further`` has to be called until nothing is left.
 
         Raises:
             ArtifactError: The folder is refused.
@@ -150,7 +157,11 @@ class Predictor:
         """
         chosen = choose_device(device)
         model, manifest = load_model(folder)
-        return cls(model, manifest, chosen, cache, quality_head=load_quality_head(folder, manifest))
+        head = load_quality_head(folder, manifest)
+        predictor = cls(model, manifest, chosen, cache, quality_head=head)
+        while records_all and predictor.engine.record_further():
+            pass
+        return predictor
 
     @property
     def model(self) -> PromptableSam:

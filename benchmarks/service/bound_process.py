@@ -58,6 +58,8 @@ def networks_of(plan: Mapping[str, Any]) -> Iterator[Work]:
 
     folder = [] if plan["model"] is None else ["--model", plan["model"]]
     model = make_stored_model(settings_from(["--device", plan["device"], *folder], {}))
+    while model.record_further():
+        pass
     pixels = read_picture(Path(plan["image"]).read_bytes(), max_pixels=1 << 26).pixels
     request = prepare(PredictionRequest(pixels), model.info.input_size)
     np.save(plan["logits"], model.answer(request).masks[0].logits)

@@ -9,6 +9,7 @@ why.
 from __future__ import annotations
 
 import importlib.util
+import os
 import platform
 
 import torch
@@ -40,6 +41,8 @@ def engine_on_gpu(model: PromptableSam, input_size: int, integers: bool) -> Engi
     """Return the engine of a model on a GPU; a float model runs layer by layer there."""
     if not integers:
         return ModuleEngine(model)
+    # Read when cuBLAS is first used: with a fixed workspace its products are the same each time.
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     for module in model.modules():
         if isinstance(module, Int8Matrix):
             module.use_backend("cuda")

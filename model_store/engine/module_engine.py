@@ -29,6 +29,10 @@ class ModuleEngine:
         """Decode one box (1, 4) on one embedding (1, D, G, G)."""
         return self._model.decode_masks(embedding, box, torch.zeros(1, dtype=torch.int64))
 
+    def record_further(self) -> bool:
+        """Nothing is recorded."""
+        return False
+
 
 def layer_by_layer(model: PromptableSam) -> ModuleEngine:
     """Execute a model by PyTorch's modules on a CPU, in the fastest way that they have there."""

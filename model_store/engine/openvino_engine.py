@@ -62,6 +62,10 @@ class OpenVinoEngine:
         logits, iou = self._decoder.run(embedding, box)
         return logits, iou
 
+    def record_further(self) -> bool:
+        """Everything is compiled when the engine is made."""
+        return False
+
 
 class _CompiledGraph:
     """A compiled graph with its one place for inputs and outputs."""

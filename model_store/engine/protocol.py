@@ -31,3 +31,10 @@ class Engine(Protocol):
         Returns:
             Mask logits (1, T, 4G, 4G) and predicted IoU (1, T).
         """
+
+    def record_further(self) -> bool:
+        """Do one more piece of what makes later calls faster, and the first not.
+
+        Returns:
+            Whether something was left to do.
+        """

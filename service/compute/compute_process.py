@@ -82,13 +82,27 @@ def _serve(connection: MessageSocket, make_model: ModelMaker) -> None:
         return
     connection.send(Hello(model.info))
     inbox = _Inbox(connection, settings.max_batch if model.shares_calls else 0)
+    may_record = False
     while True:
+        if may_record and inbox.is_empty:  # never before the self test, which opens the service
+            may_record = _has_recorded(model)
+            continue
         batch = inbox.take()
         if batch is None:
             connection.send(_tested(model))
+            may_record = True
         elif len(batch) == 1 or not _answer_together(connection, model, batch):
             for number, request in batch:
                 _answer(connection, model, number, request)
+
+
+def _has_recorded(model: HostedModel) -> bool:
+    """Lets the model prepare for larger batches; False when nothing is left, or it failed."""
+    try:
+        return model.record_further()
+    except Exception as error:  # the border: what is prepared already goes on
+        logger.error("preparing for batches failed", extra={"fields": describe_error(error)})
+        return False
 
 
 class _Inbox:
@@ -100,6 +114,11 @@ class _Inbox:
         self._received: SimpleQueue[Batch | Exception | None] = SimpleQueue()
         self._next: list[Batch | Exception | None] = []  # taken, and not of the batch before
         threading.Thread(target=self._receive, name="inbox", daemon=True).start()
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether `take` would wait."""
+        return not self._next and self._received.empty()
 
     def take(self) -> Batch | None:
         """Waits for images, one where each is computed alone; None asks for the self test.

@@ -44,6 +44,9 @@ class HostedModel(Protocol):
     def answer_batch(self, requests: Sequence[PreparedRequest]) -> Sequence[NetworkAnswer]:
         """Runs the network on several images in one call; raises as `answer` does."""
 
+    def record_further(self) -> bool:
+        """Does one more piece of what makes later calls faster; False when nothing is left."""
+
     def self_test(self) -> SelfTestResult:
         """Proves the model by its golden mask.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,6 +22,8 @@ from service.compute.model_handle import ModelRefusedError
 from service.cpu_allowance import model_threads
 from service.settings import Settings
 
+logger = logging.getLogger("service.model")
+
 _LOST_DEVICE_WORDS = ("CUDA error", "CUDNN_STATUS", "CUBLAS_STATUS", "device-side assert")
 """PyTorch raises a plain RuntimeError for most of these; only its words tell."""
 
@@ -37,7 +40,7 @@ def make_stored_model(settings: Settings) -> StoredModel:
     size_bytes = settings.embedding_cache_bytes
     cache = EmbeddingCache(size_bytes) if size_bytes else None
     try:
-        predictor = Predictor.load(folder, settings.device, cache)
+        predictor = Predictor.load(folder, settings.device, cache, records_all=False)
     except ArtifactError:
         raise
     except ValueError as error:  # about the device
@@ -80,6 +83,15 @@ class StoredModel:
         """Runs the network on several images; they share an encoder pass."""
         with _device_errors():
             return self._predictor.answer_batch(requests)
+
+    def record_further(self) -> bool:
+        """Prepares the next larger batch; False when nothing is left to prepare."""
+        with _device_errors():
+            is_more_left = self._predictor.engine.record_further()
+        refusal = getattr(self._predictor.engine, "batch_refusal", None)
+        if refusal is not None:
+            logger.warning("batches are smaller", extra={"fields": {"reason": refusal}})
+        return is_more_left
 
     def self_test(self) -> SelfTestResult:
         """Predicts the golden image and compares; embeddings kept from before prove nothing."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,7 +15,12 @@ from torch import Tensor
 from model_store.artifact import load_model
 from model_store.engine import choice
 from model_store.engine.choice import choose_engine, engine_on_gpu, fallback_reason_of
-from model_store.engine.fused_engine import BATCH_SIZES, cut_into_batches, fuse_linear_layers
+from model_store.engine.fused_engine import (
+    BATCH_SIZES,
+    FusedEngine,
+    cut_into_batches,
+    fuse_linear_layers,
+)
 from model_store.engine.module_engine import ModuleEngine
 from model_store.engine.widened_attention import WidenedAttention, widen_attention
 from model_store.quantizable import quantizable_layers, replace_module
@@ -89,6 +95,61 @@ def test_a_layer_of_another_kind_is_refused() -> None:
 def test_batches_are_cut_into_recorded_sizes(count: int, sizes: list[int]) -> None:
     assert cut_into_batches(count) == sizes
     assert set(sizes) <= set(BATCH_SIZES)
+    assert cut_into_batches(count, [1, 2]) == [2] * (count // 2) + [1] * (count % 2)
+
+
+def test_one_image_is_recorded_first_and_larger_batches_when_there_is_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Whatever is recorded, every image of a batch gets its own embedding."""
+    calls: list[int] = []
+    engine = engine_without_a_gpu(monkeypatch, lambda images: calls.append(len(images)))
+    images = torch.arange(11.0).view(11, 1, 1, 1).expand(11, 1, 4, 4)
+    for cut in ([1] * 11, [2] * 5 + [1], [4, 4, 2, 1], [8, 2, 1]):
+        calls.clear()
+        assert torch.equal(engine.encode_image(images), images + 1)
+        assert calls == cut
+        assert engine.record_further() is (cut != [8, 2, 1])
+    assert engine.batch_refusal is None
+
+
+def test_a_batch_that_changes_an_image_by_a_bit_is_not_used(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A patient's mask must not change with its neighbours; smaller batches go on."""
+
+    def off_in_fours(images: torch.Tensor) -> float:
+        return 1e-7 if len(images) == 4 else 0.0
+
+    engine = engine_without_a_gpu(monkeypatch, off_in_fours)
+    assert engine.record_further()
+    assert not engine.record_further() and not engine.record_further()
+    assert engine.batch_refusal is not None and "batch of 4" in engine.batch_refusal
+    images = torch.arange(7.0).view(7, 1, 1, 1).expand(7, 1, 4, 4)
+    assert torch.equal(engine.encode_image(images), images + 1)
+
+
+def engine_without_a_gpu(
+    monkeypatch: pytest.MonkeyPatch, noted: Callable[[torch.Tensor], float | None]
+) -> FusedEngine:
+    """The engine with an encoder that adds 1 and what `noted` returns, and nothing recorded."""
+
+    class Replayed:
+        def __init__(self, function: Any, *examples: torch.Tensor, pool: Any) -> None:
+            self.replay = function
+
+    class Encoder:
+        def __init__(self, encoder: Any) -> None:
+            pass
+
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            return images + 1 + (noted(images) or 0.0)
+
+    monkeypatch.setattr("model_store.engine.captured_call.CapturedCall", Replayed)
+    monkeypatch.setattr("model_store.engine.fused_encoder.FusedEncoder", Encoder)
+    monkeypatch.setattr(torch.cuda, "graph_pool_handle", lambda: None)
+    model = SimpleNamespace(pixel_mean=torch.zeros(1), image_encoder=None, decode_masks=None)
+    return FusedEngine(model, (1, 4))  # type: ignore[arg-type]
 
 
 def test_the_reason_of_a_fallback_is_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:

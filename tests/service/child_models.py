@@ -30,7 +30,7 @@ class TroubledModel:
 
     def __init__(self) -> None:
         """Has freed nothing yet."""
-        self._freed = 0
+        self._freed = self._recorded = 0
 
     def answer(self, request: PreparedRequest) -> NetworkAnswer:
         """Answers or does what the first pixel says."""
@@ -54,9 +54,16 @@ class TroubledModel:
         found = [self.answer(request) for request in requests]
         return [NetworkAnswer(one.masks, {"encode_image": float(len(found))}) for one in found]
 
+    def record_further(self) -> bool:
+        """Has three things to record; fails at the third."""
+        self._recorded += 1
+        if self._recorded == 3:
+            raise ValueError("DOE^JOHN")
+        return True
+
     def self_test(self) -> SelfTestResult:
-        """Passes, and shows the process and how often memory was freed."""
-        return SelfTestResult(True, float(self._freed), 0.0, float(os.getpid()))
+        """Passes, and shows the process, how often memory was freed, and what was recorded."""
+        return SelfTestResult(True, float(self._freed), float(self._recorded), float(os.getpid()))
 
     def free_memory(self) -> None:
         """Counts."""

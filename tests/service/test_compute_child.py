@@ -160,6 +160,16 @@ def test_memory_is_freed_when_a_shared_call_needs_too_much(sharing: ComputeChild
     assert sharing.self_test().agreement == 2  # after the shared call, after the bad one alone
 
 
+def test_what_serves_later_calls_is_recorded_after_the_self_test(child: ComputeChild) -> None:
+    """The first answer does not wait for it, and one that fails ends nothing."""
+    time.sleep(0.2)
+    assert child.self_test().minimum == 0
+    assert has_lung(next(iter(child.answer_batch([image()]))))
+    time.sleep(0.2)
+    assert child.self_test().minimum == 3
+    assert has_lung(next(iter(child.answer_batch([image()]))))
+
+
 def test_a_lost_device_is_a_lost_process(child: ComputeChild) -> None:
     (found,) = child.answer_batch([image(child_models.DEVICE_LOST)])
     assert isinstance(found, ComputeLost)

@@ -71,7 +71,7 @@ def test_a_gpu_leaves_the_image_workers_all_cpus(
     quota, memory = tmp_path / "cpu.max", tmp_path / "memory.max"
     assert image_workers(quota, memory, gpus=1) == 16
     memory.write_text(str(7 << 30))
-    assert [image_workers(quota, memory, gpus=count) for count in (0, 1, 2, 4)] == [8, 9, 3, 1]
+    assert [image_workers(quota, memory, gpus=count) for count in (0, 1, 2, 4)] == [8, 6, 2, 1]
     quota.write_text("100000 100000")
     assert image_workers(quota, memory, gpus=1) == 2
 
