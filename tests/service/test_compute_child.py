@@ -132,6 +132,7 @@ def test_images_share_a_call_where_their_masks_stay_the_same(sharing: ComputeChi
 def test_what_comes_while_a_call_runs_shares_the_next(sharing: ComputeChild) -> None:
     """Up to the most in a call; the answers come in the order of asking, whoever asked."""
     slow = sharing.answer_batch([image(child_models.SLOW)])
+    time.sleep(0.2)
     rest = [sharing.answer_batch([image(level=100 + i)]) for i in range(6)]
     assert isinstance(next(iter(slow)), NetworkOutput)
     reader, writer = os.pipe()
