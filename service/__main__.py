@@ -31,6 +31,9 @@ EXIT_CANNOT_LISTEN = 3
 EXIT_MODEL_REFUSED = 4
 BACKLOG = 2048
 ADMIN_HOST = "127.0.0.1"
+SWITCH_INTERVAL_S = 0.0005
+"""How long a thread may keep Python's lock while another waits for it. By default 5 ms, which under
+load the event loop takes each time that the thread of a compute process has something to do."""
 
 
 def main() -> int:
@@ -103,6 +106,7 @@ def _serve(settings: Settings, listener: socket.socket, admin: socket.socket | N
     from service.logging import configure_logging
 
     keep_one_heap()
+    sys.setswitchinterval(SWITCH_INTERVAL_S)
     configure_logging()
     prometheus_client.disable_created_metrics()  # type: ignore[no-untyped-call]
     logger = logging.getLogger("service.process")

@@ -195,7 +195,7 @@ def _kind_of(number: int) -> Kind:
 
 def _fields_of(text: bytes) -> dict[str, Any]:
     try:
-        found = json.loads(text, parse_constant=_refuse_constant)
+        found = _DECODER.decode(text.decode())
     except (ValueError, RecursionError):
         raise FrameError("the JSON cannot be read") from None
     if not isinstance(found, dict):
@@ -205,6 +205,10 @@ def _fields_of(text: bytes) -> dict[str, Any]:
 
 def _refuse_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is no JSON")
+
+
+_DECODER = json.JSONDecoder(parse_constant=_refuse_constant)
+"""One for all frames: `json.loads` would make another for each."""
 
 
 def refuse_rest(frame: Frame, allowed: Sequence[Kind]) -> None:
