@@ -269,6 +269,6 @@ def assert_nothing_is_held(app: FastAPI) -> None:
     """No place, no byte and no gauge is left behind."""
     service = app.state.service
     assert (service.admission.waiting, service.admission.inside) == (0, 0)
-    assert service.admission._upload_bytes == 0
+    assert service.admission.uploads.held_bytes == 0
     assert service.requests_running == 0
     assert sample(app, "lungseg_inflight") == 0

@@ -333,7 +333,7 @@ async def test_an_upload_that_stops_is_cut() -> None:
             await app(scope, receive, send)
         assert (await client.post("/segment", **form())).status_code == 200
     assert sent[0]["status"] == 408
-    assert app.state.service.admission._upload_bytes == 0
+    assert app.state.service.admission.uploads.held_bytes == 0
 
 
 async def test_every_answer_has_the_headers_of_safety() -> None:
