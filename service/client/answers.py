@@ -57,7 +57,7 @@ class SegmentedMask:
         box: the box that was asked, in pixels.
         score: predicted IoU with the truth, 0 to 1.
         area_px: pixels of the mask.
-        png: the mask as 8-bit PNG, 0 or 255, of the image's size.
+        png: the mask as 8-bit PNG, 0 or 255, of the image's size; empty where `shapes` left it out.
         fields: everything that the answer says about it, by the names of `docs/http.md`.
     """
 
@@ -163,7 +163,7 @@ def _object_of(answer: httpx.Response) -> dict[str, Any]:
 
 def _mask(one: Mapping[str, Any]) -> SegmentedMask:
     x0, y0, x1, y1 = (float(value) for value in one["bbox"])
-    png = base64.b64decode(one["png"], validate=True)
+    png = b"" if one["png"] is None else base64.b64decode(one["png"], validate=True)
     return SegmentedMask((x0, y0, x1, y1), float(one["score"]), int(one["area_px"]), png, one)
 
 

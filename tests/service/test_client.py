@@ -170,6 +170,12 @@ def test_further_fields_and_new_ones_of_the_answer(server: RunningServer) -> Non
     assert found.warning_codes == tuple(one["code"] for one in found.body["warnings"])
 
 
+def test_a_mask_without_its_picture(server: RunningServer) -> None:
+    with Client(f"http://127.0.0.1:{server.port}") as client:
+        (mask,) = client.segment(png(picture()), fields={"shapes": "polygon"}).masks
+    assert mask.png == b"" and mask.fields["polygon"]
+
+
 def test_a_dicom_segmentation(server: RunningServer) -> None:
     with Client(f"http://127.0.0.1:{server.port}") as client:
         assert client.segment_dicom(as_file(make_xray()))[128:132] == b"DICM"
