@@ -128,8 +128,7 @@ _FORM_SCHEMA: dict[str, Any] = {
             "description": "drop removes pieces below 2 % of the mask",
         },
         "measurements": {
-            "type": ["boolean", "string"],
-            "enum": [True, False, RATIO_WORD],
+            "anyOf": [{"type": "boolean"}, {"type": "string", "enum": [RATIO_WORD]}],
             "default": False,
             "description": "whether a JSON answer holds measurements of each lung; cardiothoracic "
             "adds the heart and the cardiothoracic ratio, in a report as well",
