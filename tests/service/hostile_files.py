@@ -161,7 +161,7 @@ def _polyglots() -> list[HostileFile]:
         HostileFile("page-in-comment.png", _with_text(png, page), frozenset()),
         HostileFile("png-called.jpg", named_jpeg, UNDECODABLE),
         HostileFile("page.html", page, UNDECODABLE),
-        HostileFile("picture.svg", b'<svg xmlns="http://www.w3.org/2000/svg"/>', UNDECODABLE),
+        HostileFile("picture.svg", b'<svg xmlns="http://www.w3.org/2000/svg"/>', OTHER_KIND),
     ]
 
 
