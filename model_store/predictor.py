@@ -27,18 +27,12 @@ from model_store.geometry import Box, InputGeometry
 from model_store.int8_layers import Int8Matrix
 from model_store.logit_resampling import logits_to_image
 from model_store.manifest import Manifest
+from model_store.postprocessing import MaskLogits, NetworkAnswer, logit_of, mask_from
 from model_store.prediction import MaskPrediction as MaskPrediction
 from model_store.prediction import ModelInfo as ModelInfo
 from model_store.prediction import Prediction as Prediction
 from model_store.prediction import PredictionRequest as PredictionRequest
-from model_store.preparation import (
-    MaskLogits,
-    NetworkAnswer,
-    PreparedRequest,
-    logit_of,
-    mask_from,
-    prepare,
-)
+from model_store.preprocessing import PreparedRequest, prepare
 from model_store.quality_head import QualityHead
 from model_store.sam import PromptableSam
 from model_store.soft_dice import soft_dice_confidence

@@ -13,8 +13,9 @@ from PIL import Image
 
 from model_store.artifact import ArtifactError
 from model_store.manifest import Manifest
+from model_store.postprocessing import mask_from
 from model_store.predictor import PredictionRequest, Predictor
-from model_store.preparation import mask_from, prepare
+from model_store.preprocessing import prepare
 from model_store.self_test_result import SelfTestResult as SelfTestResult
 
 

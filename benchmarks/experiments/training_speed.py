@@ -29,8 +29,8 @@ from benchmarks.experiments import training_runs
 from benchmarks.processor import processor_name
 from model_store.architecture import build_sam, sam_config
 from model_store.sam import PromptableSam
+from training.acceleration.activation_checkpointing import recompute_encoder_blocks
 from training.acceleration.mixed_precision import autocast
-from training.acceleration.recomputation import recompute_encoder_blocks
 from training.config import RunConfig, load_config
 from training.data.batches import BatchSource, TrainingBatch
 from training.data.dataset import LabelledXray

@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 
 from benchmarks.processor import processor_name
 from model_store.geometry import InputGeometry
+from model_store.postprocessing import MaskLogits, mask_from
 from model_store.prediction import MaskPrediction
-from model_store.preparation import MaskLogits, mask_from
 from model_store.structures import HEART
 from service.imaging.image_scale import USUAL_DISPLAY
 from service.imaging.islands import without_islands

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from model_store.preparation import MaskLogits
+from model_store.postprocessing import MaskLogits
 from service.http.form import read_form
 from service.imaging.answer_data import AnswerContext
 from service.imaging.answer_schema import ModelIdentity
@@ -53,7 +53,7 @@ def networks_of(plan: Mapping[str, Any]) -> Iterator[Work]:
     """Yields, for each size of a batch, one call of the network; writes its logits, too."""
     from model_store.pictures.picture_reading import read_picture
     from model_store.prediction import PredictionRequest
-    from model_store.preparation import prepare
+    from model_store.preprocessing import prepare
     from service.compute.stored_model import make_stored_model
 
     folder = [] if plan["model"] is None else ["--model", plan["model"]]

@@ -23,8 +23,9 @@ from model_store.geometry import grey_histogram
 from model_store.pictures.picture_errors import PictureError
 from model_store.pictures.picture_reading import read_picture
 from model_store.pictures.pixel_coding import PixelCoding
+from model_store.postprocessing import MaskLogits, mask_from
 from model_store.prediction import PredictionRequest
-from model_store.preparation import MaskLogits, mask_from, prepare
+from model_store.preprocessing import prepare
 from service.imaging.mask_checks import check_image, check_mask
 from service.imaging.png_encoding import encode_png
 from service.imaging.rendering import encode_mask_png, encode_rle, overlay_colours

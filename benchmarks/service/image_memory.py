@@ -24,7 +24,7 @@ from benchmarks.processor import processor_name
 from benchmarks.service.honest_files import honest_files
 from model_store.boxes import Box
 from model_store.conventions import DEFAULT_CONVENTION
-from model_store.preparation import MaskLogits
+from model_store.postprocessing import MaskLogits
 from service.imaging.answer_data import AnswerContext
 from service.imaging.answer_schema import ModelIdentity
 from service.imaging.answering import answer_of

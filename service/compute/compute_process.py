@@ -39,7 +39,7 @@ from service.logging import configure_logging, describe_error
 from service.settings import Settings
 
 if TYPE_CHECKING:
-    from model_store.preparation import PreparedRequest
+    from model_store.preprocessing import PreparedRequest
     from model_store.self_test_result import SelfTestResult
 
 logger = logging.getLogger("service.compute_process")

@@ -9,8 +9,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
+    from model_store.postprocessing import NetworkAnswer
     from model_store.prediction import ModelInfo
-    from model_store.preparation import NetworkAnswer, PreparedRequest
+    from model_store.preprocessing import PreparedRequest
     from model_store.self_test_result import SelfTestResult
 
 

@@ -7,7 +7,8 @@ import math
 import numpy as np
 
 from model_store.geometry import InputGeometry
-from model_store.preparation import MaskLogits, NetworkAnswer, PreparedRequest
+from model_store.postprocessing import MaskLogits, NetworkAnswer
+from model_store.preprocessing import PreparedRequest
 from service.compute.network_data import BoxLogits, NetworkInput, NetworkOutput
 
 

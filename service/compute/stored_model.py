@@ -12,9 +12,10 @@ import torch
 from model_store.artifact import ArtifactError
 from model_store.embedding_cache import EmbeddingCache
 from model_store.model_index import default_model_folder
+from model_store.postprocessing import NetworkAnswer
 from model_store.prediction import ModelInfo
 from model_store.predictor import Predictor
-from model_store.preparation import NetworkAnswer, PreparedRequest
+from model_store.preprocessing import PreparedRequest
 from model_store.self_test import GoldenFiles, compare_with_golden, read_golden_files
 from model_store.self_test_result import SelfTestResult
 from service.compute.hosted_model import DeviceLostError, OutOfDeviceMemoryError

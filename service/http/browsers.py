@@ -20,7 +20,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from service.errors import ForeignOrigin, HostNotAllowed, ServiceError
-from service.http.early_answer import AnswerBeforeTheEnd
+from service.http.early_response import EarlyResponse
 from service.http.problems import noted_problem
 from service.http.upload import RequestBody
 from service.loopback import is_loopback
@@ -94,7 +94,7 @@ class BrowserGuard:
         answer = noted_problem(Request(scope), error)
         if Headers(scope=scope).get("expect", "").lower() == "100-continue":
             return answer  # such a client has sent nothing that could be lost
-        return AnswerBeforeTheEnd(answer, RequestBody(receive, self._idle_timeout_s))
+        return EarlyResponse(answer, RequestBody(receive, self._idle_timeout_s))
 
     def _require_own(self, method: str, headers: Headers) -> None:
         host = headers.get("host", "")

@@ -7,7 +7,7 @@ from typing import Any
 from fastapi import APIRouter, Request, Response
 
 from service import errors
-from service.http.early_answer import AnswerBeforeTheEnd
+from service.http.early_response import EarlyResponse
 from service.http.form import require_image_alone
 from service.http.held_response import HeldResponse
 from service.http.key_file import KeyScope
@@ -111,7 +111,7 @@ def add_preview_route(
             except errors.ServiceError as error:
                 if request.headers.get("expect", "").lower() == "100-continue":
                     raise
-                return AnswerBeforeTheEnd(noted_problem(request, error), body)
+                return EarlyResponse(noted_problem(request, error), body)
 
     answers: dict[int | str, dict[str, Any]] = {
         200: {

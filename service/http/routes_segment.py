@@ -9,7 +9,7 @@ from fastapi.responses import JSONResponse
 
 from model_store.conventions import CONVENTIONS, DEFAULT_CONVENTION
 from service import errors
-from service.http.early_answer import AnswerBeforeTheEnd
+from service.http.early_response import EarlyResponse
 from service.http.form import (
     DEFAULT_SHAPES,
     DEFAULT_THRESHOLD,
@@ -234,7 +234,7 @@ def add_segment_routes(
                 # A client that waits for "100 Continue" has sent nothing that could be lost.
                 if request.headers.get("expect", "").lower() == "100-continue":
                     raise
-                return AnswerBeforeTheEnd(noted_problem(request, error), body)
+                return EarlyResponse(noted_problem(request, error), body)
 
     answers: dict[int | str, dict[str, Any]] = {
         200: {

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from model_store.prediction import MaskPrediction
 from service.imaging.mask_checks import check_mask
 from service.imaging.picture_kind import believed, kind_warnings, without_contradictions
-from service.imaging.response_warnings import Warning_
+from service.imaging.response_warnings import ImageWarning
 
 
 @dataclass(frozen=True)
@@ -23,11 +23,11 @@ class AnswerRemarks:
         masks: on each mask, in their order.
     """
 
-    picture: tuple[Warning_, ...]
-    masks: tuple[tuple[Warning_, ...], ...]
+    picture: tuple[ImageWarning, ...]
+    masks: tuple[tuple[ImageWarning, ...], ...]
 
     @property
-    def every(self) -> tuple[Warning_, ...]:
+    def every(self) -> tuple[ImageWarning, ...]:
         """All remarks, those on the picture first."""
         return self.picture + tuple(one for found in self.masks for one in found)
 

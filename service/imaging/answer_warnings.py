@@ -11,7 +11,7 @@ from service.imaging.answer_schema import ResponseWarning
 from service.imaging.heart import check_heart, ratio_remarks
 from service.imaging.opening import OpenedXray
 from service.imaging.picture_errors import warnings_of
-from service.imaging.response_warnings import Warning_
+from service.imaging.response_warnings import ImageWarning
 from service.imaging.upright import doubtful_turn
 from service.imaging.warning_advice import advice_on
 
@@ -34,7 +34,7 @@ class FoundMasks:
 
 
 def warnings_about(
-    opened: OpenedXray, found: FoundMasks, remarks: Sequence[Warning_]
+    opened: OpenedXray, found: FoundMasks, remarks: Sequence[ImageWarning]
 ) -> list[ResponseWarning]:
     """Return the warnings of an answer.
 
@@ -59,7 +59,7 @@ def warnings_about(
     return [*warnings, *(response_warning(one) for one in (*on_ratio, *remarks))]
 
 
-def response_warning(remark: Warning_, place: str = "") -> ResponseWarning:
+def response_warning(remark: ImageWarning, place: str = "") -> ResponseWarning:
     """Return a remark as the answer shows it, with its severity and what to do.
 
     Args:

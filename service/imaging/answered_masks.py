@@ -15,13 +15,13 @@ from numpy.typing import NDArray
 
 from model_store.boxes import Box
 from model_store.geometry import InputGeometry
+from model_store.postprocessing import MaskLogits
 from model_store.prediction import MaskPrediction
-from model_store.preparation import MaskLogits
 from model_store.soft_dice import soft_dice_confidence
 from service.imaging.islands import without_islands
 from service.imaging.lung_sides import lung_sides, nearer_to_second
 from service.imaging.packed_masks import HeldMasks
-from service.imaging.response_warnings import Warning_, WarningCode
+from service.imaging.response_warnings import ImageWarning, WarningCode
 from service.imaging.segment_request import LungChoice
 from service.imaging.structures import LEFT_LUNG, LUNGS, RIGHT_LUNG
 
@@ -84,7 +84,7 @@ def answered_masks(
     wishes: MaskWishes,
     *,
     are_packed: bool = False,
-) -> tuple[Sequence[AnsweredMask], list[Warning_]]:
+) -> tuple[Sequence[AnsweredMask], list[ImageWarning]]:
     """Return the masks of an answer, by box and then right before left, and remarks on them.
 
     Args:
@@ -95,7 +95,7 @@ def answered_masks(
         are_packed: whether they wait as bits.
     """
     masks: HeldMasks[AnsweredMask] = HeldMasks(are_packed)
-    remarks: list[Warning_] = []
+    remarks: list[ImageWarning] = []
     for index, (one, said) in enumerate(zip(found, logits, strict=True)):
         whole = AnsweredMask(one.box, one.mask, one.score, one.confidence, LUNGS, index)
         if wishes.drops_islands:
@@ -196,15 +196,15 @@ def _is_nearer(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> NDArray[n
     return nearer_to_second(second, first)
 
 
-def _islands_removed(removed_px: int) -> Warning_:
-    return Warning_(
+def _islands_removed(removed_px: int) -> ImageWarning:
+    return ImageWarning(
         WarningCode.ISLANDS_REMOVED,
         f"Small pieces of the mask were removed, {removed_px} pixels in all.",
     )
 
 
-def _sides_unknown() -> Warning_:
-    return Warning_(
+def _sides_unknown() -> ImageWarning:
+    return ImageWarning(
         WarningCode.SIDES_UNKNOWN,
         "The mask is one piece in the middle of the picture: it cannot be told which lung it is.",
     )

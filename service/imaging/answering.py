@@ -16,7 +16,7 @@ import numpy as np
 import pybase64
 from numpy.typing import NDArray
 
-from model_store.preparation import MaskLogits, mask_from
+from model_store.postprocessing import MaskLogits, mask_from
 from model_store.structures import HEART, LUNGS
 from service.errors import NotAcceptable
 from service.imaging.answer_data import AnswerContext, RenderedAnswer
@@ -47,7 +47,7 @@ from service.imaging.opening import OpenedXray
 from service.imaging.packed_masks import KEPT_WHOLE_PX, HeldMasks
 from service.imaging.png_encoding import encode_png
 from service.imaging.rendering import encode_mask_png, encode_rle, overlay_colours
-from service.imaging.response_warnings import Warning_
+from service.imaging.response_warnings import ImageWarning
 from service.imaging.segment_request import AnswerKind, MaskShape, OverlayFormat, View
 from service.imaging.upright import as_stored, is_turn_doubtful
 from service.imaging.views import ViewedMasks, encode_view, legend_of, view_of, with_margin
@@ -132,7 +132,7 @@ def answer_of(
 
 def _masks_of(
     opened: OpenedXray, found: Sequence[MaskLogits], context: AnswerContext
-) -> tuple[FoundMasks, Sequence[AnsweredMask], Sequence[Warning_]]:
+) -> tuple[FoundMasks, Sequence[AnsweredMask], Sequence[ImageWarning]]:
     """Returns masks as found and as answered, and remarks on them.
 
     Those of a large answer wait as bits, and each step makes one after the other.

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from model_store.preparation import MaskLogits
+from model_store.postprocessing import MaskLogits
 from service.imaging.answer_schema import Polygons, UncertaintyBand
 from service.imaging.answered_masks import AnsweredMask
 from service.imaging.opening import OpenedXray

@@ -14,7 +14,7 @@ from service.imaging.answered_masks import AnsweredMask
 from service.imaging.islands import without_islands
 from service.imaging.mask_checks import MINIMUM_SCORE
 from service.imaging.mask_grid import grid_of
-from service.imaging.response_warnings import Warning_, WarningCode
+from service.imaging.response_warnings import ImageWarning, WarningCode
 from service.imaging.structures import HEART
 
 MINIMUM_HEART_CONFIDENCE = 0.9
@@ -36,31 +36,31 @@ def heart_masks(found: Sequence[MaskPrediction], *, drops_islands: bool) -> Iter
         yield AnsweredMask(one.box, mask, one.score, one.confidence, HEART, index)
 
 
-def check_heart(found: MaskPrediction) -> list[Warning_]:
+def check_heart(found: MaskPrediction) -> list[ImageWarning]:
     """Return what is remarked on one heart.
 
     Args:
         found: the mask and what the model thinks of it.
     """
     if not found.mask.any():
-        return [Warning_(WarningCode.EMPTY_MASK, "No heart was found: the mask is empty.")]
+        return [ImageWarning(WarningCode.EMPTY_MASK, "No heart was found: the mask is empty.")]
     remarks = []
     shares = grid_of(found.mask).shares
     if shares.size and shares.max() < MINIMUM_MAIN_PIECE:
         remarks.append(
-            Warning_(WarningCode.FRAGMENTED_MASK, "The mask of the heart falls into pieces.")
+            ImageWarning(WarningCode.FRAGMENTED_MASK, "The mask of the heart falls into pieces.")
         )
     # Both also true of what is not a number.
     if not found.confidence >= MINIMUM_HEART_CONFIDENCE:
         remarks.append(
-            Warning_(
+            ImageWarning(
                 WarningCode.UNDECIDED_MASK,
                 "The model is unsure where much of the heart's border runs.",
             )
         )
     if not found.score >= MINIMUM_SCORE:
         remarks.append(
-            Warning_(
+            ImageWarning(
                 WarningCode.LOW_SCORE,
                 f"The model expects a poor mask of the heart (score below {MINIMUM_SCORE}).",
             )
@@ -68,7 +68,7 @@ def check_heart(found: MaskPrediction) -> list[Warning_]:
     return remarks
 
 
-def ratio_remarks(projection: str | None) -> list[Warning_]:
+def ratio_remarks(projection: str | None) -> list[ImageWarning]:
     """Return what is to be said of a cardiothoracic ratio; nothing on a PA X-ray.
 
     Args:
@@ -78,14 +78,14 @@ def ratio_remarks(projection: str | None) -> list[Warning_]:
         return []
     if projection == "AP":
         return [
-            Warning_(
+            ImageWarning(
                 WarningCode.CARDIOTHORACIC_RATIO_ON_AP,
                 "The X-ray is AP by its header: the heart lies away from the detector and is "
                 "magnified, so the cardiothoracic ratio is not valid.",
             )
         ]
     return [
-        Warning_(
+        ImageWarning(
             WarningCode.CARDIOTHORACIC_VIEW_UNKNOWN,
             "Nothing says whether the X-ray is PA or AP; the cardiothoracic ratio is valid on PA "
             "X-rays alone.",

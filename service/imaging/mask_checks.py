@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from model_store.boxes import Box
 from model_store.prediction import MaskPrediction
 from service.imaging.mask_grid import grid_of
-from service.imaging.response_warnings import Warning_, WarningCode
+from service.imaging.response_warnings import ImageWarning, WarningCode
 from service.imaging.shape_checks import check_lung_shapes
 
 MINIMUM_BOX_FRACTION = 0.05
@@ -65,7 +65,7 @@ MINIMUM_CONTRAST = 0.02
 """Spread of the 1st to 99th percentile over the range of the values; 0.19 was the least seen."""
 
 
-def check_image(counts: NDArray[np.int64]) -> tuple[Warning_, ...]:
+def check_image(counts: NDArray[np.int64]) -> tuple[ImageWarning, ...]:
     """Returns warnings on an X-ray that holds too little to segment.
 
     A constant image has nothing in it. A burnt-out one has lost detail, or is inverted without
@@ -85,14 +85,14 @@ def check_image(counts: NDArray[np.int64]) -> tuple[Warning_, ...]:
     used_range = max(highest, 255 if counts.size == 256 else 1023)
     if highest == lowest or (last - first) < MINIMUM_CONTRAST * used_range:
         return (
-            Warning_(
+            ImageWarning(
                 WarningCode.CONSTANT_IMAGE,
                 "The image has almost the same grey value everywhere; the mask means nothing.",
             ),
         )
     if counts[highest] > MAXIMUM_SATURATED_FRACTION * pixel_count:
         return (
-            Warning_(
+            ImageWarning(
                 WarningCode.SATURATED_IMAGE,
                 "A large part of the image has the brightest value: it is over-exposed, has a "
                 "white border, or is inverted. Look at the mask before using it.",
@@ -106,7 +106,7 @@ def check_mask(
     pixels: NDArray[Any] | None = None,
     *,
     is_whole_image: bool = False,
-) -> tuple[Warning_, ...]:
+) -> tuple[ImageWarning, ...]:
     """Returns warnings on one mask.
 
     An empty mask, and one that misses its box, are reported alone, since the other remarks would
@@ -122,14 +122,14 @@ def check_mask(
     is_whole_image = is_whole_image or covers_image(box, mask.shape)
     area_px = int(np.count_nonzero(mask))
     if area_px == 0:
-        return (Warning_(WarningCode.EMPTY_MASK, _EMPTY_SENTENCE[is_whole_image]),)
+        return (ImageWarning(WarningCode.EMPTY_MASK, _EMPTY_SENTENCE[is_whole_image]),)
     inside_px = int(np.count_nonzero(_region_of(mask, box)))
     if inside_px == 0:
-        return (Warning_(WarningCode.MASK_MISSES_BOX, "The mask lies wholly outside its box."),)
-    found: list[Warning_] = []
+        return (ImageWarning(WarningCode.MASK_MISSES_BOX, "The mask lies wholly outside its box."),)
+    found: list[ImageWarning] = []
     if area_px - inside_px > MAXIMUM_OUTSIDE_FRACTION * area_px:
         found.append(
-            Warning_(
+            ImageWarning(
                 WarningCode.MASK_LEAVES_BOX,
                 f"More than {MAXIMUM_OUTSIDE_FRACTION:.0%} of the mask lies outside its box: a box "
                 "means whole lungs, of which half or more lies in it. clip=true cuts at the box.",
@@ -142,7 +142,7 @@ def check_mask(
     # Both also true of what is not a number.
     if not answer.confidence >= MINIMUM_CONFIDENCE:
         found.append(
-            Warning_(
+            ImageWarning(
                 WarningCode.UNDECIDED_MASK,
                 "The model is unsure where much of the mask's border runs; look at it before "
                 "using it.",
@@ -150,7 +150,7 @@ def check_mask(
         )
     if not answer.score >= MINIMUM_SCORE:
         found.append(
-            Warning_(
+            ImageWarning(
                 WarningCode.LOW_SCORE,
                 f"The model expects a poor mask (score below {MINIMUM_SCORE}); look at it.",
             )
@@ -160,13 +160,13 @@ def check_mask(
 
 def _check_area(
     area_px: int, inside_px: int, image_px: int, box: Box, is_whole_image: bool
-) -> list[Warning_]:
+) -> list[ImageWarning]:
     box_px = (box[2] - box[0]) * (box[3] - box[1])
     box_fraction = inside_px / box_px
     place = "image" if is_whole_image else "box"
     if box_fraction < MINIMUM_BOX_FRACTION:
         return [
-            Warning_(
+            ImageWarning(
                 WarningCode.IMPLAUSIBLY_SMALL_MASK,
                 f"The mask fills less than {MINIMUM_BOX_FRACTION:.0%} of its {place}, far less "
                 "than lungs do.",
@@ -174,7 +174,7 @@ def _check_area(
         ]
     if box_fraction > MAXIMUM_BOX_FRACTION or area_px > MAXIMUM_IMAGE_FRACTION * image_px:
         return [
-            Warning_(
+            ImageWarning(
                 WarningCode.IMPLAUSIBLY_LARGE_MASK,
                 f"The mask fills more of its {place} than lungs do.",
             )
@@ -184,15 +184,15 @@ def _check_area(
 
 def _check_shape(
     mask: NDArray[np.bool_], pixels: NDArray[Any] | None, box: Box, is_whole_image: bool
-) -> list[Warning_]:
-    found: list[Warning_] = []
+) -> list[ImageWarning]:
+    found: list[ImageWarning] = []
     # Added up as bytes: a quarter of the time of counting along an axis.
     columns = np.add.reduce(mask.view(np.uint8), axis=0, dtype=np.uint32)
     main = np.flatnonzero(columns >= MAIN_COLUMN_SHARE * columns.max())
     spanned = min(float(main[-1] + 1), box[2]) - max(float(main[0]), box[0])
     if not is_whole_image and spanned < MINIMUM_WIDTH_FRACTION * (box[2] - box[0]):
         found.append(
-            Warning_(
+            ImageWarning(
                 WarningCode.NARROW_MASK,
                 "The mask leaves much of its box's width empty: a lung may be missing, or the box "
                 "is too wide.",
@@ -202,7 +202,7 @@ def _check_shape(
     begins = np.count_nonzero(mask[0]) + np.count_nonzero(mask[1:] & ~mask[:-1])
     if begins > MAXIMUM_RUNS_PER_COLUMN * np.count_nonzero(columns):
         found.append(
-            Warning_(
+            ImageWarning(
                 WarningCode.FRAGMENTED_MASK,
                 "The mask falls into pieces: the model does not know what is meant. A box whose "
                 "edge cuts through a lung can do this.",

@@ -11,14 +11,14 @@ from model_store.geometry import InputGeometry, grey_histogram
 from model_store.pictures.picture_reading import Picture
 from model_store.pictures.pixel_coding import BeforeDecoding, accept_any
 from model_store.prediction import PredictionRequest
-from model_store.preparation import PreparedRequest, prepare
+from model_store.preprocessing import PreparedRequest, prepare
 from service.errors import InvalidBox, InvalidField, NotAcceptable
 from service.imaging.dicom_header import SourceHeader, read_source_header
 from service.imaging.image_scale import USUAL_DISPLAY, ImageScale, read_scale
 from service.imaging.jpeg_encoding import LONGEST_SIDE_PX
 from service.imaging.mask_checks import check_image
 from service.imaging.picture_errors import read_upload
-from service.imaging.response_warnings import Warning_
+from service.imaging.response_warnings import ImageWarning
 from service.imaging.segment_request import OverlayFormat, SegmentRequest
 from service.imaging.upright import upright_request, upright_scale
 
@@ -39,7 +39,7 @@ class OpenedXray:
     asked: SegmentRequest
     decoded: Picture
     geometry: InputGeometry
-    remarks: tuple[Warning_, ...]
+    remarks: tuple[ImageWarning, ...]
     header: SourceHeader | None = None
     scale: ImageScale = USUAL_DISPLAY
 

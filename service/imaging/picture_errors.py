@@ -20,7 +20,7 @@ from service.errors import (
     UnsupportedMediaType,
     UnsupportedTransferSyntax,
 )
-from service.imaging.response_warnings import Warning_, WarningCode
+from service.imaging.response_warnings import ImageWarning, WarningCode
 
 _ANSWERS: dict[type[pictures.PictureError], type[ServiceError]] = {
     pictures.UndecodablePictureError: UndecodableImage,
@@ -56,6 +56,6 @@ def service_error_of(error: pictures.PictureError) -> ServiceError:
     return next(kinds, UndecodableImage)(error.detail)
 
 
-def warnings_of(found: Iterable[PictureWarning]) -> list[Warning_]:
+def warnings_of(found: Iterable[PictureWarning]) -> list[ImageWarning]:
     """Return what decoding remarked on a picture as remarks on the answer."""
-    return [Warning_(WarningCode(one.code), one.message) for one in found]
+    return [ImageWarning(WarningCode(one.code), one.message) for one in found]

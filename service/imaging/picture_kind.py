@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from model_store.prediction import MaskPrediction
 from service.imaging.mask_grid import MaskGrid, grid_of, sampled
-from service.imaging.response_warnings import Warning_, WarningCode
+from service.imaging.response_warnings import ImageWarning, WarningCode
 from service.imaging.shape_checks import are_lungs_dark, shows_whole_lungs
 
 NOT_FRONTAL, CUT_OFF, INVERTED, MIRRORED = "not_frontal_chest", "cut_off", "inverted", "mirrored"
@@ -63,7 +63,7 @@ def believed(
     return frozenset(kind) - disproven
 
 
-def kind_warnings(kind: Collection[str], by_rules: Collection[str] = ()) -> list[Warning_]:
+def kind_warnings(kind: Collection[str], by_rules: Collection[str] = ()) -> list[ImageWarning]:
     """Return warnings on a picture, none that contradicts another.
 
     What is no frontal chest has no right way up, no right grey values and no edge that cuts it.
@@ -86,7 +86,9 @@ def kind_warnings(kind: Collection[str], by_rules: Collection[str] = ()) -> list
     return found
 
 
-def without_contradictions(found: Sequence[Warning_], kind: Collection[str]) -> list[Warning_]:
+def without_contradictions(
+    found: Sequence[ImageWarning], kind: Collection[str]
+) -> list[ImageWarning]:
     """Return the warnings on a mask that go together with what the head says of its picture.
 
     Args:
@@ -118,8 +120,8 @@ _OVERRULED: Mapping[str, frozenset[str]] = MappingProxyType(
 """What rules may not say beside each code of the head's."""
 
 
-def _remark(code: WarningCode, sentence: str = "") -> Warning_:
-    return Warning_(code, sentence or _SENTENCES[code])
+def _remark(code: WarningCode, sentence: str = "") -> ImageWarning:
+    return ImageWarning(code, sentence or _SENTENCES[code])
 
 
 def _are_all_dark(grids: Sequence[MaskGrid], pixels: NDArray[Any]) -> bool:

@@ -88,7 +88,7 @@ class WarningCode(StrEnum):
 
 
 @dataclass(frozen=True)
-class Warning_:  # noqa: N801  -- `Warning` is a builtin exception
+class ImageWarning:
     """One remark on an answer.
 
     Attributes:

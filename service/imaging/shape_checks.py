@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from service.imaging.lung_shapes import Cells, load_lung_shapes, shape_of
 from service.imaging.mask_grid import MaskGrid, sampled
 from service.imaging.opencv import cv2
-from service.imaging.response_warnings import Warning_, WarningCode
+from service.imaging.response_warnings import ImageWarning, WarningCode
 
 EDGE_MARGIN = 0.01
 """The outline is looked at this share of the longer side inside the picture: the model ends a
@@ -42,7 +42,7 @@ _FLAT_WINDOW = np.ones((5, 5), np.uint8)
 _SMALLEST_GAP = 30  # samples between the lungs from which on they are compared
 
 
-def check_lung_shapes(grid: MaskGrid, pixels: NDArray[Any] | None) -> list[Warning_]:
+def check_lung_shapes(grid: MaskGrid, pixels: NDArray[Any] | None) -> list[ImageWarning]:
     """Return warnings on a mask of both lungs.
 
     Args:
@@ -93,18 +93,18 @@ def are_lungs_dark(grid: MaskGrid, grey: NDArray[Any]) -> bool:
     return _brightness_over_the_middle(grid.mask, grey) <= INVERTED_FROM
 
 
-def _check_pieces(grid: MaskGrid) -> list[Warning_]:
+def _check_pieces(grid: MaskGrid) -> list[ImageWarning]:
     count = len(grid.large_pieces)
     if count == 1:
         return [
-            Warning_(
+            ImageWarning(
                 WarningCode.ONE_LUNG,
                 "The mask is one piece: a lung is missing, or both run into each other.",
             )
         ]
     if count > 2:
         return [
-            Warning_(
+            ImageWarning(
                 WarningCode.TOO_MANY_LUNGS,
                 f"The mask has {count} parts of the size of a lung: there may be several X-rays "
                 "in the picture, or a lung lies in pieces.",
@@ -113,11 +113,11 @@ def _check_pieces(grid: MaskGrid) -> list[Warning_]:
     return []
 
 
-def _check_edge(grid: MaskGrid) -> list[Warning_]:
+def _check_edge(grid: MaskGrid) -> list[ImageWarning]:
     if edge_share(grid.mask) <= MAXIMUM_EDGE_SHARE:
         return []
     return [
-        Warning_(
+        ImageWarning(
             WarningCode.CUT_OFF_MASK,
             f"More than {MAXIMUM_EDGE_SHARE:.0%} of the outline runs along the picture's edge: "
             "the picture does not show all of the lungs.",
@@ -125,7 +125,7 @@ def _check_edge(grid: MaskGrid) -> list[Warning_]:
     ]
 
 
-def _check_against_lungs(grid: MaskGrid) -> list[Warning_]:
+def _check_against_lungs(grid: MaskGrid) -> list[ImageWarning]:
     shapes = load_lung_shapes()
     cells, width, height = shape_of(grid.mask)
     distance = shapes.distance(cells)
@@ -134,14 +134,14 @@ def _check_against_lungs(grid: MaskGrid) -> list[Warning_]:
         nearest = min(shapes.distance(turned) for turned in _turned(cells))
         if nearest < TURNED_RATIO * distance:
             return [
-                Warning_(
+                ImageWarning(
                     WarningCode.TURNED,
                     "The mask looks like lungs on an X-ray that is turned or upside down.",
                 )
             ]
     if distance > MAXIMUM_DISTANCE or abs(deviations) > MAXIMUM_PROPORTION_DEVIATIONS:
         return [
-            Warning_(
+            ImageWarning(
                 WarningCode.NOT_A_FRONTAL_CHEST,
                 "The mask does not have the shape of lungs on a whole frontal chest X-ray.",
             )
@@ -154,10 +154,10 @@ def _turned(cells: Cells) -> list[Cells]:
     return [np.rot90(cells, 1), np.rot90(cells, 2), np.rot90(cells, 3), cells[::-1]]
 
 
-def _check_grey(grid: MaskGrid, grey: NDArray[Any], *, is_lung_like: bool) -> list[Warning_]:
+def _check_grey(grid: MaskGrid, grey: NDArray[Any], *, is_lung_like: bool) -> list[ImageWarning]:
     if _flat_share(grid.mask, grey) > MAXIMUM_FLAT_SHARE:
         return [
-            Warning_(
+            ImageWarning(
                 WarningCode.MASK_BEYOND_THORAX,
                 "Much of the mask lies where the picture shows nothing: beside the body, or under "
                 "something that covers it.",
@@ -165,7 +165,7 @@ def _check_grey(grid: MaskGrid, grey: NDArray[Any], *, is_lung_like: bool) -> li
         ]
     if is_lung_like and _brightness_over_the_middle(grid.mask, grey) > INVERTED_FROM:
         return [
-            Warning_(
+            ImageWarning(
                 WarningCode.INVERTED,
                 "The lungs are brighter than what lies between them: the grey values are inverted.",
             )

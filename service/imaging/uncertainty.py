@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from model_store.geometry import InputGeometry
 from model_store.mask_resampling import logits_at_pixels
-from model_store.preparation import MaskLogits, logit_of
+from model_store.postprocessing import MaskLogits, logit_of
 from service.imaging.opencv import cv2
 
 OUTER_PROBABILITY, INNER_PROBABILITY = 0.25, 0.75

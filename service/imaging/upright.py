@@ -18,7 +18,7 @@ from service.imaging.answered_masks import AnsweredMask
 from service.imaging.image_scale import ImageScale
 from service.imaging.mask_checks import MINIMUM_CONFIDENCE
 from service.imaging.picture_kind import MIRRORED, is_turned
-from service.imaging.response_warnings import Warning_, WarningCode
+from service.imaging.response_warnings import ImageWarning, WarningCode
 
 _Mask = TypeVar("_Mask", MaskPrediction, AnsweredMask)
 
@@ -87,9 +87,9 @@ def is_turn_doubtful(
     return is_seen or any(not one.confidence >= MINIMUM_CONFIDENCE for one in found)
 
 
-def doubtful_turn() -> Warning_:
+def doubtful_turn() -> ImageWarning:
     """Return the remark on such an X-ray."""
-    return Warning_(
+    return ImageWarning(
         WarningCode.ORIENTATION_DOUBTFUL,
         "The X-ray was turned as its DICOM header says, and the model is far less sure of its mask "
         "than it is of upright ones: the header may be wrong. No sides are given.",

@@ -11,8 +11,9 @@ import numpy as np
 from model_store.boxes import Box
 from model_store.geometry import grey_histogram
 from model_store.pictures.picture_reading import read_picture
+from model_store.postprocessing import MaskLogits, mask_from
 from model_store.prediction import MaskPrediction, PredictionRequest
-from model_store.preparation import MaskLogits, mask_from, prepare
+from model_store.preprocessing import prepare
 from service.imaging.jpeg_encoding import encode_jpeg
 from service.imaging.mask_checks import check_image, check_mask
 from service.imaging.png_encoding import encode_png

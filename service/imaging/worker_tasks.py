@@ -21,7 +21,7 @@ from model_store.geometry import InputGeometry
 from model_store.pictures.orientation import Orientation
 from model_store.pictures.picture_reading import Picture
 from model_store.pictures.picture_warnings import PictureWarning
-from model_store.preparation import MaskLogits
+from model_store.postprocessing import MaskLogits
 from service.errors import ServiceError, UndecodableImage
 from service.heap import keep_one_heap
 from service.imaging.answer_data import RenderedAnswer
@@ -31,7 +31,7 @@ from service.imaging.image_scale import ImageScale
 from service.imaging.opening import OpenedXray, open_xray
 from service.imaging.opening_cost import StatedNeed
 from service.imaging.preview import preview_of
-from service.imaging.response_warnings import Warning_, WarningCode
+from service.imaging.response_warnings import ImageWarning, WarningCode
 from service.imaging.segment_request import SegmentRequest
 from service.imaging.task_data import (
     ANSWER_FACTS,
@@ -68,7 +68,7 @@ class _State:
 
     asked: SegmentRequest
     warnings: tuple[PictureWarning, ...]
-    remarks: tuple[Warning_, ...]
+    remarks: tuple[ImageWarning, ...]
     header: SourceHeader | None
     scale: ImageScale
     orientation: Orientation

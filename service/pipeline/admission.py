@@ -81,7 +81,7 @@ class Admission:
         with self._lock:
             self._refuse_if_full_locked()
 
-    def enter(self) -> Place:
+    def enter(self) -> Slot:
         """Takes a place.
 
         Returns:
@@ -94,7 +94,7 @@ class Admission:
             self._refuse_if_full_locked()
             self._waiting += 1
             self._inside += 1
-        return Place(self)
+        return Slot(self)
 
     def keep_answer(self, size_bytes: int) -> Callable[[], None]:
         """Counts an answer that waits to be taken by its caller; it is never refused.
@@ -135,7 +135,7 @@ class Admission:
         return min(wait_s, LONGEST_RETRY_S)
 
 
-class Place:
+class Slot:
     """One request's place in the service; both ways out may be called more than once."""
 
     def __init__(self, admission: Admission) -> None:
@@ -182,7 +182,7 @@ class Place:
                 self._is_inside = False
                 self._admission._inside -= 1
 
-    def __enter__(self) -> Place:
+    def __enter__(self) -> Slot:
         """Returns itself."""
         return self
 

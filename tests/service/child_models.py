@@ -8,7 +8,8 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from model_store.preparation import NetworkAnswer, PreparedRequest
+from model_store.postprocessing import NetworkAnswer
+from model_store.preprocessing import PreparedRequest
 from model_store.self_test_result import SelfTestResult
 from service.compute.hosted_model import DeviceLostError, OutOfDeviceMemoryError
 from service.compute.model_handle import ModelRefusedError

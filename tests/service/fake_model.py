@@ -18,7 +18,8 @@ from PIL import Image
 
 from model_store.geometry import window_to_uint8
 from model_store.manifest import QualityHeadFile
-from model_store.preparation import MaskLogits, NetworkAnswer, PreparedRequest
+from model_store.postprocessing import MaskLogits, NetworkAnswer
+from model_store.preprocessing import PreparedRequest
 from model_store.self_test_result import SelfTestResult
 from service.app import create_app
 from service.compute.model_handle import Memory

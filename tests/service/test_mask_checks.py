@@ -14,7 +14,7 @@ from model_store.boxes import Box
 from model_store.geometry import grey_histogram
 from model_store.prediction import MaskPrediction
 from service.imaging.mask_checks import check_image, check_mask
-from service.imaging.response_warnings import Warning_
+from service.imaging.response_warnings import ImageWarning
 from tests.service.lung_masks import lung_mask
 
 SHARED = Path(__file__).resolve().parents[3] / "shared" / "data" / "cxr"
@@ -25,7 +25,7 @@ def lungs() -> NDArray[np.bool_]:
     return lung_mask(100)
 
 
-def codes(warnings: tuple[Warning_, ...]) -> list[str]:
+def codes(warnings: tuple[ImageWarning, ...]) -> list[str]:
     return [str(warning.code) for warning in warnings]
 
 
@@ -36,7 +36,7 @@ def check(
     *,
     confidence: float = 0.98,
     is_whole_image: bool = False,
-) -> tuple[Warning_, ...]:
+) -> tuple[ImageWarning, ...]:
     return check_mask(MaskPrediction(box, mask, score, confidence), is_whole_image=is_whole_image)
 
 

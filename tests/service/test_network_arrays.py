@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from model_store.preparation import MaskLogits, NetworkAnswer
+from model_store.postprocessing import MaskLogits, NetworkAnswer
 from service.compute.network_arrays import network_output, prepared_request
 from service.compute.network_data import NetworkInput
 

@@ -13,7 +13,7 @@ from PIL import Image
 
 from model_store.geometry import InputGeometry
 from model_store.mask_resampling import logits_above, logits_at_pixels
-from model_store.preparation import MaskLogits
+from model_store.postprocessing import MaskLogits
 from service.imaging.polygons import TOLERANCE_PX, Polygon, polygons_of, rings_of
 from service.imaging.uncertainty import Probabilities
 from tests.dicom_files import as_file, make_xray

@@ -14,8 +14,8 @@ from PIL import Image
 
 from model_store.boxes import Box
 from model_store.pictures.orientation import orientation_of_patient
+from model_store.postprocessing import MaskLogits
 from model_store.prediction import MaskPrediction
-from model_store.preparation import MaskLogits
 from service.errors import InvalidBox
 from service.imaging.answered_masks import MaskWishes, answered_masks
 from service.imaging.opening import Opening, open_xray

@@ -15,7 +15,7 @@ from model_store.prediction import PredictionRequest
 from model_store.predictor import Predictor
 from tests.tiny_models import make_tiny_config, make_tiny_model
 from training.__main__ import main
-from training.acceleration.recomputation import recompute_encoder_blocks
+from training.acceleration.activation_checkpointing import recompute_encoder_blocks
 from training.adapters.adalora import AdaLoraLinear
 from training.adapters.adapted_model import add_adapters, find_layers
 from training.adapters.config import AdaLoraConfig

@@ -7,7 +7,7 @@ from model_store.artifact import ArtifactError, load_quality_head, read_manifest
 from model_store.manifest import Manifest, QualityHeadFile
 from model_store.prediction import PredictionRequest
 from model_store.predictor import Predictor
-from model_store.preparation import prepare
+from model_store.preprocessing import prepare
 from model_store.quality_head import (
     PARTS,
     QUALITY_LABELS,

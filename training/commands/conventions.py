@@ -36,7 +36,7 @@ def run(arguments: argparse.Namespace) -> int:
     from model_store.predictor import Predictor
     from training.data.dataset import fold_of, read_rows, rows_of_conventions
     from training.errors import ConfigError
-    from training.evaluation.drawn_otherwise import MARGIN, drawn_as, format_drawn, write_drawn
+    from training.evaluation.convention_mismatch import MARGIN, drawn_as, format_drawn, write_drawn
 
     margin = MARGIN if arguments.margin is None else arguments.margin
     if not 0 < margin < 1:

@@ -76,9 +76,9 @@ def run(arguments: argparse.Namespace) -> int:
         DataError: A download cannot be used, or --out exists.
     """
     from training.errors import ConfigError
+    from training.prepare.build_dataset import FOLDER, PrepareOptions, prepare
     from training.prepare.own.folder import OwnFolder
     from training.prepare.own.labels import parse_labels
-    from training.prepare.preparation import FOLDER, PrepareOptions, prepare
     from training.prepare.splits import SHARES
 
     if len(arguments.source) != len(arguments.root):

@@ -10,8 +10,8 @@ import torch
 
 from model_store.architecture import SamConfig, build_sam
 from model_store.weight_levels import EIGHT_BIT_LEVELS
+from training.acceleration.activation_checkpointing import recompute_encoder_blocks
 from training.acceleration.distributed import ONE_PROCESS, Processes
-from training.acceleration.recomputation import recompute_encoder_blocks
 from training.adapters.config import AdaptationConfig
 from training.checkpoint import LatestCheckpoint, holds_run, load_latest
 from training.config import RunConfig

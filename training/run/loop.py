@@ -18,7 +18,7 @@ from training.run.progress import ProgressBar
 from training.run.run import Run
 from training.run.run_log import RunLog
 from training.run.step import TrainingStep
-from training.run.step_terms import StepTerms
+from training.run.step_metrics import StepMetrics
 from training.run.validation import ValidationScores, validate
 
 _LOG_EVERY_STEPS = 20
@@ -39,7 +39,7 @@ class TrainingLoop:
             mlflow=run.config.mlflow,
         )
         self.training_step = TrainingStep(run)
-        self._terms = StepTerms()
+        self._terms = StepMetrics()
         self._step = 0
         self._best = -1.0
         self._validations_without_gain = 0

@@ -19,7 +19,7 @@ from training.data.dataset import DataRow, LabelledXray, fold_of, load_xrays, ro
 from training.data.further_masks import with_further_masks
 from training.data.manifest_file import ManifestFile, read_manifest
 from training.errors import ConfigError, DataError
-from training.evaluation.drawn_otherwise import names_drawn_otherwise
+from training.evaluation.convention_mismatch import names_drawn_otherwise
 from training.phantom import draw_phantom
 
 PHANTOM_SOURCE = "phantom"

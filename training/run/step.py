@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from training.acceleration.captured_gradients import CapturedGradients
 from training.acceleration.compilation import compile_parts
+from training.acceleration.cuda_graph import CapturedGradients
 from training.acceleration.mixed_precision import autocast
 from training.data.batches import TrainingBatch
 from training.losses import MaskLoss

@@ -6,7 +6,7 @@ from model_store.geometry import grey_histogram
 from model_store.pictures.picture_errors import PictureError
 from model_store.pictures.picture_reading import read_picture
 from model_store.prediction import PredictionRequest
-from model_store.preparation import prepare
+from model_store.preprocessing import prepare
 from service.imaging.mask_checks import check_image
 from service.workers.task import Answer, Refusal, Task
 

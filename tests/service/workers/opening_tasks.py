@@ -7,7 +7,7 @@ from model_store.pictures.picture_errors import PictureError
 from model_store.pictures.picture_reading import read_picture
 from model_store.pictures.pixel_coding import PixelCoding
 from model_store.prediction import PredictionRequest
-from model_store.preparation import prepare
+from model_store.preprocessing import prepare
 from service.workers.costs import opening_budget_s
 from service.workers.task import Answer, Refusal, Task
 

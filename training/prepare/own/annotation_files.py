@@ -62,7 +62,7 @@ class XrayOnDisk:
 
 @dataclass(frozen=True)
 class LungsOf:
-    """The lungs of an annotation, as a mask for `training.prepare.preparation`."""
+    """The lungs of an annotation, as a mask for `training.prepare.build_dataset`."""
 
     annotation: Annotation
     xray: XrayOnDisk

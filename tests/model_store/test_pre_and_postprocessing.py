@@ -12,9 +12,10 @@ import pytest
 
 from model_store.boxes import BoxError
 from model_store.geometry import InputGeometry, grey_histogram
+from model_store.postprocessing import MaskLogits, mask_from
 from model_store.prediction import PredictionRequest
 from model_store.predictor import NETWORK_STAGES, Predictor
-from model_store.preparation import MaskLogits, PreparedRequest, mask_from, prepare
+from model_store.preprocessing import PreparedRequest, prepare
 from tests.tiny_models import make_requests
 
 
@@ -92,5 +93,6 @@ def test_the_threshold_is_a_probability() -> None:
 
 
 def test_neither_step_needs_pytorch() -> None:
-    program = "import sys, model_store.preparation; sys.exit('torch' in sys.modules)"
+    modules = "model_store.postprocessing, model_store.preprocessing"
+    program = f"import sys, {modules}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0

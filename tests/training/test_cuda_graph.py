@@ -13,7 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import training.run.step as step_module
 from tests.tiny_models import make_tiny_config, make_tiny_model
-from training.acceleration.captured_gradients import CapturedGradients
+from training.acceleration.cuda_graph import CapturedGradients
 from training.adapters.config import AdaLoraConfig
 from training.config import RunConfig
 from training.data.batches import TrainingBatch

@@ -17,7 +17,7 @@ from training.__main__ import main
 from training.data.config import DataConfig
 from training.data.dataset import DataRow, fold_of, load_xray, read_rows
 from training.errors import DataError
-from training.evaluation.drawn_otherwise import (
+from training.evaluation.convention_mismatch import (
     MARGIN,
     DrawnAs,
     drawn_as,

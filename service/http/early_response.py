@@ -14,7 +14,7 @@ from starlette.types import Receive, Scope, Send
 from service.http.upload import RequestBody
 
 
-class AnswerBeforeTheEnd(Response):
+class EarlyResponse(Response):
     """Wraps a finished answer; the connection stays usable for the next request."""
 
     def __init__(self, answer: Response, body: RequestBody) -> None:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 
-class StepTerms:
+class StepMetrics:
     """Sums of the steps since they were last read."""
 
     def __init__(self) -> None:
