@@ -73,7 +73,10 @@ async def test_the_bytes_of_fields_pass_as_they_are(seed: int) -> None:
     data = part("image", value) + part("bbox", b"1,2,3,4") + b"--b--\r\n"
     for size in SIZES:
         upload = await read(data, size=size)
-        assert upload.fields == (("image", value), ("bbox", b"1,2,3,4"))
+        assert upload.fields == (("image", b""), ("bbox", b"1,2,3,4"))
+        assert upload.image is not None
+        with upload.image:
+            assert upload.image.read() == value
 
 
 def test_nothing_is_copied_of_pieces_inside_a_field() -> None:
