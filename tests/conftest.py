@@ -24,7 +24,7 @@ XRAYS_VARIABLE = "LUNGSEG_TEST_XRAYS"
 XRAYS_ROOT = Path(
     os.environ.get(XRAYS_VARIABLE) or Path(__file__).parents[2] / "shared" / "data"
 ).absolute()
-"""Folder with real X-rays: `cxr/` and `samples/`, as `docs/training.md` describes them."""
+"""Folder with real X-rays: `cxr/` and `samples/`, as `docs/data.md` describes them."""
 
 
 SLOW_FILES = frozenset(

@@ -37,7 +37,7 @@ def test_every_page_and_section_of_the_table_exists() -> None:
 
 
 def test_pages_name_only_commands_that_exist() -> None:
-    for page in [*(ROOT / "docs").glob("*.md"), ROOT / "README.md", ROOT / "CHANGELOG.md"]:
+    for page in [*(ROOT / "docs").rglob("*.md"), ROOT / "README.md", ROOT / "CHANGELOG.md"]:
         for name in re.findall(r"benchmarks(?:\.[a-z_]+)+", page.read_text(encoding="utf-8")):
             path = ROOT / Path(*name.split("."))
             assert path.is_dir() or path.with_suffix(".py").is_file(), f"{page.name}: {name}"

@@ -34,10 +34,3 @@ def test_the_printed_request_saves_an_overlay_and_prints_two_lines(tmp_path: Pat
         Image.open(ROOT / "examples" / "phantom.png") as xray,
     ):
         assert overlay.mode == "RGB" and overlay.size == xray.size
-
-
-def test_every_link_of_the_readme_leads_somewhere() -> None:
-    for page in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))):
-        for link in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8")):
-            if not link.startswith(("http", "mailto:")):
-                assert (page.parent / link).exists(), f"{page.name}: {link}"

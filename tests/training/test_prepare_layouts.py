@@ -25,7 +25,7 @@ def find(source: str, root: Path, count: int = 4) -> Found:
 
 def test_the_command_knows_all_sources() -> None:
     assert set(SOURCE_NAMES) == {*SOURCES, "folder"}
-    guide = (Path(__file__).parents[2] / "docs" / "training.md").read_text()
+    guide = (Path(__file__).parents[2] / "docs" / "data.md").read_text()
     assert all(f"| `{source}` |" in guide for source in SOURCES)
 
 

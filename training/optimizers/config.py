@@ -20,7 +20,7 @@ class OptimizerConfig:
             them to AdamW.
         singular_rate: AdaLoRA's lambdas learn at this multiple of ``learning_rate``. All of an
             adapter's growth goes through R lambdas at first, where LoRA has R columns of numbers
-            that move at once; at the same rate AdaLoRA falls behind (docs/LOG.md, 2026-11-24).
+            that move at once; at the same rate AdaLoRA falls behind (docs/dev/LOG.md, 2026-11-24).
         scale_rate: Scales of fake quantization learn, in the logarithm, at this multiple of
             ``learning_rate``. At the rate of all, the 64 steps of a stage 2 could move a scale by
             0.35 %, where neighbouring candidates of the calibration differ by 5.6 %.

@@ -1,0 +1,74 @@
+"""Pages of documentation lead where they say: links, sections, pages that code names."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+FOLDERS = ("docs", "benchmarks", "model_store", "deploy", "examples", ".ci")
+PAGES = sorted(
+    [*ROOT.glob("*.md"), *(page for name in FOLDERS for page in (ROOT / name).rglob("*.md"))]
+)
+NAMES = [page.relative_to(ROOT).as_posix() for page in PAGES]
+LINK = re.compile(r"(?<!`)\[[^\]]*\]\(([^)\s]+)\)")
+FENCED = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)
+
+
+def prose_of(page: Path) -> str:
+    """Return the page with fenced code emptied and its number of lines kept."""
+    text = page.read_text(encoding="utf-8")
+    return FENCED.sub(lambda code: "\n" * code[0].count("\n"), text)
+
+
+def anchors_of(page: Path) -> set[str]:
+    """Return the anchors that GitHub makes of the page's headings."""
+    found: set[str] = set()
+    for title in re.findall(r"^#+ (.+?)\s*$", prose_of(page), flags=re.MULTILINE):
+        slug = re.sub(r"[^\w -]", "", title).lower().replace(" ", "-")
+        number = 0
+        while (anchor := slug if number == 0 else f"{slug}-{number}") in found:
+            number += 1
+        found.add(anchor)
+    return found
+
+
+def links_of(page: Path) -> Iterator[tuple[Path, str]]:
+    """Yield file and anchor of each relative link of a page."""
+    for link in LINK.findall(prose_of(page)):
+        if re.match(r"[a-z]+:", link):
+            continue
+        target, _, anchor = link.partition("#")
+        yield (page.parent / target).resolve() if target else page, anchor
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_link_leads_to_a_file_and_a_section_that_exist(name: str) -> None:
+    for target, anchor in links_of(ROOT / name):
+        assert target.exists(), f"{name} links to {target.name}, which does not exist"
+        if anchor:
+            assert target.suffix == ".md", f"{name}: {target.name} has no sections"
+            assert anchor in anchors_of(target), f"{name}: {target.name} has no section {anchor}"
+
+
+def test_code_and_settings_name_only_pages_that_exist() -> None:
+    endings = {".py", ".toml", ".yml", ".yaml", ".json", ".sh", ".html", ".js"}
+    folders = ("benchmarks", "deploy", "model_store", "service", "tests", "training")
+    files = [
+        *(p for name in folders for p in (ROOT / name).rglob("*") if p.suffix in endings),
+        *(ROOT / name for name in ("Dockerfile", "Makefile", "docker-compose.yml")),
+    ]
+    named = {
+        (file.relative_to(ROOT).as_posix(), page, anchor)
+        for file in files
+        for page, anchor in re.findall(
+            r"\b(docs/[\w/-]+\.md)(?:#([\w-]+))?", file.read_text(encoding="utf-8")
+        )
+    }
+    assert len(named) > 10
+    for file_name, page, anchor in sorted(named):
+        assert (ROOT / page).is_file(), f"{file_name} names {page}, which does not exist"
+        assert not anchor or anchor in anchors_of(ROOT / page), f"{file_name}: {page}#{anchor}"
