@@ -6,20 +6,22 @@
 ARG BASE_IMAGE=python:3.11-slim-bookworm
 
 FROM ${BASE_IMAGE} AS build
-ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_CONSTRAINT=/src/versions.txt
+ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
 WORKDIR /src
-COPY deploy/image/versions.txt ./
-RUN python3 -m venv /opt/lungseg && /opt/lungseg/bin/pip install setuptools
+COPY deploy/image/lock lock
+RUN python3 -m venv /opt/lungseg
 
 FROM build AS build-cpu
 ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
-RUN /opt/lungseg/bin/pip install --extra-index-url "${TORCH_INDEX}" 'torch==2.13.0+cpu'
-# Optional extras of pyproject.toml, such as "otel".
+RUN /opt/lungseg/bin/pip install --no-deps --extra-index-url "${TORCH_INDEX}" -r lock/torch-cpu.txt
+# Extras of pyproject.toml that have a list of their own: "otel", "pacs" or "otel,pacs".
 ARG EXTRAS=""
+RUN lists=$(echo "cpu,${EXTRAS}" | tr , '\n' | sed -n 's#..*#-r lock/&.txt#p') \
+ && /opt/lungseg/bin/pip install --no-deps --require-hashes $lists
 COPY pyproject.toml README.md LICENSE ./
 COPY model_store model_store
 COPY service service
-RUN /opt/lungseg/bin/pip install --no-build-isolation ".${EXTRAS:+[$EXTRAS]}" \
+RUN /opt/lungseg/bin/pip install --no-deps --no-build-isolation . \
  && /opt/lungseg/bin/pip check && /opt/lungseg/bin/pip uninstall --yes pip \
  && cd /opt/lungseg/lib/python3*/site-packages && rm -r torch/include torch/test
 
@@ -45,12 +47,13 @@ FROM serving AS cpu
 COPY --from=build-cpu /opt/lungseg /opt/lungseg
 
 FROM build AS build-cuda
-RUN /opt/lungseg/bin/pip install 'torch==2.13.0'
-ARG EXTRAS="cuda"
+ARG EXTRAS=""
+RUN lists=$(echo "cuda,${EXTRAS}" | tr , '\n' | sed -n 's#..*#-r lock/&.txt#p') \
+ && /opt/lungseg/bin/pip install --no-deps --require-hashes $lists
 COPY pyproject.toml README.md LICENSE ./
 COPY model_store model_store
 COPY service service
-RUN /opt/lungseg/bin/pip install --no-build-isolation ".${EXTRAS:+[$EXTRAS]}" \
+RUN /opt/lungseg/bin/pip install --no-deps --no-build-isolation . \
  && /opt/lungseg/bin/pip check && /opt/lungseg/bin/pip uninstall --yes pip
 
 FROM serving AS cuda

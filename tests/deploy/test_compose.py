@@ -159,7 +159,7 @@ def test_nothing_in_the_image_s_folder_is_sent_to_the_builder_by_accident() -> N
     copied = re.findall(r"^COPY (?!--from)(.+) \S+$", (ROOT / "Dockerfile").read_text(), re.M)
     needed = {source for line in copied for source in line.split()}
     assert needed == {line[1:] for line in lines if line.startswith("!")}
-    assert os.path.exists(ROOT / "deploy/image/versions.txt")
+    assert os.path.exists(ROOT / "deploy/image/lock/cpu.txt")
 
 
 @pytest.mark.parametrize("name", OURS)
