@@ -72,3 +72,19 @@ def test_code_and_settings_name_only_pages_that_exist() -> None:
     for file_name, page, anchor in sorted(named):
         assert (ROOT / page).is_file(), f"{file_name} names {page}, which does not exist"
         assert not anchor or anchor in anchors_of(ROOT / page), f"{file_name}: {page}#{anchor}"
+
+
+def test_the_overview_names_every_page_once() -> None:
+    overview = ROOT / "docs" / "README.md"
+    linked = [target for target, _ in links_of(overview)]
+    pages = {page for page in (ROOT / "docs").rglob("*.md") if page != overview}
+    assert pages <= set(linked), f"not named: {sorted(p.name for p in pages - set(linked))}"
+    assert len(linked) == len(set(linked))
+
+
+def test_the_page_of_promises_names_only_tests_that_exist() -> None:
+    page = ROOT / "docs" / "dev" / "tests.md"
+    named = re.findall(r"`(tests/[\w/.]+)`", page.read_text(encoding="utf-8"))
+    assert len(named) > 50
+    for name in named:
+        assert (ROOT / name).exists(), f"{name} does not exist"
