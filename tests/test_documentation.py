@@ -15,6 +15,7 @@ PAGES = sorted(
 )
 NAMES = [page.relative_to(ROOT).as_posix() for page in PAGES]
 LINK = re.compile(r"(?<!`)\[[^\]]*\]\(([^)\s]+)\)")
+LONGEST_LINE = 100
 FENCED = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)
 
 
@@ -88,3 +89,11 @@ def test_the_page_of_promises_names_only_tests_that_exist() -> None:
     assert len(named) > 50
     for name in named:
         assert (ROOT / name).exists(), f"{name} does not exist"
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if "/models/" not in name])
+def test_lines_of_prose_fit_into_100_characters(name: str) -> None:
+    for number, line in enumerate(prose_of(ROOT / name).splitlines(), start=1):
+        holds_one_command = re.search(r"`[^`]{40,}`", line) is not None
+        if not line.startswith(("|", "    ")) and not holds_one_command:
+            assert len(line) <= LONGEST_LINE, f"{name}, line {number}: {len(line)} characters"
