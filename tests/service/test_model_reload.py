@@ -20,6 +20,7 @@ from fastapi import FastAPI
 
 from benchmarks.service.server_process import RunningServer, running_server
 from model_store.artifact import read_manifest
+from model_store.model_index import default_model_folder
 from service.app import create_app
 from service.audit.chain import entries_of
 from service.compute.model_handle import ModelRefusedError
@@ -78,7 +79,7 @@ async def operated(
     tmp_path: Path, folders: Folders
 ) -> AsyncGenerator[tuple[FastAPI, httpx.AsyncClient, httpx.AsyncClient], None]:
     """A running app, its callers' client and its operator's."""
-    golden = Path(__file__).parents[2] / "model_store/models/cxr-lung-tiny/6/golden_image.png"
+    golden = default_model_folder() / "golden_image.png"
     for name in ("second", "third", "slow"):
         (tmp_path / name).mkdir()
         shutil.copy(golden, tmp_path / name)
