@@ -3,7 +3,7 @@ HOST ?= 127.0.0.1
 PORT ?= 8000
 PYTHON ?= python3
 
-.PHONY: serve train-env test test-quick test-image check clean
+.PHONY: serve train-env test test-quick test-image check sbom clean
 
 serve: .venv-serve/ready
 	.venv-serve/bin/python -m service --host $(HOST) --port $(PORT) --greet true
@@ -27,6 +27,12 @@ check: .venv/ready
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy
 	.venv/bin/typos
+
+# Bills of materials (CycloneDX) of the images and of Compose's `cpu-pacs`, from the lock, without network.
+sbom: .venv/ready
+	.venv/bin/python -m deploy.supply sbom --image cpu --out build/sbom-cpu.json
+	.venv/bin/python -m deploy.supply sbom --image cpu --extra pacs --out build/sbom-cpu-pacs.json
+	.venv/bin/python -m deploy.supply sbom --image cuda --out build/sbom-cuda.json
 
 # What training needs, for .venv-train/bin/python -m training.
 train-env: .venv-train/ready
