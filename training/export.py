@@ -123,7 +123,7 @@ def export_checkpoint(
     base = load_base(checkpoint)
     structure = base.lineage[-1].get("structure", "lungs")
     if structure != "lungs":
-        raise DataError(f"{checkpoint} was trained on {structure}; stored models draw lungs")
+        raise DataError(f"{checkpoint} was trained on {structure}; stored models segment lungs")
     data, counted = training_data_of(base, data_root)
     return write_deployed(
         base.model,

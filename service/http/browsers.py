@@ -100,13 +100,13 @@ class BrowserGuard:
         host = headers.get("host", "")
         if not self._hosts.allow(host):
             raise HostNotAllowed(
-                "The service is not to be called by this name; its operator can allow the name "
+                "The service does not answer to this name; its operator can allow the name "
                 "with --allowed-hosts."
             )
         if method not in SAFE_METHODS and self._is_foreign(headers, host):
             raise ForeignOrigin(
                 "A web page of another origin sent this; the operator can allow the origin with "
-                "--cors-origins, or ask for API keys."
+                "--cors-origins, or require API keys."
             )
 
     def _is_foreign(self, headers: Headers, host: str) -> bool:

@@ -187,7 +187,7 @@ def _usable(found: list[ApiKey], scopes: tuple[KeyScope, ...]) -> ApiKey:
         if not key.scopes.isdisjoint(scopes):
             return key
     wanted = " or ".join(scope.value for scope in scopes)
-    raise InsufficientScope(f"This API key has not the scope {wanted}, which this address needs.")
+    raise InsufficientScope(f"This API key lacks the scope {wanted}, which this address needs.")
 
 
 def _now() -> datetime:

@@ -161,8 +161,8 @@ class RequestBody:
     def _too_slow_for_others(self) -> UploadTooSlow:
         self.is_complete = True
         return UploadTooSlow(
-            "The upload came so slowly that it made room for others: all memory for unfinished "
-            "uploads is used. Send it again over a better connection."
+            "The upload was ended because it came too slowly and the memory for unfinished "
+            "uploads is full. Send it again over a better connection."
         )
 
     def _too_slow(self) -> UploadTooSlow:

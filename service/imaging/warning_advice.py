@@ -106,7 +106,7 @@ ADVICE: Mapping[WarningCode, Advice] = MappingProxyType(
         ),
         WarningCode.ISLANDS_REMOVED: Advice(Severity.INFO, _NOTHING),
         WarningCode.SIDES_UNKNOWN: Advice(
-            Severity.LOOK, "Look at the mask; it holds what lung there is, of either side."
+            Severity.LOOK, "Look at the mask; it may show the other lung, or both as one piece."
         ),
         WarningCode.CARDIOTHORACIC_RATIO_ON_AP: Advice(
             Severity.LOOK, "Do not use the ratio; the masks are not affected."

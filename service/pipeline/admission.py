@@ -158,7 +158,7 @@ class Slot:
             admission._inside_bytes += size_bytes
             if others and admission._inside_bytes > admission._queue_limit_bytes:
                 raise QueueFull(
-                    f"The requests inside hold {admission._inside_bytes} bytes and the limit is "
+                    f"The accepted requests hold {admission._inside_bytes} bytes and the limit is "
                     f"{admission._queue_limit_bytes}; send the request again later.",
                     retry_after_s=admission._retry_after_s_locked(),
                 )

@@ -309,7 +309,7 @@ def _model_for(host: ComputeFleet, asked: SegmentRequest) -> ModelInfo:
     info = model.info
     if asked.convention not in info.manifest.conventions:
         known = ", ".join(info.manifest.conventions)
-        raise InvalidField(f"The field convention must be {known}; this model draws no other.")
+        raise InvalidField(f"The field convention must be {known}; this model knows no other.")
     unknown = set(asked.network_structures) - {LUNGS, *info.manifest.structures}
     if unknown:
         raise InvalidField(

@@ -86,7 +86,7 @@ async def test_a_model_of_one_convention_draws_no_other() -> None:
     async with running(app) as client:
         refused = await client.post("/segment", **form(convention="whole_lung"))
         assert (refused.status_code, refused.json()["code"]) == (422, "invalid_field")
-        assert "must be lung_field; this model draws no other" in refused.json()["detail"]
+        assert "must be lung_field; this model knows no other" in refused.json()["detail"]
         assert (await client.post("/segment", **form())).status_code == 200
         assert (await client.get("/v1/model")).json()["conventions"] == ["lung_field"]
     assert_nothing_is_held(app)

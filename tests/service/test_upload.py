@@ -227,6 +227,6 @@ async def test_an_upload_makes_room_whether_it_waits_for_a_piece_or_not(waits: b
         await asyncio.sleep(0)
     await asyncio.sleep(0.01)
     body.give_way()
-    with pytest.raises(UploadTooSlow, match="made room for others"):
+    with pytest.raises(UploadTooSlow, match="memory for unfinished uploads is full"):
         await asyncio.wait_for(reading, 5)
     assert body.is_complete

@@ -105,7 +105,7 @@ def test_it_trains(
         assert exported == 0 and sum(entry.images for entry in counted.training_data) == wanted
     else:
         assert exported == 2
-        assert "was trained on infection; stored models draw lungs" in capsys.readouterr().err
+        assert "was trained on infection; stored models segment lungs" in capsys.readouterr().err
 
 
 def test_the_manifest_says_where_each_comes_from(
