@@ -31,6 +31,7 @@ from model_store.model_index import default_model
 ROOT = Path(__file__).parents[2]
 IMAGE = "localhost/adalora-qat:cpu"
 READY_WITHIN_S = 60.0
+LARGEST_IMAGE_BYTES = 1_200_000_000
 
 RUN = """
 mount --bind "$root" "$root"; mount -o remount,bind,ro "$root"
@@ -152,6 +153,15 @@ def test_the_model_is_inside_and_what_only_building_needs_is_not(container: Cont
     assert stored == [default_model().label]
     for absent in ("pip", "pytest", "mypy", "training", "nvidia"):
         assert not (packages / absent).exists(), absent
+
+
+def test_it_is_no_larger_than_it_should_be(container: Container) -> None:
+    files = [path.lstat() for path in container.root.glob("opt/**/*")]
+    files += [path.lstat() for path in container.root.glob("usr/**/*")]
+    sizes = {(one.st_dev, one.st_ino): one.st_size for one in files}
+    total = sum(sizes.values())
+    print(f"the image holds {total / 1e9:.2f} GB")
+    assert total <= LARGEST_IMAGE_BYTES
 
 
 def test_every_version_is_the_locked_one(container: Container) -> None:
