@@ -278,7 +278,7 @@ def _sensitivity(record: dict[str, Any]) -> str:
 LIMITS = """\
 - Frontal views only. Children of 1 to 5 years and adults were trained on; older children and
   newborns were not.
-- Annotators disagree: films masked twice agree to a median Dice of 0.971, and the two conventions
+- Annotators disagree: X-rays masked twice agree to a median Dice of 0.971, and the two conventions
   with each other to 0.950. Choose the convention that your downstream step was built for.
 - A box means the lungs of which at least half lies inside. One whose edge cuts through a lung may
   get a mask without it, or in pieces; the service warns of most.
