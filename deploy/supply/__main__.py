@@ -6,7 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from deploy.supply.licences import record
+from deploy.supply.declared import record
 from deploy.supply.lock_files import EXTRAS, IMAGES
 from deploy.supply.soup import PAGE, page
 
@@ -15,7 +15,7 @@ def main() -> int:
     """Run one command; return 1 where records and lock do not belong together."""
     parser = argparse.ArgumentParser(prog="python -m deploy.supply", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
-    commands.add_parser("licences", help="record the licences that PyPI's metadata declare")
+    commands.add_parser("record", help="record what the metadata of the locked versions declare")
     commands.add_parser("soup", help="write docs/regulatory/soup.md")
     bill = commands.add_parser("sbom", help="write a CycloneDX bill of materials of an image")
     bill.add_argument("--image", choices=list(IMAGES), default="cpu")
@@ -23,7 +23,7 @@ def main() -> int:
     bill.add_argument("--out", type=Path, required=True)
     given = parser.parse_args()
     try:
-        if given.command == "licences":
+        if given.command == "record":
             record()
         elif given.command == "soup":
             PAGE.write_text(page())

@@ -10,6 +10,8 @@ import json
 import subprocess
 import sys
 import tempfile
+import tomllib
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,8 @@ from cyclonedx.model.license import LicenseAcknowledgement
 from cyclonedx.output import make_outputter
 from cyclonedx.schema import OutputFormat, SchemaVersion
 from cyclonedx.validation.json import JsonStrictValidator
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 from deploy.supply.lock_files import Locked, of_image
 from deploy.supply.soup import Soup, read_soup
@@ -44,8 +48,12 @@ def sbom(image: str, extras: tuple[str, ...] = ()) -> str:
         _complete(component, known[component.name])
     root = bom.metadata.component
     root.version = __version__
-    bom.components.add(_model())
-    bom.register_dependency(root, bom.components)
+    components = {component.name: component for component in bom.components}
+    for name, component in components.items():
+        _link(bom, component, known[name].requires, components)
+    _link(bom, root, _asked_for(extras), components)
+    bom.components.add(model := _model())
+    bom.register_dependency(root, [model])
     text = make_outputter(bom, OutputFormat.JSON, VERSION).output_as_string(indent=1)
     problem = JsonStrictValidator(VERSION).validate_str(text)
     if problem is not None:
@@ -86,6 +94,21 @@ def _complete(component: Component, known: Soup) -> None:
     ]
     if "+" in (component.version or ""):  # not PyPI's: its index is named in the Dockerfile
         component.external_references.clear()
+
+
+def _link(
+    bom: Bom, component: Component, requires: Iterable[str], components: dict[str, Component]
+) -> None:
+    names = (canonicalize_name(Requirement(one).name) for one in requires)
+    bom.register_dependency(component, [components[name] for name in names if name in components])
+
+
+def _asked_for(extras: tuple[str, ...]) -> list[str]:
+    """Return what `pyproject.toml` asks for, and what builds the wheel inside the image."""
+    read = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    project = read["project"]
+    optional = [one for extra in extras for one in project["optional-dependencies"][extra]]
+    return [*project["dependencies"], *optional, *read["build-system"]["requires"]]
 
 
 def _model() -> Component:

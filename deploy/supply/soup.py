@@ -1,6 +1,6 @@
 """The list of software of unknown provenance (SOUP), from the lock and two records.
 
-`licences.json` holds what the metadata of each locked version declare, `soup.toml` what people
+`declared.json` holds what the metadata of each locked version declare, `soup.toml` what people
 know: what a package does for us, where its anomalies are listed, which test would notice.
 """
 
@@ -10,8 +10,9 @@ import json
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from deploy.supply.licences import LICENCES
+from deploy.supply.declared import DECLARED
 from deploy.supply.lock_files import EXTRAS, IMAGES, Locked, all_locked, of_image
 
 KNOWLEDGE = Path(__file__).with_name("soup.toml")
@@ -41,6 +42,7 @@ class Soup:
     """A locked package, and what is known of it."""
 
     locked: Locked
+    requires: tuple[str, ...]
     licence: str
     licence_from: str | None  # where the metadata declare none
     does: str
@@ -56,14 +58,12 @@ def read_soup() -> list[Soup]:
         ValueError: The records and the lock do not name the same packages and versions, or a
             licence is not known. The message says what to do.
     """
-    declared = json.loads(LICENCES.read_text())
+    declared = json.loads(DECLARED.read_text())
     known = tomllib.loads(KNOWLEDGE.read_text())
     packages = all_locked()
     versions = {one.name: one.public_version for one in packages}
     if versions != {name: entry["version"] for name, entry in declared.items()}:
-        raise ValueError(
-            f"{LICENCES.name} is not of this lock: run python -m deploy.supply licences"
-        )
+        raise ValueError(f"{DECLARED.name} is not of this lock: run python -m deploy.supply record")
     if versions.keys() != known.keys():
         different = ", ".join(sorted(versions.keys() ^ known.keys()))
         raise ValueError(f"{KNOWLEDGE.name} and the lock differ, correct it by hand: {different}")
@@ -71,21 +71,21 @@ def read_soup() -> list[Soup]:
     holders |= {extra: of_image("cpu", (extra,)) for extra in EXTRAS}
     names = {holder: {one.name for one in held} for holder, held in holders.items()}
     return [
-        _soup(one, declared[one.name]["licence"], known[one.name], _where(one.name, names))
-        for one in packages
+        _soup(one, declared[one.name], known[one.name], _where(one.name, names)) for one in packages
     ]
 
 
 def _soup(
-    package: Locked, declared: str | None, known: dict[str, str], where: tuple[str, ...]
+    package: Locked, declared: dict[str, Any], known: dict[str, str], where: tuple[str, ...]
 ) -> Soup:
-    licence = declared or known.get("licence")
+    licence = declared["licence"] or known.get("licence")
     if licence is None:
         raise ValueError(f"{package.name} declares no licence: name it in {KNOWLEDGE.name}")
     return Soup(
         locked=package,
+        requires=tuple(declared["requires"]),
         licence=licence,
-        licence_from=None if declared else known["licence_from"],
+        licence_from=None if declared["licence"] else known["licence_from"],
         does=known["does"],
         anomalies=known["anomalies"],
         test=known["test"],

@@ -12,9 +12,10 @@ import pytest
 from cyclonedx.schema import SchemaVersion
 from cyclonedx.validation.json import JsonStrictValidator
 from packaging.licenses import canonicalize_license_expression
+from packaging.requirements import Requirement
 
-from deploy.supply import licences, soup
-from deploy.supply.lock_files import EXTRAS, all_locked, of_image
+from deploy.supply import declared, soup
+from deploy.supply.lock_files import EXTRAS, IMAGES, all_locked, of_image
 from model_store.model_index import default_model
 
 ROOT = Path(__file__).parents[2]
@@ -52,8 +53,41 @@ def test_the_bill_of_materials_is_valid_and_has_each_package_with_hashes_and_lic
         )
         hashes = [h["content"] for r in one.get("externalReferences", []) for h in r["hashes"]]
         assert sorted(hashes) == sorted(locked[name].sha256s)
-    (root,) = (one for one in read["dependencies"] if one["ref"] == "root-component")
-    assert len(root["dependsOn"]) == len(read["components"])
+
+
+def test_every_component_of_the_bill_is_required_by_somebody(bill: str) -> None:
+    read = json.loads(bill)
+    needs = {one["ref"]: set(one.get("dependsOn", [])) for one in read["dependencies"]}
+    names = {one["bom-ref"]: one["name"] for one in read["components"]}
+    reached, waiting = set(), {"root-component"}
+    while waiting:
+        one = waiting.pop()
+        reached.add(one)
+        waiting |= needs[one] - reached
+    assert not {names[ref] for ref in names.keys() - reached}
+    by_name = {name: ref for ref, name in names.items()}
+    assert by_name["pydantic-core"] in needs[by_name["pydantic"]]
+
+
+@pytest.mark.parametrize("name", IMAGES)
+@pytest.mark.parametrize("extras", [(), ("otel",), ("pacs",), ("otel", "pacs")])
+def test_what_a_locked_package_requires_is_locked_at_a_version_that_it_allows(
+    name: str, extras: tuple[str, ...]
+) -> None:
+    versions = {one.name: one.public_version for one in of_image(name, extras)}
+    checked = 0
+    for one in soup.read_soup():
+        if one.locked.name not in versions:
+            continue
+        for line in one.requires:
+            requirement = Requirement(line)
+            is_for_gpus = requirement.name.startswith(("nvidia-", "cuda-", "triton"))
+            if name == "cpu" and one.locked.name == "torch" and is_for_gpus:
+                continue
+            assert requirement.name in versions, f"{one.locked.name} requires {line}"
+            assert requirement.specifier.contains(versions[requirement.name], prereleases=True)
+            checked += 1
+    assert checked > 40
 
 
 def test_the_stored_model_is_a_component_with_its_hash(bill: str) -> None:
@@ -80,19 +114,19 @@ def test_every_package_has_a_licence_a_purpose_a_page_of_anomalies_and_a_test() 
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
-        ({"numpy": {"version": "0.1", "licence": "MIT"}}, "licences.json is not of this lock"),
-        ({"left-pad": {"version": "1.0", "licence": "MIT"}}, "licences.json is not of this lock"),
+        ({"numpy": {"version": "0.1", "licence": "MIT"}}, "declared.json is not of this lock"),
+        ({"left-pad": {"version": "1.0", "licence": "MIT"}}, "declared.json is not of this lock"),
         ({"numpy": None}, "numpy declares no licence"),
     ],
 )
 def test_records_that_do_not_belong_to_the_lock_are_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: dict[str, Any], sentence: str
 ) -> None:
-    declared = json.loads(licences.LICENCES.read_text())
+    records = json.loads(declared.DECLARED.read_text())
     for name, entry in change.items():
-        declared[name] = entry or {**declared[name], "licence": None}
-    (tmp_path / "licences.json").write_text(json.dumps(declared))
-    monkeypatch.setattr(soup, "LICENCES", tmp_path / "licences.json")
+        records[name] = entry or {**records[name], "licence": None}
+    (tmp_path / "declared.json").write_text(json.dumps(records))
+    monkeypatch.setattr(soup, "DECLARED", tmp_path / "declared.json")
     with pytest.raises(ValueError, match=sentence):
         soup.read_soup()
 
@@ -112,7 +146,7 @@ def test_a_package_that_nobody_described_is_named(
     [
         ({"license_expression": "MIT", "license": "something"}, "MIT"),
         ({"license": "Apache 2.0"}, "Apache-2.0"),
-        ({"license": "LICENSE", "classifier": [next(iter(licences.SPDX))]}, None),
+        ({"license": "LICENSE", "classifier": [next(iter(declared.SPDX))]}, None),
         ({"license": "LICENSE", "classifier": ["License :: OSI Approved :: MIT License"]}, "MIT"),
         ({"license": "BSD", "classifier": ["License :: OSI Approved :: BSD License"]}, None),
         ({}, None),
@@ -121,7 +155,7 @@ def test_a_package_that_nobody_described_is_named(
 def test_a_licence_is_read_from_metadata_or_left_open(
     metadata: dict[str, Any], licence: str | None
 ) -> None:
-    assert licences.declared_licence(metadata) == licence
+    assert declared.declared_licence(metadata) == licence
 
 
 def test_extras_are_told_apart_from_the_images() -> None:

@@ -1,4 +1,4 @@
-"""Record the licence that each locked package declares in the metadata of its locked version.
+"""Record what the metadata of each locked version declare: its licence, and what it requires.
 
 pip resolves the lists without installing anything and reports the metadata; a file whose hash is
 not in the lock is refused by it. `soup.toml` names the licence where the metadata name none.
@@ -15,11 +15,24 @@ from pathlib import Path
 from typing import Any
 
 from packaging.licenses import InvalidLicenseExpression, canonicalize_license_expression
+from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from deploy.supply.lock_files import EXTRAS, LOCK_FOLDER
 
-LICENCES = Path(__file__).with_name("licences.json")
+DECLARED = Path(__file__).with_name("declared.json")
+
+ON_THE_IMAGES = {
+    "implementation_name": "cpython",
+    "os_name": "posix",
+    "platform_machine": "x86_64",
+    "platform_python_implementation": "CPython",
+    "platform_system": "Linux",
+    "python_full_version": "3.11.9",
+    "python_version": "3.11",
+    "sys_platform": "linux",
+}
+"""What requirements depend on."""
 
 SPDX = {
     "Apache 2.0": "Apache-2.0",
@@ -59,12 +72,47 @@ def metadata_of(lists: tuple[str, ...]) -> list[Mapping[str, Any]]:
     return [one["metadata"] for one in installed]
 
 
+def requirements_of(packages: Mapping[str, Mapping[str, Any]]) -> dict[str, list[str]]:
+    """Return what each package requires on the images, such as `numpy>=1.26`.
+
+    Args:
+        packages: Metadata by canonical name. An extra counts where another package asks for it.
+    """
+    parsed = {
+        name: [Requirement(line) for line in metadata.get("requires_dist", [])]
+        for name, metadata in packages.items()
+    }
+    extras: dict[str, set[str]] = {name: {""} for name in packages}
+    for requirement in (one for lines in parsed.values() for one in lines if _holds(one, {""})):
+        extras.get(canonicalize_name(requirement.name), set()).update(requirement.extras)
+    return {
+        name: sorted(
+            {
+                f"{canonicalize_name(one.name)}{one.specifier}"
+                for one in lines
+                if _holds(one, extras[name])
+            }
+        )
+        for name, lines in parsed.items()
+    }
+
+
+def _holds(requirement: Requirement, extras: set[str]) -> bool:
+    marker = requirement.marker
+    return marker is None or any(marker.evaluate({**ON_THE_IMAGES, "extra": e}) for e in extras)
+
+
 def record() -> None:
-    """Write `licences.json` anew: version and licence of each locked package; needs PyPI."""
-    found: dict[str, dict[str, str | None]] = {}
-    for lists in (("cpu", *EXTRAS), ("cuda",)):
-        for metadata in metadata_of(lists):
-            licence = declared_licence(metadata)
-            entry = {"version": metadata["version"], "licence": licence}
-            found[canonicalize_name(metadata["name"])] = entry
-    LICENCES.write_text(json.dumps(found, indent=1, sort_keys=True) + "\n")
+    """Write `declared.json` anew: version, licence and requirements of each; needs PyPI."""
+    reports = (metadata_of(("cpu", *EXTRAS)), metadata_of(("cuda",)))
+    packages = {str(canonicalize_name(one["name"])): one for report in reports for one in report}
+    requires = requirements_of(packages)
+    found = {
+        name: {
+            "version": metadata["version"],
+            "licence": declared_licence(metadata),
+            "requires": requires[name],
+        }
+        for name, metadata in packages.items()
+    }
+    DECLARED.write_text(json.dumps(found, indent=1, sort_keys=True) + "\n")
