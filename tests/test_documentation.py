@@ -97,3 +97,20 @@ def test_lines_of_prose_fit_into_100_characters(name: str) -> None:
         holds_one_command = re.search(r"`[^`]{40,}`", line) is not None
         if not line.startswith(("|", "    ")) and not holds_one_command:
             assert len(line) <= LONGEST_LINE, f"{name}, line {number}: {len(line)} characters"
+
+
+NOT_OUR_WORDS = {
+    r"films?": "X-ray",
+    r"without a word": "silently",
+    r"(was|were|is) not to be had": "not available",
+    r"(started|read|recorded) anew": "again, or restarted",
+}
+"""Words that readers stumbled over, and what the pages say instead."""
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if not name.startswith("docs/dev/")])
+def test_pages_use_the_words_of_the_field(name: str) -> None:
+    text = " ".join(prose_of(ROOT / name).split())
+    for words, better in NOT_OUR_WORDS.items():
+        found = re.search(rf"\b{words}\b", text, re.IGNORECASE)
+        assert found is None, f"{name} says {found[0]!r}; say {better}"
