@@ -158,6 +158,16 @@ def test_a_licence_is_read_from_metadata_or_left_open(
     assert declared.declared_licence(metadata) == licence
 
 
+def test_requirements_are_those_of_the_images_with_the_extras_that_others_ask_for() -> None:
+    metadata = {
+        "one": {"requires_dist": ["two[fast]>=2", "gone; sys_platform == 'win32'"]},
+        "two": {"requires_dist": ["Three_3==3", "four; extra == 'fast'", "five; extra == 'slow'"]},
+        "three-3": {},
+    }
+    expected = {"one": ["two>=2"], "two": ["four", "three-3==3"], "three-3": []}
+    assert declared.requirements_of(metadata) == expected
+
+
 def test_extras_are_told_apart_from_the_images() -> None:
     where = {one.locked.name: one.where for one in soup.read_soup()}
     assert where["numpy"] == ("cpu", "cuda")
