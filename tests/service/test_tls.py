@@ -46,7 +46,9 @@ def test_https_is_served_and_plain_http_is_not(tiny_artifact: Path, folder: Path
         with pytest.raises(httpx.ConnectError, match="CERTIFICATE_VERIFY_FAILED"):
             httpx.get(f"https://127.0.0.1:{server.port}/livez")
         old = ssl.create_default_context(cafile=folder / "cert.pem")
-        old.minimum_version, old.maximum_version = ssl.TLSVersion.TLSv1, ssl.TLSVersion.TLSv1_1
+        with pytest.deprecated_call():  # which is why the service refuses them
+            old.minimum_version = ssl.TLSVersion.TLSv1
+            old.maximum_version = ssl.TLSVersion.TLSv1_1
         with pytest.raises(httpx.ConnectError):
             httpx.get(f"https://127.0.0.1:{server.port}/livez", verify=old)
         assert server.segment(png(picture()), {}).status == 200
