@@ -8,6 +8,7 @@ import ssl
 import tempfile
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from socketserver import BaseServer
 from typing import Any
 
@@ -137,8 +138,13 @@ class Receiver:
             _config.STORE_RECV_CHUNKED_DATASET, tempfile.tempdir = self._before
 
     def _forget_connection(self, event: Any) -> None:
+        """Drop what is known of an association, and the object that it was in the midst of."""
         with self._lock:
             self._received_bytes.pop(id(event.assoc), None)
+        unfinished = getattr(event.assoc.dimse.message, "_data_set_file", None)
+        if unfinished is not None:  # pynetdicom neither closes nor deletes it
+            unfinished.close()
+            Path(unfinished.name).unlink(missing_ok=True)
 
     def _count_bytes(self, event: Any) -> None:
         """Abort an association whose object grows beyond the limit, before the disk is full."""

@@ -348,6 +348,7 @@ def test_an_object_beyond_the_limit_is_cut_off(hospital: Hospital) -> None:
         assert store(hospital.port, big) == [None]
         assert store(hospital.port, xray(2)) == [0x0000]
         until(lambda: len(hospital.archive.files) == 3)
+        until(lambda: not list((hospital.spool / "incoming").iterdir()))
 
 
 def test_bytes_that_are_no_dicom_are_refused(hospital: Hospital, monkeypatch: Any) -> None:
