@@ -81,6 +81,7 @@ class Metrics:
         self.requests = Counter(
             "lungseg_requests", "Answered requests.", ["route", "code"], registry=registry
         )
+        self.requests.labels("unmatched", "400")  # what is not HTTP: 0 until the first comes
         self.request_duration = Histogram(
             "lungseg_request_duration_seconds",
             "Time from the first byte of a segmentation request to the end of its answer.",
