@@ -49,7 +49,7 @@ async def test_nothing_is_filled_in_that_would_change_a_mask() -> None:
         neutral = {
             **{"convention": "lung_field", "threshold": 0.5, "overlay": True},
             **{"lungs": "both", "islands": "keep", "clip": False},
-            **{"measurements": False, "legend": False},
+            **{"measurements": False, "legend": False, "structure": "lungs"},
         }
         for name, field in fields.items():
             assert not {"example", "examples"} & {*field, *field.get("items", {})}, name

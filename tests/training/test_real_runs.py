@@ -125,7 +125,7 @@ def test_two_processes_make_the_weights_of_one(work: Path) -> None:
     alone, shared = stored(work, "alone2"), stored(work, "both2")
     for name, tensor in alone.items():
         # A last bit that tips a rounding moves whole steps, and scales take ten times larger ones.
-        step = 5e-2 if name.endswith("scale") else 5e-3
+        step = 1e-1 if name.endswith("scale") else 5e-3
         torch.testing.assert_close(shared[name], tensor, atol=step, rtol=1e-3)
     moved = torch.cat([(shared[n] - t).abs().flatten() for n, t in alone.items()])
     assert float(moved.mean()) < 1e-4

@@ -27,6 +27,7 @@ LAYERS = (
     "config",
     "stages",
     "export",
+    "graphs",
     "run",
     "reference",
     "report",

@@ -51,7 +51,8 @@ class Cluster:
         assert self.driver.stdin is not None and self.driver.stdout is not None
         self.driver.stdin.write(json.dumps(config(self.port, settings)) + "\n")
         self.driver.stdin.flush()
-        assert self.driver.stdout.readline().strip() == "deployed"
+        lines = iter(self.driver.stdout.readline, "")  # Ray writes lines of its own between
+        assert any(line.strip() == "deployed" for line in lines), "the driver ended"
 
     def client(self) -> httpx.Client:
         return httpx.Client(base_url=f"http://127.0.0.1:{self.port}", timeout=60)
