@@ -27,7 +27,6 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 _CHUNK_BYTES = 1024 * 1024
 _KEY_LENGTH = 32
@@ -177,7 +176,7 @@ class Spool:
         Raises:
             SpoolFull: the spool or its disk is full.
         """
-        used = sum(path.stat().st_size for path in _files(self._jobs))
+        used = sum(_file_sizes(self._jobs))
         if used + size_bytes > self._max_bytes:
             raise SpoolFull
         if shutil.disk_usage(self._jobs).free - size_bytes < self._min_free_bytes:
@@ -280,15 +279,16 @@ class Spool:
                 continue
 
 
-def _files(folder: Path) -> Iterator[Any]:
+def _file_sizes(folder: Path) -> Iterator[int]:
+    """Yield the bytes of each file; what other threads move or delete meanwhile is left out."""
     with os.scandir(folder) as entries:
         for entry in entries:
             try:
                 if entry.is_dir(follow_symlinks=False):
-                    yield from _files(Path(entry.path))
+                    yield from _file_sizes(Path(entry.path))
                 else:
-                    yield entry
-            except FileNotFoundError:  # another thread finished the job
+                    yield entry.stat(follow_symlinks=False).st_size
+            except FileNotFoundError:
                 continue
 
 
