@@ -37,7 +37,7 @@ from model_store.pictures.picture_errors import (
 )
 from model_store.pictures.picture_size import check_picture_size
 from model_store.pictures.picture_warnings import PictureWarning, PictureWarningCode
-from model_store.pictures.pixel_coding import BeforeDecoding, accept_any
+from model_store.pictures.pixel_coding import BeforeDecoding, PixelCoding, accept_any
 
 _DICOM_ERRORS = (*DECODER_ERRORS, BytesLengthException, InvalidDicomError)
 """What pydicom and the decoders were seen to raise on damaged files."""
@@ -116,7 +116,11 @@ def decode_dicom(
     """
     _silence_pydicom()
     try:
-        file = read_dicom_file(data, _BYTES_PER_PIXEL * max_pixels + _MOST_DEFLATED_HEADER_BYTES)
+        file = read_dicom_file(
+            data,
+            _BYTES_PER_PIXEL * max_pixels + _MOST_DEFLATED_HEADER_BYTES,
+            lambda inflated: before_decoding(PixelCoding.DEFLATE, inflated // 2),  # 16 bits
+        )
         dataset = file.header
         _check_object(file)
         layout = read_pixel_layout(dataset)

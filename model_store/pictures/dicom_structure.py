@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import struct
 import zlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
 from io import BytesIO
@@ -41,6 +42,8 @@ MOST_VALUE_BYTES = 1 << 20
 MOST_HEADER_BYTES = 4 << 20
 
 _UNDEFINED_LENGTH = 0xFFFFFFFF
+_ORDINARY_INFLATED_BYTES = 64 << 20
+"""An X-ray of 32 million pixels of 16 bits; more may be an honest one, or a bomb."""
 _ITEM, _ITEM_END, _SEQUENCE_END = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD
 _PIXEL_DATA = 0x7FE00010
 _META_KEPT = frozenset([0x00020002, 0x00020003, 0x00020010])
@@ -128,30 +131,36 @@ class _Level(Enum):
     FRAGMENTS = 3
 
 
-def read_dicom_file(data: bytes, most_inflated_bytes: int) -> DicomFile:
+def read_dicom_file(
+    data: bytes, most_inflated_bytes: int, before_much: Callable[[int], None] | None = None
+) -> DicomFile:
     """Read the header of a DICOM file and find its pixels.
 
     Args:
         data: the file, with or without preamble and file meta information.
         most_inflated_bytes: most bytes that a deflated data set may have.
+        before_much: called with the bytes inflated so far before more is inflated than ordinary
+            X-rays have.
 
     Raises:
         UndecodablePictureError: truncated, damaged, or with more elements than any X-ray has.
         ValueError: pydicom could not build the header.
     """
     try:
-        return _read(data, most_inflated_bytes)
+        return _read(data, most_inflated_bytes, before_much)
     except (struct.error, EOFError, zlib.error):
         raise _truncated() from None
 
 
-def _read(data: bytes, most_inflated_bytes: int) -> DicomFile:
+def _read(
+    data: bytes, most_inflated_bytes: int, before_much: Callable[[int], None] | None
+) -> DicomFile:
     start = 132 if data[128:132] == b"DICM" else 0
     meta_bytes, position, meta_coding = _Scan(data).meta(start)
     meta = FileMetaDataset(read_dataset(BytesIO(meta_bytes), meta_coding.is_implicit, True))
     named = UID(str(meta.get("TransferSyntaxUID", "") or ""))
     if named == DeflatedExplicitVRLittleEndian:
-        data, position = _inflated(data[position:], most_inflated_bytes), 0
+        data, position = _inflated(data[position:], most_inflated_bytes, before_much), 0
     coding = _coding_of(data, position, named)
     kept, pixels = _Scan(data).data_set(position, coding)
     header = read_dataset(BytesIO(kept), coding.is_implicit, coding.is_little_endian)
@@ -326,9 +335,13 @@ def _native_syntax(coding: _Coding) -> UID:
     return ExplicitVRLittleEndian if coding.is_little_endian else ExplicitVRBigEndian
 
 
-def _inflated(deflated: bytes, most_bytes: int) -> bytes:
+def _inflated(deflated: bytes, most_bytes: int, before_much: Callable[[int], None] | None) -> bytes:
     stream = zlib.decompressobj(-zlib.MAX_WBITS)
-    plain = stream.decompress(deflated, most_bytes)
+    plain = stream.decompress(deflated, min(most_bytes, _ORDINARY_INFLATED_BYTES))
+    if stream.unconsumed_tail and len(plain) < most_bytes:
+        if before_much is not None:
+            before_much(len(plain))
+        plain += stream.decompress(stream.unconsumed_tail, most_bytes - len(plain))
     if not stream.eof:
         if stream.unconsumed_tail:
             raise UndecodablePictureError(

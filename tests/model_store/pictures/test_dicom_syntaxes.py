@@ -44,6 +44,7 @@ from model_store.pictures.picture_errors import (
     UnsupportedPictureError,
 )
 from model_store.pictures.picture_reading import Picture, read_picture
+from model_store.pictures.pixel_coding import PixelCoding
 from tests.dicom_files import as_file, make_xray
 
 LIMIT = 1_000_000
@@ -148,6 +149,25 @@ def test_deflated_data_sets_are_read_and_bounded() -> None:
         read_picture(data[:start] + bomb, max_pixels=LIMIT)
     with pytest.raises(UndecodablePictureError):
         read_picture(data[:-40], max_pixels=LIMIT)
+
+
+class StoppedError(Exception):
+    """Raised by a listener that wants no more."""
+
+
+def test_a_deflated_data_set_says_its_cost_before_much_is_inflated() -> None:
+    """300 KB become 160 MB; without a word before, a bomb is an ordinary X-ray to its worker."""
+    data = deflated(make_xray(np.zeros((8000, 10_000), np.uint16)))
+    assert len(data) < 400_000
+    told: list[tuple[PixelCoding, int]] = []
+
+    def stop(coding: PixelCoding, pixels: int) -> None:
+        told.append((coding, pixels))
+        raise StoppedError
+
+    with pytest.raises(StoppedError):
+        read_picture(data, max_pixels=100_000_000, before_decoding=stop)
+    assert told == [(PixelCoding.DEFLATE, 32 << 20)]
 
 
 def test_jpeg_of_12_bits_is_read() -> None:
