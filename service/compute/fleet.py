@@ -18,6 +18,7 @@ from service.compute.model_handle import Memory, SegmentationModel
 from service.compute.model_loading import ModelLoader, PredictorFactory
 from service.compute.network_data import NetworkInput
 from service.compute.readiness import ReadinessSink
+from service.compute.started_model import StartedModel
 from service.compute.visible_gpus import visible_gpus
 from service.metrics import Metrics
 from service.settings import ALL_DEVICES, Settings
@@ -91,6 +92,7 @@ class ComputeFleet:
         self._predictor_factory = predictor_factory
         self._on_batch = on_batch
         self._on_refused = on_refused
+        self._started = StartedModel()
         self._lock = threading.Lock()
         self._refusals = 0
         self._is_closed = False
@@ -172,6 +174,7 @@ class ComputeFleet:
             self._metrics,
             self._predictor_factory,
             self._note_refused,
+            self._started,
         )
         worker = ComputeWorker(
             source=loader,

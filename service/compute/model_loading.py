@@ -17,6 +17,7 @@ from service.compute.model_handle import (
     SegmentationModel,
 )
 from service.compute.readiness import ReadinessSink
+from service.compute.started_model import StartedModel
 from service.compute.visible_gpus import visible_gpus
 from service.cpu_allowance import model_threads
 from service.errors import ComputeLost, ServiceError
@@ -71,6 +72,7 @@ class ModelLoader:
         metrics: Metrics,
         predictor_factory: PredictorFactory,
         on_refused: Callable[[Exception], None],
+        started: StartedModel,
     ) -> None:
         """Keeps what it needs; nothing is loaded yet.
 
@@ -80,6 +82,7 @@ class ModelLoader:
             metrics: shown the model and its restarts.
             predictor_factory: loads a model.
             on_refused: told the error when the first model cannot be loaded at all.
+            started: the model of the start, shared by all devices.
         """
         self.model: SegmentationModel | None = None
         self._settings = settings
@@ -87,7 +90,7 @@ class ModelLoader:
         self._metrics = metrics
         self._predictor_factory = predictor_factory
         self._on_refused = on_refused
-        self._started_with: ModelInfo | None = None
+        self._started = started
 
     def load(self) -> SegmentationModel | None:
         """Loads and proves the first model.
@@ -96,7 +99,8 @@ class ModelLoader:
             The model; None when there is none to use, now or later (readiness says why).
 
         Raises:
-            ComputeLost: the compute process died or the forward pass raised; another may do better.
+            ComputeLost: the compute process died, the forward pass raised, or another device
+                serves another model by now; a later attempt may do better.
         """
         model: SegmentationModel | None = None
         try:
@@ -115,6 +119,9 @@ class ModelLoader:
             self._note_failed(outcome)
             self._readiness.mark_broken(SELF_TEST_FAILED_SENTENCE)
             return None
+        if not self._is_served(model.info):
+            _end(model)
+            raise ComputeLost(CHANGED_SENTENCE)
         return self._use(model, outcome)
 
     def recheck(self) -> bool:
@@ -157,6 +164,7 @@ class ModelLoader:
             return None
         if not outcome.passed:
             self._note_failed(outcome)
+        if not outcome.passed or not self._is_served(model.info):
             _end(model)
             return None
         seconds = round(time.perf_counter() - began, 2)
@@ -173,10 +181,14 @@ class ModelLoader:
         model, self.model = self.model, None
         _end(model)
 
+    def _is_served(self, info: ModelInfo) -> bool:
+        """Returns whether a proven model is the one of all devices; the first one becomes it."""
+        return self._started.claim(info) or self._may_follow(info)
+
     def _may_follow(self, info: ModelInfo) -> bool:
-        """Returns whether a restarted process may serve this model; any change is an error line."""
-        before = self._started_with
-        if before is None or (info.sha256, info.manifest) == (before.sha256, before.manifest):
+        """Returns whether a new process may serve this model; any change is an error line."""
+        before = self._started.other_than(info)
+        if before is None:
             return True
         is_allowed = self._settings.allow_model_change
         fields = {
@@ -189,10 +201,12 @@ class ModelLoader:
         if not is_allowed:
             self._readiness.mark_recovering(CHANGED_SENTENCE)
         self._metrics.model_changes.labels("allowed" if is_allowed else "refused").inc()
+        if is_allowed:
+            self._started.replace(info)
         return is_allowed
 
     def _use(self, model: SegmentationModel, outcome: SelfTestResult) -> SegmentationModel:
-        info = self._started_with = model.info
+        info = model.info
         show_model(self._metrics, info)
         self.model = model
         if info.fallback_reason is not None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
+import functools
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -40,24 +42,30 @@ class Devices:
         made: the latest model of each device.
         refused: devices that have no model.
         failing: devices whose self test fails.
+        digests: of the models of devices that find other files.
         gate: holds every model call until it is set.
     """
 
     made: dict[str, FakePredictor] = field(default_factory=dict)
     refused: tuple[str, ...] = ()
     failing: tuple[str, ...] = ()
+    digests: dict[str, str] = field(default_factory=dict)
     gate: threading.Event = field(default_factory=threading.Event)
 
     def make(self, settings: Settings) -> FakePredictor:
         device = settings.device
         if device in self.refused:
             raise ModelRefusedError("the folder is damaged")
-        model = FakePredictor(self.hold, info=FakeInfo(device=device))
+        model = FakePredictor(self.hold, info=self.info(device))
         model.memory = Memory(100, {"allocated": 7})
         if device in self.failing:
             model.test = lambda: FAILED
         self.made[device] = model
         return model
+
+    def info(self, device: str) -> FakeInfo:
+        usual = FakeInfo(device=device)
+        return dataclasses.replace(usual, sha256=self.digests.get(device, usual.sha256))
 
     def hold(self, requests: Sequence[Any]) -> None:
         assert self.gate.wait(20)
@@ -94,6 +102,20 @@ async def test_requests_go_where_fewest_wait_and_every_device_is_named() -> None
         assert f'device="{device}",name="fake"' in text
     assert "lungseg_batch_size_count 6.0" in text
     assert_nothing_is_held(app)
+
+
+async def test_files_replaced_while_the_devices_start_make_no_second_model() -> None:
+    """A later device would load what lies on disk by then."""
+    devices = Devices(digests={"cuda:1": "f" * 64})
+    devices.gate.set()
+    app = devices.app("cuda:0,cuda:1", max_batch=1)
+    async with running(app) as client:
+        refused = functools.partial(sample, app, "lungseg_model_changes_total", outcome="refused")
+        await until(lambda: refused() >= 1)
+        answers = await asyncio.gather(*(client.post("/segment", **form()) for _ in range(4)))
+        digests = {one.json()["model"]["sha256"] for one in answers if one.status_code == 200}
+        assert len(digests) == 1
+        assert sample(app, "lungseg_devices_ready") == 1
 
 
 async def test_a_lost_device_takes_its_share_alone_and_comes_back() -> None:

@@ -1,0 +1,40 @@
+"""Which model a service was started with: one for all its devices, whatever lies on disk later."""
+
+from __future__ import annotations
+
+import threading
+
+from model_store.model_info import ModelInfo
+
+
+class StartedModel:
+    """The model of the device that was proven first; every other one has to serve the same."""
+
+    def __init__(self) -> None:
+        """Starts with none."""
+        self._lock = threading.Lock()
+        self._info: ModelInfo | None = None
+
+    def other_than(self, info: ModelInfo) -> ModelInfo | None:
+        """Returns the model of the start where this one is another; None before there is one."""
+        started = self._info
+        return None if started is None or _is_same(started, info) else started
+
+    def claim(self, info: ModelInfo) -> bool:
+        """Makes a proven model that of the start where there is none yet.
+
+        Returns:
+            Whether the service serves this model.
+        """
+        with self._lock:
+            self._info = self._info or info
+            return _is_same(self._info, info)
+
+    def replace(self, info: ModelInfo) -> None:
+        """Takes another model for that of the start, as the operator allowed."""
+        with self._lock:
+            self._info = info
+
+
+def _is_same(one: ModelInfo, other: ModelInfo) -> bool:
+    return (one.sha256, one.manifest) == (other.sha256, other.manifest)
