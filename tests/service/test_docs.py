@@ -50,6 +50,7 @@ async def test_nothing_is_filled_in_that_would_change_a_mask() -> None:
             **{"convention": "lung_field", "threshold": 0.5, "overlay": True},
             **{"lungs": "both", "islands": "keep", "clip": False},
             **{"measurements": False, "legend": False, "structure": "lungs"},
+            "shapes": "png,rle",
         }
         for name, field in fields.items():
             assert not {"example", "examples"} & {*field, *field.get("items", {})}, name
