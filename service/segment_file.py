@@ -60,6 +60,10 @@ _FIXED_BY_THE_MODEL = ("bit_width", "skip_qkv", "max_rank", "target_rank", "alph
 LoadPredictor = Callable[[Path, str], "Predictor"]
 
 
+OUTPUTS = Path("outputs")
+"""Where results go whose place was not said."""
+
+
 class FileFailure(Exception):  # noqa: N818  -- it carries an exit code, like ServiceError a status
     """A failure with its exit code and the sentence to print."""
 
@@ -95,6 +99,8 @@ def main(argv: Sequence[str] | None = None, load_predictor: LoadPredictor | None
     try:
         flags = _build_parser().parse_args(argv)
         load = load_predictor or _load_predictor
+        if flags.output_mask_path is None:
+            flags.output_mask_path = OUTPUTS / f"{flags.image_path[0].stem}_mask.png"
         if is_many(flags.image_path):
             result = _segment_many(flags, load)
         else:
@@ -201,8 +207,8 @@ def _build_parser() -> argparse.ArgumentParser:
     add(
         "--output_mask_path",
         type=Path,
-        default=Path("outputs/pred_mask.png"),
-        help="PNG, 0 or 255; for a DICOM image also a .dcm file (default: %(default)s)",
+        help="PNG, 0 or 255; for a DICOM image also a .dcm file "
+        f"(default: {OUTPUTS}/NAME_mask.png, where NAME is the X-ray's)",
     )
     add(
         "--visualize",

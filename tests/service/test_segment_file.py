@@ -83,6 +83,16 @@ def picture(path: Path) -> NDArray[np.uint8]:
         return np.asarray(image)
 
 
+def test_results_without_a_place_are_named_after_the_xray(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    code, out, _ = run("--save_mask")
+    assert code == 0
+    assert json.loads(out)["files"] == {"mask": "outputs/xray_mask.png"}
+    assert pixels_of(tmp_path / "outputs" / "xray_mask.png").shape == (80, 100)
+
+
 def test_everything_is_written_and_reported(run: Run, tmp_path: Path) -> None:
     mask_path = tmp_path / "new" / "inf_res.png"
     flags = ["--bbox", 0, 0, 100, 79, "--save_mask", "--visualize", "--output_mask_path", mask_path]
