@@ -59,7 +59,12 @@ def test_code_and_settings_name_only_pages_that_exist() -> None:
     endings = {".py", ".toml", ".yml", ".yaml", ".json", ".sh", ".html", ".js"}
     folders = ("benchmarks", "deploy", "model_store", "service", "tests", "training")
     files = [
-        *(p for name in folders for p in (ROOT / name).rglob("*") if p.suffix in endings),
+        *(
+            p
+            for name in folders
+            for p in (ROOT / name).rglob("*")
+            if p.suffix in endings and p.is_file() and "node_modules" not in p.parts
+        ),
         *(ROOT / name for name in ("Dockerfile", "Makefile", "docker-compose.yml")),
     ]
     named = {

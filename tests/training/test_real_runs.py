@@ -125,7 +125,7 @@ def test_two_processes_make_the_weights_of_one(work: Path) -> None:
     alone, shared = stored(work, "alone2"), stored(work, "both2")
     for name, tensor in alone.items():
         # A last bit that tips a rounding moves whole steps, and scales take ten times larger ones.
-        step = 1e-1 if name.endswith("scale") else 5e-3
+        step = 1e-1 if name.endswith("scale") else 1e-2
         torch.testing.assert_close(shared[name], tensor, atol=step, rtol=1e-3)
     moved = torch.cat([(shared[n] - t).abs().flatten() for n, t in alone.items()])
     assert float(moved.mean()) < 1e-4
@@ -134,8 +134,8 @@ def test_two_processes_make_the_weights_of_one(work: Path) -> None:
 
 @pytest.mark.skipif(
     "LUNGSEG_TEST_ELASTIC" not in os.environ,
-    reason="LUNGSEG_TEST_ELASTIC is not set: torchrun's restart was NOT tried; of two whole runs of "
-    "the suite it hung in one, where Gloo's processes did not find each other again",
+    reason="LUNGSEG_TEST_ELASTIC is not set: torchrun's restart was NOT tried; in one of two whole "
+    "runs of the suite Gloo's processes did not find each other again",
 )
 def test_a_process_killed_among_two_is_started_anew_and_changes_nothing(work: Path) -> None:
     settings = ["steps=14", "validate_every_steps=14", "data.workers=0"]

@@ -55,7 +55,9 @@ def test_the_kernel_confirms_every_limit() -> None:
                 break
             await asyncio.sleep(0.05)
         assert [opened[name] for name in "012"] == ["/dev/null"] * 3
-        assert len(opened) == 4, opened  # and the socket to the front
+        sockets = [target for target in opened.values() if target.startswith("socket:")]
+        # One socket, to the front. A process of pytest-xdist hands on a descriptor of its own.
+        assert len(sockets) == 1 and ("PYTEST_XDIST_WORKER" in os.environ or len(opened) == 4)
         assert found["ignored"]
 
     in_pool(test, workers=1)
