@@ -67,8 +67,9 @@ def run_forked_worker(connection: socket.socket, job: WorkerJob, template: int) 
     try:
         die_with_parent(template)
         _write_to_nowhere()
+        largest = os.sysconf("SC_OPEN_MAX")  # of the template: the limit below is smaller
         refused = [*apply_limits(job.limits), *confine(job.access)]
-        _close_all_but(connection)
+        _close_all_but(connection, largest)
         send(connection, Frame(Kind.READY, {"refused_limits": refused}))
         _serve(connection, job)
     except (EOFError, OSError, ParentGoneError):  # the front is gone
@@ -84,10 +85,10 @@ def _write_to_nowhere() -> None:
         os.dup2(nowhere, standard)
 
 
-def _close_all_but(connection: socket.socket) -> None:
+def _close_all_but(connection: socket.socket, largest: int) -> None:
     kept = connection.fileno()
     os.closerange(3, kept)
-    os.closerange(kept + 1, os.sysconf("SC_OPEN_MAX"))
+    os.closerange(kept + 1, largest)
 
 
 def _serve(connection: socket.socket, job: WorkerJob) -> NoReturn:
