@@ -18,6 +18,7 @@ import pydicom
 from pydicom.dataset import Dataset
 from pynetdicom import AE, evt
 
+from service.dicom_node.node import Node
 from service.dicom_node.settings import NodeSettings
 from service.imaging.answered_masks import AnsweredMask
 from service.imaging.dicom_header import read_source_header
@@ -36,6 +37,17 @@ STORED = {
     "1.2.840.10008.5.1.4.1.1.88.33": "sr",
 }
 Respond = Callable[[bytes], tuple[int, Mapping[str, str], bytes]]
+
+
+@contextlib.contextmanager
+def running(settings: NodeSettings) -> Generator[Node, None, None]:
+    """Runs a node within the block."""
+    node = Node(settings)
+    node.start()
+    try:
+        yield node
+    finally:
+        node.stop()
 
 
 def free_port() -> int:

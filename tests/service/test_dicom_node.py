@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import subprocess
 import sys
@@ -21,6 +20,7 @@ from tests.service.node_peers import (
     archive,
     free_port,
     node_settings,
+    running,
     service,
     settings_text,
     store,
@@ -42,16 +42,6 @@ from service.dicom_node.spool import Spool, SpoolInUse  # noqa: E402
 
 # pynetdicom leaves the socket of a connection that failed to the garbage collector.
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-
-
-@contextlib.contextmanager
-def running(settings: NodeSettings) -> Generator[Node, None, None]:
-    node = Node(settings)
-    node.start()
-    try:
-        yield node
-    finally:
-        node.stop()
 
 
 class Hospital:

@@ -22,6 +22,7 @@ from tests.service.node_peers import (
     archive,
     free_port,
     node_settings,
+    running,
     service,
     store,
     until,
@@ -31,7 +32,7 @@ from tests.service.node_peers import (
 pytest.importorskip("pynetdicom")
 from pynetdicom import AE, evt
 
-from service.dicom_node.node import Node, faults_of
+from service.dicom_node.node import faults_of
 from service.dicom_node.settings import DimseDestination, NodeSettings, ServiceSettings, TlsSettings
 from service.dicom_node.spool import Spool
 
@@ -43,16 +44,6 @@ def collected() -> Generator[None, None, None]:
     """Collect the sockets that pynetdicom leaves, while the mark above is in force."""
     yield
     gc.collect()
-
-
-@contextlib.contextmanager
-def running(settings: NodeSettings) -> Generator[Node, None, None]:
-    node = Node(settings)
-    node.start()
-    try:
-        yield node
-    finally:
-        node.stop()
 
 
 def waiting(folder: Path) -> int:
