@@ -123,20 +123,19 @@ def test_two_processes_make_the_weights_of_one(work: Path) -> None:
     assert both.returncode == 0, errors
     assert main(arguments(work, "stage2", "alone2", *settings)) == 0
     alone, shared = stored(work, "alone2"), stored(work, "both2")
-    for name, tensor in alone.items():
-        # A last bit that tips a rounding moves whole steps, and scales take ten times larger ones.
-        step = 1e-1 if name.endswith("scale") else 1e-2
-        torch.testing.assert_close(shared[name], tensor, atol=step, rtol=1e-3)
+    # A last bit that tips a rounding moves whole steps, and scales take ten times larger ones;
+    # which bits tip depends on the processor. Gradients that are not averaged move every weight.
+    beyond = {
+        name: ((shared[name] - tensor).abs() > (5e-2 if name.endswith("scale") else 5e-3)).sum()
+        for name, tensor in alone.items()
+    }
+    elements = sum(tensor.numel() for tensor in alone.values())
+    assert sum(int(count) for count in beyond.values()) < 1e-4 * elements, beyond
     moved = torch.cat([(shared[n] - t).abs().flatten() for n, t in alone.items()])
     assert float(moved.mean()) < 1e-4
     assert validated(work, "both2") == pytest.approx(validated(work, "alone2"), abs=0.02)
 
 
-@pytest.mark.skipif(
-    "LUNGSEG_TEST_ELASTIC" not in os.environ,
-    reason="LUNGSEG_TEST_ELASTIC is not set: torchrun's restart was NOT tried; in one of two whole "
-    "runs of the suite Gloo's processes did not find each other again",
-)
 def test_a_process_killed_among_two_is_started_anew_and_changes_nothing(work: Path) -> None:
     settings = ["steps=14", "validate_every_steps=14", "data.workers=0"]
     launch = ["torch.distributed.run", "--nproc-per-node", "2", "--standalone"]
@@ -144,7 +143,7 @@ def test_a_process_killed_among_two_is_started_anew_and_changes_nothing(work: Pa
     whole = start(*launch, *run, *arguments(work, "pretrain", "whole2", *settings))
     _, errors = whole.communicate(timeout=600)
     assert whole.returncode == 0, errors
-    both = start(*launch, "--max-restarts", "3", *run,
+    both = start(*launch, "--max-restarts", "1", *run,
                  *arguments(work, "pretrain", "elastic", *settings))  # fmt: skip
     wait_for(work / "elastic" / "latest.pt", both)
     children = Path(f"/proc/{both.pid}/task/{both.pid}/children").read_text().split()

@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 
 import torch
 from torch import distributed, nn
+from torch.distributed.rendezvous import rendezvous
 from torch.nn.parallel import DistributedDataParallel
 
 Item = TypeVar("Item")
@@ -28,11 +29,13 @@ class Processes:
         rank: Number of this process, from 0.
         count: Number of processes.
         local_rank: Number of this process on its machine, which is also its GPU.
+        attempt: How often ``torchrun`` has started them anew, after one of them died.
     """
 
     rank: int = 0
     count: int = 1
     local_rank: int = 0
+    attempt: int = 0
 
     def __post_init__(self) -> None:
         """Refuse ranks out of range."""
@@ -62,7 +65,13 @@ class Processes:
         if device.type == "cuda":
             torch.cuda.set_device(device)
             backend = "cpu:gloo,cuda:nccl"
-        distributed.init_process_group(backend, rank=self.rank, world_size=self.count)
+        # torchrun keeps one store for all attempts. Without a prefix of its own an attempt finds
+        # the addresses of the processes before it, and waits for ever or is refused.
+        store, _, _ = next(rendezvous("env://", rank=self.rank, world_size=self.count))
+        own = distributed.PrefixStore(  # type: ignore[attr-defined]
+            f"attempt_{self.attempt}", store
+        )
+        distributed.init_process_group(backend, store=own, rank=self.rank, world_size=self.count)
         try:
             yield
         finally:
@@ -142,9 +151,5 @@ def processes_from_environment(environment: Mapping[str, str]) -> Processes:
         rank=int(environment["RANK"]),
         count=int(environment["WORLD_SIZE"]),
         local_rank=int(environment["LOCAL_RANK"]),
+        attempt=int(environment.get("TORCHELASTIC_RESTART_COUNT", "0")),
     )
-
-
-def was_restarted(environment: Mapping[str, str]) -> bool:
-    """Tell whether ``torchrun`` has started these processes anew, after one of them died."""
-    return int(environment.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0

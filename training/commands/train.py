@@ -60,7 +60,7 @@ def run(arguments: argparse.Namespace) -> int:
         FloatingPointError: A gradient is not finite.
     """
     from model_store.predictor import choose_device
-    from training.acceleration.distributed import processes_from_environment, was_restarted
+    from training.acceleration.distributed import processes_from_environment
     from training.checkpoint import holds_run
     from training.config import load_config, parse_changes
     from training.errors import ConfigError
@@ -79,7 +79,7 @@ def run(arguments: argparse.Namespace) -> int:
     except ValueError as error:
         raise ConfigError(str(error)) from error
     with processes.joined(device), StopRequest() as stop:
-        goes_on = was_restarted(os.environ) and holds_run(arguments.run)
+        goes_on = processes.attempt > 0 and holds_run(arguments.run)
         resume = processes.from_writer(lambda: arguments.resume or goes_on)
         loop = prepare_run(
             config, arguments.base, arguments.run, resume=resume, device=device,
