@@ -21,7 +21,7 @@ class EmbeddingCache:
     """Embeddings by content of the image, least recently used out first; safe from any thread."""
 
     def __init__(self, limit_bytes: int) -> None:
-        """Makes an empty cache.
+        """Make an empty cache.
 
         Args:
             limit_bytes: most bytes of embeddings kept; larger ones are not kept at all.
@@ -37,7 +37,7 @@ class EmbeddingCache:
         return self._size_bytes
 
     def find(self, key: bytes) -> Tensor | None:
-        """Returns the embedding kept under a key, and keeps it longer; None when there is none."""
+        """Return the embedding kept under a key, and keep it longer; None when there is none."""
         with self._lock:
             embedding = self._entries.get(key)
             if embedding is not None:
@@ -45,7 +45,7 @@ class EmbeddingCache:
             return embedding
 
     def keep(self, key: bytes, embedding: Tensor) -> None:
-        """Keeps an embedding, and drops others to stay within the bound."""
+        """Keep an embedding, and drop others to stay within the bound."""
         size_bytes = embedding.nbytes
         with self._lock:
             if size_bytes > self._limit_bytes or key in self._entries:
@@ -57,14 +57,14 @@ class EmbeddingCache:
                 self._size_bytes -= dropped.nbytes
 
     def clear(self) -> None:
-        """Drops everything."""
+        """Drop everything."""
         with self._lock:
             self._entries.clear()
             self._size_bytes = 0
 
 
 def content_key(pixels: NDArray[np.uint8], geometry: InputGeometry) -> bytes:
-    """Returns a key of what the encoder sees (SHA-256).
+    """Return a key of what the encoder sees (SHA-256).
 
     Args:
         pixels: the network's input, (S, S).

@@ -96,7 +96,7 @@ def resampling_strips(source: int, share: float, target: int) -> tuple[Strip, ..
 
 
 def resampling_weights(source: int, share: float, target: int) -> NDArray[np.float32]:
-    """Weights that resample the first ``share`` of ``source`` samples to ``target`` samples.
+    """Return weights that resample the first ``share`` of ``source`` samples to ``target`` samples.
 
     Keys' cubic convolution with a = -1/2 (Keys, IEEE TASSP 1981;29(6):1153): a 16-fold
     enlargement of mask logits then has smooth contours, where bilinear shows facets. Samples sit

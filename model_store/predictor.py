@@ -223,7 +223,7 @@ class Predictor:
     def _answers(
         self, requests: Sequence[PreparedRequest], watches: Sequence[_Stopwatch]
     ) -> list[_FoundOfXray]:
-        """What the network says about each X-ray and each of its boxes."""
+        """Return what the network says about each X-ray and each of its boxes."""
         tokens = [self._tokens(request) for request in requests]
         with torch.inference_mode():
             embeddings = self._embeddings(requests, watches)
@@ -242,14 +242,14 @@ class Predictor:
             ]
 
     def _quality(self, embedding: Tensor, watch: _Stopwatch) -> dict[str, float] | None:
-        """What kind of picture an embedding (1, D, G, G) is of; None without such a head."""
+        """Return what kind of picture an embedding (1, D, G, G) is of; None without such a head."""
         if self._quality_head is None:
             return None
         with watch.stage("encode_image"):
             return self._quality_head.probabilities(embedding[0].float().cpu().numpy())
 
     def _tokens(self, request: PreparedRequest) -> dict[Structure, int]:
-        """The mask token of each structure asked for; refuses what does not fit this model."""
+        """Return each requested structure's mask token; refuse what does not fit this model."""
         size, pixels = self._input_size, request.pixels
         if pixels.shape != (size, size) or pixels.dtype != np.uint8:
             raise ValueError(

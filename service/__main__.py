@@ -37,7 +37,7 @@ load the event loop takes each time that the thread of a compute process has som
 
 
 def main() -> int:
-    """Runs the service.
+    """Run the service.
 
     Returns:
         The exit code.
@@ -73,7 +73,7 @@ def main() -> int:
 
 
 def _listen(host: str, port: int) -> socket.socket:
-    """Opens the port, before the slow imports: early callers wait instead of being refused."""
+    """Open the port, before the slow imports: early callers wait instead of being refused."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     # With its protocol named, asyncio sends every piece at once (TCP_NODELAY). Otherwise the body
     # of an answer waits until the caller acknowledges the headers: 40 ms for each small answer.

@@ -25,7 +25,7 @@ PORT_VARIABLE = "LUNGSEG_ADMIN_PORT"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs one command.
+    """Run one command.
 
     Args:
         arguments: without the program's name; `sys.argv`'s when None.
@@ -53,7 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _ask(port: int, command: str, key: str, asked: Any) -> tuple[int, dict[str, Any]]:
-    """Asks the admin port; http.client goes through no proxy."""
+    """Ask the admin port; http.client goes through no proxy."""
     method = "GET" if command == "status" else "POST"
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=TIMEOUT_S)
     try:

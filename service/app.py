@@ -45,7 +45,7 @@ def create_app(
     on_refused: Callable[[Exception], None] = lambda error: None,
     admin_listener: socket.socket | None = None,
 ) -> FastAPI:
-    """Builds the application; the model starts loading when the server starts it.
+    """Build the application; the model starts loading when the server starts it.
 
     Args:
         settings: the validated settings.
@@ -114,7 +114,7 @@ def create_app(
 
 
 def _api_keys(settings: Settings, metrics: Metrics) -> ApiKeys | None:
-    """Returns the API keys that the operator asks for, with their figures in the metrics."""
+    """Return the API keys that the operator asks for, with their figures in the metrics."""
     if settings.api_keys_file is None:
         return None
     keys = ApiKeys(
@@ -129,7 +129,7 @@ def _api_keys(settings: Settings, metrics: Metrics) -> ApiKeys | None:
 
 
 def _auditing(settings: Settings, metrics: Metrics) -> Auditing | None:
-    """Opens the audit log that the operator wants, with its figures in the metrics."""
+    """Open the audit log that the operator wants, with its figures in the metrics."""
     if settings.audit_log is None or settings.audit_key_file is None:
         return None
     watch = AuditWatch(

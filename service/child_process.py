@@ -37,7 +37,7 @@ class ParentGoneError(Exception):
 def start_child(
     module: str, arguments: Sequence[str] = (), environment: Mapping[str, str] | None = None
 ) -> tuple[socket.socket, subprocess.Popen[bytes]]:
-    """Starts `python -m module FD ARGUMENTS...` with one end of a socket pair.
+    """Start `python -m module FD ARGUMENTS...` with one end of a socket pair.
 
     Args:
         module: its `main` has to call `die_with_parent` before anything else.
@@ -73,7 +73,7 @@ def start_child(
 
 
 def die_with_parent(parent: int | None = None) -> None:
-    """Makes the kernel kill the calling process when its parent ends; to be called first of all.
+    """Make the kernel kill the calling process when its parent ends; to be called first of all.
 
     Elsewhere than on Linux nothing is set; the child ends when its socket does.
 
@@ -94,7 +94,7 @@ def die_with_parent(parent: int | None = None) -> None:
 
 
 def leave_signals_to_parent() -> None:
-    """Ignores the signals that ask a service to stop; children inherit it."""
+    """Ignore the signals that ask a service to stop; children inherit it."""
     for ignored in SIGNALS_OF_THE_PARENT:
         signal.signal(ignored, signal.SIG_IGN)
 

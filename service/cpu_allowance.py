@@ -22,7 +22,7 @@ MOST_THREADS = 8
 
 
 def model_threads(quota_file: Path = CGROUP_QUOTA) -> int:
-    """Returns the number of threads: the allowed CPUs less one, 1 to `MOST_THREADS`.
+    """Return the number of threads: the allowed CPUs less one, 1 to `MOST_THREADS`.
 
     Args:
         quota_file: where the container's limit stands; PyTorch by itself counts the cores of the
@@ -37,7 +37,7 @@ def image_workers(
     *,
     gpus: int = 0,
 ) -> int:
-    """Returns how many image workers there are.
+    """Return how many image workers there are.
 
     Half of the allowed CPUs, 2 to `MOST_THREADS`: an X-ray takes them a third of the model's time,
     and more of them only take the model's core. Two at least, so that one costly upload does not
@@ -55,7 +55,7 @@ def image_workers(
 
 
 def gpus_shown(folder: Path = Path("/dev")) -> int:
-    """Returns how many NVIDIA GPUs this machine shows, without asking its driver.
+    """Return how many NVIDIA GPUs this machine shows, without asking its driver.
 
     Args:
         folder: where devices stand.

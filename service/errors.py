@@ -30,7 +30,7 @@ class ServiceError(Exception):
     title: ClassVar[str] = "Internal error"
 
     def __init__(self, detail: str, *, retry_after_s: int | None = None) -> None:
-        """Keeps the sentence for the caller.
+        """Keep the sentence for the caller.
 
         Args:
             detail: one sentence, free of file names, paths and DICOM values.

@@ -14,7 +14,7 @@ _PERIOD_S = 0.1
 def greet_when_ready(
     url: str, sentence: Callable[[], str | None], output: TextIO = sys.stdout
 ) -> threading.Thread:
-    """Writes one line as soon as the service may answer.
+    """Write one line as soon as the service may answer.
 
     Args:
         url: where it listens.

@@ -19,7 +19,7 @@ TIMEOUT_S = 4.0
 
 
 def main() -> int:
-    """Asks `/readyz` once.
+    """Ask `/readyz` once.
 
     Returns:
         0 when it is ready; 1 when it is not or does not answer.
@@ -40,7 +40,7 @@ def main() -> int:
 
 
 def ready_url(settings: Settings) -> str:
-    """Returns the address of `/readyz` as seen from the same machine."""
+    """Return the address of `/readyz` as seen from the same machine."""
     everywhere = {"0.0.0.0": "127.0.0.1", "::": "::1"}
     host = everywhere.get(settings.host, settings.host)
     shown_host = f"[{host}]" if ":" in host else host

@@ -18,7 +18,7 @@ OWN_MAPPING_BYTES = 32 * 1024 * 1024
 
 
 def give_back_free_memory() -> bool:
-    """Gives the system what is free now, without changing what is kept later.
+    """Give the system what is free now, without changing what is kept later.
 
     Returns:
         Whether anything was given back.
@@ -28,7 +28,7 @@ def give_back_free_memory() -> bool:
 
 
 def keep_one_heap() -> bool:
-    """Sets this for the whole process; to be called before other threads start.
+    """Set this for the whole process; to be called before other threads start.
 
     Returns:
         Whether it took effect: False where the C library is not glibc.

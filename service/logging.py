@@ -35,7 +35,7 @@ class JsonLineFormatter(logging.Formatter):
     """Renders a log record as one JSON object on one line."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """Returns the line; `extra={"fields": {...}}` of the call is merged in."""
+        """Return the line; `extra={"fields": {...}}` of the call is merged in."""
         line: dict[str, Any] = {
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname.lower(),
@@ -58,13 +58,13 @@ class OneLineASecond(logging.Filter):
     """
 
     def __init__(self) -> None:
-        """Has seen nothing yet."""
+        """Start with no line seen."""
         super().__init__()
         self._lock = threading.Lock()
         self._kinds: dict[tuple[str, int, str], _Kept] = {}
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Returns whether the record is written; one that is may say how many were not."""
+        """Return whether the record is written; one that is may say how many were not."""
         if record.levelno < logging.WARNING:
             return True
         kind = (record.name, record.levelno, str(record.msg)[:_KIND_LENGTH])
@@ -90,7 +90,7 @@ class _Kept:
 
 
 def describe_error(error: BaseException) -> dict[str, Any]:
-    """Returns the type of an error and the functions it passed, without its message."""
+    """Return the type of an error and the functions it passed, without its message."""
     frames: list[str] = []
     trace = error.__traceback__
     while trace is not None:
@@ -101,7 +101,7 @@ def describe_error(error: BaseException) -> dict[str, Any]:
 
 
 def configure_logging(stream: TextIO | None = None) -> None:
-    """Sends every log of the process to one stream as JSON lines; called once, by `__main__`.
+    """Send every log of the process to one stream as JSON lines; called once, by `__main__`.
 
     Args:
         stream: where to write; standard output when None.
@@ -124,14 +124,14 @@ def _log_python_warning(
     file: TextIO | None = None,
     line: str | None = None,
 ) -> None:
-    """Logs a warning of any library by category and place: its text may quote a header's value."""
+    """Log a warning of any library by category and place: its text may quote a header's value."""
     where = f"{'/'.join(Path(filename).parts[-2:])}:{lineno}"
     fields = {"category": category.__name__, "where": where}
     warnings_logger.warning("a library warned", extra={"fields": fields})
 
 
 def log_request(record: RequestRecord, status: int) -> None:
-    """Writes the line of one request.
+    """Write the line of one request.
 
     Args:
         record: what is known about it.

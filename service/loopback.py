@@ -6,7 +6,7 @@ import ipaddress
 
 
 def is_loopback(host: str) -> bool:
-    """Returns whether a name or an address (without brackets) means this machine.
+    """Return whether a name or an address (without brackets) means this machine.
 
     `localhost` and all names below it do, whatever a name server says (RFC 6761, section 6.3).
     """

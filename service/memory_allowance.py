@@ -30,18 +30,18 @@ UNFINISHED_UPLOADS = 8
 
 
 def most_costly_tasks(workers: int) -> int:
-    """Returns how many workers costly tasks may hold: half of them, a single one's only one."""
+    """Return how many workers costly tasks may hold: half of them, a single one's only one."""
     return max(1, workers // 2)
 
 
 def workers_bytes(workers: int) -> int:
-    """Returns what so many workers take when all of them are at their peak."""
+    """Return what so many workers take when all of them are at their peak."""
     costly = most_costly_tasks(workers)
     return costly * BYTES_OF_COSTLY_WORKER + (workers - costly) * BYTES_OF_WORKER
 
 
 def workers_within_memory(wanted: int, memory_file: Path = CGROUP_MEMORY, gpus: int = 0) -> int:
-    """Returns how many workers the container's memory holds, of those wanted; one at least.
+    """Return how many workers the container's memory holds, of those wanted; one at least.
 
     Args:
         wanted: most workers.
@@ -58,7 +58,7 @@ def workers_within_memory(wanted: int, memory_file: Path = CGROUP_MEMORY, gpus: 
 
 
 def most_service_bytes(workers: int, queue_limit_bytes: int, max_upload_bytes: int) -> int:
-    """Returns the most memory of all processes together, whatever callers send.
+    """Return the most memory of all processes together, whatever callers send.
 
     Args:
         workers: image workers.

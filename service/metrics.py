@@ -70,7 +70,7 @@ class Metrics:
         queue_depth: Callable[[], int],
         queue_bytes: Callable[[], int] = lambda: 0,
     ) -> None:
-        """Registers every metric, so that each is visible (at zero) from the first scrape.
+        """Register every metric, so that each is visible (at zero) from the first scrape.
 
         Args:
             queue_limit: most requests that may wait.
@@ -223,20 +223,20 @@ class Metrics:
         ProcessCollector(registry=registry)
 
     def image_worker_ended(self, reason: str) -> None:
-        """Counts an image worker that ended."""
+        """Count an image worker that ended."""
         self._worker_ends.labels(reason).inc()
 
     def connection_closed(self, reason: str) -> None:
-        """Counts a connection that the service closed."""
+        """Count a connection that the service closed."""
         self._connections_closed.labels(reason).inc()
 
     def count_unparsed(self) -> None:
-        """Counts a request that is not HTTP, also among the answers."""
+        """Count a request that is not HTTP, also among the answers."""
         self._unparsed.inc()
         self.requests.labels("unmatched", "400").inc()
 
     def show_audit_head(self, seal: str, entries: int) -> None:
-        """Publishes where the audit log stands, so that lines cut off at its end are noticed."""
+        """Publish where the audit log stands, so that lines cut off at its end are noticed."""
         self._audit_head.clear()
         self._audit_head.labels(seal).set(entries)
 
@@ -246,24 +246,24 @@ class Metrics:
         expiring_soon: Callable[[], int],
         problems: Callable[[], int],
     ) -> None:
-        """Lets the gauges of API keys be read at each scrape."""
+        """Let the gauges of API keys be read at each scrape."""
         self._keys["keys_valid"].set_function(valid)
         self._keys["keys_expiring_soon"].set_function(expiring_soon)
         self._keys["key_file_problems"].set_function(problems)
 
     def follow_readiness(self, is_ready: Callable[[], bool]) -> None:
-        """Lets `lungseg_ready` read the state of the process at each scrape."""
+        """Let `lungseg_ready` read the state of the process at each scrape."""
         self._ready.set_function(lambda: 1.0 if is_ready() else 0.0)
 
     def follow_devices(self, ready: Callable[[], int], known: Callable[[], int]) -> None:
-        """Lets the gauges of devices read how many there are at each scrape."""
+        """Let the gauges of devices read how many there are at each scrape."""
         self._devices.set_function(known)
         self._devices_ready.set_function(ready)
 
     def show_model(
         self, *, name: str, version: str, sha256: str, precision: str, device: str
     ) -> None:
-        """Publishes the model that a device has loaded, in place of what it had before."""
+        """Publish the model that a device has loaded, in place of what it had before."""
         labels = (name, version, sha256, precision, device)
         before = self._model_labels.get(device)
         if before is not None and before != labels:
@@ -272,7 +272,7 @@ class Metrics:
         self._model_info.labels(*labels).set(1)
 
     def show_memory(self, resident_bytes: int, gpu_bytes: Mapping[str, int]) -> None:
-        """Publishes the compute process's memory, and the GPU's when it runs on one.
+        """Publish the compute process's memory, and the GPU's when it runs on one.
 
         Args:
             resident_bytes: main memory.

@@ -65,19 +65,19 @@ class RequestRecord:
     key_name: str | None = None
 
     def stages(self) -> list[tuple[str, float]]:
-        """Seconds per pipeline verb so far, in their order.
+        """Return seconds per pipeline verb so far, in their order.
 
         A copy: after a deadline an image thread may still be at work, and write its time.
         """
         return list(self.stage_seconds.items())
 
     def elapsed_s(self) -> float:
-        """Seconds since the request began."""
+        """Return seconds since the request began."""
         return time.perf_counter() - self.started_at
 
 
 def new_record(headers: Mapping[str, str]) -> RequestRecord:
-    """Begins the record of a request.
+    """Begin the record of a request.
 
     Args:
         headers: request headers, lower-case names.
@@ -99,14 +99,14 @@ def new_record(headers: Mapping[str, str]) -> RequestRecord:
 
 
 def record_of(scope: Mapping[str, Any]) -> RequestRecord:
-    """Returns the record that the outermost layer attached to a request's ASGI scope."""
+    """Return the record that the outermost layer attached to a request's ASGI scope."""
     record = scope["lungseg.record"]
     assert isinstance(record, RequestRecord)
     return record
 
 
 def server_timing(record: RequestRecord) -> str:
-    """Renders the `Server-Timing` header: milliseconds per stage, then the total."""
+    """Render the `Server-Timing` header: milliseconds per stage, then the total."""
     parts = [f"{stage};dur={s * 1000:.1f}" for stage, s in record.stages()]
     return ", ".join([*parts, f"total;dur={record.elapsed_s() * 1000:.1f}"])
 

@@ -68,7 +68,7 @@ class FileFailure(Exception):  # noqa: N818  -- it carries an exit code, like Se
     """A failure with its exit code and the sentence to print."""
 
     def __init__(self, exit_code: int, sentence: str) -> None:
-        """Keeps both.
+        """Keep both.
 
         Args:
             exit_code: one of the module's `EXIT_` constants.
@@ -82,12 +82,12 @@ class _OneSentenceParser(argparse.ArgumentParser):
     """Reports bad flags in one line; argparse prints the whole usage before it."""
 
     def error(self, message: str) -> NoReturn:
-        """Raises instead of exiting, so that there is one place where failures end."""
+        """Raise instead of exiting, so that there is one place where failures end."""
         raise FileFailure(EXIT_USAGE, f"{message} (see --help)")
 
 
 def main(argv: Sequence[str] | None = None, load_predictor: LoadPredictor | None = None) -> int:
-    """Runs the command.
+    """Run the command.
 
     Args:
         argv: flags; None for those of the process.
@@ -117,7 +117,7 @@ def main(argv: Sequence[str] | None = None, load_predictor: LoadPredictor | None
 
 
 def _segment_many(flags: argparse.Namespace, load_predictor: LoadPredictor) -> dict[str, Any]:
-    """Segments every file of folders, patterns and several paths; the model is loaded once."""
+    """Segment every file of folders, patterns and several paths; the model is loaded once."""
     if flags.visualize:
         raise FileFailure(EXIT_USAGE, "--visualize is for one file; use --save_overlay FOLDER.")
     files = files_of(flags.image_path)
@@ -133,7 +133,7 @@ def _segment_many(flags: argparse.Namespace, load_predictor: LoadPredictor) -> d
 
 
 def segment_file(flags: argparse.Namespace, load_predictor: LoadPredictor) -> dict[str, Any]:
-    """Segments the file that the flags name, and writes what they ask for.
+    """Segment the file that the flags name, and write what they ask for.
 
     Args:
         flags: parsed flags.

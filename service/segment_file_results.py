@@ -41,7 +41,7 @@ class ResultFiles:
 
 
 def check_result_paths(results: ResultFiles) -> None:
-    """Refuses paths that would write a wrong kind of file, or over the X-ray itself.
+    """Refuse paths that would write a wrong kind of file, or over the X-ray itself.
 
     Args:
         results: the paths.
@@ -64,7 +64,7 @@ def write_results(
     mask: NDArray[np.bool_],
     info: NamedModel,
 ) -> dict[str, str]:
-    """Writes what was asked for.
+    """Write what was asked for.
 
     Args:
         results: the paths.
@@ -115,7 +115,7 @@ def _mask_bytes(
 
 
 def _side_by_side(image: Picture, overlay: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Returns (H, 2 W + gap, 3): the X-ray as it is on the left, the overlay on the right."""
+    """Return (H, 2 W + gap, 3): the X-ray as it is on the left, the overlay on the right."""
     plain = np.repeat(window_for_display(image.pixels)[..., np.newaxis], 3, axis=2)
     gap = np.zeros((image.height, _GAP_PIXELS, 3), dtype=np.uint8)
     return np.concatenate([plain, gap, overlay], axis=1)
@@ -128,7 +128,7 @@ def _write(path: Path, data: bytes) -> str:
 
 
 def _show(path: Path) -> None:
-    """Opens the picture where there is a display, and says where it lies in any case."""
+    """Open the picture where there is a display, and say where it lies in any case."""
     print(f"segment_file: figure written to {path}", file=sys.stderr)
     has_display = sys.platform in ("win32", "darwin") or any(
         os.environ.get(name) for name in ("DISPLAY", "WAYLAND_DISPLAY")

@@ -220,7 +220,7 @@ class Settings(BaseModel):
     @field_validator("allowed_hosts", mode="before")
     @classmethod
     def _split_hosts(cls, value: Any) -> Any:
-        """Reads `a, b` as two names; each is a name or an address, without scheme and port."""
+        """Read `a, b` as two names; each is a name or an address, without scheme and port."""
         names = value.split(",") if isinstance(value, str) else value
         found = tuple(name.strip() for name in names if name.strip())
         for name in found:
@@ -231,7 +231,7 @@ class Settings(BaseModel):
     @field_validator("cors_origins", mode="before")
     @classmethod
     def _split_origins(cls, value: Any) -> Any:
-        """Reads `a, b` as two origins, each written as browsers write it."""
+        """Read `a, b` as two origins, each written as browsers write it."""
         origins = value.split(",") if isinstance(value, str) else value
         return tuple(web_origin(one) for one in origins if one.strip())
 
@@ -242,7 +242,7 @@ class Settings(BaseModel):
 
 
 def require_safe_address(settings: Settings) -> None:
-    """Refuses to let everyone in by accident.
+    """Refuse to let everyone in by accident.
 
     Raises:
         SettingsError: the address can be reached from other machines, no API key is asked for,
@@ -257,7 +257,7 @@ def require_safe_address(settings: Settings) -> None:
 
 
 def require_usable_certificate(settings: Settings) -> None:
-    """Refuses a certificate with which no TLS connection could be made.
+    """Refuse a certificate with which no TLS connection could be made.
 
     Raises:
         SettingsError: one of certificate and key is missing, unreadable, locked by a passphrase, or
@@ -280,7 +280,7 @@ def require_usable_certificate(settings: Settings) -> None:
 
 
 def require_whole_audit(settings: Settings) -> None:
-    """Refuses half of what an audit log needs.
+    """Refuse half of what an audit log needs.
 
     Raises:
         SettingsError: there is a log without a key, or the other way round.
@@ -292,7 +292,7 @@ def require_whole_audit(settings: Settings) -> None:
 
 
 def require_admin_keys(settings: Settings) -> None:
-    """Refuses an admin port that nobody could use, or everybody.
+    """Refuse an admin port that nobody could use, or everybody.
 
     Raises:
         SettingsError: there is no file of keys for it.
@@ -302,12 +302,12 @@ def require_admin_keys(settings: Settings) -> None:
 
 
 def admin_keys_file(settings: Settings) -> Path | None:
-    """Returns the file of keys for the admin port; None for none."""
+    """Return the file of keys for the admin port; None for none."""
     return settings.admin_keys_file or settings.api_keys_file
 
 
 def require_trace_exporter(settings: Settings) -> None:
-    """Refuses to promise traces that cannot be sent.
+    """Refuse to promise traces that cannot be sent.
 
     Raises:
         SettingsError: an endpoint is set and the extra `otel` is not installed.
@@ -331,7 +331,7 @@ def _are_installed(names: Sequence[str]) -> bool:
 def settings_from(
     arguments: Sequence[str], environment: Mapping[str, str], *, program: str = "python -m service"
 ) -> Settings:
-    """Builds the settings from command-line arguments and an environment.
+    """Build the settings from command-line arguments and an environment.
 
     Args:
         arguments: the arguments without the program's name.
@@ -362,7 +362,7 @@ def settings_from(
 
 
 def unknown_variables(environment: Mapping[str, str]) -> list[str]:
-    """Lists variables that look like settings but are none, such as a misspelt one.
+    """List variables that look like settings but are none, such as a misspelt one.
 
     They are worth a warning, not a refusal: Kubernetes adds variables of its own, like
     `LUNGSEG_SERVICE_HOST`, when a Service is named `lungseg`.

@@ -103,7 +103,7 @@ def _quality_line(source: str, box: str, model: str, measures: dict[str, Any]) -
 
 
 def _details(split: str, sources: dict[str, Any], found: dict[str, Any]) -> list[str]:
-    """Tables that only a deeper evaluation fills."""
+    """Return tables that only a deeper evaluation fills."""
     parts: list[str] = []
     outlines = [
         f"| {source} | {box} | {model} | " + " | ".join(_outline_cells(measures)) + " |"

@@ -65,7 +65,7 @@ class Notebook:
 
 
 def timed(encode: Encode, batch: Tensor, rounds: int = 12) -> dict[str, float]:
-    """Milliseconds per image and peak reserved memory of an encoder that is warm."""
+    """Return milliseconds per image and peak reserved memory of an encoder that is warm."""
     images = batch.shape[0]
     torch.cuda.reset_peak_memory_stats()
     for _ in range(3):
@@ -124,7 +124,7 @@ def encoder_rows(notebook: Notebook, label: str, variant: str, size: int) -> Non
 
 
 def profile(encode: Encode, batch: Tensor) -> list[list[Any]]:
-    """Milliseconds of each kernel in one call, the longest first."""
+    """Return milliseconds of each kernel in one call, the longest first."""
     activities = [torch.profiler.ProfilerActivity.CUDA]
     with torch.inference_mode(), torch.profiler.profile(activities=activities) as profiler:
         encode(batch)

@@ -128,7 +128,7 @@ class _Row:
         return self._timed(question)
 
     def _timed(self, stage: str) -> float:
-        """Milliseconds of a call; short ones are made twice, since others emptied the caches."""
+        """Return milliseconds of a call; short ones run twice, since others emptied the caches."""
         time.sleep(PAUSE_S)
         milliseconds = 0.0
         for _ in range(2 if self._last_ms.get(stage, SHORT_MS) < SHORT_MS else 1):

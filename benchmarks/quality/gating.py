@@ -87,14 +87,14 @@ class Asking:
                 yield self._record.judged(named, partial(self._spoiled, row, way))
 
     def files(self, group: str, kind: str, paths: Sequence[Path]) -> Iterator[Judged]:
-        """Pictures of which no mask is known, in both conventions."""
+        """Return pictures of which no mask is known, in both conventions."""
         for path in paths:
             for convention in CONVENTIONS:
                 ask = partial(self._file, group, kind, path, convention)
                 yield self._record.judged(f"{group}/{path.name}/{convention}", ask)
 
     def made_up(self) -> Iterator[Judged]:
-        """Pictures drawn from formulas."""
+        """Return pictures drawn from formulas."""
         for name, pixels in made_up_pictures().items():
             ask = partial(self._unknown, OTHER, "made up", pixels, DEFAULT_CONVENTION)
             yield self._record.judged(f"{OTHER}/{name}", ask)

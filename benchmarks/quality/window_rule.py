@@ -36,7 +36,7 @@ BORDERS = (0.0, 0.03, 0.08)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Measures and prints.
+    """Measure and print.
 
     Args:
         arguments: command-line arguments; those of the process when None.
@@ -69,7 +69,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def is_clipped(
     pixels: NDArray[np.uint16], window: tuple[float, float, float], border: float
 ) -> bool:
-    """Tells whether an X-ray is clipped to a window.
+    """Tell whether an X-ray is clipped to a window.
 
     Args:
         pixels: values of 0..4095, (H, W).

@@ -25,7 +25,7 @@ WARM_UP = 5
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Measures and prints.
+    """Measure and print.
 
     Args:
         arguments: command-line arguments; those of the process when None.
@@ -58,7 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _measure(
     plain: RunningServer, written: RunningServer, image: bytes, count: int
 ) -> dict[str, float]:
-    """Sends requests in turn; returns milliseconds and the share that the log adds."""
+    """Send requests in turn; return milliseconds and the share that the log adds."""
     for server in (plain, written):
         for _ in range(WARM_UP):
             _seconds(server, image)

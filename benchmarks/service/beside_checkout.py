@@ -32,7 +32,7 @@ _MB = 1e6
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Measures and prints.
+    """Measure and print.
 
     Args:
         arguments: command-line arguments; those of the process when None.
@@ -81,21 +81,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def started(
     model: Path | None, folder: Path | None
 ) -> Generator[tuple[RunningServer, float], None, None]:
-    """Starts a checkout's service; with the seconds until it was ready."""
+    """Start a checkout's service; with the seconds until it was ready."""
     began_s = time.perf_counter()
     with running_server(model, folder=folder) as server:
         yield server, round(time.perf_counter() - began_s, 2)
 
 
 def model_of(server: RunningServer, folder: Path) -> Path:
-    """Returns the folder of the model that a checkout's service serves."""
+    """Return the folder of the model that a checkout's service serves."""
     model = server.readiness["model"]
     name, version = str(model["name"]), str(model["version"])
     return folder.resolve() / "model_store" / "models" / name / version
 
 
 def in_turns(servers: Sequence[RunningServer], image: bytes, count: int) -> list[list[float]]:
-    """Sends an X-ray to each server in turn; returns the seconds of each.
+    """Send an X-ray to each server in turn; return the seconds of each.
 
     Raises:
         ServerFailedError: an answer is no mask.

@@ -24,7 +24,7 @@ Work = Callable[[], int]
 
 
 def pipelines_of(plan: Mapping[str, Any]) -> Iterator[Work]:
-    """Yields, for each kind of overlay, what makes one answer as an image worker does."""
+    """Yield, for each kind of overlay, what makes one answer as an image worker does."""
     from service.heap import keep_one_heap
     from service.imaging.answering import answer_of
     from service.imaging.opening import open_xray
@@ -50,7 +50,7 @@ def pipelines_of(plan: Mapping[str, Any]) -> Iterator[Work]:
 
 
 def networks_of(plan: Mapping[str, Any]) -> Iterator[Work]:
-    """Yields, for each size of a batch, one call of the network; writes its logits, too."""
+    """Yield, for each size of a batch, one call of the network; write its logits, too."""
     from model_store.pictures.picture_reading import read_picture
     from model_store.prediction import PredictionRequest
     from model_store.preprocessing import prepare
@@ -72,7 +72,7 @@ def _called(model: Any, batch: list[Any]) -> int:
 
 
 def main() -> int:
-    """Measures each kind of the plan, when it is told to; returns the exit code, 0."""
+    """Measure each kind of the plan, when it is told to; return the exit code, 0."""
     plan = json.loads(sys.argv[1])
     for once in pipelines_of(plan) if plan["part"] == "pipeline" else networks_of(plan):
         for _ in range(3):

@@ -23,7 +23,7 @@ BATCHES = (1, 4, 8)
 def network_rates(
     model: Path | None, image: Path, devices: Sequence[str], seconds: float, logits: Path
 ) -> dict[str, float]:
-    """Measures the network alone, on all devices at once.
+    """Measure the network alone, on all devices at once.
 
     Args:
         model: model folder; the default model when None.
@@ -63,7 +63,7 @@ def pipeline_rates(
     overlays: Sequence[str],
     logits: Path,
 ) -> list[float]:
-    """Measures decoding, preparing, masks and rendering without a network.
+    """Measure decoding, preparing, masks and rendering without a network.
 
     Args:
         image: PNG file of the X-ray.
@@ -99,7 +99,7 @@ def _started(plan: Mapping[str, Any], environment: Mapping[str, str]) -> subproc
 
 
 def _together(processes: Sequence[subprocess.Popen[str]], kinds: int) -> list[float]:
-    """Lets all processes measure each kind at the same time; returns the sums of their rates."""
+    """Let all processes measure each kind at the same time; return the sums of their rates."""
     rates: list[float] = []
     for _ in range(kinds):
         for process in processes:

@@ -34,7 +34,7 @@ REQUEST_TIMEOUT_S = 120.0
 def callers_in_processes(
     port: int, image: bytes, count: int, seconds: float, fields: Mapping[str, str]
 ) -> Outcome:
-    """Lets `count` callers send one request after the other, four in a process.
+    """Let `count` callers send one request after the other, four in a process.
 
     Args:
         port: of a service on the loopback interface.
@@ -72,7 +72,7 @@ def callers_in_processes(
 
 @contextmanager
 def empty_server(processes: int, answer_bytes: int) -> Generator[int, None, None]:
-    """Serves a port that answers every request with so many bytes of nothing.
+    """Serve a port that answers every request with so many bytes of nothing.
 
     Args:
         processes: that share the port.
@@ -100,7 +100,7 @@ def _started(plan: Mapping[str, Any]) -> subprocess.Popen[str]:
 
 
 def _call(plan: Mapping[str, Any]) -> dict[str, Any]:
-    """Runs the threads of one caller's process; returns what they saw."""
+    """Run the threads of one caller's process; return what they saw."""
     body = Path(plan["body"]).read_bytes()
     outcome, lock = Outcome(plan["seconds"]), threading.Lock()
     print("ready", flush=True)
@@ -155,7 +155,7 @@ def _answer_all(listener: socket.socket, answer_bytes: int) -> None:
 
 
 def _answer(connection: socket.socket, answer: bytes) -> None:
-    """Reads requests that state their length, one after the other, and answers each."""
+    """Read requests that state their length, one after the other, and answer each."""
     place = bytearray(1 << 18)
     with connection:
         while True:
@@ -173,7 +173,7 @@ def _answer(connection: socket.socket, answer: bytes) -> None:
 
 
 def main() -> int:
-    """Runs one process; returns the exit code, 0."""
+    """Run one process; return the exit code, 0."""
     if sys.argv[1] == "--answer":
         _answer_all(socket.socket(fileno=int(sys.argv[2])), int(sys.argv[3]))
     else:

@@ -46,7 +46,7 @@ _DECODES = (
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Measures and prints.
+    """Measure and print.
 
     Args:
         arguments: command-line arguments; those of the process when None.
@@ -86,7 +86,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def windowed_xray() -> bytes:
-    """Returns the file: a header as modalities write it, 16 bits, a window."""
+    """Return the file: a header as modalities write it, 16 bits, a window."""
     pixels = (xray_12_bit(SIDE, 12.0).astype(np.uint32) * 16).astype(np.uint16)
     dataset = Dataset()
     dataset.file_meta = FileMetaDataset()
@@ -111,7 +111,7 @@ def windowed_xray() -> bytes:
 
 
 def _header_ms(data: bytes) -> float:
-    """Returns the median time of reading everything that an answer in DICOM repeats."""
+    """Return the median time of reading everything that an answer in DICOM repeats."""
     times = []
     for _ in range(20):  # pydicom converts a value once, so each header is a new one
         dicom = read_picture(data, max_pixels=10**8).dicom

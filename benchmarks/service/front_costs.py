@@ -29,7 +29,7 @@ _MASK = {"overlay": "false"}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Measures and prints.
+    """Measure and print.
 
     Args:
         arguments: command-line arguments; those of the process when None.
@@ -56,7 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def measured(server: RunningServer, count: int) -> dict[str, float]:
-    """Returns milliseconds of the serving process's processor time.
+    """Return milliseconds of the serving process's processor time.
 
     Args:
         server: a ready server.
@@ -78,13 +78,13 @@ def measured(server: RunningServer, count: int) -> dict[str, float]:
 
 
 def with_private_bytes(png: bytes, size_bytes: int) -> bytes:
-    """Returns the same picture with a chunk that every decoder skips, behind its header."""
+    """Return the same picture with a chunk that every decoder skips, behind its header."""
     start = len(PNG_SIGNATURE) + _HEADER_CHUNK_BYTES
     return png[:start] + png_chunk(b"teSt", os.urandom(size_bytes)) + png[start:]
 
 
 def processor_seconds(process: int) -> float:
-    """Returns the processor time of a process's threads that run, in the kernel's nanoseconds."""
+    """Return the processor time of a process's threads that run, in the kernel's nanoseconds."""
     times = [
         int((thread / "schedstat").read_text(encoding="ascii").split()[0])
         for thread in Path(f"/proc/{process}/task").iterdir()
@@ -95,7 +95,7 @@ def processor_seconds(process: int) -> float:
 def _front_ms(
     server: RunningServer, image: bytes, fields: Mapping[str, str], count: int
 ) -> tuple[float, int]:
-    """Returns milliseconds a request, and the bytes of an answer."""
+    """Return milliseconds a request, and the bytes of an answer."""
     answers = [server.segment(image, fields) for _ in range(3)]
     began_s = processor_seconds(server.process.pid)
     answers = [server.segment(image, fields) for _ in range(count)]

@@ -50,7 +50,7 @@ class HonestFile:
 
 
 def honest_files(side: int) -> Iterator[HonestFile]:
-    """Yields a square X-ray in every format, once quiet and once noisy.
+    """Yield a square X-ray in every format, once quiet and once noisy.
 
     Args:
         side: its side, pixels.
@@ -63,7 +63,7 @@ def honest_files(side: int) -> Iterator[HonestFile]:
 
 
 def xray_12_bit(side: int, noise: float) -> NDArray[np.uint16]:
-    """Returns smooth structures of a chest's scale with noise, (side, side), 12 bits."""
+    """Return smooth structures of a chest's scale with noise, (side, side), 12 bits."""
     rows, columns = np.mgrid[0:side, 0:side].astype(np.float32) / side
     lungs = np.exp(-(((rows - 0.5) / 0.3) ** 2) - ((np.abs(columns - 0.5) - 0.2) / 0.12) ** 2)
     ribs = 0.1 * np.sin(60 * rows + 8 * (columns - 0.5) ** 2)

@@ -23,7 +23,7 @@ _BOUNDARY = "hostile"
 
 
 def start(port: int, file: Path, seconds: float, callers: int) -> subprocess.Popen[bytes]:
-    """Starts the callers.
+    """Start the callers.
 
     Args:
         port: of the service on this machine.
@@ -36,13 +36,13 @@ def start(port: int, file: Path, seconds: float, callers: int) -> subprocess.Pop
 
 
 def answers_of(process: subprocess.Popen[bytes]) -> Counter[str]:
-    """Waits for the callers' end and returns the answers by status and code."""
+    """Wait for the callers' end and return the answers by status and code."""
     said, _ = process.communicate()
     return Counter(json.loads(said))
 
 
 def form_of(file: Path) -> bytes:
-    """Returns the body that sends a file with its boxes."""
+    """Return the body that sends a file with its boxes."""
     beside = file.with_name(file.name + ".boxes")
     boxes = beside.read_text(encoding="ascii").split() if beside.exists() else []
     disposition = "Content-Disposition: form-data; name="
@@ -52,7 +52,7 @@ def form_of(file: Path) -> bytes:
 
 
 def post(port: int, body: bytes) -> tuple[int, bytes]:
-    """Sends one form; status 0 stands for a broken connection."""
+    """Send one form; status 0 stands for a broken connection."""
     headers = {"Content-Type": f"multipart/form-data; boundary={_BOUNDARY}"}
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=120)
     try:
@@ -66,7 +66,7 @@ def post(port: int, body: bytes) -> tuple[int, bytes]:
 
 
 def code_in(body: bytes) -> str:
-    """Returns the code of a refusal, `mask` for an answer, `-` for nothing."""
+    """Return the code of a refusal, `mask` for an answer, `-` for nothing."""
     if not body:
         return "-"
     if b'"masks":[' in body[:1000]:
@@ -78,7 +78,7 @@ def code_in(body: bytes) -> str:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Sends and prints."""
+    """Send and print."""
     port, file, seconds, callers = arguments
     os.nice(NICENESS)
     body = form_of(Path(file))

@@ -71,7 +71,7 @@ class Seen:
     other_cores: float = 0.0
 
     def row(self, name: str, alone: Seen) -> dict[str, object]:
-        """Returns the figures of a file."""
+        """Return the figures of a file."""
         ratio = p95(self.honest_s) / p95(alone.honest_s) if self.honest_s else float("inf")
         return {
             "file": name,
@@ -87,7 +87,7 @@ class Seen:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Measures and prints.
+    """Measure and print.
 
     Args:
         arguments: command-line arguments; those of the process when None.
@@ -127,7 +127,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def goals_of(
     rows: Sequence[dict[str, object]], idle_bytes: int, after_bytes: int
 ) -> list[tuple[str, str, str, bool]]:
-    """Returns name, figure, goal of each figure, and whether it is met."""
+    """Return name, figure, goal of each figure, and whether it is met."""
     livez_ms = max(float(str(row["livez_worst_ms"])) for row in rows)
     ratio = max(float(str(row["honest_ratio"])) for row in rows)
     most_mb = max(float(str(row["most_mb"])) for row in rows)
@@ -151,7 +151,7 @@ def goals_of(
 def watch(
     server: RunningServer, honest: bytes, hostile: Path | None, callers: int, seconds: float
 ) -> Seen:
-    """Lets hostile and honest callers loose, and watches."""
+    """Let hostile and honest callers loose, and watch."""
     seen = Seen()
     senders = start(server.port, hostile, seconds, callers) if hostile else None
     others = OtherWork(server, [senders.pid] if senders else [])
@@ -191,7 +191,7 @@ def watch(
 
 
 def p95(seconds: Sequence[float]) -> float:
-    """Returns the 95th percentile, 0 for nothing."""
+    """Return the 95th percentile, 0 for nothing."""
     if len(seconds) < 2:
         return max(seconds, default=0.0)
     return statistics.quantiles(seconds, n=20)[-1]

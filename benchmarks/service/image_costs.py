@@ -60,7 +60,7 @@ class Measured:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Measures and prints.
+    """Measure and print.
 
     Args:
         arguments: command-line arguments; those of the process when None.
@@ -82,7 +82,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def measure_opening(sides: Sequence[int], repeats: int) -> list[Measured]:
-    """Opens X-rays of every codec, prints them and the lines that cover them."""
+    """Open X-rays of every codec, print them and the lines that cover them."""
     measured = []
     for side in sides:
         for file in honest_files(side):
@@ -110,7 +110,7 @@ def measure_opening(sides: Sequence[int], repeats: int) -> list[Measured]:
 
 
 def covering_line(rows: Sequence[Measured]) -> Cost:
-    """Returns the line with the smallest relative error, raised until it covers every row."""
+    """Return the line with the smallest relative error, raised until it covers every row."""
     from scipy.optimize import nnls
 
     design = np.array([[1.0, each.pixels * 1e-6, each.size_bytes * 1e-6] for each in rows])
@@ -121,7 +121,7 @@ def covering_line(rows: Sequence[Measured]) -> Cost:
 
 
 def rendering_share(side: int, repeats: int) -> float:
-    """Renders masks and an overlay, prints their costs; returns the share of their budget."""
+    """Render masks and an overlay, print their costs; return the share of their budget."""
     pixels = xray_12_bit(side, noise=60.0)
     rng = np.random.default_rng(side)
     logits = rng.normal(0.0, 1.0, (64, 64)).astype(np.float32)  # ragged: the dearest to compress
@@ -155,7 +155,7 @@ def _open(data: bytes) -> None:
 
 
 def _cpu_s(work: Callable[[], object], repeats: int) -> float:
-    """Returns the median processor time of the work, after doing it once."""
+    """Return the median processor time of the work, after doing it once."""
     work()
     taken = []
     for _ in range(repeats):

@@ -41,7 +41,7 @@ _MIB = 1 << 20
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Measures and prints.
+    """Measure and print.
 
     Args:
         arguments: command-line arguments; those of the process when None.
@@ -80,7 +80,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def write_files(side: int, folder: Path) -> None:
-    """Writes a quiet X-ray of every format, the kind of its costs in the name."""
+    """Write a quiet X-ray of every format, the kind of its costs in the name."""
     for file in honest_files(side):
         if file.name.endswith("noisy"):
             return
@@ -91,7 +91,7 @@ def write_files(side: int, folder: Path) -> None:
 
 
 def opening(folder: Path) -> Iterator[tuple[str, bool, Callable[[], object]]]:
-    """Yields names of files, whether they are costly, and opening them."""
+    """Yield names of files, whether they are costly, and opening them."""
     asked = SegmentRequest((), DEFAULT_CONVENTION, 0.5, True, AnswerKind.JSON)
     for path in sorted(folder.iterdir()):
         kind, _, name = path.name.partition("-")
@@ -103,7 +103,7 @@ def opening(folder: Path) -> Iterator[tuple[str, bool, Callable[[], object]]]:
 
 
 def rendering(side: int, folder: Path) -> Iterator[tuple[str, bool, Callable[[], object]]]:
-    """Yields answers about the 8-bit PNG, costly all of them, and rendering them."""
+    """Yield answers about the 8-bit PNG, costly all of them, and rendering them."""
     upload = folder / "costly-PNG 8 bits"
     whole: Box = (0.0, 0.0, float(side), float(side))
     for name, boxes, lungs in (
@@ -128,7 +128,7 @@ def rendering(side: int, folder: Path) -> Iterator[tuple[str, bool, Callable[[],
 
 
 def two_lungs() -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
-    """Returns mask logits of two ellipses, (64, 64)."""
+    """Return mask logits of two ellipses, (64, 64)."""
     rows, columns = np.mgrid[0:64, 0:64]
     right, left = (
         1 - ((rows - 32) / 22) ** 2 - ((columns - middle) / 9) ** 2 for middle in (19, 45)
@@ -137,7 +137,7 @@ def two_lungs() -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
 
 
 def peak_bytes(work: Callable[[], object]) -> int:
-    """Returns by how much the resident memory of a forked process grows while it works.
+    """Return by how much the resident memory of a forked process grows while it works.
 
     Raises:
         ChildProcessError: it failed.
@@ -158,7 +158,7 @@ def peak_bytes(work: Callable[[], object]) -> int:
 
 
 def in_child(work: Callable[[], object]) -> None:
-    """Does some work in a forked process.
+    """Do some work in a forked process.
 
     Raises:
         ChildProcessError: it failed.

@@ -77,7 +77,7 @@ GOALS: Mapping[str, tuple[str, Callable[[Any], bool]]] = {
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Measures and prints; returns 0, or 1 when an answer had a status that it must not have."""
+    """Measure and print; return 0, or 1 when an answer had a status that it must not have."""
     options, flags = _parser().parse_known_args(arguments)
     image = png_of_size(DEFAULT_IMAGE, IMAGE_SIDE_PX)
     plan = LoadPlan(options.model, image, options.seconds, flags)
@@ -101,7 +101,7 @@ def _print(figures: Mapping[str, Any]) -> None:
 
 
 def measured(plan: LoadPlan, callers_count: int, requests: int) -> Iterator[dict[str, Any]]:
-    """Yields the figures of each phase; overload meets a server of few places."""
+    """Yield the figures of each phase; overload meets a server of few places."""
     model, image, seconds, flags = plan.model, plan.image, plan.seconds, plan.flags
     yield {"processor": processor_name(), "cores": len(os.sched_getaffinity(0))}
     bound = bound_of(plan)
@@ -126,7 +126,7 @@ def measured(plan: LoadPlan, callers_count: int, requests: int) -> Iterator[dict
 
 
 def lone_caller(server: RunningServer, image: bytes, seconds: float) -> dict[str, Any]:
-    """Measures one caller, on a server that has just become ready."""
+    """Measure one caller, on a server that has just become ready."""
     first_s = server.segment(image, {}).seconds
     watch = OtherWork(server)
     with_overlay, share = _alone(server, image, {}, seconds / 2)
@@ -146,7 +146,7 @@ def lone_caller(server: RunningServer, image: bytes, seconds: float) -> dict[str
 def _alone(
     server: RunningServer, image: bytes, fields: Mapping[str, str], seconds: float
 ) -> tuple[float, float]:
-    """Returns the median time of an answer, and the median share of what is not the model."""
+    """Return the median time of an answer, and the median share of what is not the model."""
     spent: list[float] = []
     shares: list[float] = []
     stop_at = time.monotonic() + seconds
@@ -164,7 +164,7 @@ def _alone(
 def beside_the_engine(
     model: Path | None, server: RunningServer, image: bytes, seconds: float
 ) -> dict[str, Any]:
-    """Measures sixteen callers and the engine alone in turns; the medians of the rounds."""
+    """Measure sixteen callers and the engine alone in turns; the medians of the rounds."""
     engine = engine_of(model, image)
     engine_rates, service_rates, others = [], [], []
     statuses: Counter[int] = Counter()
@@ -186,7 +186,7 @@ def beside_the_engine(
 
 
 def engine_of(model: Path | None, image: bytes) -> Callable[[float], float]:
-    """Loads the predictor here; the function returned measures its images a second."""
+    """Load the predictor here; the function returned measures its images a second."""
     import torch
 
     from model_store.model_index import default_model_folder
@@ -210,7 +210,7 @@ def engine_of(model: Path | None, image: bytes) -> Callable[[float], float]:
 
 
 def overload(server: RunningServer, image: bytes, seconds: float) -> dict[str, Any]:
-    """Measures four times as many callers as there are places, and patient ones at twice."""
+    """Measure four times as many callers as there are places, and patient ones at twice."""
     watch = OtherWork(server)
     full = callers_in_processes(server.port, image, QUEUE_PLACES + 1, seconds, {})
     over = callers_in_processes(server.port, image, 4 * (QUEUE_PLACES + 1), seconds, {})
@@ -235,7 +235,7 @@ def overload(server: RunningServer, image: bytes, seconds: float) -> dict[str, A
 
 
 def memory(server: RunningServer, requests: int) -> dict[str, Any]:
-    """Measures the growth of both processes' memory over mixed requests, after a warm-up."""
+    """Measure the growth of both processes' memory over mixed requests, after a warm-up."""
     mixed_requests(server, WARM_UP_REQUESTS)
     before = resident_bytes(server)
     began = time.monotonic()

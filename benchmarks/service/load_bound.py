@@ -57,7 +57,7 @@ class Bound:
 
 
 def bound_of(plan: LoadPlan) -> Bound:
-    """Measures pipeline and network alone, with nothing else running."""
+    """Measure pipeline and network alone, with nothing else running."""
     settings = settings_from(plan.flags, {})
     devices = _devices(settings.devices, settings.device)
     gpus = sum(device != "cpu" for device in devices)
@@ -82,7 +82,7 @@ def bound_of(plan: LoadPlan) -> Bound:
 def beside_the_bound(
     plan: LoadPlan, bound: Bound, server: RunningServer, count: int
 ) -> Iterator[dict[str, Any]]:
-    """Measures many callers, for each kind of overlay, and what they reach where nothing is done.
+    """Measure many callers, for each kind of overlay, and what they reach where nothing is done.
 
     Args:
         plan: what they send.
@@ -109,7 +109,7 @@ def beside_the_bound(
 
 
 def _devices(devices: str, device: str) -> list[str]:
-    """Returns the devices that a server with these settings uses, as `bounds` names them."""
+    """Return the devices that a server with these settings uses, as `bounds` names them."""
     if devices != ALL_DEVICES:
         return devices.split(",")
     if device == "cpu" or (device == "auto" and visible_gpus() == 0):

@@ -47,7 +47,7 @@ class Outcome:
 
 
 def callers(server: RunningServer, image: bytes, count: int, seconds: float) -> Outcome:
-    """Lets `count` callers send one request after the other; refused ones pause a little."""
+    """Let `count` callers send one request after the other; refused ones pause a little."""
     outcome = Outcome(seconds)
     lock = threading.Lock()
     began = time.monotonic()
@@ -74,7 +74,7 @@ def callers(server: RunningServer, image: bytes, count: int, seconds: float) -> 
 
 
 def patient_callers(server: RunningServer, image: bytes, count: int, each: int) -> tuple[int, int]:
-    """Lets `count` callers with the documented retry loop ask `each` times.
+    """Let `count` callers with the documented retry loop ask `each` times.
 
     Returns:
         Requests that got their mask, and all of them.
@@ -100,7 +100,7 @@ def patient_callers(server: RunningServer, image: bytes, count: int, each: int) 
 
 
 def mixed_requests(server: RunningServer, count: int, callers_count: int = 8) -> Counter[int]:
-    """Sends good and bad requests of many kinds and sizes; returns the statuses."""
+    """Send good and bad requests of many kinds and sizes; return the statuses."""
     statuses: Counter[int] = Counter()
     lock = threading.Lock()
     numbers = iter(range(count))
@@ -124,7 +124,7 @@ def mixed_requests(server: RunningServer, count: int, callers_count: int = 8) ->
 
 
 def _mixed(number: int) -> tuple[bytes, Mapping[str, str]]:
-    """Makes the request of this number: six in ten are good, of many sizes."""
+    """Make the request of this number: six in ten are good, of many sizes."""
     chance = random.Random(number)
     side = chance.choice((64, 200, 333, 512, 700, 1024))
     width = side + chance.randrange(40)
@@ -152,7 +152,7 @@ class OtherWork:
     """Tells how many cores other programs used meanwhile: figures of a busy machine mislead."""
 
     def __init__(self, server: RunningServer | None = None, own: Sequence[int] = ()) -> None:
-        """Starts to count.
+        """Start to count.
 
         Args:
             server: its processes are ours, as this one is.
@@ -164,7 +164,7 @@ class OtherWork:
         self._began = (time.monotonic(), _all_ticks(), self._own_ticks())
 
     def cores(self) -> float:
-        """Cores used by others since the start, on average."""
+        """Return cores used by others since the start, on average."""
         began, all_then, own_then = self._began
         others = (_all_ticks() - all_then) - (self._own_ticks() - own_then)
         return max(0.0, others / os.sysconf("SC_CLK_TCK") / (time.monotonic() - began))
@@ -174,7 +174,7 @@ class OtherWork:
 
 
 def process_ids(server: RunningServer) -> list[int]:
-    """Returns the ids of the serving process and of its compute process."""
+    """Return the ids of the serving process and of its compute process."""
     serving = server.process.pid
     threads = Path(f"/proc/{serving}/task").iterdir()
     children = " ".join((thread / "children").read_text() for thread in threads).split()
@@ -182,7 +182,7 @@ def process_ids(server: RunningServer) -> list[int]:
 
 
 def resident_bytes(server: RunningServer) -> int:
-    """Returns the main memory of both processes."""
+    """Return the main memory of both processes."""
     pages = (Path(f"/proc/{one}/statm").read_text().split()[1] for one in process_ids(server))
     return sum(map(int, pages)) * os.sysconf("SC_PAGE_SIZE")
 
@@ -194,7 +194,7 @@ def _all_ticks() -> int:
 
 
 def _ticks_of(process: int) -> int:
-    """Returns what a process has used, with its children that have ended; 0 when it is gone."""
+    """Return what a process has used, with its children that have ended; 0 when it is gone."""
     try:
         fields = Path(f"/proc/{process}/stat").read_text().rsplit(")", 1)[1].split()
     except OSError:

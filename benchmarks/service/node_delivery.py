@@ -62,7 +62,7 @@ send_refused_masks = true
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Measures and prints.
+    """Measure and print.
 
     Args:
         arguments: command-line arguments; those of the process when None.
@@ -108,7 +108,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 @contextmanager
 def orthanc(folder: Path) -> Generator[tuple[str, int], None, None]:
-    """Starts Orthanc; yields the address of its REST interface and its DICOM port."""
+    """Start Orthanc; yield the address of its REST interface and its DICOM port."""
     http_port, dicom_port = _free_port(), _free_port()
     configuration = {
         "StorageDirectory": str(folder / "db"),
@@ -138,7 +138,7 @@ def orthanc(folder: Path) -> Generator[tuple[str, int], None, None]:
 def node(
     folder: Path, service_port: int, orthanc_port: int
 ) -> Generator[tuple[subprocess.Popen[bytes], int], None, None]:
-    """Starts a node; yields its process and its port."""
+    """Start a node; yield its process and its port."""
     port = _free_port()
     path = folder / "node.toml"
     path.write_text(
@@ -163,7 +163,7 @@ def node(
 
 
 def _delivery_s(original: Dataset, port: int, url: str) -> float:
-    """Returns seconds from the end of C-STORE until the results of one X-ray are stored."""
+    """Return seconds from the end of C-STORE until the results of one X-ray are stored."""
     before = _stored(url)
     _store(port, [_other(original, 0)])
     began = time.perf_counter()
@@ -185,7 +185,7 @@ def _send_many(original: Dataset, port: int, count: int) -> None:
 
 
 def _other(original: Dataset, number: int) -> Dataset:
-    """Returns another X-ray: other UIDs, one pixel of another value."""
+    """Return another X-ray: other UIDs, one pixel of another value."""
     other = Dataset()
     other.update(original)
     other.file_meta = original.file_meta

@@ -9,22 +9,22 @@ _PICTURE = bytes(range(256)) * (1 << 15)  # 8 MiB: 2048 x 2048, 16 bits
 
 
 def nothing(task: Task) -> Answer:
-    """Gives nothing back."""
+    """Give nothing back."""
     return Answer()
 
 
 def take(task: Task) -> Answer:
-    """Maps the picture that came."""
+    """Map the picture that came."""
     return Answer({"bytes": len(task.map(0))})
 
 
 def give(task: Task) -> Answer:
-    """Gives a picture back in shared memory."""
+    """Give a picture back in shared memory."""
     return Answer(blobs=[_PICTURE])
 
 
 def last(task: Task) -> Answer:
-    """Asks to be replaced."""
+    """Ask to be replaced."""
     return Answer(is_last=True)
 
 

@@ -41,7 +41,7 @@ class LoopDelays:
     _seen: Counter[str] = field(default_factory=Counter)
 
     def start(self) -> None:
-        """Begins in the running loop, which has to be that of this thread."""
+        """Begin in the running loop, which has to be that of this thread."""
         self._loop = asyncio.get_running_loop()
         self._thread = threading.get_ident()
         self._clock = time.pthread_getcpuclockid(self._thread)
@@ -50,7 +50,7 @@ class LoopDelays:
         threading.Thread(target=self._look, name="loop-watch", daemon=True).start()
 
     def report(self) -> dict[str, object]:
-        """Returns the figures, the longest delays first."""
+        """Return the figures, the longest delays first."""
         late_s = sorted((delay for delay, _, _ in self.delays), reverse=True)
         computed_s = sorted((cpu for _, cpu, _ in self.delays), reverse=True)
         worst = sorted(self.delays, reverse=True)[:TOLD]
@@ -100,7 +100,7 @@ def _told(delay: tuple[float, float, str]) -> dict[str, object]:
 
 
 def main() -> int:
-    """Serves, then writes the report; returns the service's exit code."""
+    """Serve, then write the report; return the service's exit code."""
     report = Path(sys.argv.pop(1))
     import service.__main__
     from service.http import server
@@ -111,7 +111,7 @@ def main() -> int:
         """Starts the watch together with the loop."""
 
         async def startup(self, *arguments: object, **options: object) -> None:
-            """Starts."""
+            """Start."""
             delays.start()
             await super().startup(*arguments, **options)  # type: ignore[arg-type]
 

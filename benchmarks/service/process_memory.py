@@ -6,7 +6,7 @@ from pathlib import Path
 
 
 def tree_pss_bytes(process: int) -> int:
-    """Returns the proportional set size of a process and its descendants.
+    """Return the proportional set size of a process and its descendants.
 
     Args:
         process: process id; one that has ended counts nothing.
@@ -15,7 +15,7 @@ def tree_pss_bytes(process: int) -> int:
 
 
 def pss_bytes(process: int) -> int:
-    """Returns the proportional set size of one process, 0 when it has ended."""
+    """Return the proportional set size of one process, 0 when it has ended."""
     try:
         lines = Path(f"/proc/{process}/smaps_rollup").read_text(encoding="ascii").splitlines()
     except OSError:
@@ -25,7 +25,7 @@ def pss_bytes(process: int) -> int:
 
 
 def process_tree(process: int) -> list[int]:
-    """Returns a process and its descendants."""
+    """Return a process and its descendants."""
     found, waiting = [], [process]
     while waiting:
         each = waiting.pop()

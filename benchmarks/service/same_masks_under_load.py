@@ -41,7 +41,7 @@ DEFAULT_IMAGE = Path(__file__).parents[2] / "examples" / "phantom.png"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Compares and prints.
+    """Compare and print.
 
     Args:
         arguments: command-line arguments; those of the process when None.
@@ -80,7 +80,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _patient_flags(callers: int) -> list[str]:
-    """Flags of a server that refuses nobody: a busy machine must not look like a wrong mask."""
+    """Return flags of a server that refuses nobody: a busy machine is no wrong mask."""
     return ["--queue-limit", str(4 * callers), "--request-timeout-s", str(PATIENCE_S)]
 
 
@@ -93,7 +93,7 @@ class WorkerKiller:
     """
 
     def __init__(self, server: RunningServer, every_s: float) -> None:
-        """Kills nobody before `killing`."""
+        """Kill nobody before `killing`."""
         self.killed = self.sent_again = 0
         self._process = server.process.pid
         self._every_s = every_s
@@ -102,7 +102,7 @@ class WorkerKiller:
 
     @contextmanager
     def killing(self) -> Generator[None, None, None]:
-        """Kills one each time so many seconds have passed in the block."""
+        """Kill one each time so many seconds have passed in the block."""
         thread = threading.Thread(target=self._run)
         thread.start()
         try:
@@ -120,7 +120,7 @@ class WorkerKiller:
                     self.killed += 1
 
     def mask(self, server: RunningServer, image: bytes) -> Answer:
-        """Asks until the answer is another than `worker_lost`."""
+        """Ask until the answer is another than `worker_lost`."""
         while True:
             answer = _mask(server, image)
             if answer.status != 503 or json.loads(answer.body)["code"] != "worker_lost":
@@ -129,7 +129,7 @@ class WorkerKiller:
 
 
 def image_workers(front: int) -> list[int]:
-    """Returns the process ids of the image workers of a service."""
+    """Return the process ids of the image workers of a service."""
     templates = [
         child
         for child in children_of(front)
@@ -139,7 +139,7 @@ def image_workers(front: int) -> list[int]:
 
 
 def children_of(process: int) -> list[int]:
-    """Returns the process ids of a process's children; none when it is gone."""
+    """Return the process ids of a process's children; none when it is gone."""
     try:
         lists = [
             (thread / "children").read_text() for thread in Path(f"/proc/{process}/task").iterdir()
@@ -155,7 +155,7 @@ def compare(
     callers: int,
     killer: WorkerKiller | None = None,
 ) -> tuple[int, int]:
-    """Sends every image alone, then all of them from several callers at once.
+    """Send every image alone, then all of them from several callers at once.
 
     Args:
         server: a ready server.
@@ -185,7 +185,7 @@ def compare(
 
 
 def images_of(folder: Path | None, count: int) -> list[bytes]:
-    """Returns `count` different images.
+    """Return `count` different images.
 
     Args:
         folder: searched for image files, spread evenly over them; drawn images when None.
@@ -204,7 +204,7 @@ def images_of(folder: Path | None, count: int) -> list[bytes]:
 
 
 def _drawn(seed: int) -> bytes:
-    """Draws the phantom, turned brighter or darker, with noise, in another size for each seed."""
+    """Draw the phantom, turned brighter or darker, with noise, in another size for each seed."""
     generator = np.random.default_rng(seed)
     width, height = (int(side) for side in generator.integers(256, 900, 2))
     with Image.open(DEFAULT_IMAGE) as opened:

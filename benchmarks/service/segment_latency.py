@@ -33,7 +33,7 @@ WARM_UP_REQUESTS = 3
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Measures and prints.
+    """Measure and print.
 
     Args:
         arguments: command-line arguments; those of the process when None.
@@ -60,7 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def png_of_size(path: Path, size_px: int) -> bytes:
-    """Returns an image as an 8-bit grey PNG, resized to a square of `size_px` pixels."""
+    """Return an image as an 8-bit grey PNG, resized to a square of `size_px` pixels."""
     with Image.open(path) as opened:
         resized = opened.convert("L").resize((size_px, size_px), Image.Resampling.BICUBIC)
     buffer = io.BytesIO()
@@ -69,7 +69,7 @@ def png_of_size(path: Path, size_px: int) -> bytes:
 
 
 def measure(server: RunningServer, image: bytes, count: int) -> dict[str, Any]:
-    """Sends `count` requests one after the other.
+    """Send `count` requests one after the other.
 
     Args:
         server: a ready server.

@@ -62,7 +62,7 @@ class RunningServer:
     def segment(
         self, image: bytes, fields: Mapping[str, str], accept: str = "application/json"
     ) -> Answer:
-        """Sends one `POST /segment` on a connection of its own.
+        """Send one `POST /segment` on a connection of its own.
 
         Args:
             image: bytes of the file.
@@ -85,7 +85,7 @@ def running_server(
     program: Sequence[str] = ("service",),
     folder: Path | None = None,
 ) -> Generator[RunningServer, None, None]:
-    """Starts `python -m service` on a free port, waits until it is ready, and stops it.
+    """Start `python -m service` on a free port, wait until it is ready, and stop it.
 
     Args:
         model: model folder; the default model when None.
@@ -118,7 +118,7 @@ def running_server(
 
 
 def multipart(image: bytes, fields: Mapping[str, str]) -> tuple[bytes, str]:
-    """Encodes a form with one image; returns the body and its content type."""
+    """Encode a form with one image; return the body and its content type."""
     boundary = uuid.uuid4().hex
     parts = [
         f'--{boundary}\r\nContent-Disposition: form-data; name="{name}"\r\n\r\n{value}\r\n'.encode()
@@ -151,7 +151,7 @@ def _wait_until_ready(
 
 
 def _announced_port(log: Any) -> int | None:
-    """Reads the port from the server's line `listening`."""
+    """Read the port from the server's line `listening`."""
     # pread leaves the offset alone, which parent and child share.
     text = os.pread(log.fileno(), 65536, 0).decode()
     for line in text.splitlines():

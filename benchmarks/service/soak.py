@@ -62,7 +62,7 @@ class Soaked:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the soak and prints what was seen.
+    """Run the soak and print what was seen.
 
     Args:
         arguments: command-line arguments; those of the process when None.
@@ -85,7 +85,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def soak(model: Path | None, seconds: float, callers: int) -> Soaked:
-    """Starts a service, lets callers at it, and compares what all sides say.
+    """Start a service, let callers at it, and compare what all sides say.
 
     Args:
         model: model folder; the default model when None.
@@ -184,7 +184,7 @@ def _kinds() -> list[tuple[str, bytes, dict[str, str]]]:
 
 
 def _send(server: RunningServer, image: bytes, fields: dict[str, str], request_id: str) -> int:
-    """Sends one request; returns the status of its answer."""
+    """Send one request; return the status of its answer."""
     with socket.create_connection(("127.0.0.1", server.port), timeout=120) as connection:
         head, body = _request(image, fields, request_id)
         connection.sendall(head + body)
@@ -197,7 +197,7 @@ def _send(server: RunningServer, image: bytes, fields: dict[str, str], request_i
 
 
 def _give_up(server: RunningServer, image: bytes, request_id: str) -> None:
-    """Sends half an upload and closes."""
+    """Send half an upload and close."""
     with socket.create_connection(("127.0.0.1", server.port), timeout=120) as connection:
         head, body = _request(image, {}, request_id)
         connection.sendall(head + body[: len(body) // 2])
@@ -214,7 +214,7 @@ def _request(image: bytes, fields: dict[str, str], request_id: str) -> tuple[byt
 
 
 def _counted(server: RunningServer) -> Counter[int]:
-    """Returns the answers of `/segment` by status, as the service counted them."""
+    """Return the answers of `/segment` by status, as the service counted them."""
     counted: Counter[int] = Counter()
     for line in _metrics(server).splitlines():
         if line.startswith("lungseg_requests_total{") and 'route="/segment"' in line:

@@ -24,7 +24,7 @@ _PICTURE_BYTES = 8 << 20  # 2048 x 2048, 16 bits
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Measures and prints.
+    """Measure and print.
 
     Args:
         arguments: command-line arguments; those of the process when None.

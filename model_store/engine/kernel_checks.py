@@ -141,7 +141,7 @@ def make_integers(shape: tuple[int, int, int], pattern: str) -> tuple[Tensor, Te
 
 
 def _exact_product(activation: Tensor, weight: Tensor, device: torch.device) -> Tensor:
-    """The reference's accumulators; float64 sums them exactly too, and fast enough for a GPU."""
+    """Return the reference's accumulators; float64 sums them exactly, fast on a GPU too."""
     if activation.numel() * weight.shape[0] < 2**24:
         return reference_accumulate(activation, weight).to(device)
     steps = activation.to(device, torch.float64) - ZERO_POINT

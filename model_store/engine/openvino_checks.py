@@ -98,7 +98,7 @@ def extreme_rows(rows: int, terms: int) -> Tensor:
 
 
 def _unit_matrix(outputs: int, terms: int) -> Int8Matrix:
-    """Weights at both ends in two rows of three, random in the third; scales of 1."""
+    """Return weights at both ends in two rows of three, random in the third; scales of 1."""
     weight = torch.randint(
         -WEIGHT_LIMIT, WEIGHT_LIMIT + 1, (outputs, terms), generator=_generator(), dtype=torch.int8
     )

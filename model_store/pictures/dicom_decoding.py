@@ -80,7 +80,7 @@ class DicomPicture(NamedTuple):
 
 
 def looks_like_dicom(data: bytes) -> bool:
-    """Returns whether the bytes are a DICOM file, with or without the 128-byte preamble.
+    """Return whether the bytes are a DICOM file, with or without the 128-byte preamble.
 
     Without one, the first element must be of group 2 or 8 in little endian, with a plausible
     value representation or length.
@@ -100,7 +100,7 @@ def looks_like_dicom(data: bytes) -> bool:
 def decode_dicom(
     data: bytes, max_pixels: int, before_decoding: BeforeDecoding = accept_any
 ) -> DicomPicture:
-    """Decodes one DICOM file.
+    """Decode one DICOM file.
 
     Args:
         data: the file.
@@ -159,7 +159,7 @@ def _damaged() -> UndecodablePictureError:
 
 
 def _silence_pydicom() -> None:
-    """Stops pydicom from logging and warning: both quote attribute values.
+    """Stop pydicom from logging and warning: both quote attribute values.
 
     Done at each call, because others may reset the process's warning filters.
     """

@@ -52,7 +52,7 @@ class PixelLayout:
 
 
 def read_pixel_layout(dataset: Dataset) -> PixelLayout:
-    """Reads the image pixel attributes.
+    """Read the image pixel attributes.
 
     Args:
         dataset: the parsed header.

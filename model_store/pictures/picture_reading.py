@@ -103,7 +103,7 @@ class Picture:
 def read_picture(
     data: bytes, *, max_pixels: int, before_decoding: BeforeDecoding = accept_any
 ) -> Picture:
-    """Decodes one uploaded file.
+    """Decode one uploaded file.
 
     Args:
         data: the whole file.
@@ -140,7 +140,7 @@ def read_orientation(data: bytes) -> Orientation:
 
 
 def sniff_format(data: bytes) -> str:
-    """Returns "png", "jpeg", "tiff" or "dicom", judged by the first bytes alone.
+    """Return "png", "jpeg", "tiff" or "dicom", judged by the first bytes alone.
 
     Args:
         data: the file, or its first 132 bytes at least.

@@ -21,7 +21,7 @@ the model's square input would be almost all padding."""
 
 
 def check_picture_size(width: int, height: int, max_pixels: int) -> None:
-    """Refuses images that are too large or too small.
+    """Refuse images that are too large or too small.
 
     Args:
         width: width in pixels, as the header says.

@@ -74,7 +74,7 @@ class PngHeader:
         return self.height * (1 + (self.width * self.bit_depth * channels + 7) // 8)
 
     def pack(self) -> bytes:
-        """Returns the 13 bytes of IHDR data."""
+        """Return the 13 bytes of IHDR data."""
         return _HEADER.pack(
             self.width,
             self.height,
@@ -87,7 +87,7 @@ class PngHeader:
 
 
 def read_png_header(data: bytes) -> PngHeader:
-    """Returns the header of a PNG file, without reading further.
+    """Return the header of a PNG file, without reading further.
 
     Args:
         data: the file; its signature is taken as checked.
@@ -105,7 +105,7 @@ def read_png_header(data: bytes) -> PngHeader:
 
 
 def keep_pixel_chunks(data: bytes) -> bytes:
-    """Returns the same PNG with nothing but the chunks that its pixels need.
+    """Return the same PNG with nothing but the chunks that its pixels need.
 
     A 16-bit grey+alpha image is relabelled as 8-bit RGBA: both have four bytes per pixel, so the
     PNG filters undo in the same way, and the caller finds the high and low byte of grey in the
@@ -142,7 +142,7 @@ def _is_palette(kind: bytes, chunk: bytes) -> bool:
 
 
 def _inflated(deflated: bytes, size_bytes: int) -> bytes:
-    """Returns the same zlib stream with its bytes uncompressed; what is beyond `size_bytes` is cut.
+    """Return the same zlib stream with its bytes uncompressed; what is beyond `size_bytes` is cut.
 
     Raises:
         UndecodablePictureError: damaged, or it ends early.
@@ -159,7 +159,7 @@ def _inflated(deflated: bytes, size_bytes: int) -> bytes:
 
 
 def _stored(plain: memoryview) -> bytes:
-    """Returns a zlib stream that holds the bytes as they are (RFC 1950; RFC 1951, 3.2.4)."""
+    """Return a zlib stream that holds the bytes as they are (RFC 1950; RFC 1951, 3.2.4)."""
     pieces: list[bytes | memoryview] = [b"\x78\x01"]
     for start in range(0, len(plain), _LONGEST_STORED_BLOCK):
         block = plain[start : start + _LONGEST_STORED_BLOCK]
@@ -169,7 +169,7 @@ def _stored(plain: memoryview) -> bytes:
 
 
 def png_chunk(kind: bytes, payload: bytes) -> bytes:
-    """Returns a whole chunk: length, type, payload, CRC of type and payload.
+    """Return a whole chunk: length, type, payload, CRC of type and payload.
 
     Args:
         kind: the four bytes of its type.
@@ -180,7 +180,7 @@ def png_chunk(kind: bytes, payload: bytes) -> bytes:
 
 
 def _checked_chunks(data: bytes) -> list[tuple[bytes, bytes]]:
-    """Returns (type, whole chunk) of each kept chunk, in file order, up to and with IEND."""
+    """Return (type, whole chunk) of each kept chunk, in file order, up to and with IEND."""
     chunks: list[tuple[bytes, bytes]] = []
     position = len(PNG_SIGNATURE)
     while position + _CHUNK_FRAME_BYTES <= len(data):

@@ -29,7 +29,7 @@ EXIT_BROKEN, EXIT_UNREADABLE = 1, 2
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs one command.
+    """Run one command.
 
     Args:
         arguments: without the program's name; `sys.argv`'s when None.

@@ -63,7 +63,7 @@ class Verified:
 
 
 def read_key(path: Path) -> bytes:
-    """Reads the key of an audit log.
+    """Read the key of an audit log.
 
     Raises:
         AuditError: it cannot be read, or is too short to be secret.
@@ -81,7 +81,7 @@ def read_key(path: Path) -> bytes:
 def sealed_line(
     fields: Mapping[str, Any], state: ChainState, key: bytes
 ) -> tuple[bytes, ChainState]:
-    """Makes the next line of a chain.
+    """Make the next line of a chain.
 
     Args:
         fields: what it says.
@@ -98,7 +98,7 @@ def sealed_line(
 
 
 def verify_files(paths: Iterable[Path], key: bytes) -> Verified:
-    """Verifies the files of one log.
+    """Verify the files of one log.
 
     Args:
         paths: the files, in any order.
@@ -166,7 +166,7 @@ class _Verifier:
             raise BrokenChainError(f"{place}: the entries before {self._first} are missing.")
 
     def _excuse(self, fields: Mapping[str, Any]) -> None:
-        """Accepts a line that a crash cut off, when the next one, sealed, says which it was."""
+        """Accept a line that a crash cut off, when the next one, sealed, says which it was."""
         assert self._torn is not None
         torn, place = self._torn
         if fields.get("event") != TORN or fields.get("sha256") != _sha256(torn):
@@ -176,7 +176,7 @@ class _Verifier:
 
 
 def state_at_end(path: Path, key: bytes) -> tuple[ChainState, bytes]:
-    """Reads where a file's chain stands, from its latest whole line.
+    """Read where a file's chain stands, from its latest whole line.
 
     Returns:
         The state, and the bytes of a line that a crash cut off behind it.
@@ -203,12 +203,12 @@ def state_at_end(path: Path, key: bytes) -> tuple[ChainState, bytes]:
 
 
 def torn_fields(torn: bytes) -> dict[str, Any]:
-    """Returns what the line after a line that a crash cut off says of it."""
+    """Return what the line after a line that a crash cut off says of it."""
     return {"event": TORN, "sha256": _sha256(torn), "bytes": len(torn)}
 
 
 def entries_of(path: Path) -> Iterable[dict[str, Any]]:
-    """Yields what the lines of a file say, verified or not."""
+    """Yield what the lines of a file say, verified or not."""
     for line in _lines_of(path):
         fields = _fields_of(_split(line)[0])
         if fields is not None:
@@ -236,7 +236,7 @@ def _lines_of(path: Path) -> list[bytes]:
 
 
 def _split(line: bytes) -> tuple[bytes, str]:
-    """Splits a line into what was sealed and the seal; an empty seal where there is none."""
+    """Split a line into what was sealed and the seal; an empty seal where there is none."""
     found = _SEAL.fullmatch(line[-_SEAL_BYTES:])
     if found is None:
         return line, ""

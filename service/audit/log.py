@@ -75,7 +75,7 @@ class AuditLog:
         keeps_waiting: bool = True,
         watch: AuditWatch | None = None,
     ) -> None:
-        """Opens the log and continues its chain.
+        """Open the log and continue its chain.
 
         Args:
             path: the file; older ones lie beside it, with the number of their first entry.
@@ -121,7 +121,7 @@ class AuditLog:
         return self._is_failing
 
     def append(self, fields: Mapping[str, Any]) -> Future[None]:
-        """Hands a line over; returns at once.
+        """Hand a line over; return at once.
 
         Args:
             fields: what it says; the time is added.
@@ -139,7 +139,7 @@ class AuditLog:
         return waiting.written
 
     def close(self, timeout_s: float = 5.0) -> None:
-        """Writes what waits, publishes the head and ends the thread."""
+        """Write what waits, publish the head and end the thread."""
         with self._changed:
             self._is_closing = True
             self._changed.notify()
@@ -160,7 +160,7 @@ class AuditLog:
                 return
 
     def _write(self, batch: list[_Waiting]) -> None:
-        """Writes lines, or nothing of them; fsync when it is due."""
+        """Write lines, or nothing of them; fsync when it is due."""
         try:
             self._begin_file_if_due()
             lines = [*self._remarks(), *(one.fields for one in batch)]
@@ -185,7 +185,7 @@ class AuditLog:
         self._watch.on_written(len(batch))
 
     def _remarks(self) -> list[dict[str, Any]]:
-        """Returns lines that tell of a failure; the first also tries whether it is over."""
+        """Return lines that tell of a failure; the first also tries whether it is over."""
         remarks: list[dict[str, Any]] = [{"event": "written again"}] if self._is_failing else []
         return remarks + ([{"event": "lines lost", "lines": self._lost}] if self._lost else [])
 
@@ -222,7 +222,7 @@ class AuditLog:
         self._watch.on_lost(1)
 
     def _open(self) -> None:
-        """Opens the file for appending, and continues or begins its chain."""
+        """Open the file for appending, and continue or begin its chain."""
         descriptor = os.open(self._path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o640)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -250,7 +250,7 @@ class AuditLog:
         return {"event": CONTINUED, "previous_seal": self._state.seal}
 
     def _begin_file_if_due(self) -> None:
-        """Begins a new file when this one is large, or somebody has moved it away."""
+        """Begin a new file when this one is large, or somebody has moved it away."""
         try:
             is_ours = os.stat(self._path).st_ino == os.fstat(self._descriptor).st_ino
         except FileNotFoundError:

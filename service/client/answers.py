@@ -25,7 +25,7 @@ class SegmentError(Exception):
     """
 
     def __init__(self, status: int, code: str, sentence: str, request_id: str = "") -> None:
-        """Takes over what the service said."""
+        """Take over what the service said."""
         super().__init__(sentence)
         self.status = status
         self.code = code
@@ -103,7 +103,7 @@ class Segmentation:
 
 
 def read_segmentation(answer: httpx.Response) -> Segmentation:
-    """Reads a JSON answer.
+    """Read a JSON answer.
 
     Raises:
         SegmentError: the service refused, or something else than the service answered.
@@ -124,7 +124,7 @@ def read_segmentation(answer: httpx.Response) -> Segmentation:
 
 
 def read_file(answer: httpx.Response, media_type: str) -> bytes:
-    """Reads an answer that is a file.
+    """Read an answer that is a file.
 
     Raises:
         SegmentError: the service refused, or the answer is of another kind.
@@ -136,7 +136,7 @@ def read_file(answer: httpx.Response, media_type: str) -> bytes:
 
 
 def require_ok(answer: httpx.Response) -> None:
-    """Raises what a refusal says.
+    """Raise what a refusal says.
 
     Raises:
         SegmentError: the status is not 200.

@@ -37,7 +37,7 @@ class Client:
         transport: httpx.BaseTransport | None = None,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
-        """Makes a client; nothing is sent yet.
+        """Make a client; nothing is sent yet.
 
         Args:
             base_url: where the service is.
@@ -73,7 +73,7 @@ class Client:
         overlay: bool | Literal["jpeg"] = False,
         fields: Mapping[str, str] | None = None,
     ) -> Segmentation:
-        """Segments one X-ray.
+        """Segment one X-ray.
 
         Args:
             image: bytes of a PNG, JPEG, TIFF or DICOM file.
@@ -100,7 +100,7 @@ class Client:
         threshold: float = 0.5,
         fields: Mapping[str, str] | None = None,
     ) -> bytes:
-        """Segments one DICOM X-ray; the arguments are those of `segment`.
+        """Segment one DICOM X-ray; the arguments are those of `segment`.
 
         Returns:
             A DICOM Segmentation that refers to the X-ray.
@@ -112,11 +112,11 @@ class Client:
         return read_file(self._send(image, form, "application/dicom"), "application/dicom")
 
     def close(self) -> None:
-        """Closes the connections."""
+        """Close the connections."""
         self._http.close()
 
     def __enter__(self) -> Client:
-        """Returns itself."""
+        """Return itself."""
         return self
 
     def __exit__(
@@ -125,11 +125,11 @@ class Client:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        """Closes the connections."""
+        """Close the connections."""
         self.close()
 
     def _send(self, image: bytes, form: Mapping[str, Any], accept: str) -> httpx.Response:
-        """Sends until an answer comes that another attempt would not change."""
+        """Send until an answer comes that another attempt would not change."""
         give_up_at = time.monotonic() + self._patience_s
         pause_s = 0.5
         while True:
@@ -166,7 +166,7 @@ def _form(
 
 
 def _decimal(value: float) -> str:
-    """Returns a number in full, without an exponent: nothing is rounded on the way."""
+    """Return a number in full, without an exponent: nothing is rounded on the way."""
     return f"{Decimal(repr(float(value))):f}"
 
 

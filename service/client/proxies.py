@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 
 def proxy_for(address: str) -> str | None:
-    """Returns the address of the proxy, None when there is none or it is not for this address."""
+    """Return the address of the proxy, None when there is none or it is not for this address."""
     parts = urlsplit(address)
     host = parts.hostname or ""
     if _is_loopback(host):
@@ -32,7 +32,7 @@ def _is_loopback(host: str) -> bool:
 
 
 def _is_listed(host: str, proxies: dict[str, str]) -> bool:
-    """Returns whether `NO_PROXY` names the host by a network, which urllib does not read."""
+    """Return whether `NO_PROXY` names the host by a network, which urllib does not read."""
     try:
         address = ipaddress.ip_address(host)
     except ValueError:

@@ -32,7 +32,7 @@ class BatchQueue(Generic[Item]):
     """First in, first out, in batches; safe from any thread."""
 
     def __init__(self, max_batch: int, window_s: float) -> None:
-        """Makes an empty queue.
+        """Make an empty queue.
 
         Args:
             max_batch: most items in a batch.
@@ -53,7 +53,7 @@ class BatchQueue(Generic[Item]):
             return self._is_due()
 
     def put(self, item: Item) -> bool:
-        """Adds an item at the end; False when the queue is closed."""
+        """Add an item at the end; False when the queue is closed."""
         with self._changed:
             if self._is_closed:
                 return False
@@ -65,26 +65,26 @@ class BatchQueue(Generic[Item]):
             return True
 
     def remove(self, item: Item) -> None:
-        """Takes an item out, wherever it is; nothing happens when it is not there."""
+        """Take an item out, wherever it is; nothing happens when it is not there."""
         with self._changed:
             if item in self._items:
                 self._items.remove(item)
 
     def empty(self) -> list[Item]:
-        """Takes everything out."""
+        """Take everything out."""
         with self._changed:
             items = list(self._items)
             self._items.clear()
             return items
 
     def close(self) -> None:
-        """Lets nothing in any more; what waits is left for `empty`."""
+        """Let nothing in any more; what waits is left for `empty`."""
         with self._changed:
             self._is_closed = True
             self._changed.notify_all()
 
     def take(self, timeout_s: float) -> list[Item] | None:
-        """Waits for a batch.
+        """Wait for a batch.
 
         Returns:
             One item or more; none when nothing came within `timeout_s` seconds; None when the
@@ -101,7 +101,7 @@ class BatchQueue(Generic[Item]):
         return None
 
     def take_due(self) -> list[Item]:
-        """Takes the batch that would leave now; none when there is none, without waiting."""
+        """Take the batch that would leave now; none when there is none, without waiting."""
         with self._changed:
             return self._popped() if self._is_due() else []
 

@@ -60,7 +60,7 @@ class ComputeChild:
     info: ModelInfo
 
     def __init__(self, settings: Settings, source: str = STORED_MODEL) -> None:
-        """Starts the process and waits until its model is loaded.
+        """Start the process and wait until its model is loaded.
 
         Args:
             settings: handed to the process; of `cuda:N` it sees that GPU alone, as `cuda`.
@@ -111,7 +111,7 @@ class ComputeChild:
         return self._process.poll() is None
 
     def answer_batch(self, inputs: Sequence[NetworkInput]) -> Iterator[NetworkOutput | Exception]:
-        """Hands images over at once; the answers can be had as soon as they are there.
+        """Hand images over at once; the answers can be had as soon as they are there.
 
         The process works on the next image, or on the next batch handed over, while the caller
         uses the one before. An image whose call failed yields the error, `ModelCallError` or
@@ -127,7 +127,7 @@ class ComputeChild:
         return self._answers(first, self._next_number)
 
     def answer_is_there(self, wake: int) -> bool:
-        """Waits for an answer, or until a descriptor can be read; False when it is the latter.
+        """Wait for an answer, or until a descriptor can be read; False when it is the latter.
 
         Args:
             wake: the descriptor.
@@ -153,7 +153,7 @@ class ComputeChild:
             yield _error_of(one) if isinstance(one, Failure) else one
 
     def self_test(self) -> SelfTestResult:
-        """Proves the model by its golden mask.
+        """Prove the model by its golden mask.
 
         Raises:
             ModelRefusedError: the golden files are missing or damaged.
@@ -171,7 +171,7 @@ class ComputeChild:
         return answer
 
     def close(self) -> None:
-        """Ends the process; may be called more than once."""
+        """End the process; may be called more than once."""
         self._is_closed.set()
         self._connection.close()
         try:
@@ -182,7 +182,7 @@ class ComputeChild:
 
     @contextmanager
     def _bounded(self, timeout_s: float) -> Generator[None, None, None]:
-        """Kills the process when the block takes longer; a process that is gone is ComputeLost."""
+        """Kill the process when the block takes longer; a process that is gone is ComputeLost."""
         self._deadline = time.monotonic() + timeout_s
         try:
             yield
@@ -204,7 +204,7 @@ class ComputeChild:
 
 
 def resident_bytes(process_id: int) -> int:
-    """Returns the main memory of a process, 0 when it is gone or where there is no `/proc`."""
+    """Return the main memory of a process, 0 when it is gone or where there is no `/proc`."""
     try:
         statm = Path(f"/proc/{process_id}/statm").read_text(encoding="ascii")
         return int(statm.split()[1]) * os.sysconf("SC_PAGE_SIZE")

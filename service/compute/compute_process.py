@@ -50,7 +50,7 @@ Batch = list[tuple[int, "PreparedRequest"]]
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Runs the compute process.
+    """Run the compute process.
 
     Args:
         arguments: number of the socket's file descriptor, and `module:function` of the model.
@@ -97,7 +97,7 @@ def _serve(connection: MessageSocket, make_model: ModelMaker) -> None:
 
 
 def _has_recorded(model: HostedModel) -> bool:
-    """Lets the model prepare for larger batches; False when nothing is left, or it failed."""
+    """Let the model prepare for larger batches; False when nothing is left, or it failed."""
     try:
         return model.record_further()
     except Exception as error:  # the border: what is prepared already goes on
@@ -121,7 +121,7 @@ class _Inbox:
         return not self._next and self._received.empty()
 
     def take(self) -> Batch | None:
-        """Waits for images, one where each is computed alone; None asks for the self test.
+        """Wait for images, one where each is computed alone; None asks for the self test.
 
         Those that share a call are all that have come, up to the most in a call.
 
@@ -162,7 +162,7 @@ class _Inbox:
 
 
 def _answer_together(connection: MessageSocket, model: HostedModel, batch: Batch) -> bool:
-    """Answers several images by one call; False when it failed and each has to be asked alone."""
+    """Answer several images by one call; False when it failed and each has to be asked alone."""
     try:
         answers = model.answer_batch([request for _, request in batch])
         if len(answers) != len(batch):
@@ -184,7 +184,7 @@ def _answer_together(connection: MessageSocket, model: HostedModel, batch: Batch
 def _answer(
     connection: MessageSocket, model: HostedModel, number: int, request: PreparedRequest
 ) -> None:
-    """Answers one image; its failure is its own, so that the neighbours get their masks."""
+    """Answer one image; its failure is its own, so that the neighbours get their masks."""
     found: NetworkOutput | Failure
     try:
         found = network_output(model.answer(request))
@@ -206,14 +206,14 @@ def _tested(model: HostedModel) -> SelfTestResult | Refusal | Failure:
 
 
 def refusal_of(error: Exception) -> Refusal:
-    """Says why a model cannot be used."""
+    """Say why a model cannot be used."""
     logger.error("model refused", extra={"fields": describe_error(error)})
     sentence = " ".join(str(error).split()) or type(error).__name__
     return Refusal(sentence, isinstance(error, ModelRefusedError) and error.is_setting)
 
 
 def failure_of(error: Exception) -> Failure:
-    """Describes a failed call without its words, and tells what kind of failure it is."""
+    """Describe a failed call without its words, and tell what kind of failure it is."""
     cause = error.__cause__ if isinstance(error, DeviceLostError | OutOfDeviceMemoryError) else None
     described = describe_error(cause or error)
     return Failure(

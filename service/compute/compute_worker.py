@@ -45,13 +45,13 @@ class ModelSource(Protocol):
     """Brings a model up and judges it; `service.compute.model_loading.ModelLoader` has it."""
 
     def load(self) -> SegmentationModel | None:
-        """Makes the first model ready; None when there is none to run, ComputeLost to try again."""
+        """Make the first model ready; None when there is none to run, ComputeLost to try again."""
 
     def reload(self) -> SegmentationModel | None:
-        """Replaces the model by a new one; None when that did not work this time."""
+        """Replace the model by a new one; None when that did not work this time."""
 
     def recheck(self) -> bool:
-        """Repeats the self test; False when the model must not be used any more."""
+        """Repeat the self test; False when the model must not be used any more."""
 
     def lose(self) -> None:
         """Is told that the model is gone."""
@@ -92,7 +92,7 @@ class Job:
     queued_at: float = field(default_factory=time.perf_counter)
 
     def refuse(self, error: Exception) -> None:
-        """Answers with an error, unless the caller has left or has its answer."""
+        """Answer with an error, unless the caller has left or has its answer."""
         if self.future.done():
             return
         if self.future.running() or self.future.set_running_or_notify_cancel():
@@ -126,7 +126,7 @@ class ComputeWorker:
         batch_window_s: float = 0.0,
         recheck_interval_s: float = 60.0,
     ) -> None:
-        """Makes the worker; `start` runs it.
+        """Make the worker; `start` runs it.
 
         Args:
             source: brings models up, in the worker's thread.
@@ -151,11 +151,11 @@ class ComputeWorker:
         self._thread = threading.Thread(target=self._run, name="compute", daemon=True)
 
     def start(self) -> None:
-        """Starts the thread, which loads the model first."""
+        """Start the thread, which loads the model first."""
         self._thread.start()
 
     def submit(self, given: NetworkInput, on_taken: Callable[[], None]) -> Job:
-        """Puts a request at the end of the queue.
+        """Put a request at the end of the queue.
 
         Args:
             given: the prepared image with its boxes.
@@ -174,12 +174,12 @@ class ComputeWorker:
         return job
 
     def withdraw(self, job: Job) -> None:
-        """Takes a job out of the queue when its caller no longer waits (a job done is left)."""
+        """Take a job out of the queue when its caller no longer waits (a job done is left)."""
         job.future.cancel()
         self._queue.remove(job)
 
     def close(self, timeout_s: float) -> bool:
-        """Refuses what still waits, lets the running call end, and stops the thread.
+        """Refuse what still waits, let the running call end, and stop the thread.
 
         Returns:
             Whether the thread ended within `timeout_s` seconds.
@@ -223,7 +223,7 @@ class ComputeWorker:
             self._refuse_waiting(lambda: Draining("The service is shutting down.", retry_after_s=5))
 
     def _wants_more(self, model: SegmentationModel, is_recheck_due: bool) -> bool:
-        """Waits until an answer is there or the model can have more; True for the latter.
+        """Wait until an answer is there or the model can have more; True for the latter.
 
         A GPU has up to two batches, one that it computes and one that comes meanwhile.
         """
@@ -240,7 +240,7 @@ class ComputeWorker:
             self._wake.ignore()
 
     def _next_batch(self, is_recheck_due: bool, recheck_at: float) -> list[Job] | None:
-        """Waits for a batch, unless the model has one; before a recheck it gets no more."""
+        """Wait for a batch, unless the model has one; before a recheck it gets no more."""
         if not self._handed:
             return self._queue.take(min(recheck_at - time.monotonic(), LOOK_INTERVAL_S))
         return [] if is_recheck_due else self._queue.take_due()
@@ -252,7 +252,7 @@ class ComputeWorker:
             return self._recover()
 
     def _recover(self) -> SegmentationModel | None:
-        """Starts new models until one is proven; the pauses between attempts double."""
+        """Start new models until one is proven; the pauses between attempts double."""
         self._source.lose()
         self._refuse_handed(lambda: ComputeLost(LOST_SENTENCE, retry_after_s=2))
         pause_s = 0.5
@@ -303,7 +303,7 @@ class ComputeWorker:
             self._note_batch(alone, handed)
 
     def _note_shared_call(self, size: int, handed: _Handed) -> None:
-        """Notes a call once, by the first of its answers; a call may answer several batches."""
+        """Note a call once, by the first of its answers; a call may answer several batches."""
         if self._rest_of_call == 0:
             self._rest_of_call = size
             self._note_batch(size, handed)
@@ -315,7 +315,7 @@ class ComputeWorker:
         self._on_batch(size, self._answered_at - began_at)
 
     def _lose(self, error: Exception, batch: list[Job]) -> None:
-        """Refuses everything that the model has: nobody can say whose the next answer would be."""
+        """Refuse everything that the model has: nobody can say whose the next answer would be."""
         if not isinstance(error, ComputeLost):
             _log_failure(error, len(batch))
         for job in batch:
@@ -350,7 +350,7 @@ class ComputeWorker:
 
 
 def _fitting(model: SegmentationModel, batch: list[Job]) -> list[Job]:
-    """Refuses what was prepared for the model before and does not fit this one."""
+    """Refuse what was prepared for the model before and does not fit this one."""
     size, manifest = model.info.input_size, model.info.manifest
     structures = {LUNGS, *manifest.structures}
     for job in batch:
@@ -367,7 +367,7 @@ def _fitting(model: SegmentationModel, batch: list[Job]) -> list[Job]:
 def _checked(
     found: Iterable[NetworkOutput | Exception], batch: list[Job]
 ) -> Iterable[NetworkOutput | Exception]:
-    """Checks that each answer of the model can only belong to its own request.
+    """Check that each answer of the model can only belong to its own request.
 
     Raises:
         ValueError: one belongs to another: those after it may do so, too.
@@ -386,7 +386,7 @@ def _answered(output: NetworkOutput) -> list[tuple[Box, Structure]]:
 
 
 def _log_failure(error: Exception, batch_size: int) -> None:
-    """Logs where a model call failed, without the message, which could quote its input."""
+    """Log where a model call failed, without the message, which could quote its input."""
     if isinstance(error, ModelCallError):
         failure = error.failure
         fields = {"error_type": failure.error_type, "where": list(failure.where)}

@@ -35,7 +35,7 @@ class Device:
     """
 
     def __init__(self, loader: ModelLoader, worker: ComputeWorker) -> None:
-        """Starts with no request."""
+        """Start with no request."""
         self.loader = loader
         self.worker = worker
         self._lock = threading.Lock()
@@ -47,7 +47,7 @@ class Device:
         return self._jobs
 
     def submit(self, given: NetworkInput, on_taken: Callable[[], None]) -> Job:
-        """Queues a request here; raises as `ComputeWorker.submit`."""
+        """Queue a request here; raise as `ComputeWorker.submit`."""
         job = self.worker.submit(given, on_taken)
         self._count(1)
         job.future.add_done_callback(lambda _: self._count(-1))
@@ -75,7 +75,7 @@ class ComputeFleet:
         on_batch: Callable[[int, float], None],
         on_refused: Callable[[Exception], None],
     ) -> None:
-        """Builds the devices that the settings name; nothing runs before `start`.
+        """Build the devices that the settings name; nothing runs before `start`.
 
         Args:
             settings: name the devices.
@@ -121,14 +121,14 @@ class ComputeFleet:
         return self.devices[0].loader.threads
 
     def start(self) -> None:
-        """Starts a thread for each device, which loads its model first."""
+        """Start a thread for each device, which loads its model first."""
         for device in self.devices:
             device.worker.start()
         if self._settings.devices == ALL_DEVICES and self._settings.device in ("auto", "cuda"):
             threading.Thread(target=self._find_more, name="gpus", daemon=True).start()
 
     def submit(self, given: NetworkInput, on_taken: Callable[[], None]) -> Job:
-        """Queues a request where fewest wait, among the devices whose model is proven.
+        """Queue a request where fewest wait, among the devices whose model is proven.
 
         Args:
             given: the prepared image with its boxes.
@@ -142,7 +142,7 @@ class ComputeFleet:
         return chosen.submit(given, on_taken)
 
     def withdraw(self, job: Job) -> None:
-        """Takes a job out of its queue when its caller no longer waits."""
+        """Take a job out of its queue when its caller no longer waits."""
         if not job.future.done():
             for device in self.devices:
                 device.worker.withdraw(job)
@@ -157,7 +157,7 @@ class ComputeFleet:
         )
 
     def close(self, timeout_s: float) -> None:
-        """Refuses what waits, lets running calls end within `timeout_s`, ends all processes."""
+        """Refuse what waits, let running calls end within `timeout_s`, end all processes."""
         with self._lock:
             self._is_closed = True
         until = time.monotonic() + timeout_s
@@ -188,7 +188,7 @@ class ComputeFleet:
         return device
 
     def _find_more(self) -> None:
-        """Adds the other GPUs, while the first one's model loads."""
+        """Add the other GPUs, while the first one's model loads."""
         for number in range(1, visible_gpus()):
             with self._lock:
                 if self._is_closed:
@@ -197,7 +197,7 @@ class ComputeFleet:
             device.worker.start()
 
     def _note_refused(self, error: Exception) -> None:
-        """Tells a refusal that concerns everybody: all devices', or a setting that is wrong."""
+        """Tell a refusal that concerns everybody: all devices', or a setting that is wrong."""
         with self._lock:
             self._refusals += 1
             is_last = self._refusals >= len(self.devices)

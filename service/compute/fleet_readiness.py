@@ -17,13 +17,13 @@ class FleetReadiness:
     """
 
     def __init__(self, readiness: ReadinessSink) -> None:
-        """Starts without devices; `readiness` is told."""
+        """Start without devices; `readiness` is told."""
         self._readiness = readiness
         self._lock = threading.Lock()
         self._states: list[State] = []
 
     def add_device(self) -> DeviceReadiness:
-        """Adds a device that is loading; returns where its loader tells how it goes."""
+        """Add a device that is loading; return where its loader tells how it goes."""
         with self._lock:
             self._states.append(State.LOADING)
             number = len(self._states) - 1
@@ -48,17 +48,17 @@ class DeviceReadiness:
     """What one device's loader tells; named as the methods of `Readiness`."""
 
     def __init__(self, note: Callable[[State, Callable[[ReadinessSink], None]], None]) -> None:
-        """Keeps who is told a state, and how readiness would be told it."""
+        """Keep who is told a state, and how readiness would be told it."""
         self._note = note
 
     def mark_ready(self, self_test: SelfTestResult) -> None:
-        """The device's model gave the golden mask."""
+        """Note that the device's model gave the golden mask."""
         self._note(State.READY, lambda readiness: readiness.mark_ready(self_test))
 
     def mark_recovering(self, reason: str) -> None:
-        """The device's model is gone; another is being started."""
+        """Note that the device's model is gone; another is being started."""
         self._note(State.RECOVERING, lambda readiness: readiness.mark_recovering(reason))
 
     def mark_broken(self, reason: str) -> None:
-        """The device gives no masks, for good."""
+        """Note that the device gives no masks, for good."""
         self._note(State.BROKEN, lambda readiness: readiness.mark_broken(reason))

@@ -35,7 +35,7 @@ class HostedModel(Protocol):
         """Whether images handed over together share a call, because each mask stays the same."""
 
     def answer(self, request: PreparedRequest) -> NetworkAnswer:
-        """Runs the network on one image.
+        """Run the network on one image.
 
         Raises:
             MemoryError: the device's memory did not suffice.
@@ -43,20 +43,20 @@ class HostedModel(Protocol):
         """
 
     def answer_batch(self, requests: Sequence[PreparedRequest]) -> Sequence[NetworkAnswer]:
-        """Runs the network on several images in one call; raises as `answer` does."""
+        """Run the network on several images in one call; raise as `answer` does."""
 
     def record_further(self) -> bool:
-        """Does one more piece of what makes later calls faster; False when nothing is left."""
+        """Do one more piece of what makes later calls faster; False when nothing is left."""
 
     def self_test(self) -> SelfTestResult:
-        """Proves the model by its golden mask.
+        """Prove the model by its golden mask.
 
         Raises:
             ModelRefusedError: the golden files are missing or damaged.
         """
 
     def free_memory(self) -> None:
-        """Gives memory back that is only kept for later use."""
+        """Give memory back that is only kept for later use."""
 
     def gpu_memory(self) -> dict[str, int]:
-        """Bytes of GPU memory by kind; empty on a CPU."""
+        """Return bytes of GPU memory by kind; empty on a CPU."""

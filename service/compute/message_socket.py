@@ -23,11 +23,11 @@ class MessageSocket:
     """One end; a context manager that closes it. One thread may send while another receives."""
 
     def __init__(self, connection: socket.socket) -> None:
-        """Takes the socket over."""
+        """Take the socket over."""
         self._connection = connection
 
     def send(self, content: Any, pieces: Sequence[bytes | memoryview] = ()) -> None:
-        """Sends a message.
+        """Send a message.
 
         Args:
             content: anything that can be pickled.
@@ -47,7 +47,7 @@ class MessageSocket:
                 rest[0] = rest[0][sent:]
 
     def receive(self) -> tuple[Any, list[bytes]]:
-        """Waits for a message; returns its content and its pieces.
+        """Wait for a message; return its content and its pieces.
 
         Raises:
             EOFError: the other side is gone.
@@ -63,15 +63,15 @@ class MessageSocket:
         return content, pieces
 
     def fileno(self) -> int:
-        """Returns the socket's descriptor, -1 when it is closed."""
+        """Return the socket's descriptor, -1 when it is closed."""
         return self._connection.fileno()
 
     def close(self) -> None:
-        """Ends both directions."""
+        """End both directions."""
         self._connection.close()
 
     def __enter__(self) -> MessageSocket:
-        """Returns itself."""
+        """Return itself."""
         return self
 
     def __exit__(
@@ -80,7 +80,7 @@ class MessageSocket:
         error: BaseException | None,
         at: TracebackType | None,
     ) -> None:
-        """Closes it."""
+        """Close it."""
         self.close()
 
     def _exactly(self, size_bytes: int) -> bytearray:

@@ -54,7 +54,7 @@ class ModelRefusedError(Exception):
     """
 
     def __init__(self, sentence: str, *, is_setting: bool = False) -> None:
-        """Keeps the sentence."""
+        """Keep the sentence."""
         super().__init__(sentence)
         self.is_setting = is_setting
 
@@ -67,7 +67,7 @@ class ModelCallError(Exception):
     """
 
     def __init__(self, failure: Failure) -> None:
-        """Keeps what is known about it."""
+        """Keep what is known about it."""
         super().__init__(failure.error_type)
         self.failure = failure
 
@@ -88,14 +88,14 @@ class SegmentationModel(Protocol):
         """Memory of the process that holds the model."""
 
     def answer_batch(self, inputs: Sequence[NetworkInput]) -> Iterable[NetworkOutput | Exception]:
-        """Runs the network on images, in the order given; an error stands for a failed one.
+        """Run the network on images, in the order given; an error stands for a failed one.
 
         Raises:
             ComputeLost: the model is gone, or its answers are out of step.
         """
 
     def answer_is_there(self, wake: int) -> bool:
-        """Waits for the next answer, or until a descriptor can be read; False for the latter.
+        """Wait for the next answer, or until a descriptor can be read; False for the latter.
 
         Args:
             wake: the descriptor.
@@ -105,7 +105,7 @@ class SegmentationModel(Protocol):
         """
 
     def self_test(self) -> SelfTestResult:
-        """Proves the model by its golden mask.
+        """Prove the model by its golden mask.
 
         Raises:
             ModelRefusedError: the golden files are missing or damaged.
@@ -114,4 +114,4 @@ class SegmentationModel(Protocol):
         """
 
     def close(self) -> None:
-        """Ends the model; may be called more than once."""
+        """End the model; may be called more than once."""

@@ -44,7 +44,7 @@ PredictorFactory = Callable[[Settings], SegmentationModel]
 
 
 def start_compute_child(settings: Settings) -> ComputeChild:
-    """Starts a compute process with the stored model.
+    """Start a compute process with the stored model.
 
     Where there are several GPUs, each has its number in its name.
 
@@ -74,7 +74,7 @@ class ModelLoader:
         on_refused: Callable[[Exception], None],
         started: StartedModel,
     ) -> None:
-        """Keeps what it needs; nothing is loaded yet.
+        """Keep what it needs; nothing is loaded yet.
 
         Args:
             settings: names the model folder and the device.
@@ -93,7 +93,7 @@ class ModelLoader:
         self._started = started
 
     def load(self) -> SegmentationModel | None:
-        """Loads and proves the first model.
+        """Load and prove the first model.
 
         Returns:
             The model; None when there is none to use, now or later (readiness says why).
@@ -125,7 +125,7 @@ class ModelLoader:
         return self._use(model, outcome)
 
     def recheck(self) -> bool:
-        """Repeats the self test; False closes the service until `reload` succeeds."""
+        """Repeat the self test; False closes the service until `reload` succeeds."""
         if self.model is None:
             return False
         try:
@@ -139,14 +139,14 @@ class ModelLoader:
         return outcome.passed
 
     def lose(self) -> None:
-        """Closes the service and ends the model, which is gone or must not be used any more."""
+        """Close the service and end the model, which is gone or must not be used any more."""
         fields = {"device": self._settings.device}
         logger.error("model lost", extra={"fields": fields})
         self._readiness.mark_recovering(RECOVERING_SENTENCE)
         self.close()
 
     def reload(self) -> SegmentationModel | None:
-        """Starts and proves a new model; None when that did not work."""
+        """Start and prove a new model; None when that did not work."""
         self._metrics.compute_restarts.inc()
         began = time.perf_counter()
         model: SegmentationModel | None = None
@@ -177,16 +177,16 @@ class ModelLoader:
         return Memory() if model is None else model.memory
 
     def close(self) -> None:
-        """Ends the model."""
+        """End the model."""
         model, self.model = self.model, None
         _end(model)
 
     def _is_served(self, info: ModelInfo) -> bool:
-        """Returns whether a proven model is the one of all devices; the first one becomes it."""
+        """Return whether a proven model is the one of all devices; the first one becomes it."""
         return self._started.claim(info) or self._may_follow(info)
 
     def _may_follow(self, info: ModelInfo) -> bool:
-        """Returns whether a new process may serve this model; any change is an error line."""
+        """Return whether a new process may serve this model; any change is an error line."""
         before = self._started.other_than(info)
         if before is None:
             return True
@@ -236,7 +236,7 @@ class ModelLoader:
 
 
 def show_model(metrics: Metrics, info: ModelInfo) -> None:
-    """Publishes the model of one device."""
+    """Publish the model of one device."""
     metrics.show_model(
         name=info.name,
         version=info.version,

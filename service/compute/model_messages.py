@@ -47,7 +47,7 @@ class Refusal:
 def send_inputs(
     connection: MessageSocket, first_number: int, inputs: Sequence[NetworkInput]
 ) -> None:
-    """Sends X-rays with what is asked of them; they are numbered from `first_number` on.
+    """Send X-rays with what is asked of them; they are numbered from `first_number` on.
 
     Raises:
         OSError: the other side is gone.
@@ -62,7 +62,7 @@ def send_inputs(
 def inputs_in(
     headers: Sequence[Any], pieces: Sequence[bytes]
 ) -> Iterator[tuple[int, NetworkInput]]:
-    """Yields what `send_inputs` sent, with numbers; `headers` and `pieces` came in one message."""
+    """Yield what `send_inputs` sent, with numbers; `headers` and `pieces` came in one message."""
     for (number, *asked), pixels in zip(headers, pieces, strict=True):
         yield number, NetworkInput(pixels, *asked)
 
@@ -72,7 +72,7 @@ def send_outputs(
     outputs: Sequence[tuple[int, NetworkOutput | Failure]],
     gpu_bytes: Mapping[str, int],
 ) -> None:
-    """Sends what the network says about X-rays, by their numbers, or why it says nothing."""
+    """Send what the network says about X-rays, by their numbers, or why it says nothing."""
     headers: list[tuple[Any, ...]] = []
     pieces: list[bytes] = []
     for number, found in outputs:
@@ -88,7 +88,7 @@ def send_outputs(
 def receive_outputs(
     connection: MessageSocket, first_number: int
 ) -> tuple[list[NetworkOutput | Failure], Mapping[str, int]]:
-    """Receives what the network says about the X-rays from this number on, one or several.
+    """Receive what the network says about the X-rays from this number on, one or several.
 
     Beside it: the bytes of GPU memory by kind.
 

@@ -13,14 +13,14 @@ from service.compute.network_data import BoxLogits, NetworkInput, NetworkOutput
 
 
 def prepared_request(given: NetworkInput) -> PreparedRequest:
-    """Returns what a model takes; its array may be written to, as the predictor wants."""
+    """Return what a model takes; its array may be written to, as the predictor wants."""
     pixels = np.frombuffer(bytearray(given.pixels), np.uint8).reshape(given.side, given.side)
     geometry = InputGeometry(given.width, given.height, given.side)
     return PreparedRequest(pixels, geometry, given.boxes, given.convention, given.structures)
 
 
 def network_output(answer: NetworkAnswer) -> NetworkOutput:
-    """Returns what a model said.
+    """Return what a model said.
 
     Raises:
         ValueError: logits are not square, or something in them is not a number: it would be below

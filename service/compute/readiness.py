@@ -35,20 +35,20 @@ class ReadinessSink(Protocol):
     """Who is told how the model is; named as the methods of `Readiness`."""
 
     def mark_ready(self, self_test: SelfTestResult) -> None:
-        """The model gave the golden mask."""
+        """Note that the model gave the golden mask."""
 
     def mark_recovering(self, reason: str) -> None:
-        """The model is gone; another process is being started."""
+        """Note that the model is gone; another process is being started."""
 
     def mark_broken(self, reason: str) -> None:
-        """The model gives no masks, for good."""
+        """Note that the model gives no masks, for good."""
 
 
 class Readiness:
     """The state of the process, safe to read and write from any thread."""
 
     def __init__(self) -> None:
-        """Starts in the state `loading`."""
+        """Start in the state `loading`."""
         self._lock = threading.Lock()
         self._state = State.LOADING
         self._reason = "The model is loading."
@@ -73,33 +73,33 @@ class Readiness:
         return self._self_test
 
     def mark_ready(self, self_test: SelfTestResult) -> None:
-        """Opens the service after a passed self test; a draining process stays draining."""
+        """Open the service after a passed self test; a draining process stays draining."""
         with self._lock:
             self._self_test = self_test
             if self._state in (State.LOADING, State.RECOVERING):
                 self._state = State.READY
 
     def mark_recovering(self, reason: str) -> None:
-        """Closes the service until `mark_ready`; `reason` is a sentence that callers may read."""
+        """Close the service until `mark_ready`; `reason` is a sentence that callers may read."""
         with self._lock:
             if self._state is not State.DRAINING:
                 self._state = State.RECOVERING
                 self._reason = reason
 
     def mark_broken(self, reason: str) -> None:
-        """Closes the service for good; `reason` is a sentence that callers may read."""
+        """Close the service for good; `reason` is a sentence that callers may read."""
         with self._lock:
             if self._state is not State.DRAINING:
                 self._state = State.BROKEN
                 self._reason = reason
 
     def mark_images_ready(self) -> None:
-        """Notes that an image worker decoded the golden image."""
+        """Note that an image worker decoded the golden image."""
         with self._lock:
             self._has_images = True
 
     def mark_images_lost(self, reason: str) -> None:
-        """Closes the service until `mark_images_ready`; `reason` may be read by callers."""
+        """Close the service until `mark_images_ready`; `reason` may be read by callers."""
         with self._lock:
             if self._has_images:
                 self._images_state = State.RECOVERING
@@ -107,12 +107,12 @@ class Readiness:
             self._images_reason = reason
 
     def mark_draining(self) -> None:
-        """Closes the service because the process was asked to stop."""
+        """Close the service because the process was asked to stop."""
         with self._lock:
             self._state = State.DRAINING
 
     def require_ready(self) -> None:
-        """Lets a request pass, or refuses it.
+        """Let a request pass, or refuse it.
 
         Raises:
             NotReady: the model is loading, recovering or broken.

@@ -11,17 +11,17 @@ class StartedModel:
     """The model of the device that was proven first; every other one has to serve the same."""
 
     def __init__(self) -> None:
-        """Starts with none."""
+        """Start with none."""
         self._lock = threading.Lock()
         self._info: ModelInfo | None = None
 
     def other_than(self, info: ModelInfo) -> ModelInfo | None:
-        """Returns the model of the start where this one is another; None before there is one."""
+        """Return the model of the start where this one is another; None before there is one."""
         started = self._info
         return None if started is None or _is_same(started, info) else started
 
     def claim(self, info: ModelInfo) -> bool:
-        """Makes a proven model that of the start where there is none yet.
+        """Make a proven model that of the start where there is none yet.
 
         Returns:
             Whether the service serves this model.
@@ -31,7 +31,7 @@ class StartedModel:
             return _is_same(self._info, info)
 
     def replace(self, info: ModelInfo) -> None:
-        """Takes another model for that of the start, as the operator allowed."""
+        """Take another model for that of the start, as the operator allowed."""
         with self._lock:
             self._info = info
 

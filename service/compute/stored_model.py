@@ -30,7 +30,7 @@ _LOST_DEVICE_WORDS = ("CUDA error", "CUDNN_STATUS", "CUBLAS_STATUS", "device-sid
 
 
 def make_stored_model(settings: Settings) -> StoredModel:
-    """Loads the model that the settings name.
+    """Load the model that the settings name.
 
     Raises:
         ArtifactError: the folder holds no usable model.
@@ -50,7 +50,7 @@ def make_stored_model(settings: Settings) -> StoredModel:
 
 
 def model_folder(settings: Settings) -> Path:
-    """Returns the folder to serve: the one given, or the default model."""
+    """Return the folder to serve: the one given, or the default model."""
     return settings.model if settings.model is not None else default_model_folder()
 
 
@@ -60,7 +60,7 @@ class StoredModel:
     def __init__(
         self, predictor: Predictor, golden: GoldenFiles, cache: EmbeddingCache | None
     ) -> None:
-        """Keeps the predictor, its golden files as they were then, and its cache of embeddings."""
+        """Keep the predictor, its golden files as they were then, and its cache of embeddings."""
         self._predictor = predictor
         self._golden = golden
         self._cache = cache
@@ -71,7 +71,7 @@ class StoredModel:
         return self._predictor.info
 
     def answer(self, request: PreparedRequest) -> NetworkAnswer:
-        """Runs the network on one image."""
+        """Run the network on one image."""
         with _device_errors():
             return self._predictor.answer_batch([request])[0]
 
@@ -81,12 +81,12 @@ class StoredModel:
         return self._predictor.engine.batches_alike
 
     def answer_batch(self, requests: Sequence[PreparedRequest]) -> list[NetworkAnswer]:
-        """Runs the network on several images; they share an encoder pass."""
+        """Run the network on several images; they share an encoder pass."""
         with _device_errors():
             return self._predictor.answer_batch(requests)
 
     def record_further(self) -> bool:
-        """Prepares the next larger batch; False when nothing is left to prepare."""
+        """Prepare the next larger batch; False when nothing is left to prepare."""
         with _device_errors():
             is_more_left = self._predictor.engine.record_further()
         refusal = getattr(self._predictor.engine, "batch_refusal", None)
@@ -95,21 +95,21 @@ class StoredModel:
         return is_more_left
 
     def self_test(self) -> SelfTestResult:
-        """Predicts the golden image and compares; embeddings kept from before prove nothing."""
+        """Predict the golden image and compare; embeddings kept from before prove nothing."""
         if self._cache is not None:
             self._cache.clear()
         with _device_errors():
             return compare_with_golden(self._predictor, self._golden)
 
     def free_memory(self) -> None:
-        """Drops kept embeddings and gives the GPU's cached blocks back."""
+        """Drop kept embeddings and give the GPU's cached blocks back."""
         if self._cache is not None:
             self._cache.clear()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
 
     def gpu_memory(self) -> dict[str, int]:
-        """Bytes of GPU memory by kind; empty on a CPU."""
+        """Return bytes of GPU memory by kind; empty on a CPU."""
         device = self.info.device
         if not device.startswith("cuda"):
             return {}
@@ -122,7 +122,7 @@ class StoredModel:
 
 @contextmanager
 def _device_errors() -> Generator[None, None, None]:
-    """Raises what PyTorch says of a full or a lost device as the kinds that the process knows."""
+    """Raise what PyTorch says of a full or a lost device as the kinds that the process knows."""
     try:
         yield
     except torch.OutOfMemoryError as error:

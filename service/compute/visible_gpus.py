@@ -20,7 +20,7 @@ _found: int | None = None
 
 
 def visible_gpus() -> int:
-    """Returns the number, 0 without a GPU or a driver; asked once in the life of a process."""
+    """Return the number, 0 without a GPU or a driver; asked once in the life of a process."""
     global _found
     with _lock:
         if _found is None:
@@ -29,7 +29,7 @@ def visible_gpus() -> int:
 
 
 def environment_of(device: str, visible: str | None) -> dict[str, str]:
-    """Returns what makes a process see one GPU alone, as its first.
+    """Return what makes a process see one GPU alone, as its first.
 
     Its kernels, graphs and memory are then those of "the" GPU, whatever library asks.
 
@@ -66,7 +66,7 @@ def _asked() -> int:
 
 
 def main() -> int:
-    """Prints the number; returns the exit code, 0."""
+    """Print the number; return the exit code, 0."""
     count = ctypes.c_int(0)
     try:
         driver = ctypes.CDLL("libcuda.so.1")

@@ -14,33 +14,33 @@ class WakeUp:
     """
 
     def __init__(self) -> None:
-        """Makes the descriptors."""
+        """Make the descriptors."""
         self._reader, self._writer = os.pipe()
         os.set_blocking(self._reader, False)
         os.set_blocking(self._writer, False)
         self._is_watched = False
 
     def fileno(self) -> int:
-        """Returns the descriptor that becomes readable."""
+        """Return the descriptor that becomes readable."""
         return self._reader
 
     def watch(self) -> None:
-        """Begins: calls from now on make the descriptor readable."""
+        """Begin: calls from now on make the descriptor readable."""
         self._is_watched = True
 
     def ignore(self) -> None:
-        """Ends, and forgets calls that came."""
+        """End, and forget calls that came."""
         self._is_watched = False
         with contextlib.suppress(BlockingIOError):
             os.read(self._reader, 65536)
 
     def call(self) -> None:
-        """Wakes the watcher."""
+        """Wake the watcher."""
         if self._is_watched:
             with contextlib.suppress(BlockingIOError):  # it has been called often enough
                 os.write(self._writer, b"\0")
 
     def __del__(self) -> None:
-        """Closes the descriptors."""
+        """Close the descriptors."""
         os.close(self._reader)
         os.close(self._writer)

@@ -27,14 +27,14 @@ class ProxyByAddress(HTTPAdapter):
         cert: Any = None,
         proxies: Mapping[str, str] | None = None,
     ) -> requests.Response:
-        """Sends one request; the arguments are those of requests, `proxies` is not looked at."""
+        """Send one request; the arguments are those of requests, `proxies` is not looked at."""
         proxy = proxy_for(str(request.url))
         chosen = {} if proxy is None else {"all": proxy}
         return super().send(request, stream, timeout, verify, cert, chosen)
 
 
 def with_right_proxies(session: requests.Session) -> requests.Session:
-    """Returns the session, which from now on reaches this machine directly."""
+    """Return the session, which from now on reaches this machine directly."""
     for scheme in ("http://", "https://"):
         session.mount(scheme, ProxyByAddress())
     return session

@@ -27,7 +27,7 @@ class NodeMetrics:
     """
 
     def __init__(self, spool: Spool) -> None:
-        """Makes them; the figures of the spool are read when they are scraped."""
+        """Make them; the figures of the spool are read when they are scraped."""
         self.registry = CollectorRegistry()
         registry = self.registry
         self.received = Counter(

@@ -27,7 +27,7 @@ class Node:
     """Seconds between two looks at what broken associations left behind."""
 
     def __init__(self, settings: NodeSettings) -> None:
-        """Opens the spool.
+        """Open the spool.
 
         Raises:
             NodeSettingsError: a file with a secret cannot be read.

@@ -87,7 +87,7 @@ class Receiver:
         metrics: NodeMetrics,
         on_job: Callable[[Job], None],
     ) -> None:
-        """Keeps the parts; nothing listens before `start`."""
+        """Keep the parts; nothing listens before `start`."""
         self._settings, self._select = settings, select
         self._spool, self._metrics, self._on_job = spool, metrics, on_job
         self._received_bytes: dict[int, int] = {}  # since the last object, by association

@@ -28,7 +28,7 @@ class ServiceBusy(Exception):  # noqa: N818 - names what happened
     """
 
     def __init__(self, retry_after_s: float) -> None:
-        """Keeps the pause."""
+        """Keep the pause."""
         super().__init__("no service can answer now")
         self.retry_after_s = retry_after_s
 
@@ -41,7 +41,7 @@ class XrayRefused(Exception):  # noqa: N818 - names what happened
     """
 
     def __init__(self, status: int, code: str, detail: str) -> None:
-        """Keeps what the service said, which names no patient."""
+        """Keep what the service said, which names no patient."""
         super().__init__(f"the service refused the X-ray ({status} {code}): {detail}")
         self.code = code
 
@@ -74,7 +74,7 @@ class Segmenter:
     """Shares X-rays out among services; its methods may be called from several threads."""
 
     def __init__(self, settings: SegmentSettings) -> None:
-        """Opens the clients; nothing is asked yet.
+        """Open the clients; nothing is asked yet.
 
         Raises:
             NodeSettingsError: a file with a key cannot be read.

@@ -230,7 +230,7 @@ class Rest:
     """The pause of one destination, which doubles while it is down."""
 
     def __init__(self, settings: RetrySettings) -> None:
-        """Begins without a pause."""
+        """Begin without a pause."""
         self._settings = settings
         self._failures = 0
         self._until = 0.0

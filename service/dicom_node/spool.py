@@ -65,7 +65,7 @@ class Job:
     """
 
     def __init__(self, folder: Path) -> None:
-        """Names the folder; nothing is read."""
+        """Name the folder; nothing is read."""
         self.key = folder.name
         self.folder = folder
 
@@ -134,7 +134,7 @@ class Spool:
     """
 
     def __init__(self, folder: Path, max_bytes: int, min_free_bytes: int) -> None:
-        """Makes the folders and clears away what a killed process left unfinished.
+        """Make the folders and clear away what a killed process left unfinished.
 
         Raises:
             OSError: the folder cannot be made or written.

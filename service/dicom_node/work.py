@@ -37,7 +37,7 @@ class Work:
         metrics: NodeMetrics,
         connect_to: Connect = connect,
     ) -> None:
-        """Keeps the parts; nothing runs before `start`."""
+        """Keep the parts; nothing runs before `start`."""
         self._settings, self._spool = settings, spool
         self._segmenter, self._metrics, self._connect = segmenter, metrics, connect_to
         self._rests = {one.name: Rest(settings.retry) for one in settings.destinations}

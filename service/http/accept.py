@@ -9,7 +9,7 @@ LONGEST_ACCEPT = 2048
 
 
 def wanted_answer(accept: str | None) -> AnswerKind:
-    """Chooses the form of the answer.
+    """Choose the form of the answer.
 
     Args:
         accept: the header, or None when there is none.

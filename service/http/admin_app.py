@@ -28,7 +28,7 @@ MOST_BODY_BYTES = 16_384
 
 
 def create_admin_app(service: SegmentationService, keys: ApiKeys) -> FastAPI:
-    """Builds the application of the admin port.
+    """Build the application of the admin port.
 
     Args:
         service: what is told.
@@ -73,7 +73,7 @@ def create_admin_app(service: SegmentationService, keys: ApiKeys) -> FastAPI:
         return JSONResponse({"served": _identity(info), "before": _identity(before)})
 
     def _note(request: Request, event: str, outcome: str, info: ModelInfo | None) -> None:
-        """Writes the change into the audit log, where there is one."""
+        """Write the change into the audit log, where there is one."""
         if service.auditing is None:
             return
         entry = {
@@ -94,7 +94,7 @@ def create_admin_app(service: SegmentationService, keys: ApiKeys) -> FastAPI:
 
 
 async def _folder_of(request: Request) -> Path | None:
-    """Reads `{"model": "/models/name/version"}`, or nothing at all.
+    """Read `{"model": "/models/name/version"}`, or nothing at all.
 
     Raises:
         InvalidField: the body is something else.

@@ -17,7 +17,7 @@ class AdminServer(uvicorn.Server):
     """A uvicorn server that leaves signals to the callers' one, which ends it."""
 
     def __init__(self, app: FastAPI, listener: socket.socket) -> None:
-        """Makes the server; `listener` is bound to this machine alone."""
+        """Make the server; `listener` is bound to this machine alone."""
         super().__init__(
             uvicorn.Config(
                 app,
@@ -36,15 +36,15 @@ class AdminServer(uvicorn.Server):
 
     @contextmanager
     def capture_signals(self) -> Generator[None, None, None]:
-        """Takes none."""
+        """Take none."""
         yield
 
     def begin(self) -> None:
-        """Serves in the running event loop."""
+        """Serve in the running event loop."""
         self._serving = asyncio.create_task(self.serve(sockets=[self._listener]))
 
     async def end(self) -> None:
-        """Ends."""
+        """End."""
         self.should_exit = True
         if self._serving is not None:
             await self._serving

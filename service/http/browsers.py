@@ -35,7 +35,7 @@ class AllowedHosts:
     """The names by which the service may be called."""
 
     def __init__(self, bound_host: str, further: Sequence[str]) -> None:
-        """Keeps the names; those of this machine's loopback are always allowed.
+        """Keep the names; those of this machine's loopback are always allowed.
 
         Args:
             bound_host: address or name that the service listens on. A wildcard allows every
@@ -47,7 +47,7 @@ class AllowedHosts:
         self._allows_addresses = bound_host in _WILDCARD_ADDRESSES
 
     def allow(self, host: str) -> bool:
-        """Returns whether a `Host` header names the service; an absent one names nobody else."""
+        """Return whether a `Host` header names the service; an absent one names nobody else."""
         if not host or self._allows_any:
             return True
         name = _name_of(host)
@@ -67,7 +67,7 @@ class BrowserGuard:
         trusted_origins: Sequence[str],
         idle_timeout_s: float,
     ) -> None:
-        """Wraps an app.
+        """Wrap an app.
 
         Args:
             app: answers what passes.
@@ -81,7 +81,7 @@ class BrowserGuard:
         self._idle_timeout_s = idle_timeout_s
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Handles one ASGI scope."""
+        """Handle one ASGI scope."""
         if scope["type"] == "http":
             try:
                 self._require_own(scope["method"], Headers(scope=scope))
@@ -120,7 +120,7 @@ class BrowserGuard:
 
 
 def _is_origin_of(origin: str, host: str, ignores_port: bool) -> bool:
-    """Returns whether a page of this origin was served under this `Host`."""
+    """Return whether a page of this origin was served under this `Host`."""
     try:
         page = urlsplit(origin)
         called = urlsplit(f"{page.scheme}://{host}")
@@ -133,7 +133,7 @@ def _is_origin_of(origin: str, host: str, ignores_port: bool) -> bool:
 
 
 def _name_of(host: str) -> str | None:
-    """Returns the name or address in a `Host` header without its port; None for nonsense."""
+    """Return the name or address in a `Host` header without its port; None for nonsense."""
     try:
         parts = urlsplit(f"//{host}")
         _ = parts.port  # raises where it is no number

@@ -41,7 +41,7 @@ class BoundedConnection(HalfClosedConnection):
     _answer_clock: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Starts the clock: a connection is made to send something."""
+        """Start the clock: a connection is made to send something."""
         super().connection_made(transport)
         type(self).on_change(len(self.connections))
         self._start_head_clock()
@@ -50,7 +50,7 @@ class BoundedConnection(HalfClosedConnection):
             next(iter(self.without_request)).transport.abort()  # at the worst, this one
 
     def data_received(self, data: bytes) -> None:
-        """Takes bytes; those of an unfinished head never set the clock back."""
+        """Take bytes; those of an unfinished head never set the clock back."""
         super().data_received(data)
         if self.conn.their_state is not h11.IDLE or self.conn.trailing_data[0] == b"":
             self._stop_head_clock()
@@ -60,18 +60,18 @@ class BoundedConnection(HalfClosedConnection):
             self._stop_rest_clock()
 
     def send_400_response(self, msg: str) -> None:
-        """Refuses what is not HTTP, and counts it."""
+        """Refuse what is not HTTP, and count it."""
         type(self).on_unreadable()
         super().send_400_response(msg)
 
     def on_response_complete(self) -> None:
-        """Starts a clock for a body of which the answer did not wait for the end."""
+        """Start a clock for a body of which the answer did not wait for the end."""
         super().on_response_complete()
         if self.conn.their_state is h11.SEND_BODY and not self.transport.is_closing():
             self._rest_clock = self.loop.call_later(self.header_timeout_s, self.transport.close)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Stops all clocks."""
+        """Stop all clocks."""
         self._stop_head_clock()
         self._stop_rest_clock()
         self._stop_answer_clock()
@@ -79,12 +79,12 @@ class BoundedConnection(HalfClosedConnection):
         type(self).on_change(len(self.connections))
 
     def pause_writing(self) -> None:
-        """The caller takes the answer more slowly than it comes."""
+        """Note that the caller takes the answer more slowly than it comes."""
         super().pause_writing()
         self._watch_answer(self.transport.get_write_buffer_size())
 
     def resume_writing(self) -> None:
-        """The caller has taken what waited."""
+        """Note that the caller has taken what waited."""
         self._stop_answer_clock()
         super().resume_writing()
 
@@ -137,7 +137,7 @@ def bounded_connection(
     on_change: Callable[[int], None] = lambda count: None,
     on_closed: Callable[[str], None] = lambda reason: None,
 ) -> type[BoundedConnection]:
-    """Returns the class of connections with these bounds, which uvicorn makes instances of.
+    """Return the class of connections with these bounds, which uvicorn makes instances of.
 
     Args:
         header_timeout_s: seconds for the head of a request.

@@ -25,7 +25,7 @@ class ListedOrigins:
     """ASGI middleware that tells browsers which pages may read the answers; no credentials."""
 
     def __init__(self, app: ASGIApp, origins: Sequence[str], read_headers: Sequence[str]) -> None:
-        """Wraps an app.
+        """Wrap an app.
 
         Args:
             app: answers what is no preflight of a listed origin.
@@ -44,7 +44,7 @@ class ListedOrigins:
         )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Handles one ASGI scope."""
+        """Handle one ASGI scope."""
         headers = Headers(scope=scope) if scope["type"] == "http" else Headers()
         if headers.get("origin") not in self._origins:
             await self._app(scope, receive, send)

@@ -16,7 +16,7 @@ LEAST_CONNECTIONS = 16
 
 
 def most_connections(wanted: int, most_requests: int) -> int:
-    """Raises the process's limit of descriptors as far as allowed, and shares them out.
+    """Raise the process's limit of descriptors as far as allowed, and share them out.
 
     Args:
         wanted: connections that the operator allows.

@@ -52,7 +52,7 @@ _START = """window.ui = SwaggerUIBundle({
 
 
 def add_docs_routes(router: APIRouter) -> None:
-    """Adds `/docs` and the assets that it needs."""
+    """Add `/docs` and the assets that it needs."""
 
     async def page() -> HTMLResponse:
         return HTMLResponse(_PAGE, headers={"Content-Security-Policy": _POLICY})

@@ -18,13 +18,13 @@ class EarlyResponse(Response):
     """Wraps a finished answer; the connection stays usable for the next request."""
 
     def __init__(self, answer: Response, body: RequestBody) -> None:
-        """Takes over status, headers and content of `answer`."""
+        """Take over status, headers and content of `answer`."""
         super().__init__(answer.body, answer.status_code)
         self.raw_headers = answer.raw_headers
         self._request_body = body
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Sends everything, reads the rest of the request, then ends the answer."""
+        """Send everything, read the rest of the request, then end the answer."""
         start = {
             "type": "http.response.start",
             "status": self.status_code,

@@ -36,13 +36,13 @@ class EdgeLayer:
     """ASGI middleware around the whole app."""
 
     def __init__(self, app: ASGIApp, metrics: Metrics, traces: TraceSink | None = None) -> None:
-        """Wraps `app`; `metrics` count every request, `traces` get those for masks."""
+        """Wrap `app`; `metrics` count every request, `traces` get those for masks."""
         self._app = app
         self._metrics = metrics
         self._traces = traces
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Handles one ASGI scope."""
+        """Handle one ASGI scope."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -101,7 +101,7 @@ def _too_many_headers(scope: Scope, record: RequestRecord) -> Response:
 
 
 def _to_origin_form(scope: Scope) -> None:
-    """Takes scheme and host off a target in absolute form (RFC 9112, section 3.2.2)."""
+    """Take scheme and host off a target in absolute form (RFC 9112, section 3.2.2)."""
     for scheme in ("http://", "https://"):
         if scope["path"].lower().startswith(scheme):
             _, slash, path = scope["path"][len(scheme) :].partition("/")

@@ -44,7 +44,7 @@ _FALSE_WORDS = ("false", "0", "no", "off")
 
 
 def most_fields(max_boxes: int) -> int:
-    """Returns how many form fields are read: some more than make sense.
+    """Return how many form fields are read: some more than make sense.
 
     The refusal of one box too many then names boxes and not fields.
     """
@@ -54,7 +54,7 @@ def most_fields(max_boxes: int) -> int:
 def read_form(
     fields: Sequence[tuple[str, bytes]], answer_kind: AnswerKind, *, max_boxes: int
 ) -> SegmentRequest:
-    """Checks the fields of a form.
+    """Check the fields of a form.
 
     Args:
         fields: name and value of each field, in the order sent; no value of an image is needed.
@@ -142,7 +142,7 @@ def _refuse_several_masks(asked: SegmentRequest) -> None:
 
 
 def require_image_alone(fields: Sequence[tuple[str, bytes]]) -> None:
-    """Checks that a form holds one image and nothing else.
+    """Check that a form holds one image and nothing else.
 
     Raises:
         InvalidField: another field came, or more than one file.
@@ -182,7 +182,7 @@ def _convention(value: str) -> Convention:
 
 
 def _structures(value: str) -> tuple[Structure, ...]:
-    """Reads structures, with commas; returns them in the order of an answer's masks."""
+    """Read structures, with commas; return them in the order of an answer's masks."""
     names = [name.strip() for name in value.split(",")]
     if not set(names) <= set(STRUCTURES) or len(set(names)) < len(names):
         raise InvalidField(
@@ -236,7 +236,7 @@ def _threshold(value: str) -> float:
 
 
 def _overlay(value: str) -> tuple[bool, OverlayFormat]:
-    """Returns whether an overlay is wanted, and how it is written."""
+    """Return whether an overlay is wanted, and how it is written."""
     word = value.lower()
     if word in OVERLAY_WORDS:
         return True, OverlayFormat(word)

@@ -27,7 +27,7 @@ class FieldCollector:
     """
 
     def __init__(self, max_fields: int) -> None:
-        """Starts empty.
+        """Start empty.
 
         Args:
             max_fields: most fields of a form.
@@ -44,7 +44,7 @@ class FieldCollector:
         self._writer: BlobWriter | None = None
 
     def parser(self, boundary: bytes) -> MultipartParser:
-        """Returns a parser that tells this collector what it finds.
+        """Return a parser that tells this collector what it finds.
 
         Raises:
             MalformedRequest: the boundary is not usable.
@@ -67,7 +67,7 @@ class FieldCollector:
             raise MalformedRequest("The boundary of the multipart body is not usable.") from None
 
     def close(self) -> None:
-        """Gives the shared memory of an image back that nobody takes over."""
+        """Give the shared memory of an image back that nobody takes over."""
         for held in (self._writer, self.image):
             if held is not None:
                 held.close()
@@ -121,6 +121,6 @@ class FieldCollector:
 
 
 def shown_name(name: str) -> str:
-    """Quotes a field name of the caller for a sentence, shortened and without control marks."""
+    """Quote a field name of the caller for a sentence, shortened and without control marks."""
     clean = "".join(character if character.isprintable() else "?" for character in name)
     return f"'{clean[:64]}'" + (" (shortened)" if len(clean) > 64 else "")

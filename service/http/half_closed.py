@@ -23,7 +23,7 @@ class HalfClosedConnection(H11Protocol):
     _probes: tuple[asyncio.TimerHandle, ...] = ()
 
     def eof_received(self) -> bool:  # type: ignore[override]
-        """Decides whether the connection stays open for an answer."""
+        """Decide whether the connection stays open for an answer."""
         if not self._owes_answer():
             return False
         self.cycle.keep_alive = False
@@ -34,7 +34,7 @@ class HalfClosedConnection(H11Protocol):
         return True
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Sends nothing more."""
+        """Send nothing more."""
         for probe in self._probes:
             probe.cancel()
         super().connection_lost(exc)

@@ -20,7 +20,7 @@ class HeldResponse(Response):
     def __init__(
         self, answer: RenderedAnswer, hold: Callable[[int], Callable[[], None]], vary: str | None
     ) -> None:
-        """Counts the answer's bytes.
+        """Count the answer's bytes.
 
         Args:
             answer: what to send.
@@ -33,7 +33,7 @@ class HeldResponse(Response):
         self._give_back = weakref.finalize(self, hold(len(answer.body)))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Sends it; returns when the connection has taken it, or is gone."""
+        """Send it; return when the connection has taken it, or is gone."""
         try:
             await send(
                 {

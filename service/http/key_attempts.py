@@ -21,7 +21,7 @@ class FailedAttempts:
     """
 
     def __init__(self, per_minute: int, clock: Callable[[], float]) -> None:
-        """Has seen nobody yet.
+        """Start with no address seen.
 
         Args:
             per_minute: failed attempts a minute from one address, 0 for any number.
@@ -33,7 +33,7 @@ class FailedAttempts:
         self._proven: OrderedDict[tuple[str, str], None] = OrderedDict()
 
     def wait_s(self, address: str, sha256: str) -> int:
-        """Returns the seconds until this address may try this key, 0 for now.
+        """Return the seconds until this address may try this key, 0 for now.
 
         Args:
             address: the caller's IP address.
@@ -45,7 +45,7 @@ class FailedAttempts:
         return 0 if left >= 1 else math.ceil((1 - left) * MINUTE_S / self._per_minute)
 
     def note_failed(self, address: str) -> None:
-        """Counts one attempt with a key that is not valid."""
+        """Count one attempt with a key that is not valid."""
         network = _network_of(address)
         self._spent[network] = (self._spent_now(network) + 1, self._clock())
         self._spent.move_to_end(network)
@@ -53,7 +53,7 @@ class FailedAttempts:
             self._spent.popitem(last=False)
 
     def note_proven(self, address: str, sha256: str) -> None:
-        """Remembers that this address was let in with this key."""
+        """Remember that this address was let in with this key."""
         pair = (_network_of(address), sha256)
         self._proven[pair] = None
         self._proven.move_to_end(pair)
@@ -66,7 +66,7 @@ class FailedAttempts:
 
 
 def _network_of(address: str) -> str:
-    """Returns what a caller cannot change at will: an IPv4 address, or half of an IPv6 one."""
+    """Return what a caller cannot change at will: an IPv4 address, or half of an IPv6 one."""
     try:
         found = ipaddress.ip_address(address)
     except ValueError:

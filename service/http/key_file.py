@@ -53,7 +53,7 @@ class ApiKey:
     expires_at: datetime | None = None
 
     def has_expired(self, now: datetime) -> bool:
-        """Returns whether the key is not valid any more."""
+        """Return whether the key is not valid any more."""
         return self.expires_at is not None and now >= self.expires_at
 
 
@@ -71,7 +71,7 @@ class KeyFileContent:
 
 
 def read_key_file(path: Path) -> KeyFileContent:
-    """Reads a file of keys; lines that cannot be used are ignored and said.
+    """Read a file of keys; lines that cannot be used are ignored and said.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -101,7 +101,7 @@ def read_key_file(path: Path) -> KeyFileContent:
 
 
 def require_a_key(path: Path) -> KeyFileContent:
-    """Reads a file of keys at the start, where one without a usable key is a mistake.
+    """Read a file of keys at the start, where one without a usable key is a mistake.
 
     Raises:
         KeyFileError: it cannot be read, or holds no key.
@@ -116,7 +116,7 @@ def require_a_key(path: Path) -> KeyFileContent:
 
 
 def _read_line(text: str) -> ApiKey:
-    """Reads one line; the errors never quote it, since it may hold a key by mistake."""
+    """Read one line; the errors never quote it, since it may hold a key by mistake."""
     sha256, *words = text.split()
     if not _HASH.fullmatch(sha256):
         raise ValueError("does not begin with a SHA-256 in 64 small hexadecimal digits")
@@ -145,7 +145,7 @@ def _scopes(text: str) -> frozenset[KeyScope]:
 
 
 def _expiry(text: str) -> datetime:
-    """Reads a day, to whose end (UTC) the key is valid, or a moment."""
+    """Read a day, to whose end (UTC) the key is valid, or a moment."""
     try:
         if len(text) == len("2027-03-31"):
             return datetime.combine(date.fromisoformat(text), _END_OF_DAY)

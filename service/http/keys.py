@@ -49,7 +49,7 @@ class ApiKeys:
         clock: Callable[[], float] = time.monotonic,
         on_failed: Callable[[], None] = lambda: None,
     ) -> None:
-        """Reads the file.
+        """Read the file.
 
         Args:
             path: the file.
@@ -73,7 +73,7 @@ class ApiKeys:
         self._take(require_a_key(path))
 
     def admit(self, request: Request, *scopes: KeyScope) -> ApiKey:
-        """Lets a request pass and notes by whose key, or refuses it.
+        """Let a request pass and note by whose key, or refuse it.
 
         Args:
             request: the request.
@@ -88,7 +88,7 @@ class ApiKeys:
         return key
 
     def require(self, headers: Mapping[str, str], *scopes: KeyScope, address: str = "") -> ApiKey:
-        """Returns the key of a request that may pass, or refuses it.
+        """Return the key of a request that may pass, or refuse it.
 
         Args:
             headers: request headers, lower-case names; the key comes as `Authorization: Bearer`
@@ -124,7 +124,7 @@ class ApiKeys:
         return _usable(found, scopes or (KeyScope.SEGMENT,))
 
     def refresh(self) -> None:
-        """Takes over a changed file, and looks again at one that held no key."""
+        """Take over a changed file, and look again at one that held no key."""
         stamp, now = _stamp(self._path), self._clock()
         is_due = self._look_again_at is not None and now >= self._look_again_at
         if stamp == self._stamp and not is_due:
@@ -179,7 +179,7 @@ class ApiKeys:
 
 
 def _usable(found: list[ApiKey], scopes: tuple[KeyScope, ...]) -> ApiKey:
-    """Returns the line that lets the request pass, when the same key stands in several."""
+    """Return the line that lets the request pass, when the same key stands in several."""
     valid = [key for key in found if not key.has_expired(_now())]
     if not valid:
         raise ExpiredKey("This API key has expired; ask the operator for a new one.")
@@ -202,7 +202,7 @@ def _key_of(headers: Mapping[str, str]) -> str:
 
 
 def _stamp(path: Path) -> tuple[int, int, int]:
-    """What changes when a file is written or replaced; zeros when it is gone."""
+    """Return what changes when a file is written or replaced; zeros when it is gone."""
     try:
         status = path.stat()
     except OSError:

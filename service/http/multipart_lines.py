@@ -33,14 +33,14 @@ class MultipartLines:
     """A form that comes in pieces."""
 
     def __init__(self, boundary: bytes) -> None:
-        """Starts before the first boundary."""
+        """Start before the first boundary."""
         self._delimiter = b"\r\n--" + boundary
         self._held = b"\r\n"  # the first boundary may be the first of all
         self._place = _Place.PREAMBLE
         self._has_begun = False
 
     def rewritten(self, chunk: bytes) -> bytes:
-        """Returns what the parser gets for the next piece of the body.
+        """Return what the parser gets for the next piece of the body.
 
         Raises:
             MalformedRequest: there is no boundary, or the headers of a part do not end.
@@ -56,7 +56,7 @@ class MultipartLines:
         return b"".join(ready)
 
     def rest(self) -> bytes:
-        """Returns what was held back when the body has ended, for the parser to judge."""
+        """Return what was held back when the body has ended, for the parser to judge."""
         return self._held if self._has_begun else b""
 
     def _is_inside_field(self, chunk: bytes) -> bool:
@@ -69,7 +69,7 @@ class MultipartLines:
         )
 
     def _step(self, data: bytes) -> tuple[bytes, bytes]:
-        """Returns what of the data is ready, and the rest."""
+        """Return what of the data is ready, and the rest."""
         if self._place is _Place.PREAMBLE:
             return self._skip_preamble(data)
         if self._place is _Place.HEAD:
@@ -98,7 +98,7 @@ class MultipartLines:
         return data, b""
 
     def _read_head(self, data: bytes) -> tuple[bytes, bytes]:
-        """Reads from a boundary to the end of a part's headers."""
+        """Read from a boundary to the end of a part's headers."""
         after = data[len(self._delimiter) :]
         line = _REST_OF_LINE.match(after)
         if line is None:

@@ -54,7 +54,7 @@ MASK_HEADERS: dict[str, Any] = {
 
 
 def describe_app(app: FastAPI, *, asks_for_keys: bool, metrics_ask_for_keys: bool = False) -> None:
-    """Adds problem documents, headers and API keys to the description of an app.
+    """Add problem documents, headers and API keys to the description of an app.
 
     Args:
         app: its `openapi` is replaced.
@@ -83,7 +83,7 @@ def describe_app(app: FastAPI, *, asks_for_keys: bool, metrics_ask_for_keys: boo
 
 
 def problem_codes() -> list[str]:
-    """Returns the code of every refusal."""
+    """Return the code of every refusal."""
     return sorted({error.code for error in _descendants(ServiceError)})
 
 

@@ -38,7 +38,7 @@ INTERNAL_SENTENCE = (
 
 
 def problem_response(error: ServiceError, request_id: str) -> Response:
-    """Renders an error as a problem document.
+    """Render an error as a problem document.
 
     Args:
         error: what is wrong.
@@ -67,12 +67,12 @@ def problem_response(error: ServiceError, request_id: str) -> Response:
 
 
 def internal_problem(request_id: str) -> Response:
-    """Renders the fixed answer to an unforeseen error."""
+    """Render the fixed answer to an unforeseen error."""
     return problem_response(InternalError(INTERNAL_SENTENCE), request_id)
 
 
 def install_problem_handlers(app: FastAPI) -> None:
-    """Makes the app answer its own errors and the router's with problem documents."""
+    """Make the app answer its own errors and the router's with problem documents."""
 
     async def answer_service_error(request: Request, error: Exception) -> Response:
         assert isinstance(error, ServiceError)
@@ -92,14 +92,14 @@ def install_problem_handlers(app: FastAPI) -> None:
 
 
 def noted_problem(request: Request, error: ServiceError) -> Response:
-    """Renders an error and notes its code in the request's record, for log and metrics."""
+    """Render an error and note its code in the request's record, for log and metrics."""
     record = record_of(request.scope)
     record.problem_code = error.code
     return problem_response(error, record.request_id)
 
 
 def _method_not_allowed(app: FastAPI, request: Request) -> Response:
-    """Answers 405 with every method of the path; the router itself names the first route's only."""
+    """Answer 405 with every method of the path; the router itself names the first route's only."""
     methods: set[str] = set()
     for route in app.routes:
         match, _ = route.matches(request.scope)
@@ -112,7 +112,7 @@ def _method_not_allowed(app: FastAPI, request: Request) -> Response:
 
 
 def problem_responses(*kinds: type[ServiceError]) -> dict[int | str, dict[str, Any]]:
-    """Documents problems for OpenAPI, grouped by status."""
+    """Document problems for OpenAPI, grouped by status."""
     by_status: dict[int, list[type[ServiceError]]] = {}
     for kind in kinds:
         by_status.setdefault(kind.status, []).append(kind)

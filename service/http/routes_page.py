@@ -21,7 +21,7 @@ _POLICY = (
 
 
 def add_page_routes(router: APIRouter) -> None:
-    """Adds `/` and the files that it needs."""
+    """Add `/` and the files that it needs."""
     folder = files("service.http").joinpath("page")
 
     async def page() -> Response:

@@ -72,7 +72,7 @@ what to show as black and white.
 def add_preview_route(
     router: APIRouter, service: SegmentationService, keys: ApiKeys | None
 ) -> None:
-    """Adds the route.
+    """Add the route.
 
     Args:
         router: gets the route.

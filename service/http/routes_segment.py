@@ -216,7 +216,7 @@ must look at them.
 def add_segment_routes(
     router: APIRouter, service: SegmentationService, keys: ApiKeys | None
 ) -> None:
-    """Adds the routes that answer with masks.
+    """Add the routes that answer with masks.
 
     Args:
         router: gets the routes.

@@ -25,7 +25,7 @@ from service.pipeline.segmentation import SegmentationService, identity_of
 def add_status_routes(
     router: APIRouter, service: SegmentationService, keys: ApiKeys | None
 ) -> None:
-    """Adds the routes that tell about the process.
+    """Add the routes that tell about the process.
 
     Args:
         router: gets the routes.
@@ -89,7 +89,7 @@ def _add(
     summary: str,
     responses: dict[int | str, dict[str, Any]],
 ) -> None:
-    """Adds a route for GET, with its aliases, and for HEAD, which some balancers probe with."""
+    """Add a route for GET, with its aliases, and for HEAD, which some balancers probe with."""
     for path in paths:
         name = path.strip("/").replace("/", "_")
         router.add_api_route(

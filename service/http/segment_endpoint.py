@@ -26,12 +26,12 @@ class SegmentEndpoint:
     """Reads requests for masks and answers them."""
 
     def __init__(self, service: SegmentationService, keys: ApiKeys | None) -> None:
-        """Keeps what answers, and the API keys of which one is needed; None for no key."""
+        """Keep what answers, and the API keys of which one is needed; None for no key."""
         self._service = service
         self._keys = keys
 
     async def answer(self, request: Request, body: RequestBody) -> Response:
-        """Answers one request.
+        """Answer one request.
 
         Args:
             request: the request, its body unread.
@@ -76,7 +76,7 @@ class SegmentEndpoint:
 async def receive_upload(
     request: Request, body: RequestBody, service: SegmentationService
 ) -> Upload:
-    """Reads the form of a request within the limits of the service, and notes its size.
+    """Read the form of a request within the limits of the service, and note its size.
 
     The caller closes what is returned.
 
@@ -97,14 +97,14 @@ async def receive_upload(
 
 
 def deadline(timeout_s: float) -> asyncio.Timeout:
-    """Returns the block that ends with TimeoutError after `timeout_s` seconds."""
+    """Return the block that ends with TimeoutError after `timeout_s` seconds."""
     return asyncio.timeout(timeout_s)
 
 
 async def unless_caller_leaves(
     body: RequestBody, work: Coroutine[Any, Any, RenderedAnswer]
 ) -> RenderedAnswer:
-    """Waits for the work; cancels it and raises CallerLeft when the connection closes first."""
+    """Wait for the work; cancel it and raise CallerLeft when the connection closes first."""
     working = asyncio.ensure_future(work)
     leaving = asyncio.ensure_future(body.wait_until_caller_leaves())
     try:

@@ -31,7 +31,7 @@ class DrainingServer(uvicorn.Server):
         must_end: Callable[[], bool],
         drain_timeout_s: float,
     ) -> None:
-        """Makes the server.
+        """Make the server.
 
         Args:
             config: uvicorn's own settings.
@@ -50,7 +50,7 @@ class DrainingServer(uvicorn.Server):
 
     @contextmanager
     def capture_signals(self) -> Generator[None, None, None]:
-        """Takes SIGHUP as well, which a terminal that is closed sends."""
+        """Take SIGHUP as well, which a terminal that is closed sends."""
         if threading.current_thread() is not threading.main_thread():
             yield  # signals reach the main thread alone
             return
@@ -62,7 +62,7 @@ class DrainingServer(uvicorn.Server):
             signal.signal(signal.SIGHUP, before)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """Takes the signals that ask the process to stop."""
+        """Take the signals that ask the process to stop."""
         if self._stop_by is None:
             self._stop_by = time.monotonic() + self._drain_timeout_s
             self._on_stop()
@@ -70,7 +70,7 @@ class DrainingServer(uvicorn.Server):
             self.should_exit = self.force_exit = True
 
     async def on_tick(self, counter: int) -> bool:
-        """Leaves the main loop once the last request is answered or the time is over."""
+        """Leave the main loop once the last request is answered or the time is over."""
         now = time.monotonic()
         if self._stop_by is not None and (self._running() == 0 or now >= self._stop_by):
             if self._linger_until is None:

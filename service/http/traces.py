@@ -24,17 +24,17 @@ class TraceSink(Protocol):
     """Takes finished requests."""
 
     def send(self, record: RequestRecord, status: int) -> None:
-        """Makes the spans of one request and queues them."""
+        """Make the spans of one request and queue them."""
 
     def close(self) -> None:
-        """Sends what waits, within seconds."""
+        """Send what waits, within seconds."""
 
 
 class TraceExport:
     """Sends spans to one collector over OTLP/HTTP."""
 
     def __init__(self, endpoint: str) -> None:
-        """Starts the exporter's thread.
+        """Start the exporter's thread.
 
         Args:
             endpoint: address of the collector, such as `http://127.0.0.1:4318`.
@@ -60,7 +60,7 @@ class TraceExport:
         self._tracer = self._provider.get_tracer("service")
 
     def send(self, record: RequestRecord, status: int) -> None:
-        """Makes the spans of one request and queues them; the record learns its trace id.
+        """Make the spans of one request and queue them; the record learns its trace id.
 
         Args:
             record: the request, answered.
@@ -92,7 +92,7 @@ class TraceExport:
         record.trace_id = f"{root.get_span_context().trace_id:032x}"
 
     def close(self) -> None:
-        """Sends what waits, within seconds."""
+        """Send what waits, within seconds."""
         self._provider.shutdown()
 
 

@@ -76,7 +76,7 @@ class Upload:
     size_bytes: int
 
     def __enter__(self) -> Upload:
-        """Returns itself."""
+        """Return itself."""
         return self
 
     def __exit__(
@@ -85,7 +85,7 @@ class Upload:
         error: BaseException | None,
         at: TracebackType | None,
     ) -> None:
-        """Gives the shared memory back."""
+        """Give the shared memory back."""
         if self.image is not None:
             self.image.close()
 
@@ -98,7 +98,7 @@ class RequestBody:
     """
 
     def __init__(self, receive: Receive, idle_timeout_s: float = 60.0) -> None:
-        """Wraps the ASGI channel of a request that nothing was read from yet.
+        """Wrap the ASGI channel of a request that nothing was read from yet.
 
         Args:
             receive: the channel.
@@ -113,13 +113,13 @@ class RequestBody:
         self._must_give_way = False
 
     def give_way(self) -> None:
-        """Ends an upload whose memory others need: whoever reads it gets `UploadTooSlow`."""
+        """End an upload whose memory others need: whoever reads it gets `UploadTooSlow`."""
         self._must_give_way = True
         if self._waiting is not None:
             self._waiting.reschedule(asyncio.get_running_loop().time())
 
     async def chunks(self) -> AsyncGenerator[bytes, None]:
-        """Yields the body as it arrives.
+        """Yield the body as it arrives.
 
         Raises:
             CallerLeft: the connection was closed before the end.
@@ -136,7 +136,7 @@ class RequestBody:
                 yield message["body"]
 
     async def _next_message(self) -> Message:
-        """Waits for a piece; a caller who trickles bytes is too slow like one who sends none.
+        """Wait for a piece; a caller who trickles bytes is too slow like one who sends none.
 
         Raises:
             UploadTooSlow: less than `LEAST_WINDOW_BYTES` came in a window, or it made room.
@@ -174,7 +174,7 @@ class RequestBody:
         )
 
     async def discard_rest(self) -> None:
-        """Reads and forgets what is left of a refused body, within bounds.
+        """Read and forget what is left of a refused body, within bounds.
 
         Most clients read the answer only after they have sent everything; a server that closes
         the connection early makes them report a broken pipe instead of the 413 that explains it.
@@ -190,7 +190,7 @@ class RequestBody:
             return  # the answer is out already
 
     async def wait_until_caller_leaves(self) -> None:
-        """Returns when the connection closes; call it once the whole body has been read."""
+        """Return when the connection closes; call it once the whole body has been read."""
         while (await self._receive())["type"] != "http.disconnect":
             pass
 
@@ -202,7 +202,7 @@ async def read_upload(
     limits: UploadLimits,
     hold_bytes: Callable[[int], None],
 ) -> Upload:
-    """Reads the whole body of a request: a form, or a DICOM file as it is.
+    """Read the whole body of a request: a form, or a DICOM file as it is.
 
     Args:
         body: the incoming side of the request.
@@ -269,7 +269,7 @@ async def _read_file(
     limits: UploadLimits,
     hold_bytes: Callable[[int], None],
 ) -> Upload:
-    """Reads a body that is the file itself; its options stand in the address."""
+    """Read a body that is the file itself; its options stand in the address."""
     if len(query) > limits.max_fields:
         raise MalformedRequest(f"The address has more than {limits.max_fields} parameters.")
     for name, value in query:
@@ -296,7 +296,7 @@ async def _counted(
     limits: UploadLimits,
     hold_bytes: Callable[[int], None],
 ) -> AsyncGenerator[bytes, None]:
-    """Yields the body while it is within its limit."""
+    """Yield the body while it is within its limit."""
     announced = headers.get("content-length", "")
     if announced.isascii() and announced.isdecimal() and int(announced) > limits.max_bytes:
         raise _too_large(limits.max_bytes, f"{int(announced)} bytes were announced")
@@ -310,7 +310,7 @@ async def _counted(
 
 
 def _refuse_encoded(encoding: str) -> None:
-    """Refuses a compressed body by its name; inflating what strangers send would need a limit."""
+    """Refuse a compressed body by its name; inflating what strangers send would need a limit."""
     if encoding.strip().lower() not in ("", "identity"):
         raise UnsupportedMediaType(
             "The body is compressed (Content-Encoding), which is not read; send it as it is. PNG, "

@@ -72,7 +72,7 @@ class _Rendering:
     seconds: dict[str, float] = field(default_factory=dict)
 
     def end_render(self) -> None:
-        """Notes the time: what comes after is in no stage."""
+        """Note the time: what comes after is in no stage."""
         render_s = time.perf_counter() - self.context.asked_at - self.postprocess_s
         self.seconds = {"postprocess": self.postprocess_s, "render": render_s}
 
@@ -83,7 +83,7 @@ class _Rendering:
 def answer_of(
     opened: OpenedXray, found: Sequence[MaskLogits], context: AnswerContext
 ) -> RenderedAnswer:
-    """Makes the masks and renders the answer in the form asked for.
+    """Make the masks and render the answer in the form asked for.
 
     Args:
         opened: the X-ray and what is asked about it.
@@ -133,7 +133,7 @@ def answer_of(
 def _masks_of(
     opened: OpenedXray, found: Sequence[MaskLogits], context: AnswerContext
 ) -> tuple[FoundMasks, Sequence[AnsweredMask], Sequence[ImageWarning]]:
-    """Returns masks as found and as answered, and remarks on them.
+    """Return masks as found and as answered, and remarks on them.
 
     Those of a large answer wait as bits, and each step makes one after the other.
     """
@@ -206,7 +206,7 @@ def _json_body(rendering: _Rendering, warnings: Sequence[ResponseWarning]) -> by
 
 
 def _with_pictures(answer: SegmentAnswer, encoded: Sequence[bytes]) -> bytes:
-    """Returns the JSON with the pictures, in base64, in the places left for them, in order."""
+    """Return the JSON with the pictures, in base64, in the places left for them, in order."""
     pieces = answer.model_dump_json().encode().split(_PICTURE.encode())
     if len(pieces) != len(encoded) + 1:
         raise ValueError("the answer has another number of places than pictures")
@@ -230,7 +230,7 @@ def _view_png(rendering: _Rendering, view: View, warnings: Sequence[ResponseWarn
 
 
 def _dicom_answer(rendering: _Rendering, warning_codes: Sequence[str]) -> tuple[bytes, str]:
-    """Returns the body and its media type."""
+    """Return the body and its media type."""
     # A slow import, seldom needed.
     from service.imaging.dicom_report import Remark
     from service.imaging.dicom_results import DicomResults, multipart
@@ -257,13 +257,13 @@ def _dicom_answer(rendering: _Rendering, warning_codes: Sequence[str]) -> tuple[
 
 
 def _ratio_of(rendering: _Rendering) -> float | None:
-    """Returns the cardiothoracic ratio of the one box; of several there is none in a report."""
+    """Return the cardiothoracic ratio of the one box; of several there is none in a report."""
     found = [one.cardiothoracic for one in _measured(rendering)]
     return found[0].ratio if len(found) == 1 and found[0] is not None else None
 
 
 def _headers(rendering: _Rendering, warning_codes: Sequence[str]) -> dict[str, str]:
-    """What the JSON body says, for answers whose body is a picture."""
+    """Return what the JSON body says, for answers whose body is a picture."""
     model, asked = rendering.context.model, rendering.opened.asked
     return {
         "X-Lungseg-Model": f"{model.name}/{model.version}",
@@ -291,7 +291,7 @@ def _mask_headers(found: AnsweredMask) -> dict[str, str]:
 
 
 def _measured(rendering: _Rendering) -> tuple[Measurements, ...]:
-    """Measures what was found in each box, without islands where that is asked for."""
+    """Measure what was found in each box, without islands where that is asked for."""
     opened, wants_heart = rendering.opened, HEART in rendering.opened.asked.network_structures
     measured = []
     for index, found in enumerate(rendering.found.lungs):
@@ -306,7 +306,7 @@ def _measured(rendering: _Rendering) -> tuple[Measurements, ...]:
 
 
 def _segmented(rendering: _Rendering, found: AnsweredMask, pictures: list[bytes]) -> SegmentedMask:
-    """Returns one mask in the forms asked for; its pictures are added to those of the answer."""
+    """Return one mask in the forms asked for; its pictures are added to those of the answer."""
     area_px = int(np.count_nonzero(found.mask))
     shapes = rendering.opened.asked.shapes
     has_png, has_rle = MaskShape.PNG in shapes, MaskShape.RLE in shapes

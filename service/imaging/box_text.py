@@ -19,7 +19,7 @@ _FORM = "write x0,y0,x1,y1 (left, top, right, bottom), for example 0,0,512,512"
 
 
 def parse_box(text: str) -> Box:
-    """Returns the four numbers of a box, checked by themselves.
+    """Return the four numbers of a box, checked by themselves.
 
     Whether the box lies inside the image is `model_store.geometry.validate_box`'s question, since
     the image is not known yet.

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 def contour_of(
     mask: NDArray[np.bool_], width: int
 ) -> tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.uint8]]:
-    """Finds the contour.
+    """Find the contour.
 
     Args:
         mask: (H, W) bool.
@@ -44,7 +44,7 @@ def contour_of(
 
 
 def _windows(values: NDArray[Any], n: int, join: np.ufunc) -> NDArray[Any]:
-    """Joins each n neighbours along the last axis, (..., L) to (..., L - n + 1), by doubling."""
+    """Join each n neighbours along the last axis, (..., L) to (..., L - n + 1), by doubling."""
     length = values.shape[-1] - n + 1
     joined: NDArray[Any] | None = None
     run, run_length, start, left = values, 1, 0, n
@@ -62,7 +62,7 @@ def _windows(values: NDArray[Any], n: int, join: np.ufunc) -> NDArray[Any]:
 
 
 def _opacities(n: int) -> NDArray[np.uint8]:
-    """Returns the opacity for each average, 0..255."""
+    """Return the opacity for each average, 0..255."""
     step = 255 / n - 1  # less one for the rounding of the average to a byte
     wanted = np.rint(255 * (255 - np.arange(256)) / step)
     return np.clip(wanted, 0, 255).astype(np.uint8)

@@ -37,7 +37,7 @@ class ObjectOptions:
     device_uid: str = ""
 
     def of_xray(self, xray_digest: str, model_sha256: str) -> ObjectOptions:
-        """Returns what an image worker gets to render the objects of one X-ray.
+        """Return what an image worker gets to render the objects of one X-ray.
 
         The deployment's key stays in the serving process: who takes a worker over learns nothing
         about the UIDs of other X-rays.
@@ -53,7 +53,7 @@ class ObjectOptions:
         )
 
     def without_key(self) -> ObjectOptions:
-        """Returns what an image worker gets for an answer that holds no object."""
+        """Return what an image worker gets for an answer that holds no object."""
         return dataclasses.replace(self, uid_key="")
 
 

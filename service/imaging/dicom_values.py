@@ -50,7 +50,7 @@ class HeaderValues:
     """
 
     def __init__(self, dataset: Dataset) -> None:
-        """Reads the header's character sets."""
+        """Read the header's character sets."""
         self._dataset = dataset
         names = [name or "" for name in self._texts("SpecificCharacterSet", ("ascii",)) or ()]
         self._encodings = python_encodings(names)

@@ -18,7 +18,7 @@ LONGEST_SIDE_PX = 65_500
 
 
 def encode_jpeg(colours: NDArray[np.uint32]) -> bytes:
-    """Returns a JPEG file with three channels.
+    """Return a JPEG file with three channels.
 
     Args:
         colours: (H, W) uint32, Pillow's RGBX, as `overlay_colours` returns them; no side may be

@@ -66,7 +66,7 @@ MINIMUM_CONTRAST = 0.02
 
 
 def check_image(counts: NDArray[np.int64]) -> tuple[ImageWarning, ...]:
-    """Returns warnings on an X-ray that holds too little to segment.
+    """Return warnings on an X-ray that holds too little to segment.
 
     A constant image has nothing in it. A burnt-out one has lost detail, or is inverted without
     saying so: an X-ray's black surroundings are then white.
@@ -107,7 +107,7 @@ def check_mask(
     *,
     is_whole_image: bool = False,
 ) -> tuple[ImageWarning, ...]:
-    """Returns warnings on one mask.
+    """Return warnings on one mask.
 
     An empty mask, and one that misses its box, are reported alone, since the other remarks would
     follow from them.
@@ -215,7 +215,7 @@ def _check_shape(
 
 
 def covers_image(box: Box, shape: tuple[int, ...]) -> bool:
-    """Returns whether a box is as good as none: it holds at least 98 % of the image.
+    """Return whether a box is as good as none: it holds at least 98 % of the image.
 
     Args:
         box: half-open pixels.
@@ -225,6 +225,6 @@ def covers_image(box: Box, shape: tuple[int, ...]) -> bool:
 
 
 def _region_of(mask: NDArray[np.bool_], box: Box) -> NDArray[np.bool_]:
-    """Returns the pixels of the mask that the box touches, edges rounded outwards."""
+    """Return the pixels of the mask that the box touches, edges rounded outwards."""
     x0, y0, x1, y1 = box
     return mask[int(np.floor(y0)) : int(np.ceil(y1)), int(np.floor(x0)) : int(np.ceil(x1))]

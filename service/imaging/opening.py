@@ -67,7 +67,7 @@ def open_xray(
     asked_at: float,
     before_decoding: BeforeDecoding = accept_any,
 ) -> Opening:
-    """Decodes an upload and prepares it for the network.
+    """Decode an upload and prepare it for the network.
 
     Args:
         data: the file.
@@ -94,7 +94,7 @@ def open_xray(
 
 
 def _refuse_jpeg_of_long_sides(asked: SegmentRequest, decoded: Picture) -> None:
-    """Refuses an overlay that no JPEG can hold, before the network works for nothing."""
+    """Refuse an overlay that no JPEG can hold, before the network works for nothing."""
     longest = max(decoded.width, decoded.height)
     if asked.overlay_in_answer is OverlayFormat.JPEG and longest > LONGEST_SIDE_PX:
         raise InvalidField(
@@ -104,7 +104,7 @@ def _refuse_jpeg_of_long_sides(asked: SegmentRequest, decoded: Picture) -> None:
 
 
 def _header_of(decoded: Picture) -> SourceHeader:
-    """Reads what a DICOM answer repeats, before the network works for nothing.
+    """Read what a DICOM answer repeats, before the network works for nothing.
 
     Raises:
         NotAcceptable: the image is no DICOM.

@@ -20,7 +20,7 @@ class StatedNeed:
     """
 
     def __init__(self, task: Task, upload_bytes: int, boxes: int = 0) -> None:
-        """Keeps what the cost depends on.
+        """Keep what the cost depends on.
 
         Args:
             task: the task that opens the file.
@@ -33,7 +33,7 @@ class StatedNeed:
         self._boxes = boxes
 
     def state(self, coding: PixelCoding, pixels: int) -> None:
-        """Sets the task's processor time to three times what an honest file of this kind needs.
+        """Set the task's processor time to three times what an honest file of this kind needs.
 
         Raises:
             ImageTooCostly: there are too many boxes for so many pixels.

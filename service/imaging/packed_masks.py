@@ -34,7 +34,7 @@ class HeldMasks(Sequence[Masked]):
     """Things with a mask each; reading one unpacks its mask anew."""
 
     def __init__(self, are_packed: bool, items: Iterable[Masked] = ()) -> None:
-        """Holds the items.
+        """Hold the items.
 
         Args:
             are_packed: whether masks are packed.
@@ -45,7 +45,7 @@ class HeldMasks(Sequence[Masked]):
         self.extend(items)
 
     def append(self, item: Masked) -> None:
-        """Adds one."""
+        """Add one."""
         if not self._are_packed:
             self._held.append((item, None))
             return
@@ -53,12 +53,12 @@ class HeldMasks(Sequence[Masked]):
         self._held.append((_with_mask(item, bits), item.mask.shape))
 
     def extend(self, items: Iterable[Masked]) -> None:
-        """Adds some."""
+        """Add some."""
         for item in items:
             self.append(item)
 
     def __len__(self) -> int:
-        """Returns how many there are."""
+        """Return how many there are."""
         return len(self._held)
 
     @overload
@@ -68,7 +68,7 @@ class HeldMasks(Sequence[Masked]):
     def __getitem__(self, index: slice) -> list[Masked]: ...
 
     def __getitem__(self, index: int | slice) -> Masked | list[Masked]:
-        """Returns one, its mask as it was, or several, which are then there together."""
+        """Return one, its mask as it was, or several, which are then there together."""
         if isinstance(index, slice):
             return [self[each] for each in range(*index.indices(len(self)))]
         item, shape = self._held[index]

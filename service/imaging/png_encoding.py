@@ -37,7 +37,7 @@ Pixels = NDArray[np.uint8] | NDArray[np.uint32]
 
 
 def encode_png(pixels: Pixels) -> bytes:
-    """Returns an 8-bit PNG file.
+    """Return an 8-bit PNG file.
 
     Args:
         pixels: (H, W) uint8 for grey, (H, W, 3) uint8 for RGB, or (H, W) uint32 for RGB with red
@@ -69,7 +69,7 @@ def encode_png(pixels: Pixels) -> bytes:
 
 
 def rgb_of(colours: NDArray[np.uint32]) -> NDArray[np.uint8]:
-    """Returns (H, W, 3) uint8 from (H, W) RGBX colours."""
+    """Return (H, W, 3) uint8 from (H, W) RGBX colours."""
     height, width = colours.shape
     packed = Image.frombuffer("RGBX", (width, height), colours, "raw", "RGBX", 0, 1)
     return np.frombuffer(packed.tobytes("raw", "RGB"), np.uint8).reshape(height, width, 3)
@@ -94,7 +94,7 @@ class _Part:
 
 
 def _part(pixels: Pixels, first: int, end: int) -> _Part:
-    """Deflates the rows from `first` on, `end` excluded; the last part ends the stream."""
+    """Deflate the rows from `first` on, `end` excluded; the last part ends the stream."""
     rows = _filtered_up(pixels, first, end).data
     deflater: Any = isal_zlib.compressobj(_COMPRESS_LEVEL, isal_zlib.DEFLATED, _RAW_DEFLATE)
     is_last = end == pixels.shape[0]
@@ -104,7 +104,7 @@ def _part(pixels: Pixels, first: int, end: int) -> _Part:
 
 
 def _filtered_up(pixels: Pixels, first: int, end: int) -> NDArray[np.uint8]:
-    """Returns (rows, 1 + row bytes): the filter's number, then each row less the row above."""
+    """Return (rows, 1 + row bytes): the filter's number, then each row less the row above."""
     above = max(0, first - 1)
     rows = _bytes_of(pixels[above:end]).reshape(end - above, -1)
     filtered = np.empty((end - first, rows.shape[1] + 1), dtype=np.uint8)
@@ -122,7 +122,7 @@ def _bytes_of(pixels: Pixels) -> NDArray[np.uint8]:
 
 
 def _joined_adler(before: int, after: int, after_bytes: int) -> int:
-    """Returns the Adler-32 of two byte strings in a row from those of each (RFC 1950, 8.2)."""
+    """Return the Adler-32 of two byte strings in a row from those of each (RFC 1950, 8.2)."""
     low = ((before & 0xFFFF) + (after & 0xFFFF) - 1) % _ADLER_MODULUS
     shift = after_bytes * ((before & 0xFFFF) - 1)
     high = ((before >> 16) + (after >> 16) + shift) % _ADLER_MODULUS

@@ -23,7 +23,7 @@ from service.imaging.task_data import PREVIEW_LONGEST_SIDE, PREVIEW_MEDIA_TYPE
 def preview_of(
     data: bytes, max_pixels: int, before_decoding: BeforeDecoding = accept_any
 ) -> RenderedAnswer:
-    """Decodes a file and returns its grey values for a screen.
+    """Decode a file and return its grey values for a screen.
 
     Args:
         data: the file.
@@ -63,7 +63,7 @@ def preview_of(
 
 
 def reduced(pixels: NDArray[Any], longest_side: int) -> NDArray[np.uint16]:
-    """Returns grey values whose longer side fits, each the mean of a square of pixels.
+    """Return grey values whose longer side fits, each the mean of a square of pixels.
 
     Args:
         pixels: (H, W) uint8 or uint16.

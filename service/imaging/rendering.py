@@ -58,7 +58,7 @@ _LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601
 
 
 def encode_mask_png(mask: Mask) -> bytes:
-    """Returns a mask as an 8-bit, one-channel PNG of 0 and 255.
+    """Return a mask as an 8-bit, one-channel PNG of 0 and 255.
 
     Args:
         mask: (H, W) bool.
@@ -67,7 +67,7 @@ def encode_mask_png(mask: Mask) -> bytes:
 
 
 def encode_rle(mask: Mask) -> dict[str, Any]:
-    """Returns a mask in COCO's compressed run-length form.
+    """Return a mask in COCO's compressed run-length form.
 
     Args:
         mask: (H, W) bool.
@@ -83,7 +83,7 @@ def encode_rle(mask: Mask) -> dict[str, Any]:
 
 
 def _column_runs(mask: Mask) -> list[int]:
-    """Returns the lengths of the runs down the columns, of zeros first, as COCO counts them.
+    """Return the lengths of the runs down the columns, of zeros first, as COCO counts them.
 
     Found from row to row, since turning a mask takes four times as long as comparing its rows.
     """
@@ -100,7 +100,7 @@ def _column_runs(mask: Mask) -> list[int]:
 def draw_overlay(
     pixels: NDArray[Any], masks: Sequence[Mask], boxes: Sequence[Box] = ()
 ) -> NDArray[np.uint8]:
-    """Returns `overlay_colours` as (H, W, 3) uint8; the arguments are the same."""
+    """Return `overlay_colours` as (H, W, 3) uint8; the arguments are the same."""
     return rgb_of(overlay_colours(pixels, masks, boxes))
 
 
@@ -112,7 +112,7 @@ def overlay_colours(
     style: OutlineStyle = OutlineStyle.PLAIN,
     is_tinted: bool = True,
 ) -> NDArray[np.uint32]:
-    """Draws masks and boxes over an X-ray.
+    """Draw masks and boxes over an X-ray.
 
     Args:
         pixels: (H, W) uint8 or uint16; 16 bits are windowed for display, 8 bits are not touched.
@@ -134,7 +134,7 @@ def overlay_colours(
 
 
 def window_for_display(pixels: NDArray[Any]) -> NDArray[np.uint8]:
-    """Returns 8-bit grey values to look at.
+    """Return 8-bit grey values to look at.
 
     Args:
         pixels: (H, W) uint8, returned as they are, or uint16, spread linearly between
@@ -150,7 +150,7 @@ def window_for_display(pixels: NDArray[Any]) -> NDArray[np.uint8]:
 
 
 def display_window(pixels: NDArray[Any]) -> tuple[int, int]:
-    """Returns the grey values that a display shows as black and as white.
+    """Return the grey values that a display shows as black and as white.
 
     Args:
         pixels: (H, W) uint8, shown as they are, or uint16, by `DISPLAY_PERCENTILES`.
@@ -191,7 +191,7 @@ def _coloured(
 
 
 def _bounding_window(mask: Mask) -> tuple[slice, slice]:
-    """Returns the rows and columns that the mask reaches; empty slices for an empty mask."""
+    """Return the rows and columns that the mask reaches; empty slices for an empty mask."""
     rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
     if rows.size == 0:
         return slice(0), slice(0)
@@ -201,7 +201,7 @@ def _bounding_window(mask: Mask) -> tuple[slice, slice]:
 def _blended(
     below: NDArray[np.uint32], colour: Colour, opacity: NDArray[np.uint8]
 ) -> NDArray[np.uint32]:
-    """Lays a colour over colours, (N,) each, rounded to the nearest value of a byte."""
+    """Lay a colour over colours, (N,) each, rounded to the nearest value of a byte."""
     result = np.zeros_like(below)
     upper = opacity.astype(np.uint32)
     for place, channel in enumerate(colour):
@@ -224,7 +224,7 @@ def _tint_table(colour: Colour) -> NDArray[np.uint32]:
 
 
 def _tint_tables(colour: Colour) -> list[list[int]]:
-    """Returns one lookup table per channel that adds a hue and keeps the luma of a grey value.
+    """Return one lookup table per channel that adds a hue and keeps the luma of a grey value.
 
     The hue offset shrinks towards black and white, where there is no room for it: a clipped
     channel would change the brightness.
@@ -241,7 +241,7 @@ def _tint_tables(colour: Colour) -> list[list[int]]:
 
 
 def _draw_box(colours: NDArray[np.uint32], box: Box) -> None:
-    """Draws a box's outline inwards from its outermost pixels."""
+    """Draw a box's outline inwards from its outermost pixels."""
     x0, y0 = int(box[0]), int(box[1])
     x1, y1 = int(np.ceil(box[2])), int(np.ceil(box[3]))  # half-open: x1 itself is outside
     width = _line_width((colours.shape[1], colours.shape[0]), pixels_per_step=1400)

@@ -24,13 +24,13 @@ There = TypeVar("There")
 
 
 def in_turn(here: Callable[[], Here], there: Callable[[], There]) -> tuple[Here, There]:
-    """Does one after the other, in the calling thread."""
+    """Do one after the other, in the calling thread."""
     return here(), there()
 
 
 @functools.cache
 def side_thread() -> SideThread:
-    """Returns the one side thread of this process, made at the first call."""
+    """Return the one side thread of this process, made at the first call."""
     return SideThread()
 
 
@@ -38,13 +38,13 @@ class SideThread:
     """One thread that takes the second of two pieces of work."""
 
     def __init__(self) -> None:
-        """Makes the thread; it starts with the first piece."""
+        """Make the thread; it starts with the first piece."""
         self._thread_id: int | None = None
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="side", initializer=self._begin)
         self._current_core = _current_core_reader()
 
     def both(self, here: Callable[[], Here], there: Callable[[], There]) -> tuple[Here, There]:
-        """Does `there` in the side thread while the calling thread does `here`.
+        """Do `there` in the side thread while the calling thread does `here`.
 
         Where the side thread has not begun by the time `here` is done, because it is busy with
         another caller's piece, or because there is one core only, the calling thread does both.
@@ -73,7 +73,7 @@ class SideThread:
         return result, beside.result()
 
     def close(self) -> None:
-        """Ends the thread; a piece that has not begun is done by its caller."""
+        """End the thread; a piece that has not begun is done by its caller."""
         self._pool.shutdown(wait=False, cancel_futures=True)
 
     def _begin(self) -> None:
@@ -83,7 +83,7 @@ class SideThread:
                 os.sched_setscheduler(self._thread_id, os.SCHED_IDLE, os.sched_param(0))
 
     def _go_elsewhere(self) -> bool:
-        """Keeps the side thread off the caller's core; False when there is no other core."""
+        """Keep the side thread off the caller's core; False when there is no other core."""
         if self._current_core is None:  # not Linux: its scheduler decides
             return (os.cpu_count() or 1) > 1
         others = os.sched_getaffinity(0) - {self._current_core()}
@@ -101,7 +101,7 @@ class SideThread:
 
 
 def _current_core_reader() -> Callable[[], int] | None:
-    """Returns glibc's `sched_getcpu`; None where there is no such function."""
+    """Return glibc's `sched_getcpu`; None where there is no such function."""
     if not hasattr(os, "sched_setaffinity"):
         return None
     reader: Callable[[], int] | None = getattr(ctypes.CDLL(None), "sched_getcpu", None)

@@ -179,6 +179,6 @@ REFUSED_FACTS: TypeAdapter[RefusedFacts] = TypeAdapter(RefusedFacts)
 
 
 def as_json(adapter: TypeAdapter[Any], value: object) -> dict[str, Any]:
-    """Returns a value as an object of JSON types."""
+    """Return a value as an object of JSON types."""
     found: dict[str, Any] = adapter.dump_python(value, mode="json")
     return found

@@ -23,7 +23,7 @@ SIDE_PX = 1024
 
 
 def decode_and_render_once() -> None:
-    """Decodes a made-up picture and renders a made-up mask, in the calling thread."""
+    """Decode a made-up picture and render a made-up mask, in the calling thread."""
     ramp = np.add.outer(np.arange(SIDE_PX), np.arange(SIDE_PX))
     pixels = read_picture(encode_png((ramp // 9).astype(np.uint8)), max_pixels=SIDE_PX**2).pixels
     mask = abs(ramp - SIDE_PX) < SIDE_PX // 4

@@ -78,7 +78,7 @@ _STATE = TypeAdapter(_State)
 
 
 def open_task(task: Task) -> Answer:
-    """Decodes an upload and prepares it for the network.
+    """Decode an upload and prepare it for the network.
 
     Args:
         task: an `OpenOrder`, and the file as its one piece of shared memory.
@@ -122,7 +122,7 @@ def open_task(task: Task) -> Answer:
 
 
 def answer_task(task: Task) -> Answer:
-    """Makes masks of logits and renders the answer.
+    """Make masks of logits and render the answer.
 
     Args:
         task: an `AnswerOrder`; shared memory: the pixels and the state of `open_task`, and the
@@ -141,7 +141,7 @@ def answer_task(task: Task) -> Answer:
 
 
 def preview_task(task: Task) -> Answer:
-    """Decodes an upload for a screen.
+    """Decode an upload for a screen.
 
     Args:
         task: a `PreviewOrder`, and the file as its one piece of shared memory.
@@ -159,7 +159,7 @@ def preview_task(task: Task) -> Answer:
 
 
 def warm_up() -> None:
-    """Runs everything once in the process that workers are forked from."""
+    """Run everything once in the process that workers are forked from."""
     keep_one_heap()
     decode_and_render_once()
     for name in ("dicom_segmentation", "dicom_results"):  # slow, and seldom needed
@@ -187,7 +187,7 @@ def _sent(answer: RenderedAnswer) -> Answer:
 
 
 def _digest_of(header: SourceHeader | None) -> str:
-    """Names an X-ray to the serving process, which does not learn the identifier itself."""
+    """Name an X-ray to the serving process, which does not learn the identifier itself."""
     if header is None:
         return ""
     return hashlib.sha256(header.sop_instance_uid.encode()).hexdigest()

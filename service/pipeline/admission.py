@@ -39,7 +39,7 @@ class Admission:
         upload_budget_bytes: int,
         queue_limit_bytes: int = 2**62,
     ) -> None:
-        """Sets the bounds.
+        """Set the bounds.
 
         Args:
             queue_limit: most requests that wait for the model.
@@ -73,7 +73,7 @@ class Admission:
         return self._inside_bytes
 
     def refuse_if_full(self) -> None:
-        """Refuses a request before its upload, without taking a place.
+        """Refuse a request before its upload, without taking a place.
 
         Raises:
             QueueFull: as many requests wait as are allowed.
@@ -82,7 +82,7 @@ class Admission:
             self._refuse_if_full_locked()
 
     def enter(self) -> Slot:
-        """Takes a place.
+        """Take a place.
 
         Returns:
             The place, a context manager that gives itself back.
@@ -97,7 +97,7 @@ class Admission:
         return Slot(self)
 
     def keep_answer(self, size_bytes: int) -> Callable[[], None]:
-        """Counts an answer that waits to be taken by its caller; it is never refused.
+        """Count an answer that waits to be taken by its caller; it is never refused.
 
         Returns:
             What gives the bytes back; may be called more than once.
@@ -114,7 +114,7 @@ class Admission:
         return give_back
 
     def note_pace(self, seconds_per_request: float) -> None:
-        """Learns how long one request keeps the model, for `Retry-After` (moving average)."""
+        """Learn how long one request keeps the model, for `Retry-After` (moving average)."""
         with self._lock:
             self._seconds_per_request += 0.2 * (seconds_per_request - self._seconds_per_request)
 
@@ -130,7 +130,7 @@ class Admission:
         )
 
     def _retry_after_s_locked(self) -> int:
-        """Seconds until those who wait now will have been served, at the latest pace."""
+        """Return seconds until those who wait now will have been served, at the latest pace."""
         wait_s = int(self._waiting * self._seconds_per_request) + 1
         return min(wait_s, LONGEST_RETRY_S)
 
@@ -139,14 +139,14 @@ class Slot:
     """One request's place in the service; both ways out may be called more than once."""
 
     def __init__(self, admission: Admission) -> None:
-        """Holds a place that admission has already counted."""
+        """Hold a place that admission has already counted."""
         self._admission = admission
         self._waits = True
         self._is_inside = True
         self._bytes = 0
 
     def hold_bytes(self, size_bytes: int) -> None:
-        """Counts bytes that this request keeps in memory until it leaves.
+        """Count bytes that this request keeps in memory until it leaves.
 
         Raises:
             QueueFull: with the others inside it holds more than `queue_limit_bytes`.
@@ -164,14 +164,14 @@ class Slot:
                 )
 
     def reach_model(self) -> None:
-        """Gives the waiting place to the next caller: the model works on this request now."""
+        """Give the waiting place to the next caller: the model works on this request now."""
         with self._admission._lock:
             if self._waits:
                 self._waits = False
                 self._admission._waiting -= 1
 
     def leave(self) -> None:
-        """Gives everything back: the request is answered, refused or its caller has left."""
+        """Give everything back: the request is answered, refused or its caller has left."""
         with self._admission._lock:
             self._admission._inside_bytes -= self._bytes
             self._bytes = 0
@@ -183,7 +183,7 @@ class Slot:
                 self._admission._inside -= 1
 
     def __enter__(self) -> Slot:
-        """Returns itself."""
+        """Return itself."""
         return self
 
     def __exit__(
@@ -192,5 +192,5 @@ class Slot:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        """Gives the place back however the block ended."""
+        """Give the place back however the block ended."""
         self.leave()

@@ -30,7 +30,7 @@ class Auditing:
     """Surrounds requests for masks."""
 
     def __init__(self, log: AuditLog, *, is_required: bool) -> None:
-        """Keeps the log.
+        """Keep the log.
 
         Args:
             log: gets an entry for each request whose upload was read.
@@ -40,7 +40,7 @@ class Auditing:
         self._is_required = is_required
 
     def refuse_if_unavailable(self) -> None:
-        """Refuses a request whose entry could not be written anyhow.
+        """Refuse a request whose entry could not be written anyhow.
 
         Raises:
             AuditUnavailable: writing fails, and entries are required.
@@ -55,7 +55,7 @@ class Auditing:
         record: RequestRecord,
         work: Callable[[], Awaitable[RenderedAnswer]],
     ) -> RenderedAnswer:
-        """Waits for an answer, and returns it once its entry is handed over.
+        """Wait for an answer, and return it once its entry is handed over.
 
         Args:
             image: the upload; stays the caller's.
@@ -120,7 +120,7 @@ def _answered(answer: RenderedAnswer) -> dict[str, Any]:
 
 
 def _digest_of(image: Blob) -> str:
-    """Digests an upload piece by piece, and gives this hold of it back."""
+    """Digest an upload piece by piece, and give this hold of it back."""
     digest = hashlib.sha256()
     with image:
         for offset in range(0, image.size_bytes, PIECE_BYTES):

@@ -47,7 +47,7 @@ class ImageProof:
         model: Callable[[], ModelInfo | None],
         settings: Callable[[], Settings],
     ) -> None:
-        """Keeps what it watches; nothing runs before `watch`.
+        """Keep what it watches; nothing runs before `watch`.
 
         Args:
             images: the workers.
@@ -63,7 +63,7 @@ class ImageProof:
         self._golden_images: dict[str, bytes] = {}
 
     async def watch(self) -> None:
-        """Proves the workers, at once and then from time to time, until it is cancelled."""
+        """Prove the workers, at once and then from time to time, until it is cancelled."""
         proven_at, last_seen, pause_s = -float("inf"), time.monotonic(), LOOK_INTERVAL_S
         while True:
             now = time.monotonic()
@@ -83,7 +83,7 @@ class ImageProof:
             await asyncio.sleep(pause_s)
 
     async def _is_proven_by_any(self, model: ModelInfo) -> bool:
-        """Asks some workers: one may have been killed with the image in its hands."""
+        """Ask some workers: one may have been killed with the image in its hands."""
         for _ in range(_WORKERS_ASKED):
             if await self._is_proven(model):
                 return True
@@ -103,7 +103,7 @@ class ImageProof:
         return self._digests.setdefault(model.sha256, digest) == digest
 
     def _golden_image(self, model: ModelInfo) -> bytes:
-        """Returns the image as it was when the model was loaded, whatever lies on disk now."""
+        """Return the image as it was when the model was loaded, whatever lies on disk now."""
         if model.sha256 not in self._golden_images:
             test = model.manifest.self_test
             assert test is not None  # a model without one is not served

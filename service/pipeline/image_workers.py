@@ -91,10 +91,10 @@ class TaskPool(Protocol):
         """Workers that have a task or wait for one."""
 
     async def start(self) -> None:
-        """Starts the workers."""
+        """Start the workers."""
 
     async def close(self) -> None:
-        """Ends them."""
+        """End them."""
 
     async def run(
         self,
@@ -109,7 +109,7 @@ class TaskPool(Protocol):
         is_costly: bool = False,
         urgency: int = 0,
     ) -> Reply:
-        """Runs one task."""
+        """Run one task."""
 
 
 PoolFactory = Callable[[Settings, Callable[[str], None]], TaskPool]
@@ -117,7 +117,7 @@ PoolFactory = Callable[[Settings, Callable[[str], None]], TaskPool]
 
 
 def make_worker_pool(settings: Settings, on_ended: Callable[[str], None]) -> WorkerPool:
-    """Makes the pool of processes that the settings ask for."""
+    """Make the pool of processes that the settings ask for."""
     config = PoolConfig(
         tasks=_TASKS_MODULE,
         limits=WorkerLimits.for_pictures(settings.max_pixels),
@@ -128,7 +128,7 @@ def make_worker_pool(settings: Settings, on_ended: Callable[[str], None]) -> Wor
 
 
 def _gpus_of(settings: Settings) -> int:
-    """Returns on how many GPUs the model will run, as far as is known before it is loaded."""
+    """Return on how many GPUs the model will run, as far as is known before it is loaded."""
     names = settings.device_names
     if "cpu" in names:
         return 0
@@ -160,7 +160,7 @@ class OpenedImage:
         return self.pixels.size_bytes + self.state.size_bytes + len(self.given.pixels)
 
     def __enter__(self) -> OpenedImage:
-        """Returns itself."""
+        """Return itself."""
         return self
 
     def __exit__(
@@ -169,7 +169,7 @@ class OpenedImage:
         error: BaseException | None,
         at: TracebackType | None,
     ) -> None:
-        """Gives its shared memory back."""
+        """Give its shared memory back."""
         self.pixels.close()
         self.state.close()
 
@@ -178,7 +178,7 @@ class ImageWorkers:
     """Opens X-rays and renders answers, in workers."""
 
     def __init__(self, pool: TaskPool, max_pixels: int) -> None:
-        """Keeps the pool and the most pixels of an X-ray."""
+        """Keep the pool and the most pixels of an X-ray."""
         self._pool = pool
         self._max_pixels = max_pixels
 
@@ -190,7 +190,7 @@ class ImageWorkers:
     async def open(
         self, image: Blob, asked: SegmentRequest, input_size: int, max_pixels: int | None = None
     ) -> OpenedImage:
-        """Decodes an upload and prepares it for the network.
+        """Decode an upload and prepare it for the network.
 
         Args:
             image: the file; stays the caller's.
@@ -212,7 +212,7 @@ class ImageWorkers:
         return opened
 
     async def preview(self, image: Blob) -> RenderedAnswer:
-        """Decodes an upload for a screen.
+        """Decode an upload for a screen.
 
         Args:
             image: the file; stays the caller's.
@@ -228,7 +228,7 @@ class ImageWorkers:
     async def answer(
         self, opened: OpenedImage, output: NetworkOutput, context: AnswerContext
     ) -> RenderedAnswer:
-        """Makes masks of what the network says and renders the answer.
+        """Make masks of what the network says and render the answer.
 
         Raises:
             ServiceError: the answer is not to be had, or its worker was lost.
@@ -294,7 +294,7 @@ def _opened(reply: Reply, asked: SegmentRequest, input_size: int) -> OpenedImage
 def _given(
     pixels: bytes, input_size: int, facts: OpenedFacts, asked: SegmentRequest
 ) -> NetworkInput:
-    """Returns what the network gets: the upright X-ray, with the boxes that lie on it."""
+    """Return what the network gets: the upright X-ray, with the boxes that lie on it."""
     stored = (facts.width, facts.height)
     whole: Box = (0.0, 0.0, float(facts.width), float(facts.height))
     boxes = (facts.orientation.apply_to_box(box, *stored) for box in asked.prompts or (whole,))
@@ -337,6 +337,6 @@ def _refusal(fields: Mapping[str, Any]) -> errors.ServiceError:
 
 
 def _garbled(task: str) -> errors.ServiceError:
-    """A worker said what none of ours says: the image made it do so."""
+    """Answer a worker that said what none of ours says: the image made it do so."""
     logger.error("image worker not understood", extra={"fields": {"task": task}})
     return errors.ImageTooCostly(COSTLY_SENTENCE)

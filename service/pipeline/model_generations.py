@@ -37,7 +37,7 @@ class GenerationReadiness:
     """What a generation's model tells; the process's readiness hears it of the served one only."""
 
     def __init__(self, readiness: Readiness) -> None:
-        """Starts without a word, and unheard."""
+        """Start without handlers or state."""
         self._readiness = readiness
         self._lock = threading.Lock()
         self._latest: Callable[[Readiness], None] | None = None
@@ -46,27 +46,27 @@ class GenerationReadiness:
         self.reason: str | None = None
 
     def serve(self) -> None:
-        """Lets the process's readiness hear, first what was said last."""
+        """Tell the process's readiness what was said last, and all that follows."""
         with self._lock:
             self._is_served = True
             if self._latest is not None:
                 self._latest(self._readiness)
 
     def leave(self) -> None:
-        """Lets it hear no more."""
+        """Tell the process's readiness nothing more."""
         with self._lock:
             self._is_served = False
 
     def mark_ready(self, self_test: SelfTestResult) -> None:
-        """The model gave the golden mask."""
+        """Note that the model gave the golden mask."""
         self._say(lambda readiness: readiness.mark_ready(self_test), is_ready=True)
 
     def mark_recovering(self, reason: str) -> None:
-        """The model is gone; another process is being started."""
+        """Note that the model is gone; another process is being started."""
         self._say(lambda readiness: readiness.mark_recovering(reason), reason)
 
     def mark_broken(self, reason: str) -> None:
-        """The model gives no masks, for good."""
+        """Note that the model gives no masks, for good."""
         self._say(lambda readiness: readiness.mark_broken(reason), reason)
 
     def _say(
@@ -125,7 +125,7 @@ class ModelGenerations:
         make_host: HostFactory,
         on_refused: Callable[[Exception], None],
     ) -> None:
-        """Makes the first generation; nothing runs before `start`.
+        """Make the first generation; nothing runs before `start`.
 
         Args:
             settings: name the folder of the first model.
@@ -142,12 +142,12 @@ class ModelGenerations:
         self.served.readiness.serve()
 
     def start(self) -> None:
-        """Starts loading the first model."""
+        """Start loading the first model."""
         self.served.host.start()
 
     @contextmanager
     def use(self) -> Generator[Generation, None, None]:
-        """Gives the served generation to a request, which keeps it to its end."""
+        """Give the served generation to a request, which keeps it to its end."""
         generation = self.served
         generation.requests += 1
         try:
@@ -156,7 +156,7 @@ class ModelGenerations:
             generation.requests -= 1
 
     async def reload(self, folder: Path | None) -> ModelInfo:
-        """Loads and proves a model beside the served one, and then serves it.
+        """Load and prove a model beside the served one, and then serve it.
 
         Args:
             folder: its folder; None for the folder of the served one, as it is on disk now.
@@ -188,7 +188,7 @@ class ModelGenerations:
                 return info
 
     async def rollback(self) -> ModelInfo:
-        """Serves the model before again; a second rollback takes the first one back.
+        """Serve the model before again; a second rollback takes the first one back.
 
         Raises:
             ReloadError: there is none, it is not proven now, or another change is under way.
@@ -204,7 +204,7 @@ class ModelGenerations:
                 return info
 
     async def close(self, timeout_s: float) -> None:
-        """Ends all models."""
+        """End all models."""
         for task in self._closing:
             task.cancel()
         for generation in (self.served, self.before):
@@ -222,7 +222,7 @@ class ModelGenerations:
         return Generation(settings, self._make_host(settings, readiness, on_refused), readiness)
 
     def _serve(self, generation: Generation) -> None:
-        """Sends requests that begin to this generation; the other one stays loaded."""
+        """Send requests that begin to this generation; the other one stays loaded."""
         before = self.served
         before.readiness.leave()
         generation.readiness.serve()
@@ -245,7 +245,7 @@ class ModelGenerations:
         raise ReloadError(f"The model was not ready within {LOAD_TIMEOUT_S:g} seconds.")
 
     def _close_soon(self, generation: Generation) -> None:
-        """Ends a generation once the last request that began with it has ended."""
+        """End a generation once the last request that began with it has ended."""
 
         async def close() -> None:
             while generation.requests:

@@ -64,7 +64,7 @@ class SegmentationService:
         pool_factory: PoolFactory,
         on_refused: Callable[[Exception], None],
     ) -> None:
-        """Builds the parts; nothing runs before `start`."""
+        """Build the parts; nothing runs before `start`."""
         self.settings = settings
         self.readiness = Readiness()
         self.admission = Admission(
@@ -96,13 +96,13 @@ class SegmentationService:
         self._watching: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
-        """Starts loading the model in the compute thread, and the image workers meanwhile."""
+        """Start loading the model in the compute thread, and the image workers meanwhile."""
         self.generations.start()
         await self._pool.start()
         self._watching = asyncio.create_task(self._proof.watch())
 
     async def stop(self) -> None:
-        """Refuses new work, ends the compute thread and the image workers."""
+        """Refuse new work, end the compute thread and the image workers."""
         self.readiness.mark_draining()
         if self._watching is not None:
             self._watching.cancel()
@@ -128,14 +128,14 @@ class SegmentationService:
         return self.host
 
     def show_served(self) -> None:
-        """Lets the metrics say what is served now, and the memory of its process."""
+        """Let the metrics say what is served now, and the memory of its process."""
         for model in self.host.models:
             show_model(self.metrics, model.info)
         memory = self.host.memory()
         self.metrics.show_memory(memory.resident_bytes, memory.gpu_bytes)
 
     def served(self) -> str | None:
-        """Returns which model is served, how and with what, in words; None until it is ready."""
+        """Return which model is served, how and with what, in words; None until it is ready."""
         model = self.host.model  # read once: the compute thread may take it away
         if model is None or self.readiness.state is not State.READY:
             return None
@@ -150,7 +150,7 @@ class SegmentationService:
 
     @contextmanager
     def count_running(self) -> Generator[None, None, None]:
-        """Counts a request as running, for the metric and for the drain, however it ends."""
+        """Count a request as running, for the metric and for the drain, however it ends."""
         self.requests_running += 1
         self.metrics.inflight.inc()
         try:
@@ -162,7 +162,7 @@ class SegmentationService:
     async def segment(
         self, image: Blob, asked: SegmentRequest, upload_bytes: int, record: RequestRecord
     ) -> RenderedAnswer:
-        """Answers what is asked about one X-ray.
+        """Answer what is asked about one X-ray.
 
         Args:
             image: the file; stays the caller's.
@@ -193,7 +193,7 @@ class SegmentationService:
         upload_bytes: int,
         record: RequestRecord,
     ) -> RenderedAnswer:
-        """Answers by one model from beginning to end, whatever is served meanwhile."""
+        """Answer by one model from beginning to end, whatever is served meanwhile."""
         input_size = _model_for(host, asked).input_size
         record.box_count = len(asked.boxes)
         with self.admission.enter() as place:
@@ -222,7 +222,7 @@ class SegmentationService:
         return answer
 
     async def preview(self, image: Blob, upload_bytes: int) -> RenderedAnswer:
-        """Returns the grey values of one X-ray, to be looked at; the network is not asked.
+        """Return the grey values of one X-ray, to be looked at; the network is not asked.
 
         Args:
             image: the file; stays the caller's.
@@ -242,7 +242,7 @@ class SegmentationService:
     def _options_for(
         self, asked: SegmentRequest, facts: OpenedFacts, model: ModelInfo
     ) -> ObjectOptions:
-        """Returns what the answer's worker has to know: never the deployment's key."""
+        """Return what the answer's worker has to know: never the deployment's key."""
         if not asked.needs_dicom:
             return self._object_options.without_key()
         return self._object_options.of_xray(facts.xray_digest, model.sha256)
@@ -278,7 +278,7 @@ class SegmentationService:
 
 
 def identity_of(info: ModelInfo) -> ModelIdentity:
-    """Returns the public identity of a loaded model."""
+    """Return the public identity of a loaded model."""
     return ModelIdentity(
         name=info.name,
         version=info.version,
@@ -296,7 +296,7 @@ def _note_opened(record: RequestRecord, facts: OpenedFacts) -> None:
 
 
 def _model_for(host: ComputeFleet, asked: SegmentRequest) -> ModelInfo:
-    """Returns the model that will answer; imported ones know one convention and no other.
+    """Return the model that will answer; imported ones know one convention and no other.
 
     Raises:
         ComputeLost: it was lost while the upload came.

@@ -38,7 +38,7 @@ class TaskBudget:
 
 
 def opening_budget(upload_bytes: int, max_pixels: int) -> TaskBudget:
-    """Returns what opening an upload may take.
+    """Return what opening an upload may take.
 
     Args:
         upload_bytes: length of the file.
@@ -49,7 +49,7 @@ def opening_budget(upload_bytes: int, max_pixels: int) -> TaskBudget:
 
 
 def answering_budget(pixels: int, masks: int, asked: SegmentRequest) -> TaskBudget:
-    """Returns what masks and their rendering may take.
+    """Return what masks and their rendering may take.
 
     Args:
         pixels: pixels of the X-ray.

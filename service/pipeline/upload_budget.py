@@ -27,14 +27,14 @@ class UploadBudget:
     """
 
     def __init__(self, limit_bytes: int, now: Callable[[], float] = time.monotonic) -> None:
-        """Starts empty, with a clock that gives seconds."""
+        """Start empty, with a clock that gives seconds."""
         self.limit_bytes = limit_bytes
         self.held_bytes = 0
         self._now = now
         self._shares: set[UploadShare] = set()
 
     def begin(self, give_way: Callable[[], None]) -> UploadShare:
-        """Returns the share of an upload that begins.
+        """Return the share of an upload that begins.
 
         Args:
             give_way: ends that upload; its bytes count no longer.
@@ -44,7 +44,7 @@ class UploadBudget:
         return share
 
     def _make_room(self, newcomer: UploadShare) -> None:
-        """Ends slow uploads until the others fit.
+        """End slow uploads until the others fit.
 
         Raises:
             QueueFull: none is slow.
@@ -73,7 +73,7 @@ class UploadShare:
     """
 
     def __init__(self, budget: UploadBudget, give_way: Callable[[], None], now: float) -> None:
-        """Holds nothing; `UploadBudget.begin` makes one."""
+        """Hold nothing; `UploadBudget.begin` makes one."""
         self.held_bytes = 0
         self.piece_began_at = now
         self.give_way = give_way
@@ -81,7 +81,7 @@ class UploadShare:
         self._piece_bytes = 0
 
     def add(self, size_bytes: int) -> None:
-        """Counts bytes that came.
+        """Count bytes that came.
 
         Raises:
             QueueFull: there is no room for them.
@@ -97,7 +97,7 @@ class UploadShare:
         budget._make_room(self)
 
     def close(self) -> None:
-        """Gives its bytes back; may be called more than once."""
+        """Give its bytes back; may be called more than once."""
         if self in self._budget._shares:
             self._budget._shares.discard(self)
             self._budget.held_bytes -= self.held_bytes

@@ -27,7 +27,7 @@ class Channel:
         on_frame: Callable[[Frame], None],
         on_end: Callable[[FrameError | None], None],
     ) -> None:
-        """Takes the socket over and starts reading in the running event loop."""
+        """Take the socket over and start reading in the running event loop."""
         connection.setblocking(False)
         self._connection = connection
         self._on_frame = on_frame
@@ -39,7 +39,7 @@ class Channel:
         self._loop.add_reader(connection.fileno(), self._read_once)
 
     def send(self, frame: Frame) -> bool:
-        """Sends a frame, now or as soon as the other side takes it; False when it is gone.
+        """Send a frame, now or as soon as the other side takes it; False when it is gone.
 
         The caller may close the frame's descriptors when this returns.
 
@@ -57,13 +57,13 @@ class Channel:
         return not unsent.was_refused
 
     def read_last(self) -> None:
-        """Takes what a side that has ended left behind."""
+        """Take what a side that has ended left behind."""
         for _ in range(_MOST_LAST_READS):
             if not self._read_once():
                 return
 
     def close(self) -> None:
-        """Ends both directions, without a call of `on_end`."""
+        """End both directions, without a call of `on_end`."""
         if self._is_open:
             self._is_open = False
             self._loop.remove_reader(self._connection.fileno())
@@ -75,7 +75,7 @@ class Channel:
             self._unsent.clear()
 
     def _read_once(self) -> bool:
-        """Reads a piece and hands over the frames in it; False when there was none."""
+        """Read a piece and hand over the frames in it; False when there was none."""
         if not self._is_open:
             return False
         try:
@@ -115,7 +115,7 @@ class _Unsent:
         self.was_refused = False
 
     def is_sent_through(self, connection: socket.socket) -> bool:
-        """Sends what the socket takes; whether nothing is left."""
+        """Send what the socket takes; whether nothing is left."""
         try:
             while self._rest:
                 if self._descriptors:
@@ -131,12 +131,12 @@ class _Unsent:
         return True
 
     def keep_descriptors(self) -> None:
-        """Makes them independent of the caller's."""
+        """Make them independent of the caller's."""
         self._descriptors = tuple(os.dup(each) for each in self._descriptors)
         self._is_kept = True
 
     def close(self) -> None:
-        """Drops the descriptors."""
+        """Drop the descriptors."""
         if self._is_kept:
             for descriptor in self._descriptors:
                 os.close(descriptor)

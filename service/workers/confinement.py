@@ -17,7 +17,7 @@ _SET_NO_NEW_PRIVS = 38  # linux/prctl.h
 
 
 def confine(access: FileAccess | None) -> list[str]:
-    """Confines this process and every thread that it starts later, for good.
+    """Confine this process and every thread that it starts later, for good.
 
     Args:
         access: what it may read; None where the kernel has no Landlock.
@@ -39,7 +39,7 @@ def confine(access: FileAccess | None) -> list[str]:
 
 
 def never_gain_privileges() -> None:
-    """Sets `no_new_privs`, without which the kernel takes no filter from an ordinary user.
+    """Set `no_new_privs`, without which the kernel takes no filter from an ordinary user.
 
     Raises:
         OSError: the kernel refuses.

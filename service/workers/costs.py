@@ -45,7 +45,7 @@ class Cost:
     per_megabyte_s: float
 
     def seconds(self, pixels: int, size_bytes: int = 0) -> float:
-        """Returns the processor time for so many pixels and bytes."""
+        """Return the processor time for so many pixels and bytes."""
         per_pixel = self.per_megapixel_s * pixels * 1e-6
         return self.base_s + per_pixel + self.per_megabyte_s * size_bytes * 1e-6
 
@@ -69,7 +69,7 @@ OVERLAY = Cost(0.0050, 0.0700, 0.0)
 
 
 def first_grant_s(upload_bytes: int) -> float:
-    """Returns what a file may take before its header is known.
+    """Return what a file may take before its header is known.
 
     Args:
         upload_bytes: its length; reading a long header costs.
@@ -81,17 +81,17 @@ def first_grant_s(upload_bytes: int) -> float:
 
 
 def opening_budget_s(coding: PixelCoding, pixels: int, upload_bytes: int) -> float:
-    """Returns what decoding a file and preparing it for the network may take."""
+    """Return what decoding a file and preparing it for the network may take."""
     return max(LEAST_S, FACTOR * OPENING[coding].seconds(pixels, upload_bytes))
 
 
 def most_opening_budget_s(most_pixels: int, most_upload_bytes: int) -> float:
-    """Returns the largest budget that `opening_budget_s` gives within these limits."""
+    """Return the largest budget that `opening_budget_s` gives within these limits."""
     return max(opening_budget_s(coding, most_pixels, most_upload_bytes) for coding in PixelCoding)
 
 
 def rendering_budget_s(pixels: int, masks: int, wants_overlay: bool) -> float:
-    """Returns what making and rendering the answer may take.
+    """Return what making and rendering the answer may take.
 
     Args:
         pixels: pixels of the X-ray.

@@ -37,7 +37,7 @@ class Ending:
 
 
 def reason_of(ending: Ending, ours: EndReason | None, memory_bytes: int) -> EndReason:
-    """Returns why a worker ended.
+    """Return why a worker ended.
 
     Args:
         ending: what the kernel says.

@@ -54,7 +54,7 @@ class TooCostly(WorkerError):
     """
 
     def __init__(self, reason: EndReason) -> None:
-        """Keeps the reason; the sentence names none, since it would help an attacker only."""
+        """Keep the reason; the sentence names none, since it would help an attacker only."""
         super().__init__(COSTLY_SENTENCE)
         self.reason = reason
 
@@ -67,7 +67,7 @@ class WorkerLost(WorkerError):
     """
 
     def __init__(self, reason: EndReason) -> None:
-        """Keeps the reason."""
+        """Keep the reason."""
         super().__init__(LOST_SENTENCE)
         self.reason = reason
 
@@ -80,7 +80,7 @@ class TaskRefused(WorkerError):
     """
 
     def __init__(self, fields: Mapping[str, Any]) -> None:
-        """Keeps what it said."""
+        """Keep what it said."""
         super().__init__("the task was refused")
         self.fields = fields
 
@@ -94,7 +94,7 @@ class TaskFailed(WorkerError):
     """
 
     def __init__(self, error_type: str, where: tuple[str, ...]) -> None:
-        """Keeps what is known."""
+        """Keep what is known."""
         super().__init__(error_type)
         self.error_type = error_type
         self.where = where

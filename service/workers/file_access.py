@@ -31,7 +31,7 @@ class FileAccess:
     """A set of folders that may be read, made once by the template and taken on by each worker."""
 
     def __init__(self) -> None:
-        """Prepares it from what this process has imported.
+        """Prepare it from what this process has imported.
 
         Raises:
             OSError: the kernel has no Landlock.
@@ -51,7 +51,7 @@ class FileAccess:
                 _allow(self._libc, self._ruleset, path)
 
     def restrict_this_process(self) -> None:
-        """Restricts this process to it, for good; that needs `no_new_privs`.
+        """Restrict this process to it, for good; that needs `no_new_privs`.
 
         Raises:
             OSError: the kernel refuses.
@@ -60,7 +60,7 @@ class FileAccess:
 
 
 def readable_paths() -> list[str]:
-    """Returns what stays readable: system libraries, Python's, and every imported package."""
+    """Return what stays readable: system libraries, Python's, and every imported package."""
     places = sysconfig.get_paths()
     python = [places[name] for name in ("stdlib", "platstdlib", "purelib", "platlib")]
     return sorted({*_SYSTEM_PATHS, *python, *_imported_packages()})

@@ -67,13 +67,13 @@ class Frame:
     descriptors: tuple[int, ...] = ()
 
     def close(self) -> None:
-        """Closes the descriptors of a received frame that nobody takes over."""
+        """Close the descriptors of a received frame that nobody takes over."""
         for descriptor in self.descriptors:
             os.close(descriptor)
 
 
 def encode(frame: Frame) -> bytes:
-    """Returns the bytes of a frame; its descriptors have to go with the first of them.
+    """Return the bytes of a frame; its descriptors have to go with the first of them.
 
     Raises:
         FrameError: it is larger than the other side accepts.
@@ -85,7 +85,7 @@ def encode(frame: Frame) -> bytes:
 
 
 def send(connection: socket.socket, frame: Frame) -> None:
-    """Sends a frame through a blocking socket.
+    """Send a frame through a blocking socket.
 
     Raises:
         FrameError: it is too large.
@@ -97,7 +97,7 @@ def send(connection: socket.socket, frame: Frame) -> None:
 
 
 def receive(connection: socket.socket, reader: FrameReader) -> Frame:
-    """Waits for the next frame of a blocking socket.
+    """Wait for the next frame of a blocking socket.
 
     Raises:
         EOFError: the other side is gone.
@@ -115,12 +115,12 @@ class FrameReader:
     """Takes frames from what a socket delivers, piece by piece."""
 
     def __init__(self) -> None:
-        """Starts between two frames."""
+        """Start between two frames."""
         self._buffer = bytearray()
         self._descriptors: list[int] = []
 
     def fill(self, connection: socket.socket) -> bool:
-        """Receives once; False when the other side is gone.
+        """Receive once; False when the other side is gone.
 
         Raises:
             BlockingIOError: nothing is there, on a socket that does not block.
@@ -143,7 +143,7 @@ class FrameReader:
         return bool(data)
 
     def next_frame(self) -> Frame | None:
-        """Returns the next complete frame, None while it is not there in full.
+        """Return the next complete frame, None while it is not there in full.
 
         Raises:
             FrameError: what came is no frame.
@@ -170,7 +170,7 @@ class FrameReader:
         return Frame(frame_kind, fields, body, descriptors)
 
     def close(self) -> None:
-        """Drops what came and was not taken."""
+        """Drop what came and was not taken."""
         for descriptor in self._descriptors:
             os.close(descriptor)
         self._descriptors.clear()
@@ -212,7 +212,7 @@ _DECODER = json.JSONDecoder(parse_constant=_refuse_constant)
 
 
 def refuse_rest(frame: Frame, allowed: Sequence[Kind]) -> None:
-    """Refuses a frame of a kind that must not come now.
+    """Refuse a frame of a kind that must not come now.
 
     Raises:
         FrameError: it is of another kind; its descriptors are closed.

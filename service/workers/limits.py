@@ -46,7 +46,7 @@ class WorkerLimits:
 
     @classmethod
     def for_pictures(cls, max_pixels: int) -> WorkerLimits:
-        """Returns limits for pictures of at most so many pixels.
+        """Return limits for pictures of at most so many pixels.
 
         Measured with 40 million pixels, beyond the warmed template: 690 MiB for opening the
         dearest X-ray, a TIFF with three channels (18 bytes a pixel), and an overlay of 151 MB.
@@ -58,17 +58,17 @@ class WorkerLimits:
         )
 
     def as_fields(self) -> dict[str, Any]:
-        """Returns the limits as JSON."""
+        """Return the limits as JSON."""
         return asdict(self)
 
     @classmethod
     def from_fields(cls, fields: Mapping[str, Any]) -> WorkerLimits:
-        """Returns the limits that `as_fields` wrote."""
+        """Return the limits that `as_fields` wrote."""
         return cls(**fields)
 
 
 def apply_limits(limits: WorkerLimits) -> list[str]:
-    """Sets the limits of this process, for good.
+    """Set the limits of this process, for good.
 
     Returns:
         Names of what the kernel refused.
@@ -93,7 +93,7 @@ def apply_limits(limits: WorkerLimits) -> list[str]:
 
 
 def address_space_bytes() -> int:
-    """Returns the size of this process's address space (VmSize).
+    """Return the size of this process's address space (VmSize).
 
     Raises:
         OSError: there is no `/proc`.
@@ -112,7 +112,7 @@ class ProcessorTimer:
     """
 
     def start(self, seconds: float) -> None:
-        """Starts counting; a timer that runs is set anew."""
+        """Start counting; a timer that runs is set anew."""
         signal.signal(signal.SIGPROF, signal.SIG_DFL)
         signal.setitimer(signal.ITIMER_PROF, max(seconds, 0.001))
         backstop_s = math.ceil(processor_ticks_s() + seconds) + 1
@@ -121,12 +121,12 @@ class ProcessorTimer:
             resource.setrlimit(resource.RLIMIT_CPU, (backstop_s, hard))
 
     def stop(self) -> None:
-        """Stops counting."""
+        """Stop counting."""
         signal.setitimer(signal.ITIMER_PROF, 0)
 
 
 def processor_ticks_s() -> float:
-    """Returns the processor time of this process as `RLIMIT_CPU` counts it, seconds."""
+    """Return the processor time of this process as `RLIMIT_CPU` counts it, seconds."""
     return time.clock_gettime(_CLOCK_OF_TICKS)
 
 
@@ -143,7 +143,7 @@ def _lower_priority(niceness: int) -> None:
 
 
 def lower_priority_for_costly_task(limits: WorkerLimits) -> None:
-    """Lets other work go first; only root could take it back."""
+    """Let other work go first; only root could take it back."""
     with contextlib.suppress(OSError):
         _lower_priority(limits.costly_niceness)
 

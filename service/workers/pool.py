@@ -38,7 +38,7 @@ class WorkerPool:
     """
 
     def __init__(self, config: PoolConfig, workers: int) -> None:
-        """Builds the pool; nothing runs before `start`.
+        """Build the pool; nothing runs before `start`.
 
         Raises:
             ValueError: there are no workers.
@@ -68,11 +68,11 @@ class WorkerPool:
         return len(self._queue)
 
     async def start(self) -> None:
-        """Starts the workers, which takes a second or two; tasks may be given at once."""
+        """Start the workers, which takes a second or two; tasks may be given at once."""
         self.supervisor.start()
 
     async def close(self) -> None:
-        """Ends all workers; tasks under way and waiting get `PoolClosed`."""
+        """End all workers; tasks under way and waiting get `PoolClosed`."""
         self._is_closed = True
         waiting = self._queue.drain()
         for job in [*waiting, *await self.supervisor.close()]:
@@ -91,7 +91,7 @@ class WorkerPool:
         is_costly: bool = False,
         urgency: int = 0,
     ) -> Reply:
-        """Runs one task; cancelling it ends the worker that has it.
+        """Run one task; cancelling it ends the worker that has it.
 
         Args:
             task: name of its function.
@@ -127,7 +127,7 @@ class WorkerPool:
             raise
 
     def _dispatch(self) -> None:
-        """Hands waiting tasks to idle workers, the most used first: its memory is warm."""
+        """Hand waiting tasks to idle workers, the most used first: its memory is warm."""
         workers = self.supervisor.workers
         idle = [each for each in workers if each.stage is Stage.IDLE]
         idle.sort(key=lambda each: each.tasks_done)
@@ -172,7 +172,7 @@ class WorkerPool:
         self._dispatch()
 
     def _settle(self, job: Job, frame: Frame) -> None:
-        """Gives the caller what the worker says.
+        """Give the caller what the worker says.
 
         Raises:
             FrameError: it is no answer of ours.
@@ -191,7 +191,7 @@ class WorkerPool:
             _fail(job, _error_in(frame))
 
     def _grant_more(self, job: Job, cpu_s: float) -> None:
-        """Lets a task wait again as a costly one; asking twice, or for too much, is refused."""
+        """Let a task wait again as a costly one; asking twice, or for too much, is refused."""
         if job.is_costly or cpu_s > job.most_cpu_s:
             _fail(job, TooCostly(EndReason.CPU_LIMIT))
             return
@@ -209,7 +209,7 @@ def _fail_lost(job: Job, reason: EndReason) -> None:
 
 
 def _error_in(frame: Frame) -> WorkerError:
-    """Returns the error that a worker's answer stands for.
+    """Return the error that a worker's answer stands for.
 
     Raises:
         FrameError: it is no answer of ours.

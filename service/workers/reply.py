@@ -30,21 +30,21 @@ class Reply:
     wall_s: float
 
     def close(self) -> None:
-        """Closes the blobs."""
+        """Close the blobs."""
         for blob in self.blobs:
             blob.close()
 
     def __enter__(self) -> Reply:
-        """Returns itself."""
+        """Return itself."""
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Closes the blobs."""
+        """Close the blobs."""
         self.close()
 
 
 def reply_of(frame: Frame, most_blob_bytes: int) -> Reply:
-    """Returns the reply in a frame after judging all of it.
+    """Return the reply in a frame after judging all of it.
 
     Raises:
         FrameError: it is no reply of ours; its descriptors are closed.
@@ -69,7 +69,7 @@ def reply_of(frame: Frame, most_blob_bytes: int) -> Reply:
 
 
 def seconds_in(frame: Frame, name: str) -> float:
-    """Returns a duration that a worker states.
+    """Return a duration that a worker states.
 
     Raises:
         FrameError: it is none.

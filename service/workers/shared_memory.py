@@ -42,14 +42,14 @@ class Blob:
     """Bytes of all blobs that this process holds."""
 
     def __init__(self, descriptor: int, size_bytes: int) -> None:
-        """Takes the descriptor over; `of` and `received` are the ways to make one."""
+        """Take the descriptor over; `of` and `received` are the ways to make one."""
         self._descriptor = descriptor
         self.size_bytes = size_bytes
         _count(size_bytes)
 
     @classmethod
     def of(cls, *pieces: bytes | bytearray | memoryview) -> Blob:
-        """Returns the pieces, one after another, in shared memory.
+        """Return the pieces, one after another, in shared memory.
 
         Raises:
             OSError: there is no memory or no descriptor left.
@@ -69,7 +69,7 @@ class Blob:
 
     @classmethod
     def received(cls, descriptor: int, most_bytes: int) -> Blob:
-        """Takes over a descriptor that another process sent, after judging it.
+        """Take over a descriptor that another process sent, after judging it.
 
         Args:
             descriptor: closed when it is refused.
@@ -85,7 +85,7 @@ class Blob:
             raise
 
     def duplicate(self) -> Blob:
-        """Returns another hold of the same memory.
+        """Return another hold of the same memory.
 
         Raises:
             OSError: no descriptor is left.
@@ -93,7 +93,7 @@ class Blob:
         return Blob(os.dup(self.fileno()), self.size_bytes)
 
     def fileno(self) -> int:
-        """Returns the descriptor.
+        """Return the descriptor.
 
         Raises:
             ValueError: closed.
@@ -103,11 +103,11 @@ class Blob:
         return self._descriptor
 
     def read(self) -> bytes:
-        """Returns a copy of all bytes."""
+        """Return a copy of all bytes."""
         return self.read_at(0, self.size_bytes)
 
     def read_at(self, offset: int, size_bytes: int) -> bytes:
-        """Returns a copy of a part; without mapping it, so that no fault can hit the reader."""
+        """Return a copy of a part; without mapping it, so that no fault can hit the reader."""
         pieces: list[bytes] = []
         while size_bytes > 0:
             piece = os.pread(self.fileno(), size_bytes, offset)
@@ -119,7 +119,7 @@ class Blob:
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
     def map(self) -> mmap.mmap:
-        """Maps all bytes for reading; for workers, the front never does.
+        """Map all bytes for reading; for workers, the front never does.
 
         The mapping outlives the blob. A private one, since Linux before 6.7 refuses shared
         mappings of what is sealed, even for reading.
@@ -132,14 +132,14 @@ class Blob:
         return mmap.mmap(self.fileno(), self.size_bytes, flags=flags, prot=mmap.PROT_READ)
 
     def close(self) -> None:
-        """Gives the descriptor back; may be called more than once."""
+        """Give the descriptor back; may be called more than once."""
         descriptor, self._descriptor = self._descriptor, -1
         if descriptor >= 0:
             _count(-self.size_bytes)
             os.close(descriptor)
 
     def __enter__(self) -> Blob:
-        """Returns itself."""
+        """Return itself."""
         return self
 
     def __exit__(
@@ -148,11 +148,11 @@ class Blob:
         error: BaseException | None,
         at: TracebackType | None,
     ) -> None:
-        """Closes it."""
+        """Close it."""
         self.close()
 
     def __del__(self) -> None:
-        """Closes a forgotten one."""
+        """Close a forgotten one."""
         self.close()
 
 
@@ -169,7 +169,7 @@ class BlobWriter:
     """
 
     def __init__(self) -> None:
-        """Makes an empty one.
+        """Make an empty one.
 
         Raises:
             OSError: there is no descriptor left.
@@ -178,7 +178,7 @@ class BlobWriter:
         self.size_bytes = 0
 
     def write(self, piece: bytes | bytearray | memoryview) -> None:
-        """Appends bytes.
+        """Append bytes.
 
         Raises:
             OSError: there is no memory left, or the process's limit of a file's size is met.
@@ -190,13 +190,13 @@ class BlobWriter:
             rest = rest[written:]
 
     def finish(self) -> Blob:
-        """Seals what was written and returns it; the writer is closed then."""
+        """Seal what was written and return it; the writer is closed then."""
         fcntl.fcntl(self._descriptor, fcntl.F_ADD_SEALS, SEALS)
         descriptor, self._descriptor = self._descriptor, -1
         return Blob(descriptor, self.size_bytes)
 
     def close(self) -> None:
-        """Drops what was written, unless it was finished."""
+        """Drop what was written, unless it was finished."""
         descriptor, self._descriptor = self._descriptor, -1
         if descriptor >= 0:
             os.close(descriptor)

@@ -15,7 +15,7 @@ LARGE_BYTES = 1 << 20
 
 
 async def share(data: bytes) -> Blob:
-    """Returns bytes in shared memory; the caller closes it.
+    """Return bytes in shared memory; the caller closes it.
 
     Raises:
         OSError: there is no memory or no descriptor left.
@@ -26,7 +26,7 @@ async def share(data: bytes) -> Blob:
 
 
 async def copy_of(blob: Blob) -> bytes:
-    """Returns a copy of all bytes of a blob, which must stay open meanwhile."""
+    """Return a copy of all bytes of a blob, which must stay open meanwhile."""
     if blob.size_bytes < LARGE_BYTES:
         return blob.read()
     held = blob.duplicate()  # whoever is cancelled closes his while the thread still reads

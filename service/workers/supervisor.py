@@ -75,7 +75,7 @@ class Supervisor:
     """
 
     def __init__(self, config: PoolConfig, size: int, events: SupervisorEvents) -> None:
-        """Builds it; nothing runs before `start`."""
+        """Build it; nothing runs before `start`."""
         self.ends: Counter[EndReason] = Counter()
         self.template_facts: Mapping[str, Any] = {}
         self.refused_limits: set[str] = set()
@@ -111,7 +111,7 @@ class Supervisor:
         return template + [each.process for each in self.workers if each.process is not None]
 
     def start(self) -> None:
-        """Starts the template; when that is warm, the workers."""
+        """Start the template; when that is warm, the workers."""
         config = self._config
         try:
             template = TemplateHandle(config.tasks, config.limits, self._template_events)
@@ -123,7 +123,7 @@ class Supervisor:
         self._call_later(WARM_TIMEOUT_S, partial(self._end_template_unless_warm, template))
 
     def end(self, worker: WorkerHandle, reason: EndReason) -> None:
-        """Kills a worker; its task is lost at once, its place is free when it is dead."""
+        """Kill a worker; its task is lost at once, its place is free when it is dead."""
         if worker.ended_by is not None:
             return
         job = worker.end(reason)
@@ -134,11 +134,11 @@ class Supervisor:
             self._events.on_lost(job, reason)
 
     def note_success(self) -> None:
-        """Forgets earlier failures to start."""
+        """Forget earlier failures to start."""
         self._pause_s = FIRST_PAUSE_S
 
     async def close(self) -> list[Job]:
-        """Ends all processes; returns the tasks that were in their hands."""
+        """End all processes; return the tasks that were in their hands."""
         self._is_closed = True
         workers, self._workers = self.workers, {}
         for worker in workers:
@@ -198,7 +198,7 @@ class Supervisor:
             self._end_template(template)
 
     def _end_template_unless_dead(self, worker: WorkerHandle) -> None:
-        """Ends a template that does not kill, or does not tell: it hangs."""
+        """End a template that does not kill, or does not tell: it hangs."""
         if self._template is not None and self._workers.get(worker.number) is worker:
             self._end_template(self._template)
 
@@ -208,7 +208,7 @@ class Supervisor:
             self._note_template_lost()
 
     def _fill_up(self) -> None:
-        """Asks for as many workers as are missing."""
+        """Ask for as many workers as are missing."""
         template = self._template
         if self._is_closed or self._is_pausing or template is None or not template.is_warm:
             return

@@ -65,7 +65,7 @@ _SETRLIMIT, _PRLIMIT = (160, 164), (302, 261)
 
 
 def forbid_system_calls() -> None:
-    """Sets the filter for this process, for good; it needs `no_new_privs`.
+    """Set the filter for this process, for good; it needs `no_new_privs`.
 
     Raises:
         NotImplementedError: this processor's numbers are not known.
@@ -84,7 +84,7 @@ def forbid_system_calls() -> None:
 
 
 def _program(machine: str, process: int) -> Iterator[bytes]:
-    """Yields the filter's instructions for one processor and one process."""
+    """Yield the filter's instructions for one processor and one process."""
     if machine not in _ARCHITECTURES:
         raise NotImplementedError(f"no system call numbers for {machine}")
     column = _COLUMN[machine]
@@ -114,7 +114,7 @@ def _instruction(code: int, value: int, if_true: int = 0, if_false: int = 0) -> 
 
 
 def _guarded(jump: int, value: int, body: Sequence[bytes]) -> Iterator[bytes]:
-    """Runs instructions only when what was loaded compares so; they end the filter."""
+    """Run instructions only when what was loaded compares so; they end the filter."""
     yield _instruction(jump, value, 0, len(body))
     yield from body
 
@@ -141,7 +141,7 @@ def _if_equal(index: int, value: int) -> list[bytes]:
 
 
 def _own_limits_only() -> list[bytes]:
-    """Lets `prlimit64` ask this process's limits, and set that of processor time alone."""
+    """Let `prlimit64` ask this process's limits, and set that of processor time alone."""
     sets_nothing = [_argument(2), *_verdict(_JUMP_EQUAL, 0, allow_if=True)]
     return [
         _argument(0),

@@ -28,7 +28,7 @@ class Refusal(Exception):  # noqa: N818  (an answer to the caller, no fault)
     """
 
     def __init__(self, fields: Mapping[str, Any], is_last: bool = False) -> None:
-        """Keeps what to say."""
+        """Keep what to say."""
         super().__init__("refused")
         self.fields = fields
         self.is_last = is_last
@@ -42,7 +42,7 @@ class NeedsMoreTime(Exception):  # noqa: N818
     """
 
     def __init__(self, cpu_s: float) -> None:
-        """Keeps the need."""
+        """Keep the need."""
         super().__init__(f"needs {cpu_s:.1f} s")
         self.cpu_s = cpu_s
 
@@ -66,7 +66,7 @@ class Task:
     _mappings: list[mmap.mmap] = field(default_factory=list)
 
     def map(self, index: int) -> memoryview:
-        """Returns a blob's bytes without copying them; valid until the task ends."""
+        """Return a blob's bytes without copying them; valid until the task ends."""
         if not self.blobs[index].size_bytes:
             return memoryview(b"")
         mapping = self.blobs[index].map()
@@ -74,7 +74,7 @@ class Task:
         return memoryview(mapping)
 
     def needs_cpu(self, seconds: float) -> None:
-        """States the processor time that the task needs from now on, once its input is known.
+        """State the processor time that the task needs from now on, once its input is known.
 
         The timer is set to it, which is mostly less than what was granted before anything was
         known.
@@ -87,7 +87,7 @@ class Task:
         self.set_timer(seconds)
 
     def close(self) -> None:
-        """Gives everything back that came with the task."""
+        """Give everything back that came with the task."""
         for mapping in self._mappings:
             try:
                 mapping.close()

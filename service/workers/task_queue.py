@@ -50,7 +50,7 @@ class TaskQueue:
     """Waiting jobs in their order."""
 
     def __init__(self, workers: int) -> None:
-        """Starts empty.
+        """Start empty.
 
         Args:
             workers: number of workers; of a single one, costly tasks may take all.
@@ -60,19 +60,19 @@ class TaskQueue:
         self._numbers = itertools.count()
 
     def __len__(self) -> int:
-        """Returns how many wait, those included whose caller has left."""
+        """Return how many wait, those included whose caller has left."""
         return sum(len(heap) for heap in self._waiting)
 
     def put(self, job: Job) -> None:
-        """Adds one."""
+        """Add one."""
         heapq.heappush(self._waiting[job.is_costly], (job.urgency, next(self._numbers), job))
 
     def put_back(self, job: Job) -> None:
-        """Adds one that was taken and not begun, before its equals."""
+        """Add one that was taken and not begun, before its equals."""
         heapq.heappush(self._waiting[job.is_costly], (job.urgency, -next(self._numbers), job))
 
     def take(self, costly_running: int) -> Job | None:
-        """Takes the next one, None when none may run now.
+        """Take the next one, None when none may run now.
 
         Args:
             costly_running: costly tasks in the hands of workers.
@@ -88,7 +88,7 @@ class TaskQueue:
         return heapq.heappop(min(filled, key=lambda heap: heap[0][:2]))[2]
 
     def drain(self) -> list[Job]:
-        """Takes all."""
+        """Take all."""
         jobs = [entry[2] for heap in self._waiting for entry in heap]
         for heap in self._waiting:
             heap.clear()

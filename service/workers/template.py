@@ -32,7 +32,7 @@ class TemplateError(Exception):
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Runs the template.
+    """Run the template.
 
     Args:
         arguments: number of the control socket's descriptor.
@@ -60,7 +60,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _warmed(module_name: str) -> Mapping[str, Function]:
-    """Imports the tasks, warms them up, and makes what is there shared for good."""
+    """Import the tasks, warm them up, and make what is there shared for good."""
     module = importlib.import_module(module_name)
     tasks: Mapping[str, Function] = module.TASKS
     warm_up = getattr(module, "warm_up", None)
@@ -102,7 +102,7 @@ class _Forker:
         self._wake_reader, self._wake_writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
 
     def run(self) -> NoReturn:
-        """Serves until the front is gone.
+        """Serve until the front is gone.
 
         Raises:
             EOFError: it is.
@@ -167,7 +167,7 @@ class _Forker:
 
 
 def _leave_template() -> None:
-    """Undoes in a worker what only the template needs."""
+    """Undo in a worker what only the template needs."""
     signal.set_wakeup_fd(-1)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
 

@@ -48,7 +48,7 @@ class TemplateHandle:
     """
 
     def __init__(self, tasks: str, limits: WorkerLimits, events: TemplateEvents) -> None:
-        """Starts the process; it is warm when `on_warm` says so.
+        """Start the process; it is warm when `on_warm` says so.
 
         Raises:
             OSError: no process is to be had.
@@ -60,7 +60,7 @@ class TemplateHandle:
         self._channel.send(Frame(Kind.CONFIG, {"tasks": tasks, "limits": limits.as_fields()}))
 
     def fork(self, number: int) -> socket.socket:
-        """Asks for a worker.
+        """Ask for a worker.
 
         Args:
             number: what the worker is called from now on.
@@ -82,11 +82,11 @@ class TemplateHandle:
         return ours
 
     def kill(self, number: int) -> None:
-        """Kills a worker; through its parent, which alone knows that the process id is still it."""
+        """Kill a worker; through its parent, which alone knows that the process id is still it."""
         self._channel.send(Frame(Kind.KILL, {"worker": number}))
 
     async def close(self) -> None:
-        """Ends the template, and by that every worker."""
+        """End the template, and by that every worker."""
         self._channel.close()
         ended = asyncio.to_thread(self.process.wait, _END_TIMEOUT_S)
         try:
@@ -95,7 +95,7 @@ class TemplateHandle:
             self.kill_now()
 
     def kill_now(self) -> None:
-        """Kills the template, and by that every worker."""
+        """Kill the template, and by that every worker."""
         self._channel.close()
         self.process.kill()
         with contextlib.suppress(subprocess.TimeoutExpired):

@@ -56,7 +56,7 @@ class WorkerJob:
 
 
 def run_forked_worker(connection: socket.socket, job: WorkerJob, template: int) -> NoReturn:
-    """Becomes a worker; to be called in a process just forked, never returns.
+    """Become a worker; to be called in a process just forked. It never returns.
 
     Args:
         connection: our end of the socket to the front.
@@ -79,7 +79,7 @@ def run_forked_worker(connection: socket.socket, job: WorkerJob, template: int) 
 
 
 def _write_to_nowhere() -> None:
-    """Keeps libraries from writing to the log, which may quote a patient's data."""
+    """Keep libraries from writing to the log, which may quote a patient's data."""
     nowhere = os.open(os.devnull, os.O_RDWR)
     for standard in (0, 1, 2):
         os.dup2(nowhere, standard)
@@ -109,7 +109,7 @@ def _serve(connection: socket.socket, job: WorkerJob) -> NoReturn:
 
 
 def _answer(frame: Frame, job: WorkerJob, timer: ProcessorTimer) -> tuple[Frame, list[Blob]]:
-    """Runs one task; whatever it raises becomes a frame."""
+    """Run one task; whatever it raises becomes a frame."""
     began_s, cpu_began_s = time.perf_counter(), time.process_time()
     if frame.fields["is_costly"]:
         lower_priority_for_costly_task(job.limits)
@@ -139,7 +139,7 @@ def _answer(frame: Frame, job: WorkerJob, timer: ProcessorTimer) -> tuple[Frame,
 def _run(
     frame: Frame, tasks: Mapping[str, Function], timer: ProcessorTimer
 ) -> tuple[Kind, dict[str, Any], bytes, list[Blob]]:
-    """Calls the function and puts its answer into shared memory."""
+    """Call the function and put its answer into shared memory."""
     task = Task(
         fields=frame.fields["fields"],
         body=frame.body,
@@ -173,7 +173,7 @@ def _received(frame: Frame) -> list[Blob]:
 
 
 def _described(error: Exception) -> dict[str, Any]:
-    """Names an exception and where it rose, without its words, which may quote a patient's data."""
+    """Name an exception and where it rose, without its words, which may quote a patient's data."""
     frames = traceback.extract_tb(error.__traceback__)[-_FRAMES_TOLD:]
     where = [f"{os.path.basename(each.filename)}:{each.lineno} {each.name}" for each in frames]
     return {"error_type": type(error).__name__, "where": where}

@@ -56,7 +56,7 @@ class WorkerHandle:
     """
 
     def __init__(self, number: int, connection: socket.socket, events: WorkerEvents) -> None:
-        """Takes over the socket to a worker that is being forked."""
+        """Take over the socket to a worker that is being forked."""
         self.number = number
         self.process: int | None = None
         self.stage = Stage.STARTING
@@ -74,7 +74,7 @@ class WorkerHandle:
         return self.job is not None and self.job.is_costly
 
     def hand(self, job: Job) -> bool:
-        """Hands it a task and starts the clock; False when it has ended and took nothing.
+        """Hand it a task and start the clock; False when it has ended and took nothing.
 
         Raises:
             FrameError: the task is too large for a frame.
@@ -96,18 +96,18 @@ class WorkerHandle:
         return True
 
     def end(self, reason: EndReason) -> Job | None:
-        """Notes that the front ends it, and takes the task out of its hands."""
+        """Note that the front ends it, and take the task out of its hands."""
         self.ended_by, self.stage = reason, Stage.ENDING
         self._stop_clock()
         job, self.job = self.job, None
         return job
 
     def take_last_answer(self) -> None:
-        """Takes an answer that it sent in full before it ended."""
+        """Take an answer that it sent in full before it ended."""
         self._channel.read_last()
 
     def close(self) -> None:
-        """Gives the socket back."""
+        """Give the socket back."""
         self._stop_clock()
         self._channel.close()
 

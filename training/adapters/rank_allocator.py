@@ -51,7 +51,7 @@ class RankAllocator:
         return self._slices * self._config.target_rank
 
     def budget(self, step: int) -> int:
-        """Triplets that step ``step`` (from 0) may use: the cubic fall of equation 12."""
+        """Return how many triplets step ``step`` (from 0) may use: the cubic fall, equation 12."""
         c = self._config
         if step < c.warmup_steps:
             return self.initial_budget

@@ -85,7 +85,7 @@ def surface_scores(
 
 
 def _outline(mask: NDArray[np.bool_]) -> NDArray[np.intp]:
-    """Pixels (N, 2) of a mask with a neighbour outside it; beyond the image counts as outside."""
+    """Return pixels (N, 2) of a mask with a neighbour outside it or beyond the image."""
     rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
     if len(rows) == 0:
         return np.empty((0, 2), dtype=np.intp)

@@ -166,7 +166,7 @@ def _medial_field_tables(
 
 
 def _diaphragm_tables(rng: np.random.Generator, half_width: float, child: bool) -> Floats:
-    """Domes over the distance from the midline: the crest, then the fall to both angles."""
+    """Render domes over the distance from the midline: the crest, then the fall to both angles."""
     tables = []
     left_lower = rng.uniform(0.0, 0.08)
     lateral_fall = rng.uniform(0.05, 0.2) if child else rng.uniform(0.08, 0.28)

@@ -16,7 +16,7 @@ from training.phantom.tissue import capsule, dome
 
 
 def bone_cm(anatomy: Anatomy, frame: Frame, rng: np.random.Generator) -> Floats:
-    """Centimetres of bone along each ray.
+    """Return centimetres of bone along each ray.
 
     Args:
         anatomy: The patient.
@@ -36,7 +36,7 @@ def bone_cm(anatomy: Anatomy, frame: Frame, rng: np.random.Generator) -> Floats:
 
 
 def _rib_section(phase: Floats, half_share: float) -> Floats:
-    """A rib across its arc: a hollow tube whose lower edge is a thin plate (costal groove)."""
+    """Render a rib across its arc: a hollow tube, its lower edge a thin plate (costal groove)."""
     share = (phase - np.rint(phase)) / half_share
     size = np.abs(share)
     body = np.clip((1.0 - size) * 5.0, 0.0, 1.0)

@@ -150,7 +150,7 @@ def _table_index(values: Floats) -> NDArray[np.int32]:
 
 
 def lung_masks(anatomy: Anatomy, frame: Frame) -> tuple[Bools, Bools]:
-    """True masks of both conventions.
+    """Return the true masks of both conventions.
 
     Args:
         anatomy: The patient.

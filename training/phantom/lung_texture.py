@@ -122,7 +122,7 @@ def _cloud(rng: np.random.Generator, shape: tuple[int, int], sigma: float) -> Fl
 
 
 def _patches(rng: np.random.Generator, shape: tuple[int, int]) -> Floats:
-    """A few consolidated patches with ragged borders."""
+    """Render a few consolidated patches with ragged borders."""
     rows, columns = np.mgrid[0 : shape[0], 0 : shape[1]].astype(np.float32)
     ragged = _cloud(rng, shape, 4.0)
     loss = np.zeros(shape, dtype=np.float32)

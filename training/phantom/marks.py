@@ -38,7 +38,7 @@ def add_marks(
 
 
 def _with_devices(image: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uint8]:
-    """Leads as smooth curves, each with its electrode; the body is seen through them."""
+    """Render leads as smooth curves, each with its electrode; the body is seen through them."""
     height, width = image.shape
     layer = Image.new("L", (width, height), 0)
     draw = ImageDraw.Draw(layer)
@@ -109,7 +109,7 @@ def _draw_side_letter(
 
 
 def _draw_label(draw: ImageDraw.ImageDraw, size: tuple[int, int], rng: np.random.Generator) -> None:
-    """A line of text near the upper or lower edge, sometimes dark on a bright plate."""
+    """Render a line of text near the upper or lower edge, sometimes dark on a bright plate."""
     width, height = size
     font = _font(height, rng.uniform(0.02, 0.04))
     text = str(rng.choice(LABELS))

@@ -287,5 +287,5 @@ def choose_attention_tile(grid: AttentionGrid, dtype: torch.dtype) -> AttentionT
 
 
 def _block_of(size: int) -> int:
-    """The power of two that a tile needs for ``size``; products take at least 16."""
+    """Return the power of two that a tile needs for ``size``; products take at least 16."""
     return max(16, int(triton.next_power_of_2(size)))
