@@ -40,6 +40,11 @@ class BoundedConnection(HalfClosedConnection):
     _rest_clock: asyncio.TimerHandle | None = None
     _answer_clock: asyncio.TimerHandle | None = None
 
+    @property
+    def awaits_request(self) -> bool:
+        """Whether the head of a request is due: of the first one, or of one that has begun."""
+        return self in self.without_request
+
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Start the clock: a connection is made to send something."""
         super().connection_made(transport)

@@ -11,8 +11,12 @@ from types import FrameType
 
 import uvicorn
 
+from service.http.connection import BoundedConnection
+
 LINGER_S = 0.5
 """Between closing the port and closing connections: who had just connected is still answered."""
+FIRST_REQUEST_S = 3.0
+"""After the port is closed: time for the first request of a caller who had connected before."""
 
 
 class DrainingServer(uvicorn.Server):
@@ -77,8 +81,17 @@ class DrainingServer(uvicorn.Server):
                 self._linger_until = now + LINGER_S
                 for listener in self.servers:
                     listener.close()
-            if now >= self._linger_until:
+            if now >= self._linger_until and not self._expects_requests(now):
                 self.should_exit = True
         if self._must_end():
             self.should_exit = True
         return await super().on_tick(counter)
+
+    def _expects_requests(self, now: float) -> bool:
+        """Return whether a caller who was accepted may still send a first request."""
+        assert self._stop_by is not None and self._linger_until is not None
+        until = min(self._stop_by, self._linger_until - LINGER_S + FIRST_REQUEST_S)
+        return now < until and any(
+            isinstance(connection, BoundedConnection) and connection.awaits_request
+            for connection in self.server_state.connections
+        )

@@ -119,6 +119,33 @@ def test_the_first_signal_drains_and_the_second_ends_at_once(
         caller.join(10)
 
 
+def test_who_had_connected_before_the_stop_is_answered_though_the_request_comes_later(
+    tiny_artifact: Path,
+) -> None:
+    """A caller on a busy machine: connected, and not yet at its first byte."""
+    with running_server(tiny_artifact, FLAGS) as server:
+        caller = socket.create_connection(("127.0.0.1", server.port), timeout=10)
+        with caller:
+            until(lambda: metric(server, "lungseg_connections") >= 1)
+            server.process.send_signal(signal.SIGTERM)
+            time.sleep(1.2)  # longer than the service waits for callers who are not there
+            caller.sendall(b"GET /livez HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
+            assert caller.recv(100).startswith(b"HTTP/1.1 200 ")
+        assert server.process.wait(30) == 0
+
+
+def test_a_caller_who_says_nothing_delays_the_stop_by_seconds_at_most(tiny_artifact: Path) -> None:
+    with running_server(tiny_artifact, FLAGS) as server:
+        caller = socket.create_connection(("127.0.0.1", server.port), timeout=10)
+        with caller:
+            until(lambda: metric(server, "lungseg_connections") >= 1)
+            started = time.monotonic()
+            server.process.send_signal(signal.SIGTERM)
+            assert server.process.wait(30) == 0
+            assert time.monotonic() - started < 12  # of 25 for the drain
+            assert caller.recv(100) == b""
+
+
 def test_stop_under_load_loses_nothing_that_was_accepted(tiny_artifact: Path) -> None:
     """Twelve callers without pause; after SIGTERM: masks or `draining`, never a broken answer."""
     outcomes: list[str] = []
