@@ -49,7 +49,7 @@ def build_parser() -> argparse.ArgumentParser:
         commands.add_parser("import-reference", help="a stored model from the reference's file")
     )
     phantoms.add_arguments(
-        commands.add_parser("phantoms", help="write a data set of drawn chest phantoms")
+        commands.add_parser("phantoms", help="write a data set of synthetic chest phantoms")
     )
     evaluate.add_arguments(
         commands.add_parser("evaluate", help="how good a stored model is, per data set")
@@ -58,7 +58,7 @@ def build_parser() -> argparse.ArgumentParser:
         commands.add_parser("population", help="distributions and groups of X-rays, for a manifest")
     )
     conventions.add_arguments(
-        commands.add_parser("conventions", help="masks drawn otherwise than their data set says")
+        commands.add_parser("conventions", help="masks in another convention than stated")
     )
     pseudo_masks.add_arguments(
         commands.add_parser("pseudo-masks", help="masks by models where nobody annotated")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import sys
 import tomllib
 import typing
 from collections.abc import Iterable, Mapping
@@ -44,7 +45,7 @@ StageName = Literal["pretrain", "stage1", "stage2"]
 
 @dataclass(frozen=True)
 class TeacherConfig:
-    """Finished models whose masks a run learns from, beside those that people drew.
+    """Finished models whose masks a run learns from, beside those that people annotated.
 
     Attributes:
         models: Runs, checkpoints or stored float models; their mean is the teacher. None: people
@@ -186,6 +187,9 @@ _TABLES: Mapping[str, type[Any]] = {
     "teacher": TeacherConfig,
 }
 
+_FORMER_NAMES: Mapping[str, str] = {"data.drawn_otherwise": "data.convention_mismatch"}
+"""Settings that were renamed; files with the former names are read, with a warning."""
+
 
 def load_config(path: Path, changes: Mapping[str, Any] | None = None) -> RunConfig:
     """Read a run from TOML.
@@ -216,8 +220,9 @@ def with_settings(values: dict[str, Any], changes: Mapping[str, Any]) -> RunConf
     Raises:
         ConfigError: A setting is unknown, missing or out of range.
     """
+    values = _with_present_names(values)
     for dotted, value in changes.items():
-        _set(values, dotted, value)
+        _set(values, _present_name(dotted), value)
     return parse_config(values)
 
 
@@ -247,7 +252,7 @@ def parse_config(values: Mapping[str, Any]) -> RunConfig:
     Raises:
         ConfigError: A setting is unknown, missing or out of range.
     """
-    plain = dict(values)
+    plain = _with_present_names(values)
     model = _model_sizes(plain.pop("model", {}))
     tables = {
         name: build_settings(kind, plain.pop(name, {}), name) for name, kind in _TABLES.items()
@@ -257,6 +262,33 @@ def parse_config(values: Mapping[str, Any]) -> RunConfig:
     return typing.cast(
         RunConfig, build_settings(RunConfig, {**plain, **tables, "model": model}, "")
     )
+
+
+def _with_present_names(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the tables with renamed settings under their present names, and warn of each.
+
+    Raises:
+        ConfigError: A setting stands there by both names.
+    """
+    tables = dict(values)
+    for former, present in _FORMER_NAMES.items():
+        (table, old), (_, new) = former.split("."), present.split(".")
+        settings = tables.get(table)
+        if not isinstance(settings, Mapping) or old not in settings:
+            continue
+        if new in settings:
+            raise ConfigError(f"{former} is the former name of {present}; give the latter alone")
+        _present_name(former)
+        tables[table] = {new if name == old else name: one for name, one in settings.items()}
+    return tables
+
+
+def _present_name(dotted: str) -> str:
+    """Return the present name of a setting, and warn where it was renamed."""
+    present = _FORMER_NAMES.get(dotted, dotted)
+    if present != dotted:
+        print(f"warning: {dotted} is now called {present}", file=sys.stderr)
+    return present
 
 
 def _model_sizes(values: Any) -> SamConfig:

@@ -43,7 +43,7 @@ def recipe(stage: str, settings: Mapping[str, Any]) -> RunConfig:
     """
     plain = {
         "teacher.models": [], "teacher.conventions": [], "teacher.held_out": False,
-        "data.folds": 1, "data.drawn_otherwise": [], "compile": False,
+        "data.folds": 1, "data.convention_mismatch": [], "compile": False,
     }  # fmt: skip
     return load_config(RECIPES / f"cxr_lung_tiny_{stage}.toml", {**plain, **settings})
 

@@ -44,3 +44,20 @@ def test_single_settings_can_be_replaced(tmp_path: Path) -> None:
     path = write(tmp_path, 'stage = "pretrain"\nsteps = 5\n[data]\nroot = "a"')
     config = load_config(path, {"data.root": "b", "optimizer.learning_rate": 0.5, "steps": 7})
     assert (config.data.root, config.optimizer.learning_rate, config.steps) == ("b", 0.5, 7)
+
+
+def test_a_renamed_setting_is_read_by_its_former_name_with_a_warning(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = write(
+        tmp_path, 'stage = "pretrain"\nsteps = 5\n[data]\nroot = "a"\ndrawn_otherwise = ["a.csv"]'
+    )
+    warning = "warning: data.drawn_otherwise is now called data.convention_mismatch\n"
+    assert load_config(path).data.convention_mismatch == ("a.csv",)
+    assert capsys.readouterr().err == warning
+    for name in ("data.drawn_otherwise", "data.convention_mismatch"):
+        assert load_config(path, {name: ["b.csv"]}).data.convention_mismatch == ("b.csv",)
+    with path.open("a") as file:
+        file.write('\nconvention_mismatch = ["b.csv"]')
+    with pytest.raises(ConfigError, match=r"is the former name of data\.convention_mismatch"):
+        load_config(path)

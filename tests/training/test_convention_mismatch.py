@@ -1,4 +1,4 @@
-"""Masks drawn in another convention than stated: the rule, the table, the command, real films."""
+"""Masks drawn in another convention than stated: the rule, the table, the command, real X-rays."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from training.data.dataset import DataRow, fold_of, load_xray, read_rows
 from training.errors import DataError
 from training.evaluation.convention_mismatch import (
     MARGIN,
-    DrawnAs,
-    drawn_as,
-    format_drawn,
-    names_drawn_otherwise,
-    write_drawn,
+    Agreement,
+    agreements,
+    format_agreements,
+    mismatched_names,
+    write_agreements,
 )
 from training.evaluation.metrics import dice
 from training.evaluation.scores import prompt_boxes
@@ -31,37 +31,37 @@ from training.phantom.dataset import write_phantom_dataset
 from training.run.selection import load_training_xrays
 
 
-def film(name: str, field: float, whole: float, source: str = "a") -> DrawnAs:
-    return DrawnAs(name, source, "lung_field", {"lung_field": field, "whole_lung": whole})
+def agreement(name: str, field: float, whole: float, source: str = "a") -> Agreement:
+    return Agreement(name, source, "lung_field", {"lung_field": field, "whole_lung": whole})
 
 
 def test_otherwise_means_better_by_the_margin() -> None:
-    assert film("heart in", 0.86, 0.93).nearest == "whole_lung"
-    assert film("heart in", 0.86, 0.93).is_otherwise(0.02)
-    assert film("just", 0.5, 0.75).is_otherwise(0.25)
-    assert not film("hard to tell", 0.93, 0.94).is_otherwise(0.02)
-    assert not film("as stated", 0.97, 0.90).is_otherwise(0.02)
-    stated = DrawnAs("n", "a", "whole_lung", {"lung_field": 0.9, "whole_lung": 0.8})
+    assert agreement("heart in", 0.86, 0.93).nearest == "whole_lung"
+    assert agreement("heart in", 0.86, 0.93).is_otherwise(0.02)
+    assert agreement("just", 0.5, 0.75).is_otherwise(0.25)
+    assert not agreement("hard to tell", 0.93, 0.94).is_otherwise(0.02)
+    assert not agreement("as stated", 0.97, 0.90).is_otherwise(0.02)
+    stated = Agreement("n", "a", "whole_lung", {"lung_field": 0.9, "whole_lung": 0.8})
     assert stated.is_otherwise(0.05) and stated.nearest == "lung_field"
 
 
 def test_the_table_counts_each_data_set_with_and_without_them(tmp_path: Path) -> None:
-    found = [film("x", 0.80, 0.95), film("y", 0.90, 0.85), film("z", 0.96, 0.90)]
-    found.append(film("alone", 0.5, 0.9, source="b"))
-    first, second = format_drawn(found, 0.02).splitlines()[2:4]
+    found = [agreement("x", 0.80, 0.95), agreement("y", 0.90, 0.85), agreement("z", 0.96, 0.90)]
+    found.append(agreement("alone", 0.5, 0.9, source="b"))
+    first, second = format_agreements(found, 0.02).splitlines()[2:4]
     assert first.split() == ["a", "3", "0.8867", "0.8100", "1", "0.9300", "0.9030"]
     assert second.split() == ["b", "1", "0.5000", "0.5000", "1", "-", "-"]
-    assert format_drawn(found, 0.02).splitlines()[4:] == [
+    assert format_agreements(found, 0.02).splitlines()[4:] == [
         "a x: stated lung_field 0.800, whole_lung 0.950",
         "b alone: stated lung_field 0.500, whole_lung 0.900",
     ]
-    write_drawn(tmp_path / "drawn.csv", found, 0.02)
+    write_agreements(tmp_path / "drawn.csv", found, 0.02)
     with (tmp_path / "drawn.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
-    assert [row["drawn_otherwise"] for row in rows] == ["yes", "no", "no", "yes"]
+    assert [row["convention_mismatch"] for row in rows] == ["yes", "no", "no", "yes"]
     assert rows[0] == {
         "name": "x", "source": "a", "stated": "lung_field", "nearest": "whole_lung",
-        "dice_lung_field": "0.8000", "dice_whole_lung": "0.9500", "drawn_otherwise": "yes",
+        "dice_lung_field": "0.8000", "dice_whole_lung": "0.9500", "convention_mismatch": "yes",
     }  # fmt: skip
 
 
@@ -77,7 +77,7 @@ def test_each_convention_is_drawn_with_the_masks_own_box(
 ) -> None:
     predictor = Predictor.load(tiny_artifact, "cpu")
     rows = read_rows(phantoms, "val")
-    found = list(drawn_as(predictor, rows))
+    found = list(agreements(predictor, rows))
     assert [(one.name, one.stated) for one in found] == [(r.name, r.convention) for r in rows]
     for one, row in zip(found, rows, strict=True):
         xray = load_xray(row)
@@ -116,28 +116,28 @@ def test_folds_are_looked_at_one_by_one(
     assert sorted(looked_at) == sorted(row.name for row in read_rows(phantoms, "val"))
 
 
-def test_what_was_drawn_otherwise_does_not_train(tmp_path: Path) -> None:
+def test_what_was_convention_mismatch_does_not_train(tmp_path: Path) -> None:
     write_phantom_dataset(tmp_path, {"train": 4, "val": 1}, longest_side=48)
     first, second, *others = (row.name for row in read_rows(tmp_path, "train"))
     lists = [tmp_path / "fold_0.csv", tmp_path / "fold_1.csv"]
-    write_drawn(lists[0], [film(first, 0.8, 0.9), film(others[0], 0.9, 0.8)], MARGIN)
-    write_drawn(lists[1], [film(second, 0.8, 0.9)], MARGIN)
-    assert names_drawn_otherwise(lists) == {first, second}
+    write_agreements(lists[0], [agreement(first, 0.8, 0.9), agreement(others[0], 0.9, 0.8)], MARGIN)
+    write_agreements(lists[1], [agreement(second, 0.8, 0.9)], MARGIN)
+    assert mismatched_names(lists) == {first, second}
     paths = tuple(map(str, lists))
-    trained = load_training_xrays(DataConfig(str(tmp_path), drawn_otherwise=paths))
+    trained = load_training_xrays(DataConfig(str(tmp_path), convention_mismatch=paths))
     assert [xray.name for xray in trained] == others
-    write_drawn(lists[0], [film(name, 0.8, 0.9) for name in (first, *others)], MARGIN)
-    with pytest.raises(DataError, match="drawn_otherwise leaves nothing to train on"):
-        load_training_xrays(DataConfig(str(tmp_path), drawn_otherwise=paths))
+    write_agreements(lists[0], [agreement(name, 0.8, 0.9) for name in (first, *others)], MARGIN)
+    with pytest.raises(DataError, match="convention_mismatch leaves nothing to train on"):
+        load_training_xrays(DataConfig(str(tmp_path), convention_mismatch=paths))
 
 
 def test_a_list_that_is_none_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"nowhere.csv cannot be read"):
-        names_drawn_otherwise([tmp_path / "nowhere.csv"])
+        mismatched_names([tmp_path / "nowhere.csv"])
     other = tmp_path / "other.csv"
     other.write_text("name,split\nx,train\n")
     with pytest.raises(DataError, match=r"other.csv is not a list of `training conventions`"):
-        names_drawn_otherwise([other])
+        mismatched_names([other])
 
 
 def test_masks_that_take_the_heart_in_are_found(xray_root: Path, tmp_path: Path) -> None:
@@ -156,7 +156,7 @@ def test_masks_that_take_the_heart_in_are_found(xray_root: Path, tmp_path: Path)
         for row in rows
     ]
     predictor = Predictor.load(default_model_folder(), "cpu")
-    otherwise = [one.name for one in drawn_as(predictor, changed) if one.is_otherwise(MARGIN)]
+    otherwise = [one.name for one in agreements(predictor, changed) if one.is_otherwise(MARGIN)]
     assert (len(rows), len(with_heart)) == (28, 9)
     assert otherwise == with_heart
 
@@ -168,3 +168,9 @@ def lung_and_heart(row: DataRow, hearts: Path, folder: Path) -> Path:
     path = folder / f"{row.name}.png"
     Image.fromarray(both).save(path)
     return path
+
+
+def test_a_list_of_a_former_version_is_read(tmp_path: Path) -> None:
+    former = tmp_path / "former.csv"
+    former.write_text("name,stated,drawn_otherwise\nx,lung_field,yes\ny,lung_field,no\n")
+    assert mismatched_names([former]) == {"x"}

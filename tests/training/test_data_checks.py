@@ -145,9 +145,9 @@ def test_names_that_the_manifest_does_not_have_are_refused(
 
 def test_a_list_of_other_xrays_is_refused(data: Path, tmp_path: Path) -> None:
     path = tmp_path / "drawn.csv"
-    path.write_text("name,drawn_otherwise\nsomebody,yes\n")
+    path.write_text("name,convention_mismatch\nsomebody,yes\n")
     with pytest.raises(ConfigError, match=r"lists no X-ray that .*manifest\.csv has"):
-        select(DataConfig(str(data), drawn_otherwise=(str(path),)))
+        select(DataConfig(str(data), convention_mismatch=(str(path),)))
 
 
 def test_the_command_refuses_before_it_writes_anything(

@@ -95,6 +95,14 @@ def test_an_extended_stage1_keeps_its_ranks() -> None:
     assert "ranks settle at step 8 as before" in said
 
 
+def test_a_run_goes_on_that_was_begun_before_a_setting_was_renamed() -> None:
+    config = load_config(CONFIGS / "miniature_stage1.toml", {"steps": 20})
+    begun = config.to_dict()
+    begun["data"]["drawn_otherwise"] = begun["data"].pop("convention_mismatch")
+    resumed_by, _ = settings_to_resume(config, {"config": begun, "step": 12}, extend=False)
+    assert resumed_by == config
+
+
 def test_a_run_that_is_not_there_is_an_error(
     work: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

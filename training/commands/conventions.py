@@ -1,4 +1,4 @@
-"""``conventions``: which masks were drawn in another convention than their data set says."""
+"""``conventions``: which masks were annotated in another convention than their data set says."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
     parser.add_argument("--model", type=Path, required=True, help="folder of a stored model that "
-                        "has not learnt from these X-rays")  # fmt: skip
+                        "was not trained on these X-rays")  # fmt: skip
     parser.add_argument("--data", type=Path, required=True, help="folder with manifest.csv")
     parser.add_argument("--split", default="val", choices=("train", "val", "test"))
     parser.add_argument("--folds", type=int, default=1, help="parts into which patients fall")
@@ -25,7 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Draw, print the table and write the CSV; return 0.
+    """Predict, print the table and write the CSV; return 0.
 
     Raises:
         ArtifactError: The stored model is refused.
@@ -36,7 +36,12 @@ def run(arguments: argparse.Namespace) -> int:
     from model_store.predictor import Predictor
     from training.data.dataset import fold_of, read_rows, rows_of_conventions
     from training.errors import ConfigError
-    from training.evaluation.convention_mismatch import MARGIN, drawn_as, format_drawn, write_drawn
+    from training.evaluation.convention_mismatch import (
+        MARGIN,
+        agreements,
+        format_agreements,
+        write_agreements,
+    )
 
     margin = MARGIN if arguments.margin is None else arguments.margin
     if not 0 < margin < 1:
@@ -48,12 +53,12 @@ def run(arguments: argparse.Namespace) -> int:
     known = predictor.info.manifest.conventions
     if len(known) < 2:
         raise ConfigError(
-            f"{arguments.model} draws {next(iter(known))} only; two are to be compared"
+            f"{arguments.model} knows {next(iter(known))} only; two are to be compared"
         )
     rows = rows_of_conventions(read_rows(arguments.data, arguments.split), known)
     rows = [row for row in rows if fold_of(row.group, arguments.folds) == arguments.fold]
-    found = list(drawn_as(predictor, rows))
-    print(format_drawn(found, margin))
+    found = list(agreements(predictor, rows))
+    print(format_agreements(found, margin))
     if arguments.out is not None:
-        write_drawn(arguments.out, found, margin)
+        write_agreements(arguments.out, found, margin)
     return 0

@@ -26,12 +26,12 @@ class DataConfig:
         structure: What the masks to train on show: ``lungs``, ``infection`` or ``pneumothorax``.
         leave_out: Sources that neither train nor choose, to learn how the model does on
             hospitals that it has never seen.
-        drawn_otherwise: CSV files of ``python -m training conventions``; the X-rays that they list
-            as drawn in another convention than stated do not train.
+        convention_mismatch: CSV files of ``python -m training conventions``; the X-rays that they
+            list as annotated in another convention than stated do not train.
         folds: Parts into which the patients of ``train`` fall; 1 leaves them together.
         without_fold: Part that does not train, so that the model can teach it without having seen
-            what people drew there; -1 trains on all.
-        phantoms: Number of drawn chest phantoms that are mixed in, half per convention.
+            what people annotated there; -1 trains on all.
+        phantoms: Number of synthetic chest phantoms that are mixed in, half per convention.
         cached_side: Longest side of the X-rays held in memory, in pixels.
         workers: Processes that make batches beside the training.
     """
@@ -42,7 +42,7 @@ class DataConfig:
     structure: Structure = "lungs"
     repeats: Mapping[str, Count] = field(default_factory=dict)
     leave_out: tuple[str, ...] = ()
-    drawn_otherwise: tuple[str, ...] = ()
+    convention_mismatch: tuple[str, ...] = ()
     folds: Count = 1
     without_fold: Annotated[int, Ge(-1)] = -1
     phantoms: CountOrNone = 0

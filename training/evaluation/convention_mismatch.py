@@ -1,9 +1,9 @@
-"""Masks that were drawn in another convention than their data set says.
+"""Masks that were annotated in another convention than their data set says.
 
 A data set states one convention for all its masks, and its annotators did not always keep to it:
 where a mask of the visible lung field takes in the heart, the better model scores worse. A model
-that knows both conventions and has not learnt from the X-ray draws it in each; a mask that agrees
-clearly better with another convention than with its own was drawn so. That is the idea of
+that knows both conventions and was not trained on the X-ray predicts each; a mask that agrees
+clearly better with another convention than with its own was annotated so. That is the idea of
 confident learning (Northcutt et al., J Artif Intell Res 2021;70:1373): labels that out-of-sample
 predictions contradict. The answer is a list to look at, not a verdict.
 """
@@ -26,11 +26,17 @@ from training.evaluation.statistics import Summary
 
 MARGIN = 0.02
 """Dice by which another convention must agree better. Two annotators of one convention differ by
-0.029 in the median, but on both drawings of a model alike."""
+0.029 in the median, but alike on both predictions of a model."""
+
+MISMATCH = "convention_mismatch"
+"""Column that says ``yes`` of a mask that was annotated in another convention than stated."""
+
+FORMER_MISMATCH = "drawn_otherwise"
+"""The same column in files written before version 0.6."""
 
 
 @dataclass(frozen=True)
-class DrawnAs:
+class Agreement:
     """How well one mask agrees with each convention.
 
     Attributes:
@@ -55,11 +61,11 @@ class DrawnAs:
         return self.dice[self.nearest] - self.dice[self.stated] >= margin
 
 
-def drawn_as(predictor: Predictor, rows: Sequence[DataRow]) -> Iterator[DrawnAs]:
-    """Draw each X-ray in every convention that a model knows, with the mask's own box.
+def agreements(predictor: Predictor, rows: Sequence[DataRow]) -> Iterator[Agreement]:
+    """Compare each mask with the model's in every convention it knows, by the mask's own box.
 
     Args:
-        predictor: A model that has not learnt from these X-rays; one with a cache of embeddings
+        predictor: A model that was not trained on these X-rays; one with a cache of embeddings
             encodes each of them once.
         rows: X-rays of conventions that the model knows.
     """
@@ -71,13 +77,13 @@ def drawn_as(predictor: Predictor, rows: Sequence[DataRow]) -> Iterator[DrawnAs]
         for convention in (name for name in CONVENTIONS if name in known):
             request = PredictionRequest(xray.image, (box,), convention)
             agreement[convention] = dice(predictor.predict(request).masks[0].mask, xray.mask)
-        yield DrawnAs(row.name, row.source, row.convention, agreement)
+        yield Agreement(row.name, row.source, row.convention, agreement)
 
 
-def format_drawn(found: Sequence[DrawnAs], margin: float) -> str:
-    """Return the table per data set, with and without the masks drawn otherwise, and their list."""
+def format_agreements(found: Sequence[Agreement], margin: float) -> str:
+    """Return the table per data set, with and without mismatched masks, and their list."""
     lines = [
-        f"{'':<14}{'as stated':>25}{'drawn':>18}{'without these':>20}",
+        f"{'':<14}{'as stated':>25}{'annotated':>18}{'without these':>20}",
         f"{'data set':<14}{'n':>5}{'Dice':>10}{'5th pc':>10}{'otherwise':>18}"
         f"{'Dice':>10}{'5th pc':>10}",
     ]
@@ -96,28 +102,28 @@ def format_drawn(found: Sequence[DrawnAs], margin: float) -> str:
     return "\n".join(lines)
 
 
-def _spread(found: Sequence[DrawnAs]) -> str:
+def _spread(found: Sequence[Agreement]) -> str:
     if not found:
         return f"{'-':>10}{'-':>10}"
     summary = Summary.of([one.dice[one.stated] for one in found])
     return f"{summary.mean:>10.4f}{summary.percentile_5:>10.4f}"
 
 
-def write_drawn(path: Path, found: Sequence[DrawnAs], margin: float) -> None:
-    """Write one row per X-ray: name, source, both conventions, Dice of each, drawn otherwise."""
+def write_agreements(path: Path, found: Sequence[Agreement], margin: float) -> None:
+    """Write one row per X-ray: name, source, both conventions, Dice of each, mismatch."""
     names = sorted({name for one in found for name in one.dice})
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         columns = [f"dice_{name}" for name in names]
-        writer.writerow(["name", "source", "stated", "nearest", *columns, "drawn_otherwise"])
+        writer.writerow(["name", "source", "stated", "nearest", *columns, MISMATCH])
         for one in found:
             scores = [f"{one.dice[name]:.4f}" for name in names]
             otherwise = "yes" if one.is_otherwise(margin) else "no"
             writer.writerow([one.name, one.source, one.stated, one.nearest, *scores, otherwise])
 
 
-def names_drawn_otherwise(paths: Iterable[Path]) -> frozenset[str]:
-    """Return the X-rays that files of `write_drawn` list as drawn otherwise.
+def mismatched_names(paths: Iterable[Path]) -> frozenset[str]:
+    """Return the X-rays that files of `write_agreements` list as annotated otherwise.
 
     Raises:
         DataError: A file cannot be read or lacks a column.
@@ -135,4 +141,4 @@ def names_drawn_otherwise(paths: Iterable[Path]) -> frozenset[str]:
 
 
 def _is_listed(row: Mapping[str, str]) -> bool:
-    return row["drawn_otherwise"] == "yes"
+    return (row[FORMER_MISMATCH] if FORMER_MISMATCH in row else row[MISMATCH]) == "yes"

@@ -11,7 +11,7 @@ from training.errors import CheckpointError, ConfigError
 from training.optimizers.rates import rate_share
 
 MAY_CHANGE = frozenset({
-    "data.root", "data.also", "data.further_masks", "data.drawn_otherwise",  # paths
+    "data.root", "data.also", "data.further_masks", "data.convention_mismatch",  # paths
     "teacher.models", "qat.sensitivity",
     "data.workers", "recompute_blocks", "checkpoint_every_steps", "tensorboard", "mlflow",
 })  # fmt: skip

@@ -19,7 +19,7 @@ from training.data.dataset import DataRow, LabelledXray, fold_of, load_xrays, ro
 from training.data.further_masks import with_further_masks
 from training.data.manifest_file import ManifestFile, read_manifest
 from training.errors import ConfigError, DataError
-from training.evaluation.convention_mismatch import names_drawn_otherwise
+from training.evaluation.convention_mismatch import mismatched_names
 from training.phantom import draw_phantom
 
 PHANTOM_SOURCE = "phantom"
@@ -57,16 +57,16 @@ def select(config: DataConfig) -> Selection:
     for other in others:
         train += rows_of(other, "train", config.structure)
     train = [row for row in train if fold_of(row.group, config.folds) != config.without_fold]
-    otherwise = names_drawn_otherwise(Path(path) for path in config.drawn_otherwise)
+    otherwise = mismatched_names(Path(path) for path in config.convention_mismatch)
     known = {record.fields["name"] for one in manifests for record in one.records}
     if otherwise and not otherwise & known:
         raise ConfigError(
-            f"data.drawn_otherwise {list(config.drawn_otherwise)} lists no X-ray that "
+            f"data.convention_mismatch {list(config.convention_mismatch)} lists no X-ray that "
             f"{manifest.path} has"
         )
     train = [row for row in train if row.name not in otherwise]
     if not train:
-        setting = "drawn_otherwise" if otherwise else "without_fold"
+        setting = "convention_mismatch" if otherwise else "without_fold"
         raise DataError(f"{config.root}: data.{setting} leaves nothing to train on")
     digests = [one.sha256 for one in manifests]
     return Selection(digests, tuple(train), tuple(_wanted_rows(config, manifest, "val")))
