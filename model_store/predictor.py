@@ -36,12 +36,8 @@ from model_store.preprocessing import PreparedRequest, prepare
 from model_store.quality_head import QualityHead
 from model_store.sam import PromptableSam
 from model_store.soft_dice import soft_dice_confidence
+from model_store.stages import NETWORK_STAGES, PREDICTION_STAGES
 from model_store.structures import LUNGS, Structure, mask_token
-
-NETWORK_STAGES = ("encode_image", "decode_mask")
-"""The steps of the network itself."""
-STAGES = ("preprocess", *NETWORK_STAGES, "postprocess")
-"""The steps of a prediction, by the names they have everywhere."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +61,7 @@ class _FoundOfXray:
 @dataclass
 class _Stopwatch:
     device: torch.device
-    seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(STAGES, 0.0))
+    seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(PREDICTION_STAGES, 0.0))
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:

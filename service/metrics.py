@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 
-from service.stages import STAGES
+from model_store.stages import STAGES
 
 DURATION_BUCKETS_S = (
     0.005,

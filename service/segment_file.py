@@ -354,8 +354,8 @@ def _result(
     )
     latency_ms = {stage: round(1e3 * spent_s, 3) for stage, spent_s in seconds.items()}
     return {
-        "mask_area_px": area_px,
-        "mask_area_fraction": round(area_px / answer.mask.size, 6),
+        "area_px": area_px,
+        "area_fraction": round(area_px / answer.mask.size, 6),
         "score": round(float(answer.score), 4),
         "confidence": round(float(answer.confidence), 4),
         "bbox": list(as_stored(answer, image).box),

@@ -129,7 +129,7 @@ def _row_of(result: Mapping[str, Any]) -> dict[str, Any]:
         **{name: result[name] for name in ("convention", "score", "confidence")},
         "severity": str(gravest(codes) or ""),
         "warnings": " ".join(codes),
-        "area_fraction": result["mask_area_fraction"],
+        "area_fraction": result["area_fraction"],
         **{name: measured[name] for name in ("area_ratio", "asymmetry")},
         "spacing_source": (measured["spacing"] or {}).get("source"),
         "mask_file": files.get("mask"),

@@ -49,6 +49,7 @@ from benchmarks.service.load_callers import (
 )
 from benchmarks.service.segment_latency import DEFAULT_IMAGE, png_of_size
 from benchmarks.service.server_process import RunningServer, ServerFailedError, running_server
+from model_store.stages import PREDICTION_STAGES
 
 IMAGE_SIDE_PX = 1024
 QUEUE_PLACES = 8
@@ -56,7 +57,6 @@ SIXTEEN_FITS = 16
 """Places for the phase of sixteen callers, so that none of them is refused."""
 ROUNDS = 3
 WARM_UP_REQUESTS = 1500
-MODEL_STAGES = ("preprocess", "encode_image", "decode_mask", "postprocess")
 FINE_STATUSES = {200, 429, 503, 504}
 
 GOALS: Mapping[str, tuple[str, Callable[[Any], bool]]] = {
@@ -156,7 +156,7 @@ def _alone(
             raise ServerFailedError(f"a lone caller got {answer.status}")
         latency_ms = json.loads(answer.body)["latency_ms"]
         spent.append(answer.seconds)
-        model_ms = sum(latency_ms[stage] for stage in MODEL_STAGES)
+        model_ms = sum(latency_ms[stage] for stage in PREDICTION_STAGES)
         shares.append(1 - model_ms / 1000 / answer.seconds)
     return statistics.median(spent), round(statistics.median(shares), 3)
 

@@ -17,6 +17,7 @@ import pybase64
 from numpy.typing import NDArray
 
 from model_store.postprocessing import MaskLogits, mask_from
+from model_store.stages import STAGES
 from model_store.structures import HEART, LUNGS
 from service.errors import NotAcceptable
 from service.imaging.answer_data import AnswerContext, RenderedAnswer
@@ -52,7 +53,6 @@ from service.imaging.segment_request import AnswerKind, MaskShape, OverlayFormat
 from service.imaging.upright import as_stored, is_turn_doubtful
 from service.imaging.views import ViewedMasks, encode_view, legend_of, view_of, with_margin
 from service.imaging.warning_advice import advice_on, gravest, gravest_of_masks
-from service.stages import STAGES
 
 _PICTURE = "<picture>"
 """Stands for a picture until the rest is JSON: looking for quotes in its base64 costs 1 ms."""

@@ -14,8 +14,9 @@ from model_store.boxes import BoxError
 from model_store.geometry import InputGeometry, grey_histogram
 from model_store.postprocessing import MaskLogits, mask_from
 from model_store.prediction import PredictionRequest
-from model_store.predictor import NETWORK_STAGES, Predictor
+from model_store.predictor import Predictor
 from model_store.preprocessing import PreparedRequest, prepare
+from model_store.stages import NETWORK_STAGES
 from tests.tiny_models import make_requests
 
 

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from model_store.geometry import BoxError
-from model_store.predictor import STAGES, PredictionRequest, Predictor
+from model_store.predictor import PredictionRequest, Predictor
+from model_store.stages import PREDICTION_STAGES
 from tests.tiny_models import make_requests
 
 
@@ -22,7 +23,7 @@ def test_masks_have_the_size_of_the_image(predictor: Predictor) -> None:
     assert [m.box for m in prediction.masks] == [(1, 1, 60, 40), (0, 0, 70, 50)]
     assert all(m.mask.shape == (50, 70) and m.mask.dtype == bool for m in prediction.masks)
     assert all(0 <= m.score <= 1 for m in prediction.masks)
-    assert tuple(prediction.stage_seconds) == STAGES
+    assert tuple(prediction.stage_seconds) == PREDICTION_STAGES
     assert all(seconds > 0 for seconds in prediction.stage_seconds.values())
 
 

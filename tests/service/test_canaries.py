@@ -10,8 +10,8 @@ from collections.abc import Iterator
 
 import pytest
 
+from model_store.stages import STAGES
 from service.logging import JsonLineFormatter
-from service.stages import STAGES
 from tests.dicom_files import as_file, make_xray, raw_file
 from tests.service.fake_model import FakePredictor, form, make_app, picture, png, running
 

@@ -7,8 +7,8 @@ import itertools
 from prometheus_client import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
+from model_store.stages import STAGES
 from service.metrics import DURATION_BUCKETS_S, Metrics
-from service.stages import STAGES
 
 NAMES = {
     "lungseg_requests",

@@ -103,8 +103,8 @@ def test_everything_is_written_and_reported(run: Run, tmp_path: Path) -> None:
     mask = pixels_of(mask_path)
     assert mask.shape == (80, 100)
     assert set(np.unique(mask)) == {0, 255}
-    assert result["mask_area_px"] == (mask == 255).sum() == 71 * 50
-    assert result["mask_area_fraction"] == pytest.approx(71 * 50 / 8000)
+    assert result["area_px"] == (mask == 255).sum() == 71 * 50
+    assert result["area_fraction"] == pytest.approx(71 * 50 / 8000)
     assert result["score"] == 0.9
     assert result["bbox"] == [0, 0, 100, 79]
     assert result["latency_ms"]["encode_image"] == 1.0
