@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import numpy as np
 from numpy.typing import NDArray
 
-from model_store.boxes import BoxError
+from model_store.boxes import BoxError, validate_box
 from model_store.conventions import CONVENTIONS, DEFAULT_CONVENTION
 from model_store.geometry import grey_histogram
 from model_store.model_index import default_model_folder
@@ -309,11 +309,12 @@ def _check_cuda() -> None:
 
 
 def _request(flags: argparse.Namespace, image: Picture) -> PredictionRequest:
-    boxes = (tuple(flags.bbox),) if flags.bbox is not None else ()
+    given = [] if flags.bbox is None else [flags.bbox]
     try:
-        return upright_request(image, boxes, flags.convention, flags.threshold)
+        boxes = [validate_box(box, image.width, image.height) for box in given]
     except BoxError as error:
         raise FileFailure(EXIT_USAGE, f"--bbox: {error}") from None
+    return upright_request(image, boxes, flags.convention, flags.threshold)
 
 
 def _write(

@@ -24,6 +24,7 @@ from service.compute.model_loading import PredictorFactory, start_compute_child
 from service.compute.readiness import State
 from service.imaging.answer_data import RenderedAnswer
 from service.imaging.box_text import parse_box
+from service.imaging.convention_text import parse_convention
 from service.imaging.segment_request import AnswerKind, LungChoice, SegmentRequest
 from service.pipeline.image_workers import PoolFactory, make_worker_pool
 from service.pipeline.segmentation import SegmentationService
@@ -199,7 +200,7 @@ class Segmenter:
             raise errors.InvalidBox(f"More than {self._settings.max_boxes} boxes.")
         return SegmentRequest(
             boxes=boxes,
-            convention=one.convention,  # type: ignore[arg-type]  # the service names a wrong one
+            convention=parse_convention(one.convention),
             threshold=self._wishes.threshold,
             wants_overlay=self._wishes.overlays,
             answer_kind=AnswerKind.JSON,

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from model_store.conventions import CONVENTIONS, DEFAULT_CONVENTION, Convention
+from model_store.conventions import DEFAULT_CONVENTION
 from model_store.structures import LUNGS, STRUCTURES, Structure
 from service.errors import InvalidField, MissingField, NotAcceptable
 from service.http.form_fields import IMAGE_FIELD, shown_name
 from service.imaging.box_text import DECIMAL_NUMBER, Box, parse_box
+from service.imaging.convention_text import parse_convention
 from service.imaging.segment_request import (
     UNCERTAINTY_SHAPES,
     AnswerKind,
@@ -92,7 +93,7 @@ def read_form(
     wants_overlay, overlay_format = _overlay(single.get("overlay", "true"))
     asked = SegmentRequest(
         boxes=tuple(boxes),
-        convention=_convention(single.get("convention", DEFAULT_CONVENTION)),
+        convention=parse_convention(single.get("convention", DEFAULT_CONVENTION)),
         threshold=_threshold(single.get("threshold", str(DEFAULT_THRESHOLD))),
         wants_overlay=wants_overlay,
         answer_kind=answer_kind,
@@ -172,13 +173,6 @@ def _one_of(name: str, known: Sequence[str], value: str) -> str:
     if value not in known:
         raise InvalidField(f"The field {name} must be one of {', '.join(known)}.")
     return value
-
-
-def _convention(value: str) -> Convention:
-    for known in CONVENTIONS:
-        if value == known:
-            return known
-    raise InvalidField(f"The field convention must be one of {', '.join(CONVENTIONS)}.")
 
 
 def _structures(value: str) -> tuple[Structure, ...]:

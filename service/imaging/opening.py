@@ -120,8 +120,8 @@ def _header_of(decoded: Picture) -> SourceHeader:
 
 def _prediction_request(asked: SegmentRequest, decoded: Picture) -> PredictionRequest:
     try:
-        for box in asked.boxes:
-            validate_box(box, decoded.width, decoded.height)
-        return upright_request(decoded, asked.prompts, asked.convention, asked.threshold)
+        boxes = [validate_box(box, decoded.width, decoded.height) for box in asked.boxes]
     except BoxError as error:
         raise InvalidBox(str(error)) from None
+    prompts = () if asked.clips_to_boxes else boxes
+    return upright_request(decoded, prompts, asked.convention, asked.threshold)

@@ -10,7 +10,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import replace
 from typing import TypeVar
 
-from model_store.boxes import Box, validate_box
+from model_store.boxes import Box
 from model_store.conventions import Convention
 from model_store.pictures.picture_reading import Picture
 from model_store.prediction import MaskPrediction, PredictionRequest
@@ -45,16 +45,13 @@ def upright_request(
 
     Args:
         picture: the X-ray.
-        boxes: in its pixels as the caller knows them.
+        boxes: in its pixels as the caller knows them, checked by `validate_box`, whose sentences
+            name the size that the caller knows.
         convention: which structure the masks follow.
         threshold: probability from which on a pixel belongs to a mask.
-
-    Raises:
-        BoxError: a box does not lie in the picture.
     """
     width, height = picture.width, picture.height
-    checked = (validate_box(box, width, height) for box in boxes)
-    upright = tuple(picture.orientation.apply_to_box(box, width, height) for box in checked)
+    upright = tuple(picture.orientation.apply_to_box(box, width, height) for box in boxes)
     return PredictionRequest(picture.upright, upright, convention, threshold)
 
 
