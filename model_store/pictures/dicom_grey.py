@@ -21,10 +21,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
-from pydicom.multival import MultiValue
 
+from model_store.pictures.dicom_display import (
+    GreyTables,
+    header_number,
+    header_numbers,
+    is_shown_inverted,
+    value_range,
+)
 from model_store.pictures.dicom_layout import PixelLayout
-from model_store.pictures.dicom_lookup import LookupTable, read_lookup_table
 from model_store.pictures.edge_regions import surrounding_regions
 from model_store.pictures.picture_warnings import PictureWarning, PictureWarningCode
 
@@ -61,9 +66,9 @@ def to_monochrome2(
     Raises:
         ValueError: a lookup table contradicts its description.
     """
-    tables = _Tables(header, layout, is_little_endian)
+    tables = GreyTables(header, layout, is_little_endian)
     values = _stored_values(stored, layout)  # (H, W)
-    lowest, highest = _value_range(layout)
+    lowest, highest = value_range(layout)
     padding = _padding(values, layout, header)
     is_inverted, warnings = _direction(values, padding, layout, header, tables)
     if padding is not None:
@@ -75,23 +80,6 @@ def to_monochrome2(
     warnings += window_warnings
     grey = _from_zero(values, lowest, highest, is_inverted)
     return grey, warnings + _bits_warnings(stored, layout, header)
-
-
-class _Tables:
-    """The lookup tables of a header that are used."""
-
-    def __init__(self, header: Dataset, layout: PixelLayout, is_little_endian: bool) -> None:
-        def read(keyword: str, is_signed: bool = False) -> LookupTable | None:
-            return read_lookup_table(
-                header, keyword, is_signed=is_signed, is_little_endian=is_little_endian
-            )
-
-        self.modality: LookupTable | None = None
-        if "RescaleSlope" not in header:
-            self.modality = read("ModalityLUTSequence", layout.is_signed)
-        is_signed = layout.is_signed or _number(header, "RescaleIntercept", 0.0) < 0
-        self.voi = read("VOILUTSequence", is_signed and self.modality is None)
-        self.presentation = read("PresentationLUTSequence")
 
 
 def _stored_values(stored: NDArray[Any], layout: PixelLayout) -> NDArray[Any]:
@@ -137,13 +125,6 @@ def _bits_warnings(
     ]
 
 
-def _value_range(layout: PixelLayout) -> tuple[int, int]:
-    if layout.is_signed:
-        half = 1 << (layout.bits_stored - 1)
-        return -half, half - 1
-    return 0, (1 << layout.bits_stored) - 1
-
-
 def _from_zero(values: NDArray[Any], lowest: int, highest: int, is_inverted: bool) -> NDArray[Any]:
     """Return values as (H, W) uint8 or uint16 from 0 on, with dense tissue bright."""
     dtype: type[np.uint8 | np.uint16] = np.uint8 if highest - lowest <= 255 else np.uint16
@@ -159,23 +140,21 @@ def _direction(
     padding: NDArray[np.bool_] | None,
     layout: PixelLayout,
     header: Dataset,
-    tables: _Tables,
+    tables: GreyTables,
 ) -> tuple[bool, list[PictureWarning]]:
     """Return whether white and black are to be exchanged, and what is to be said of it."""
-    is_falling = layout.photometric == "MONOCHROME1"
-    if tables.modality is None and _number(header, "RescaleSlope", 1.0) < 0:
+    shape = str(header.get("PresentationLUTShape", "") or "").strip().upper()
+    is_falling = is_shown_inverted(layout, header, tables)
+    if tables.modality is None and header_number(header, "RescaleSlope", 1.0) < 0:
         is_falling = not is_falling
     if tables.voi is not None and _voi_falls(tables, values, padding, header):
         is_falling = not is_falling
-    shape = str(header.get("PresentationLUTShape", "") or "").strip().upper()
     contradiction = None
-    if tables.presentation is not None:
-        if tables.presentation.falls_between(0, len(tables.presentation.entries) - 1):
-            is_falling = not is_falling
-    elif shape == "INVERSE" and layout.photometric == "MONOCHROME2":
-        is_falling = not is_falling
+    if tables.presentation is None and shape == "INVERSE" and layout.photometric == "MONOCHROME2":
         contradiction = "the grey values were inverted, as the presentation asks"
-    elif shape == "IDENTITY" and layout.photometric == "MONOCHROME1":
+    elif (
+        tables.presentation is None and shape == "IDENTITY" and layout.photometric == "MONOCHROME1"
+    ):
         contradiction = "the photometric interpretation was followed"
     warnings = []
     if is_falling:
@@ -197,7 +176,7 @@ def _direction(
 
 
 def _voi_falls(
-    tables: _Tables, values: NDArray[Any], padding: NDArray[np.bool_] | None, header: Dataset
+    tables: GreyTables, values: NDArray[Any], padding: NDArray[np.bool_] | None, header: Dataset
 ) -> bool:
     """Return whether the VOI lookup table falls where the picture's values are."""
     assert tables.voi is not None
@@ -209,8 +188,8 @@ def _voi_falls(
         outputs = tables.modality.apply(np.rint(ends).astype(np.int64)).astype(float)
     else:
         slope, intercept = (
-            _number(header, "RescaleSlope", 1.0),
-            _number(header, "RescaleIntercept", 0.0),
+            header_number(header, "RescaleSlope", 1.0),
+            header_number(header, "RescaleIntercept", 0.0),
         )
         outputs = ends * slope + intercept
     lowest, highest = sorted(float(value) for value in outputs)
@@ -220,7 +199,7 @@ def _voi_falls(
 
 
 def _windowed(
-    values: NDArray[Any], header: Dataset, tables: _Tables, padding: NDArray[np.bool_] | None
+    values: NDArray[Any], header: Dataset, tables: GreyTables, padding: NDArray[np.bool_] | None
 ) -> tuple[NDArray[Any], list[PictureWarning]]:
     """Clip to the header's window where the range of the values is several times as wide.
 
@@ -252,9 +231,9 @@ def _windowed(
     return np.clip(values, *limits), [remark]
 
 
-def _window_bounds(header: Dataset, tables: _Tables) -> tuple[float, float] | None:
+def _window_bounds(header: Dataset, tables: GreyTables) -> tuple[float, float] | None:
     """Return the widest window of the header in the values that it applies to."""
-    centers, widths = (_numbers(header, f"Window{name}") for name in ("Center", "Width"))
+    centers, widths = (header_numbers(header, f"Window{name}") for name in ("Center", "Width"))
     windows = [
         (width, center) for center, width in zip(centers, widths, strict=False) if width >= 1
     ]
@@ -263,23 +242,10 @@ def _window_bounds(header: Dataset, tables: _Tables) -> tuple[float, float] | No
     width, center = max(windows)
     ends = [center - width / 2, center + width / 2]
     if tables.modality is None:
-        slope = _number(header, "RescaleSlope", 1.0) or 1.0
-        intercept = _number(header, "RescaleIntercept", 0.0)
+        slope = header_number(header, "RescaleSlope", 1.0) or 1.0
+        intercept = header_number(header, "RescaleIntercept", 0.0)
         ends = sorted((end - intercept) / slope for end in ends)
     return ends[0], ends[1]
-
-
-def _numbers(header: Dataset, keyword: str) -> list[float]:
-    value = header.get(keyword)
-    parts = value if isinstance(value, list | tuple | MultiValue) else [value]
-    found = []
-    for part in list(parts)[:16]:
-        try:
-            number = float(part)
-        except (TypeError, ValueError):
-            return []
-        found.append(number if np.isfinite(number) else 0.0)
-    return found
 
 
 def _padding(
@@ -309,14 +275,6 @@ def _padding_value(header: Dataset, keyword: str, layout: PixelLayout) -> int | 
     if not isinstance(value, int):
         return None
     # Read with the wrong sign (VR US or SS) in implicit files: bring it into the value range.
-    lowest, highest = _value_range(layout)
+    lowest, highest = value_range(layout)
     span = highest - lowest + 1
     return value if lowest <= value <= highest else (int(value) - lowest) % span + lowest
-
-
-def _number(header: Dataset, keyword: str, default: float) -> float:
-    try:
-        value = float(header.get(keyword, default))
-    except (TypeError, ValueError):
-        return default
-    return value if np.isfinite(value) else default

@@ -23,10 +23,12 @@ class LookupTable:
     Attributes:
         first: the input value that the first entry belongs to; lower ones get the first entry.
         entries: output values, (N,) uint16.
+        bits: of an output value, 8 to 16.
     """
 
     first: int
     entries: NDArray[np.uint16]
+    bits: int = 16
 
     def apply(self, values: NDArray[Any]) -> NDArray[np.uint16]:
         """Return the output of each input value."""
@@ -78,7 +80,8 @@ def read_lookup_table(
     entries = _integers(data, order, itemsize)
     if len(entries) < count:
         raise ValueError("the table has fewer entries than said")
-    return LookupTable(first, entries[:count].astype(np.uint16))
+    bits = int(descriptor[2]) if 8 <= int(descriptor[2]) <= 16 else 16
+    return LookupTable(first, entries[:count].astype(np.uint16), bits)
 
 
 def _integers(value: Any, order: str, itemsize: int) -> NDArray[np.int64]:

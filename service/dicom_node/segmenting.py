@@ -88,7 +88,7 @@ class Segmenter:
 
         Args:
             xray: its file.
-            kinds: the objects wanted, of `seg`, `sc` and `sr`.
+            kinds: the objects wanted, of `seg`, `sc`, `sr` and `gsps`.
 
         Raises:
             ServiceBusy: no service can answer now.

@@ -16,6 +16,7 @@ from pydicom.uid import ExplicitVRLittleEndian
 from pynetdicom import AE, _config, evt
 from pynetdicom.sop_class import (  # type: ignore[attr-defined]
     ComprehensiveSRStorage,
+    GrayscaleSoftcopyPresentationStateStorage,
     SecondaryCaptureImageStorage,
     SegmentationStorage,
     Verification,
@@ -35,6 +36,7 @@ STORAGE_CLASSES = {
     "seg": SegmentationStorage,
     "sc": SecondaryCaptureImageStorage,
     "sr": ComprehensiveSRStorage,
+    "gsps": GrayscaleSoftcopyPresentationStateStorage,
 }
 _WARNINGS = range(0xB000, 0xC000)  # stored, with a remark (PS3.4 B.2.3)
 _OUT_OF_RESOURCES = range(0xA700, 0xA800)

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-ResultKind = Literal["seg", "sc", "sr"]
+ResultKind = Literal["seg", "sc", "sr", "gsps"]
 
 
 class NodeSettingsError(ValueError):

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from service.dicom_node.metrics import NodeMetrics
 from service.dicom_node.segmenting import Segmenter, ServiceBusy, XrayRefused
 from service.dicom_node.sending import (
+    STORAGE_CLASSES,
     Connection,
     DestinationDown,
     ObjectRefused,
@@ -139,7 +140,7 @@ class Work:
 
     def _segment(self, job: Job) -> Answer:
         wanted = {kind for one in self._settings.destinations for kind in one.results}
-        kinds = tuple(kind for kind in ("seg", "sc", "sr") if kind in wanted)
+        kinds = tuple(kind for kind in STORAGE_CLASSES if kind in wanted)
         found = self._segmenter.segment(job.xray, kinds)
         job.keep_answer(found.objects, found.warnings, is_refused=found.is_refused)
         self._metrics.segmented.inc()

@@ -15,6 +15,7 @@ from service.http.form_fields import IMAGE_FIELD, shown_name
 from service.imaging.box_text import DECIMAL_NUMBER, Box, parse_box
 from service.imaging.convention_text import parse_convention
 from service.imaging.segment_request import (
+    DEFAULT_OBJECTS,
     UNCERTAINTY_SHAPES,
     AnswerKind,
     DicomObject,
@@ -205,7 +206,7 @@ def _is_measured(single: Mapping[str, str]) -> bool:
 
 def _objects(value: str | None, answer_kind: AnswerKind) -> tuple[DicomObject, ...]:
     if value is None:
-        return tuple(DicomObject)
+        return DEFAULT_OBJECTS
     if answer_kind is not AnswerKind.DICOM_OBJECTS:
         raise InvalidField(
             "The field objects is for answers of several DICOM objects; accept "

@@ -154,9 +154,9 @@ _FORM_SCHEMA: dict[str, Any] = {
         },
         "objects": {
             "type": "string",
-            "pattern": "^(seg|sc|sr)(,(seg|sc|sr)){0,2}$",
+            "pattern": "^(seg|sc|sr|gsps)(,(seg|sc|sr|gsps)){0,3}$",
             "description": "which DICOM objects an answer of several holds, each once, for example "
-            "seg,sc,sr",
+            "seg,sc,sr; gsps, a presentation state with the outlines, comes only when listed",
         },
     },
 }

@@ -250,6 +250,7 @@ def _dicom_answer(rendering: _Rendering, warning_codes: Sequence[str]) -> tuple[
         context.object_options,
         asked.view or View.OVERLAY,
         _ratio_of(rendering) if asked.wants_ratio else None,
+        opened.display,
     )
     if asked.answer_kind is AnswerKind.DICOM:
         return results.segmentation(), asked.answer_kind.value

@@ -146,8 +146,9 @@ def finish(
         put(dataset, keyword, value)
     if kind != "SR":  # documents have no body part
         put(dataset, "BodyPartExamined", header.body_part)
-    put(dataset, "ContentDate", header.content_date)
-    put(dataset, "ContentTime", header.content_time)
+    if kind != "PR":  # presentation states have a date of their own
+        put(dataset, "ContentDate", header.content_date)
+        put(dataset, "ContentTime", header.content_time)
     for keyword in ("InstanceCreationDate", "InstanceCreationTime"):
         if keyword in dataset:
             delattr(dataset, keyword)

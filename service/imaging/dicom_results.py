@@ -1,4 +1,4 @@
-"""The DICOM objects of one answer: segmentation, secondary capture and report, and their envelope.
+"""The DICOM objects of one answer, and their envelope.
 
 They refer to each other, so they are made together; the segmentation is made once.
 """
@@ -14,11 +14,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from model_store.pictures.dicom_display import GreyDisplay
 from service.imaging.answered_masks import AnsweredMask
 from service.imaging.dicom_header import SourceHeader
 from service.imaging.dicom_object import SegmentationMethod
 from service.imaging.dicom_options import ObjectOptions
 from service.imaging.dicom_plane import PixelSpacing
+from service.imaging.dicom_presentation import encode_presentation_state
 from service.imaging.dicom_report import (
     Measure,
     MeasuredSegment,
@@ -26,7 +28,11 @@ from service.imaging.dicom_report import (
     encode_measurement_report,
     reference_to,
 )
-from service.imaging.dicom_secondary_capture import encode_secondary_capture
+from service.imaging.dicom_secondary_capture import (
+    NOT_A_DIAGNOSIS,
+    encode_secondary_capture,
+    identity_of,
+)
 from service.imaging.dicom_segmentation import Segment, encode_dicom_segmentation, shown_structures
 from service.imaging.measurements import measure_structure
 from service.imaging.segment_request import DicomObject, View
@@ -60,6 +66,7 @@ class DicomResults:
         options: what the deployment chose.
         view: what the secondary capture shows.
         cardiothoracic_ratio: for the report; None for none.
+        display: how the X-ray's grey values are shown, for a presentation state.
     """
 
     header: SourceHeader
@@ -70,12 +77,17 @@ class DicomResults:
     options: ObjectOptions
     view: View = View.OVERLAY
     cardiothoracic_ratio: float | None = None
+    display: GreyDisplay | None = None
 
     def encode(self, kind: DicomObject) -> bytes:
         """Return one object as a file."""
-        if kind is DicomObject.SEGMENTATION:
-            return self.segmentation()
-        return self._capture() if kind is DicomObject.SECONDARY_CAPTURE else self._report()
+        encode = {
+            DicomObject.SEGMENTATION: self.segmentation,
+            DicomObject.SECONDARY_CAPTURE: self._capture,
+            DicomObject.REPORT: self._report,
+            DicomObject.PRESENTATION_STATE: self._presentation_state,
+        }
+        return encode[kind]()
 
     def segmentation(self) -> bytes:
         """Return the segmentation as a file."""
@@ -83,19 +95,16 @@ class DicomResults:
 
     @cached_property
     def _segmentation(self) -> bytes:
-        segments = [Segment(one.mask, one.structure) for one in self.masks]
-        return encode_dicom_segmentation(self.header, segments, self.method, self.options)
+        return encode_dicom_segmentation(self.header, self._segments(), self.method, self.options)
+
+    def _segments(self) -> list[Segment]:
+        return [Segment(one.mask, one.structure) for one in self.masks]
 
     def _capture(self) -> bytes:
-        confidences = ", ".join(f"{one.confidence:.2f}" for one in self.masks)
-        lines = [f"confidence {confidences}"]
-        for severity in ("refuse", "look", "info"):
-            codes = [one.code for one in self.remarks if one.severity == severity]
-            if codes:
-                lines.append(f"{severity}: " + ", ".join(codes))
+        lines = self._lines()
         if self.view is View.ENHANCED:
             lines.append(NOT_FOR_MEASURING)
-        one, both = _WORDS[shown_structures(mask.structure for mask in self.masks)]
+        one, both = self._words()
         return encode_secondary_capture(
             self.header,
             self._picture(),
@@ -104,6 +113,35 @@ class DicomResults:
             description=_DESCRIPTIONS[self.view].format(one=one, all=both),
             options=self.options,
         )
+
+    def _presentation_state(self) -> bytes:
+        if self.display is None:
+            raise ValueError("a presentation state needs to know how the X-ray is shown")
+        description = _DESCRIPTIONS[View.OUTLINE].format(one=self._words()[0])
+        return encode_presentation_state(
+            self.header,
+            self.display,
+            self.pixels,
+            self._segments(),
+            self.method,
+            lines=[NOT_A_DIAGNOSIS, *identity_of(self.method), *self._lines()],
+            description=description,
+            options=self.options,
+        )
+
+    def _words(self) -> tuple[str, str]:
+        """Return what is shown, as part of a name and by itself."""
+        return _WORDS[shown_structures(mask.structure for mask in self.masks)]
+
+    def _lines(self) -> list[str]:
+        """Return confidences and warnings."""
+        confidences = ", ".join(f"{one.confidence:.2f}" for one in self.masks)
+        lines = [f"confidence {confidences}"]
+        for severity in ("refuse", "look", "info"):
+            codes = [one.code for one in self.remarks if one.severity == severity]
+            if codes:
+                lines.append(f"{severity}: " + ", ".join(codes))
+        return lines
 
     def _picture(self) -> Picture:
         """Return the view: RGB, (H, W, 3), or grey, (H, W), with the X-ray's bits if isolated."""

@@ -108,10 +108,15 @@ def encode_secondary_capture(
 
 
 def _identity_line(method: SegmentationMethod) -> str:
+    return " · ".join(identity_of(method))
+
+
+def identity_of(method: SegmentationMethod) -> list[str]:
+    """Return model, weights, convention and threshold, as far as they are known, as text."""
     model = method.model
     known = [f"{model.name} {model.version}", f"weights {model.sha256[:12]}"]
     if method.convention:
         known.append(method.convention)
     if method.threshold is not None:
         known.append(f"threshold {method.threshold:g}")
-    return " · ".join(known)
+    return known

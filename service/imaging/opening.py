@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from model_store.boxes import BoxError, validate_box
 from model_store.geometry import InputGeometry, grey_histogram
+from model_store.pictures.dicom_display import GreyDisplay, read_grey_display
 from model_store.pictures.picture_reading import Picture
 from model_store.pictures.pixel_coding import BeforeDecoding, accept_any
 from model_store.prediction import PredictionRequest
@@ -34,6 +35,7 @@ class OpenedXray:
         remarks: what looks wrong about its grey values.
         header: what a DICOM answer repeats of the X-ray, when one was asked for.
         scale: how pixels of the upright X-ray relate to the patient.
+        display: how the X-ray's grey values are shown, when an answer repeats that.
     """
 
     asked: SegmentRequest
@@ -42,6 +44,7 @@ class OpenedXray:
     remarks: tuple[ImageWarning, ...]
     header: SourceHeader | None = None
     scale: ImageScale = USUAL_DISPLAY
+    display: GreyDisplay | None = None
 
 
 @dataclass(frozen=True)
@@ -84,12 +87,13 @@ def open_xray(
     decoded_at = time.perf_counter()
     _refuse_jpeg_of_long_sides(asked, decoded)
     header = _header_of(decoded) if asked.needs_dicom else None
+    display = _display_of(decoded) if asked.needs_grey_dicom else None
     histogram = grey_histogram(decoded.pixels)
     prepared = prepare(_prediction_request(asked, decoded), input_size, histogram)
     remarks = check_image(histogram)
     seconds = {"decode": decoded_at - asked_at, "preprocess": time.perf_counter() - decoded_at}
     scale = upright_scale(read_scale(decoded.dicom), decoded)
-    xray = OpenedXray(asked, decoded, prepared.geometry, remarks, header, scale)
+    xray = OpenedXray(asked, decoded, prepared.geometry, remarks, header, scale, display)
     return Opening(xray, prepared, seconds)
 
 
@@ -116,6 +120,21 @@ def _header_of(decoded: Picture) -> SourceHeader:
             "image/png for this one."
         )
     return read_source_header(decoded.dicom)
+
+
+def _display_of(decoded: Picture) -> GreyDisplay:
+    """Reads how the grey values are shown, before the network works for nothing.
+
+    Raises:
+        InvalidField: the image is in colour.
+    """
+    display = None if decoded.dicom is None else read_grey_display(decoded.dicom)
+    if display is None:
+        raise InvalidField(
+            "A presentation state (gsps) is for grey X-rays and this image is in colour; leave it "
+            "out of objects."
+        )
+    return display
 
 
 def _prediction_request(asked: SegmentRequest, decoded: Picture) -> PredictionRequest:

@@ -25,6 +25,11 @@ class DicomObject(Enum):
     SEGMENTATION = "seg"
     SECONDARY_CAPTURE = "sc"
     REPORT = "sr"
+    PRESENTATION_STATE = "gsps"
+
+
+DEFAULT_OBJECTS = (DicomObject.SEGMENTATION, DicomObject.SECONDARY_CAPTURE, DicomObject.REPORT)
+"""What an answer of several objects holds when it is not said."""
 
 
 class View(Enum):
@@ -95,7 +100,7 @@ class SegmentRequest:
     threshold: float
     wants_overlay: bool
     answer_kind: AnswerKind
-    objects: tuple[DicomObject, ...] = tuple(DicomObject)
+    objects: tuple[DicomObject, ...] = DEFAULT_OBJECTS
     lungs: LungChoice = LungChoice.BOTH
     drops_islands: bool = False
     wants_measurements: bool = False
@@ -133,6 +138,12 @@ class SegmentRequest:
     def prompts(self) -> tuple[Box, ...]:
         """Boxes that the model is asked about; none means the whole image."""
         return () if self.clips_to_boxes else self.boxes
+
+    @property
+    def needs_grey_dicom(self) -> bool:
+        """Whether the answer says how the grey values of a DICOM image are shown."""
+        is_listed = DicomObject.PRESENTATION_STATE in self.objects
+        return self.answer_kind is AnswerKind.DICOM_OBJECTS and is_listed
 
     @property
     def needs_dicom(self) -> bool:

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from pydantic import TypeAdapter
 
 from model_store.geometry import InputGeometry
+from model_store.pictures.dicom_display import GreyDisplay
 from model_store.pictures.orientation import Orientation
 from model_store.pictures.picture_reading import Picture
 from model_store.pictures.picture_warnings import PictureWarning
@@ -62,6 +63,7 @@ class _State:
         warnings: what decoding remarked.
         remarks: what looks wrong about the grey values.
         header: what a DICOM answer repeats of the X-ray.
+        display: how its grey values are shown, where an answer repeats that.
         scale: how pixels of the upright X-ray relate to the patient.
         orientation: the way from its pixels to the upright X-ray.
     """
@@ -70,6 +72,7 @@ class _State:
     warnings: tuple[PictureWarning, ...]
     remarks: tuple[ImageWarning, ...]
     header: SourceHeader | None
+    display: GreyDisplay | None
     scale: ImageScale
     orientation: Orientation
 
@@ -111,7 +114,13 @@ def open_task(task: Task) -> Answer:
         xray_digest=_digest_of(xray.header),
     )
     state = _State(
-        xray.asked, decoded.warnings, xray.remarks, xray.header, xray.scale, decoded.orientation
+        xray.asked,
+        decoded.warnings,
+        xray.remarks,
+        xray.header,
+        xray.display,
+        xray.scale,
+        decoded.orientation,
     )
     pieces: list[bytes | memoryview] = [
         _bytes_of(decoded.pixels),
@@ -211,7 +220,15 @@ def _xray_of(task: Task, order: AnswerOrder) -> OpenedXray:
     decoded = Picture(pixels, facts.format, state.warnings, None, state.orientation)
     upright_size = state.orientation.size_of(facts.width, facts.height)
     geometry = InputGeometry(*upright_size, order.input_size)
-    return OpenedXray(state.asked, decoded, geometry, state.remarks, state.header, state.scale)
+    return OpenedXray(
+        state.asked,
+        decoded,
+        geometry,
+        state.remarks,
+        state.header,
+        state.scale,
+        state.display,
+    )
 
 
 def _logits_of(task: Task, order: AnswerOrder) -> list[MaskLogits]:

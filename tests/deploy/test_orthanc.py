@@ -13,7 +13,7 @@ import shutil
 import subprocess
 import threading
 import tomllib
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -107,8 +107,15 @@ def _answers(url: str) -> bool:
         return False
 
 
-def node_settings(folder: Path, kind: str, service: str, orthanc_url: str, dicom_port: int,
-                  port: int) -> NodeSettings:  # fmt: skip
+def node_settings(
+    folder: Path,
+    kind: str,
+    service: str,
+    orthanc_url: str,
+    dicom_port: int,
+    port: int,
+    results: Sequence[str] = ("seg", "sc", "sr"),
+) -> NodeSettings:
     values: dict[str, Any] = tomllib.loads((FILES / "node.toml").read_text())
     values["spool"] = {"folder": folder / "spool", "min_free_bytes": 0}
     values["receive"] |= {"host": "127.0.0.1", "port": port}
@@ -116,6 +123,7 @@ def node_settings(folder: Path, kind: str, service: str, orthanc_url: str, dicom
     values["segment"] = {"services": [{"url": service}], "lungs": "both"}
     values["metrics"] = {"port": 0}
     (destination,) = values["destinations"]
+    destination["results"] = results
     destination |= {"host": "127.0.0.1", "port": dicom_port}
     if kind == "stow":
         destination = {
@@ -144,24 +152,25 @@ def test_an_xray_in_orthanc_gets_its_results_beside_it(tmp_path: Path, kind: str
     node_port = free_port()
     sent = xray(1, ImagerPixelSpacing=[0.14, 0.15], PatientOrientation=["L", "F"])
     with serving() as service, orthanc(tmp_path, node_port) as (url, dicom_port):
-        settings = node_settings(tmp_path, kind, service, url, dicom_port, node_port)
+        results = ("seg", "sc", "sr", "gsps")
+        settings = node_settings(tmp_path, kind, service, url, dicom_port, node_port, results)
         assert faults_of(settings) == []
         node = Node(settings)
         node.start()
         try:
             assert store(dicom_port, sent, called="ORTHANC") == [0x0000]
-            until(lambda: len(httpx.get(f"{url}/instances").json()) == 4)
+            until(lambda: len(httpx.get(f"{url}/instances").json()) == 5)
             until(lambda: not list((tmp_path / "spool" / "jobs").iterdir()))
         finally:
             node.stop()
         (study,) = httpx.get(f"{url}/studies").json()
-        assert len(httpx.get(f"{url}/studies/{study}/series").json()) == 4
+        assert len(httpx.get(f"{url}/studies/{study}/series").json()) == 5
         stored = {one.Modality: one for one in instances_in(url)}
         picture = _answer_as_png(service, sent)
-    assert set(stored) == {"DX", "SEG", "OT", "SR"}
+    assert set(stored) == {"DX", "SEG", "OT", "SR", "PR"}
     assert np.array_equal(stored["SEG"].pixel_array > 0, pixels_of(picture) > 0)
     assert all(one.StudyInstanceUID == sent.StudyInstanceUID for one in stored.values())
-    for modality in ("SEG", "OT"):
+    for modality in ("SEG", "OT", "PR"):
         assert _remarks_of_dciodvfy(stored[modality], tmp_path) == []
 
 

@@ -18,6 +18,7 @@ import pydicom
 from pydicom.dataset import Dataset
 from pynetdicom import AE, evt
 
+from model_store.pictures.dicom_display import read_grey_display
 from service.dicom_node.node import Node
 from service.dicom_node.settings import NodeSettings
 from service.imaging.answered_masks import AnsweredMask
@@ -35,6 +36,7 @@ STORED = {
     "1.2.840.10008.5.1.4.1.1.66.4": "seg",
     "1.2.840.10008.5.1.4.1.1.7": "sc",
     "1.2.840.10008.5.1.4.1.1.88.33": "sr",
+    "1.2.840.10008.5.1.4.1.1.11.1": "gsps",
 }
 Respond = Callable[[bytes], tuple[int, Mapping[str, str], bytes]]
 
@@ -75,6 +77,7 @@ def objects_of(xray: bytes, kinds: tuple[str, ...]) -> tuple[str, bytes]:
         SegmentationMethod(FakeInfo(), "lung_field", 0.5),
         (),
         DEFAULT_OPTIONS,
+        display=read_grey_display(dataset),
     )
     body, media_type = multipart([results.encode(DicomObject(kind)) for kind in kinds])
     return media_type, body

@@ -257,7 +257,7 @@ async def test_the_objects_can_be_chosen() -> None:
         )
         found = parts_of(chosen.headers["content-type"], chosen.content)
         assert [one.Modality for one in found] == ["SR", "SEG"]
-        for objects in ("seg,seg", "gsps", ""):
+        for objects in ("seg,seg", "kos", ""):
             refused = await client.post(
                 "/segment", files=files, data={"objects": objects}, headers=MULTIPART
             )

@@ -231,6 +231,14 @@ def test_a_further_warning_can_be_a_reason(hospital: Hospital) -> None:
     assert hospital.archive.kinds() == ["sr"]
 
 
+def test_outlines_must_not_be_trusted_more_than_masks(hospital: Hospital) -> None:
+    hospital.service.warnings = "not_a_chest"
+    with running(hospital.settings_with(destination='results = ["gsps", "sr"]')):
+        assert store(hospital.port, xray(1)) == [0x0000]
+        until(lambda: hospital.waiting() == 0)
+    assert hospital.archive.kinds() == ["sr"]
+
+
 def test_it_is_sent_all_the_same_where_the_destination_says_so(hospital: Hospital) -> None:
     hospital.service.warnings = "not_a_chest"
     with running(hospital.settings_with(destination="send_refused_masks = true")):
@@ -248,12 +256,12 @@ kind = "dimse"
 ae_title = "ARCHIVE"
 host = "127.0.0.1"
 port = {second.port}
-results = ["sc"]
+results = ["gsps"]
 """
         with running(hospital.settings_with(more=more)):
             assert store(hospital.port, xray(1)) == [0x0000]
             until(lambda: hospital.waiting() == 0)
-        assert second.kinds() == ["sc"]
+        assert second.kinds() == ["gsps"]
     assert hospital.archive.kinds() == ["sc", "seg", "sr"]
 
 
