@@ -123,7 +123,7 @@ def _header_of(decoded: Picture) -> SourceHeader:
 
 
 def _display_of(decoded: Picture) -> GreyDisplay:
-    """Reads how the grey values are shown, before the network works for nothing.
+    """Read how the grey values are shown, before the network works for nothing.
 
     Raises:
         InvalidField: the image is in colour.
