@@ -63,18 +63,18 @@ class _State:
         warnings: what decoding remarked.
         remarks: what looks wrong about the grey values.
         header: what a DICOM answer repeats of the X-ray.
-        display: how its grey values are shown, where an answer repeats that.
         scale: how pixels of the upright X-ray relate to the patient.
         orientation: the way from its pixels to the upright X-ray.
+        display: how its grey values are shown, where an answer repeats that.
     """
 
     asked: SegmentRequest
     warnings: tuple[PictureWarning, ...]
     remarks: tuple[ImageWarning, ...]
     header: SourceHeader | None
-    display: GreyDisplay | None
     scale: ImageScale
     orientation: Orientation
+    display: GreyDisplay | None = None
 
 
 _STATE = TypeAdapter(_State)
@@ -118,9 +118,9 @@ def open_task(task: Task) -> Answer:
         decoded.warnings,
         xray.remarks,
         xray.header,
-        xray.display,
         xray.scale,
         decoded.orientation,
+        xray.display,
     )
     pieces: list[bytes | memoryview] = [
         _bytes_of(decoded.pixels),

@@ -30,7 +30,7 @@ from tests.service.fake_model import FakeInfo, make_app, running
 
 METHOD = SegmentationMethod(FakeInfo(), "lung_field", 0.5)
 HEIGHT, WIDTH = 48, 64
-DATED = {"StudyDate": "20260102", "StudyTime": "101112"}
+DATED: dict[str, Any] = {"StudyDate": "20260102", "StudyTime": "101112"}
 GRADIENT = np.linspace(500, 1500, HEIGHT * WIDTH).astype(np.uint16).reshape(HEIGHT, WIDTH)
 
 
@@ -181,7 +181,7 @@ def test_dciodvfy_is_silent(tmp_path: Path, name: str) -> None:
     if program is None:
         pytest.skip("dciodvfy is not installed (Debian: dicom3tools)")
     path = tmp_path / "state.dcm"
-    spacing = {} if name == "nothing said" else {"PixelSpacing": [0.3, 0.2]}
+    spacing: dict[str, Any] = {} if name == "nothing said" else {"PixelSpacing": [0.3, 0.2]}
     path.write_bytes(encoded(make_xray(GRADIENT, **DATED, **SHOWN[name], **spacing)))
     found = subprocess.run([program, "-new", path], capture_output=True, text=True, check=False)
     said = [line for line in found.stderr.splitlines() if line.startswith(("Error", "Warning"))]
