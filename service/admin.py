@@ -1,8 +1,8 @@
 """`python -m service.admin`: which model a running service serves, another one, and back.
 
     python -m service.admin status   --key-file KEY [--port 8001]
-    python -m service.admin reload   --key-file KEY [--model FOLDER]
-    python -m service.admin rollback --key-file KEY
+    python -m service.admin reload   --key-file KEY [--model FOLDER] [--of NAME/VERSION]
+    python -m service.admin rollback --key-file KEY [--of NAME/VERSION]
 
 On the machine, or in the container, of the service, which was started with --admin-port. The key
 has the scope `admin`. Exit codes: 0 done, 1 refused (nothing has changed), 2 nobody answers.
@@ -15,7 +15,7 @@ import http.client
 import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,8 +35,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     flags = _parser().parse_args(arguments)
     asked = {}
+    if flags.command != "status" and flags.of is not None:
+        asked["of"] = flags.of
     if flags.command == "reload" and flags.model is not None:
-        asked = {"model": str(flags.model.absolute())}
+        asked["model"] = str(flags.model.absolute())
     try:
         key = flags.key_file.read_text(encoding="ascii").strip()
         status, answer = _ask(flags.port, flags.command, key, asked)
@@ -46,9 +48,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if status != http.client.OK:
         print(answer.get("detail", f"The service says {status}."), file=sys.stderr)
         return EXIT_REFUSED
-    for name in ("state", "served", "before"):
-        if answer.get(name) is not None:
-            print(f"{name}: {_shown(answer[name])}")
+    if answer.get("state") is not None:
+        print(f"state: {answer['state']}")
+    for model in answer.get("models") or [answer]:
+        for name in ("served", "before"):
+            if model.get(name) is not None:
+                print(f"{name}: {_shown(model[name])}")
     return 0
 
 
@@ -67,9 +72,7 @@ def _ask(port: int, command: str, key: str, asked: Any) -> tuple[int, dict[str, 
     return response.status, answer if isinstance(answer, dict) else {}
 
 
-def _shown(value: Any) -> str:
-    if not isinstance(value, dict):
-        return str(value)
+def _shown(value: Mapping[str, Any]) -> str:
     return f"{value['name']} {value['version']} ({value['sha256']}) on {value['device']}"
 
 
@@ -93,6 +96,12 @@ def _parser() -> argparse.ArgumentParser:
             default=int(os.environ.get(PORT_VARIABLE) or 8001),
             help=f"the service's --admin-port (default: {PORT_VARIABLE}, or 8001)",
         )
+        if name != "status":
+            command.add_argument(
+                "--of",
+                metavar="NAME/VERSION",
+                help="which of several models is changed; default: the first",
+            )
         if name == "reload":
             command.add_argument(
                 "--model", type=Path, help="its folder; default: the served one's, as it is now"

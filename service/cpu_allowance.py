@@ -31,6 +31,16 @@ def model_threads(quota_file: Path = CGROUP_QUOTA) -> int:
     return max(1, min(_allowed_cpus(quota_file) - 1, MOST_THREADS))
 
 
+def models_at_a_time(threads: int, quota_file: Path = CGROUP_QUOTA) -> int:
+    """Return how many models may compute at a time, one at least: those that the CPUs hold.
+
+    Args:
+        threads: CPU threads of each model.
+        quota_file: where the container's limit of processors stands.
+    """
+    return max(1, (_allowed_cpus(quota_file) - 1) // threads)
+
+
 def image_workers(
     quota_file: Path = CGROUP_QUOTA,
     memory_file: Path = CGROUP_MEMORY,

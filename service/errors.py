@@ -193,6 +193,14 @@ class InvalidField(ServiceError):
     title = "Invalid field"
 
 
+class UnknownModel(ServiceError):
+    """The request names a model that is not served."""
+
+    status = 422
+    code = "unknown_model"
+    title = "No such model is served"
+
+
 class MissingField(ServiceError):
     """A required form field is absent."""
 

@@ -137,11 +137,13 @@ def log_request(record: RequestRecord, status: int) -> None:
         record: what is known about it.
         status: HTTP status of the answer; 499 when the caller left before it.
     """
+    model = record.asked_model
     fields: dict[str, Any] = {
         "request_id": record.request_id,
         "trace_id": record.trace_id,
         "key": record.key_name,
         "route": record.route,
+        "model": None if model is None else f"{model.name}/{model.version}",
         "status": status,
         "code": record.problem_code,
         "total_ms": round(record.elapsed_s() * 1000, 1),

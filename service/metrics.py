@@ -16,6 +16,7 @@ from collections.abc import Callable, Mapping
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 
 from model_store.stages import STAGES
+from service.model_metrics import ModelMetrics
 
 DURATION_BUCKETS_S = (
     0.005,
@@ -61,6 +62,7 @@ class Metrics:
 
     Attributes:
         registry: what `/metrics` renders.
+        models: the figures of each model.
     """
 
     def __init__(
@@ -78,6 +80,7 @@ class Metrics:
             queue_bytes: reads how many bytes the requests inside hold.
         """
         registry = self.registry = CollectorRegistry()
+        self.models = ModelMetrics(registry, DURATION_BUCKETS_S)
         self.requests = Counter(
             "lungseg_requests", "Answered requests.", ["route", "code"], registry=registry
         )
@@ -213,7 +216,7 @@ class Metrics:
             "lungseg_model_info", "The loaded model.",
             ["name", "version", "sha256", "precision", "device"], registry=registry,
         )  # fmt: skip
-        self._model_labels: dict[str, tuple[str, str, str, str, str]] = {}
+        self._model_labels: dict[tuple[int, str], tuple[str, str, str, str, str]] = {}
         self._devices = Gauge(
             "lungseg_devices", "Devices that the model is to run on.", registry=registry
         )
@@ -261,14 +264,23 @@ class Metrics:
         self._devices_ready.set_function(ready)
 
     def show_model(
-        self, *, name: str, version: str, sha256: str, precision: str, device: str
+        self, number: int, *, name: str, version: str, sha256: str, precision: str, device: str
     ) -> None:
-        """Publish the model that a device has loaded, in place of what it had before."""
+        """Publish the model that a device has loaded, in place of what it had before.
+
+        Args:
+            number: place of the model among those served, from 0.
+            name: its name.
+            version: its version.
+            sha256: digest of its weights.
+            precision: of its products.
+            device: where it runs.
+        """
         labels = (name, version, sha256, precision, device)
-        before = self._model_labels.get(device)
+        before = self._model_labels.get((number, device))
         if before is not None and before != labels:
             self._model_info.remove(*before)
-        self._model_labels[device] = labels
+        self._model_labels[number, device] = labels
         self._model_info.labels(*labels).set(1)
 
     def show_memory(self, resident_bytes: int, gpu_bytes: Mapping[str, int]) -> None:

@@ -90,8 +90,7 @@ class Replica:
 
     async def _tell(self) -> None:
         service = self._app.state.service
-        memory = service.loader.memory()
-        service.metrics.show_memory(memory.resident_bytes, memory.gpu_bytes)
+        service.show_served()
         text = prometheus_client.generate_latest(service.metrics.registry).decode()
         await self._figures.tell.remote(self._name, text)
 

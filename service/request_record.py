@@ -43,6 +43,7 @@ class RequestRecord:
         batch_size: requests in the model call that answered this one.
         warning_codes: codes of the warnings given.
         model: the model that answered, or None.
+        asked_model: the model that is to answer, once that is known.
         key_name: name of the API key that came with it, or None.
     """
 
@@ -62,6 +63,7 @@ class RequestRecord:
     batch_size: int | None = None
     warning_codes: tuple[str, ...] = ()
     model: ModelInfo | None = None
+    asked_model: ModelInfo | None = None
     key_name: str | None = None
 
     def stages(self) -> list[tuple[str, float]]:

@@ -97,7 +97,14 @@ class Settings(BaseModel):
     )
     tls_key: Path | None = Field(None, description="PEM file with the certificate's private key")
     model: Path | None = Field(
-        None, description="model folder; default: the model that the package holds"
+        None,
+        description="model folder; default: the model that the package holds. Given again, it "
+        "names a further model",
+    )
+    further_models: tuple[Path, ...] = Field(
+        (),
+        description="folders of models that are served beside, separated by commas; a request "
+        "asks for one by its field model",
     )
     allow_model_change: bool = Field(
         False,
@@ -228,6 +235,12 @@ class Settings(BaseModel):
                 raise ValueError(f"{name} is no name of a machine (without scheme and port)")
         return found
 
+    @field_validator("further_models", mode="before")
+    @classmethod
+    def _split_folders(cls, value: Any) -> Any:
+        """Read `a,b` as two folders."""
+        return [one for one in value.split(",") if one] if isinstance(value, str) else value
+
     @field_validator("cors_origins", mode="before")
     @classmethod
     def _split_origins(cls, value: Any) -> Any:
@@ -352,7 +365,7 @@ def settings_from(
         if environment.get(variable, "") != "":
             values[name], spelling[name] = environment[variable], variable
     flags = vars(_argument_parser(program).parse_args(arguments))
-    for name, value in flags.items():
+    for name, value in _split_models(flags).items():
         if value is not None:
             values[name], spelling[name] = value, "--" + name.replace("_", "-")
     try:
@@ -385,9 +398,20 @@ def _argument_parser(program: str) -> argparse.ArgumentParser:
         flag = "--" + name.replace("_", "-")
         spellings = [flag, "--" + name] if "_" in name else [flag]
         shown = f"{field.description} (default: {field.default})"
+        action = "append" if name == "model" else "store"
         metavar = "VALUE" if name != "device" else "{auto,cpu,cuda,cuda:N}"
-        parser.add_argument(*spellings, dest=name, help=shown, metavar=metavar)
+        parser.add_argument(*spellings, dest=name, help=shown, metavar=metavar, action=action)
     return parser
+
+
+def _split_models(flags: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the flags with the second and later `--model` among the further models."""
+    first, *others = flags["model"] or [None]
+    listed = flags["further_models"]
+    if others:
+        listed = [*others, *(listed or "").split(",")]
+        listed = [one for one in listed if one]
+    return {**flags, "model": first, "further_models": listed}
 
 
 def _sentence(error: ValidationError, spelling: Mapping[str, str]) -> str:

@@ -72,6 +72,7 @@ class Client:
         threshold: float = 0.5,
         overlay: bool | Literal["jpeg"] = False,
         fields: Mapping[str, str] | None = None,
+        model: str | None = None,
     ) -> Segmentation:
         """Segment one X-ray.
 
@@ -83,11 +84,13 @@ class Client:
             overlay: whether to get the X-ray with its masks as a picture, too: True for a PNG,
                 "jpeg" for a smaller and quicker JPEG.
             fields: further form fields, by the names of `docs/http.md`.
+            model: which of several served models answers, `name/version` or a name; None for the
+                service's first.
 
         Raises:
             SegmentError: the service refused, or was too busy for longer than `patience_s`.
         """
-        form = _form(boxes, convention, threshold, fields)
+        form = _form(boxes, convention, threshold, fields, model)
         form["overlay"] = overlay if isinstance(overlay, str) else str(overlay).lower()
         return read_segmentation(self._send(image, form, "application/json"))
 
@@ -99,6 +102,7 @@ class Client:
         convention: str = "lung_field",
         threshold: float = 0.5,
         fields: Mapping[str, str] | None = None,
+        model: str | None = None,
     ) -> bytes:
         """Segment one DICOM X-ray; the arguments are those of `segment`.
 
@@ -108,7 +112,7 @@ class Client:
         Raises:
             SegmentError: as `segment`.
         """
-        form = _form(boxes, convention, threshold, fields)
+        form = _form(boxes, convention, threshold, fields, model)
         return read_file(self._send(image, form, "application/dicom"), "application/dicom")
 
     def close(self) -> None:
@@ -155,12 +159,17 @@ class Client:
 
 
 def _form(
-    boxes: Sequence[Box], convention: str, threshold: float, fields: Mapping[str, str] | None
+    boxes: Sequence[Box],
+    convention: str,
+    threshold: float,
+    fields: Mapping[str, str] | None,
+    model: str | None,
 ) -> dict[str, Any]:
     return {
         "convention": convention,
         "threshold": _decimal(threshold),
         "bbox": [",".join(map(_decimal, box)) for box in boxes],
+        **({} if model is None else {"model": model}),
         **(fields or {}),
     }
 

@@ -23,6 +23,7 @@ from model_store.boxes import Box
 from model_store.model_info import ModelInfo
 from model_store.structures import LUNGS, Structure
 from service.compute.batch_queue import BatchQueue
+from service.compute.cpu_turns import CpuTurns
 from service.compute.model_handle import LOST_SENTENCE, ModelCallError, SegmentationModel
 from service.compute.network_data import NetworkInput, NetworkOutput
 from service.compute.wake_up import WakeUp
@@ -125,6 +126,7 @@ class ComputeWorker:
         on_batch: Callable[[int, float], None],
         batch_window_s: float = 0.0,
         recheck_interval_s: float = 60.0,
+        turns: CpuTurns | None = None,
     ) -> None:
         """Make the worker; `start` runs it.
 
@@ -134,7 +136,10 @@ class ComputeWorker:
             on_batch: told the size and the seconds of each batch.
             batch_window_s: how long after the first waiting request others may join it.
             recheck_interval_s: seconds between repetitions of the self test.
+            turns: taken by a model on a CPU while it computes; None where it is the only one.
         """
+        self._turns = turns
+        self._turn: object | None = None
         self._source = source
         self._on_batch = on_batch
         self._recheck_interval_s = recheck_interval_s
@@ -201,6 +206,8 @@ class ComputeWorker:
                 if batch is None:
                     break
                 self._is_lost = self._is_lost or not (batch or self._handed or model.is_running)
+                if batch:
+                    self._take_turn(model)
                 taken = [job for job in batch if job.future.set_running_or_notify_cancel()]
                 taken = _fitting(model, taken)
                 if taken:
@@ -210,17 +217,32 @@ class ComputeWorker:
                 is_recheck_due = self._must_recheck or time.monotonic() >= recheck_at
                 if is_recheck_due and not self._handed:
                     self._must_recheck = False
+                    self._take_turn(model)
                     self._is_lost = self._is_lost or not self._source.recheck()
                     recheck_at = time.monotonic() + self._recheck_interval_s
+                if not self._handed:
+                    self._end_turn()
                 if self._is_lost:
                     model = self._recover()
             while model is not None and self._handed:
                 self._answer_oldest(model)
         finally:
+            self._end_turn()
             self._stop.set()
             self._queue.close()
             self._refuse_handed(lambda: ComputeLost(LOST_SENTENCE, retry_after_s=2))
             self._refuse_waiting(lambda: Draining("The service is shutting down.", retry_after_s=5))
+
+    def _take_turn(self, model: SegmentationModel) -> None:
+        """Wait until other models leave the CPUs to this one; GPUs share themselves."""
+        is_on_cpu = not model.info.device.startswith("cuda")
+        if self._turns is not None and self._turn is None and is_on_cpu:
+            self._turn = self._turns.take()
+
+    def _end_turn(self) -> None:
+        turn, self._turn = self._turn, None
+        if self._turns is not None and turn is not None:
+            self._turns.give_back(turn)
 
     def _wants_more(self, model: SegmentationModel, is_recheck_due: bool) -> bool:
         """Wait until an answer is there or the model can have more; True for the latter.

@@ -12,7 +12,9 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 
+from model_store.model_info import ModelInfo
 from service.compute.compute_worker import ComputeWorker, Job
+from service.compute.cpu_turns import CpuTurns
 from service.compute.fleet_readiness import FleetReadiness
 from service.compute.model_handle import Memory, SegmentationModel
 from service.compute.model_loading import ModelLoader, PredictorFactory
@@ -74,6 +76,7 @@ class ComputeFleet:
         *,
         on_batch: Callable[[int, float], None],
         on_refused: Callable[[Exception], None],
+        turns: CpuTurns | None = None,
     ) -> None:
         """Build the devices that the settings name; nothing runs before `start`.
 
@@ -84,7 +87,9 @@ class ComputeFleet:
             predictor_factory: loads a model; settings say on which device.
             on_batch: told size and seconds of each batch.
             on_refused: told the error when no model can be loaded at all.
+            turns: shared with the fleets of other models; None where there are none.
         """
+        self._turns = turns
         self.devices: list[Device] = []
         self._settings = settings
         self._readiness = FleetReadiness(readiness)
@@ -109,6 +114,11 @@ class ComputeFleet:
         """The proven model of each device that has one."""
         found = [device.loader.model for device in self.devices]  # threads may take them away
         return [model for model in found if model is not None]
+
+    @property
+    def identity(self) -> ModelInfo | None:
+        """The model that these devices serve, also while it is lost; None before the first."""
+        return self._started.info
 
     @property
     def ready_devices(self) -> int:
@@ -182,6 +192,7 @@ class ComputeFleet:
             on_batch=self._on_batch,
             batch_window_s=settings.batch_window_s,
             recheck_interval_s=settings.recheck_interval_s,
+            turns=self._turns,
         )
         device = Device(loader, worker)
         self.devices.append(device)

@@ -79,7 +79,7 @@ class ModelLoader:
         Args:
             settings: names the model folder and the device.
             readiness: told about success and failure.
-            metrics: shown the model and its restarts.
+            metrics: told about restarts and faults.
             predictor_factory: loads a model.
             on_refused: told the error when the first model cannot be loaded at all.
             started: the model of the start, shared by all devices.
@@ -207,7 +207,6 @@ class ModelLoader:
 
     def _use(self, model: SegmentationModel, outcome: SelfTestResult) -> SegmentationModel:
         info = model.info
-        show_model(self._metrics, info)
         self.model = model
         if info.fallback_reason is not None:
             self._metrics.device_fallback.inc()
@@ -233,17 +232,6 @@ class ModelLoader:
         logger.error("model refused", extra={"fields": describe_error(error)})
         self._readiness.mark_broken(REFUSED_SENTENCE)
         self._on_refused(error)
-
-
-def show_model(metrics: Metrics, info: ModelInfo) -> None:
-    """Publish the model of one device."""
-    metrics.show_model(
-        name=info.name,
-        version=info.version,
-        sha256=info.sha256,
-        precision=info.precision,
-        device=info.device,
-    )
 
 
 def _end(model: SegmentationModel | None) -> None:

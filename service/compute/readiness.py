@@ -56,6 +56,7 @@ class Readiness:
         self._has_images = False
         self._images_state = State.LOADING
         self._images_reason = "The image workers are starting."
+        self._has_other_models = False
 
     @property
     def state(self) -> State:
@@ -110,6 +111,19 @@ class Readiness:
         """Close the service because the process was asked to stop."""
         with self._lock:
             self._state = State.DRAINING
+
+    def note_other_models(self, are_there: bool) -> None:
+        """Note whether a model beside the first gives masks, where several are served."""
+        with self._lock:
+            self._has_other_models = are_there
+
+    def require_some_model(self) -> None:
+        """Let a request pass whose model is not known yet, or refuse it as `require_ready` does."""
+        with self._lock:
+            has_other = self._has_other_models and self._has_images
+            if has_other and self._state is State.RECOVERING:
+                return
+        self.require_ready()
 
     def require_ready(self) -> None:
         """Let a request pass, or refuse it.

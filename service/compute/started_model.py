@@ -15,6 +15,11 @@ class StartedModel:
         self._lock = threading.Lock()
         self._info: ModelInfo | None = None
 
+    @property
+    def info(self) -> ModelInfo | None:
+        """The model; None before the first is proven."""
+        return self._info
+
     def other_than(self, info: ModelInfo) -> ModelInfo | None:
         """Return the model of the start where this one is another; None before there is one."""
         started = self._info

@@ -7,6 +7,7 @@ scope `admin`.
 from __future__ import annotations
 
 import json
+from collections.abc import Awaitable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from service.http.edge import EdgeLayer
 from service.http.key_file import KeyScope
 from service.http.keys import ApiKeys
 from service.http.problems import install_problem_handlers
-from service.pipeline.model_generations import ReloadError
+from service.pipeline.model_generations import ModelGenerations, ReloadError
 from service.pipeline.segmentation import SegmentationService, identity_of
 from service.request_record import record_of
 
@@ -38,31 +39,34 @@ def create_admin_app(service: SegmentationService, keys: ApiKeys) -> FastAPI:
 
     async def status(request: Request) -> Response:
         keys.admit(request, KeyScope.ADMIN)
-        generations = service.generations
-        before = None if generations.before is None else generations.before.info
+        models = [_status_of(one) for one in service.models.each]
         return JSONResponse(
             {
                 "state": service.readiness.state.value,
-                "served": _identity(generations.served.info),
-                "before": _identity(before),
+                **models[0],
+                "models": models,
                 "requests_running": service.requests_running,
             }
         )
 
     async def reload(request: Request) -> Response:
         keys.admit(request, KeyScope.ADMIN)
-        folder = await _folder_of(request)
-        return await changed(request, "reload", folder)
+        asked = await _asked_of(request, "model", "of")
+        folder = _folder_in(asked)
+        served = service.models.named(asked.get("of"))
+        return await changed(request, "reload", served, served.reload(folder))
 
     async def rollback(request: Request) -> Response:
         keys.admit(request, KeyScope.ADMIN)
-        return await changed(request, "rollback", None)
+        asked = await _asked_of(request, "of")
+        served = service.models.named(asked.get("of"))
+        return await changed(request, "rollback", served, served.rollback())
 
-    async def changed(request: Request, event: str, folder: Path | None) -> Response:
-        generations = service.generations
-        before = generations.served.info
+    async def changed(
+        request: Request, event: str, served: ModelGenerations, work: Awaitable[ModelInfo]
+    ) -> Response:
+        before = served.served.info
         try:
-            work = generations.rollback() if event == "rollback" else generations.reload(folder)
             info = await work
         except ReloadError as error:
             service.metrics.model_reloads.labels("refused").inc()
@@ -93,8 +97,8 @@ def create_admin_app(service: SegmentationService, keys: ApiKeys) -> FastAPI:
     return app
 
 
-async def _folder_of(request: Request) -> Path | None:
-    """Read `{"model": "/models/name/version"}`, or nothing at all.
+async def _asked_of(request: Request, *names: str) -> dict[str, str]:
+    """Read an object of these text members, such as `{"model": "/models/name/1"}`, or nothing.
 
     Raises:
         InvalidField: the body is something else.
@@ -105,19 +109,33 @@ async def _folder_of(request: Request) -> Path | None:
         if len(body) > MOST_BODY_BYTES:
             raise InvalidField(f"The body may have at most {MOST_BODY_BYTES} bytes.")
     if not body.strip():
-        return None
+        return {}
     try:
         asked: Any = json.loads(body)
     except ValueError:
         asked = None
-    if not isinstance(asked, dict) or not set(asked) <= {"model"}:
-        raise InvalidField('The body must be JSON such as {"model": "/models/name/version"}.')
+    if not isinstance(asked, dict) or not set(asked) <= set(names):
+        known = " and ".join(names)
+        raise InvalidField(f"The body must be a JSON object of {known}, each of which may miss.")
+    found = {name: value for name, value in asked.items() if value is not None}
+    for name, value in found.items():
+        if not isinstance(value, str):
+            raise InvalidField(f"The field {name} must be text.")
+    return found
+
+
+def _folder_in(asked: Mapping[str, str]) -> Path | None:
     folder = asked.get("model")
     if folder is None:
         return None
-    if not isinstance(folder, str) or not Path(folder).is_absolute():
+    if not Path(folder).is_absolute():
         raise InvalidField("The field model must be the absolute path of a model's folder.")
     return Path(folder)
+
+
+def _status_of(served: ModelGenerations) -> dict[str, Any]:
+    before = None if served.before is None else served.before.info
+    return {"served": _identity(served.served.info), "before": _identity(before)}
 
 
 def _identity(info: ModelInfo | None) -> dict[str, Any] | None:

@@ -87,8 +87,12 @@ class EdgeLayer:
     def _count(self, record: RequestRecord, status: int) -> None:
         self._metrics.requests.labels(record.route, str(status)).inc()
         if record.route in SEGMENT_PATHS:
-            if status in TIMED_STATUSES:
-                self._metrics.request_duration.observe(record.elapsed_s())
+            duration_s = record.elapsed_s() if status in TIMED_STATUSES else None
+            if duration_s is not None:
+                self._metrics.request_duration.observe(duration_s)
+            model = record.asked_model
+            if model is not None:
+                self._metrics.models.count_request(model.name, model.version, status, duration_s)
             if record.problem_code is not None:
                 self._metrics.rejected.labels(record.problem_code).inc()
 

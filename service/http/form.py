@@ -30,7 +30,7 @@ DEFAULT_THRESHOLD = 0.5
 DEFAULT_SHAPES = "png,rle"
 SHAPE_WORDS = tuple(one.value for one in MaskShape)
 _SINGLE_FIELDS = (
-    *("convention", "threshold", "overlay", "objects"),
+    *("model", "convention", "threshold", "overlay", "objects"),
     *("structure", "shapes", "lungs", "islands", "measurements", "view", "legend", "clip"),
 )
 FIELDS = (IMAGE_FIELD, "bbox", *_SINGLE_FIELDS)
@@ -109,6 +109,7 @@ def read_form(
         wants_legend=_truth("legend", single.get("legend", "false")),
         clips_to_boxes=_truth("clip", single.get("clip", "false")),
         overlay_format=overlay_format,
+        model=single.get("model"),
     )
     if asked.lungs is not LungChoice.BOTH and LUNGS not in asked.structures:
         raise InvalidField("The field lungs is for structure=lungs.")

@@ -45,6 +45,7 @@ _REFUSALS = (
     errors.InvalidBox,
     errors.InvalidField,
     errors.MissingField,
+    errors.UnknownModel,
     errors.ImageTooCostly,
     errors.QueueFull,
     errors.InternalError,
@@ -77,6 +78,12 @@ _FORM_SCHEMA: dict[str, Any] = {
             "items": {"type": "string", "pattern": BOX_PATTERN},
             "description": "boxes x0,y0,x1,y1 in pixels of the image, half-open, origin top left; "
             "repeat the field for several; none means the whole image",
+        },
+        "model": {
+            "type": "string",
+            "pattern": "^[^/]+(/[^/]+)?$",
+            "description": "which of the models in GET /v1/models answers: name/version, or a name "
+            "for the first of it; none means the first model",
         },
         "convention": {
             "type": "string",

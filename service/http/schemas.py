@@ -35,6 +35,26 @@ class SelfTestReport(Answer):
     seconds: float = Field(description="duration of the forward pass")
 
 
+class ServedModel(Answer):
+    """One of the models that are served side by side."""
+
+    model: ModelIdentity
+    is_ready: bool = Field(description="whether it gives masks now")
+    engine: str = Field(description="what executes it", examples=["openvino"])
+    devices: tuple[str, ...] = Field(
+        description="where it runs and is proven, a compute process each", examples=[["cpu"]]
+    )
+    conventions: tuple[str, ...] = Field(examples=[["lung_field", "whole_lung"]])
+    structures: tuple[str, ...] = Field(examples=[["lungs", "heart"]])
+    self_test: SelfTestReport | None = Field(description="the latest that it passed")
+
+
+class ModelsAnswer(Answer):
+    """The models that are served; the first answers requests that name none."""
+
+    models: tuple[ServedModel, ...]
+
+
 class ReadinessAnswer(Answer):
     """The process answers with masks."""
 
@@ -49,6 +69,9 @@ class ReadinessAnswer(Answer):
         description="why a GPU runs the model by slower means than its fused kernels; the masks "
         "are held to the same golden mask; null when nothing fell back",
         examples=[None],
+    )
+    models: tuple[ServedModel, ...] = Field(
+        description="all models that are served, the one above first"
     )
 
 

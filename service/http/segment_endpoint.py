@@ -46,7 +46,7 @@ class SegmentEndpoint:
         """
         if self._keys is not None:
             self._keys.admit(request, KeyScope.SEGMENT)
-        self._service.readiness.require_ready()
+        self._service.readiness.require_some_model()
         kind = wanted_answer(", ".join(request.headers.getlist("accept")))
         self._service.admission.refuse_if_full()
         if self._service.auditing is not None:

@@ -93,6 +93,7 @@ class SegmentRequest:
         structures: what the masks show, each once, the lungs before the heart.
         measures_heart: whether measurements hold the heart and the cardiothoracic ratio.
         shapes: forms in which a JSON answer holds each mask.
+        model: which of several models is to answer, `name/version` or a name; None for the first.
     """
 
     boxes: tuple[Box, ...]
@@ -111,6 +112,7 @@ class SegmentRequest:
     structures: tuple[Structure, ...] = (LUNGS,)
     measures_heart: bool = False
     shapes: frozenset[MaskShape] = frozenset({MaskShape.PNG, MaskShape.RLE})
+    model: str | None = None
 
     @property
     def network_structures(self) -> tuple[Structure, ...]:

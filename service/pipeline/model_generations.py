@@ -19,7 +19,7 @@ from pathlib import Path
 from model_store.model_info import ModelInfo
 from model_store.self_test_result import SelfTestResult
 from service.compute.fleet import ComputeFleet
-from service.compute.readiness import Readiness
+from service.compute.readiness import ReadinessSink
 from service.settings import Settings
 
 logger = logging.getLogger("service.model")
@@ -34,16 +34,23 @@ class ReloadError(Exception):
 
 
 class GenerationReadiness:
-    """What a generation's model tells; the process's readiness hears it of the served one only."""
+    """What a generation's model tells; the process's readiness hears it of the served one only.
 
-    def __init__(self, readiness: Readiness) -> None:
+    Attributes:
+        is_ready: whether the model is proven.
+        reason: why it is not; None while it loads.
+        self_test: the one that it passed last.
+    """
+
+    def __init__(self, readiness: ReadinessSink) -> None:
         """Start without handlers or state."""
         self._readiness = readiness
         self._lock = threading.Lock()
-        self._latest: Callable[[Readiness], None] | None = None
+        self._latest: Callable[[ReadinessSink], None] | None = None
         self._is_served = False
         self.is_ready = False
         self.reason: str | None = None
+        self.self_test: SelfTestResult | None = None
 
     def serve(self) -> None:
         """Tell the process's readiness what was said last, and all that follows."""
@@ -59,6 +66,7 @@ class GenerationReadiness:
 
     def mark_ready(self, self_test: SelfTestResult) -> None:
         """Note that the model gave the golden mask."""
+        self.self_test = self_test
         self._say(lambda readiness: readiness.mark_ready(self_test), is_ready=True)
 
     def mark_recovering(self, reason: str) -> None:
@@ -71,7 +79,7 @@ class GenerationReadiness:
 
     def _say(
         self,
-        tell: Callable[[Readiness], None],
+        tell: Callable[[ReadinessSink], None],
         reason: str | None = None,
         *,
         is_ready: bool = False,
@@ -121,21 +129,27 @@ class ModelGenerations:
     def __init__(
         self,
         settings: Settings,
-        readiness: Readiness,
+        readiness: ReadinessSink,
         make_host: HostFactory,
         on_refused: Callable[[Exception], None],
+        *,
+        changing: asyncio.Lock,
+        objection: Callable[[ModelInfo], str | None],
     ) -> None:
         """Make the first generation; nothing runs before `start`.
 
         Args:
             settings: name the folder of the first model.
-            readiness: of the process.
+            readiness: told of the served model.
             make_host: makes what runs the model of a generation.
             on_refused: told why the first model cannot be loaded at all.
+            changing: held while a model is changed; several models may share it.
+            objection: says why a proven model cannot be served; None where it can.
         """
+        self._objection = objection
         self._readiness = readiness
         self._make_host = make_host
-        self._changing = asyncio.Lock()
+        self._changing = changing
         self._closing: set[asyncio.Task[None]] = set()
         self.before: Generation | None = None
         self.served = self._make(settings, on_refused)
@@ -179,6 +193,7 @@ class ModelGenerations:
                 made.host.start()
                 try:
                     info = await self._proven(made)
+                    self._require_no_objection(info)
                 except BaseException:
                     self._close_soon(made)
                     raise
@@ -200,6 +215,7 @@ class ModelGenerations:
                 info = self.before.info
                 if info is None or not self.before.readiness.is_ready:
                     raise ReloadError("The model before is not ready; it is being started anew.")
+                self._require_no_objection(info)
                 self._serve(self.before)
                 return info
 
@@ -210,6 +226,11 @@ class ModelGenerations:
         for generation in (self.served, self.before):
             if generation is not None:
                 await asyncio.to_thread(generation.host.close, timeout_s)
+
+    def _require_no_objection(self, info: ModelInfo) -> None:
+        objection = self._objection(info)
+        if objection is not None:
+            raise ReloadError(objection)
 
     @contextmanager
     def _one_change(self) -> Generator[None, None, None]:

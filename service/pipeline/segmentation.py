@@ -11,18 +11,20 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 
 from model_store.model_info import ModelInfo
 from model_store.structures import LUNGS
 from service.compute.compute_worker import ComputeResult
+from service.compute.cpu_turns import CpuTurns
 from service.compute.fleet import ComputeFleet
 from service.compute.model_handle import LOST_SENTENCE
-from service.compute.model_loading import ModelLoader, PredictorFactory, show_model
+from service.compute.model_loading import ModelLoader, PredictorFactory
 from service.compute.network_data import NetworkInput
 from service.compute.readiness import Readiness, State
-from service.cpu_allowance import model_threads
+from service.cpu_allowance import model_threads, models_at_a_time
 from service.errors import ComputeLost, InvalidField
 from service.imaging.answer_data import AnswerContext, RenderedAnswer
 from service.imaging.answer_schema import ModelIdentity
@@ -35,7 +37,8 @@ from service.pipeline.admission import Admission
 from service.pipeline.auditing import Auditing
 from service.pipeline.image_proof import ImageProof
 from service.pipeline.image_workers import ImageWorkers, PoolFactory
-from service.pipeline.model_generations import GenerationReadiness, ModelGenerations
+from service.pipeline.model_generations import GenerationReadiness
+from service.pipeline.served_models import ServedModels
 from service.request_record import RequestRecord
 from service.settings import Settings
 from service.workers.shared_memory import Blob
@@ -52,7 +55,7 @@ class SegmentationService:
         readiness: whether masks may be given.
         admission: counts who is inside.
         metrics: the process's metrics.
-        generations: the model that is served, and the one before.
+        models: the models that are served.
         requests_running: segmentation requests being worked on.
         auditing: writes each request down; None where the operator wants no audit log.
     """
@@ -80,8 +83,11 @@ class SegmentationService:
         )
         self.metrics.follow_readiness(lambda: self.readiness.state is State.READY)
         self._predictor_factory = predictor_factory
-        self.generations = ModelGenerations(settings, self.readiness, self._make_host, on_refused)
-        self.metrics.follow_devices(lambda: self.host.ready_devices, lambda: len(self.host.devices))
+        self._turns = _turns_of(settings)
+        self.models = ServedModels(settings, self.readiness, self._make_host, on_refused)
+        self.metrics.follow_devices(
+            lambda: min(host.ready_devices for host in self.hosts), lambda: len(self.host.devices)
+        )
         self._object_options = ObjectOptions(settings.uid_key, PlaneChoice(settings.dicom_plane))
         self.requests_running = 0
         self.auditing: Auditing | None = None
@@ -91,13 +97,13 @@ class SegmentationService:
             self._images,
             self.readiness,
             self._loaded_model,
-            lambda: self.generations.served.settings,
+            lambda: self.models.first.served.settings,
         )
         self._watching: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
-        """Start loading the model in the compute thread, and the image workers meanwhile."""
-        self.generations.start()
+        """Start loading the models in their compute threads, and the image workers meanwhile."""
+        self.models.start()
         await self._pool.start()
         self._watching = asyncio.create_task(self._proof.watch())
 
@@ -108,14 +114,19 @@ class SegmentationService:
             self._watching.cancel()
             await asyncio.gather(self._watching, return_exceptions=True)
         await self._pool.close()
-        await self.generations.close(THREAD_END_TIMEOUT_S)
+        await self.models.close(THREAD_END_TIMEOUT_S)
         if self.auditing is not None:
             await asyncio.to_thread(self.auditing.log.close)
 
     @property
     def host(self) -> ComputeFleet:
-        """Runs the model that is served."""
-        return self.generations.served.host
+        """Runs the first model that is served."""
+        return self.models.first.served.host
+
+    @property
+    def hosts(self) -> tuple[ComputeFleet, ...]:
+        """What runs each of the models that are served."""
+        return tuple(one.served.host for one in self.models.each)
 
     @property
     def loader(self) -> ModelLoader:
@@ -128,20 +139,38 @@ class SegmentationService:
         return self.host
 
     def show_served(self) -> None:
-        """Let the metrics say what is served now, and the memory of its process."""
-        for model in self.host.models:
-            show_model(self.metrics, model.info)
-        memory = self.host.memory()
-        self.metrics.show_memory(memory.resident_bytes, memory.gpu_bytes)
+        """Let the metrics say what is served now, and the memory of its processes."""
+        self.metrics.models.forget_states()
+        resident_bytes, gpu_bytes = 0, Counter[str]()
+        for number, host in enumerate(self.hosts):
+            for model in host.models:
+                _show_model(self.metrics, number, model.info)
+            memory = host.memory()
+            resident_bytes += memory.resident_bytes
+            gpu_bytes.update(memory.gpu_bytes)
+            if host.identity is not None:
+                self.metrics.models.show_state(
+                    host.identity.name,
+                    host.identity.version,
+                    is_ready=self.models.is_ready(number),
+                    resident_bytes=memory.resident_bytes,
+                )
+        self.metrics.show_memory(resident_bytes, gpu_bytes)
 
     def served(self) -> str | None:
-        """Return which model is served, how and with what, in words; None until it is ready."""
-        model = self.host.model  # read once: the compute thread may take it away
-        if model is None or self.readiness.state is not State.READY:
+        """Return which models are served, how and with what, in words; None until it is ready."""
+        said = [self._said_of(host) for host in self.hosts]
+        if said[0] is None or self.readiness.state is not State.READY:
+            return None
+        return "; ".join(sentence for sentence in said if sentence is not None)
+
+    def _said_of(self, host: ComputeFleet) -> str | None:
+        model = host.model  # read once: the compute thread may take it away
+        if model is None:
             return None
         info = model.info
         threads = self.settings.threads or model_threads()
-        devices = ", ".join(one.info.device for one in self.host.models)
+        devices = ", ".join(one.info.device for one in host.models)
         place = devices if info.device != "cpu" else f"{threads} CPU thread(s)"
         return (
             f"{info.name} {info.version} ({info.sha256[:12]}), {info.precision} by {info.engine} "
@@ -182,7 +211,8 @@ class SegmentationService:
     async def _segment(
         self, image: Blob, asked: SegmentRequest, upload_bytes: int, record: RequestRecord
     ) -> RenderedAnswer:
-        with self.generations.use() as generation:
+        with self.models.use(asked.model) as generation:
+            record.asked_model = generation.host.identity
             return await self._segment_by(generation.host, image, asked, upload_bytes, record)
 
     async def _segment_by(
@@ -260,6 +290,7 @@ class SegmentationService:
             self._predictor_factory,
             on_batch=self._note_batch,
             on_refused=on_refused,
+            turns=self._turns,
         )
 
     def _note_batch(self, size: int, seconds: float) -> None:
@@ -275,6 +306,8 @@ class SegmentationService:
             self.metrics.mask_area_ratio.observe(ratio)
         for code in record.warning_codes:
             self.metrics.warnings.labels(code).inc()
+            if record.model is not None:
+                self.metrics.models.count_warning(record.model.name, record.model.version, code)
 
 
 def identity_of(info: ModelInfo) -> ModelIdentity:
@@ -285,6 +318,25 @@ def identity_of(info: ModelInfo) -> ModelIdentity:
         sha256=info.sha256,
         precision=info.precision,
         weight_bits=info.weight_bits,
+        device=info.device,
+    )
+
+
+def _turns_of(settings: Settings) -> CpuTurns | None:
+    """Return the turns of several models on the CPUs; a single model needs none."""
+    if not settings.further_models:
+        return None
+    on_cpu = settings.device_names.count("cpu")
+    return CpuTurns(max(on_cpu, models_at_a_time(settings.threads or model_threads())))
+
+
+def _show_model(metrics: Metrics, number: int, info: ModelInfo) -> None:
+    metrics.show_model(
+        number,
+        name=info.name,
+        version=info.version,
+        sha256=info.sha256,
+        precision=info.precision,
         device=info.device,
     )
 

@@ -30,6 +30,7 @@ CONTRACT = {
     "InvalidBox": (422, "invalid_box"),
     "InvalidField": (422, "invalid_field"),
     "MissingField": (422, "missing_field"),
+    "UnknownModel": (422, "unknown_model"),
     "ImageTooCostly": (422, "image_too_costly"),
     "WorkerLost": (503, "worker_lost"),
     "QueueFull": (429, "queue_full"),

@@ -123,7 +123,7 @@ async def test_reload_and_rollback_while_a_request_is_at_the_old_model(tmp_path:
         assert await model_of(client) == "first"
         text = (await client.get("/metrics")).text
         assert 'lungseg_model_info{device="cpu",name="first"' in text
-        assert 'name="second"' not in text
+        assert 'lungseg_model_info{device="cpu",name="second"' not in text
         assert len(folders.made) == 2 and not folders.closed
         assert sample(app, "lungseg_model_reloads_total", outcome="done") == 2
 

@@ -1,0 +1,132 @@
+"""The models that are served side by side, and which of them a request means.
+
+Each has compute processes of its own, so that no batch is of two models and what happens to one
+leaves the others alone. Each is changed by itself (`model_generations`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+
+from model_store.model_info import ModelInfo
+from service.compute.model_handle import ModelRefusedError
+from service.compute.readiness import Readiness
+from service.errors import UnknownModel
+from service.pipeline.model_generations import Generation, HostFactory, ModelGenerations
+from service.pipeline.served_readiness import ServedReadiness
+from service.settings import Settings
+
+
+class ServedModels:
+    """The served models in the order of the settings; used by the event loop's thread.
+
+    Attributes:
+        each: one for each model; the first answers who names none.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        readiness: Readiness,
+        make_host: HostFactory,
+        on_refused: Callable[[Exception], None],
+    ) -> None:
+        """Make the models; nothing runs before `start`.
+
+        Args:
+            settings: name their folders.
+            readiness: of the process.
+            make_host: makes what runs a model.
+            on_refused: told why a model cannot be loaded at all.
+        """
+        self._on_refused = on_refused
+        folders = (settings.model, *settings.further_models)
+        self._readiness = ServedReadiness(readiness, len(folders), self._same_name_twice)
+        one_at_a_time = asyncio.Lock()
+        self.each = tuple(
+            ModelGenerations(
+                settings.model_copy(update={"model": folder}),
+                self._readiness.of_model(number),
+                make_host,
+                on_refused,
+                changing=one_at_a_time,
+                objection=self._objection_to(number),
+            )
+            for number, folder in enumerate(folders)
+        )
+
+    @property
+    def first(self) -> ModelGenerations:
+        """The model that answers who names none."""
+        return self.each[0]
+
+    def is_ready(self, number: int) -> bool:
+        """Return whether a model is proven; 0 is the first."""
+        return self._readiness.is_ready(number)
+
+    def start(self) -> None:
+        """Start loading all of them."""
+        for one in self.each:
+            one.start()
+
+    async def close(self, timeout_s: float) -> None:
+        """End all of them."""
+        await asyncio.gather(*(one.close(timeout_s) for one in self.each))
+
+    @contextmanager
+    def use(self, wanted: str | None) -> Generator[Generation, None, None]:
+        """Give a request the served generation of the model that it means, to its end.
+
+        Args:
+            wanted: `name/version`, or a name for the first of it; None for the first model.
+
+        Raises:
+            UnknownModel: no such model is served.
+        """
+        with self.named(wanted).use() as generation:
+            yield generation
+
+    def named(self, wanted: str | None) -> ModelGenerations:
+        """Return the model that is meant; raises and takes what `use` does."""
+        if wanted is None:
+            return self.first
+        served = [(one, one.served.host.identity) for one in self.each]
+        known = [(one, info) for one, info in served if info is not None]
+        for one, info in known:
+            if wanted in (name_of(info), info.name):
+                return one
+        names = ", ".join(name_of(info) for _, info in known)
+        raise UnknownModel(f"The field model names no model that is served; these are: {names}.")
+
+    def _objection_to(self, number: int) -> Callable[[ModelInfo], str | None]:
+        """Return what says why a model cannot take a place: another one has its name."""
+
+        def objection(info: ModelInfo) -> str | None:
+            others = (one.served.host.identity for one in self.each if one is not self.each[number])
+            is_taken = any(other is not None and _is_same(other, info) for other in others)
+            return f"A model named {name_of(info)} is served already." if is_taken else None
+
+        return objection
+
+    def _same_name_twice(self) -> str | None:
+        """Refuse to serve two models that no request could tell apart."""
+        infos = [one.served.host.identity for one in self.each]
+        names = [name_of(info) for info in infos if info is not None]
+        twice = next((name for name in names if names.count(name) > 1), None)
+        if twice is None:
+            return None
+        sentence = f"Two of the models that are to be served are named {twice}; requests could not "
+        sentence += "tell them apart."
+        self._on_refused(ModelRefusedError(sentence, is_setting=True))
+        return sentence
+
+
+def name_of(info: ModelInfo) -> str:
+    """Return the name by which a request asks for a model: `name/version`."""
+    return f"{info.name}/{info.version}"
+
+
+def _is_same(one: ModelInfo, other: ModelInfo) -> bool:
+    return (one.name, one.version) == (other.name, other.version)

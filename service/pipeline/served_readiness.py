@@ -1,0 +1,95 @@
+"""Readiness of several models as one: all are proven before the first mask is given.
+
+Later the first model, which answers whoever names none, opens and closes the service; another one
+that is lost closes nothing but itself.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+
+from model_store.self_test_result import SelfTestResult
+from service.compute.readiness import Readiness, ReadinessSink, State
+
+
+class ServedReadiness:
+    """Gather what is told of each model, and tell the process's readiness."""
+
+    def __init__(
+        self, readiness: Readiness, models: int, objection: Callable[[], str | None]
+    ) -> None:
+        """Start with every model loading.
+
+        Args:
+            readiness: of the process.
+            models: how many there are.
+            objection: asked when all are proven; a sentence that says why they cannot be served
+                together closes the service for good.
+        """
+        self._readiness = readiness
+        self._objection = objection
+        self._lock = threading.Lock()
+        self._states = [State.LOADING] * models
+        self._was_open = False
+        self._first_test: SelfTestResult | None = None
+
+    def of_model(self, number: int) -> ReadinessSink:
+        """Return who is told about a model; 0 is the first."""
+        return _ModelReadiness(self, number)
+
+    def is_ready(self, number: int) -> bool:
+        """Return whether a model is proven."""
+        return self._states[number] is State.READY
+
+    def note_ready(self, number: int, self_test: SelfTestResult) -> None:
+        """Note that a model gave its golden mask."""
+        with self._lock:
+            self._states[number] = State.READY
+            if number == 0:
+                self._first_test = self_test
+            if not self._was_open and set(self._states) == {State.READY}:
+                objection = self._objection()
+                if objection is not None:
+                    self._readiness.mark_broken(objection)
+                    return
+                self._was_open = True
+            if self._was_open and self._states[0] is State.READY:
+                assert self._first_test is not None  # it is ready
+                self._readiness.mark_ready(self._first_test)
+            self._note_others()
+
+    def note_closed(self, number: int, state: State, tell: Callable[[Readiness], None]) -> None:
+        """Note that a model gives no masks, for now or for good."""
+        with self._lock:
+            self._states[number] = state
+            if number == 0 or not self._was_open:
+                tell(self._readiness)
+            self._note_others()
+
+    def _note_others(self) -> None:
+        self._readiness.note_other_models(self._was_open and State.READY in self._states[1:])
+
+
+class _ModelReadiness:
+    """What is told of one model; named as the methods of `Readiness`."""
+
+    def __init__(self, gathered: ServedReadiness, number: int) -> None:
+        self._gathered = gathered
+        self._number = number
+
+    def mark_ready(self, self_test: SelfTestResult) -> None:
+        """Note that the model gave the golden mask."""
+        self._gathered.note_ready(self._number, self_test)
+
+    def mark_recovering(self, reason: str) -> None:
+        """Note that the model is gone; another process is being started."""
+        self._gathered.note_closed(
+            self._number, State.RECOVERING, lambda readiness: readiness.mark_recovering(reason)
+        )
+
+    def mark_broken(self, reason: str) -> None:
+        """Note that the model gives no masks, for good."""
+        self._gathered.note_closed(
+            self._number, State.BROKEN, lambda readiness: readiness.mark_broken(reason)
+        )
