@@ -3,7 +3,7 @@
 | transfer syntax | decoder |
 |---|---|
 | uncompressed, deflated, encapsulated uncompressed | NumPy |
-| RLE | imagecodecs, into a buffer of the image's size |
+| RLE | imagecodecs, segment by segment |
 | JPEG baseline and extended, 8 bits | simplejpeg, Pillow |
 | JPEG extended with 12 bits, JPEG lossless | libjpeg-turbo in imagecodecs |
 | JPEG-LS | CharLS in imagecodecs |
@@ -47,6 +47,7 @@ from model_store.pictures.codestream_header import (
     unboxed,
 )
 from model_store.pictures.dicom_layout import PixelLayout
+from model_store.pictures.dicom_run_lengths import decode_run_lengths
 from model_store.pictures.dicom_structure import DicomFile
 from model_store.pictures.jpeg_2000_parts import check_jpeg_2000_parts
 from model_store.pictures.jpeg_pixels import read_jpeg, with_colour_transform
@@ -181,19 +182,9 @@ def _native(
 
 def _run_lengths(frame: bytes, layout: PixelLayout) -> NDArray[Any]:
     itemsize = layout.bits_allocated // 8
-    size_bytes = layout.rows * layout.columns * layout.samples * itemsize
-    out = np.empty(size_bytes, np.uint8)
-    try:
-        imagecodecs.dicomrle_decode(frame, f"<u{itemsize}", out=out.data)
-    except (imagecodecs.DicomrleError, ValueError):
-        raise UndecodablePictureError(
-            "The DICOM run-length data are damaged, or are not of the header's size."
-        ) from None
-    values = out.view(f"<u{itemsize}")
-    if layout.is_grey:
-        return values.reshape(layout.rows, layout.columns)
-    planes = values.reshape(layout.samples, layout.rows, layout.columns)  # a segment for each
-    return np.moveaxis(planes, 0, -1)
+    planes = decode_run_lengths(frame, layout.rows * layout.columns, layout.samples, itemsize)
+    planes = planes.reshape(layout.samples, layout.rows, layout.columns)
+    return planes[0] if layout.is_grey else np.moveaxis(planes, 0, -1)
 
 
 def _codestream(codestream: bytes, layout: PixelLayout) -> NDArray[Any]:
