@@ -10,6 +10,7 @@ Format: DICOM PS3.5, annex G.
 
 from __future__ import annotations
 
+import itertools
 import struct
 from typing import Any
 
@@ -57,7 +58,7 @@ def _segments(frame: bytes) -> list[bytes]:
     bounds = [*starts[:count], len(frame)]
     if bounds[0] < _HEADER.size or bounds != sorted(bounds):
         raise _damaged()
-    return [frame[start:end] for start, end in zip(bounds, bounds[1:], strict=False)]
+    return [frame[start:end] for start, end in itertools.pairwise(bounds)]
 
 
 def _decoded(segment: bytes, size_bytes: int) -> bytes:

@@ -2,7 +2,7 @@
 
 What is kept and what is changed:
 
-* grey with 16 bits stays 16 bits; 1, 2 and 4 bits become 0..255;
+* grey with 16 bits stays 16 bits (`deep_colour` for colour); 1, 2 and 4 bits become 0..255;
 * colour becomes ITU-R BT.601 luma. Equal channels, the usual way in which viewers export an
   X-ray, come out exactly as they were and draw no warning;
 * transparent pixels are laid over black, since that is what surrounds an X-ray;
@@ -22,7 +22,7 @@ from PIL import Image
 from PIL.ImageFile import ImageFile
 
 from model_store.pictures.orientation import UPRIGHT, Orientation, orientation_of_exif
-from model_store.pictures.picture_errors import UndecodablePictureError, UnsupportedPictureError
+from model_store.pictures.picture_errors import UndecodablePictureError
 from model_store.pictures.picture_warnings import PictureWarning, PictureWarningCode
 
 Decoded = tuple[NDArray[Any], tuple[PictureWarning, ...]]
@@ -47,6 +47,7 @@ DECODER_ERRORS = (
 )
 
 _ORIENTATION_TAG = 0x0112
+_ROWS_AT_ONCE = 128  # bounds what is held beside the picture
 
 
 def to_grey(image: Image.Image) -> Decoded:
@@ -65,13 +66,7 @@ def to_grey(image: Image.Image) -> Decoded:
         return np.asarray(picture.getchannel("L")), tuple(warnings)
     colours = picture.convert("RGB")
     if _has_colour(colours):
-        warnings.append(
-            PictureWarning(
-                PictureWarningCode.COLOUR_TO_GREY,
-                "The image has colour; it was turned to grey. An X-ray with drawings or a colour "
-                "map may be segmented wrongly.",
-            )
-        )
+        warnings.append(coloured())
     return np.asarray(colours.convert("L")), tuple(warnings)
 
 
@@ -91,12 +86,16 @@ def without_transparent_grey(
 
 def grey_of_relabelled_16_bit_alpha(image: ImageFile) -> Decoded:
     """Join the bytes that `keep_pixel_chunks` relabelled: grey high, low, alpha high, low."""
-    channels = np.asarray(image).astype(np.uint32)  # (H, W, 4)
-    grey = channels[..., 0] << 8 | channels[..., 1]
-    alpha = channels[..., 2] << 8 | channels[..., 3]
-    if bool((alpha == 65535).all()):
-        return grey.astype(np.uint16), ()
-    return ((grey * alpha + 32767) // 65535).astype(np.uint16), (composited(),)
+    stored = np.asarray(image)  # (H, W, 4)
+    joined = np.empty(stored.shape[:2], np.uint16)
+    is_opaque = True
+    for top in range(0, len(stored), _ROWS_AT_ONCE):
+        channels = stored[top : top + _ROWS_AT_ONCE].astype(np.uint32)
+        grey = channels[..., 0] << 8 | channels[..., 1]
+        alpha = channels[..., 2] << 8 | channels[..., 3]
+        is_opaque &= bool((alpha == 65535).all())
+        joined[top : top + _ROWS_AT_ONCE] = (grey * alpha + 32767) // 65535
+    return joined, () if is_opaque else (composited(),)
 
 
 def _over_black(image: Image.Image) -> tuple[Image.Image, list[PictureWarning]]:
@@ -144,18 +143,19 @@ def orientation_of(exif: Callable[[], Image.Exif]) -> Orientation:
         return UPRIGHT
 
 
-def colour_with_16_bits() -> UnsupportedPictureError:
-    """Return the refusal of colours that only a loss of precision would make grey."""
-    return UnsupportedPictureError(
-        "The image has colour with more than 8 bits per channel, which cannot be read without "
-        "losing precision; send 16-bit grey or 8-bit colour."
-    )
-
-
 def damaged(kind: str) -> UndecodablePictureError:
     """Return the refusal of a file that cannot be decoded."""
     return UndecodablePictureError(
         f"The {kind} file is truncated or damaged; send it again in full."
+    )
+
+
+def coloured() -> PictureWarning:
+    """Return the remark that colours became grey."""
+    return PictureWarning(
+        PictureWarningCode.COLOUR_TO_GREY,
+        "The image has colour; it was turned to grey. An X-ray with drawings or a colour map may "
+        "be segmented wrongly.",
     )
 
 

@@ -1,4 +1,4 @@
-"""PNG files to grey pixels, of any bit depth and colour type but colour with 16 bits."""
+"""PNG files to grey pixels, of any bit depth and colour type."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from io import BytesIO
 from PIL import Image
 from PIL.PngImagePlugin import PngImageFile
 
+from model_store.pictures.deep_colour import deep_colour_to_grey, read_deep_png_colour
 from model_store.pictures.grey_conversion import (
     DECODER_ERRORS,
     Decoded,
-    colour_with_16_bits,
     damaged,
     grey_of_relabelled_16_bit_alpha,
     orientation_of,
@@ -39,19 +39,24 @@ def decode_png(
 
     Raises:
         UndecodablePictureError: truncated or damaged.
-        UnsupportedPictureError: an animation, or 16 bits per channel in colour.
+        UnsupportedPictureError: an animation.
         TooManyPixelsError: above the limit.
         PictureShapeError: a side is too short.
     """
     header = read_png_header(data)
     check_picture_size(header.width, header.height, max_pixels)
-    if header.has_16_bit_colour:
-        raise colour_with_16_bits()
     before_decoding(PixelCoding.DEFLATE, header.width * header.height)
     try:
-        image = PngImageFile(BytesIO(keep_pixel_chunks(data)))
-        image.load()
-        return turned(*_grey(image, header), orientation_of(image.getexif))
+        kept = keep_pixel_chunks(data)
+        image = PngImageFile(BytesIO(kept))
+        if header.has_16_bit_colour:
+            grey = deep_colour_to_grey(
+                read_deep_png_colour(kept), transparent=image.info.get("transparency")
+            )
+        else:
+            image.load()
+            grey = _grey(image, header)
+        return turned(*grey, orientation_of(image.getexif))
     except PictureError:
         raise
     except DECODER_ERRORS:

@@ -1,9 +1,10 @@
-"""TIFF files to grey pixels: 1 to 16 bits of grey, palettes, RGB and CMYK of 8 bits.
+"""TIFF files to grey pixels: 1 to 16 bits of grey, palettes, RGB of 8 and 16 bits, CMYK of 8.
 
 Strips and tiles are decoded one by one, because libraries are lenient with them: a JPEG strip cut
 in half, a strip that is not there and a deflate stream with a wrong checksum all give pixels
 without a word. What the file does not say is not guessed: without a photometric interpretation
-nobody knows whether zero is black or white.
+nobody knows whether zero is black or white. Fax codes (CCITT) are not read: libtiff fills what is
+damaged with white, and nothing else in them shows it.
 """
 
 from __future__ import annotations
@@ -21,10 +22,10 @@ from PIL import Image
 from PIL.TiffImagePlugin import TiffImageFile
 
 from model_store.pictures.codestream_header import read_codestream_header
+from model_store.pictures.deep_colour import deep_colour_to_grey
 from model_store.pictures.grey_conversion import (
     DECODER_ERRORS,
     Decoded,
-    colour_with_16_bits,
     composited,
     damaged,
     inverted,
@@ -52,8 +53,11 @@ _CODINGS = {
     _JPEG: PixelCoding.JPEG,
     _PACKBITS: PixelCoding.RLE,
 }
-_BY_PILLOW = {2: "CCITT", 3: "CCITT", 4: "CCITT", 34925: "LZMA", 50000: "Zstandard"}
+_BY_PILLOW = {34925: "LZMA", 50000: "Zstandard"}
 _NOT_READ = {
+    2: "CCITT (fax)",
+    3: "CCITT (fax)",
+    4: "CCITT (fax)",
     6: "JPEG of the old kind",
     32766: "NeXT",
     32809: "ThunderScan",
@@ -137,8 +141,12 @@ def _check_kind(layout: TiffLayout, max_pixels: int) -> None:
         raise UnsupportedPictureError(
             f"The TIFF file has {layout.bits} bits per sample; send unsigned grey of 8 or 16 bits."
         )
-    if not is_grey and layout.photometric != _PALETTE and layout.bits != 8:
-        raise colour_with_16_bits()
+    colour_depths = (8, 16) if layout.photometric == _RGB else (8,)
+    if not is_grey and layout.photometric != _PALETTE and layout.bits not in colour_depths:
+        raise UnsupportedPictureError(
+            f"The TIFF file has colours of {layout.bits} bits per sample; send RGB of 8 or 16 "
+            "bits, or grey."
+        )
     if layout.predictor not in (1, 2) or (layout.predictor == 2 and layout.bits not in (8, 16)):
         raise UnsupportedPictureError("The TIFF file's predictor is not read; send it as PNG.")
     if layout.block_width * layout.block_height > max(max_pixels, layout.width * layout.height):
@@ -174,7 +182,7 @@ def _plain_block(raw: bytes, layout: TiffLayout, number: int) -> NDArray[Any]:
     row_bytes = (row_values * layout.bits + 7) // 8
     if layout.is_bit_reversed:
         raw = raw.translate(_REVERSED_BITS)
-    plain = _DECODERS[layout.compression](raw, rows * row_bytes)
+    plain = _DECODERS[layout.compression](raw, layout.block_height * row_bytes)
     if len(plain) < rows * row_bytes:
         raise UndecodablePictureError(
             "A part of the TIFF picture is missing; send it again in full."
@@ -210,30 +218,30 @@ def _jpeg_block(raw: bytes, layout: TiffLayout, number: int) -> NDArray[Any]:
     return pixels.reshape(header.height, header.width, header.components)
 
 
-def _inflate(deflated: bytes, size_bytes: int) -> bytes:
+def _inflate(deflated: bytes, most_bytes: int) -> bytes:
     stream = isal_zlib.decompressobj()
-    most_bytes = size_bytes + 65_536  # more than needed: the end, with its checksum, is read too
-    try:
-        plain = stream.decompress(deflated, most_bytes)
+    try:  # more than needed: the end, with its checksum, is read too
+        plain = stream.decompress(deflated, most_bytes + 1)
     except _INFLATE_ERROR:
         plain = b""
-    if not stream.eof and len(plain) < most_bytes:
+    if not stream.eof:
         raise UndecodablePictureError(
             "The TIFF file is damaged (a checksum is wrong, or data are missing); send it again."
         )
     return plain
 
 
-def _undo_lzw(packed: bytes, size_bytes: int) -> bytes:
-    return bytes(imagecodecs.lzw_decode(packed, out=size_bytes))
+def _undo_lzw(packed: bytes, most_bytes: int) -> bytes:
+    return bytes(imagecodecs.lzw_decode(packed, out=most_bytes))
 
 
-def _undo_packbits(packed: bytes, size_bytes: int) -> bytes:
-    return bytes(imagecodecs.packbits_decode(packed, out=size_bytes))
+def _undo_packbits(packed: bytes, most_bytes: int) -> bytes:
+    padding_bytes = len(packed) - len(packed.rstrip(b"\0"))  # read as codes, they make zeros
+    return bytes(imagecodecs.packbits_decode(packed, out=most_bytes + padding_bytes // 2))
 
 
 _DECODERS: dict[int, Callable[[bytes, int], bytes]] = {
-    _NONE: lambda plain, size_bytes: plain,
+    _NONE: lambda plain, most_bytes: plain,
     _LZW: _undo_lzw,
     _DEFLATE: _inflate,
     _OLD_DEFLATE: _inflate,
@@ -270,8 +278,6 @@ def _rewritten(data: bytes, layout: TiffLayout) -> bytes:
         262: [_BLACK_IS_ZERO],
         266: [2 if layout.is_bit_reversed else 1],
         277: [1],
-        292: [layout.fax_options[0]],
-        293: [layout.fax_options[1]],
         317: [layout.predictor],
         place[0]: [layout.block_width],
         place[1]: [layout.block_height],
@@ -301,6 +307,10 @@ def _meaning(samples: NDArray[Any], layout: TiffLayout) -> Decoded:
     if layout.photometric == _CMYK:
         return to_grey(Image.fromarray(samples[..., :4], "CMYK"))
     alpha = layout.extra_samples[0] if layout.samples == 4 and layout.extra_samples else 0
+    if layout.bits == 16:
+        has_alpha = alpha in (_ASSOCIATED_ALPHA, _UNASSOCIATED_ALPHA)
+        channels = samples if has_alpha else samples[..., :3]
+        return deep_colour_to_grey(channels, is_premultiplied=alpha == _ASSOCIATED_ALPHA)
     if alpha == _UNASSOCIATED_ALPHA:
         return to_grey(Image.fromarray(samples, "RGBA"))
     grey, warnings = to_grey(Image.fromarray(np.ascontiguousarray(samples[..., :3])))

@@ -20,14 +20,14 @@ _MOST_BLOCKS = 1 << 18
 
 _WIDTH, _HEIGHT, _BITS, _COMPRESSION, _PHOTOMETRIC = 256, 257, 258, 259, 262
 _FILL_ORDER, _STRIP_OFFSETS, _ORIENTATION, _SAMPLES, _ROWS_PER_STRIP = 266, 273, 274, 277, 278
-_STRIP_BYTES, _PLANAR, _T4_OPTIONS, _T6_OPTIONS, _PREDICTOR = 279, 284, 292, 293, 317
+_STRIP_BYTES, _PLANAR, _PREDICTOR = 279, 284, 317
 _COLOUR_MAP, _TILE_WIDTH, _TILE_HEIGHT, _TILE_OFFSETS, _TILE_BYTES = 320, 322, 323, 324, 325
 _EXTRA_SAMPLES, _SAMPLE_FORMAT, _JPEG_TABLES = 338, 339, 347
 _MOST_VALUES = {
     **dict.fromkeys(
         (_WIDTH, _HEIGHT, _COMPRESSION, _PHOTOMETRIC, _FILL_ORDER, _ORIENTATION, _SAMPLES), 1
     ),
-    **dict.fromkeys((_ROWS_PER_STRIP, _PLANAR, _T4_OPTIONS, _T6_OPTIONS, _PREDICTOR), 1),
+    **dict.fromkeys((_ROWS_PER_STRIP, _PLANAR, _PREDICTOR), 1),
     **dict.fromkeys((_TILE_WIDTH, _TILE_HEIGHT), 1),
     **dict.fromkeys((_STRIP_OFFSETS, _STRIP_BYTES, _TILE_OFFSETS, _TILE_BYTES), _MOST_BLOCKS),
     **dict.fromkeys((_BITS, _EXTRA_SAMPLES, _SAMPLE_FORMAT), 8),
@@ -63,7 +63,6 @@ class TiffLayout:
         block_height: height of a strip or tile in pixels; the last strip may be shorter.
         is_tiled: tiles are always whole.
         blocks: (first byte, number of bytes) of each strip or tile.
-        fax_options: the tags of bilevel fax coding.
     """
 
     order: str
@@ -85,7 +84,6 @@ class TiffLayout:
     block_height: int
     is_tiled: bool
     blocks: tuple[tuple[int, int], ...]
-    fax_options: tuple[int, int]
 
     @property
     def columns(self) -> int:
@@ -174,7 +172,6 @@ def read_tiff_layout(data: bytes) -> TiffLayout:
         block_height=block_height,
         is_tiled=is_tiled,
         blocks=_blocks(tags, is_tiled, len(data)),
-        fax_options=(_one(tags, _T4_OPTIONS, 0), _one(tags, _T6_OPTIONS, 0)),
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import struct
 
 import numpy as np
@@ -32,7 +33,7 @@ def segments_of(pixels: NDArray[np.unsignedinteger]) -> list[bytes]:
     frame = get_frame(dataset.PixelData, 0, number_of_frames=1)
     count, *starts = struct.unpack_from("<16L", frame)
     bounds = [*starts[:count], len(frame)]
-    return [frame[start:end] for start, end in zip(bounds, bounds[1:], strict=False)]
+    return [frame[start:end] for start, end in itertools.pairwise(bounds)]
 
 
 def frame_of(segments: list[bytes]) -> bytes:

@@ -97,12 +97,6 @@ def test_grey_alpha_of_16_bits_is_composited_on_black() -> None:
     assert codes(image) == ["alpha_composited"]
 
 
-def test_sixteen_bit_colour_is_refused_rather_than_cut() -> None:
-    rows = np.zeros((40, 40, 3), dtype=">u2")
-    with pytest.raises(UnsupportedPictureError, match="16-bit grey"):
-        decoded(png_with(2, 16, rows, 40))
-
-
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "TIFF"])
 def test_grey_stored_as_rgb_is_unchanged_and_silent(kind: str) -> None:
     grey = Image.fromarray(np.full((40, 40), 77, np.uint8))

@@ -196,12 +196,50 @@ def test_what_pillow_writes_is_read_as_pillow_reads_it(mode: str, options: dict[
     assert np.array_equal(decoded(buffer.getvalue()).pixels, np.asarray(expected))
 
 
-@pytest.mark.parametrize("compression", ["group3", "group4", "tiff_lzma"])
-def test_bilevel_and_rare_compressions_are_read(compression: str) -> None:
-    image = Image.fromarray(ramp(8).astype(np.uint8)).convert("1")
+def saved(image: Image.Image, compression: str) -> bytes:
     buffer = io.BytesIO()
     image.save(buffer, "TIFF", compression=compression)
-    assert np.array_equal(decoded(buffer.getvalue()).pixels, np.asarray(image.convert("L")))
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize("mode", ["1", "L"])
+def test_rare_compressions_are_read(mode: str) -> None:
+    image = Image.fromarray(ramp(8).astype(np.uint8)).convert(mode)
+    found = decoded(saved(image, "tiff_lzma")).pixels
+    assert np.array_equal(found, np.asarray(image.convert("L")))
+
+
+@pytest.mark.parametrize("compression", ["group3", "group4", "tiff_ccitt"])
+def test_fax_codes_are_an_unread_kind(compression: str) -> None:
+    """What is damaged in them comes out white, and nothing says so."""
+    image = Image.fromarray(ramp(8).astype(np.uint8)).convert("1")
+    with pytest.raises(UnsupportedPictureError, match="CCITT"):
+        decoded(saved(image, compression))
+
+
+@pytest.mark.parametrize("compression", [5, 8, 32946, 32773])
+def test_a_last_strip_of_full_height_is_read(compression: int) -> None:
+    pixels = ramp(8)  # 45 rows in strips of 20
+    raw = packed(pixels, 8, "<") + bytes(15 * pixels.shape[1])
+    size = 20 * pixels.shape[1]
+    blocks = [COMPRESSIONS[compression](raw[at : at + size]) for at in range(0, len(raw), size)]
+    data = tiff(blocks, pixels.shape, 8, tags={259: compression}, rows=20)
+    assert np.array_equal(decoded(data).pixels, pixels)
+
+
+@pytest.mark.parametrize("padding_bytes", [1, 2, 3, 60])
+def test_zeros_after_run_lengths_are_padding(padding_bytes: int) -> None:
+    pixels = ramp(8)
+    block = imagecodecs.packbits_encode(packed(pixels, 8, "<")) + bytes(padding_bytes)
+    assert np.array_equal(decoded(tiff([block], pixels.shape, 8, tags={259: 32773})).pixels, pixels)
+
+
+def test_a_deflated_strip_that_holds_far_more_than_its_rows_is_damaged() -> None:
+    """Its end is not reached, and so nobody reads its checksum."""
+    pixels = ramp(8)
+    block = zlib.compress(packed(pixels, 8, "<") + bytes(500_000))
+    with pytest.raises(UndecodablePictureError, match="checksum is wrong, or data are missing"):
+        decoded(tiff([block], pixels.shape, 8, tags={259: 8}))
 
 
 def jpeg_tiff(mode: str = "L", quality: int = 95) -> bytes:
@@ -277,7 +315,7 @@ def test_without_a_photometric_interpretation_nothing_is_guessed(bits: int) -> N
         ({339: 3}, 32, "floating"),
         ({}, 32, "32 bits"),
         ({262: 8}, 8, "colours"),
-        ({262: 2, 277: 3}, 16, "16-bit grey or 8-bit colour"),
+        ({262: 2, 277: 3}, 12, "colours of 12 bits"),
         ({317: 3}, 8, "predictor"),
     ],
 )
