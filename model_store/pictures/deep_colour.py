@@ -72,7 +72,7 @@ def read_deep_png_colour(png: bytes) -> NDArray[np.uint16]:
         png: the file, with its signature and the chunks of its pixels alone.
     """
     high, low = (_first_bytes(png, order) for order in ("B", "L"))
-    return np.left_shift(high, 8, dtype=np.uint16) | low
+    return np.asarray(np.left_shift(high, 8, dtype=np.uint16) | low)
 
 
 def _first_bytes(png: bytes, order: str) -> NDArray[Any]:

@@ -65,12 +65,12 @@ def _decoded(segment: bytes, size_bytes: int) -> bytes:
     """Return the bytes of a segment; padding, read as codes, gives zeros behind them."""
     padding_bytes = len(segment) - len(segment.rstrip(b"\0"))
     try:
-        plain: bytes = imagecodecs.packbits_decode(segment, out=size_bytes + padding_bytes // 2)
+        plain = imagecodecs.packbits_decode(segment, out=size_bytes + padding_bytes // 2)
     except imagecodecs.PackbitsError:
         raise _damaged() from None
     if len(plain) < size_bytes or any(plain[size_bytes:]):
         raise _damaged()
-    return plain
+    return bytes(plain)
 
 
 def _damaged() -> UndecodablePictureError:

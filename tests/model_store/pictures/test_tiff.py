@@ -230,7 +230,7 @@ def test_a_last_strip_of_full_height_is_read(compression: int) -> None:
 @pytest.mark.parametrize("padding_bytes", [1, 2, 3, 60])
 def test_zeros_after_run_lengths_are_padding(padding_bytes: int) -> None:
     pixels = ramp(8)
-    block = imagecodecs.packbits_encode(packed(pixels, 8, "<")) + bytes(padding_bytes)
+    block = bytes(imagecodecs.packbits_encode(packed(pixels, 8, "<"))) + bytes(padding_bytes)
     assert np.array_equal(decoded(tiff([block], pixels.shape, 8, tags={259: 32773})).pixels, pixels)
 
 
