@@ -11,7 +11,6 @@ import pickle
 import socket
 import struct
 from collections.abc import Sequence
-from types import TracebackType
 from typing import Any
 
 _PREFIX = struct.Struct("<IQ")  # bytes of the header, bytes of everything
@@ -74,12 +73,7 @@ class MessageSocket:
         """Return itself."""
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        at: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         """Close it."""
         self.close()
 

@@ -15,7 +15,6 @@ import os
 import stat
 import threading
 from collections.abc import Iterable
-from types import TracebackType
 
 SEALS = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
 _NOT_EXECUTABLE = 0x0008  # MFD_NOEXEC_SEAL of linux/memfd.h; Linux 6.3
@@ -142,12 +141,7 @@ class Blob:
         """Return itself."""
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        at: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         """Close it."""
         self.close()
 
