@@ -22,7 +22,6 @@ from service.archive.places import Place, place_of
 from service.archive.rows import done_row, failed_row, refused_row
 from service.compute.model_loading import PredictorFactory, start_compute_child
 from service.compute.readiness import State
-from service.imaging.answer_data import RenderedAnswer
 from service.imaging.box_text import parse_box
 from service.imaging.convention_text import parse_convention
 from service.imaging.segment_request import AnswerKind, LungChoice, SegmentRequest
@@ -30,7 +29,7 @@ from service.pipeline.image_workers import PoolFactory, make_worker_pool
 from service.pipeline.segmentation import SegmentationService
 from service.request_record import RequestRecord
 from service.settings import Settings
-from service.workers.sharing import share
+from service.workers.sharing import copy_of, share
 
 logger = logging.getLogger("service.archive")
 
@@ -178,7 +177,7 @@ class Segmenter:
             raise errors.PayloadTooLarge(f"The file has more than {limit} bytes, the limit.")
         asked = self._asked(one)
         answer, record = await self._answer(data, asked)
-        found = json.loads(answer.body)
+        found = json.loads(answer)
         facts: dict[str, Any] = {"file_bytes": len(data), "format": record.image_format}
         masks = [base64.b64decode(mask["png"]) for mask in found["masks"]]
         named = [{"png_sha256": hashlib.sha256(png).hexdigest()} for png in masks]
@@ -191,7 +190,7 @@ class Segmenter:
             facts["overlay_file"] = await self._write("overlays", one, "_overlay.png", overlay)
         if self._wishes.segmentations and record.image_format == "dicom":
             again, _ = await self._answer(data, replace(asked, answer_kind=AnswerKind.DICOM))
-            facts["seg_file"] = await self._write("segmentations", one, "_seg.dcm", again.body)
+            facts["seg_file"] = await self._write("segmentations", one, "_seg.dcm", again)
         return done_row(one, found, named, facts)
 
     def _asked(self, one: ArchiveInput) -> SegmentRequest:
@@ -208,10 +207,8 @@ class Segmenter:
             wants_measurements=True,
         )
 
-    async def _answer(
-        self, data: bytes, asked: SegmentRequest
-    ) -> tuple[RenderedAnswer, RequestRecord]:
-        """Ask the pipeline, again where another attempt may do better."""
+    async def _answer(self, data: bytes, asked: SegmentRequest) -> tuple[bytes, RequestRecord]:
+        """Ask the pipeline, again where another attempt may do better; return the answer's body."""
         for attempt in range(1, ATTEMPTS + 1):
             await self._until_ready()
             record = RequestRecord(request_id="archive", trace_id=None)
@@ -219,7 +216,8 @@ class Segmenter:
                 async with asyncio.timeout(self._settings.request_timeout_s):
                     with await share(data) as image:
                         answer = await self._service.segment(image, asked, len(data), record)
-                return answer, record
+                    with answer:
+                        return await copy_of(answer.body), record
             except TimeoutError:
                 limit_s = self._settings.request_timeout_s
                 raise errors.DeadlineExceeded(f"No mask within {limit_s:g} seconds.") from None

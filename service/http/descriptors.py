@@ -9,7 +9,7 @@ WANTED_DESCRIPTORS = 65_536
 OWN_DESCRIPTORS = 64
 """The event loop, the log, sockets to workers and compute process, and some to spare."""
 DESCRIPTORS_OF_CONNECTION = 2
-"""Its socket, and the shared memory that its unfinished upload goes into."""
+"""Its socket, and shared memory: its unfinished upload, or the answer that it is taking."""
 DESCRIPTORS_OF_REQUEST = 5
 """The upload, pixels, state, logits and body of one request in shared memory."""
 LEAST_CONNECTIONS = 16

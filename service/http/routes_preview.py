@@ -15,8 +15,8 @@ from service.http.keys import ApiKeys
 from service.http.problems import KEY_REFUSALS, noted_problem, problem_responses
 from service.http.segment_endpoint import deadline, receive_upload, unless_caller_leaves
 from service.http.upload import RequestBody
-from service.imaging.answer_data import RenderedAnswer
 from service.imaging.task_data import PREVIEW_LONGEST_SIDE, PREVIEW_MEDIA_TYPE
+from service.pipeline.held_answer import HeldAnswer
 from service.pipeline.segmentation import SegmentationService
 
 _REFUSALS = (
@@ -80,7 +80,7 @@ def add_preview_route(
         keys: the API keys of which one is needed; None for no key.
     """
 
-    async def read_and_preview(request: Request, body: RequestBody) -> RenderedAnswer:
+    async def read_and_preview(request: Request, body: RequestBody) -> HeldAnswer:
         with await receive_upload(request, body, service) as upload:
             require_image_alone(upload.fields)
             assert upload.image is not None  # a form without one is refused

@@ -16,8 +16,8 @@ from service.http.held_response import HeldResponse
 from service.http.key_file import KeyScope
 from service.http.keys import ApiKeys
 from service.http.upload import CallerLeft, RequestBody, Upload, UploadLimits, read_upload
-from service.imaging.answer_data import RenderedAnswer
 from service.imaging.segment_request import AnswerKind
+from service.pipeline.held_answer import HeldAnswer
 from service.pipeline.segmentation import SegmentationService
 from service.request_record import record_of
 
@@ -64,7 +64,7 @@ class SegmentEndpoint:
 
     async def _read_and_segment(
         self, request: Request, body: RequestBody, kind: AnswerKind
-    ) -> RenderedAnswer:
+    ) -> HeldAnswer:
         record = record_of(request.scope)
         with await receive_upload(request, body, self._service) as upload:
             asked = read_form(upload.fields, kind, max_boxes=self._service.settings.max_boxes)
@@ -102,8 +102,8 @@ def deadline(timeout_s: float) -> asyncio.Timeout:
 
 
 async def unless_caller_leaves(
-    body: RequestBody, work: Coroutine[Any, Any, RenderedAnswer]
-) -> RenderedAnswer:
+    body: RequestBody, work: Coroutine[Any, Any, HeldAnswer]
+) -> HeldAnswer:
     """Wait for the work; cancel it and raise CallerLeft when the connection closes first."""
     working = asyncio.ensure_future(work)
     leaving = asyncio.ensure_future(body.wait_until_caller_leaves())

@@ -13,8 +13,8 @@ from typing import Any
 
 from service.audit.log import AuditLog
 from service.errors import AuditUnavailable, ServiceError
-from service.imaging.answer_data import RenderedAnswer
 from service.imaging.segment_request import SegmentRequest
+from service.pipeline.held_answer import HeldAnswer
 from service.request_record import RequestRecord
 from service.workers.shared_memory import Blob
 
@@ -53,8 +53,8 @@ class Auditing:
         image: Blob,
         asked: SegmentRequest,
         record: RequestRecord,
-        work: Callable[[], Awaitable[RenderedAnswer]],
-    ) -> RenderedAnswer:
+        work: Callable[[], Awaitable[HeldAnswer]],
+    ) -> HeldAnswer:
         """Wait for an answer, and return it once its entry is handed over.
 
         Args:
@@ -70,7 +70,7 @@ class Auditing:
         try:
             answer = await work()
             entry = _entry(record, asked, "answered") | _answered(answer)
-            entry["answer_sha256"] = await asyncio.to_thread(_sha256, answer.body)
+            entry["answer_sha256"] = await asyncio.to_thread(_digest_of, answer.body.duplicate())
         except ServiceError as error:
             entry = _entry(record, asked, error.code)
             self.log.append(entry | {"input_sha256": await digesting})
@@ -110,23 +110,20 @@ def _entry(record: RequestRecord, asked: SegmentRequest, outcome: str) -> dict[s
     }
 
 
-def _answered(answer: RenderedAnswer) -> dict[str, Any]:
+def _answered(answer: HeldAnswer) -> dict[str, Any]:
+    facts = answer.facts
     return {
-        "media_type": answer.media_type.split(";")[0],
-        "area_px": list(answer.areas_px),
-        "confidence": [round(value, 4) for value in answer.confidences],
-        "warnings": list(answer.warning_codes),
+        "media_type": facts.media_type.split(";")[0],
+        "area_px": list(facts.areas_px),
+        "confidence": [round(value, 4) for value in facts.confidences],
+        "warnings": [str(code) for code in facts.warning_codes],
     }
 
 
-def _digest_of(image: Blob) -> str:
-    """Digest an upload piece by piece, and give this hold of it back."""
+def _digest_of(held: Blob) -> str:
+    """Digest an upload or an answer piece by piece, and give this hold of it back."""
     digest = hashlib.sha256()
-    with image:
-        for offset in range(0, image.size_bytes, PIECE_BYTES):
-            digest.update(image.read_at(offset, min(PIECE_BYTES, image.size_bytes - offset)))
+    with held:
+        for offset in range(0, held.size_bytes, PIECE_BYTES):
+            digest.update(held.read_at(offset, min(PIECE_BYTES, held.size_bytes - offset)))
     return digest.hexdigest()
-
-
-def _sha256(data: bytes) -> str:
-    return hashlib.sha256(data).hexdigest()

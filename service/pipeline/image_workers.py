@@ -20,7 +20,7 @@ from model_store.boxes import Box
 from service import errors
 from service.compute.network_data import NetworkInput, NetworkOutput
 from service.cpu_allowance import gpus_shown, image_workers
-from service.imaging.answer_data import AnswerContext, RenderedAnswer
+from service.imaging.answer_data import AnswerContext
 from service.imaging.segment_request import SegmentRequest
 from service.imaging.task_data import (
     ANSWER_FACTS,
@@ -39,6 +39,7 @@ from service.imaging.task_data import (
     PreviewOrder,
     as_json,
 )
+from service.pipeline.held_answer import HeldAnswer
 from service.pipeline.task_budgets import TaskBudget, answering_budget, opening_budget
 from service.settings import ALL_DEVICES, Settings
 from service.workers.errors import (
@@ -54,7 +55,6 @@ from service.workers.limits import WorkerLimits
 from service.workers.pool import WorkerPool
 from service.workers.reply import Reply
 from service.workers.shared_memory import Blob
-from service.workers.sharing import copy_of
 from service.workers.supervisor import PoolConfig
 
 logger = logging.getLogger("service.images")
@@ -205,7 +205,7 @@ class ImageWorkers:
             held.pop_all()
         return opened
 
-    async def preview(self, image: Blob) -> RenderedAnswer:
+    async def preview(self, image: Blob) -> HeldAnswer:
         """Decode an upload for a screen.
 
         Args:
@@ -216,12 +216,11 @@ class ImageWorkers:
         """
         fields = as_json(PREVIEW_ORDER, PreviewOrder(self._max_pixels))
         budget = opening_budget(image.size_bytes, self._max_pixels)
-        with await self._run(PREVIEW_TASK, fields, [image], budget, OPEN_URGENCY) as reply:
-            return await _rendered(reply)
+        return _held(await self._run(PREVIEW_TASK, fields, [image], budget, OPEN_URGENCY))
 
     async def answer(
         self, opened: OpenedImage, output: NetworkOutput, context: AnswerContext
-    ) -> RenderedAnswer:
+    ) -> HeldAnswer:
         """Make masks of what the network says and render the answer.
 
         Raises:
@@ -234,9 +233,7 @@ class ImageWorkers:
         with Blob.of(*(one.logits for one in output.masks)) as logits:
             blobs = [opened.pixels, opened.state, logits]
             fields = as_json(ANSWER_ORDER, order)
-            reply = await self._run(ANSWER_TASK, fields, blobs, budget, ANSWER_URGENCY)
-        with reply:
-            return await _rendered(reply)
+            return _held(await self._run(ANSWER_TASK, fields, blobs, budget, ANSWER_URGENCY))
 
     async def _run(
         self,
@@ -304,22 +301,14 @@ def _given(
     )
 
 
-async def _rendered(reply: Reply) -> RenderedAnswer:
+def _held(reply: Reply) -> HeldAnswer:
     try:
         facts = ANSWER_FACTS.validate_python(dict(reply.fields))
         (body,) = reply.blobs
     except ValueError:
+        reply.close()
         raise _garbled(ANSWER_TASK) from None
-    return RenderedAnswer(
-        media_type=facts.media_type,
-        body=await copy_of(body),
-        headers=facts.headers,
-        warning_codes=tuple(str(code) for code in facts.warning_codes),
-        area_ratios=facts.area_ratios,
-        stage_seconds=facts.stage_seconds,
-        areas_px=facts.areas_px,
-        confidences=facts.confidences,
-    )
+    return HeldAnswer(facts, body)
 
 
 def _refusal(fields: Mapping[str, Any]) -> errors.ServiceError:

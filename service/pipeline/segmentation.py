@@ -26,7 +26,7 @@ from service.compute.network_data import NetworkInput
 from service.compute.readiness import Readiness, State
 from service.cpu_allowance import model_threads, models_at_a_time
 from service.errors import ComputeLost, InvalidField
-from service.imaging.answer_data import AnswerContext, RenderedAnswer
+from service.imaging.answer_data import AnswerContext
 from service.imaging.answer_schema import ModelIdentity
 from service.imaging.dicom_options import ObjectOptions, PlaneChoice
 from service.imaging.segment_request import SegmentRequest
@@ -35,6 +35,7 @@ from service.memory_allowance import UNFINISHED_UPLOADS
 from service.metrics import Metrics
 from service.pipeline.admission import Admission
 from service.pipeline.auditing import Auditing
+from service.pipeline.held_answer import HeldAnswer
 from service.pipeline.image_proof import ImageProof
 from service.pipeline.image_workers import ImageWorkers, PoolFactory
 from service.pipeline.model_generations import GenerationReadiness
@@ -190,7 +191,7 @@ class SegmentationService:
 
     async def segment(
         self, image: Blob, asked: SegmentRequest, upload_bytes: int, record: RequestRecord
-    ) -> RenderedAnswer:
+    ) -> HeldAnswer:
         """Answer what is asked about one X-ray.
 
         Args:
@@ -210,7 +211,7 @@ class SegmentationService:
 
     async def _segment(
         self, image: Blob, asked: SegmentRequest, upload_bytes: int, record: RequestRecord
-    ) -> RenderedAnswer:
+    ) -> HeldAnswer:
         with self.models.use(asked.model) as generation:
             record.asked_model = generation.host.identity
             return await self._segment_by(generation.host, image, asked, upload_bytes, record)
@@ -222,7 +223,7 @@ class SegmentationService:
         asked: SegmentRequest,
         upload_bytes: int,
         record: RequestRecord,
-    ) -> RenderedAnswer:
+    ) -> HeldAnswer:
         """Answer by one model from beginning to end, whatever is served meanwhile."""
         input_size = _model_for(host, asked).input_size
         record.box_count = len(asked.boxes)
@@ -246,12 +247,12 @@ class SegmentationService:
                     kind=result.model.manifest.kind_of(result.output.quality),
                 )
                 answer = await self._images.answer(opened, result.output, context)
-        record.stage_seconds |= answer.stage_seconds
-        record.warning_codes = answer.warning_codes
+        record.stage_seconds |= answer.facts.stage_seconds
+        record.warning_codes = tuple(str(code) for code in answer.facts.warning_codes)
         self._note_answer(record, answer)
         return answer
 
-    async def preview(self, image: Blob, upload_bytes: int) -> RenderedAnswer:
+    async def preview(self, image: Blob, upload_bytes: int) -> HeldAnswer:
         """Return the grey values of one X-ray, to be looked at; the network is not asked.
 
         Args:
@@ -297,12 +298,12 @@ class SegmentationService:
         self.metrics.batch_size.observe(size)
         self.admission.note_pace(seconds / size / max(1, len(self.host.models)))
 
-    def _note_answer(self, record: RequestRecord, answer: RenderedAnswer) -> None:
+    def _note_answer(self, record: RequestRecord, answer: HeldAnswer) -> None:
         for stage, seconds in record.stage_seconds.items():
             self.metrics.stage_duration.labels(stage).observe(seconds)
         if record.width is not None and record.height is not None:
             self.metrics.input_pixels.observe(record.width * record.height)
-        for ratio in answer.area_ratios:
+        for ratio in answer.facts.area_ratios:
             self.metrics.mask_area_ratio.observe(ratio)
         for code in record.warning_codes:
             self.metrics.warnings.labels(code).inc()

@@ -1,0 +1,97 @@
+"""The service with image workers and a network that answer at once, from what they said before.
+
+`python -m benchmarks.service.immediate_service FLAGS...` is `python -m service FLAGS...`. All
+processes are there and say what they always say; only the work behind it is done once for each kind
+of task. What is left is what the front takes: connections, uploads, admission, messages, answers.
+Not to be used for X-rays: an answer is that of the first one of the same length.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from typing import Any
+
+from service.compute.compute_child import ComputeChild
+from service.compute.stored_model import StoredModel, make_stored_model
+from service.imaging.worker_tasks import TASKS as REAL_TASKS
+from service.imaging.worker_tasks import warm_up
+from service.settings import Settings
+from service.workers.task import Answer, Function, Task
+
+__all__ = ["TASKS", "make_immediate_model", "warm_up"]
+
+_HERE = "benchmarks.service.immediate_service"
+_VARYING = ("asked_at", "context", "facts")
+"""What differs from one request for the same answer to the next."""
+
+
+class ImmediateModel:
+    """A stored model that computes each size and question once."""
+
+    def __init__(self, model: StoredModel) -> None:
+        """Wrap the model, which still proves itself."""
+        self._model = model
+        self._known: dict[Hashable, Any] = {}
+
+    def __getattr__(self, name: str) -> Any:
+        """Return what is not answered here."""
+        return getattr(self._model, name)
+
+    def answer(self, request: Any) -> Any:
+        """Return what the network said the first time."""
+        key = (request.boxes, request.convention, request.structures)
+        if key not in self._known:
+            self._known[key] = self._model.answer(request)
+        return self._known[key]
+
+    def answer_batch(self, requests: Sequence[Any]) -> list[Any]:
+        """Return what the network said the first time, for each."""
+        return [self.answer(request) for request in requests]
+
+
+def make_immediate_model(settings: Settings) -> ImmediateModel:
+    """Load the stored model."""
+    return ImmediateModel(make_stored_model(settings))
+
+
+def _remembering(name: str, function: Function) -> Function:
+    known: dict[Hashable, Answer] = {}
+
+    def answer(task: Task) -> Answer:
+        stable = {key: value for key, value in task.fields.items() if key not in _VARYING}
+        sizes = tuple(blob.size_bytes for blob in task.blobs)
+        key = (name, repr(stable), sizes)
+        if key not in known:
+            made = function(task)
+            blobs = [bytes(piece) for piece in made.blobs]
+            known[key] = Answer(dict(made.fields), made.body, blobs)
+        return known[key]
+
+    return answer
+
+
+TASKS: Mapping[str, Function] = {
+    name: _remembering(name, function) for name, function in REAL_TASKS.items()
+}
+
+
+def main() -> int:
+    """Serve; return the service's exit code."""
+    import service.app
+    import service.pipeline.image_workers
+    from service.__main__ import main as serve
+
+    def start(settings: Settings) -> ComputeChild:
+        return ComputeChild(settings, f"{_HERE}:make_immediate_model")
+
+    make_app: Callable[..., Any] = service.app.create_app
+    service.pipeline.image_workers._TASKS_MODULE = _HERE
+    service.app.create_app = lambda *arguments, **options: make_app(  # type: ignore[assignment]
+        *arguments, predictor_factory=start, **options
+    )
+    return serve()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
