@@ -87,7 +87,7 @@ def main() -> int:
 
     make_app: Callable[..., Any] = service.app.create_app
     service.pipeline.image_workers._TASKS_MODULE = _HERE
-    service.app.create_app = lambda *arguments, **options: make_app(  # type: ignore[assignment]
+    service.app.create_app = lambda *arguments, **options: make_app(
         *arguments, predictor_factory=start, **options
     )
     return serve()
