@@ -1,8 +1,9 @@
 """Hours of mixed callers: does memory grow, are descriptors left, is each request accounted once?
 
-    python -m benchmarks.service.soak --seconds 7200 [--callers 4] [--model FOLDER]
+    python -m benchmarks.service.soak --seconds 7200 [--callers 4] [--interval-s 0] [--model FOLDER]
 
-Callers send good X-rays, damaged ones, wrong fields and uploads that they give up, without a pause.
+Callers send good X-rays, damaged ones, wrong fields and uploads that they give up, one after
+another without a pause, or one each `--interval-s`.
 Each request has an id of its own. At the end the answers that callers got, the service's metrics
 and its audit log must tell the same: every request once. Memory is that of all processes (PSS),
 each time after the callers have paused for some seconds; the first is taken after a tenth of the
@@ -70,9 +71,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seconds", type=float, default=7200.0, help="how long")
     parser.add_argument("--callers", type=int, default=4, help="callers at a time")
+    parser.add_argument(
+        "--interval-s", type=float, default=0.0, help="from a caller's request to its next"
+    )
     parser.add_argument("--model", type=Path, help="model folder; default: the default model")
     flags = parser.parse_args(arguments)
-    seen = soak(flags.model, flags.seconds, flags.callers)
+    seen = soak(flags.model, flags.seconds, flags.callers, flags.interval_s)
     print(processor_name())
     for kind, count in sorted(seen.answers.items()):
         print(f"{count:8d}  {kind}")
@@ -84,13 +88,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 1 if seen.faults else 0
 
 
-def soak(model: Path | None, seconds: float, callers: int) -> Soaked:
+def soak(model: Path | None, seconds: float, callers: int, interval_s: float = 0.0) -> Soaked:
     """Start a service, let callers at it, and compare what all sides say.
 
     Args:
         model: model folder; the default model when None.
         seconds: how long callers send.
         callers: how many send at a time.
+        interval_s: from a caller's request to its next, at least.
     """
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -99,7 +104,7 @@ def soak(model: Path | None, seconds: float, callers: int) -> Soaked:
         flags = ["--audit-log", f"{folder}/audit.jsonl", "--audit-key-file", f"{folder}/key"]
         flags += ["--recheck-interval-s", "5"]
         with running_server(model, flags) as server:
-            seen, ids = _let_callers_at(server, seconds, callers)
+            seen, ids = _let_callers_at(server, seconds, callers, interval_s)
             counted = _counted(server)
         entries = [
             one
@@ -125,7 +130,9 @@ class _Ids:
     given_up: set[str] = field(default_factory=set)
 
 
-def _let_callers_at(server: RunningServer, seconds: float, callers: int) -> tuple[Soaked, _Ids]:
+def _let_callers_at(
+    server: RunningServer, seconds: float, callers: int, interval_s: float
+) -> tuple[Soaked, _Ids]:
     seen, ids, lock = Soaked(), _Ids(), threading.Lock()
     may_send, is_over = threading.Event(), threading.Event()
     kinds = _kinds()
@@ -136,6 +143,7 @@ def _let_callers_at(server: RunningServer, seconds: float, callers: int) -> tupl
                 return
             if not may_send.wait(0.5):
                 continue
+            next_at = time.monotonic() + interval_s
             kind, image, fields = kinds[(number + caller) % len(kinds)]
             request_id = f"soak-{caller}-{number}"
             if kind == "given up":
@@ -143,11 +151,12 @@ def _let_callers_at(server: RunningServer, seconds: float, callers: int) -> tupl
                 with lock:
                     seen.given_up += 1
                     ids.given_up.add(request_id)
-                continue
-            status = _send(server, image, fields, request_id)
-            with lock:
-                seen.answers[f"{status} {kind}"] += 1
-                ids.answered[request_id] = status
+            else:
+                status = _send(server, image, fields, request_id)
+                with lock:
+                    seen.answers[f"{status} {kind}"] += 1
+                    ids.answered[request_id] = status
+            is_over.wait(next_at - time.monotonic())
 
     threads = [threading.Thread(target=send, args=(one,)) for one in range(callers)]
     for thread in threads:
