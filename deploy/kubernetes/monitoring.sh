@@ -6,16 +6,19 @@ set -euo pipefail
 cd "$(dirname "$0")"
 cat << 'YAML'
 # Made by deploy/kubernetes/monitoring.sh, for the Prometheus operator.
-# With TLS inside: `scheme: https` and `tlsConfig: { ca: { secret: { name: lungseg-tls, key: ca.crt } },
-# serverName: lungseg }` beside `path`; with --metrics-key:
-# `authorization: { credentials: { name: lungseg-metrics-key, key: key } }`.
+# With --metrics-key: `authorization: { credentials: { name: lungseg-metrics-key, key: key } }` beside
+# `path`. Prometheus' namespace needs the label lungseg-caller=true.
 apiVersion: monitoring.coreos.com/v1
 kind: ServiceMonitor
 metadata: { name: lungseg, labels: { app: lungseg } }
 spec:
   selector: { matchLabels: { app: lungseg } }
   endpoints:
-    - { port: http, path: /metrics, interval: 15s }
+    - port: https
+      scheme: https
+      path: /metrics
+      interval: 15s
+      tlsConfig: { ca: { secret: { name: lungseg-tls, key: ca.crt } }, serverName: lungseg }
 ---
 apiVersion: monitoring.coreos.com/v1
 kind: PrometheusRule

@@ -199,11 +199,7 @@ def test_the_rules_for_the_prometheus_operator_are_the_same() -> None:
     assert made == (KUBERNETES / "monitoring.yaml").read_text()
     monitor, rules = yaml.safe_load_all(made)
     assert rules["spec"] == yaml.safe_load((FOLDER / "rules.yml").read_text())
-    service = next(
-        one
-        for one in yaml.safe_load_all((KUBERNETES / "lungseg.yaml").read_text())
-        if one["kind"] == "Service"
-    )
+    service = yaml.safe_load((KUBERNETES / "base/service.yaml").read_text())
     assert (
         monitor["spec"]["selector"]["matchLabels"].items() <= service["metadata"]["labels"].items()
     )
