@@ -62,7 +62,25 @@ def window_to_uint8(
     Raises:
         ValueError: Another dtype or number of dimensions.
     """
-    counts = grey_histogram(image) if histogram is None else histogram
+    table = _window_table(grey_histogram(image) if histogram is None else histogram)
+    if image.dtype == np.uint8:  # Pillow looks bytes up in a third of numpy's time
+        picture = Image.fromarray(image).point(table.tolist())
+        return np.array(picture)  # a copy: callers may write to it
+    stretched: NDArray[np.uint8] = np.take(table, image, mode="clip")
+    return stretched
+
+
+def windowed_mean(histogram: NDArray[np.int64]) -> float:
+    """Return the mean of the grey values that `window_to_uint8` makes of an X-ray, 0..255.
+
+    Args:
+        histogram: Its `grey_histogram`.
+    """
+    return float(np.dot(_window_table(histogram).astype(np.int64), histogram) / histogram.sum())
+
+
+def _window_table(counts: NDArray[np.int64]) -> NDArray[np.uint8]:
+    """Return what each grey value becomes, by how often each comes."""
     cumulative = np.cumsum(counts)
     total = int(cumulative[-1])
     low, high = (
@@ -73,12 +91,8 @@ def window_to_uint8(
         low, high = int(present[0]), int(present[-1])
     span = max(high - low, 1)
     levels_seen = np.clip(np.arange(counts.size, dtype=np.int64) - low, 0, span)
-    table = ((levels_seen * 255 + span // 2) // span).astype(np.uint8)
-    if image.dtype == np.uint8:  # Pillow looks bytes up in a third of numpy's time
-        picture = Image.fromarray(image).point(table.tolist())
-        return np.array(picture)  # a copy: callers may write to it
-    stretched: NDArray[np.uint8] = np.take(table, image, mode="clip")
-    return stretched
+    table: NDArray[np.uint8] = ((levels_seen * 255 + span // 2) // span).astype(np.uint8)
+    return table
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from collections.abc import Callable, Mapping
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 
 from model_store.stages import STAGES
+from service.drift_counters import DriftCounters
 from service.model_metrics import ModelMetrics
 
 DURATION_BUCKETS_S = (
@@ -63,6 +64,7 @@ class Metrics:
     Attributes:
         registry: what `/metrics` renders.
         models: the figures of each model.
+        drift: served X-rays beside those that trained.
     """
 
     def __init__(
@@ -209,6 +211,7 @@ class Metrics:
         self.warnings = Counter(
             "lungseg_warnings", "Warnings given with an answer.", ["code"], registry=registry
         )
+        self.drift = DriftCounters(registry)
         self._ready = Gauge(
             "lungseg_ready", "1 when the process answers with masks.", registry=registry
         )

@@ -39,6 +39,7 @@ class RequestRecord:
         image_format: "png", "jpeg", "tiff" or "dicom".
         width: width of the decoded image in pixels.
         height: height of the decoded image in pixels.
+        grey_level: mean of the X-ray's windowed grey values, 0 to 255.
         box_count: number of boxes asked for.
         batch_size: requests in the model call that answered this one.
         warning_codes: codes of the warnings given.
@@ -59,6 +60,7 @@ class RequestRecord:
     image_format: str | None = None
     width: int | None = None
     height: int | None = None
+    grey_level: float | None = None
     box_count: int | None = None
     batch_size: int | None = None
     warning_codes: tuple[str, ...] = ()

@@ -40,6 +40,7 @@ SERVICE_ENTRY_POINTS = {
     "__main__",
     "admin",
     "app",
+    "drift_report",
     "healthcheck",
     "ray_app",
     "segment_file",

@@ -16,6 +16,7 @@ from service.imaging.box_text import DECIMAL_NUMBER, Box, parse_box
 from service.imaging.convention_text import parse_convention
 from service.imaging.segment_request import (
     DEFAULT_OBJECTS,
+    DEFAULT_THRESHOLD,
     UNCERTAINTY_SHAPES,
     AnswerKind,
     DicomObject,
@@ -26,7 +27,6 @@ from service.imaging.segment_request import (
     View,
 )
 
-DEFAULT_THRESHOLD = 0.5
 DEFAULT_SHAPES = "png,rle"
 SHAPE_WORDS = tuple(one.value for one in MaskShape)
 _SINGLE_FIELDS = (

@@ -12,7 +12,6 @@ from service import errors
 from service.http.early_response import EarlyResponse
 from service.http.form import (
     DEFAULT_SHAPES,
-    DEFAULT_THRESHOLD,
     ISLAND_WORDS,
     LUNG_WORDS,
     OVERLAY_WORDS,
@@ -26,6 +25,7 @@ from service.http.problems import KEY_REFUSALS, noted_problem, problem_responses
 from service.http.segment_endpoint import SegmentEndpoint
 from service.http.upload import RequestBody
 from service.imaging.answer_schema import SegmentAnswer
+from service.imaging.segment_request import DEFAULT_THRESHOLD
 from service.pipeline.segmentation import SegmentationService
 
 _REFUSALS = (

@@ -46,6 +46,7 @@ class RenderedAnswer:
         stage_seconds: seconds of `postprocess` and `render`.
         areas_px: pixels inside each answered mask.
         confidences: the confidence of each answered mask.
+        lungs_confidences: the confidence of the lungs as found, by boxes.
     """
 
     media_type: str
@@ -56,3 +57,4 @@ class RenderedAnswer:
     stage_seconds: Mapping[str, float]
     areas_px: tuple[int, ...] = ()
     confidences: tuple[float, ...] = ()
+    lungs_confidences: tuple[float, ...] = ()

@@ -117,16 +117,20 @@ def answer_of(
         body, media_type = _dicom_answer(rendering, codes)
         rendering.end_render()
         headers = _headers(rendering, codes)
-    areas = tuple(np.count_nonzero(one.mask) / one.mask.size for one in found_masks.lungs)
+    lungs = [
+        (np.count_nonzero(one.mask) / one.mask.size, float(one.confidence))
+        for one in found_masks.lungs
+    ]
     return RenderedAnswer(
         media_type,
         body,
         headers,
         codes,
-        areas,
+        tuple(area for area, _ in lungs),
         rendering.seconds,
         areas_px=tuple(int(np.count_nonzero(one.mask)) for one in masks),
         confidences=tuple(float(one.confidence) for one in masks),
+        lungs_confidences=tuple(confidence for _, confidence in lungs),
     )
 
 

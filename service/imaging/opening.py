@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from model_store.boxes import BoxError, validate_box
-from model_store.geometry import InputGeometry, grey_histogram
+from model_store.geometry import InputGeometry, grey_histogram, windowed_mean
 from model_store.pictures.dicom_display import GreyDisplay, read_grey_display
 from model_store.pictures.picture_reading import Picture
 from model_store.pictures.pixel_coding import BeforeDecoding, accept_any
@@ -55,11 +55,13 @@ class Opening:
         xray: what its answer is rendered from.
         prepared: what the network gets.
         stage_seconds: seconds of `decode` and `preprocess`.
+        grey_level: mean of the windowed grey values, 0 to 255.
     """
 
     xray: OpenedXray
     prepared: PreparedRequest
     stage_seconds: Mapping[str, float]
+    grey_level: float
 
 
 def open_xray(
@@ -94,7 +96,7 @@ def open_xray(
     seconds = {"decode": decoded_at - asked_at, "preprocess": time.perf_counter() - decoded_at}
     scale = upright_scale(read_scale(decoded.dicom), decoded)
     xray = OpenedXray(asked, decoded, prepared.geometry, remarks, header, scale, display)
-    return Opening(xray, prepared, seconds)
+    return Opening(xray, prepared, seconds, windowed_mean(histogram))
 
 
 def _refuse_jpeg_of_long_sides(asked: SegmentRequest, decoded: Picture) -> None:

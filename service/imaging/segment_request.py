@@ -9,6 +9,9 @@ from model_store.boxes import Box
 from model_store.conventions import Convention
 from model_store.structures import HEART, LUNGS, STRUCTURES, Structure
 
+DEFAULT_THRESHOLD = 0.5
+"""Probability from which a pixel is lung, where nothing else is asked for."""
+
 
 class AnswerKind(Enum):
     """A form that the answer of `POST /segment` can have; the value is its media type."""

@@ -81,6 +81,7 @@ class OpenedFacts:
         bytes_per_pixel: 1 or 2.
         orientation: the way from these pixels to the upright X-ray that the network takes.
         stage_seconds: seconds of `decode` and `preprocess`.
+        grey_level: mean of the windowed grey values.
         xray_digest: names the X-ray where an answer in DICOM is asked for; else empty.
     """
 
@@ -90,6 +91,7 @@ class OpenedFacts:
     bytes_per_pixel: Literal[1, 2]
     orientation: Orientation
     stage_seconds: _Stages
+    grey_level: Annotated[float, Field(ge=0, le=255)]
     xray_digest: Annotated[str, StringConstraints(pattern=r"^([0-9a-f]{64})?$")] = ""
 
 
@@ -138,7 +140,8 @@ class AnswerFacts:
         media_type: form of the body.
         headers: headers of our own.
         warning_codes: codes of the warnings given.
-        area_ratios: share of the image that each mask covers.
+        area_ratios: share of the image that the lungs cover, by boxes.
+        lungs_confidences: the confidence of these masks.
         stage_seconds: seconds of `postprocess` and `render`.
         areas_px: pixels inside each answered mask.
         confidences: the confidence of each answered mask.
@@ -151,6 +154,7 @@ class AnswerFacts:
     ]
     warning_codes: tuple[WarningCode, ...]
     area_ratios: tuple[Annotated[float, Field(ge=0, le=1)], ...]
+    lungs_confidences: tuple[Annotated[float, Field(ge=0, le=1)], ...]
     stage_seconds: _Stages
     areas_px: tuple[Annotated[int, Field(ge=0)], ...]
     confidences: tuple[Annotated[float, Field(ge=0, le=1)], ...]

@@ -111,6 +111,7 @@ def open_task(task: Task) -> Answer:
         bytes_per_pixel=decoded.pixels.itemsize,  # type: ignore[arg-type]
         orientation=decoded.orientation,
         stage_seconds=dict(opening.stage_seconds),
+        grey_level=opening.grey_level,
         xray_digest=_digest_of(xray.header),
     )
     state = _State(
@@ -188,6 +189,7 @@ def _sent(answer: RenderedAnswer) -> Answer:
         headers=dict(answer.headers),
         warning_codes=tuple(map(WarningCode, answer.warning_codes)),
         area_ratios=answer.area_ratios,
+        lungs_confidences=answer.lungs_confidences,
         stage_seconds=dict(answer.stage_seconds),
         areas_px=answer.areas_px,
         confidences=answer.confidences,

@@ -105,9 +105,19 @@ def _entry(record: RequestRecord, asked: SegmentRequest, outcome: str) -> dict[s
         "convention": asked.convention,
         "threshold": asked.threshold,
         "boxes": [list(box) for box in asked.boxes],
+        "clip": asked.clips_to_boxes,
         "lungs": asked.lungs.value,
         "structures": list(asked.structures),
+        "image": _image(record),
     }
+
+
+def _image(record: RequestRecord) -> dict[str, float] | None:
+    """Return what is known of an X-ray that was opened: its size and mean grey level."""
+    if record.width is None or record.height is None or record.grey_level is None:
+        return None
+    grey_level = round(record.grey_level, 2)
+    return {"width": record.width, "height": record.height, "grey_level": grey_level}
 
 
 def _answered(answer: HeldAnswer) -> dict[str, Any]:
@@ -116,6 +126,10 @@ def _answered(answer: HeldAnswer) -> dict[str, Any]:
         "media_type": facts.media_type.split(";")[0],
         "area_px": list(facts.areas_px),
         "confidence": [round(value, 4) for value in facts.confidences],
+        "lungs_found": [
+            {"confidence": round(confidence, 4), "area_ratio": round(ratio, 5)}
+            for confidence, ratio in zip(facts.lungs_confidences, facts.area_ratios, strict=False)
+        ],
         "warnings": [str(code) for code in facts.warning_codes],
     }
 

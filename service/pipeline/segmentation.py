@@ -35,6 +35,7 @@ from service.memory_allowance import UNFINISHED_UPLOADS
 from service.metrics import Metrics
 from service.pipeline.admission import Admission
 from service.pipeline.auditing import Auditing
+from service.pipeline.drift_noting import compared_model, note_drift
 from service.pipeline.held_answer import HeldAnswer
 from service.pipeline.image_proof import ImageProof
 from service.pipeline.image_workers import ImageWorkers, PoolFactory
@@ -250,6 +251,7 @@ class SegmentationService:
         record.stage_seconds |= answer.facts.stage_seconds
         record.warning_codes = tuple(str(code) for code in answer.facts.warning_codes)
         self._note_answer(record, answer)
+        note_drift(self.metrics.drift, asked, record, answer.facts, result.model)
         return answer
 
     async def preview(self, image: Blob, upload_bytes: int) -> HeldAnswer:
@@ -340,12 +342,14 @@ def _show_model(metrics: Metrics, number: int, info: ModelInfo) -> None:
         precision=info.precision,
         device=info.device,
     )
+    metrics.drift.show(compared_model(info))
 
 
 def _note_opened(record: RequestRecord, facts: OpenedFacts) -> None:
     record.stage_seconds |= facts.stage_seconds
     record.image_format = facts.format
     record.width, record.height = facts.width, facts.height
+    record.grey_level = facts.grey_level
 
 
 def _model_for(host: ComputeFleet, asked: SegmentRequest) -> ModelInfo:

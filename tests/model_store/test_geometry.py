@@ -13,8 +13,10 @@ from hypothesis import strategies as st
 from model_store.geometry import (
     BoxError,
     InputGeometry,
+    grey_histogram,
     validate_box,
     window_to_uint8,
+    windowed_mean,
 )
 from model_store.logit_resampling import logits_to_image, resampling_matrix
 from tests.tiny_models import make_tiny_model
@@ -101,6 +103,14 @@ def test_the_window_ignores_single_bright_letters_and_keeps_16_bits() -> None:
     windowed = window_to_uint8(image)
     assert windowed[50].min() == 0 and windowed[50].max() == 255
     assert len(np.unique(windowed[50])) > 90
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_the_mean_by_the_histogram_is_that_of_the_windowed_pixels(dtype: type) -> None:
+    values = np.random.default_rng(0).integers(0, np.iinfo(dtype).max, (60, 70), dtype=dtype)
+    for image in (values, np.full((9, 8), 77, dtype)):
+        expected = float(window_to_uint8(image).mean())
+        assert windowed_mean(grey_histogram(image)) == pytest.approx(expected, abs=1e-9)
 
 
 def test_a_constant_image_is_black() -> None:

@@ -17,7 +17,7 @@ from fastapi import FastAPI
 from PIL import Image
 
 from model_store.geometry import window_to_uint8
-from model_store.manifest import QualityHeadFile
+from model_store.manifest import Distribution, QualityHeadFile
 from model_store.postprocessing import MaskLogits, NetworkAnswer
 from model_store.preprocessing import PreparedRequest
 from model_store.self_test_result import SelfTestResult
@@ -48,6 +48,7 @@ class FakeManifest:
     self_test: FakeSelfTest = FakeSelfTest()
     quality_head: QualityHeadFile | None = None
     structures: Mapping[str, int] = field(default_factory=dict)
+    training_distributions: Mapping[str, Distribution] = field(default_factory=dict)
 
     def kind_of(self, quality: Mapping[str, float] | None) -> tuple[str, ...]:
         """Returns what the head says, as a manifest does."""
@@ -260,7 +261,7 @@ def pixels_of(data: bytes) -> np.ndarray:
     return np.asarray(Image.open(io.BytesIO(data)))
 
 
-def sample(app: FastAPI, name: str, **labels: str) -> float:
+def sample(app: FastAPI, name: str, /, **labels: str) -> float:
     """Reads a metric; 0 when it has no such labels yet."""
     value = app.state.service.metrics.registry.get_sample_value(name, labels)
     return 0.0 if value is None else float(value)

@@ -20,6 +20,7 @@ import httpx
 import pytest
 
 from benchmarks.service.server_process import running_server
+from model_store.geometry import window_to_uint8
 from service.audit import log as audit_log
 from service.audit.__main__ import EXIT_BROKEN, EXIT_UNREADABLE, main
 from service.audit.chain import AuditError, BrokenChainError, ChainState, read_key, verify_files
@@ -310,13 +311,19 @@ async def test_an_entry_says_who_what_and_by_which_model_and_names_nobody(
     begun, first, second = entries(folder)
     assert begun["event"] == "begun"
     mask = answered.json()["masks"][0]
+    grey_level = round(float(window_to_uint8(picture()).mean()), 2)
     assert first | {"time": "", "seal": ""} == {
         "n": 1, "time": "", "event": "segment", "outcome": "answered", "request_id": "r1",
         "key": "ct-room", "model": "fake/1", "model_sha256": "0" * 64,
         "convention": "lung_field", "threshold": 0.6, "boxes": [[1.0, 2.0, 30.0, 40.0]],
+        "clip": False, "image": {"width": 96, "height": 80, "grey_level": grey_level},
         "lungs": "both", "structures": ["lungs"],
         "media_type": "application/json", "area_px": [mask["area_px"]],
         "confidence": [round(mask["confidence"], 4)],
+        "lungs_found": [
+            {"confidence": round(mask["confidence"], 4),
+             "area_ratio": round(mask["area_fraction"], 5)}
+        ],
         "warnings": [one["code"] for one in answered.json()["warnings"]],
         "answer_sha256": hashlib.sha256(answered.content).hexdigest(),
         "input_sha256": hashlib.sha256(png(picture())).hexdigest(), "seal": "",

@@ -1,0 +1,52 @@
+"""Counts the numbers of an answered X-ray beside those that trained the model that answered.
+
+Grey level and size are the X-ray's own. Confidence, area and warnings are compared where the whole
+image was asked for at the default threshold, as over the X-rays that trained: a box that holds one
+lung makes another area, and that is no drift.
+"""
+
+from __future__ import annotations
+
+from model_store.model_info import ModelInfo
+from service.drift_counters import ComparedModel, DriftCounters
+from service.imaging.segment_request import DEFAULT_THRESHOLD, SegmentRequest
+from service.imaging.task_data import AnswerFacts
+from service.imaging.warning_advice import Severity, gravest
+from service.request_record import RequestRecord
+
+
+def note_drift(
+    counters: DriftCounters,
+    asked: SegmentRequest,
+    record: RequestRecord,
+    facts: AnswerFacts,
+    model: ModelInfo,
+) -> None:
+    """Count one answered X-ray.
+
+    Args:
+        counters: of this process.
+        asked: what was asked about it.
+        record: knows its size and grey level.
+        facts: what is known of the answer.
+        model: the model that answered.
+    """
+    compared, numbers = compared_model(model), dict[str, float]()
+    if record.grey_level is not None:
+        numbers["grey_level"] = record.grey_level
+    if record.width is not None and record.height is not None:
+        numbers["pixels"] = record.width * record.height
+    if not asked.prompts and asked.threshold == DEFAULT_THRESHOLD:
+        for confidence, ratio in zip(facts.lungs_confidences, facts.area_ratios, strict=False):
+            numbers |= {"confidence": confidence, "area_ratio": ratio}
+        is_warned = gravest(str(code) for code in facts.warning_codes) in (
+            Severity.LOOK,
+            Severity.REFUSE,
+        )
+        counters.note_warned(compared, is_warned=is_warned)
+    counters.note(numbers, compared)
+
+
+def compared_model(info: ModelInfo) -> ComparedModel:
+    """Return a model as X-rays are compared by it."""
+    return ComparedModel(info.name, info.version, info.manifest.training_distributions)
