@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import yaml
 
+from service import healthcheck
 from service.settings import Settings, settings_from, unknown_variables
 
 ROOT = Path(__file__).parents[2]
@@ -105,6 +106,16 @@ def test_every_container_is_locked_down(name: str) -> None:
     assert re.fullmatch(r"[1-9]\d*:\d+", one["user"])  # a number, and not root
     assert all(port.startswith("127.0.0.1:") for port in one["ports"])
     assert one["logging"]["options"]["max-size"]
+
+
+@pytest.mark.parametrize("name", [*OURS, "node"])
+def test_a_frozen_process_is_ended_by_its_health_check_and_started_again(name: str) -> None:
+    one = services()[name]
+    assert one["init"] is True  # process 1 could not be killed from inside
+    assert one["restart"] == "unless-stopped"
+    assert one["healthcheck"]["test"][:4] == ["CMD", "python3", "-m", "service.healthcheck"]
+    assert one["healthcheck"]["test"][-1] == "--restart-frozen"
+    assert seconds(one["healthcheck"]["timeout"]) > healthcheck.TIMEOUT_S
 
 
 @pytest.mark.parametrize("name", OURS)
