@@ -13,17 +13,19 @@ RUN python3 -m venv /opt/lungseg
 
 FROM build AS build-cpu
 ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
-RUN /opt/lungseg/bin/pip install --no-deps --extra-index-url "${TORCH_INDEX}" -r lock/torch-cpu.txt
+RUN /opt/lungseg/bin/pip install --no-compile --no-deps --extra-index-url "${TORCH_INDEX}" \
+    -r lock/torch-cpu.txt
 # Extras of pyproject.toml that have a list of their own: "otel", "pacs" or "otel,pacs".
 ARG EXTRAS=""
 RUN lists=$(echo "cpu,${EXTRAS}" | tr , '\n' | sed -n 's#..*#-r lock/&.txt#p') \
- && /opt/lungseg/bin/pip install --no-deps --require-hashes $lists
+ && /opt/lungseg/bin/pip install --no-compile --no-deps --require-hashes $lists
 COPY pyproject.toml README.md LICENSE ./
 COPY model_store model_store
 COPY service service
-RUN /opt/lungseg/bin/pip install --no-deps --no-build-isolation . \
+COPY deploy/image/slim.sh ./
+RUN /opt/lungseg/bin/pip install --no-compile --no-deps --no-build-isolation . \
  && /opt/lungseg/bin/pip check && /opt/lungseg/bin/pip uninstall --yes pip \
- && cd /opt/lungseg/lib/python3*/site-packages && rm -r torch/include torch/test
+ && ./slim.sh /opt/lungseg
 
 FROM ${BASE_IMAGE} AS serving
 LABEL org.opencontainers.image.title="adalora-qat" \
