@@ -50,7 +50,11 @@ from model_store.pictures.dicom_layout import PixelLayout
 from model_store.pictures.dicom_run_lengths import decode_run_lengths
 from model_store.pictures.dicom_structure import DicomFile
 from model_store.pictures.jpeg_2000_parts import check_jpeg_2000_parts
-from model_store.pictures.jpeg_pixels import read_jpeg, with_colour_transform
+from model_store.pictures.jpeg_pixels import (
+    jpeg_pixel_coding,
+    read_jpeg,
+    with_colour_transform,
+)
 from model_store.pictures.picture_errors import (
     UndecodablePictureError,
     UnsupportedTransferSyntaxError,
@@ -116,7 +120,8 @@ def coding_of(file: DicomFile) -> PixelCoding:
         return PixelCoding.NATIVE
     if file.syntax in (*_NATIVE, _ENCAPSULATED_UNCOMPRESSED):
         return PixelCoding.NATIVE
-    return read_codestream_header(unboxed(file.pixels.frame)).pixel_coding
+    codestream = unboxed(file.pixels.frame)
+    return jpeg_pixel_coding(codestream, read_codestream_header(codestream))
 
 
 def decode_frame(file: DicomFile, layout: PixelLayout) -> NDArray[Any]:

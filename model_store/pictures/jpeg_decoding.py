@@ -25,7 +25,12 @@ from model_store.pictures.grey_conversion import (
     to_grey,
     turned,
 )
-from model_store.pictures.jpeg_pixels import check_jpeg_scans, read_jpeg, read_jpeg_8_bit
+from model_store.pictures.jpeg_pixels import (
+    check_jpeg_scans,
+    jpeg_pixel_coding,
+    read_jpeg,
+    read_jpeg_8_bit,
+)
 from model_store.pictures.picture_errors import PictureError
 from model_store.pictures.picture_size import check_picture_size
 from model_store.pictures.pixel_coding import BeforeDecoding, accept_any
@@ -55,7 +60,7 @@ def decode_jpeg(
     try:
         header = read_codestream_header(data)
         check_picture_size(header.width, header.height, max_pixels)
-        before_decoding(header.pixel_coding, header.width * header.height)
+        before_decoding(jpeg_pixel_coding(data, header), header.width * header.height)
         is_common = header.coding in (Coding.JPEG, Coding.JPEG_ARITHMETIC)
         if is_common and header.precision_bits == 8:
             return _common(data, header)

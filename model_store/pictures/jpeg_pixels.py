@@ -33,6 +33,10 @@ from model_store.pictures.codestream_header import (
     jpeg_segments,
 )
 from model_store.pictures.picture_errors import UndecodablePictureError, UnsupportedPictureError
+from model_store.pictures.pixel_coding import PixelCoding
+
+USUAL_SCANS = 32
+"""More than any encoder writes: about ten, and a few more in files that were made small."""
 
 MOST_SCANS = 200
 """A progressive JPEG may repeat scans over all its pixels without end at a few bytes each; real
@@ -52,13 +56,29 @@ _MORE_BYTES = 4096  # behind the last codes, so that reading too far gives other
 _BLOCK_PIXELS = 64
 
 
+def scans_in(data: bytes, start: int = 0, end: int | None = None) -> int:
+    """Return how many scans a codestream has, or a part of a file that holds it."""
+    return data.count(b"\xff\xda", start, end)  # entropy-coded bytes never hold FF DA
+
+
+def jpeg_pixel_coding(codestream: bytes, header: CodestreamHeader) -> PixelCoding:
+    """Return what decoding a codestream of the JPEG family costs.
+
+    Args:
+        codestream: the codestream.
+        header: what it says of itself.
+    """
+    is_repeated = header.coding is not Coding.JPEG_2000 and scans_in(codestream) > USUAL_SCANS
+    return PixelCoding.JPEG_SCANS if is_repeated else header.pixel_coding
+
+
 def check_jpeg_scans(codestream: bytes, header: CodestreamHeader) -> None:
     """Refuse a JPEG whose scans would take more time than any X-ray's.
 
     Raises:
         UndecodablePictureError: it has implausibly many scans.
     """
-    scans = codestream.count(b"\xff\xda")  # entropy-coded bytes never hold FF DA
+    scans = scans_in(codestream)
     if scans > MOST_SCANS or scans * header.width * header.height > MOST_SCANNED_PIXELS:
         raise UndecodablePictureError("The JPEG data have implausibly many scans.")
 

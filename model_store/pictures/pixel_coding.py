@@ -16,6 +16,9 @@ class PixelCoding(StrEnum):
     DEFLATE = "deflate"
     RLE = "rle"
     JPEG = "jpeg"
+    JPEG_SCANS = "jpeg_scans"
+    """With more scans than encoders write: each passes over all pixels again."""
+
     JPEG_LOSSLESS = "jpeg_lossless"
     JPEG_LS = "jpeg_ls"
     JPEG_2000 = "jpeg_2000"

@@ -32,7 +32,12 @@ from model_store.pictures.grey_conversion import (
     to_grey,
     turned,
 )
-from model_store.pictures.jpeg_pixels import read_jpeg, with_colour_transform
+from model_store.pictures.jpeg_pixels import (
+    USUAL_SCANS,
+    read_jpeg,
+    scans_in,
+    with_colour_transform,
+)
 from model_store.pictures.orientation import orientation_of_exif
 from model_store.pictures.picture_errors import (
     PictureError,
@@ -50,7 +55,6 @@ _COLOUR_SAMPLES = {_WHITE_IS_ZERO: 1, _BLACK_IS_ZERO: 1, _RGB: 3, _PALETTE: 1, _
 _NONE, _LZW, _JPEG, _DEFLATE, _OLD_DEFLATE, _PACKBITS = 1, 5, 7, 8, 32946, 32773
 _CODINGS = {
     _NONE: PixelCoding.NATIVE,
-    _JPEG: PixelCoding.JPEG,
     _PACKBITS: PixelCoding.RLE,
 }
 _BY_PILLOW = {34925: "LZMA", 50000: "Zstandard"}
@@ -102,14 +106,22 @@ def decode_tiff(
         check_picture_size(layout.width, layout.height, max_pixels)
         _check_kind(layout, max_pixels)
         layout.check_blocks(len(data))
-        coding = _CODINGS.get(layout.compression, PixelCoding.DEFLATE)
-        before_decoding(coding, layout.width * layout.height)
+        before_decoding(_coding_of(data, layout), layout.width * layout.height)
         pixels, warnings = _meaning(_samples(data, layout), layout)
     except PictureError:
         raise
     except DECODER_ERRORS:
         raise damaged("TIFF") from None
     return turned(pixels, warnings, orientation_of_exif(layout.orientation))
+
+
+def _coding_of(data: bytes, layout: TiffLayout) -> PixelCoding:
+    if layout.compression != _JPEG:
+        return _CODINGS.get(layout.compression, PixelCoding.DEFLATE)
+    are_shared = sum(size for _, size in layout.blocks) > len(data)  # scans, too
+    if are_shared or any(scans_in(data, at, at + size) > USUAL_SCANS for at, size in layout.blocks):
+        return PixelCoding.JPEG_SCANS
+    return PixelCoding.JPEG
 
 
 def _check_kind(layout: TiffLayout, max_pixels: int) -> None:

@@ -35,7 +35,7 @@ def test_the_smallest_x_ray_has_a_budget_that_the_kernel_can_count() -> None:
 
 
 def test_an_ordinary_x_ray_needs_no_more_than_the_first_grant() -> None:
-    for codec in set(PixelCoding) - {PixelCoding.JPEG_2000}:
+    for codec in set(PixelCoding) - {PixelCoding.JPEG_2000, PixelCoding.JPEG_SCANS}:
         assert opening_budget_s(codec, 2048 * 2048, 6_000_000) <= first_grant_s(6_000_000)
     assert first_grant_s(0) == ORDINARY_OPENING_S
 
@@ -45,6 +45,12 @@ def test_the_largest_x_rays_are_costly_ones_whatever_their_coding() -> None:
         assert opening_budget_s(coding, 40_000_000, 500_000) > first_grant_s(500_000)
     assert rendering_budget_s(40_000_000, 1, wants_overlay=True) > ORDINARY_RENDERING_S
     assert rendering_budget_s(9_000_000, 1, wants_overlay=True) <= ORDINARY_RENDERING_S
+
+
+def test_a_jpeg_with_more_scans_than_encoders_write_is_costly_at_any_size() -> None:
+    for pixels, upload_bytes in ((1024, 2_000), (9_000_000, 40_000)):
+        budget_s = opening_budget_s(PixelCoding.JPEG_SCANS, pixels, upload_bytes)
+        assert budget_s > first_grant_s(upload_bytes)
 
 
 def test_rendering_grows_with_masks_and_overlay() -> None:
