@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from model_store.model_info import ModelInfo
+from service.caller_turns import SERVICE
 
 UNMATCHED_ROUTE = "unmatched"
 
@@ -46,6 +47,7 @@ class RequestRecord:
         model: the model that answered, or None.
         asked_model: the model that is to answer, once that is known.
         key_name: name of the API key that came with it, or None.
+        caller: whose turn it takes; holds an address, so it is not logged.
     """
 
     request_id: str
@@ -67,6 +69,7 @@ class RequestRecord:
     model: ModelInfo | None = None
     asked_model: ModelInfo | None = None
     key_name: str | None = None
+    caller: str = SERVICE
 
     def stages(self) -> list[tuple[str, float]]:
         """Return seconds per pipeline verb so far, in their order.

@@ -135,9 +135,7 @@ class Settings(BaseModel):
         40_000_000, ge=1024, le=2**31, description="largest image in pixels (width x height)"
     )
     max_boxes: int = Field(32, ge=1, le=1024, description="most boxes in one request")
-    max_batch: int = Field(
-        4, ge=1, le=256, description="most requests handed to the model at a time"
-    )
+    max_batch: int = Field(4, ge=1, le=256, description="most requests handed to a GPU at a time")
     batch_window_s: float = Field(
         0.0,
         ge=0,

@@ -1,7 +1,7 @@
 """Callers who send one upload again and again, in a process of their own.
 
-`python -m benchmarks.service.hostile_callers PORT FILE SECONDS CALLERS` prints the answers by
-status and code as JSON. The process gives way to the service (`nice`): callers have computers of
+`python -m benchmarks.service.hostile_callers PORT FILE SECONDS CALLERS ADDRESS` prints the answers
+by status and code as JSON. The process gives way to the service (`nice`): callers have computers of
 their own, and here they would take the processor that is measured.
 """
 
@@ -22,7 +22,9 @@ NICENESS = 15
 _BOUNDARY = "hostile"
 
 
-def start(port: int, file: Path, seconds: float, callers: int) -> subprocess.Popen[bytes]:
+def start(
+    port: int, file: Path, seconds: float, callers: int, address: str
+) -> subprocess.Popen[bytes]:
     """Start the callers.
 
     Args:
@@ -30,8 +32,10 @@ def start(port: int, file: Path, seconds: float, callers: int) -> subprocess.Pop
         file: what they send, with the boxes in `FILE.boxes` beside it.
         seconds: how long they begin new requests.
         callers: how many at a time.
+        address: where they seem to come from: turns are taken by addresses.
     """
-    command = [sys.executable, "-m", __name__, *map(str, (port, file, seconds, callers))]
+    words = map(str, (port, file, seconds, callers, address))
+    command = [sys.executable, "-m", __name__, *words]
     return subprocess.Popen(command, stdout=subprocess.PIPE)
 
 
@@ -51,10 +55,12 @@ def form_of(file: Path) -> bytes:
     return b"".join([*parts, file.read_bytes(), f"\r\n--{_BOUNDARY}--\r\n".encode()])
 
 
-def post(port: int, body: bytes) -> tuple[int, bytes]:
+def post(port: int, body: bytes, address: str) -> tuple[int, bytes]:
     """Send one form; status 0 stands for a broken connection."""
     headers = {"Content-Type": f"multipart/form-data; boundary={_BOUNDARY}"}
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=120)
+    connection = http.client.HTTPConnection(
+        "127.0.0.1", port, timeout=120, source_address=(address, 0)
+    )
     try:
         connection.request("POST", "/segment", body, headers)
         answer = connection.getresponse()
@@ -79,7 +85,7 @@ def code_in(body: bytes) -> str:
 
 def main(arguments: Sequence[str]) -> int:
     """Send and print."""
-    port, file, seconds, callers = arguments
+    port, file, seconds, callers, address = arguments
     os.nice(NICENESS)
     body = form_of(Path(file))
     until_s = time.monotonic() + float(seconds)
@@ -87,7 +93,7 @@ def main(arguments: Sequence[str]) -> int:
 
     def call() -> None:
         while time.monotonic() < until_s:
-            status, answer = post(int(port), body)
+            status, answer = post(int(port), body, address)
             found[f"{status} {code_in(answer)}"] += 1
             if status == 0:
                 time.sleep(0.1)

@@ -3,9 +3,10 @@
 `python -m benchmarks.service.hostile_load FOLDER... [--seconds 60] [--callers 8] [--part 1/6]`
 starts the real server. For each file of the folders (`python -m tests.service.costly_files FOLDER`
 and `python -m tests.service.hostile_files FOLDER` make some) that many callers send it one after
-the other, while `/livez` is asked every 20 ms and two honest callers send an X-ray. `--part` takes
-a share of the files, so that a minute each fits into a few minutes. `--probe FILE` also writes what
-held up the front's event loop.
+the other, while `/livez` is asked every 20 ms and two honest callers send an X-ray. The hostile
+ones come from one other address; `--hostile-address 127.0.0.1` has them share that of the honest
+ones, as behind a proxy without keys. `--part` takes a share of the files, so that a minute each
+fits into a few minutes. `--probe FILE` also writes what held up the front's event loop.
 
 Printed: answers by code, the slowest `/livez`, the 95th percentile of honest callers beside that
 without hostile ones, the memory of all processes; then each goal and whether it is met. Exit code
@@ -105,10 +106,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for _ in range(3):
             server.segment(honest, {})
         idle_bytes = tree_pss_bytes(server.process.pid)
-        alone = watch(server, honest, None, 0, min(options.seconds, ALONE_S))
+        alone = watch(server, honest, None, min(options.seconds, ALONE_S))
         _print(alone.row("(nobody)", alone))
         for path in files:
-            seen = watch(server, honest, path, options.callers, options.seconds)
+            sending = (path, options.callers, options.hostile_address)
+            seen = watch(server, honest, sending, options.seconds)
             rows.append(seen.row(path.name, alone))
             _print(rows[-1])
             if server.process.poll() is not None:
@@ -149,11 +151,18 @@ def goals_of(
 
 
 def watch(
-    server: RunningServer, honest: bytes, hostile: Path | None, callers: int, seconds: float
+    server: RunningServer, honest: bytes, hostile: tuple[Path, int, str] | None, seconds: float
 ) -> Seen:
-    """Let hostile and honest callers loose, and watch."""
+    """Let hostile and honest callers loose, and watch.
+
+    Args:
+        server: what they call.
+        honest: the X-ray of the honest ones.
+        hostile: file, number and address of the hostile ones.
+        seconds: for how long.
+    """
     seen = Seen()
-    senders = start(server.port, hostile, seconds, callers) if hostile else None
+    senders = start(server.port, hostile[0], seconds, *hostile[1:]) if hostile else None
     others = OtherWork(server, [senders.pid] if senders else [])
     until_s = time.monotonic() + seconds
 
@@ -230,6 +239,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("folders", type=Path, nargs="+")
     parser.add_argument("--seconds", type=float, default=60.0)
     parser.add_argument("--callers", type=int, default=8)
+    parser.add_argument("--hostile-address", default="127.0.0.2", help="of the loopback network")
     parser.add_argument("--part", default="1/1", help="which share of the files, as 2/6")
     parser.add_argument("--flags", default="", help="flags of the service, in one string")
     parser.add_argument("--probe", type=Path, help="file for what holds up the front's event loop")

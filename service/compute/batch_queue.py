@@ -4,15 +4,16 @@ A batch is what waits, at most `max_batch`. Under load it may pay to wait a litt
 window opens when the *first* of the batch was queued, not when the worker comes to look, so a
 request never waits longer than the window for company, and one that already waited that long goes
 at once. Alone means at once, too: the window is used only while requests come faster than one a
-window, which a moving average of their distances tells.
+window, which a moving average of their distances tells. Callers with waiting requests go in turn.
 """
 
 from __future__ import annotations
 
 import threading
 import time
-from collections import deque
 from typing import Generic, Protocol, TypeVar
+
+from service.caller_turns import CallerTurns
 
 _WEIGHT_OF_NEWEST = 0.5
 _LONGEST_DISTANCE_S = 1.0
@@ -24,12 +25,15 @@ class Queued(Protocol):
     queued_at: float
     """`time.perf_counter()` when it was queued."""
 
+    caller: str
+    """Whose turn it takes."""
+
 
 Item = TypeVar("Item", bound=Queued)
 
 
 class BatchQueue(Generic[Item]):
-    """First in, first out, in batches; safe from any thread."""
+    """Each caller's first in, first out, callers in turn, in batches; safe from any thread."""
 
     def __init__(self, max_batch: int, window_s: float) -> None:
         """Make an empty queue.
@@ -40,7 +44,7 @@ class BatchQueue(Generic[Item]):
         """
         self._max_batch = max_batch
         self._window_s = window_s
-        self._items: deque[Item] = deque()
+        self._items: CallerTurns[Item] = CallerTurns()
         self._changed = threading.Condition()
         self._is_closed = False
         self._distance_s = _LONGEST_DISTANCE_S
@@ -60,22 +64,19 @@ class BatchQueue(Generic[Item]):
             distance_s = min(item.queued_at - self._last_queued_at, _LONGEST_DISTANCE_S)
             self._distance_s += _WEIGHT_OF_NEWEST * (distance_s - self._distance_s)
             self._last_queued_at = item.queued_at
-            self._items.append(item)
+            self._items.put(item.caller, item)
             self._changed.notify()
             return True
 
     def remove(self, item: Item) -> None:
         """Take an item out, wherever it is; nothing happens when it is not there."""
         with self._changed:
-            if item in self._items:
-                self._items.remove(item)
+            self._items.remove(item.caller, item)
 
     def empty(self) -> list[Item]:
         """Take everything out."""
         with self._changed:
-            items = list(self._items)
-            self._items.clear()
-            return items
+            return self._items.empty()
 
     def close(self) -> None:
         """Let nothing in any more; what waits is left for `empty`."""
@@ -83,8 +84,12 @@ class BatchQueue(Generic[Item]):
             self._is_closed = True
             self._changed.notify_all()
 
-    def take(self, timeout_s: float) -> list[Item] | None:
+    def take(self, timeout_s: float, most: int | None = None) -> list[Item] | None:
         """Wait for a batch.
+
+        Args:
+            timeout_s: seconds to wait.
+            most: most items wanted, where that is fewer than a batch has.
 
         Returns:
             One item or more; none when nothing came within `timeout_s` seconds; None when the
@@ -96,24 +101,29 @@ class BatchQueue(Generic[Item]):
                 now = time.perf_counter()
                 wait_until = self._leave_at() if self._items else give_up_at
                 if now >= wait_until:
-                    return self._popped()
+                    return self._popped(most)
                 self._changed.wait(wait_until - now)
         return None
 
-    def take_due(self) -> list[Item]:
-        """Take the batch that would leave now; none when there is none, without waiting."""
+    def take_due(self, most: int | None = None) -> list[Item]:
+        """Take the batch that would leave now; none when there is none, without waiting.
+
+        Args:
+            most: most items wanted, where that is fewer than a batch has.
+        """
         with self._changed:
-            return self._popped() if self._is_due() else []
+            return self._popped(most) if self._is_due() else []
 
     def _is_due(self) -> bool:
         is_open = bool(self._items) and not self._is_closed
         return is_open and time.perf_counter() >= self._leave_at()
 
-    def _popped(self) -> list[Item]:
-        return [self._items.popleft() for _ in range(min(self._max_batch, len(self._items)))]
+    def _popped(self, most: int | None) -> list[Item]:
+        taken = (self._items.take() for _ in range(min(self._max_batch, most or self._max_batch)))
+        return [item for item in taken if item is not None]
 
     def _leave_at(self) -> float:
-        first = self._items[0].queued_at
+        first = min(item.queued_at for item in self._items.oldest())
         expects_company = self._distance_s < self._window_s
         if len(self._items) >= self._max_batch or not expects_company:
             return first

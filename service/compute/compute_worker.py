@@ -1,7 +1,9 @@
 """The one thread that talks to the model: it brings it up, proves it, hands over what waits.
 
-One thread, because two model calls at a time on one device only slow each other down. A GPU gets
-what comes while it computes, so that it never waits for this process. Every caller gets an answer:
+One thread, because two model calls at a time on one device only slow each other down. A device
+gets what comes while it computes, so that it never waits for this process: a GPU a batch, a CPU,
+which computes X-ray by X-ray, one. What waits here goes by turns of the callers; what a device has
+been handed does not, so that it gets no more than it needs. Every caller gets an answer:
 an item whose call failed gets its error while its neighbours get their masks. When the compute
 process is lost, or its answers are out of step, all that was accepted is refused at once, with the
 advice to come back, and a new process is started; when the thread itself ends, the rest is refused.
@@ -22,6 +24,7 @@ from typing import Protocol
 from model_store.boxes import Box
 from model_store.model_info import ModelInfo
 from model_store.structures import LUNGS, Structure
+from service.caller_turns import SERVICE
 from service.compute.batch_queue import BatchQueue
 from service.compute.cpu_turns import CpuTurns
 from service.compute.model_handle import LOST_SENTENCE, ModelCallError, SegmentationModel
@@ -83,12 +86,14 @@ class Job:
     Attributes:
         given: what the model gets.
         on_taken: called by the worker when it starts on this job.
+        caller: whose turn it takes.
         future: gets the result, or the error; cancel it to withdraw.
         queued_at: `time.perf_counter()` when it was queued.
     """
 
     given: NetworkInput
     on_taken: Callable[[], None]
+    caller: str = SERVICE
     future: Future[ComputeResult] = field(default_factory=Future)
     queued_at: float = field(default_factory=time.perf_counter)
 
@@ -159,12 +164,15 @@ class ComputeWorker:
         """Start the thread, which loads the model first."""
         self._thread.start()
 
-    def submit(self, given: NetworkInput, on_taken: Callable[[], None]) -> Job:
-        """Put a request at the end of the queue.
+    def submit(
+        self, given: NetworkInput, on_taken: Callable[[], None], caller: str = SERVICE
+    ) -> Job:
+        """Put a request behind those of its caller.
 
         Args:
             given: the prepared image with its boxes.
             on_taken: called, in the worker's thread, when the model starts on it.
+            caller: whose turn it takes.
 
         Returns:
             The job; wait for its `future`.
@@ -172,7 +180,7 @@ class ComputeWorker:
         Raises:
             Draining: the worker is closed.
         """
-        job = Job(given, on_taken)
+        job = Job(given, on_taken, caller)
         if not self._queue.put(job):
             raise Draining("The service is shutting down.", retry_after_s=5)
         self._wake.call()
@@ -202,7 +210,7 @@ class ComputeWorker:
             recheck_at = time.monotonic() + self._recheck_interval_s
             while model is not None:
                 is_recheck_due = self._must_recheck or time.monotonic() >= recheck_at
-                batch = self._next_batch(is_recheck_due, recheck_at)
+                batch = self._next_batch(model, is_recheck_due, recheck_at)
                 if batch is None:
                     break
                 self._is_lost = self._is_lost or not (batch or self._handed or model.is_running)
@@ -247,11 +255,11 @@ class ComputeWorker:
     def _wants_more(self, model: SegmentationModel, is_recheck_due: bool) -> bool:
         """Wait until an answer is there or the model can have more; True for the latter.
 
-        A GPU has up to two batches, one that it computes and one that comes meanwhile.
+        It has up to two batches, one that it computes and one that comes meanwhile; of several
+        models on the CPUs none, so that its turn ends.
         """
         in_hand = sum(len(handed.jobs) for handed in self._handed)
-        is_ahead = model.info.device.startswith("cuda")
-        if is_recheck_due or not is_ahead or in_hand >= 2 * self._max_batch:
+        if is_recheck_due or self._turn is not None or in_hand >= 2 * self._most_together(model):
             return False
         self._wake.watch()
         try:
@@ -261,11 +269,20 @@ class ComputeWorker:
         finally:
             self._wake.ignore()
 
-    def _next_batch(self, is_recheck_due: bool, recheck_at: float) -> list[Job] | None:
+    def _next_batch(
+        self, model: SegmentationModel, is_recheck_due: bool, recheck_at: float
+    ) -> list[Job] | None:
         """Wait for a batch, unless the model has one; before a recheck it gets no more."""
+        most = self._most_together(model)
         if not self._handed:
-            return self._queue.take(min(recheck_at - time.monotonic(), LOOK_INTERVAL_S))
-        return [] if is_recheck_due else self._queue.take_due()
+            return self._queue.take(min(recheck_at - time.monotonic(), LOOK_INTERVAL_S), most)
+        return [] if is_recheck_due else self._queue.take_due(most)
+
+    def _most_together(self, model: SegmentationModel) -> int:
+        """Return how many X-rays a batch may have: on a CPU more than one would gain nothing."""
+        if model.info.device.startswith("cuda"):
+            return self._max_batch
+        return 1 if self._turns is None else min(2, self._max_batch)
 
     def _first_model(self) -> SegmentationModel | None:
         try:

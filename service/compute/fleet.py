@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Sequence
 
 from model_store.model_info import ModelInfo
+from service.caller_turns import SERVICE
 from service.compute.compute_worker import ComputeWorker, Job
 from service.compute.cpu_turns import CpuTurns
 from service.compute.fleet_readiness import FleetReadiness
@@ -48,9 +49,9 @@ class Device:
         """Requests that wait here or are being computed."""
         return self._jobs
 
-    def submit(self, given: NetworkInput, on_taken: Callable[[], None]) -> Job:
+    def submit(self, given: NetworkInput, on_taken: Callable[[], None], caller: str) -> Job:
         """Queue a request here; raise as `ComputeWorker.submit`."""
-        job = self.worker.submit(given, on_taken)
+        job = self.worker.submit(given, on_taken, caller)
         self._count(1)
         job.future.add_done_callback(lambda _: self._count(-1))
         return job
@@ -137,19 +138,22 @@ class ComputeFleet:
         if self._settings.devices == ALL_DEVICES and self._settings.device in ("auto", "cuda"):
             threading.Thread(target=self._find_more, name="gpus", daemon=True).start()
 
-    def submit(self, given: NetworkInput, on_taken: Callable[[], None]) -> Job:
+    def submit(
+        self, given: NetworkInput, on_taken: Callable[[], None], caller: str = SERVICE
+    ) -> Job:
         """Queue a request where fewest wait, among the devices whose model is proven.
 
         Args:
             given: the prepared image with its boxes.
             on_taken: called when a model starts on it.
+            caller: whose turn it takes.
 
         Raises:
             Draining: the fleet is closed.
         """
         proven = [device for device in self.devices if device.loader.model is not None]
         chosen = min(proven or self.devices, key=lambda device: device.jobs)
-        return chosen.submit(given, on_taken)
+        return chosen.submit(given, on_taken, caller)
 
     def withdraw(self, job: Job) -> None:
         """Take a job out of its queue when its caller no longer waits."""

@@ -13,6 +13,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.errors import HeadersTooLarge
+from service.http.callers import caller_at
 from service.http.problems import internal_problem, problem_response
 from service.http.traces import TraceSink
 from service.http.upload import CallerLeft
@@ -48,6 +49,7 @@ class EdgeLayer:
             return
         headers = Headers(scope=scope)
         record = new_record(headers)
+        record.caller = caller_at(scope.get("client"))
         _to_origin_form(scope)
         scope["lungseg.record"] = record
         status = STATUS_CALLER_LEFT

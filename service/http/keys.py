@@ -19,6 +19,7 @@ from pathlib import Path
 from starlette.requests import Request
 
 from service.errors import ExpiredKey, InsufficientScope, MissingKey, TooManyAttempts, WrongKey
+from service.http.callers import caller_with_key
 from service.http.key_attempts import FailedAttempts
 from service.http.key_file import (
     ApiKey,
@@ -84,7 +85,8 @@ class ApiKeys:
         """
         address = request.client.host if request.client is not None else ""
         key = self.require(request.headers, *scopes, address=address)
-        record_of(request.scope).key_name = key.name
+        record = record_of(request.scope)
+        record.key_name, record.caller = key.name, caller_with_key(key.name)
         return key
 
     def require(self, headers: Mapping[str, str], *scopes: KeyScope, address: str = "") -> ApiKey:

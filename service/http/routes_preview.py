@@ -18,6 +18,7 @@ from service.http.upload import RequestBody
 from service.imaging.task_data import PREVIEW_LONGEST_SIDE, PREVIEW_MEDIA_TYPE
 from service.pipeline.held_answer import HeldAnswer
 from service.pipeline.segmentation import SegmentationService
+from service.request_record import record_of
 
 _REFUSALS = (
     errors.MissingKey,
@@ -84,7 +85,8 @@ def add_preview_route(
         with await receive_upload(request, body, service) as upload:
             require_image_alone(upload.fields)
             assert upload.image is not None  # a form without one is refused
-            work = service.preview(upload.image, upload.size_bytes)
+            record = record_of(request.scope)
+            work = service.preview(upload.image, upload.size_bytes, record)
             return await unless_caller_leaves(body, work)
 
     async def answer(request: Request, body: RequestBody) -> Response:

@@ -18,6 +18,7 @@ from pydantic import ValidationError
 
 from model_store.boxes import Box
 from service import errors
+from service.caller_turns import SERVICE
 from service.compute.network_data import NetworkInput, NetworkOutput
 from service.cpu_allowance import gpus_shown, image_workers
 from service.imaging.answer_data import AnswerContext
@@ -107,6 +108,7 @@ class TaskPool(Protocol):
         most_cpu_s: float | None = None,
         is_costly: bool = False,
         urgency: int = 0,
+        caller: str = SERVICE,
     ) -> Reply:
         """Run one task."""
 
@@ -145,6 +147,7 @@ class OpenedImage:
         asked: what is asked about it.
         pixels: its grey values.
         state: what rendering needs beside; not looked into.
+        caller: whose X-ray it is.
     """
 
     facts: OpenedFacts
@@ -152,6 +155,7 @@ class OpenedImage:
     asked: SegmentRequest
     pixels: Blob
     state: Blob
+    caller: str
 
     @property
     def size_bytes(self) -> int:
@@ -182,7 +186,12 @@ class ImageWorkers:
         return self._pool.ready
 
     async def open(
-        self, image: Blob, asked: SegmentRequest, input_size: int, max_pixels: int | None = None
+        self,
+        image: Blob,
+        asked: SegmentRequest,
+        input_size: int,
+        max_pixels: int | None = None,
+        caller: str = SERVICE,
     ) -> OpenedImage:
         """Decode an upload and prepare it for the network.
 
@@ -191,6 +200,7 @@ class ImageWorkers:
             asked: what is asked about it.
             input_size: side of the network's input, pixels.
             max_pixels: most pixels allowed, where that is not the setting.
+            caller: whose turn it takes.
 
         Raises:
             ServiceError: the image is refused, or its worker was lost.
@@ -198,25 +208,26 @@ class ImageWorkers:
         order = OpenOrder(asked, input_size, max_pixels or self._max_pixels, time.perf_counter())
         budget = opening_budget(image.size_bytes, order.max_pixels)
         fields = as_json(OPEN_ORDER, order)
-        reply = await self._run(OPEN_TASK, fields, [image], budget, OPEN_URGENCY)
+        reply = await self._run(OPEN_TASK, fields, [image], budget, OPEN_URGENCY, caller)
         with ExitStack() as held:
             held.callback(reply.close)
-            opened = _opened(reply, asked, input_size)
+            opened = _opened(reply, asked, input_size, caller)
             held.pop_all()
         return opened
 
-    async def preview(self, image: Blob) -> HeldAnswer:
+    async def preview(self, image: Blob, caller: str) -> HeldAnswer:
         """Decode an upload for a screen.
 
         Args:
             image: the file; stays the caller's.
+            caller: whose turn it takes.
 
         Raises:
             ServiceError: the image is refused, or its worker was lost.
         """
         fields = as_json(PREVIEW_ORDER, PreviewOrder(self._max_pixels))
         budget = opening_budget(image.size_bytes, self._max_pixels)
-        return _held(await self._run(PREVIEW_TASK, fields, [image], budget, OPEN_URGENCY))
+        return _held(await self._run(PREVIEW_TASK, fields, [image], budget, OPEN_URGENCY, caller))
 
     async def answer(
         self, opened: OpenedImage, output: NetworkOutput, context: AnswerContext
@@ -233,7 +244,10 @@ class ImageWorkers:
         with Blob.of(*(one.logits for one in output.masks)) as logits:
             blobs = [opened.pixels, opened.state, logits]
             fields = as_json(ANSWER_ORDER, order)
-            return _held(await self._run(ANSWER_TASK, fields, blobs, budget, ANSWER_URGENCY))
+            caller = opened.caller
+            return _held(
+                await self._run(ANSWER_TASK, fields, blobs, budget, ANSWER_URGENCY, caller)
+            )
 
     async def _run(
         self,
@@ -242,6 +256,7 @@ class ImageWorkers:
         blobs: Sequence[Blob],
         budget: TaskBudget,
         urgency: int,
+        caller: str,
     ) -> Reply:
         try:
             return await self._pool.run(
@@ -253,6 +268,7 @@ class ImageWorkers:
                 most_cpu_s=budget.most_cpu_s,
                 is_costly=budget.is_costly,
                 urgency=urgency,
+                caller=caller,
             )
         except TaskRefused as refused:
             raise _refusal(refused.fields) from None
@@ -268,7 +284,7 @@ class ImageWorkers:
             raise errors.InternalError(_INTERNAL_SENTENCE) from None
 
 
-def _opened(reply: Reply, asked: SegmentRequest, input_size: int) -> OpenedImage:
+def _opened(reply: Reply, asked: SegmentRequest, input_size: int, caller: str) -> OpenedImage:
     try:
         facts = OPENED_FACTS.validate_python(dict(reply.fields))
         pixels, network_input, state = reply.blobs
@@ -279,7 +295,7 @@ def _opened(reply: Reply, asked: SegmentRequest, input_size: int) -> OpenedImage
         raise _garbled(OPEN_TASK)
     with network_input:
         given = _given(network_input.read(), input_size, facts, asked)
-    return OpenedImage(facts, given, asked, pixels, state)
+    return OpenedImage(facts, given, asked, pixels, state, caller)
 
 
 def _given(

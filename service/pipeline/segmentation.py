@@ -22,7 +22,6 @@ from service.compute.cpu_turns import CpuTurns
 from service.compute.fleet import ComputeFleet
 from service.compute.model_handle import LOST_SENTENCE
 from service.compute.model_loading import ModelLoader, PredictorFactory
-from service.compute.network_data import NetworkInput
 from service.compute.readiness import Readiness, State
 from service.cpu_allowance import model_threads, models_at_a_time
 from service.errors import ComputeLost, InvalidField
@@ -38,7 +37,7 @@ from service.pipeline.auditing import Auditing
 from service.pipeline.drift_noting import compared_model, note_drift
 from service.pipeline.held_answer import HeldAnswer
 from service.pipeline.image_proof import ImageProof
-from service.pipeline.image_workers import ImageWorkers, PoolFactory
+from service.pipeline.image_workers import ImageWorkers, OpenedImage, PoolFactory
 from service.pipeline.model_generations import GenerationReadiness
 from service.pipeline.served_models import ServedModels
 from service.request_record import RequestRecord
@@ -231,10 +230,11 @@ class SegmentationService:
         with self.admission.enter() as place:
             place.hold_bytes(upload_bytes)
             record.decode_began_at = time.perf_counter()
-            with await self._images.open(image, asked, input_size) as opened:
+            opening = self._images.open(image, asked, input_size, caller=record.caller)
+            with await opening as opened:
                 _note_opened(record, opened.facts)
                 place.hold_bytes(opened.size_bytes)
-                result = await _compute(host, opened.given, place.reach_model)
+                result = await _compute(host, opened, place.reach_model)
                 record.stage_seconds |= {"queue": result.queue_s, **result.output.stage_seconds}
                 record.batch_size = result.batch_size
                 record.model = result.model
@@ -254,19 +254,20 @@ class SegmentationService:
         note_drift(self.metrics.drift, asked, record, answer.facts, result.model)
         return answer
 
-    async def preview(self, image: Blob, upload_bytes: int) -> HeldAnswer:
+    async def preview(self, image: Blob, upload_bytes: int, record: RequestRecord) -> HeldAnswer:
         """Return the grey values of one X-ray, to be looked at; the network is not asked.
 
         Args:
             image: the file; stays the caller's.
             upload_bytes: size of the whole upload, held meanwhile.
+            record: says whose it is.
 
         Raises:
             ServiceError: the image is refused.
         """
         with self.admission.enter() as place:
             place.hold_bytes(upload_bytes)
-            return await self._images.preview(image)
+            return await self._images.preview(image, record.caller)
 
     def _loaded_model(self) -> ModelInfo | None:
         model = self.host.model
@@ -378,9 +379,9 @@ def _model_for(host: ComputeFleet, asked: SegmentRequest) -> ModelInfo:
 
 
 async def _compute(
-    host: ComputeFleet, given: NetworkInput, on_taken: Callable[[], None]
+    host: ComputeFleet, opened: OpenedImage, on_taken: Callable[[], None]
 ) -> ComputeResult:
-    job = host.submit(given, on_taken)
+    job = host.submit(opened.given, on_taken, opened.caller)
     try:
         return await asyncio.wrap_future(job.future)
     finally:

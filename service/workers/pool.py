@@ -10,6 +10,7 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from service.caller_turns import SERVICE
 from service.workers.errors import (
     EndReason,
     PoolClosed,
@@ -90,6 +91,7 @@ class WorkerPool:
         most_cpu_s: float | None = None,
         is_costly: bool = False,
         urgency: int = 0,
+        caller: str = SERVICE,
     ) -> Reply:
         """Run one task; cancelling it ends the worker that has it.
 
@@ -104,6 +106,7 @@ class WorkerPool:
                 (`Task.needs_cpu`): it then waits again, as a costly one. Default: `cpu_s`.
             is_costly: whether it belongs to those that get at most half of the workers.
             urgency: lower goes first.
+            caller: whose turn it takes; callers with waiting tasks go in turn.
 
         Raises:
             TooCostly: it met a limit or crashed its worker.
@@ -117,7 +120,9 @@ class WorkerPool:
             raise PoolClosed("the workers are being closed")
         result: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
         most = max(cpu_s, most_cpu_s or 0.0)
-        job = Job(task, fields or {}, body, blobs, cpu_s, most, wall_s, is_costly, urgency, result)
+        job = Job(
+            task, fields or {}, body, blobs, cpu_s, most, wall_s, is_costly, urgency, caller, result
+        )
         self._queue.put(job)
         self._dispatch()
         try:
@@ -132,7 +137,7 @@ class WorkerPool:
         idle = [each for each in workers if each.stage is Stage.IDLE]
         idle.sort(key=lambda each: each.tasks_done)
         while idle:
-            job = self._queue.take(sum(each.is_costly for each in workers))
+            job = self._queue.take([each.job for each in workers if each.job is not None])
             if job is None:
                 return
             worker = idle.pop()

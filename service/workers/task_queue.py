@@ -1,23 +1,30 @@
 """Tasks that wait for a worker, and which of them is next.
 
-First the more urgent, then the older one. Costly tasks may hold at most half of the workers, so
-that a flood of them leaves the other half to everybody else.
+First the more urgent, then the caller whose turn it is, then its older one. Two bounds leave
+workers to others, since a task that runs is not interrupted: costly tasks may hold at most half of
+them, and no caller may hold the last quarter while another caller is about. Without the second one,
+a caller of eight tasks at a time would have all workers whenever another one's task comes.
 """
 
 from __future__ import annotations
 
 import asyncio
-import heapq
-import itertools
-from collections.abc import Mapping, Sequence
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from service.caller_turns import SERVICE, CallerTurns
 from service.memory_allowance import most_costly_tasks
 from service.workers.shared_memory import Blob
 
+ABOUT_S = 5.0
+"""For how long a caller is about after its latest task: its answer may be at the network, or its
+next request on the way."""
 
-@dataclass
+
+@dataclass(eq=False)
 class Job:
     """One task on its way.
 
@@ -31,6 +38,7 @@ class Job:
         wall_s: time granted from being handed to a worker, seconds.
         is_costly: whether it counts against the half.
         urgency: lower is sooner.
+        caller: whose turn it takes.
         result: where the caller waits.
     """
 
@@ -43,56 +51,76 @@ class Job:
     wall_s: float
     is_costly: bool
     urgency: int
+    caller: str
     result: asyncio.Future[Any] = field(repr=False)
 
 
 class TaskQueue:
     """Waiting jobs in their order."""
 
-    def __init__(self, workers: int) -> None:
+    def __init__(self, workers: int, clock: Callable[[], float] = time.monotonic) -> None:
         """Start empty.
 
         Args:
-            workers: number of workers; of a single one, costly tasks may take all.
+            workers: number of workers; a single one is for all tasks of all callers.
+            clock: seconds of a clock that never goes back.
         """
         self._most_costly = most_costly_tasks(workers)
-        self._waiting: tuple[list[_Entry], list[_Entry]] = ([], [])  # others, costly ones
-        self._numbers = itertools.count()
+        self._most_of_one = max(1, workers - -(-workers // 4))
+        self._clock = clock
+        self._waiting: dict[int, CallerTurns[Job]] = {}  # by urgency
+        self._seen_s: OrderedDict[str, float] = OrderedDict()  # the latest last
 
     def __len__(self) -> int:
         """Return how many wait, those included whose caller has left."""
-        return sum(len(heap) for heap in self._waiting)
+        return sum(len(turns) for turns in self._waiting.values())
 
     def put(self, job: Job) -> None:
         """Add one."""
-        heapq.heappush(self._waiting[job.is_costly], (job.urgency, next(self._numbers), job))
+        self._turns_of(job).put(job.caller, job)
+        if job.caller != SERVICE:
+            self._seen_s[job.caller] = self._clock()
+            self._seen_s.move_to_end(job.caller)
 
     def put_back(self, job: Job) -> None:
         """Add one that was taken and not begun, before its equals."""
-        heapq.heappush(self._waiting[job.is_costly], (job.urgency, -next(self._numbers), job))
+        self._turns_of(job).put_back(job.caller, job)
 
-    def take(self, costly_running: int) -> Job | None:
+    def take(self, running: Collection[Job]) -> Job | None:
         """Take the next one, None when none may run now.
 
         Args:
-            costly_running: costly tasks in the hands of workers.
+            running: what workers have in their hands.
         """
-        for heap in self._waiting:
-            while heap and heap[0][2].result.done():  # the caller has left
-                heapq.heappop(heap)
-        others, costly = self._waiting
-        candidates = [others, costly] if costly_running < self._most_costly else [others]
-        filled = [heap for heap in candidates if heap]
-        if not filled:
-            return None
-        return heapq.heappop(min(filled, key=lambda heap: heap[0][:2]))[2]
+        may = self._permission(running)
+        for urgency in sorted(self._waiting):
+            while (job := self._waiting[urgency].take(may)) is not None:
+                if not job.result.done():  # else the caller has left
+                    return job
+        return None
 
     def drain(self) -> list[Job]:
         """Take all."""
-        jobs = [entry[2] for heap in self._waiting for entry in heap]
-        for heap in self._waiting:
-            heap.clear()
-        return jobs
+        return [job for turns in self._waiting.values() for job in turns.empty()]
 
+    def _turns_of(self, job: Job) -> CallerTurns[Job]:
+        return self._waiting.setdefault(job.urgency, CallerTurns())
 
-_Entry = tuple[int, int, Job]
+    def _permission(self, running: Collection[Job]) -> Callable[[Job], bool]:
+        """Return what says of a job whether it may run beside those that run."""
+        is_half_costly = sum(job.is_costly for job in running) >= self._most_costly
+        held = [job.caller for job in running]
+        self._forget_gone()
+        is_shared = len(self._seen_s) > 1
+        full = {one for one in held if held.count(one) >= self._most_of_one} - {SERVICE}
+
+        def may(job: Job) -> bool:
+            is_kept = (is_half_costly and job.is_costly) or (is_shared and job.caller in full)
+            return not is_kept or job.result.done()
+
+        return may
+
+    def _forget_gone(self) -> None:
+        oldest_s = self._clock() - ABOUT_S
+        while self._seen_s and next(iter(self._seen_s.values())) < oldest_s:
+            self._seen_s.popitem(last=False)

@@ -68,11 +68,6 @@ class WorkerHandle:
         self._clock: asyncio.TimerHandle | None = None
         self._channel = Channel(connection, self._take, self._ended)
 
-    @property
-    def is_costly(self) -> bool:
-        """Whether it has a costly task in its hands."""
-        return self.job is not None and self.job.is_costly
-
     def hand(self, job: Job) -> bool:
         """Hand it a task and start the clock; False when it has ended and took nothing.
 

@@ -7,6 +7,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from service.caller_turns import SERVICE
 from service.imaging.worker_tasks import TASKS
 from service.settings import Settings
 from service.workers.errors import TaskFailed, TaskRefused, WorkerError
@@ -53,6 +54,7 @@ class InProcessPool:
         most_cpu_s: float | None = None,
         is_costly: bool = False,
         urgency: int = 0,
+        caller: str = SERVICE,
     ) -> Reply:
         """Runs a task in a thread."""
         self.asked.append(task)

@@ -17,6 +17,7 @@ from service.compute.batch_queue import BatchQueue
 class Item:
     number: int
     queued_at: float = field(default_factory=time.perf_counter)
+    caller: str = "somebody"
 
 
 def numbers(batch: list[Item] | None) -> list[int]:
@@ -31,6 +32,16 @@ def test_what_waits_leaves_in_order_and_in_batches() -> None:
     assert numbers(queue.take(1)) == [0, 1, 2]
     assert numbers(queue.take(1)) == [3, 4]
     assert queue.take(0.01) == []
+
+
+def test_callers_go_in_turn_in_batches_that_stay_full() -> None:
+    queue: BatchQueue[Item] = BatchQueue(4, 0.0)
+    for number in range(6):
+        queue.put(Item(number, caller="many"))
+    queue.put(Item(100, caller="few"))
+    assert numbers(queue.take(1)) == [0, 100, 1, 2]
+    assert numbers(queue.take(1, most=1)) == [3]
+    assert numbers(queue.take_due(most=9)) == [4, 5]
 
 
 class Clock:

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from service.compute.compute_worker import ComputeWorker, Job
+from service.compute.cpu_turns import CpuTurns
 from service.compute.network_data import BoxLogits, NetworkInput, NetworkOutput
 from service.errors import ComputeLost, Draining, InternalError, InvalidBox
 from tests.service.fake_model import (
@@ -84,7 +85,7 @@ def queued_behind(gate: Gate, worker: ComputeWorker, requests: Sequence[Any]) ->
 def test_waiting_requests_meet_in_batches_up_to_the_limit(start: Start) -> None:
     """One, then four, then the last two; and each gets its own mask."""
     gate = Gate()
-    predictor = FakePredictor(gate.hold)
+    predictor = FakePredictor(gate.hold, FakeInfo(device="cuda"))
     worker = start(predictor)
     jobs = queued_behind(gate, worker, [request(200 if i % 2 else 50) for i in range(6)])
     gate.opened.set()
@@ -104,7 +105,7 @@ def test_one_bad_item_does_not_take_its_neighbours_along(start: Start) -> None:
         if any(one.pixels[0] == 13 for one in requests):
             raise ValueError("DOE^JOHN")
 
-    worker = start(FakePredictor(before))
+    worker = start(FakePredictor(before, FakeInfo(device="cuda")))
     jobs = queued_behind(gate, worker, [request(200), request(13), request(201)])
     gate.opened.set()
     assert jobs[0].future.result(10).batch_size == 3
@@ -173,7 +174,7 @@ def test_an_answer_with_numbers_for_its_box_is_given(start: Start) -> None:
 def test_what_was_prepared_for_the_model_before_is_refused(start: Start) -> None:
     """A restart may bring a model of another size or convention; neighbours get their masks."""
     gate = Gate()
-    predictor = FakePredictor(gate.hold, FakeInfo(input_size=INPUT_SIDE))
+    predictor = FakePredictor(gate.hold, FakeInfo(device="cuda", input_size=INPUT_SIDE))
     worker = start(predictor)
     unknown = replace(request(), convention="heart")  # type: ignore[arg-type]
     sent = [request(), request(side=INPUT_SIDE // 2), unknown, request()]
@@ -286,13 +287,16 @@ class Ahead:
             yield replace(output_about(one), together=2)
 
 
-@pytest.mark.parametrize(("device", "expected"), [("cuda:1", 8), ("cpu", 1)])
-def test_a_gpu_gets_more_while_it_computes_and_a_cpu_does_not(
-    start: Start, device: str, expected: int
+@pytest.mark.parametrize(
+    ("device", "turns", "expected"),
+    [("cuda:1", None, 8), ("cpu", None, 2), ("cpu", CpuTurns(1), 1)],
+)
+def test_a_device_gets_more_while_it_computes(
+    start: Start, device: str, turns: CpuTurns | None, expected: int
 ) -> None:
-    """Up to two batches; what waits beyond that may still be withdrawn."""
+    """Two batches on a GPU, two X-rays on a CPU; nothing more where other models want a turn."""
     model, calls = Ahead(device), []
-    worker = start(model, on_batch=lambda size, seconds: calls.append(size))
+    worker = start(model, on_batch=lambda size, seconds: calls.append(size), turns=turns)
     jobs: list[Job] = []
     for number in range(12):
         jobs.append(worker.submit(request(200 if number % 2 else 50), nothing))
