@@ -18,16 +18,16 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from benchmarks.processor import processor_name
+from benchmarks.quality.beside_float import Beside, Row, kept, print_heading, print_row
 from model_store.artifact import load_model
 from model_store.geometry import InputGeometry
 from model_store.model_index import default_float_twin_folder
@@ -35,9 +35,7 @@ from model_store.sam import PromptableSam
 from model_store.weight_levels import WeightLevels
 from training.data.dataset import LabelledXray, load_xrays, read_rows
 from training.data.row_choice import spread
-from training.evaluation.metrics import dice
 from training.evaluation.scores import prompt_boxes
-from training.evaluation.statistics import compare_paired
 from training.quantization.input_moments import InputMoments
 from training.quantization.post_training import (
     ROUNDINGS,
@@ -49,37 +47,9 @@ from training.quantization.post_training import (
     round_layer,
 )
 from training.quantization.quantized_model import to_deployed
-from training.run.validation import masks_of_each
 
 LEVELS = (127, 15, 7, 4, 3, 2)
 """8, 4, 3, 2, 1.6 and 1 bits a weight."""
-
-Mask = NDArray[np.bool_]
-
-
-@dataclass(frozen=True)
-class Row:
-    """One way to round, or one trained model, beside the float model on the same X-rays.
-
-    Attributes:
-        way: How weights became integers, or the name of a stored model.
-        levels: Integers that a weight may be.
-        dice: Mean Dice against people.
-        difference: Mean of the paired differences from the float model's Dice.
-        interval: Bootstrap 95 % interval of that mean.
-        worst: The largest loss on an X-ray.
-        equal_pixels: Mean share of pixels that equal the float model's.
-        rounding_s: Seconds that rounding took, without the moments.
-    """
-
-    way: str
-    levels: int
-    dice: float
-    difference: float
-    interval: tuple[float, float] | None
-    worst: float
-    equal_pixels: float
-    rounding_s: float
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -92,66 +62,30 @@ def main(arguments: Sequence[str] | None = None) -> int:
     print(f"{processor_name()}, {os.cpu_count()} cores; {manifest.name}/{manifest.version}, "
           f"{len(xrays)} X-rays of {options.split}, own box; moments of {len(seen)} X-rays of "
           "train")  # fmt: skip
-    options.out.mkdir(parents=True, exist_ok=True)
-    masks = _kept(options.out / "float_masks.pt", lambda: Beside.masks_of(model, xrays, size))
-    beside = Beside(xrays, size, masks, _dices(masks, xrays))
+    # What was kept belongs to these X-rays and this model alone.
+    asked = f"{options.split}_{options.per_source}_{options.calibration}"
+    folder = options.out / f"{manifest.name}_{manifest.version}_{asked}"
+    folder.mkdir(parents=True, exist_ok=True)
+    beside = Beside.of(model, xrays, size, folder / "float_masks.pt")
     print(f"float: Dice {np.mean(beside.dices):.4f}")
-    print(f"{'way':<26}{'levels':>7}{'Dice':>8}{'difference':>12}{'95 % interval':>22}"
-          f"{'worst':>9}{'equal':>9}{'rounded in':>12}", flush=True)  # fmt: skip
-    observed = _Observed(model, seen, size, options.out / "moments.pt")
+    print_heading()
+    observed = _Observed(model, seen, size, folder / "moments.pt")
     jobs = [
         (f"{way}_{count}", functools.partial(_rounded_row, observed, beside, count, way))
         for count in options.levels
         for way in options.rounding
     ]
     jobs += [
-        (f"{folder.parent.name}_{folder.name}", functools.partial(_stored_row, folder, beside))
-        for folder in options.model
+        (f"{stored.parent.name}_{stored.name}", functools.partial(_stored_row, stored, beside))
+        for stored in options.model
     ]
     rows: list[Row] = []
     for name, job in jobs:
-        found = _kept(options.out / f"{name}.pt", lambda job=job: asdict(job()))  # type: ignore[misc]
+        found = kept(folder / f"{name}.pt", lambda job=job: asdict(job()))  # type: ignore[misc]
         rows.append(Row(**found))
-        _print(rows[-1])
+        print_row(rows[-1])
     print(json.dumps([asdict(row) for row in rows]))
     return 0
-
-
-@dataclass(frozen=True)
-class Beside:
-    """The float model's masks of some X-rays, which others are compared with.
-
-    Attributes:
-        xrays: The X-rays.
-        size: Side of the models' input, in pixels.
-        masks: Its mask of each, with the X-ray's own box.
-        dices: Their Dice against people.
-    """
-
-    xrays: Sequence[LabelledXray]
-    size: int
-    masks: Sequence[Mask]
-    dices: Sequence[float]
-
-    @staticmethod
-    def masks_of(model: PromptableSam, xrays: Sequence[LabelledXray], size: int) -> list[Mask]:
-        """Ask the float model."""
-        return [own for own, _ in masks_of_each(copy.deepcopy(model), xrays, size)]
-
-    def row(self, model: PromptableSam, way: str, levels: int, rounding_s: float = 0.0) -> Row:
-        """Ask an integer model and compare."""
-        masks = [own for own, _ in masks_of_each(model, self.xrays, self.size)]
-        dices = _dices(masks, self.xrays)
-        found = compare_paired(dices, self.dices)
-        equal = [float((a == b).mean()) for a, b in zip(masks, self.masks, strict=True)]
-        return Row(
-            way, levels, float(np.mean(dices)), found.mean, found.interval, found.lowest,
-            float(np.mean(equal)), rounding_s,
-        )  # fmt: skip
-
-
-def _dices(masks: Sequence[Mask], xrays: Sequence[LabelledXray]) -> list[float]:
-    return [dice(mask, xray.mask) for mask, xray in zip(masks, xrays, strict=True)]
 
 
 class _Observed:
@@ -166,8 +100,8 @@ class _Observed:
     @functools.cached_property
     def found(self) -> dict[str, dict[str, Any]]:
         """Fields of `InputMoments` and the scale's logarithm, by layer."""
-        kept: dict[str, dict[str, Any]] = _kept(self._file, self._observe)
-        return kept
+        found: dict[str, dict[str, Any]] = kept(self._file, self._observe)
+        return found
 
     def _observe(self) -> dict[str, dict[str, Any]]:
         copied = copy.deepcopy(self.model)
@@ -196,15 +130,6 @@ def _rounded_row(observed: _Observed, beside: Beside, count: int, way: Rounding)
     return beside.row(copied.eval().requires_grad_(False), way, count, seconds)
 
 
-def _kept(file: Path, make: Callable[[], Any]) -> Any:
-    """Return what a file holds, or make it and keep it there."""
-    if not file.exists():
-        partial = file.with_suffix(".partial")
-        torch.save(make(), partial)
-        partial.rename(file)
-    return torch.load(file, weights_only=False)  # own files: arrays and plain types
-
-
 def _inputs(model: PromptableSam, xray: LabelledXray, size: int) -> ModelInputs:
     """Return an X-ray as the model gets it, with its own box and the whole image."""
     height, width = xray.image.shape
@@ -220,13 +145,6 @@ def _stored_row(folder: Path, beside: Beside) -> Row:
     model, manifest = load_model(folder)
     counts = set(manifest.quantization.weight_levels.values()) or {127}
     return beside.row(model, f"{manifest.name}/{manifest.version}", max(counts))
-
-
-def _print(row: Row) -> None:
-    interval = "-" if row.interval is None else f"[{row.interval[0]:+.4f}, {row.interval[1]:+.4f}]"
-    print(f"{row.way:<26}{row.levels:>7}{row.dice:>8.4f}{row.difference:>+12.5f}{interval:>22}"
-          f"{row.worst:>+9.4f}{row.equal_pixels:>9.4f}{row.rounding_s:>10.1f} s",
-          flush=True)  # fmt: skip
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -11,7 +11,6 @@ cardiothoracic ratio (heart's width over the lungs') against theirs, bias and li
 from __future__ import annotations
 
 import argparse
-import csv
 import json
 import sys
 from collections import defaultdict
@@ -24,11 +23,14 @@ from PIL import Image
 from scipy import ndimage
 
 from model_store.conventions import CONVENTIONS, Convention
+from model_store.geometry import window_to_uint8
 from model_store.model_index import default_model_folder
 from model_store.prediction import MaskPrediction
 from model_store.predictor import PredictionRequest, Predictor
 from model_store.structures import HEART, LUNGS, Structure
 from training.data.dataset import load_xray, read_rows
+from training.data.unlabelled import read_unlabelled
+from training.data.xray_files import read_xray
 from training.evaluation.metrics import dice
 
 UNDECIDED = 0.94
@@ -74,13 +76,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def unlabelled(folder: Path) -> list[tuple[str, NDArray[np.uint8]]]:
     """Return the view and grey values of X-rays without masks."""
-    with (folder / "manifest.csv").open(newline="", encoding="utf-8") as file:
-        records = list(csv.DictReader(file))
-    pictures = []
-    for record in records:
-        with Image.open(folder / "images" / f"{record['name']}.jpg") as picture:
-            pictures.append((record["projection"].upper(), np.asarray(picture.convert("L"))))
-    return pictures
+    return [
+        (xray.projection, window_to_uint8(read_xray(xray.path).upright))
+        for xray in read_unlabelled(folder, ("projection",))
+    ]
 
 
 def ask(

@@ -12,6 +12,8 @@ from PIL import Image
 from model_store.artifact import read_manifest
 from tests.tiny_models import write_tiny_artifact
 from training.__main__ import main
+from training.data.unlabelled import read_unlabelled
+from training.errors import DataError
 from training.evaluation.population import Asked, distributions, group_of, groups
 from training.phantom.dataset import write_phantom_dataset
 
@@ -54,8 +56,12 @@ def test_the_command_writes_manifest_and_card_and_leaves_the_weights(tmp_path: P
     Image.fromarray(np.arange(4096, dtype=np.uint8).reshape(64, 64)).save(
         unlabelled / "images" / "one.jpg"
     )
-    with (unlabelled / "manifest.csv").open("w", newline="", encoding="utf-8") as file:
-        csv.writer(file).writerows([["name", "projection", "patient"], ["one", "ap", "p"]])
+    turned = Image.fromarray(np.tile(np.arange(64, dtype=np.uint16) * 900, (48, 1)))
+    turned.save(unlabelled / "images" / "two.tif")  # 16 bits, as the service reads them
+    # As Excel writes it: a byte order mark and semicolons.
+    with (unlabelled / "manifest.csv").open("w", newline="", encoding="utf-8-sig") as file:
+        rows = [["name", "projection", "patient"], ["one", "ap", "p"], ["two", "ap", ""]]
+        csv.writer(file, delimiter=";").writerows(rows)
     folder = write_tiny_artifact(tmp_path / "model")
     before = read_manifest(folder)
     words = ["--model", str(folder), "--data", str(data), "--unlabelled", str(unlabelled)]
@@ -66,8 +72,28 @@ def test_the_command_writes_manifest_and_card_and_leaves_the_weights(tmp_path: P
     assert set(spread) == {"grey_level", "pixels", "confidence", "area_ratio"}
     assert spread["pixels"].n == 2
     lines = {line["group"]: line for line in after.evaluation["test"]["groups"]}
-    assert lines["adults"]["n"] == 2 and lines["AP, `lung_field`, nobody annotated"]["n"] == 1
+    assert lines["adults"]["n"] == 2 and lines["AP, `lung_field`, nobody annotated"]["n"] == 2
     assert main(["population", *words, "--only", "groups", "--store", "--device", "cpu"]) == 0
     assert read_manifest(folder).training_distributions == spread
     card = (folder / "README.md").read_text(encoding="utf-8")
-    assert "| AP, `lung_field`, nobody annotated | 1 |" in card
+    assert "| AP, `lung_field`, nobody annotated | 2 |" in card
+
+
+@pytest.mark.parametrize(
+    ("rows", "refusal"),
+    [
+        ("", "lacks the columns name, projection"),
+        ("name,projection\n", "names no X-rays"),
+        ("name,patient\none,p\n", "lacks the columns projection"),
+        ("name,projection\nelsewhere,ap\n", "line 2: .* holds no X-ray elsewhere"),
+        ("name,projection\none,ap\none,pa\n", "line 3: one comes twice"),
+    ],
+)
+def test_a_folder_that_does_not_fit_is_refused_by_name(
+    tmp_path: Path, rows: str, refusal: str
+) -> None:
+    (tmp_path / "images").mkdir()
+    Image.new("L", (8, 8)).save(tmp_path / "images" / "one.png")
+    (tmp_path / "manifest.csv").write_text(rows, encoding="utf-8")
+    with pytest.raises(DataError, match=refusal):
+        read_unlabelled(tmp_path, ("projection",))

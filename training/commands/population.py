@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import csv
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -86,19 +85,17 @@ def _spread(rows: Sequence[DataRow], count: int) -> list[DataRow]:
 
 def _views(predictor: Predictor, folder: Path) -> list[dict[str, Any]]:
     """Return a line for each projection and convention of X-rays that nobody annotated."""
-    import numpy as np
-    from PIL import Image
-
-    from model_store.conventions import CONVENTIONS
+    from model_store.geometry import window_to_uint8
+    from training.data.unlabelled import read_unlabelled
+    from training.data.xray_files import read_xray
     from training.evaluation.population import Asked, ask_about, group_of
 
     found: dict[str, list[Asked]] = {}
-    with (folder / "manifest.csv").open(newline="", encoding="utf-8") as file:
-        for record in csv.DictReader(file):
-            with Image.open(folder / "images" / f"{record['name']}.jpg") as picture:
-                image = np.asarray(picture.convert("L"))
-            for convention in CONVENTIONS:
-                name = f"{record['projection'].upper()}, `{convention}`, nobody annotated"
-                asked = ask_about(predictor, image, convention, folder.name, record["patient"])
-                found.setdefault(name, []).append(asked)
+    for xray in read_unlabelled(folder, ("projection",)):
+        image = window_to_uint8(read_xray(xray.path).upright)
+        for convention in predictor.info.manifest.conventions:
+            view = xray.projection or "view unknown"
+            name = f"{view}, `{convention}`, nobody annotated"
+            asked = ask_about(predictor, image, convention, folder.name, xray.patient)
+            found.setdefault(name, []).append(asked)
     return [group_of(name, members) for name, members in sorted(found.items())]

@@ -82,43 +82,31 @@ def _further_of_annotated(arguments: argparse.Namespace, segmenters: object) -> 
 
 def _new_data_set(arguments: argparse.Namespace, segmenters: object) -> Iterator[None]:
     import csv
-    import itertools
     import shutil
 
     from model_store.geometry import window_to_uint8
-    from training.data.xray_files import files_by_name, read_xray
-    from training.errors import DataError
+    from training.data.unlabelled import read_unlabelled
+    from training.data.xray_files import read_xray
     from training.prepare.pseudo_masks import Segmenters, pseudo_masks
 
     assert isinstance(segmenters, Segmenters)
+    xrays = read_unlabelled(arguments.unlabelled)
     images, masks_folder = (arguments.out / "train" / kind for kind in ("images", "masks"))
     images.mkdir(parents=True)
     masks_folder.mkdir()
-    manifest = arguments.unlabelled / "manifest.csv"
-    if not manifest.is_file():
-        raise DataError(f"{manifest} is missing")
-    paths = files_by_name(arguments.unlabelled / "images")
-    with (
-        manifest.open(newline="", encoding="utf-8") as listed,
-        (arguments.out / "manifest.csv").open("w", newline="", encoding="utf-8") as written,
-    ):
+    with (arguments.out / "manifest.csv").open("w", newline="", encoding="utf-8") as written:
         rows = csv.writer(written)
         rows.writerow(["name", "split", "source", "convention", "group"])
-        for record in itertools.islice(
-            csv.DictReader(listed), arguments.part, None, arguments.parts
-        ):
-            if record.get("labelled_split"):
-                continue  # stands in an annotated data set already
-            name = record["name"]
-            if name not in paths:
-                raise DataError(f"{arguments.unlabelled / 'images'} holds no X-ray {name}")
-            picture = read_xray(paths[name])
+        for xray in xrays[arguments.part :: arguments.parts]:
+            if xray.is_annotated_elsewhere:
+                continue
+            picture = read_xray(xray.path)
             masks = pseudo_masks(window_to_uint8(picture.upright), segmenters)
-            shutil.copyfile(paths[name], images / paths[name].name)
-            _save(masks_folder / f"{name}.png", picture.orientation.invert(masks.whole_lung))
-            _write(arguments.out / "further", name, masks, leave_out="whole_lung")
-            group = f"{arguments.source}_{record.get('patient') or name}"
-            rows.writerow([name, "train", arguments.source, "whole_lung", group])
+            shutil.copyfile(xray.path, images / xray.path.name)
+            _save(masks_folder / f"{xray.name}.png", picture.orientation.invert(masks.whole_lung))
+            _write(arguments.out / "further", xray.name, masks, leave_out="whole_lung")
+            group = f"{arguments.source}_{xray.patient}"
+            rows.writerow([xray.name, "train", arguments.source, "whole_lung", group])
             yield
 
 

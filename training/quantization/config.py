@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from model_store.weight_levels import EIGHT_BIT_LEVELS
+from training.errors import ConfigError
 from training.settings import Count, NotNegative, check_settings
 
 LevelCount = Literal[2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 127]
@@ -27,6 +28,8 @@ class QatConfig:
             are stored packed (4 are ±1 and ±3 in 2 bits). With these every weight learns, started
             by GPTQ from the calibration batches, so that ``train_base`` says nothing; 48 X-rays
             or more should be in those.
+        integers_learn: Whether weights of 2 to 16 levels learn which integer they are; if not,
+            they stay as GPTQ left them, and scales, biases and norms learn.
     """
 
     sensitivity: str = ""
@@ -35,7 +38,16 @@ class QatConfig:
     calibration_batches: Count = 8
     train_base: bool = False
     weight_levels: LevelCount = EIGHT_BIT_LEVELS
+    integers_learn: bool = True
 
     def __post_init__(self) -> None:
-        """Refuse negative margins, and no calibration: first scales would be arbitrary."""
+        """Refuse negative margins, and no calibration: first scales would be arbitrary.
+
+        Also frozen integers of 8 bits, which are not parameters of their own.
+        """
         check_settings(self, "qat")
+        if not self.integers_learn and self.weight_levels == EIGHT_BIT_LEVELS:
+            raise ConfigError(
+                f"qat.integers_learn is false; with qat.weight_levels {EIGHT_BIT_LEVELS} integers "
+                "follow the float weights, so set weight_levels to 2..16"
+            )

@@ -23,6 +23,8 @@ class FewLevelStage(QatStage):
     def _quantize(self) -> Mapping[str, FakeQuantized]:
         self.model.requires_grad_(True)
         layers = add_few_level_quantization(self.model, self._config, self._choice)
+        for layer in layers.values():
+            layer.unit.requires_grad_(self._config.integers_learn)
         self._rounded = layers
         return layers
 
