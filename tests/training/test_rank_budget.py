@@ -38,6 +38,7 @@ def schedules(draw: st.DrawFn) -> tuple[AdaLoraConfig, int]:
         final_steps=draw(st.integers(1, 6)),
         interval_steps=draw(st.integers(1, 9)),
         targets=tuple(targets),
+        allocation=draw(st.sampled_from(["importance", "uniform", "random"])),
     )
     return config, config.warmup_steps + config.final_steps + draw(st.integers(1, 25))
 
@@ -64,6 +65,57 @@ def give_gradients(layers: dict[str, AdaLoraLinear], kind: str, seed: int) -> No
             if kind == "coarse":
                 for factor in layer.factors():
                     factor.round_()
+
+
+def kept_after(allocation: str, gradient: str = "smooth") -> dict[str, torch.Tensor]:
+    """Masks at the end of six steps, the second layer's gradients far larger; 8 to 3 a slice."""
+    config = AdaLoraConfig(
+        initial_rank=8, target_rank=3, warmup_steps=0, final_steps=1, interval_steps=1,
+        allocation=allocation,  # type: ignore[arg-type]
+    )  # fmt: skip
+    torch.manual_seed(1)
+    layers = make_layers(config, 2)
+    allocator = RankAllocator(layers, config, 6)
+    for step in range(6):
+        give_gradients(layers, gradient, step)
+        for factor in layers["1.attn.qkv"].factors():
+            assert factor.grad is not None
+            factor.grad *= 100
+        allocator.observe_gradients()
+        assert allocator.allocate(step) == allocator.budget(step)
+    return {name: layer.mask for name, layer in layers.items()}
+
+
+def test_uniform_ranks_are_equal_in_every_slice_and_keep_the_slices_best() -> None:
+    uniform, important = kept_after("uniform"), kept_after("importance")
+    assert all((mask.sum(dim=1) == 3).all() for mask in uniform.values())
+    assert important["1.attn.qkv"].sum() > important["0.attn.qkv"].sum()
+    # Of one slice both keep the best: the smaller choice lies in the larger one.
+    assert (uniform["1.attn.qkv"] <= important["1.attn.qkv"]).all()
+
+
+def test_random_ranks_do_not_follow_the_gradients() -> None:
+    drawn = kept_after("random")
+    assert sum(mask.sum() for mask in drawn.values()) == 2 * 3 * 3
+    other_gradients = kept_after("random", "coarse")
+    assert all(torch.equal(mask, other_gradients[name]) for name, mask in drawn.items())
+    assert any((mask.sum(dim=1) != 3).any() for mask in drawn.values())
+
+
+def test_a_resumed_run_goes_on_with_the_ranks_that_it_drew() -> None:
+    config = AdaLoraConfig(
+        initial_rank=8, target_rank=3, warmup_steps=0, final_steps=1, allocation="random"
+    )
+    torch.manual_seed(1)
+    layers = make_layers(config, 1)
+    begun = RankAllocator(layers, config, 6)
+    begun.allocate(5)
+    mask = layers["0.attn.qkv"].mask.clone()
+    resumed = RankAllocator(layers, config, 6)  # another place of the generator
+    resumed.load_state_dict(begun.state_dict())
+    layers["0.attn.qkv"].frozen_mask = False
+    resumed.allocate(5)
+    assert torch.equal(layers["0.attn.qkv"].mask, mask)
 
 
 @settings(max_examples=60, deadline=None)

@@ -56,6 +56,7 @@ class LoraConfig:
 
 Initialization = Literal["orthogonal", "normal"]
 PenaltyKind = Literal["squared", "norm"]
+Allocation = Literal["importance", "uniform", "random"]
 
 
 @dataclass(frozen=True)
@@ -77,6 +78,9 @@ class AdaLoraConfig:
         penalty: ``squared``, equation 4 of the paper, summed over a layer's factors; or ``norm``,
             the mean over all factors of the norm itself, as in peft.
         targets: The adapted slices of every encoder block; one budget over all of them.
+        allocation: Which triplets the budget keeps: the most important ones of the whole model
+            (``importance``), or, to compare with, equally many of each slice, its most important
+            (``uniform``), or some drawn at random (``random``).
     """
 
     initial_rank: Count = 12
@@ -91,6 +95,7 @@ class AdaLoraConfig:
     orthogonality: NotNegative = 0.1
     penalty: PenaltyKind = "squared"
     targets: tuple[str, ...] = ("q", "k", "v")
+    allocation: Allocation = "importance"
 
     def __post_init__(self) -> None:
         """Refuse ranks and decays out of range."""

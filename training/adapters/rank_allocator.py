@@ -39,6 +39,10 @@ class RankAllocator:
             for part in _PARTS
             for kind in ("sensitivity", "uncertainty")
         }
+        if config.allocation == "random":  # drawn once, so that what is cut stays cut
+            self._state |= {
+                f"{name}.drawn": torch.rand(layer.mask.shape) for name, layer in layers.items()
+            }
 
     @property
     def initial_budget(self) -> int:
@@ -101,8 +105,19 @@ class RankAllocator:
         }
         return scores["singular"] + scores["P"].mean(dim=1) + scores["Q"].mean(dim=2)
 
+    def _preference(self, name: str) -> Tensor:
+        """Return which triplets of a layer are kept first, the largest number first, (S, R)."""
+        if self._config.allocation == "random":
+            return self._state[f"{name}.drawn"]
+        importance = self.importance(name)
+        if self._config.allocation == "importance":
+            return importance
+        # Each slice's best, then each slice's second best, and so on.
+        order = torch.argsort(importance, dim=1, descending=True, stable=True)
+        return -torch.argsort(order, dim=1).to(importance.dtype)
+
     def allocate(self, step: int) -> int:
-        """Keep the most important triplets that the budget of ``step`` allows.
+        """Keep the triplets that the budget of ``step`` allows and ``allocation`` prefers.
 
         Returns:
             The number of triplets kept; always the budget, ties broken by order.
@@ -111,7 +126,7 @@ class RankAllocator:
         final = step >= self._total_steps - self._config.final_steps
         if not final or not all(layer.frozen_mask for layer in self._layers.values()):
             names = list(self._layers)
-            scores = torch.cat([self.importance(name).flatten() for name in names])
+            scores = torch.cat([self._preference(name).flatten() for name in names])
             keep = torch.zeros_like(scores)
             keep[torch.argsort(scores, descending=True, stable=True)[:budget]] = 1.0
             sizes = [self._layers[name].mask.numel() for name in names]
