@@ -2,6 +2,7 @@ from pathlib import Path
 
 import pytest
 
+from model_store.model_index import default_float_twin_folder
 from training.config import load_config
 from training.errors import ConfigError
 
@@ -11,6 +12,15 @@ CONFIGS = sorted((Path(__file__).parents[2] / "training" / "configs").glob("*.to
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
 def test_every_shipped_config_is_valid(path: Path) -> None:
     assert load_config(path).stage in path.stem
+
+
+@pytest.mark.parametrize("stage", ["stage1", "stage2"])
+def test_the_recipes_for_own_xrays_name_nothing_that_a_hospital_does_not_have(stage: str) -> None:
+    config = load_config(CONFIGS[0].parent / f"own_xrays_{stage}.toml")
+    data, (teacher,) = config.data, config.teacher.models
+    assert not (data.repeats or data.convention_mismatch or data.also or data.further_masks)
+    assert Path(teacher).resolve() == default_float_twin_folder().resolve()
+    assert (config.precision, config.compile, config.batch_size) == ("fp32", False, 4)
 
 
 def write(folder: Path, text: str) -> Path:
