@@ -85,15 +85,17 @@ def _spread(rows: Sequence[DataRow], count: int) -> list[DataRow]:
 
 def _views(predictor: Predictor, folder: Path) -> list[dict[str, Any]]:
     """Return a line for each projection and convention of X-rays that nobody annotated."""
+    from model_store.conventions import CONVENTIONS
     from model_store.geometry import window_to_uint8
     from training.data.unlabelled import read_unlabelled
     from training.data.xray_files import read_xray
     from training.evaluation.population import Asked, ask_about, group_of
 
+    known = [one for one in CONVENTIONS if one in predictor.info.manifest.conventions]
     found: dict[str, list[Asked]] = {}
     for xray in read_unlabelled(folder, ("projection",)):
         image = window_to_uint8(read_xray(xray.path).upright)
-        for convention in predictor.info.manifest.conventions:
+        for convention in known:
             view = xray.projection or "view unknown"
             name = f"{view}, `{convention}`, nobody annotated"
             asked = ask_about(predictor, image, convention, folder.name, xray.patient)
