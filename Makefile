@@ -27,6 +27,7 @@ check: .venv/ready
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy
 	.venv/bin/typos
+	.venv/bin/python -m pytest --quiet tests/test_layers.py tests/test_documentation.py tests/test_prose.py
 
 # Bills of materials (CycloneDX) of the images and of Compose's `cpu-pacs`, from the lock, without network.
 sbom: .venv/ready

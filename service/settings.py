@@ -262,7 +262,7 @@ def require_safe_address(settings: Settings) -> None:
     if settings.api_keys_file or settings.allow_anyone or is_loopback(settings.host):
         return
     raise SettingsError(
-        f"{settings.host} can be reached from other machines and no API key is asked for; give "
+        f"{settings.host} can be reached from other machines and no API key is asked for. Give "
         "--api-keys-file FILE, or --allow-anyone true if something else keeps strangers out."
     )
 

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.prose import paragraphs, too_long
+
 ROOT = Path(__file__).parents[1]
 FOLDERS = ("docs", "benchmarks", "model_store", "deploy", "examples", ".ci")
 PAGES = sorted(
@@ -119,3 +121,14 @@ def test_pages_use_the_words_of_the_field(name: str) -> None:
     for words, better in NOT_OUR_WORDS.items():
         found = re.search(rf"\b{words}\b", text, re.IGNORECASE)
         assert found is None, f"{name} says {found[0]!r}; say {better}"
+
+
+HISTORY = ("docs/dev/", "CHANGELOG.md", "model_store/models/")
+"""Pages of dated notes, and cards of stored versions, which never change."""
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if not name.startswith(HISTORY)])
+def test_no_sentence_has_more_than_25_words(name: str) -> None:
+    page = (ROOT / name).read_text(encoding="utf-8")
+    long = [one for paragraph in paragraphs(page) for one in too_long(paragraph)]
+    assert not long, f"{name}: {long}"

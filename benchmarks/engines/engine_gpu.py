@@ -82,7 +82,7 @@ def timed(encode: Encode, batch: Tensor, rounds: int = 12) -> dict[str, float]:
 
 
 def bf16_encoder(model: PromptableSam, batch: Tensor, compiled: bool) -> Encode:
-    """SAM's own encoder in BF16; compiled: fused attention, inductor and a CUDA graph."""
+    """Return SAM's own encoder in BF16; compiled: fused attention, inductor and a CUDA graph."""
     encoder = copy.deepcopy(model.image_encoder).bfloat16()
     if not compiled:
         return lambda images: encoder(images.bfloat16())

@@ -73,14 +73,14 @@ class Asking:
         self._record = record
 
     def as_they_are(self, rows: Sequence[DataRow]) -> Iterator[Judged]:
-        """X-rays without a box and with a tight one, by their own convention."""
+        """Yield X-rays without a box and with a tight one, by their own convention."""
         for row in rows:
             for kind in ("whole image", "tight box"):
                 named = f"good X-rays/{row.name}/{kind}"
                 yield self._record.judged(named, partial(self._as_it_is, row, kind))
 
     def spoiled(self, rows: Sequence[DataRow]) -> Iterator[Judged]:
-        """X-rays spoiled in every way, the whole image as the box."""
+        """Yield X-rays spoiled in every way, the whole image as the box."""
         for row in rows:
             for way in SPOILS:
                 named = f"spoiled/{row.name}/{way}"

@@ -149,7 +149,7 @@ def _is_undecided(answer: Answer) -> bool:
 
 
 def _ranks(values: Sequence[float], scores: Sequence[float]) -> float | None:
-    """Spearman's coefficient; None for fewer than three masks."""
+    """Return Spearman's coefficient; None for fewer than three masks."""
     if len(scores) < 3:
         return None
     return round(float(stats.spearmanr(values, scores).statistic), 2)

@@ -33,7 +33,7 @@ ROUNDS = 3
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Measures and prints; returns 0, or 1 when an answer was not 200."""
+    """Measure and print; returns 0, or 1 when an answer was not 200."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.service.front_alone")
     parser.add_argument("--callers", type=int, default=8)
     parser.add_argument("--seconds", type=float, default=4.0, help="of each of three rounds")

@@ -249,7 +249,7 @@ def _plain_attention(
     rows: int,
     source: Tensor | None,
 ) -> Tensor:
-    """SAM's attention written out, (rows, C), in the precision of ``qkv``."""
+    """Return SAM's attention, written out, (rows, C), in the precision of ``qkv``."""
     device = qkv.device
     chosen = torch.arange(rows, device=device) if source is None else source.long()
     groups, tokens = chosen.numel() // side**2, side**2

@@ -58,7 +58,7 @@ class ModelSource(Protocol):
         """Repeat the self test; False when the model must not be used any more."""
 
     def lose(self) -> None:
-        """Is told that the model is gone."""
+        """Note that the model is gone."""
 
 
 @dataclass(frozen=True)

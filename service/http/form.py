@@ -116,7 +116,7 @@ def read_form(
     is_altered = asked.lungs is not LungChoice.BOTH or asked.drops_islands or asked.clips_to_boxes
     if is_altered and asked.shapes & UNCERTAINTY_SHAPES:
         raise InvalidField(
-            "The field shapes asks for a band or probabilities, which are of whole masks; leave "
+            "The field shapes asks for a band or probabilities, which are of whole masks. Leave "
             "out lungs, islands and clip, or send another request for them."
         )
     if asked.view is None:

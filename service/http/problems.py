@@ -135,8 +135,9 @@ def _documented(kinds: list[type[ServiceError]]) -> dict[str, Any]:
         }
         for kind in kinds
     }
+    named = "; ".join(f"{kind.title} (`{kind.code}`)" for kind in kinds)
     answer: dict[str, Any] = {
-        "description": " or ".join(f"{kind.title} (`{kind.code}`)" for kind in kinds),
+        "description": f"One of: {named}" if len(kinds) > 1 else named,
         "content": {
             PROBLEM_MEDIA_TYPE: {
                 "schema": {"$ref": "#/components/schemas/Problem"},

@@ -65,8 +65,8 @@ Decodes an X-ray as `POST /segment` does and returns its grey values; no mask is
 
 Little-endian uint16, row by row, brighter = denser, at most {PREVIEW_LONGEST_SIDE} pixels on the
 longer side. `X-Lungseg-Preview-Width` and `-Height` tell their size, `X-Lungseg-Image-Width` and
-`-Height` that of the X-ray, in whose pixels boxes are given; `X-Lungseg-Window-Low` and `-High`
-what to show as black and white.
+`-Height` that of the X-ray, in whose pixels boxes are given. `X-Lungseg-Window-Low` and `-High`
+tell what to show as black and white.
 """
 
 

@@ -66,8 +66,8 @@ class ReadinessAnswer(Answer):
     agreement: float = Field(description="the self test's agreement again, 0 to 1")
     self_test: SelfTestReport
     fallback: str | None = Field(
-        description="why a GPU runs the model by slower means than its fused kernels; the masks "
-        "are held to the same golden mask; null when nothing fell back",
+        description="Why a GPU runs the model by slower means than its fused kernels. The masks "
+        "are held to the same golden mask. Null when nothing fell back.",
         examples=[None],
     )
     models: tuple[ServedModel, ...] = Field(

@@ -94,9 +94,9 @@ class SegmentedMask(Answer):
     box_index: int = Field(description="place of its box among those sent, from 0")
     polygon: Polygons | None = Field(
         default=None,
-        description="polygons, the largest first: each is its outer ring and then its holes, each "
-        "ring its corners x, y along the pixels' edges, none moved by more than 1 pixel; null if "
-        "shapes does not ask for it",
+        description="Polygons, the largest first: each is its outer ring and then its holes. Each "
+        "ring is its corners x, y along the pixels' edges, none moved by more than 1 pixel. Null "
+        "if shapes does not ask for it.",
     )
     band: UncertaintyBand | None = Field(default=None, description="null if not asked for")
     probability_png: str | None = Field(

@@ -57,7 +57,7 @@ class Blob:
 
     @classmethod
     def of_pieces(cls, pieces: Iterable[bytes | bytearray | memoryview]) -> Blob:
-        """As `of`, for pieces that come one at a time."""
+        """Return what `of` does, for pieces that come one at a time."""
         writer = BlobWriter()
         try:
             for piece in pieces:

@@ -280,4 +280,4 @@ def test_a_nifti_of_unknown_direction_is_refused(
     turned = nibabel.Nifti1Image(label_map(0).T, np.eye(4))
     nibabel.save(turned, root / "masks" / "pat00_0.nii.gz")
     assert prepare(root, tmp_path / "data", *LABELS) == 2
-    assert "which way up the X-ray is would be a guess" in capsys.readouterr().err
+    assert "Which way up the X-ray is would be a guess" in capsys.readouterr().err

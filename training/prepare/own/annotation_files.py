@@ -144,7 +144,7 @@ def read_nifti(path: Path) -> NDArray[Any]:
     if not (axes[0, 0] < 0 and axes[1, 1] < 0 and axes[0, 1] == axes[1, 0] == 0):
         raise PixelError(
             "its axes do not run to the patient's left and back, as ITK-SNAP and 3D Slicer write "
-            "pictures; which way up the X-ray is would be a guess"
+            "pictures. Which way up the X-ray is would be a guess"
         )
     return np.ascontiguousarray(plane.T)
 
