@@ -85,6 +85,7 @@ _CODESTREAMS = frozenset(
         HTJ2K,
     }
 )
+_LOSSY = frozenset({JPEGExtended12Bit, JPEGLSNearLossless, JPEG2000, HTJ2K})
 READ_SYNTAXES = _NATIVE | _CODESTREAMS | {RLELossless, _ENCAPSULATED_UNCOMPRESSED}
 """Transfer syntaxes that are read."""
 
@@ -153,7 +154,8 @@ def decode_frame(file: DicomFile, layout: PixelLayout) -> NDArray[Any]:
         return _native(memoryview(frame), layout, True, file.pixels.representation)
     if file.syntax == RLELossless:
         return _as_rgb(_run_lengths(frame, layout), layout)
-    return _codestream(unboxed(frame), layout)
+    pixels = _codestream(unboxed(frame), layout)
+    return _without_overshoot(pixels, layout) if file.syntax in _LOSSY else pixels
 
 
 def _native(
@@ -206,6 +208,24 @@ def _codestream(codestream: bytes, layout: PixelLayout) -> NDArray[Any]:
     if not layout.is_grey:
         codestream = with_colour_transform(codestream, layout.photometric != "RGB")
     return read_jpeg(codestream, header, layout.samples)
+
+
+def _without_overshoot(pixels: NDArray[Any], layout: PixelLayout) -> NDArray[Any]:
+    """Return lossily coded values within the bits stored.
+
+    Codecs clip at their own depth, which is often all 16 bits: white of 4095 comes out as 4098,
+    whose lower 12 bits are black.
+    """
+    if not layout.is_grey or layout.high_bit != layout.bits_stored - 1:
+        return pixels
+    if pixels.dtype.kind == "u" and layout.is_signed:  # two's complement: not of a lossy codec
+        return pixels
+    is_signed = pixels.dtype.kind == "i"
+    highest = (1 << (layout.bits_stored - is_signed)) - 1
+    lowest = -highest - 1 if is_signed else 0
+    if int(pixels.max()) <= highest and int(pixels.min()) >= lowest:
+        return pixels
+    return np.clip(pixels, lowest, highest)
 
 
 def _as_rgb(pixels: NDArray[Any], layout: PixelLayout) -> NDArray[Any]:

@@ -1,16 +1,19 @@
 """Whether all of a JPEG 2000 codestream is there, as far as it says so itself.
 
-A codestream has no checksum, and OpenJPEG decodes what it finds. Three things tell of a hole:
+A codestream has no checksum, and OpenJPEG decodes what it finds. Four things tell of a hole:
 
 * each tile-part says its length, so that the next one, or the end, is where it points to;
 * where packets are numbered (SOP markers), no number is missing;
+* packets hold no run of FF: behind one coders stuff a bit. (FFmpeg cuts layers behind one, so that
+  two may meet);
 * codes of the arithmetic coder hold no runs of a thousand zeros. An empty packet is one zero
   byte, so that there may be as many more as there are packets, which the header tells.
 
 Runs are not judged where coefficients may stand uncoded: in the bypass mode, in High-Throughput
 JPEG 2000, and where tiles or components have a coding style of their own.
 
-Format: ITU-T T.800 annexes A.4 (parts), A.6.1 (coding style), A.8.1 (SOP), B.6 (precincts), B.10.
+Format: ITU-T T.800 annexes A.4 (parts), A.6.1 (coding style), A.8.1 (SOP), B.6 (precincts),
+B.10 (packets).
 """
 
 from __future__ import annotations
@@ -28,6 +31,7 @@ run ends with its code-block, which has 4096 coefficients at most."""
 _CODING_STYLE, _COMPONENT_STYLE, _START_OF_DATA = 0xFF52, 0xFF53, 0xFF93
 _START_OF_TILE, _END = b"\xff\x90", b"\xff\xd9"
 _PACKET_START = re.compile(rb"\xff\x91\x00\x04(..)", re.DOTALL)
+_RUN_OF_ONES = b"\xff\xff\xff"
 _OWN_PRECINCTS, _NUMBERED_PACKETS = 1, 2
 _BYPASS, _HIGH_THROUGHPUT = 0x01, 0x40
 _LARGEST_PRECINCT = 15
@@ -117,6 +121,8 @@ def _start_of_data(codestream: bytes, position: int) -> tuple[int, bool]:
 def _check_packets(
     packets: dict[int, list[bytes]], style: bytes, grid: _Grid, is_uniform: bool
 ) -> None:
+    if any(_RUN_OF_ONES in part for parts in packets.values() for part in parts):
+        raise ValueError("a hole of ones lies in the packets")
     flags, _, layers, _, levels, _, _, block_style = struct.unpack_from(">BBHBBBBB", style)
     if flags & _NUMBERED_PACKETS:
         for parts in packets.values():

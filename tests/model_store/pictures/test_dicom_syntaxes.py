@@ -193,6 +193,35 @@ def test_a_codestream_of_another_codec_than_the_syntax_says_is_read() -> None:
     assert np.array_equal(image.pixels, pixels)
 
 
+@pytest.mark.parametrize("is_signed", [False, True])
+@pytest.mark.parametrize("syntax", [JPEG2000, JPEGLSNearLossless, HTJ2K])
+def test_what_a_lossy_codec_makes_brighter_than_white_stays_white(
+    syntax: UID, is_signed: bool
+) -> None:
+    """The codestream has 16 bits, the header says 12: 4098 would be cut to 2."""
+    if is_signed and syntax != JPEG2000:
+        pytest.skip("only JPEG 2000 has signs of its own here")
+    rows, columns = np.mgrid[0:120, 0:160]
+    values = np.where((rows // 9 + columns // 7) % 2, 4095, 0) - 2048 * is_signed
+    pixels = values.astype(np.int16 if is_signed else np.uint16)
+    if syntax == JPEGLSNearLossless:
+        noise = np.random.default_rng(0).integers(0, 3, pixels.shape)
+        pixels = np.clip(pixels.astype(int) - noise, 0, 4095).astype(np.uint16)
+        frame = imagecodecs.jpegls_encode(pixels, level=5)
+        stored = imagecodecs.jpegls_decode(frame)
+    elif syntax == JPEG2000:
+        frame = imagecodecs.jpeg2k_encode(pixels, level=60, codecformat="j2k", bitspersample=16)
+        stored = imagecodecs.jpeg2k_decode(frame)
+    else:
+        frame = imagecodecs.htj2k_encode(pixels, reversible=False, level=0.02)
+        stored = imagecodecs.htj2k_decode(unboxed(frame))
+    assert stored.max() > 4095 - 2048 * is_signed
+    dataset = encapsulated(frame, syntax, pixels.astype(np.uint16), 12)
+    dataset.PixelRepresentation = int(is_signed)
+    found = decoded(dataset).pixels.astype(int)
+    assert np.abs(found - (pixels.astype(int) + 2048 * is_signed)).max() < 1500
+
+
 DAMAGEABLE = {
     "lossless": lambda pixels: imagecodecs.jpeg8_encode(pixels, lossless=True, bitspersample=12),
     "lossless of many tables": lambda pixels: imagecodecs.ljpeg_encode(pixels, bitspersample=12),
@@ -208,8 +237,13 @@ def test_a_hole_or_an_early_end_is_refused(kind: str, place: float) -> None:
     whole = DAMAGEABLE[kind](pixels)
     at = int(len(whole) * place)
     hole = whole[:at] + bytes(600) + whole[at + 600 :]
+    small_hole = whole[:at] + bytes(60) + whole[at + 60 :]
     ended = whole[:at] + b"\xff\xd9"
-    for frame in (hole, whole[:at], ended):
+    filled = whole[:at] + bytes(len(whole) - at - 2) + b"\xff\xd9"
+    frames = [hole, whole[:at], ended, filled]
+    if kind != "12 bits":  # there zeros can be codes that fit by chance
+        frames.append(small_hole)
+    for frame in frames:
         with pytest.raises(PictureError):
             decoded(encapsulated(frame, JPEGLosslessSV1, pixels, 12))
 

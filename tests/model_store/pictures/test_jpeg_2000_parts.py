@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Callable
 
 import imagecodecs
 import numpy as np
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 from pydicom.encaps import encapsulate
 from pydicom.uid import JPEG2000
 
+from model_store.pictures.codestream_header import unboxed
 from model_store.pictures.jpeg_2000_parts import check_jpeg_2000_parts
 from model_store.pictures.picture_errors import UndecodablePictureError
 from model_store.pictures.picture_reading import read_picture
@@ -58,7 +60,20 @@ def test_a_hole_of_zeros_is_refused_and_would_have_been_decoded(is_lossy: bool) 
         read_picture(in_dicom(broken, noisy()), max_pixels=1_000_000)
 
 
-@pytest.mark.parametrize("kind", ["flat", "ramp", "edge", "black border"])
+@pytest.mark.parametrize("encode", [encoded, lambda pixels, _: imagecodecs.htj2k_encode(pixels)])
+def test_a_hole_of_ones_is_refused_and_would_have_been_decoded(
+    encode: Callable[[NDArray[np.uint16], bool], bytes],
+) -> None:
+    codestream = unboxed(bytes(encode(noisy(), False)))
+    check_jpeg_2000_parts(codestream)
+    start = len(codestream) // 2
+    broken = codestream[:start] + b"\xff" * 64 + codestream[start + 64 :]
+    assert (imagecodecs.jpeg2k_decode(broken) != imagecodecs.jpeg2k_decode(codestream)).any()
+    with pytest.raises(ValueError, match="hole of ones"):
+        check_jpeg_2000_parts(broken)
+
+
+@pytest.mark.parametrize("kind", ["flat", "ramp", "edge", "black border", "one pixel", "specks"])
 @pytest.mark.parametrize("is_lossy", [False, True])
 def test_pictures_without_noise_are_whole(kind: str, is_lossy: bool) -> None:
     rows, columns = np.mgrid[0:512, 0:512]
@@ -67,6 +82,8 @@ def test_pictures_without_noise_are_whole(kind: str, is_lossy: bool) -> None:
         "ramp": rows * 8,
         "edge": np.where(rows > columns, 4095, 0),
         "black border": np.where(columns < 300, 0, noisy(512)),
+        "one pixel": (rows * 512 + columns == 100_000) * 4095,
+        "specks": (np.random.default_rng(0).random((512, 512)) < 0.001) * 4095,
     }[kind].astype(np.uint16)
     check_jpeg_2000_parts(encoded(pixels, is_lossy))
 

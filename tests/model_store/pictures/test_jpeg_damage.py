@@ -131,3 +131,21 @@ def test_cmyk_is_left_to_pillow() -> None:
     data = encoded(coloured().convert("CMYK"), "JPEG", quality=95)
     expected = Image.open(io.BytesIO(data)).convert("RGB").convert("L")
     assert np.array_equal(decoded(data).pixels, np.asarray(expected))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"progressive": True}, {"restart_marker_rows": 2}, {"restart_marker_blocks": 3}],
+)
+@pytest.mark.parametrize("mode", ["L", "RGB"])
+@pytest.mark.parametrize("share", [0.4, 0.7, 0.95])
+def test_zeros_in_place_of_the_end_are_no_padding(
+    options: dict[str, int], mode: str, share: float
+) -> None:
+    picture = Image.fromarray(shaded()) if mode == "L" else coloured()
+    data = encoded(picture, "JPEG", quality=92, subsampling=2, **options)
+    padded = data[:-2] + bytes(40) + END
+    assert np.array_equal(decoded(padded).pixels, decoded(data).pixels)
+    at = int(len(data) * share)
+    with pytest.raises(UndecodablePictureError, match="damaged"):
+        decoded(data[:at] + bytes(len(data) - at - 2) + END)

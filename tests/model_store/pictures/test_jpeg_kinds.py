@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+from collections.abc import Callable
 
 import imagecodecs
 import numpy as np
@@ -53,6 +54,19 @@ def test_the_tag_of_rarer_kinds_is_obeyed() -> None:
     picture = decoded(data[:2] + segment + data[2:])
     assert np.array_equal(picture.pixels, np.rot90(pixels, -1))
     assert [one.code for one in picture.warnings] == [PictureWarningCode.ORIENTATION_APPLIED]
+
+
+def lossless(pixels: NDArray[np.uint16]) -> bytes:
+    return bytes(imagecodecs.jpeg8_encode(pixels, lossless=True, bitspersample=12))
+
+
+@pytest.mark.parametrize("trailer", [b"abc", bytes(500), b"\xff\xd8\xff\xe0 and its end \xff\xd9"])
+@pytest.mark.parametrize("kind", [imagecodecs.jpegls_encode, lossless])
+def test_bytes_behind_the_end_do_no_harm(
+    kind: Callable[[NDArray[np.uint16]], bytes], trailer: bytes
+) -> None:
+    data = bytes(kind(shaded(12))) + trailer
+    assert np.array_equal(decoded(data).pixels, shaded(12))
 
 
 @pytest.mark.parametrize("kind", [imagecodecs.jpegls_encode, imagecodecs.jpeg8_encode])
