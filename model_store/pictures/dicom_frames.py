@@ -225,7 +225,7 @@ def _without_overshoot(pixels: NDArray[Any], layout: PixelLayout) -> NDArray[Any
     lowest = -highest - 1 if is_signed else 0
     if int(pixels.max()) <= highest and int(pixels.min()) >= lowest:
         return pixels
-    return np.clip(pixels, lowest, highest)
+    return np.asarray(np.clip(pixels, lowest, highest))
 
 
 def _as_rgb(pixels: NDArray[Any], layout: PixelLayout) -> NDArray[Any]:

@@ -73,7 +73,7 @@ def _tiff() -> dict[str, bytes]:
         "deep.tif": encoded(Image.fromarray(deep()), "TIFF"),
         "colour.tif": encoded(colour, "TIFF", compression="tiff_lzw"),
         "palette.tif": encoded(colour.convert("P"), "TIFF"),
-        "bits.tif": encoded(image.convert("1"), "TIFF", compression="group4"),
+        "bits.tif": encoded(image.convert("1"), "TIFF", compression="packbits"),
         "big.tif": encoded(image, "TIFF", big_tiff=True),
         "big_endian.tif": hand_made_tiff(deep(), 0, big_endian=True),
         "tiled.tif": imagecodecs_tiff(deep()),
