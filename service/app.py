@@ -18,18 +18,19 @@ from service.compute.model_loading import (
 )
 from service.http.admin_app import create_admin_app
 from service.http.admin_server import AdminServer
-from service.http.browsers import AllowedHosts, BrowserGuard
-from service.http.cors import ListedOrigins
 from service.http.docs import add_docs_routes
 from service.http.edge import EdgeLayer
+from service.http.guarded import guarded
 from service.http.keys import ApiKeys
-from service.http.openapi import ANSWER_HEADERS, MASK_HEADERS, describe_app
+from service.http.mask_source import ServedMasks
+from service.http.openapi import describe_app
 from service.http.problems import install_problem_handlers
 from service.http.routes_page import add_page_routes
 from service.http.routes_preview import add_preview_route
 from service.http.routes_segment import add_segment_routes
 from service.http.routes_status import add_status_routes
 from service.http.traces import TraceExport
+from service.http.xray_routes import XrayRoutes
 from service.metrics import Metrics
 from service.pipeline.auditing import Auditing
 from service.pipeline.image_workers import PoolFactory, make_worker_pool
@@ -55,7 +56,8 @@ def create_app(
         admin_listener: bound to this machine alone, for the admin port; None for none.
 
     Returns:
-        The application; `app.state.service` is its `SegmentationService`.
+        The application; `app.state.service` is its `SegmentationService`, `app.state.masks` gives
+        its masks to routes and fronts.
     """
     service = SegmentationService(settings, predictor_factory, pool_factory, on_refused)
     keys = _api_keys(settings, service.metrics)
@@ -89,26 +91,16 @@ def create_app(
     app.state.service = service
     # Straight onto the app's own router: an included one would hide its routes from `app.routes`,
     # which the answer to a wrong method reads.
-    add_segment_routes(app.router, service, keys)
+    masks = app.state.masks = ServedMasks(service, keys)
+    add_segment_routes(app.router, masks)
     add_status_routes(app.router, service, keys)
-    add_preview_route(app.router, service, keys)
+    add_preview_route(app.router, masks)
     add_page_routes(app.router)
     add_docs_routes(app.router)
     install_problem_handlers(app)
-    if keys is None:
-        app.add_middleware(
-            BrowserGuard,
-            hosts=AllowedHosts(settings.host, settings.allowed_hosts),
-            trusted_origins=settings.cors_origins,
-            idle_timeout_s=settings.upload_idle_timeout_s,
-        )
-    if settings.cors_origins:
-        app.add_middleware(
-            ListedOrigins,
-            origins=settings.cors_origins,
-            read_headers=[*ANSWER_HEADERS, *MASK_HEADERS, "Retry-After"],
-        )
-    app.add_middleware(EdgeLayer, metrics=service.metrics, traces=traces)
+    app.add_middleware(XrayRoutes, masks=masks)
+    app.add_middleware(guarded, settings=settings)
+    app.add_middleware(EdgeLayer, counter=service.metrics, traces=traces)
     describe_app(app, asks_for_keys=keys is not None, metrics_ask_for_keys=settings.metrics_key)
     return app
 

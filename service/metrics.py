@@ -18,6 +18,12 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Proc
 from model_store.stages import STAGES
 from service.drift_counters import DriftCounters
 from service.model_metrics import ModelMetrics
+from service.request_record import RequestRecord, ServedName
+
+SEGMENT_PATHS = ("/segment", "/v1/segment")
+
+TIMED_STATUSES = (200, 500, 504)
+"""Statuses whose duration is observed; refusals take no time and would hide slow answers."""
 
 DURATION_BUCKETS_S = (
     0.005,
@@ -227,6 +233,51 @@ class Metrics:
             "lungseg_devices_ready", "Devices whose model gave the golden mask.", registry=registry
         )
         ProcessCollector(registry=registry)
+
+    def count_request(self, record: RequestRecord, status: int, *, has_left: bool) -> None:
+        """Account for a request that is over.
+
+        Args:
+            record: what is known about it.
+            status: HTTP status of the answer.
+            has_left: whether its caller left before it.
+        """
+        seconds, model = record.elapsed_s(), record.asked_model
+        self.count_answer(
+            record.route, status, seconds, record.problem_code, model, has_left=has_left
+        )
+
+    def count_answer(
+        self,
+        route: str,
+        status: int,
+        seconds: float,
+        problem_code: str | None,
+        model: ServedName | None,
+        *,
+        has_left: bool,
+    ) -> None:
+        """Account for an answer, as `count_request` does.
+
+        Args:
+            route: template of the route.
+            status: HTTP status.
+            seconds: what it took.
+            problem_code: code of the problem that was answered, or None.
+            model: what was to answer; None where that is not known.
+            has_left: whether the caller left before it.
+        """
+        if has_left:
+            self.cancelled.inc()
+        self.requests.labels(route, str(status)).inc()
+        if route in SEGMENT_PATHS:
+            duration_s = seconds if status in TIMED_STATUSES else None
+            if duration_s is not None:
+                self.request_duration.observe(duration_s)
+            if model is not None:
+                self.models.count_request(model.name, model.version, status, duration_s)
+            if problem_code is not None:
+                self.rejected.labels(problem_code).inc()
 
     def image_worker_ended(self, reason: str) -> None:
         """Count an image worker that ended."""

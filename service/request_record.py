@@ -12,7 +12,7 @@ import time
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from model_store.model_info import ModelInfo
 from service.caller_turns import SERVICE
@@ -21,6 +21,13 @@ UNMATCHED_ROUTE = "unmatched"
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 _TRACEPARENT = re.compile(r"(?!ff)[0-9a-f]{2}-([0-9a-f]{32})-([0-9a-f]{16})-[0-9a-f]{2}(-.*)?")
+
+
+class ServedName(NamedTuple):
+    """Name and version of a model that is served."""
+
+    name: str
+    version: str
 
 
 @dataclass
@@ -48,6 +55,7 @@ class RequestRecord:
         asked_model: the model that is to answer, once that is known.
         key_name: name of the API key that came with it, or None.
         caller: whose turn it takes; holds an address, so it is not logged.
+        number: what its front and the serving process call it; None where there is no front.
     """
 
     request_id: str
@@ -67,9 +75,10 @@ class RequestRecord:
     batch_size: int | None = None
     warning_codes: tuple[str, ...] = ()
     model: ModelInfo | None = None
-    asked_model: ModelInfo | None = None
+    asked_model: ServedName | None = None
     key_name: str | None = None
     caller: str = SERVICE
+    number: int | None = None
 
     def stages(self) -> list[tuple[str, float]]:
         """Return seconds per pipeline verb so far, in their order.

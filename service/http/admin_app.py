@@ -93,7 +93,7 @@ def create_admin_app(service: SegmentationService, keys: ApiKeys) -> FastAPI:
     app.add_api_route("/admin/reload", reload, methods=["POST"], response_model=None)
     app.add_api_route("/admin/rollback", rollback, methods=["POST"], response_model=None)
     install_problem_handlers(app)
-    app.add_middleware(EdgeLayer, metrics=service.metrics)
+    app.add_middleware(EdgeLayer, counter=service.metrics)
     return app
 
 

@@ -7,6 +7,7 @@ here, so that no stack trace, path or image value ever leaves the process.
 from __future__ import annotations
 
 import logging
+from typing import Protocol
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import Response
@@ -18,28 +19,33 @@ from service.http.problems import internal_problem, problem_response
 from service.http.traces import TraceSink
 from service.http.upload import CallerLeft
 from service.logging import describe_error, log_request
-from service.metrics import Metrics
+from service.metrics import SEGMENT_PATHS
 from service.request_record import RequestRecord, new_record, server_timing
 
 logger = logging.getLogger("service.edge")
 
-SEGMENT_PATHS = ("/segment", "/v1/segment")
 STATUS_CALLER_LEFT = 499
 """What logs and metrics say when nobody was left to answer (nginx's number for it)."""
 
 MAX_HEADERS = 100
 
-TIMED_STATUSES = (200, 500, 504)
-"""Statuses whose duration is observed; refusals take no time and would hide slow answers."""
+
+class RequestCounter(Protocol):
+    """Accounts for requests; `service.metrics.Metrics` does."""
+
+    def count_request(self, record: RequestRecord, status: int, *, has_left: bool) -> None:
+        """Account for one that is over."""
 
 
 class EdgeLayer:
     """ASGI middleware around the whole app."""
 
-    def __init__(self, app: ASGIApp, metrics: Metrics, traces: TraceSink | None = None) -> None:
-        """Wrap `app`; `metrics` count every request, `traces` get those for masks."""
+    def __init__(
+        self, app: ASGIApp, counter: RequestCounter, traces: TraceSink | None = None
+    ) -> None:
+        """Wrap `app`; `counter` is told every request, `traces` get those for masks."""
         self._app = app
-        self._metrics = metrics
+        self._counter = counter
         self._traces = traces
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -50,10 +56,10 @@ class EdgeLayer:
         headers = Headers(scope=scope)
         record = new_record(headers)
         record.caller = caller_at(scope.get("client"))
-        _to_origin_form(scope)
+        to_origin_form(scope)
         scope["lungseg.record"] = record
         status = STATUS_CALLER_LEFT
-        started = False
+        started = has_left = False
 
         async def send_with_headers(message: Message) -> None:
             nonlocal status, started
@@ -71,7 +77,7 @@ class EdgeLayer:
                 return
             await self._app(scope, receive, send_with_headers)
         except CallerLeft:
-            self._metrics.cancelled.inc()
+            has_left = True
         except Exception as error:  # the top of the process
             fields = {"request_id": record.request_id, **describe_error(error)}
             logger.error("unforeseen error", extra={"fields": fields})
@@ -81,22 +87,10 @@ class EdgeLayer:
                 await answer(scope, receive, send_with_headers)
         finally:
             record.route = getattr(scope.get("route"), "path", record.route)
-            self._count(record, status)
+            self._counter.count_request(record, status, has_left=has_left)
             if self._traces is not None and record.route in SEGMENT_PATHS:
                 self._traces.send(record, status)
             log_request(record, status)
-
-    def _count(self, record: RequestRecord, status: int) -> None:
-        self._metrics.requests.labels(record.route, str(status)).inc()
-        if record.route in SEGMENT_PATHS:
-            duration_s = record.elapsed_s() if status in TIMED_STATUSES else None
-            if duration_s is not None:
-                self._metrics.request_duration.observe(duration_s)
-            model = record.asked_model
-            if model is not None:
-                self._metrics.models.count_request(model.name, model.version, status, duration_s)
-            if record.problem_code is not None:
-                self._metrics.rejected.labels(record.problem_code).inc()
 
 
 def _too_many_headers(scope: Scope, record: RequestRecord) -> Response:
@@ -106,7 +100,7 @@ def _too_many_headers(scope: Scope, record: RequestRecord) -> Response:
     return problem_response(HeadersTooLarge(sentence), record.request_id)
 
 
-def _to_origin_form(scope: Scope) -> None:
+def to_origin_form(scope: Scope) -> None:
     """Take scheme and host off a target in absolute form (RFC 9112, section 3.2.2)."""
     for scheme in ("http://", "https://"):
         if scope["path"].lower().startswith(scheme):

@@ -29,7 +29,7 @@ from service.http.key_file import (
     read_key_file,
     require_a_key,
 )
-from service.request_record import record_of
+from service.request_record import RequestRecord, record_of
 
 logger = logging.getLogger("service.keys")
 
@@ -85,8 +85,7 @@ class ApiKeys:
         """
         address = request.client.host if request.client is not None else ""
         key = self.require(request.headers, *scopes, address=address)
-        record = record_of(request.scope)
-        record.key_name, record.caller = key.name, caller_with_key(key.name)
+        note_key(record_of(request.scope), key.name)
         return key
 
     def require(self, headers: Mapping[str, str], *scopes: KeyScope, address: str = "") -> ApiKey:
@@ -178,6 +177,11 @@ class ApiKeys:
             logger.info("key file read", extra={"fields": fields})
         else:
             logger.error("key file admits nobody", extra={"fields": fields})
+
+
+def note_key(record: RequestRecord, name: str) -> None:
+    """Note by whose key a request passes, which also says whose turn it takes."""
+    record.key_name, record.caller = name, caller_with_key(name)
 
 
 def _usable(found: list[ApiKey], scopes: tuple[KeyScope, ...]) -> ApiKey:

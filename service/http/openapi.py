@@ -8,6 +8,7 @@ from typing import Any
 from fastapi import FastAPI
 
 from service.errors import ServiceError
+from service.http.answer_headers import ANSWER_HEADERS
 from service.http.schemas import Problem
 
 _KEY_SCHEMES = {
@@ -16,41 +17,6 @@ _KEY_SCHEMES = {
 }
 OPEN_PATHS = ("/livez", "/readyz", "/health", "/healthz", "/metrics")
 """Paths that ask for no key; the operator may want one for the metrics."""
-
-ANSWER_HEADERS: dict[str, Any] = {
-    "X-Request-ID": {
-        "description": "id of the request, also in the log of the service",
-        "schema": {"type": "string"},
-    },
-    "Server-Timing": {
-        "description": "milliseconds of each step (W3C Server Timing)",
-        "schema": {"type": "string"},
-    },
-}
-"""Headers of every answer."""
-
-MASK_HEADERS: dict[str, Any] = {
-    f"X-Lungseg-{name}": {"description": f"{text}; with image/png", "schema": {"type": kind}}
-    for name, text, kind in (
-        ("Model", "name/version of the model", "string"),
-        ("Model-Sha256", "digest of its weights", "string"),
-        ("Precision", "of its products", "string"),
-        ("Device", "where it runs", "string"),
-        ("Convention", "what the mask follows", "string"),
-        ("Threshold", "probability from which a pixel is lung", "number"),
-        ("Bbox", "the box, x0,y0,x1,y1 in pixels", "string"),
-        ("Score", "the model's estimate of the mask's IoU, 0 to 1", "number"),
-        ("Confidence", "the Dice that the mask's own probabilities expect, 0 to 1", "number"),
-        ("Structure", "lungs, right_lung or left_lung", "string"),
-        ("View", "the view, where one was asked for", "string"),
-        ("Area-Px", "pixels inside the mask", "integer"),
-        ("Area-Fraction", "their share of the image, 0 to 1", "number"),
-        ("Warnings", "codes of the warnings, separated by commas", "string"),
-        ("Severity", "the gravest of the warnings: info, look or refuse; empty for none", "string"),
-        ("Latency-Ms", "milliseconds of the request", "number"),
-    )
-}
-"""Headers of an answer that is one picture: what JSON says in its members."""
 
 
 def describe_app(app: FastAPI, *, asks_for_keys: bool, metrics_ask_for_keys: bool = False) -> None:

@@ -7,9 +7,8 @@ sentence again, where simple clients look for it).
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from fastapi import FastAPI
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
@@ -27,6 +26,9 @@ from service.errors import (
 )
 from service.http.schemas import Problem
 from service.request_record import record_of
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
 
 KEY_REFUSALS = (WrongKey, ExpiredKey, InsufficientScope, TooManyAttempts)
 """What may be wrong with an API key that was sent."""

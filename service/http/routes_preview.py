@@ -7,18 +7,12 @@ from typing import Any
 from fastapi import APIRouter, Request, Response
 
 from service import errors
-from service.http.early_response import EarlyResponse
-from service.http.form import require_image_alone
-from service.http.held_response import HeldResponse
-from service.http.key_file import KeyScope
-from service.http.keys import ApiKeys
-from service.http.problems import KEY_REFUSALS, noted_problem, problem_responses
-from service.http.segment_endpoint import deadline, receive_upload, unless_caller_leaves
-from service.http.upload import RequestBody
+from service.http.mask_source import MaskSource
+from service.http.preview_endpoint import PreviewEndpoint
+from service.http.problems import KEY_REFUSALS, problem_responses
+from service.http.xray_request import answer_xray
+from service.http.xray_routes import PREVIEW_PATH
 from service.imaging.task_data import PREVIEW_LONGEST_SIDE, PREVIEW_MEDIA_TYPE
-from service.pipeline.held_answer import HeldAnswer
-from service.pipeline.segmentation import SegmentationService
-from service.request_record import record_of
 
 _REFUSALS = (
     errors.MissingKey,
@@ -70,50 +64,17 @@ tell what to show as black and white.
 """
 
 
-def add_preview_route(
-    router: APIRouter, service: SegmentationService, keys: ApiKeys | None
-) -> None:
+def add_preview_route(router: APIRouter, masks: MaskSource) -> None:
     """Add the route.
 
     Args:
-        router: gets the route.
-        service: what answers it.
-        keys: the API keys of which one is needed; None for no key.
+        router: gets the route; `XrayRoutes` answers it before it is asked.
+        masks: what answers it.
     """
-
-    async def read_and_preview(request: Request, body: RequestBody) -> HeldAnswer:
-        with await receive_upload(request, body, service) as upload:
-            require_image_alone(upload.fields)
-            assert upload.image is not None  # a form without one is refused
-            record = record_of(request.scope)
-            work = service.preview(upload.image, upload.size_bytes, record)
-            return await unless_caller_leaves(body, work)
-
-    async def answer(request: Request, body: RequestBody) -> Response:
-        if keys is not None:
-            keys.admit(request, KeyScope.SEGMENT)
-        service.readiness.require_ready()
-        if request.url.query:
-            raise errors.InvalidField("The address has a query (after '?'), which is not read.")
-        service.admission.refuse_if_full()
-        try:
-            async with deadline(service.settings.request_timeout_s):
-                found = await read_and_preview(request, body)
-        except TimeoutError:
-            raise errors.DeadlineExceeded(
-                "The picture was not ready in time; send it again when the service is less busy."
-            ) from None
-        return HeldResponse(found, service.admission.keep_answer, vary=None)
+    endpoint = PreviewEndpoint(masks)
 
     async def preview(request: Request) -> Response:
-        body = RequestBody(request.receive, service.settings.upload_idle_timeout_s)
-        with service.count_running():
-            try:
-                return await answer(request, body)
-            except errors.ServiceError as error:
-                if request.headers.get("expect", "").lower() == "100-continue":
-                    raise
-                return EarlyResponse(noted_problem(request, error), body)
+        return await answer_xray(request, masks, endpoint.answer)
 
     answers: dict[int | str, dict[str, Any]] = {
         200: {
@@ -123,7 +84,7 @@ def add_preview_route(
         **problem_responses(*_REFUSALS),
     }
     router.add_api_route(
-        "/preview",
+        PREVIEW_PATH,
         preview,
         methods=["POST"],
         operation_id="preview",

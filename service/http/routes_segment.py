@@ -9,7 +9,7 @@ from fastapi.responses import JSONResponse
 
 from model_store.conventions import CONVENTIONS, DEFAULT_CONVENTION
 from service import errors
-from service.http.early_response import EarlyResponse
+from service.http.answer_headers import MASK_HEADERS
 from service.http.form import (
     DEFAULT_SHAPES,
     ISLAND_WORDS,
@@ -19,14 +19,13 @@ from service.http.form import (
     SHAPE_WORDS,
     VIEW_WORDS,
 )
-from service.http.keys import ApiKeys
-from service.http.openapi import MASK_HEADERS
-from service.http.problems import KEY_REFUSALS, noted_problem, problem_responses
+from service.http.mask_source import MaskSource
+from service.http.problems import KEY_REFUSALS, problem_responses
 from service.http.segment_endpoint import SegmentEndpoint
-from service.http.upload import RequestBody
+from service.http.xray_request import answer_xray
 from service.imaging.answer_schema import SegmentAnswer
 from service.imaging.segment_request import DEFAULT_THRESHOLD
-from service.pipeline.segmentation import SegmentationService
+from service.metrics import SEGMENT_PATHS
 
 _REFUSALS = (
     errors.MissingKey,
@@ -220,28 +219,17 @@ must look at them.
 """
 
 
-def add_segment_routes(
-    router: APIRouter, service: SegmentationService, keys: ApiKeys | None
-) -> None:
+def add_segment_routes(router: APIRouter, masks: MaskSource) -> None:
     """Add the routes that answer with masks.
 
     Args:
-        router: gets the routes.
-        service: what answers them.
-        keys: the API keys of which one is needed; None for no key.
+        router: gets the routes; `XrayRoutes` answers them before it is asked.
+        masks: what answers them.
     """
-    endpoint = SegmentEndpoint(service, keys)
+    endpoint = SegmentEndpoint(masks)
 
     async def segment(request: Request) -> Response:
-        body = RequestBody(request.receive, service.settings.upload_idle_timeout_s)
-        with service.count_running():
-            try:
-                return await endpoint.answer(request, body)
-            except errors.ServiceError as error:
-                # A client that waits for "100 Continue" has sent nothing that could be lost.
-                if request.headers.get("expect", "").lower() == "100-continue":
-                    raise
-                return EarlyResponse(noted_problem(request, error), body)
+        return await answer_xray(request, masks, endpoint.answer)
 
     answers: dict[int | str, dict[str, Any]] = {
         200: {
@@ -256,7 +244,7 @@ def add_segment_routes(
         },
         **problem_responses(*_REFUSALS),
     }
-    for path, name in (("/segment", "segment"), ("/v1/segment", "segment_v1")):
+    for path, name in zip(SEGMENT_PATHS, ("segment", "segment_v1"), strict=True):
         router.add_api_route(
             path,
             segment,

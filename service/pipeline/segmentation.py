@@ -40,7 +40,7 @@ from service.pipeline.image_proof import ImageProof
 from service.pipeline.image_workers import ImageWorkers, OpenedImage, PoolFactory
 from service.pipeline.model_generations import GenerationReadiness
 from service.pipeline.served_models import ServedModels
-from service.request_record import RequestRecord
+from service.request_record import RequestRecord, ServedName
 from service.settings import Settings
 from service.workers.shared_memory import Blob
 
@@ -213,7 +213,8 @@ class SegmentationService:
         self, image: Blob, asked: SegmentRequest, upload_bytes: int, record: RequestRecord
     ) -> HeldAnswer:
         with self.models.use(asked.model) as generation:
-            record.asked_model = generation.host.identity
+            known = generation.host.identity
+            record.asked_model = None if known is None else ServedName(known.name, known.version)
             return await self._segment_by(generation.host, image, asked, upload_bytes, record)
 
     async def _segment_by(
