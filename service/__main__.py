@@ -11,6 +11,8 @@ import logging
 import os
 import socket
 import sys
+from collections.abc import Callable
+from functools import partial
 
 from service.audit.chain import AuditError
 from service.http.key_file import KeyFileError, require_a_key
@@ -98,12 +100,16 @@ def _serve(settings: Settings, listener: socket.socket, admin: socket.socket | N
     import uvicorn
 
     from service.app import create_app
+    from service.cpu_allowance import front_processes
+    from service.fronts.front_processes import FrontProcesses
+    from service.fronts.fronted_server import FrontedServer
     from service.greeting import greet_when_ready
     from service.heap import keep_one_heap
     from service.http.connection import bounded_connection
     from service.http.descriptors import most_connections
     from service.http.server import DrainingServer
     from service.logging import configure_logging
+    from service.pipeline.image_workers import gpus_of
 
     keep_one_heap()
     sys.setswitchinterval(SWITCH_INTERVAL_S)
@@ -123,28 +129,35 @@ def _serve(settings: Settings, listener: socket.socket, admin: socket.socket | N
     service = app.state.service
     connections = most_connections(settings.max_connections, service.admission.most_inside)
     service.metrics.connections_limit.set(connections)
-    server = DrainingServer(
-        uvicorn.Config(
-            app,
-            http=bounded_connection(
-                settings.header_timeout_s,
-                settings.answer_idle_timeout_s,
-                connections,
-                on_unreadable=service.metrics.count_unparsed,
-                on_change=service.metrics.connections.set,
-                on_closed=service.metrics.connection_closed,
-            ),
-            ws="none",
-            ssl_certfile=settings.tls_cert,
-            ssl_keyfile=settings.tls_key,
-            log_config=None,
-            access_log=False,
-            server_header=False,
-            proxy_headers=False,  # nothing here depends on who the caller says to be
-            lifespan="on",
-            backlog=BACKLOG,
-            timeout_graceful_shutdown=max(1, int(settings.drain_timeout_s)),
+    config = uvicorn.Config(
+        app,
+        http=bounded_connection(
+            settings.header_timeout_s,
+            settings.answer_idle_timeout_s,
+            connections,
+            on_unreadable=service.metrics.count_unparsed,
+            on_change=service.metrics.connections.set,
+            on_closed=service.metrics.connection_closed,
         ),
+        ws="none",
+        ssl_certfile=settings.tls_cert,
+        ssl_keyfile=settings.tls_key,
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,  # nothing here depends on who the caller says to be
+        lifespan="on",
+        backlog=BACKLOG,
+        timeout_graceful_shutdown=max(1, int(settings.drain_timeout_s)),
+    )
+    count = settings.fronts or front_processes(gpus=gpus_of(settings))
+    own = [] if count > 1 else [listener]
+    make_server: Callable[..., DrainingServer] = DrainingServer
+    if count > 1:
+        fronts = FrontProcesses(count, listener, app.state.masks, app, connections)
+        make_server = partial(FrontedServer, fronts=fronts)
+    server = make_server(
+        config,
         on_stop=service.readiness.mark_draining,
         running=lambda: service.requests_running,
         must_end=lambda: bool(refusals),
@@ -162,7 +175,7 @@ def _serve(settings: Settings, listener: socket.socket, admin: socket.socket | N
         greet_when_ready(url, service.served)
     gc.collect()
     gc.freeze()  # a full collection went through all imports: 28 ms in which nobody was served
-    server.run(sockets=[listener])
+    server.run(sockets=own)
     logger.info("stopped")
     return _explain_refusal(refusals[0]) if refusals else 0
 

@@ -17,6 +17,8 @@ from service.memory_allowance import CGROUP_MEMORY, workers_within_memory
 CGROUP_QUOTA = Path("/sys/fs/cgroup/cpu.max")
 """CPU limit of the container (cgroup v2): `quota period` in microseconds, or `max period`."""
 
+MOST_FRONTS = 8
+
 MOST_THREADS = 8
 """The compact model's operations take well under a millisecond; more threads only wait."""
 
@@ -62,6 +64,19 @@ def image_workers(
     allowed = _allowed_cpus(quota_file)
     wanted = max(2, allowed if gpus else min(allowed // 2, MOST_THREADS))
     return workers_within_memory(wanted, memory_file, gpus)
+
+
+def front_processes(quota_file: Path = CGROUP_QUOTA, *, gpus: int = 0) -> int:
+    """Return how many processes hold callers' connections; 1 for the serving process itself.
+
+    A model on the CPU is slower than what one process answers. Beside a GPU each takes a fourth of
+    what its X-rays take the image workers (`python -m benchmarks.service.front_alone`).
+
+    Args:
+        quota_file: where the container's limit of processors stands.
+        gpus: GPUs that the model runs on; 0 where it runs on CPUs.
+    """
+    return max(1, min(_allowed_cpus(quota_file) // 4, MOST_FRONTS)) if gpus else 1
 
 
 def gpus_shown(folder: Path = Path("/dev")) -> int:

@@ -211,6 +211,13 @@ class Settings(BaseModel):
         description="secret without which nobody can compute the UIDs of DICOM answers from "
         "those of their X-rays",
     )
+    fronts: int = Field(
+        0,
+        ge=0,
+        le=64,
+        description="processes that hold callers' connections, 0 for a quarter of the allowed CPUs "
+        "beside a GPU, at most 8, and for none of their own beside a model on the CPU",
+    )
     image_workers: int = Field(
         0,
         ge=0,

@@ -25,6 +25,7 @@ FORBIDDEN = {
 
 SERVICE_LAYERS: Mapping[str, set[str]] = {
     "archive": {"pipeline", "imaging", "compute", "workers"},
+    "fronts": {"http", "pipeline", "imaging", "workers"},
     "http": {"pipeline", "imaging", "compute", "workers"},
     "pipeline": {"imaging", "compute", "workers", "audit"},
     "audit": set(),

@@ -98,7 +98,7 @@ def _part_of(process: int, server: int) -> str:
     if process == server:
         return "serving_process"
     line = Path(f"/proc/{process}/cmdline").read_bytes().decode(errors="replace")
-    for word, part in (("compute_process", "compute"), ("http_child", "fronts")):
+    for word, part in (("compute_process", "compute"), ("front_process", "fronts")):
         if word in line:
             return part
     return "image_workers"

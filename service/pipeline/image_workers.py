@@ -125,10 +125,10 @@ def make_worker_pool(settings: Settings, on_ended: Callable[[str], None]) -> Wor
         on_ended=lambda reason: on_ended(reason.value),
     )
     wanted = settings.image_workers or settings.image_threads
-    return WorkerPool(config, wanted or image_workers(gpus=_gpus_of(settings)))
+    return WorkerPool(config, wanted or image_workers(gpus=gpus_of(settings)))
 
 
-def _gpus_of(settings: Settings) -> int:
+def gpus_of(settings: Settings) -> int:
     """Return on how many GPUs the model will run, as far as is known before it is loaded."""
     names = settings.device_names
     if "cpu" in names:

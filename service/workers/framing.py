@@ -1,4 +1,4 @@
-"""Frames between the front, the template and the workers: header, JSON, raw bytes, descriptors.
+"""Frames between the processes of the service: header, JSON, raw bytes, descriptors.
 
 Header (14 bytes, little endian): magic `LSW1`, kind (1 byte), number of descriptors (1), length of
 the JSON (4), length of the raw bytes (4). Every length is bounded before anything is kept, the JSON
@@ -48,6 +48,18 @@ class Kind(IntEnum):
     FAILED = 11  # worker: the function raised
     MEMORY = 12  # worker: no memory left under its limit
     MORE = 13  # worker: the function asks for more processor time
+    CONNECTION = 20  # serving process to front: a caller's connection
+    STOP = 21  # serving process: answer who is connected, and end
+    ADMITTED = 22  # serving process: the request may send its upload
+    ANSWERED = 23  # serving process: the answer to an X-ray
+    FORWARDED = 24  # serving process: the answer of any other route
+    EVENTS = 25  # front: what became of connections
+    ADMIT = 26  # front: a request begins
+    SEGMENT = 27  # front: its X-ray, and what is asked about it
+    PREVIEW = 28  # front: its X-ray, to be shown
+    END = 29  # front: nobody waits for it any more
+    COUNT = 30  # front: it is over
+    FORWARD = 31  # front: a request of another route
 
 
 @dataclass(frozen=True)

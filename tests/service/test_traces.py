@@ -75,8 +75,11 @@ def collector() -> Iterator[Collector]:
     made.close()
 
 
-def test_a_request_joins_its_caller_s_trace(tiny_artifact: Path, collector: Collector) -> None:
-    flags = ["--threads", "1", "--otlp-endpoint", collector.url]
+@pytest.mark.parametrize("fronts", ["1", "2"])
+def test_a_request_joins_its_caller_s_trace(
+    tiny_artifact: Path, collector: Collector, fronts: str
+) -> None:
+    flags = ["--threads", "1", "--otlp-endpoint", collector.url, "--fronts", fronts]
     with running_server(tiny_artifact, flags) as server:
         url = f"http://127.0.0.1:{server.port}"
         headers = {"traceparent": f"00-{TRACE_ID}-{PARENT_ID}-01", "X-Request-ID": "the-request"}

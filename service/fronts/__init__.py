@@ -1,0 +1,1 @@
+"""Several processes that hold callers' connections, before the one that serves them."""

@@ -1,0 +1,57 @@
+"""The app of a front: routes that take an X-ray are served here, all others are handed on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from service.fronts.remote_masks import RemoteMasks
+from service.http.edge import EdgeLayer, to_origin_form
+from service.http.guarded import guarded
+from service.http.traces import TraceSink
+from service.http.xray_routes import XrayRoutes
+from service.request_record import RequestRecord
+from service.workers.framing import Frame, Kind
+
+
+class RemoteCounter:
+    """Tells the serving process of each request that is over."""
+
+    def __init__(self, send: Callable[[Frame], object]) -> None:
+        """Keep what sends to the serving process."""
+        self._send = send
+
+    def count_request(self, record: RequestRecord, status: int, *, has_left: bool) -> None:
+        """Tell of one; what the serving process held for it is free then."""
+        fields = {
+            "number": record.number or 0,
+            "route": record.route,
+            "status": status,
+            "seconds": record.elapsed_s(),
+            "problem_code": record.problem_code,
+            "model": record.asked_model,
+            "has_left": has_left,
+        }
+        self._send(Frame(Kind.COUNT, fields))
+
+
+def create_front_app(
+    masks: RemoteMasks, counter: RemoteCounter, traces: TraceSink | None
+) -> ASGIApp:
+    """Build the app.
+
+    Args:
+        masks: the serving process.
+        counter: told of each request for masks.
+        traces: get those requests.
+    """
+    routes = XrayRoutes(masks.forward, masks)
+    served = EdgeLayer(guarded(routes, masks.settings), counter, traces)
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        to_origin_form(scope)
+        answers = served if routes.takes(scope) else masks.forward
+        await answers(scope, receive, send)
+
+    return app

@@ -1,0 +1,116 @@
+"""The serving process's handle on one front: connections go there, and requests come back."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import subprocess
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from starlette.types import ASGIApp
+
+from service.child_process import start_child
+from service.fronts.front_requests import FrontRequests
+from service.http.mask_source import ServedMasks
+from service.workers.channel import Channel
+from service.workers.framing import Frame, FrameError, Kind
+
+_MODULE = "service.fronts.front_process"
+
+
+@dataclass(frozen=True)
+class FrontEvents:
+    """What a front tells beside requests.
+
+    Attributes:
+        on_ready: it takes connections.
+        on_change: it has another number of connections.
+        on_closed: it closed so many connections, for this reason.
+        on_unparsed: so many requests were not HTTP.
+        on_lost: it has ended.
+    """
+
+    on_ready: Callable[[FrontHandle], None]
+    on_change: Callable[[], None]
+    on_closed: Callable[[str, int], None]
+    on_unparsed: Callable[[int], None]
+    on_lost: Callable[[FrontHandle], None]
+
+
+class FrontHandle:
+    """A running front.
+
+    Attributes:
+        is_ready: whether it takes connections.
+        connections: those handed to it that have not ended.
+        process: its process.
+    """
+
+    def __init__(
+        self, config: dict[str, Any], masks: ServedMasks, app: ASGIApp, events: FrontEvents
+    ) -> None:
+        """Start the process; it is ready when `on_ready` says so.
+
+        Args:
+            config: what it has to know, as JSON.
+            masks: answers its requests for masks.
+            app: answers its other requests.
+            events: told what happens.
+
+        Raises:
+            OSError: no process is to be had.
+        """
+        self.is_ready = False
+        self.connections = 0
+        self._events = events
+        connection, self.process = start_child(_MODULE)
+        self._channel = Channel(connection, self._take, self._lost)
+        self._requests = FrontRequests(masks, app, self._channel.send)
+        self._channel.send(Frame(Kind.CONFIG, config))
+
+    def hand(self, connection: socket.socket) -> None:
+        """Give a caller's connection to it; ours is closed.
+
+        Raises:
+            OSError: no descriptor is left.
+        """
+        with connection:
+            self._channel.send(Frame(Kind.CONNECTION, descriptors=(connection.fileno(),)))
+        self.connections += 1
+
+    async def stop(self, timeout_s: float) -> None:
+        """Let it answer who is connected, and end; kill it when that takes longer."""
+        self._channel.send(Frame(Kind.STOP))
+        try:
+            await asyncio.to_thread(self.process.wait, timeout_s)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            await asyncio.to_thread(self.process.wait)
+        self._channel.close()
+        self._requests.close()
+
+    def _take(self, frame: Frame) -> None:
+        fields = frame.fields
+        if frame.kind is Kind.READY:
+            self.is_ready = True
+            self._events.on_ready(self)
+        elif frame.kind is Kind.EVENTS:
+            self.connections -= fields["ended"]
+            self._events.on_change()
+            for reason, count in fields["closed"].items():
+                self._events.on_closed(reason, count)
+            if fields["unparsed"]:
+                self._events.on_unparsed(fields["unparsed"])
+        else:
+            self._requests.take(frame)
+
+    def _lost(self, error: FrameError | None) -> None:
+        self.is_ready = False
+        self._requests.close()
+        self.process.kill()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self.process.wait(1.0)  # it has ended, or is killed
+        self._events.on_lost(self)

@@ -1,0 +1,234 @@
+"""A front: HTTP, uploads and answers of some connections. `python -m service.fronts.front_process`.
+
+Started by `front_handle`, which hands it connections over a socket pair. It ends when that is
+closed, and leaves signals to the serving process.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import logging
+import socket
+import sys
+import time
+from collections import Counter
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import uvicorn
+from starlette.types import ASGIApp
+
+from service.child_process import ParentGoneError, die_with_parent, leave_signals_to_parent
+from service.fronts.front_app import RemoteCounter, create_front_app
+from service.fronts.remote_masks import RemoteMasks
+from service.heap import keep_one_heap
+from service.http.connection import BoundedConnection, bounded_connection
+from service.http.descriptors import most_connections
+from service.http.server import FIRST_REQUEST_S
+from service.http.traces import TraceExport
+from service.logging import configure_logging
+from service.pipeline.upload_budget import UploadBudget
+from service.settings import Settings
+from service.workers.channel import Channel
+from service.workers.framing import Frame, FrameError, FrameReader, Kind, receive, refuse_rest
+
+logger = logging.getLogger("service.fronts")
+
+EVENTS_PAUSE_S = 0.02
+"""News of connections are gathered for so long: some callers make one for each request."""
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Serve what is handed over.
+
+    Args:
+        arguments: number of the socket's file descriptor.
+
+    Returns:
+        The exit code: 0 when it was asked to end, or the other side has ended.
+    """
+    try:
+        die_with_parent()
+    except ParentGoneError:
+        return 0
+    leave_signals_to_parent()
+    keep_one_heap()
+    configure_logging()
+    connection = socket.socket(fileno=int(arguments[0]))
+    try:
+        frame = receive(connection, FrameReader())
+    except (EOFError, OSError):
+        return 0
+    refuse_rest(frame, [Kind.CONFIG])
+    server = FrontServer(connection, frame.fields)
+    gc.collect()
+    gc.freeze()
+    server.run(sockets=[])
+    return 0
+
+
+class FrontServer(uvicorn.Server):
+    """uvicorn, with connections that the serving process has accepted."""
+
+    def __init__(self, connection: socket.socket, fields: Mapping[str, Any]) -> None:
+        """Keep the socket to the serving process, and what that says."""
+        self._connection = connection
+        self._settings = Settings.model_validate(fields["settings"])
+        self._budget_bytes: int = fields["upload_budget_bytes"]
+        self._news = ConnectionNews()
+        settings = self._settings
+        http = bounded_connection(
+            settings.header_timeout_s,
+            settings.answer_idle_timeout_s,
+            most_connections(fields["connections"], 0),
+            on_unreadable=self._news.note_unparsed,
+            on_change=self._news.note_connections,
+            on_closed=self._news.note_closed,
+        )
+        super().__init__(
+            uvicorn.Config(
+                self._answer,
+                http=http,
+                interface="asgi3",
+                ws="none",
+                ssl_certfile=settings.tls_cert,
+                ssl_keyfile=settings.tls_key,
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                proxy_headers=False,
+                lifespan="off",
+                timeout_graceful_shutdown=max(1, int(settings.drain_timeout_s)),
+            )
+        )
+        self._app: ASGIApp | None = None
+        self._traces: TraceExport | None = None
+        self._stop_by: float | None = None
+        self._arriving: set[asyncio.Task[object]] = set()
+
+    @contextmanager
+    def capture_signals(self) -> Generator[None, None, None]:
+        """Take none: they are meant for the serving process."""
+        yield
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Begin to take what the serving process hands over."""
+        await super().startup(sockets)
+        self._channel = Channel(self._connection, self._take, self._lost)
+        settings = self._settings
+        masks = RemoteMasks(settings, UploadBudget(self._budget_bytes), self._channel.send)
+        self._masks = masks
+        if settings.otlp_endpoint:
+            self._traces = TraceExport(settings.otlp_endpoint)
+        self._app = create_front_app(masks, RemoteCounter(self._channel.send), self._traces)
+        self._news.begin(self._channel)
+        self._channel.send(Frame(Kind.READY))
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Answer who waits, then send the spans that wait."""
+        await super().shutdown(sockets)
+        if self._traces is not None:
+            await asyncio.to_thread(self._traces.close)
+
+    async def on_tick(self, counter: int) -> bool:
+        """End once nobody is left who has connected and not asked yet."""
+        if self._stop_by is not None and not self._expects_requests():
+            self.should_exit = True
+        return await super().on_tick(counter)
+
+    def _expects_requests(self) -> bool:
+        assert self._stop_by is not None
+        return time.monotonic() < self._stop_by and any(
+            isinstance(connection, BoundedConnection) and connection.awaits_request
+            for connection in self.server_state.connections
+        )
+
+    async def _answer(self, scope: Any, receive: Any, send: Any) -> None:
+        assert self._app is not None
+        await self._app(scope, receive, send)
+
+    def _take(self, frame: Frame) -> None:
+        if frame.kind is Kind.CONNECTION:
+            (descriptor,) = frame.descriptors
+            arriving = asyncio.ensure_future(self._serve_connection(descriptor))
+            self._arriving.add(arriving)
+            arriving.add_done_callback(self._arriving.discard)
+        elif frame.kind is Kind.STOP:
+            self._stop_by = time.monotonic() + FIRST_REQUEST_S
+        else:
+            self._masks.take(frame)
+
+    async def _serve_connection(self, descriptor: int) -> None:
+        caller = socket.socket(fileno=descriptor)
+        try:
+            await asyncio.get_running_loop().connect_accepted_socket(
+                self._protocol, caller, ssl=self.config.ssl
+            )
+        except OSError:  # it is gone, or its TLS handshake failed
+            caller.close()
+            self._news.note_gone()
+
+    def _protocol(self) -> asyncio.Protocol:
+        made: asyncio.Protocol = self.config.http_protocol_class(  # type: ignore[call-arg]
+            config=self.config, server_state=self.server_state, app_state=self.lifespan.state
+        )
+        return made
+
+    def _lost(self, error: FrameError | None) -> None:
+        """End at once: the serving process is gone."""
+        self.should_exit = self.force_exit = True
+
+
+class ConnectionNews:
+    """What the serving process is told of this front's connections, gathered for a moment."""
+
+    def __init__(self) -> None:
+        """Start with nothing to tell."""
+        self._channel: Channel | None = None
+        self._open = self._ended = self._unparsed = 0
+        self._closed: Counter[str] = Counter()
+        self._is_due = False
+
+    def begin(self, channel: Channel) -> None:
+        """Tell from now on."""
+        self._channel = channel
+
+    def note_connections(self, count: int) -> None:
+        """Note how many connections there are."""
+        if count < self._open:
+            self._ended += self._open - count
+            self._tell_soon()
+        self._open = count
+
+    def note_gone(self) -> None:
+        """Note a connection that ended before it was one."""
+        self._ended += 1
+        self._tell_soon()
+
+    def note_closed(self, reason: str) -> None:
+        """Note a connection that is closed by us."""
+        self._closed[reason] += 1
+        self._tell_soon()
+
+    def note_unparsed(self) -> None:
+        """Note a request that is not HTTP."""
+        self._unparsed += 1
+        self._tell_soon()
+
+    def _tell_soon(self) -> None:
+        if not self._is_due:
+            self._is_due = True
+            asyncio.get_running_loop().call_later(EVENTS_PAUSE_S, self._tell)
+
+    def _tell(self) -> None:
+        assert self._channel is not None
+        fields = {"ended": self._ended, "closed": self._closed, "unparsed": self._unparsed}
+        self._channel.send(Frame(Kind.EVENTS, fields))
+        self._ended, self._unparsed, self._is_due = 0, 0, False
+        self._closed = Counter()
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,241 @@
+"""Several processes hold the callers' connections; what must be one stays one."""
+
+from __future__ import annotations
+
+import base64
+import concurrent.futures
+import hashlib
+import http.client
+import json
+import os
+import signal
+import socket
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from benchmarks.service.segment_latency import DEFAULT_IMAGE
+from benchmarks.service.server_process import RunningServer, multipart, running_server
+from service.audit.chain import verify_files
+from tests.service.live_service import is_ready, metric, until, url
+
+FLAGS = ["--threads", "1", "--image-workers", "2", "--fronts", "2"]
+IMAGE = DEFAULT_IMAGE.read_bytes()
+AUDIT_KEY = b"a key of thirty-two bytes or more"
+
+
+@pytest.fixture(scope="module")
+def server(tiny_artifact: Path) -> Iterator[RunningServer]:
+    with running_server(tiny_artifact, FLAGS) as running:
+        yield running
+
+
+def front_processes(server: RunningServer) -> list[int]:
+    """Process ids of the fronts."""
+    found = []
+    for thread in Path(f"/proc/{server.process.pid}/task").iterdir():
+        for child in (thread / "children").read_text().split():
+            if "front_process" in Path(f"/proc/{child}/cmdline").read_text():
+                found.append(int(child))
+    return found
+
+
+def status_of(connection: http.client.HTTPConnection) -> int:
+    """Status of another answer on a kept connection; 0 when that has ended."""
+    try:
+        connection.request("GET", "/livez")
+        answer = connection.getresponse()
+        answer.read()
+    except (OSError, http.client.HTTPException):
+        return 0
+    return answer.status
+
+
+def segment(server: RunningServer, client: httpx.Client, **fields: str) -> httpx.Response:
+    return client.post(url(server, "/segment"), files={"image": IMAGE}, data=fields)
+
+
+def test_each_front_has_its_share_of_the_connections(server: RunningServer) -> None:
+    def sockets_of(process: int) -> int:
+        links = [os.readlink(one) for one in Path(f"/proc/{process}/fd").iterdir()]
+        return sum(link.startswith("socket:") for link in links)
+
+    before = [sockets_of(process) for process in front_processes(server)]
+    opened = [socket.create_connection(("127.0.0.1", server.port)) for _ in range(10)]
+    until(lambda: metric(server, "lungseg_connections") >= 10)
+    after = [sockets_of(process) for process in front_processes(server)]
+    gained = [now - then for now, then in zip(after, before, strict=True)]
+    assert len(gained) == 2
+    assert sum(gained) == 10
+    assert max(gained) <= 6
+    for one in opened:
+        one.close()
+    until(lambda: metric(server, "lungseg_connections") <= 1)
+
+
+def test_callers_of_all_fronts_get_the_same_mask_and_are_counted_once(
+    server: RunningServer,
+) -> None:
+    counter = 'lungseg_requests_total{code="200",route="/segment"}'
+    before = metric(server, "lungseg_request_duration_seconds_count")
+
+    def ask(_: int) -> str:
+        with httpx.Client() as client:  # a connection of its own
+            answer = segment(server, client)
+        assert answer.status_code == 200
+        assert answer.headers["server-timing"].count(";dur=") == 8
+        return hashlib.sha256(answer.json()["masks"][0]["png"].encode()).hexdigest()
+
+    with concurrent.futures.ThreadPoolExecutor(6) as threads:
+        masks = set(threads.map(ask, range(12)))
+    assert len(masks) == 1
+    until(lambda: metric(server, "lungseg_request_duration_seconds_count") == before + 12)
+    assert metric(server, counter) >= 12
+    until(lambda: metric(server, "lungseg_inflight") == 0)
+    until(lambda: metric(server, "lungseg_queue_bytes") == 0)
+
+
+@pytest.mark.parametrize(
+    ("fields", "headers", "status", "code"),
+    [
+        ({"convention": "none"}, {}, 422, "invalid_field"),
+        ({}, {"Accept": "text/html"}, 406, "not_acceptable"),
+        ({"bbox": "5000,5000,6000,6000"}, {}, 422, "invalid_box"),
+    ],
+)
+def test_refusals_are_those_of_a_single_process(
+    server: RunningServer, fields: dict[str, str], headers: dict[str, str], status: int, code: str
+) -> None:
+    rejected = f'lungseg_rejected_total{{reason="{code}"}}'
+    answer = httpx.post(
+        url(server, "/segment"), files={"image": IMAGE}, data=fields, headers=headers
+    )
+    assert (answer.status_code, answer.json()["code"]) == (status, code)
+    assert answer.headers["x-request-id"] == answer.json()["request_id"]
+    until(lambda: metric(server, rejected) == 1)
+    assert metric(server, "lungseg_inflight") == 0
+
+
+def test_pages_of_other_origins_are_refused_by_each_front(server: RunningServer) -> None:
+    for _ in range(3):
+        headers = {"Sec-Fetch-Site": "cross-site"}
+        answer = httpx.post(url(server, "/segment"), files={"image": IMAGE}, headers=headers)
+        assert answer.json()["code"] == "foreign_origin"
+    counter = 'lungseg_requests_total{code="403",route="unmatched"}'
+    until(lambda: metric(server, counter) == 3)
+
+
+def test_routes_without_an_xray_are_handed_on(server: RunningServer) -> None:
+    with httpx.Client(base_url=url(server, "")) as client:
+        assert client.get("/v1/model").json()["limits"]["max_batch"] >= 1
+        assert client.get("/nothing").json()["code"] == "not_found"
+        wrong = client.put("/segment", content=b"x" * 100_000)
+        assert (wrong.status_code, wrong.headers["allow"]) == (405, "POST")
+        head = client.head("/livez")
+        assert (head.status_code, head.content) == (200, b"")
+        page = client.get("/docs", headers={"X-Request-ID": "mine"})
+        assert page.headers["x-request-id"] == "mine"
+        header = {b"X-Long": b"\xff" * 60_000}
+        assert client.get("/livez", headers=header).status_code == 200
+
+
+def test_an_xray_is_shown_by_a_front(server: RunningServer) -> None:
+    answer = httpx.post(url(server, "/preview"), files={"image": IMAGE})
+    width, height = (
+        int(answer.headers[f"x-lungseg-preview-{name}"]) for name in ("width", "height")
+    )
+    assert len(answer.content) == 2 * width * height
+
+
+def test_a_caller_who_leaves_gives_the_place_back(server: RunningServer) -> None:
+    body, content_type = multipart(IMAGE, {})
+    head = (
+        "POST /segment HTTP/1.1\r\nHost: localhost\r\n"
+        f"Content-Type: {content_type}\r\nContent-Length: {len(body)}\r\n\r\n"
+    )
+    before = metric(server, "lungseg_cancelled_total")
+    for _ in range(3):
+        with socket.create_connection(("127.0.0.1", server.port)) as caller:
+            caller.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+            caller.sendall(head.encode() + body)
+    until(lambda: metric(server, "lungseg_cancelled_total") == before + 3)
+    until(lambda: metric(server, "lungseg_inflight") == metric(server, "lungseg_queue_depth") == 0)
+    assert metric(server, "lungseg_queue_bytes") == 0
+
+
+def test_a_front_that_is_killed_takes_its_own_connections_alone(server: RunningServer) -> None:
+    fronts = front_processes(server)
+    kept = [http.client.HTTPConnection("127.0.0.1", server.port) for _ in range(4)]
+    assert [status_of(connection) for connection in kept] == [200] * 4
+    body, content_type = multipart(IMAGE, {})
+    head = f"POST /segment HTTP/1.1\r\nHost: localhost\r\nContent-Type: {content_type}\r\n"
+    waiting = [socket.create_connection(("127.0.0.1", server.port)) for _ in range(2)]
+    for one in waiting:  # admitted, their uploads unfinished
+        one.sendall(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body[:100])
+    until(lambda: metric(server, "lungseg_inflight") == 2)
+    os.kill(fronts[0], signal.SIGKILL)
+    until(lambda: metric(server, "lungseg_inflight") == 1)
+    assert sorted(status_of(connection) for connection in kept) == [0, 0, 200, 200]
+    assert is_ready(server)
+    until(lambda: len(front_processes(server)) == 2)
+    for connection in kept:
+        connection.close()
+    for one in waiting:
+        one.close()
+    until(lambda: metric(server, "lungseg_inflight") == 0)
+    with httpx.Client() as client:
+        assert segment(server, client).status_code == 200
+    until(lambda: metric(server, "lungseg_connections") <= 1)
+
+
+def test_keys_deadline_audit_log_and_stop_are_those_of_one_service(
+    tiny_artifact: Path, tmp_path: Path
+) -> None:
+    keys, audit_key = tmp_path / "keys", tmp_path / "audit.key"
+    keys.write_text(hashlib.sha256(b"right").hexdigest() + " name=viewer\n")
+    audit_key.write_bytes(AUDIT_KEY)
+    log = tmp_path / "audit.jsonl"
+    flags = [*FLAGS, "--api-keys-file", str(keys), "--failed-keys-per-minute", "4"]
+    flags += ["--audit-log", str(log), "--audit-key-file", str(audit_key)]
+    with running_server(tiny_artifact, flags) as server:
+        codes = []
+        for _ in range(6):  # each on a connection of its own, to either front
+            headers = {"X-API-Key": "wrong"}
+            answer = httpx.post(url(server, "/segment"), files={"image": b"x"}, headers=headers)
+            codes.append(answer.json()["code"])
+        assert codes == ["wrong_key"] * 4 + ["too_many_attempts"] * 2
+    with running_server(tiny_artifact, flags) as server:
+        headers = {"X-API-Key": "right"}
+        for _ in range(4):
+            answer = httpx.post(url(server, "/segment"), files={"image": IMAGE}, headers=headers)
+            assert answer.status_code == 200
+            assert base64.b64decode(answer.json()["masks"][0]["png"])
+        fronts = front_processes(server)
+        server.process.send_signal(signal.SIGTERM)
+        assert server.process.wait(20) == 0
+        assert not [process for process in fronts if Path(f"/proc/{process}").exists()]
+    assert verify_files([log], AUDIT_KEY).state.entries >= 4
+    entries = [json.loads(line) for line in log.read_text().splitlines()]
+    answered = [one for one in entries if one.get("event") == "segment"]
+    assert [one["key"] for one in answered] == ["viewer"] * 4
+    assert len({one["answer_sha256"] for one in answered}) == 4
+
+
+def test_a_request_in_hand_is_answered_while_the_service_stops(tiny_artifact: Path) -> None:
+    body, content_type = multipart(IMAGE, {})
+    head = f"POST /segment HTTP/1.1\r\nHost: localhost\r\nContent-Type: {content_type}\r\n"
+    with running_server(tiny_artifact, FLAGS) as server:
+        with socket.create_connection(("127.0.0.1", server.port)) as caller:
+            caller.sendall(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body[:5000])
+            until(lambda: metric(server, "lungseg_inflight") == 1)
+            server.process.send_signal(signal.SIGTERM)
+            until(lambda: httpx.get(url(server, "/readyz")).status_code == 503)
+            time.sleep(0.3)
+            caller.sendall(body[5000:])
+            assert caller.recv(12) == b"HTTP/1.1 200"
+            while caller.recv(65536):
+                pass
+        assert server.process.wait(20) == 0
