@@ -16,6 +16,7 @@ from service.compute.model_loading import (
     PredictorFactory,
     start_compute_child,
 )
+from service.compute.shadow_model import start_shadow_child
 from service.http.admin_app import create_admin_app
 from service.http.admin_server import AdminServer
 from service.http.docs import add_docs_routes
@@ -45,6 +46,7 @@ def create_app(
     pool_factory: PoolFactory = make_worker_pool,
     on_refused: Callable[[Exception], None] = lambda error: None,
     admin_listener: socket.socket | None = None,
+    shadow_factory: PredictorFactory = start_shadow_child,
 ) -> FastAPI:
     """Build the application; the model starts loading when the server starts it.
 
@@ -54,12 +56,15 @@ def create_app(
         pool_factory: makes the image workers; tests hand in another.
         on_refused: told the error when the model cannot be loaded at all.
         admin_listener: bound to this machine alone, for the admin port; None for none.
+        shadow_factory: loads the shadow model; tests hand in another.
 
     Returns:
         The application; `app.state.service` is its `SegmentationService`, `app.state.masks` gives
         its masks to routes and fronts.
     """
-    service = SegmentationService(settings, predictor_factory, pool_factory, on_refused)
+    service = SegmentationService(
+        settings, predictor_factory, pool_factory, on_refused, shadow_factory
+    )
     keys = _api_keys(settings, service.metrics)
     service.auditing = _auditing(settings, service.metrics)
     traces = TraceExport(settings.otlp_endpoint) if settings.otlp_endpoint else None

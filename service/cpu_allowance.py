@@ -48,6 +48,7 @@ def image_workers(
     memory_file: Path = CGROUP_MEMORY,
     *,
     gpus: int = 0,
+    models: int = 1,
 ) -> int:
     """Return how many image workers there are.
 
@@ -60,10 +61,11 @@ def image_workers(
         quota_file: where the container's limit of processors stands.
         memory_file: where its limit of memory stands.
         gpus: GPUs that the model runs on; 0 where it runs on CPUs.
+        models: models that are loaded.
     """
     allowed = _allowed_cpus(quota_file)
     wanted = max(2, allowed if gpus else min(allowed // 2, MOST_THREADS))
-    return workers_within_memory(wanted, memory_file, gpus)
+    return workers_within_memory(wanted, memory_file, gpus, models)
 
 
 def front_processes(quota_file: Path = CGROUP_QUOTA, *, gpus: int = 0) -> int:

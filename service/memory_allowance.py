@@ -19,6 +19,9 @@ BYTES_BESIDE_WORKERS = 700 * MIB
 BYTES_OF_GPU_PROCESS = 2_500 * MIB
 """CUDA's libraries and the model in main memory, for each GPU."""
 
+BYTES_OF_FURTHER_MODEL = 400 * MIB
+"""Compute process of each model beside the first, on a CPU: 280 MiB at rest, and its batches."""
+
 BYTES_OF_COSTLY_WORKER = 700 * MIB
 """Peak of a worker with a costly X-ray: 40 million pixels in three channels."""
 
@@ -40,19 +43,24 @@ def workers_bytes(workers: int) -> int:
     return costly * BYTES_OF_COSTLY_WORKER + (workers - costly) * BYTES_OF_WORKER
 
 
-def workers_within_memory(wanted: int, memory_file: Path = CGROUP_MEMORY, gpus: int = 0) -> int:
+def workers_within_memory(
+    wanted: int, memory_file: Path = CGROUP_MEMORY, gpus: int = 0, models: int = 1
+) -> int:
     """Return how many workers the container's memory holds, of those wanted; one at least.
 
     Args:
         wanted: most workers.
         memory_file: where the container's limit of memory stands.
-        gpus: GPUs with a compute process each.
+        gpus: GPUs with a compute process each, for each model.
+        models: models that are loaded.
     """
     try:
         limit_bytes = int(memory_file.read_text(encoding="ascii"))
     except (OSError, ValueError):  # no cgroup v2, or no limit ("max")
         return wanted
-    free_bytes = limit_bytes - BYTES_BESIDE_WORKERS - gpus * BYTES_OF_GPU_PROCESS
+    on_cpu_bytes = 0 if gpus else (models - 1) * BYTES_OF_FURTHER_MODEL
+    compute_bytes = on_cpu_bytes + models * gpus * BYTES_OF_GPU_PROCESS
+    free_bytes = limit_bytes - BYTES_BESIDE_WORKERS - compute_bytes
     fitting = (each for each in range(wanted, 1, -1) if workers_bytes(each) <= free_bytes)
     return next(fitting, 1)
 

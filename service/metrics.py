@@ -19,6 +19,7 @@ from model_store.stages import STAGES
 from service.drift_counters import DriftCounters
 from service.model_metrics import ModelMetrics
 from service.request_record import RequestRecord, ServedName
+from service.shadow_metrics import ShadowMetrics
 
 SEGMENT_PATHS = ("/segment", "/v1/segment")
 
@@ -70,6 +71,7 @@ class Metrics:
     Attributes:
         registry: what `/metrics` renders.
         models: the figures of each model.
+        shadow: the figures of the shadow model.
         drift: served X-rays beside those that trained.
     """
 
@@ -89,6 +91,7 @@ class Metrics:
         """
         registry = self.registry = CollectorRegistry()
         self.models = ModelMetrics(registry, DURATION_BUCKETS_S)
+        self.shadow = ShadowMetrics(registry)
         self.requests = Counter(
             "lungseg_requests", "Answered requests.", ["route", "code"], registry=registry
         )

@@ -106,6 +106,14 @@ class Settings(BaseModel):
         description="folders of models that are served beside, separated by commas; a request "
         "asks for one by its field model",
     )
+    shadow_model: Path | None = Field(
+        None,
+        description="folder of a model whose masks are compared with those of the first model and "
+        "never given; default: none",
+    )
+    shadow_share: float = Field(
+        0.1, gt=0, le=1, description="share of the X-rays that the shadow model is to see"
+    )
     allow_model_change: bool = Field(
         False,
         description="true: a restarted compute process may serve another model than at the start",

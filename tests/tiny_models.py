@@ -43,7 +43,7 @@ def make_tiny_model(seed: int = 0, **changes: Any) -> PromptableSam:
     return model.eval()
 
 
-def write_tiny_artifact(out: Path, seed: int = 0) -> Path:
+def write_tiny_artifact(out: Path, seed: int = 0, version: str = "1") -> Path:
     """Store the tiny SAM in INT8, scales calibrated on noise; returns its folder."""
     model = make_tiny_model(seed)
     stage = QatStage(model, QatConfig())
@@ -51,7 +51,7 @@ def write_tiny_artifact(out: Path, seed: int = 0) -> Path:
     with torch.no_grad(), sampling(stage.layers.values()):
         pixels = torch.rand(2, 1, 64, 64, generator=generator) * 255
         model(model.normalize(pixels), torch.tensor([[4.0, 4.0, 60.0, 60.0]] * 2), torch.arange(2))
-    return write_deployed(model, make_tiny_config(), out, name="tiny", version="1").folder
+    return write_deployed(model, make_tiny_config(), out, name="tiny", version=version).folder
 
 
 def quantized(float_layers: tuple[str, ...] = (), **changes: Any) -> PromptableSam:

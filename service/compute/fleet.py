@@ -18,15 +18,14 @@ from service.compute.compute_worker import ComputeWorker, Job
 from service.compute.cpu_turns import CpuTurns
 from service.compute.fleet_readiness import FleetReadiness
 from service.compute.model_handle import Memory, SegmentationModel
-from service.compute.model_loading import ModelLoader, PredictorFactory
+from service.compute.model_loading import FaultMetrics, ModelLoader, PredictorFactory
 from service.compute.network_data import NetworkInput
 from service.compute.readiness import ReadinessSink
 from service.compute.started_model import StartedModel
 from service.compute.visible_gpus import visible_gpus
-from service.metrics import Metrics
 from service.settings import ALL_DEVICES, Settings
 
-logger = logging.getLogger("service.compute")
+model_logger = logging.getLogger("service.model")
 
 
 class Device:
@@ -72,24 +71,30 @@ class ComputeFleet:
         self,
         settings: Settings,
         readiness: ReadinessSink,
-        metrics: Metrics,
+        metrics: FaultMetrics,
         predictor_factory: PredictorFactory,
         *,
         on_batch: Callable[[int, float], None],
         on_refused: Callable[[Exception], None],
         turns: CpuTurns | None = None,
+        takes_all_gpus: bool = True,
+        log: logging.Logger = model_logger,
     ) -> None:
         """Build the devices that the settings name; nothing runs before `start`.
 
         Args:
             settings: name the devices.
             readiness: told how all of them are.
-            metrics: shown the models and their restarts.
+            metrics: told about restarts and faults.
             predictor_factory: loads a model; settings say on which device.
             on_batch: told size and seconds of each batch.
             on_refused: told the error when no model can be loaded at all.
             turns: shared with the fleets of other models; None where there are none.
+            takes_all_gpus: whether further GPUs are looked for, where the settings allow it.
+            log: where it says how the models are.
         """
+        self._takes_all_gpus = takes_all_gpus
+        self._log = log
         self._turns = turns
         self.devices: list[Device] = []
         self._settings = settings
@@ -135,7 +140,8 @@ class ComputeFleet:
         """Start a thread for each device, which loads its model first."""
         for device in self.devices:
             device.worker.start()
-        if self._settings.devices == ALL_DEVICES and self._settings.device in ("auto", "cuda"):
+        finds_more = self._settings.devices == ALL_DEVICES and self._takes_all_gpus
+        if finds_more and self._settings.device in ("auto", "cuda"):
             threading.Thread(target=self._find_more, name="gpus", daemon=True).start()
 
     def submit(
@@ -189,6 +195,7 @@ class ComputeFleet:
             self._predictor_factory,
             self._note_refused,
             self._started,
+            self._log,
         )
         worker = ComputeWorker(
             source=loader,

@@ -6,6 +6,9 @@ import dataclasses
 import logging
 import time
 from collections.abc import Callable
+from typing import Protocol
+
+from prometheus_client import Counter
 
 from model_store.model_info import ModelInfo
 from model_store.self_test_result import SelfTestResult
@@ -22,7 +25,6 @@ from service.compute.visible_gpus import visible_gpus
 from service.cpu_allowance import model_threads
 from service.errors import ComputeLost, ServiceError
 from service.logging import describe_error
-from service.metrics import Metrics
 from service.settings import Settings
 
 logger = logging.getLogger("service.model")
@@ -58,6 +60,26 @@ def start_compute_child(settings: Settings) -> ComputeChild:
     return child
 
 
+class FaultMetrics(Protocol):
+    """Counters of what goes wrong with a model; `service.metrics.Metrics` has them."""
+
+    @property
+    def compute_restarts(self) -> Counter:
+        """Attempts to start its process anew."""
+
+    @property
+    def self_test_failures(self) -> Counter:
+        """Self tests that did not give its golden mask."""
+
+    @property
+    def device_fallback(self) -> Counter:
+        """Loads on a GPU without the fused kernels."""
+
+    @property
+    def model_changes(self) -> Counter:
+        """Restarts that found other files, by outcome."""
+
+
 class ModelLoader:
     """Brings models up, in the compute thread, and tells readiness how it went.
 
@@ -69,10 +91,11 @@ class ModelLoader:
         self,
         settings: Settings,
         readiness: ReadinessSink,
-        metrics: Metrics,
+        metrics: FaultMetrics,
         predictor_factory: PredictorFactory,
         on_refused: Callable[[Exception], None],
         started: StartedModel,
+        log: logging.Logger = logger,
     ) -> None:
         """Keep what it needs; nothing is loaded yet.
 
@@ -83,7 +106,9 @@ class ModelLoader:
             predictor_factory: loads a model.
             on_refused: told the error when the first model cannot be loaded at all.
             started: the model of the start, shared by all devices.
+            log: where it says what happens.
         """
+        self._log = log
         self.model: SegmentationModel | None = None
         self._settings = settings
         self._readiness = readiness
@@ -112,7 +137,7 @@ class ModelLoader:
             return None
         except Exception as error:  # the border of the compute thread
             _end(model)
-            logger.error("start failed", extra={"fields": describe_error(error)})
+            self._log.error("start failed", extra={"fields": describe_error(error)})
             raise ComputeLost(LOST_SENTENCE) from None
         if not outcome.passed:
             _end(model)
@@ -132,7 +157,7 @@ class ModelLoader:
             outcome = self.model.self_test()
         except Exception as error:  # the border of the compute thread
             self._metrics.self_test_failures.inc()
-            logger.error("self test failed", extra={"fields": describe_error(error)})
+            self._log.error("self test failed", extra={"fields": describe_error(error)})
             return False
         if not outcome.passed:
             self._note_failed(outcome)
@@ -141,7 +166,7 @@ class ModelLoader:
     def lose(self) -> None:
         """Close the service and end the model, which is gone or must not be used any more."""
         fields = {"device": self._settings.device}
-        logger.error("model lost", extra={"fields": fields})
+        self._log.error("model lost", extra={"fields": fields})
         self._readiness.mark_recovering(RECOVERING_SENTENCE)
         self.close()
 
@@ -159,7 +184,7 @@ class ModelLoader:
         except Exception as error:  # the border: the next attempt may succeed
             sentence = str(error) if isinstance(error, ModelRefusedError | ServiceError) else ""
             fields = {**describe_error(error), "sentence": sentence}
-            logger.error("restart failed", extra={"fields": fields})
+            self._log.error("restart failed", extra={"fields": fields})
             _end(model)
             return None
         if not outcome.passed:
@@ -168,7 +193,7 @@ class ModelLoader:
             _end(model)
             return None
         seconds = round(time.perf_counter() - began, 2)
-        logger.info("recovered", extra={"fields": {"seconds": seconds}})
+        self._log.info("recovered", extra={"fields": {"seconds": seconds}})
         return self._use(model, outcome)
 
     def memory(self) -> Memory:
@@ -197,7 +222,7 @@ class ModelLoader:
             "sha256_before": before.sha256,
         }  # fmt: skip
         event = "model changed" if is_allowed else "model change refused"
-        logger.error(event, extra={"fields": fields})
+        self._log.error(event, extra={"fields": fields})
         if not is_allowed:
             self._readiness.mark_recovering(CHANGED_SENTENCE)
         self._metrics.model_changes.labels("allowed" if is_allowed else "refused").inc()
@@ -210,11 +235,11 @@ class ModelLoader:
         self.model = model
         if info.fallback_reason is not None:
             self._metrics.device_fallback.inc()
-            logger.warning("device fallback", extra={"fields": {"reason": info.fallback_reason}})
+            self._log.warning("device fallback", extra={"fields": {"reason": info.fallback_reason}})
         figures = {"agreement": outcome.agreement, "seconds": round(outcome.seconds, 3)}
         identity = {"model": info.name, "version": info.version, "sha256": info.sha256}
         place = {"engine": info.engine, "device": info.device, "threads": self.threads}
-        logger.info("ready", extra={"fields": {**identity, **place, **figures}})
+        self._log.info("ready", extra={"fields": {**identity, **place, **figures}})
         self._readiness.mark_ready(outcome)
         return model
 
@@ -226,10 +251,10 @@ class ModelLoader:
     def _note_failed(self, outcome: SelfTestResult) -> None:
         self._metrics.self_test_failures.inc()
         figures = {"agreement": outcome.agreement, "seconds": round(outcome.seconds, 3)}
-        logger.error("self test failed", extra={"fields": figures})
+        self._log.error("self test failed", extra={"fields": figures})
 
     def _refuse(self, error: Exception) -> None:
-        logger.error("model refused", extra={"fields": describe_error(error)})
+        self._log.error("model refused", extra={"fields": describe_error(error)})
         self._readiness.mark_broken(REFUSED_SENTENCE)
         self._on_refused(error)
 

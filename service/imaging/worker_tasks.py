@@ -27,8 +27,10 @@ from service.errors import ServiceError, UndecodableImage
 from service.heap import keep_one_heap
 from service.imaging.answer_data import RenderedAnswer
 from service.imaging.answering import answer_of
+from service.imaging.comparison_data import COMPARE_ORDER, COMPARE_TASK, COMPARED
 from service.imaging.dicom_header import SourceHeader
 from service.imaging.image_scale import ImageScale
+from service.imaging.mask_comparison import compare
 from service.imaging.opening import OpenedXray, open_xray
 from service.imaging.opening_cost import StatedNeed
 from service.imaging.preview import preview_of
@@ -168,6 +170,20 @@ def preview_task(task: Task) -> Answer:
         raise _refusal(error, is_last=need.is_decoding) from None
 
 
+def compare_task(task: Task) -> Answer:
+    """Say how much two models' masks are alike.
+
+    Args:
+        task: a `CompareOrder`, and the logits of its pairs as its one piece of shared memory.
+
+    Returns:
+        The comparisons, under `masks`.
+    """
+    order = COMPARE_ORDER.validate_python(task.fields)
+    found = compare(order, np.frombuffer(task.map(0), np.float32))
+    return Answer({"masks": COMPARED.dump_python(found, mode="json")})
+
+
 def warm_up() -> None:
     """Run everything once in the process that workers are forked from."""
     keep_one_heap()
@@ -180,6 +196,7 @@ TASKS: dict[str, Function] = {
     OPEN_TASK: open_task,
     ANSWER_TASK: answer_task,
     PREVIEW_TASK: preview_task,
+    COMPARE_TASK: compare_task,
 }
 
 

@@ -22,6 +22,13 @@ from service.caller_turns import SERVICE
 from service.compute.network_data import NetworkInput, NetworkOutput
 from service.cpu_allowance import gpus_shown, image_workers
 from service.imaging.answer_data import AnswerContext
+from service.imaging.comparison_data import (
+    COMPARE_ORDER,
+    COMPARE_TASK,
+    COMPARED,
+    ComparedMasks,
+    CompareOrder,
+)
 from service.imaging.segment_request import SegmentRequest
 from service.imaging.task_data import (
     ANSWER_FACTS,
@@ -43,6 +50,7 @@ from service.imaging.task_data import (
 from service.pipeline.held_answer import HeldAnswer
 from service.pipeline.task_budgets import TaskBudget, answering_budget, opening_budget
 from service.settings import ALL_DEVICES, Settings
+from service.workers.costs import ORDINARY_RENDERING_S
 from service.workers.errors import (
     COSTLY_SENTENCE,
     LOST_SENTENCE,
@@ -62,8 +70,9 @@ logger = logging.getLogger("service.images")
 
 _TASKS_MODULE = "service.imaging.worker_tasks"
 
-ANSWER_URGENCY, OPEN_URGENCY = 0, 1
-"""What the network has answered goes first: it is nearly done, and its pixels take memory."""
+ANSWER_URGENCY, OPEN_URGENCY, IDLE_URGENCY = 0, 1, 2
+"""What the network has answered goes first: it is nearly done, and its pixels take memory. What no
+caller waits for goes last."""
 
 _INTERNAL_SENTENCE = "The image could not be segmented because of an error inside the service."
 _LOST_RETRY_S = 2
@@ -125,7 +134,8 @@ def make_worker_pool(settings: Settings, on_ended: Callable[[str], None]) -> Wor
         on_ended=lambda reason: on_ended(reason.value),
     )
     wanted = settings.image_workers or settings.image_threads
-    return WorkerPool(config, wanted or image_workers(gpus=gpus_of(settings)))
+    models = 1 + len(settings.further_models) + (settings.shadow_model is not None)
+    return WorkerPool(config, wanted or image_workers(gpus=gpus_of(settings), models=models))
 
 
 def gpus_of(settings: Settings) -> int:
@@ -192,6 +202,7 @@ class ImageWorkers:
         input_size: int,
         max_pixels: int | None = None,
         caller: str = SERVICE,
+        urgency: int = OPEN_URGENCY,
     ) -> OpenedImage:
         """Decode an upload and prepare it for the network.
 
@@ -201,6 +212,7 @@ class ImageWorkers:
             input_size: side of the network's input, pixels.
             max_pixels: most pixels allowed, where that is not the setting.
             caller: whose turn it takes.
+            urgency: lower is sooner.
 
         Raises:
             ServiceError: the image is refused, or its worker was lost.
@@ -208,7 +220,7 @@ class ImageWorkers:
         order = OpenOrder(asked, input_size, max_pixels or self._max_pixels, time.perf_counter())
         budget = opening_budget(image.size_bytes, order.max_pixels)
         fields = as_json(OPEN_ORDER, order)
-        reply = await self._run(OPEN_TASK, fields, [image], budget, OPEN_URGENCY, caller)
+        reply = await self._run(OPEN_TASK, fields, [image], budget, urgency, caller)
         with ExitStack() as held:
             held.callback(reply.close)
             opened = _opened(reply, asked, input_size, caller)
@@ -248,6 +260,31 @@ class ImageWorkers:
             return _held(
                 await self._run(ANSWER_TASK, fields, blobs, budget, ANSWER_URGENCY, caller)
             )
+
+    async def compare(
+        self, order: CompareOrder, logits: Sequence[bytes]
+    ) -> tuple[ComparedMasks, ...]:
+        """Compare two models' masks, when the workers have nothing else to do.
+
+        Args:
+            order: what is compared.
+            logits: of each pair, the given mask's and then the other's.
+
+        Raises:
+            ServiceError: the worker was lost, or said what none of ours says.
+        """
+        fields = as_json(COMPARE_ORDER, order)
+        budget = TaskBudget(ORDINARY_RENDERING_S, ORDINARY_RENDERING_S)
+        with Blob.of(*logits) as blob:
+            reply = await self._run(COMPARE_TASK, fields, [blob], budget, IDLE_URGENCY, SERVICE)
+        with reply:
+            try:
+                found = COMPARED.validate_python(reply.fields.get("masks"))
+            except ValidationError:
+                raise _garbled(COMPARE_TASK) from None
+        if len(found) != len(order.pairs):
+            raise _garbled(COMPARE_TASK)
+        return found
 
     async def _run(
         self,

@@ -23,6 +23,7 @@ from service.compute.fleet import ComputeFleet
 from service.compute.model_handle import LOST_SENTENCE
 from service.compute.model_loading import ModelLoader, PredictorFactory
 from service.compute.readiness import Readiness, State
+from service.compute.shadow_model import start_shadow_child
 from service.cpu_allowance import model_threads, models_at_a_time
 from service.errors import ComputeLost, InvalidField
 from service.imaging.answer_data import AnswerContext
@@ -40,6 +41,7 @@ from service.pipeline.image_proof import ImageProof
 from service.pipeline.image_workers import ImageWorkers, OpenedImage, PoolFactory
 from service.pipeline.model_generations import GenerationReadiness
 from service.pipeline.served_models import ServedModels
+from service.pipeline.shadow import AnsweredXray, Shadow
 from service.request_record import RequestRecord, ServedName
 from service.settings import Settings
 from service.workers.shared_memory import Blob
@@ -67,6 +69,7 @@ class SegmentationService:
         predictor_factory: PredictorFactory,
         pool_factory: PoolFactory,
         on_refused: Callable[[Exception], None],
+        shadow_factory: PredictorFactory = start_shadow_child,
     ) -> None:
         """Build the parts; nothing runs before `start`."""
         self.settings = settings
@@ -101,11 +104,22 @@ class SegmentationService:
             lambda: self.models.first.served.settings,
         )
         self._watching: asyncio.Task[None] | None = None
+        self._shadow: Shadow | None = None
+        if settings.shadow_model is not None:
+            self._shadow = Shadow(
+                settings,
+                self._images,
+                self.metrics.shadow,
+                shadow_factory,
+                is_busy=lambda: self.admission.inside > 0,
+            )
 
     async def start(self) -> None:
         """Start loading the models in their compute threads, and the image workers meanwhile."""
         self.models.start()
         await self._pool.start()
+        if self._shadow is not None:
+            self._shadow.start()
         self._watching = asyncio.create_task(self._proof.watch())
 
     async def stop(self) -> None:
@@ -114,6 +128,8 @@ class SegmentationService:
         if self._watching is not None:
             self._watching.cancel()
             await asyncio.gather(self._watching, return_exceptions=True)
+        if self._shadow is not None:
+            await self._shadow.close(THREAD_END_TIMEOUT_S)
         await self._pool.close()
         await self.models.close(THREAD_END_TIMEOUT_S)
         if self.auditing is not None:
@@ -157,6 +173,8 @@ class SegmentationService:
                     resident_bytes=memory.resident_bytes,
                 )
         self.metrics.show_memory(resident_bytes, gpu_bytes)
+        if self._shadow is not None:
+            self._shadow.show()
 
     def served(self) -> str | None:
         """Return which models are served, how and with what, in words; None until it is ready."""
@@ -249,6 +267,9 @@ class SegmentationService:
                     kind=result.model.manifest.kind_of(result.output.quality),
                 )
                 answer = await self._images.answer(opened, result.output, context)
+                if self._shadow is not None and host is self.host:
+                    found = AnsweredXray(record.request_id, asked, opened.given, result.output)
+                    self._shadow.offer(found, image)
         record.stage_seconds |= answer.facts.stage_seconds
         record.warning_codes = tuple(str(code) for code in answer.facts.warning_codes)
         self._note_answer(record, answer)

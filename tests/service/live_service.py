@@ -24,14 +24,19 @@ def until(condition: Callable[[], bool], timeout_s: float = 60.0) -> float:
     return time.monotonic() - began
 
 
-def compute_process(server: RunningServer) -> int:
-    """Process id of the process that runs the network."""
+def compute_processes(server: RunningServer) -> list[int]:
+    """Process ids of the processes that run a network, one for each model and device."""
     parent = server.process.pid
     threads = Path(f"/proc/{parent}/task").iterdir()
     children = " ".join((thread / "children").read_text() for thread in threads).split()
     lines = {child: Path(f"/proc/{child}/cmdline").read_text() for child in children}
-    (found,) = [child for child, line in lines.items() if "compute_process" in line]
-    return int(found)
+    return [int(child) for child, line in lines.items() if "compute_process" in line]
+
+
+def compute_process(server: RunningServer) -> int:
+    """Process id of the process that runs the network."""
+    (found,) = compute_processes(server)
+    return found
 
 
 def metric(server: RunningServer, name: str) -> float:

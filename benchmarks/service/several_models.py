@@ -1,0 +1,134 @@
+"""What models side by side cost, and whether each answer is of the model that was asked.
+
+`python -m benchmarks.service.several_models --further FOLDER [--shadow FOLDER] [--data FOLDER]
+[--count 40] [--callers 8]` measures services one after another: the default model alone, with a
+further model beside it, and (with `--shadow`) with a shadow model. Of each: memory at rest, then
+X-rays by callers who ask without a pause. With two models, each X-ray is sent to both, first alone
+and then at the same time, and every mask of the second pass is compared with the first. Exit code 1
+when one byte differs, a request fails, or an answer names another model.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import sys
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from benchmarks.processor import processor_name
+from benchmarks.service.process_memory import tree_pss_bytes
+from benchmarks.service.same_masks_under_load import images_of
+from benchmarks.service.server_process import RunningServer, running_server
+
+MIB = 1 << 20
+
+
+@dataclass(frozen=True)
+class Ask:
+    """One request of the measurement.
+
+    Attributes:
+        image: place of the X-ray.
+        model: the model that is asked.
+    """
+
+    image: int
+    model: str
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measure and print.
+
+    Args:
+        arguments: command-line arguments; those of the process when None.
+
+    Returns:
+        0 when every answer was of the model that was asked, and the same as alone.
+    """
+    options = _parser().parse_args(arguments)
+    images = images_of(options.data, options.count)
+    services: dict[str, list[str]] = {"one model": []}
+    if options.further:
+        services["two models"] = ["--further-models", str(options.further)]
+    if options.shadow:
+        services["one model and a shadow"] = [
+            "--shadow-model", str(options.shadow), "--shadow-share", "1",
+        ]  # fmt: skip
+    print(f"{processor_name()}, {len(images)} X-rays, {options.callers} callers")
+    figures = {}
+    for name, flags in services.items():
+        with running_server(options.model, ["--queue-limit", "1000", *flags]) as server:
+            figures[name] = _measured(server, images, options.callers)
+        print(f"{name}: {_sentence(figures[name])}")
+    print(json.dumps(figures))
+    return int(any(one["wrong"] for one in figures.values()))
+
+
+def _measured(server: RunningServer, images: Sequence[bytes], callers: int) -> dict[str, Any]:
+    names = [
+        f"{one['model']['name']}/{one['model']['version']}" for one in server.readiness["models"]
+    ]
+    asks = [Ask(number, name) for number in range(len(images)) for name in names]
+    _segment(server, images, asks[0])
+    at_rest_bytes = tree_pss_bytes(server.process.pid)
+    alone = [_segment(server, images, ask) for ask in asks]
+    began = time.perf_counter()
+    with ThreadPoolExecutor(callers) as pool:
+        together = list(pool.map(lambda ask: _segment(server, images, ask), asks))
+    seconds = time.perf_counter() - began
+    right = [one[:2] == other[:2] and one[0] for one, other in zip(alone, together, strict=True)]
+    return {
+        "models": names,
+        "memory_mib": round(at_rest_bytes / MIB),
+        "memory_under_load_mib": round(tree_pss_bytes(server.process.pid) / MIB),
+        "alone_ms": round(1000 * statistics.median(one[2] for one in alone), 1),
+        "together_ms": round(1000 * statistics.median(one[2] for one in together), 1),
+        "requests_per_second": round(len(asks) / seconds, 2),
+        "requests": len(asks),
+        "wrong": right.count(False),
+    }
+
+
+def _segment(server: RunningServer, images: Sequence[bytes], ask: Ask) -> tuple[bool, str, float]:
+    """Return whether the model that was asked answered, its mask, and the seconds."""
+    fields = {"overlay": "false", "model": ask.model}
+    answer = server.segment(images[ask.image], fields)
+    if answer.status != 200:
+        return False, str(answer.status), answer.seconds
+    found = json.loads(answer.body)
+    said = f"{found['model']['name']}/{found['model']['version']}"
+    return said == ask.model, found["masks"][0]["png"], answer.seconds
+
+
+def _sentence(figures: dict[str, Any]) -> str:
+    return (
+        f"{figures['memory_mib']} MiB at rest, {figures['memory_under_load_mib']} after the load; "
+        f"{figures['alone_ms']} ms alone, {figures['together_ms']} ms together, "
+        f"{figures['requests_per_second']} requests a second; "
+        f"{figures['wrong']} of {figures['requests']} answers wrong"
+    )
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.service.several_models",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--model", type=Path, help="first model; default: the package's")
+    parser.add_argument("--further", type=Path, help="model that is served beside")
+    parser.add_argument("--shadow", type=Path, help="shadow model")
+    parser.add_argument("--data", type=Path, help="folder of X-rays; drawn ones when left out")
+    parser.add_argument("--count", type=int, default=40, help="X-rays")
+    parser.add_argument("--callers", type=int, default=8, help="callers at a time")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())
