@@ -21,10 +21,14 @@ from model_store.pictures.picture_warnings import PictureWarning, PictureWarning
 from model_store.pictures.view_vocabulary import (
     AP_CODES,
     AP_WORDS,
+    CHEST_SCRIPTS,
     CHEST_WORDS,
     FRONTAL_CODES,
     FRONTAL_WORDS,
+    LYING_ON_A_SIDE,
+    LYING_ON_BACK_OR_FRONT,
     OTHER_PART_CODES,
+    OTHER_PART_SCRIPTS,
     OTHER_PARTS,
     OTHER_VIEW_CODES,
     OTHER_VIEW_SCRIPTS,
@@ -121,15 +125,20 @@ def _is_other_view(header: Dataset) -> bool:
     words = _words(text)
     if words & FRONTAL_WORDS:
         return False
-    return bool(words & OTHER_VIEW_WORDS) or any(one in text.lower() for one in OTHER_VIEW_SCRIPTS)
+    if words & LYING_ON_A_SIDE and not words & LYING_ON_BACK_OR_FRONT:
+        return False
+    return bool(words & OTHER_VIEW_WORDS) or _holds(text, OTHER_VIEW_SCRIPTS)
 
 
 def _is_other_part(header: Dataset) -> bool:
     codes = _code_values(header, "AnatomicRegionSequence")
     if codes:
         return bool(codes & OTHER_PART_CODES)
-    words = _words(_text(header, "BodyPartExamined"))
-    return bool(words & OTHER_PARTS) and not words & CHEST_WORDS
+    text = _text(header, "BodyPartExamined")
+    words = _words(text)
+    if words & CHEST_WORDS or _holds(text, CHEST_SCRIPTS):
+        return False
+    return bool(words & OTHER_PARTS) or _holds(text, OTHER_PART_SCRIPTS)
 
 
 def _code_values(header: Dataset, keyword: str) -> set[str]:
@@ -164,7 +173,16 @@ def _text(header: Dataset, keyword: str) -> str:
 
 def _words(text: str) -> set[str]:
     """Return the words of a text in capitals without accents, and two neighbours as one."""
-    decomposed = unicodedata.normalize("NFKD", text.replace("Ł", "L").replace("ł", "l"))
-    folded = "".join(one for one in decomposed if not unicodedata.combining(one)).upper()
-    words = _WORDS.findall(folded)
+    words = _WORDS.findall(_folded(text).upper())
     return {*words, *(one + two for one, two in itertools.pairwise(words))}
+
+
+def _holds(text: str, parts_of_words: tuple[str, ...]) -> bool:
+    folded = unicodedata.normalize("NFC", _folded(text).lower())
+    return any(one in folded for one in parts_of_words)
+
+
+def _folded(text: str) -> str:
+    """Return a text without accents."""
+    decomposed = unicodedata.normalize("NFKD", text.replace("Ł", "L").replace("ł", "l"))
+    return "".join(one for one in decomposed if not unicodedata.combining(one))

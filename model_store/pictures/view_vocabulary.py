@@ -63,11 +63,25 @@ OTHER_VIEW_WORDS = frozenset(
     "BOCHNA OLDALIRANYU OLDALSO PLAGIA JANIBI JANBI CEWEI CEMIAN SOKUMEN SOKUMENZO CHEUKMYEON "
     "NGHIENG SAMPING OBL OBLIQUE OBLIQUA OBLIQUO OBLICUA OBLICUO OBLIKVA SCHRAEG SCHRAG SKOSNE "
     "SKOSNA SIKMA SIKMY KOSAYA FERDE SKRA SKEV SHAI SHAWEI XIEWEI SASA OBLIK LAO RAO LPO RPO RLO "
-    "LLO TANGENTIAL TANGENTIALE SAGITTAL SAGITTALE".split()
+    "LLO TANGENTIAL TANGENTIALE SAGITTAL SAGITTALE SAGITAL SEITL LATLAT BOCZNY BOCNA SONINE "
+    "SIDBILD SIDELEJE ZIJDELINGS DWARS DWARSE LATERAALNE PROFILO".split()
 )
 """Words for lateral and oblique views."""
-OTHER_VIEW_SCRIPTS = ("側面", "侧位", "側位", "斜位", "측면", "боков", "косая", "جانبي")
-"""The same in scripts of their own, as parts of words."""
+OTHER_VIEW_SCRIPTS = (
+    "側面", "侧位", "側位", "斜位", "측면", "боков", "косая", "профил", "πλαγι", "جانبي",
+)  # fmt: skip
+"""The same in scripts of their own, as parts of words, without accents."""
+LYING_ON_A_SIDE = frozenset(
+    one + two
+    for lateral in ("LATERAL", "LATERALE", "LAT")
+    for decubitus in ("DECUBITUS", "DECUBITO", "DECUB")
+    for one, two in ((lateral, decubitus), (decubitus, lateral))
+)
+"""Neighbouring words for a frontal view of a patient who lies on a side."""
+LYING_ON_BACK_OR_FRONT = frozenset(
+    "DORSAL DORSALE VENTRAL VENTRALE SUPINE SUPINO SUPINA PRONE PRONO PRONA".split()  # noqa: SIM905
+)
+"""With one of these the lateral word names the view, taken across the table."""
 CHEST_WORDS = frozenset(
     "CHEST THORAX TORAX TORACE THORACE TORAKS THORACIC LUNG LUNGS LUNGE LUNGEN LUNGA POUMON "  # noqa: SIM905
     "POUMONS PULMON PULMONES PULMAO PULMOES POLMONE POLMONI LONG LONGEN PLUCA PLICE TUDO MELLKAS "
@@ -106,6 +120,15 @@ OTHER_PARTS = frozenset(
     "FUBU GUPEN TOULU TOUBU JINGBU SHOUBU XIGUAN KUANGUAN JIANGUAN JIZHUI "
     "FUKUBU KOTSUBAN ZUGAI TOUGAIKOTSU KEIBU TEBU HIZA ASHI KATA SEKITSUI YOTSUI KEITSUI "
     "BOKBU GOLBAN DUGAE MUREUP EOKKAE CHEOKCHU "
-    "PERUT PANGGUL TENGKORAK KEPALA LEHER TANGAN LUTUT KAKI BAHU TULANGBELAKANG".split()
+    "ABD KUB PERUT PANGGUL TENGKORAK KEPALA LEHER TANGAN LUTUT KAKI BAHU TULANGBELAKANG".split()
 )
 """Words for parts that hold no lung."""
+CHEST_SCRIPTS = ("胸", "흉", "가슴", "груд", "легк", "θωρακ", "صدر")
+"""Names of the chest in scripts of their own, as parts of words, without accents."""
+OTHER_PART_SCRIPTS = (
+    "腹", "骨盤", "骨盆", "头", "頭", "颅", "頸", "颈", "腰椎", "脊椎", "肩", "肘", "手", "膝",
+    "足", "복부", "골반", "두개", "무릎", "어깨", "척추", "손목", "живот", "брюшн", "таз", "череп",
+    "кист", "колен", "стоп", "плеч", "позвоноч", "κοιλια", "λεκαν", "κρανι", "بطن", "حوض",
+    "جمجمة", "ركبة",
+)  # fmt: skip
+"""The same for parts that hold no lung."""

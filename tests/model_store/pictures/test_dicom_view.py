@@ -52,12 +52,29 @@ def test_other_orientations_are_no_laterals(orientation: Any) -> None:
 
 
 LATERALS = "LL RL LATERAL Lateral LAT L-LAT PROFIL PERFIL SEITLICH LATERALE LATERO-LATERALE BOCZNE"
-LATERALS += " SOKUMEN CEWEI YAN LAO OBLIQUE OBLICUA SCHRÄG"
+LATERALS += (
+    " SOKUMEN CEWEI YAN LAO OBLIQUE OBLICUA SCHRÄG seitl. BOČNÁ ΠΛΆΓΙΑ ПРОФИЛЬ ZIJDELINGS 側位"
+)
 
 
 @pytest.mark.parametrize("word", [*LATERALS.split(), "LEFT LATERAL", "側面", "боковая"])
 def test_laterals_and_obliques_are_known_in_many_languages(word: str) -> None:
     assert codes(ViewPosition=word) == ["not_frontal_view"]
+
+
+@pytest.mark.parametrize(
+    "text", ["LATERAL DECUBITUS", "LEFT LATERAL DECUBITUS", "R LAT DECUB", "DECÚBITO LATERAL IZQ",
+             "DÉCUBITUS LATÉRAL DROIT", "DECUBITO LATERALE"]
+)  # fmt: skip
+def test_a_patient_who_lies_on_a_side_is_seen_from_the_front(text: str) -> None:
+    assert codes(ViewPosition=text) == []
+
+
+@pytest.mark.parametrize(
+    "text", ["DORSAL DECUBITUS LATERAL", "LAT DECUBITO SUPINO", "LATERAL EN DECUBITO DORSAL"]
+)
+def test_a_lateral_across_the_table_is_a_lateral(text: str) -> None:
+    assert codes(ViewPosition=text) == ["not_frontal_view"]
 
 
 FRONTALS = "AP PA POSTERO-ANTERIOR PA_ERECT AP_SUPINE PORTABLE LLD RLD AXIAL X UNKNOWN FRENTE DV"
@@ -71,7 +88,7 @@ def test_frontal_and_unknown_words_claim_nothing(word: str) -> None:
 
 
 CHESTS = "CHEST THORAX TORAX TÓRAX Tórax BRUST POITRINE CXR UNKNOWN PORTABLE TORACE PECHO LUNGE"
-CHESTS += " GÖĞÜS KYOBU XX 1 胸部 грудь BRUSTKORB CHEST_PA T2"
+CHESTS += " 胸腹部 흉부 ΘΏΡΑΚΑΣ ГРУДЬ GÖĞÜS KYOBU XX 1 胸部 грудь BRUSTKORB CHEST_PA T2"
 
 
 @pytest.mark.parametrize("word", [*CHESTS.split(), "THORAX ABDOMEN", "CHEST/ABDOMEN", "RX TORAX"])
@@ -80,6 +97,7 @@ def test_chests_and_unknown_parts_claim_nothing(word: str) -> None:
 
 
 PARTS = "HAND ABDOMEN SKULL PELVIS KNEE SPINE TSPINE FOOT BREAST CRÂNE MAIN RODILLA MÃO GINOCCHIO"
+PARTS += " 腹部 膝関節 ЖИВОТ ЧЕРЕП 복부 ΛΕΚΆΝΗ KUB"
 PARTS += " SCHÄDEL BECKEN KNIE GENOU CRÁNEO CZASZKA DŁOŃ ZUGAI FUBU"
 
 
