@@ -9,7 +9,6 @@ JSON, so that a worker that met hostile bytes cannot make the next one run anyth
 from __future__ import annotations
 
 import hashlib
-import importlib
 from dataclasses import dataclass
 from typing import Any
 
@@ -188,8 +187,9 @@ def warm_up() -> None:
     """Run everything once in the process that workers are forked from."""
     keep_one_heap()
     decode_and_render_once()
-    for name in ("dicom_segmentation", "dicom_results"):  # slow, and seldom needed
-        importlib.import_module(f"service.imaging.{name}")
+    from service.imaging.dicom_warm_up import encode_objects_once  # slow, and needed here alone
+
+    encode_objects_once()
 
 
 TASKS: dict[str, Function] = {

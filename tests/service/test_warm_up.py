@@ -26,3 +26,25 @@ def test_it_leaves_no_thread_behind_and_needs_no_torch() -> None:
         env=environment, capture_output=True, text=True, timeout=120, check=True,
     )  # fmt: skip
     assert found.stdout.split() == ["1", "False"]
+
+
+def test_an_answer_in_dicom_imports_nothing_more() -> None:
+    lines = (
+        "import sys",
+        "from service.imaging.worker_tasks import warm_up",
+        "warm_up()",
+        "before = set(sys.modules)",
+        "from tests.service.node_peers import objects_of, xray",
+        "from tests.dicom_files import as_file",
+        "file = as_file(xray())",
+        "known = set(sys.modules)",
+        "objects_of(file, ('seg', 'sc', 'sr', 'gsps'))",
+        "print(*(set(sys.modules) - known))",
+        "print('highdicom' in before, 'pydicom.sr.codedict' in before)",
+    )
+    found = subprocess.run(
+        [sys.executable, "-c", "\n".join(lines)],
+        env={"PYTHONPATH": ":".join(sys.path)},
+        capture_output=True, text=True, timeout=120, check=True,
+    )  # fmt: skip
+    assert found.stdout.splitlines() == ["", "True True"]
