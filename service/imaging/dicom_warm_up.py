@@ -39,9 +39,16 @@ def encode_objects_once() -> None:
     box: Box = (0.0, 0.0, float(side), float(side))
     names = (("right_lung", pixels < side), ("left_lung", pixels >= side), ("heart", pixels == 0))
     masks = [AnsweredMask(box, mask, 1.0, 1.0, structure=name) for name, mask in names]
-    spacing = PixelSpacing("PixelSpacing", "calibrated", ("0.2", "0.2"))
-    uids = [f"2.25.{number}" for number in range(1, 5)]
-    header = SourceHeader(*uids, side, side, identity={}, spacing=spacing)
+    header = SourceHeader(
+        sop_class_uid="2.25.1",
+        sop_instance_uid="2.25.2",
+        series_instance_uid="2.25.3",
+        study_instance_uid="2.25.4",
+        rows=side,
+        columns=side,
+        identity={},
+        spacing=PixelSpacing("PixelSpacing", "calibrated", ("0.2", "0.2")),
+    )
     results = DicomResults(
         header,
         pixels,
