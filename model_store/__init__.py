@@ -1,6 +1,6 @@
 """What a stored model is: architecture, geometry, integers, artifact format, and the models.
 
-This package is the one room that both ``training`` (which writes artifacts) and ``service``
+This package is the one place that both ``training`` (which writes artifacts) and ``service``
 (which reads them) may import. It imports neither of them, nor any web framework.
 """
 

@@ -44,7 +44,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m model_store", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     listing = commands.add_parser("list", help="every stored model, and where it is")
-    verify = commands.add_parser("verify", help="load models, draw their golden masks")
+    verify = commands.add_parser("verify", help="load models, predict their golden masks")
     verify.add_argument("model", nargs="?", help="NAME/VERSION; default: all that are here")
     fetch = commands.add_parser("fetch", help="bring a model in, and prove it")
     fetch.add_argument("model", help="NAME/VERSION")

@@ -1,8 +1,8 @@
-"""The two ways in which people draw "the lungs" on a frontal X-ray.
+"""The two ways in which people outline "the lungs" on a frontal X-ray.
 
 SAM answers an ambiguous prompt with several mask tokens. Which structure a lung mask should
 follow is such an ambiguity, so each convention owns one mask token, trained only on masks that
-were drawn by that convention. Pooled blindly, the two agree only to a median Dice of 0.950.
+were annotated by that convention. Pooled blindly, the two agree only to a median Dice of 0.950.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ DEFAULT_CONVENTION: Convention = "lung_field"
 
 
 def default_of(known: Iterable[str]) -> Convention:
-    """Return the convention that a model draws by unless asked: the first that it knows."""
+    """Return the convention that a model follows unless asked: the first that it knows."""
     names = set(known)
     return next(name for name in CONVENTIONS if name in names)
 
 
 def token_of(convention: str) -> int:
-    """Return the index of the mask token that draws by ``convention``.
+    """Return the index of the mask token that follows ``convention``.
 
     Raises:
         ValueError: ``convention`` is not one of `CONVENTIONS`.

@@ -69,7 +69,7 @@ def verify(model: IndexedModel, folder: Path) -> SelfTestResult:
     """Prove that a folder holds the model that the index names, and that it runs rightly here.
 
     Raises:
-        ArtifactError: It is refused, is another model, or draws another golden mask.
+        ArtifactError: It is refused, is another model, or predicts another golden mask.
     """
     _, manifest = load_model(folder)
     found = (manifest.name, manifest.version, manifest.weights.sha256)

@@ -58,7 +58,7 @@ class TrainingData(_Strict):
 
 
 class SelfTest(_Strict):
-    """A picture with the mask that this very model draws on it."""
+    """A picture with the mask that this very model predicts on it."""
 
     image_file: str = "golden_image.png"
     image_sha256: str = Field(pattern=r"^[0-9a-f]{64}$")

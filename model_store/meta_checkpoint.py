@@ -68,7 +68,7 @@ def resize_position_tables(
 
     Args:
         state: Tensors by name.
-        wanted: Tensors of the model that they shall fit; only shapes are read.
+        wanted: Tensors of the model that they have to fit; only shapes are read.
 
     Returns:
         ``state`` with position tables of the wanted shapes.

@@ -164,7 +164,7 @@ class Predictor:
         return self._engine
 
     def predict(self, request: PredictionRequest) -> Prediction:
-        """Draw the masks of one X-ray; all its boxes share one encoder pass.
+        """Predict the masks of one X-ray; all its boxes share one encoder pass.
 
         Raises:
             BoxError: A box does not lie in the image.
@@ -173,7 +173,7 @@ class Predictor:
         return self.predict_batch([request])[0]
 
     def predict_batch(self, requests: Sequence[PredictionRequest]) -> list[Prediction]:
-        """Draw the masks of several X-rays, each exactly as `predict` would draw it alone.
+        """Predict the masks of several X-rays, each exactly as `predict` would alone.
 
         The time of a shared encoder pass counts in full for every X-ray in it.
 
@@ -198,7 +198,7 @@ class Predictor:
     def answer_batch(self, requests: Sequence[PreparedRequest]) -> list[NetworkAnswer]:
         """Run the network alone, on X-rays that somebody else prepared.
 
-        Masks drawn from the answers by `mask_from` are those that `predict_batch` draws on a CPU;
+        Masks made of the answers by `mask_from` are those that `predict_batch` predicts on a CPU;
         on a GPU it adds in another order there, which tips a pixel in a million.
 
         Raises:
@@ -254,12 +254,12 @@ class Predictor:
         structures = (LUNGS, *self.info.manifest.structures)
         for wanted in request.structures:
             if wanted not in structures:
-                drawn = ", ".join(structures)
-                raise ValueError(f"structure is {wanted!r}; this model draws {drawn} only")
+                names = ", ".join(structures)
+                raise ValueError(f"structure is {wanted!r}; this model knows {names} only")
         known = self.info.manifest.conventions
         if request.convention not in known:
-            drawn = ", ".join(known)
-            raise ValueError(f"convention is {request.convention!r}; this model draws {drawn} only")
+            names = ", ".join(known)
+            raise ValueError(f"convention is {request.convention!r}; this model knows {names} only")
         return {one: mask_token(one, request.convention) for one in request.structures}
 
     def _embeddings(

@@ -1,4 +1,4 @@
-"""Does this model, on this machine, still draw the mask that it drew when it was made?"""
+"""Does this model, on this machine, still predict the mask that it predicted when it was made?"""
 
 from __future__ import annotations
 

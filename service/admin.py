@@ -85,7 +85,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True)
     for name, text in (
         ("status", "say which model is served"),
-        ("reload", "load another model, or the same folder anew, and serve it"),
+        ("reload", "load another model, or the same folder again, and serve it"),
         ("rollback", "serve the model before again"),
     ):
         command = commands.add_parser(name, help=text)

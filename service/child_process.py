@@ -48,7 +48,7 @@ def start_child(
         Our end, and the process.
 
     Raises:
-        OSError: no process or no descriptor is to be had.
+        OSError: no process or no descriptor is available.
     """
     ours, theirs = socket.socketpair()
     variables = {

@@ -1,6 +1,6 @@
 """How many threads the model gets on a CPU, when the operator does not say.
 
-One core stays free for the other threads of the process, which decode uploads and draw answers.
+One core stays free for the other threads of the process, which decode uploads and render answers.
 This is worth more than it looks: OpenMP's threads meet at a barrier after every operation, so one
 that waits for a core holds up all of them. Measured on 2 cores beside another busy process, for
 a 1024 x 1024 PNG with overlay: 94 ms with 1 thread, 3337 ms with 2 (median of 15).

@@ -136,7 +136,7 @@ class Metrics:
         )
         held.set_function(queue_bytes)
         self.compute_restarts = Counter(
-            "lungseg_compute_restarts", "Attempts to start the compute process anew.",
+            "lungseg_compute_restarts", "Attempts to start the compute process again.",
             registry=registry,
         )  # fmt: skip
         self.device_fallback = Counter(

@@ -61,7 +61,7 @@ class ModelMetrics:
         self._warnings.labels(name, version, code).inc()
 
     def forget_states(self) -> None:
-        """Take back what was shown; models that are served are shown anew at each scrape."""
+        """Take back what was shown; models that are served are shown again at each scrape."""
         self._ready.clear()
         self._memory.clear()
 

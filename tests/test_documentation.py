@@ -110,7 +110,7 @@ NOT_OUR_WORDS = {
     r"films?": "X-ray",
     r"without a word": "silently",
     r"(was|were|is) not to be had": "not available",
-    r"(started|read|recorded) anew": "again, or restarted",
+    r"anew": "again, or restarted",
 }
 """Words that readers stumbled over, and what the pages say instead."""
 

@@ -1,7 +1,7 @@
 """From raw downloads to a mask over HTTP: every command of a researcher, once, in miniature.
 
-Phantoms stand in for films, in the layouts of Montgomery and Shenzhen. The model is too small to be
-good; what is tested is that each command takes what the one before left.
+Phantoms stand in for X-rays, in the layouts of Montgomery and Shenzhen. The model is too small to
+be good; what is tested is that each command takes what the one before left.
 """
 
 from __future__ import annotations

@@ -52,13 +52,13 @@ class TeacherConfig:
             alone teach.
         conventions: The convention that each model teaches, in the order of ``models``; empty
             where each teaches all. A model asked for a convention on patients whom it knows by
-            the other one alone draws it badly, and one that never saw them draws it well.
+            the other one alone segments it badly, and one that never saw them segments it well.
         share: Weight of the teachers' masks; those of people weigh the rest.
         features: Weight of imitating what comes out of each block of the teacher's image encoder
             and of its neck; takes one teacher of the run's own sizes.
         held_out: Whether model i was trained without fold i of ``data.folds`` and alone teaches
             it. A model that saw an X-ray's mask repeats it, slips included; one that did not says
-            what people would draw on average.
+            what people would annotate on average.
         annotated_only: Whether models teach the convention alone in which people annotated an
             X-ray; the other one is left to further masks.
     """
@@ -118,7 +118,7 @@ class RunConfig:
         mlflow: Whether they also go to the MLflow server that ``MLFLOW_TRACKING_URI`` names.
         model: Sizes of the model; used by ``pretrain`` alone, the later stages take those of
             their base.
-        input_size: Side of the input for ``stage1``, in pixels, when it shall differ from the
+        input_size: Side of the input for ``stage1``, in pixels, when it differs from the
             base's; position tables are interpolated.
     """
 

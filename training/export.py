@@ -220,7 +220,7 @@ def write_deployed(
         license_text: Licence of the weights.
         intended_use: What it is for.
         keeps_float32: Whether a float model is stored in float32 rather than float16, as one
-            whose masks shall equal another program's.
+            whose masks must equal another program's.
 
     Raises:
         FileExistsError: The version exists; a stored version never changes.
@@ -305,7 +305,7 @@ def _float_size_bytes(model: PromptableSam) -> int:
 
 
 def add_self_test(folder: Path, manifest: Manifest) -> float:
-    """Let the stored model draw its golden mask on a phantom, and write it into the folder.
+    """Let the stored model predict its golden mask on a phantom, and write it into the folder.
 
     Returns:
         Dice of the golden mask with the phantom's true mask.

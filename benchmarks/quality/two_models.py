@@ -1,8 +1,8 @@
 """What is missing to a Dice of 1: the model's part and the annotators'? Two models beside people.
 
 Where two models that were trained apart agree with each other far better than either does with the
-annotators, what is left is mostly how one annotator drew one film. ``--split train`` shows how much
-of that a model has learned by heart.
+annotators, what is left is mostly how one annotator outlined one X-ray. ``--split train`` shows
+how much of that a model repeats.
 
     python -m benchmarks.quality.two_models --data DATA
 """

@@ -103,7 +103,7 @@ def _holds(requirement: Requirement, extras: set[str]) -> bool:
 
 
 def record() -> None:
-    """Write `declared.json` anew: version, licence and requirements of each; needs PyPI."""
+    """Write `declared.json` again: version, licence and requirements of each; needs PyPI."""
     reports = (metadata_of(("cpu", *EXTRAS)), metadata_of(("cuda",)))
     packages = {str(canonicalize_name(one["name"])): one for report in reports for one in report}
     requires = requirements_of(packages)

@@ -2,7 +2,7 @@
 
 The same checks run in three places: in the tests, through Triton's interpreter on the CPU; in the
 benchmark, on the GPU; and when a model is loaded onto a GPU, because a driver or compiler that
-computes something else must be noticed before a mask is drawn. Integers must be equal to the
+computes something else must be noticed before a mask is predicted. Integers must be equal to the
 bit; so must everything that is only multiplied, added and rounded. Where a kernel sums floats in
 another order (LayerNorm, attention) or has another ``erf`` or ``exp``, single steps may differ by
 one, and the share that may is a constant here.

@@ -161,7 +161,7 @@ def _jpeg_header(codestream: bytes) -> CodestreamHeader:
             if not height:
                 raise UnsupportedPictureError(
                     "JPEG data that state their height behind the picture (DNL) are not read; "
-                    "export the X-ray anew."
+                    "export the X-ray again."
                 )
             return CodestreamHeader(_CODINGS[marker], width, height, components, precision)
     raise ValueError("the codestream has no frame header")

@@ -4,7 +4,7 @@ What is kept and what is changed:
 
 * grey with 16 bits stays 16 bits (`deep_colour` for colour); 1, 2 and 4 bits become 0..255;
 * colour becomes ITU-R BT.601 luma. Equal channels, the usual way in which viewers export an
-  X-ray, come out exactly as they were and draw no warning;
+  X-ray, come out exactly as they were and cause no warning;
 * transparent pixels are laid over black, since that is what surrounds an X-ray;
 * an orientation tag (EXIF 0x0112) is obeyed, so boxes refer to what a viewer shows.
 """

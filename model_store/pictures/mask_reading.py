@@ -102,7 +102,7 @@ def read_levels(data: bytes) -> NDArray[np.unsignedinteger]:
             image = ImageOps.exif_transpose(file)
             image.load()
     except DECODER_ERRORS:
-        raise UndecodablePictureError("The mask cannot be decoded; export it anew.") from None
+        raise UndecodablePictureError("The mask cannot be decoded; export it again.") from None
     if image.has_transparency_data:
         opaque = image.convert("RGBA")
         if opaque.getchannel("A").getextrema()[0] != 255:

@@ -16,7 +16,7 @@ MINIMUM_SIDE_PIXELS = 32
 survives; such files are icons or thumbnails sent by mistake."""
 
 MAXIMUM_ASPECT = 10
-"""Longest side over the shortest. Frontal chest films are nearly square; a strip is no X-ray, and
+"""Longest side over the shortest. Frontal chest X-rays are nearly square; a strip is no X-ray, and
 the model's square input would be almost all padding."""
 
 

@@ -4,7 +4,7 @@ Text, colour profile and other ancillary chunks may be compressed, and a few kil
 can inflate to gigabytes; an animation hides more frames. None of them changes a grey value that
 we use, so they never reach the image library. Every kept chunk's checksum is verified here,
 because Pillow verifies those of the pixel data neither by CRC nor by Adler-32: a byte that
-changed on the way would otherwise turn into a wrong image without a word.
+changed on the way would otherwise turn into a wrong image silently.
 
 Format: PNG specification, third edition (W3C), sections 5 and 11.
 """

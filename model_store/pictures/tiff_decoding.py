@@ -2,7 +2,7 @@
 
 Strips and tiles are decoded one by one, because libraries are lenient with them: a JPEG strip cut
 in half, a strip that is not there and a deflate stream with a wrong checksum all give pixels
-without a word. What the file does not say is not guessed: without a photometric interpretation
+silently. What the file does not say is not guessed: without a photometric interpretation
 nobody knows whether zero is black or white. Fax codes (CCITT) are not read: libtiff fills what is
 damaged with white, and nothing else in them shows it.
 """

@@ -109,7 +109,7 @@ def segmented_batches(
 ) -> Iterator[tuple[int, int]]:
     """Segment batches on a pool of actors; Ray holds no more of them than it works on.
 
-    An actor that is killed is started anew, on another host where its own is gone, and gets its
+    An actor that is killed is started again, on another host where its own is gone, and gets its
     batches again.
 
     Args:

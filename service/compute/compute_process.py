@@ -3,7 +3,7 @@
 A process of its own, because a model call can die in ways that no exception tells: the kernel
 kills it for memory, a native library crashes, a GPU is lost for as long as its process lives. The
 process that holds the callers' connections then still stands, tells them, and starts this one
-anew. It ends when the other side is gone, and leaves signals to the other side, since
+again. It ends when the other side is gone, and leaves signals to the other side, since
 a terminal or systemd sends them to both.
 
 `python -m service.compute.compute_process FD MODULE:FUNCTION` is how `compute_child` starts it.

@@ -41,8 +41,8 @@ FAILURES_BEFORE_RECHECK = 3
 
 LONGEST_RESTART_PAUSE_S = 30.0
 LOOK_INTERVAL_S = 0.25
-"""How often an idle worker looks whether its compute process is there: the next caller shall meet
-its successor, and `/readyz` shall not call ready what is gone."""
+"""How often an idle worker looks whether its compute process is there: the next caller has to
+meet its successor, and `/readyz` must not call ready what is gone."""
 
 
 class ModelSource(Protocol):

@@ -1,6 +1,6 @@
 """Turns of several models on the CPUs: no more of them compute at a time than the CPUs hold.
 
-Each model has a process and threads of its own, as many as there are CPUs to be had. If all
+Each model has a process and threads of its own, as many as there are CPUs available. If all
 computed at the same time, their threads would take each other's cores, and one that waits for a
 core holds up its whole model (`service.cpu_allowance` has the figures). Turns go in the order in
 which they were asked for, so that no model waits for more than one batch of each other.

@@ -2,7 +2,7 @@
 
 Each device has a queue, a thread and a process of its own (`compute_worker`, `model_loading`), so
 that whatever happens to one leaves the others alone: requests in its hands are refused with the
-advice to come back, later ones go to the others, and it is started anew.
+advice to come back, later ones go to the others, and it is started again.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ from model_store.self_test_result import SelfTestResult
 from service.compute.network_data import NetworkInput, NetworkOutput
 
 LOST_SENTENCE = (
-    "The compute process ended while the request was being worked on; it is being started anew. "
+    "The compute process ended while the request was being worked on; it is being started again. "
     "Send the request again."
 )
 

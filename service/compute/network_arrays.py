@@ -24,7 +24,7 @@ def network_output(answer: NetworkAnswer) -> NetworkOutput:
 
     Raises:
         ValueError: logits are not square, or something in them is not a number: it would be below
-            any threshold, an empty mask without a word. Likewise of the quality head.
+            any threshold, an empty mask, silently. Likewise of the quality head.
     """
     quality = None if answer.quality is None else dict(answer.quality)
     if quality is not None and not all(map(math.isfinite, quality.values())):

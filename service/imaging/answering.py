@@ -91,7 +91,7 @@ def answer_of(
         context: what the answer says beside.
 
     Raises:
-        ServiceError: the answer is not to be had for this image.
+        ServiceError: the answer is not available for this image.
     """
     began = time.perf_counter()
     found_masks, masks, remarks = _masks_of(opened, found, context)

@@ -1,6 +1,6 @@
 """Looks at an answer before it leaves, and says when it does not look like lungs.
 
-The model answers every question, also a wrong one: a lateral film, a hand, a box over the
+The model answers every question, also a wrong one: a lateral X-ray, a hand, a box over the
 abdomen. These checks cannot prove a mask right. They catch the answers that are wrong in ways
 that need no radiologist to see, so that no such mask is given silently.
 
@@ -11,10 +11,10 @@ at most 0.5 % of the pixels have the brightest value, and the 1st and 99th perce
 at least 49 of 255 levels apart. The limits below leave room for boxes of a single lung, loose
 boxes and unusual patients: a warning that comes too often is not read.
 
-A box whose edge cuts through a lung is the hardest question: the lung may be drawn, left out, or
-drawn in pieces. The limits for that were set on boxes of `val` whose edges had moved by up to 20 %
-of their side. On `test` such a box then made 24 of 1,560 masks poor, and 23 of
-them are warned of (`python -m benchmarks.quality.sloppy_boxes --split test --draws 3`).
+A box whose edge cuts through a lung is the hardest question: the lung may be segmented, left out,
+or segmented in pieces. The limits for that were set on boxes of `val` whose edges had moved by up
+to 20 % of their side. On `test` such a box then made 24 of 1,560 masks poor, and 23 of them are
+warned of (`python -m benchmarks.quality.sloppy_boxes --split test --draws 3`).
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ MINIMUM_BOX_FRACTION = 0.05
 MAXIMUM_BOX_FRACTION = 0.95
 """A box of one lung is filled to about 0.8; a mask that fills it wholly copies the box."""
 MAXIMUM_IMAGE_FRACTION = 0.75
-"""The most seen was 0.61, on a film cropped to the lungs."""
+"""The most seen was 0.61, on an X-ray cropped to the lungs."""
 MAXIMUM_OUTSIDE_FRACTION = 0.25
 """A jittered or tight box cuts off a few per cent; a quarter outside is another structure."""
 MINIMUM_WIDTH_FRACTION = 0.62

@@ -83,7 +83,7 @@ def open_xray(
         before_decoding: told what decoding will cost; what it raises ends this.
 
     Raises:
-        ServiceError: the image or a box is refused, or the answer is not to be had for it.
+        ServiceError: the image or a box is refused, or the answer is not available for it.
     """
     decoded = read_upload(data, max_pixels, before_decoding)
     decoded_at = time.perf_counter()

@@ -31,7 +31,7 @@ Masked = TypeVar("Masked", bound=_Masked)
 
 
 class HeldMasks(Sequence[Masked]):
-    """Things with a mask each; reading one unpacks its mask anew."""
+    """Things with a mask each; reading one unpacks its mask again."""
 
     def __init__(self, are_packed: bool, items: Iterable[Masked] = ()) -> None:
         """Hold the items.

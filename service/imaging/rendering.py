@@ -177,7 +177,7 @@ def _coloured(
         colour = MASK_COLOURS[number % len(MASK_COLOURS)]
         window = _bounding_window(mask)
         part, inside = colours[window], np.ascontiguousarray(mask[window])
-        # Its pixels are coloured anew, whatever mask they belonged to before: the last is on top.
+        # Its pixels are coloured again, whatever mask they belonged to before: the last is on top.
         if is_tinted:
             np.copyto(part, np.take(_tint_table(colour), grey[window]), where=inside)
         rows, columns, opacity = contour_of(inside, line)

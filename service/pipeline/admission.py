@@ -18,7 +18,7 @@ from service.errors import QueueFull
 from service.pipeline.upload_budget import UploadBudget
 
 PAST_THE_MODEL_BATCHES = 4
-"""Batches that may be past the model, being computed or drawn."""
+"""Batches that may be past the model, being computed or rendered."""
 
 LONGEST_RETRY_S = 30
 

@@ -247,7 +247,7 @@ class ImageWorkers:
         """Make masks of what the network says and render the answer.
 
         Raises:
-            ServiceError: the answer is not to be had, or its worker was lost.
+            ServiceError: the answer is not available, or its worker was lost.
         """
         masks = tuple(BoxScore(one.box, one.side, one.score, one.structure) for one in output.masks)
         order = AnswerOrder(context, opened.facts, opened.given.side, masks)

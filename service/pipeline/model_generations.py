@@ -214,7 +214,7 @@ class ModelGenerations:
                     raise ReloadError("No other model has been served since the start.")
                 info = self.before.info
                 if info is None or not self.before.readiness.is_ready:
-                    raise ReloadError("The model before is not ready; it is being started anew.")
+                    raise ReloadError("The model before is not ready; it is being started again.")
                 self._require_no_objection(info)
                 self._serve(self.before)
                 return info

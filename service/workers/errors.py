@@ -12,7 +12,7 @@ LOST_SENTENCE = (
     "Send the request again."
 )
 COSTLY_SENTENCE = (
-    "Reading or drawing the image takes more processor time or memory than an X-ray of its size "
+    "Reading or rendering the image takes more processor time or memory than an X-ray of its size "
     "needs. Sending it again will not help."
 )
 

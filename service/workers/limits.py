@@ -112,7 +112,7 @@ class ProcessorTimer:
     """
 
     def start(self, seconds: float) -> None:
-        """Start counting; a timer that runs is set anew."""
+        """Start counting; a timer that runs is started again."""
         signal.signal(signal.SIGPROF, signal.SIG_DFL)
         signal.setitimer(signal.ITIMER_PROF, max(seconds, 0.001))
         backstop_s = math.ceil(processor_ticks_s() + seconds) + 1

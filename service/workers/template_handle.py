@@ -51,7 +51,7 @@ class TemplateHandle:
         """Start the process; it is warm when `on_warm` says so.
 
         Raises:
-            OSError: no process is to be had.
+            OSError: no process is available.
         """
         self._events = events
         self.is_warm = False

@@ -21,7 +21,7 @@ from tests.tiny_models import make_tiny_config
 MISSING = [p for p in ("onnxruntime", "openvino", "nncf") if importlib.util.find_spec(p) is None]
 
 
-def test_every_row_draws_the_mask_of_fp32(
+def test_every_row_predicts_the_mask_of_fp32(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     integers, floats = write_random_models(make_tiny_config(), tmp_path)

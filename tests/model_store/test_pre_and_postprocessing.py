@@ -82,7 +82,7 @@ def test_an_input_of_another_network_is_refused(predictor: Predictor) -> None:
         predictor.answer_batch([prepare(request, predictor.info.input_size * 2)])
     ready = prepare(request, predictor.info.input_size)
     heart = PreparedRequest(ready.pixels, ready.geometry, ready.boxes, "heart")  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match="draws lung_field, whole_lung only"):
+    with pytest.raises(ValueError, match="knows lung_field, whole_lung only"):
         predictor.answer_batch([heart])
 
 

@@ -9,7 +9,7 @@ from model_store.predictor import Predictor
 from model_store.self_test import run_self_test
 
 
-def test_a_model_draws_its_own_golden_mask(tiny_artifact: Path) -> None:
+def test_a_model_predicts_its_own_golden_mask(tiny_artifact: Path) -> None:
     result = run_self_test(Predictor.load(tiny_artifact, "cpu"), tiny_artifact)
     assert result.passed and result.agreement == 1.0
 

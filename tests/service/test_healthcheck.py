@@ -100,7 +100,7 @@ def test_a_frozen_service_is_ended_by_the_third_check_and_no_other_is(
     for _ in range(2):
         assert checked_inside(first, port, tmp_path).returncode == 1
     os.kill(service, signal.SIGCONT)
-    assert checked_inside(first, port, tmp_path).returncode == 0  # begins anew
+    assert checked_inside(first, port, tmp_path).returncode == 0  # begins again
     os.kill(service, signal.SIGSTOP)
     for _ in range(2):
         assert "frozen" not in checked_inside(first, port, tmp_path).stderr

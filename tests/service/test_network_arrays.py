@@ -32,7 +32,7 @@ def one_bad(value: float) -> np.ndarray:
     ],
 )
 def test_an_answer_that_cannot_be_right_is_never_given(logits: Any, score: float) -> None:
-    """Another shape, no score, no numbers: these would be an empty mask without a word."""
+    """Another shape, no score, no numbers: these would be an empty mask, silently."""
     with pytest.raises(ValueError, match="not"):
         network_output(NetworkAnswer((MaskLogits(BOX, logits, score),), {}))
 

@@ -1,6 +1,6 @@
 """The published interface is frozen: a change of it must be seen, and meant.
 
-`UPDATE_OPENAPI=1 python -m pytest tests/service/test_openapi_snapshot.py` writes it anew.
+`UPDATE_OPENAPI=1 python -m pytest tests/service/test_openapi_snapshot.py` writes it again.
 """
 
 from __future__ import annotations

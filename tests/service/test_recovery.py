@@ -140,7 +140,7 @@ async def test_out_of_memory_is_503_once_and_the_model_is_proven_again() -> None
     assert devices.made == 1
 
 
-async def test_a_model_that_draws_the_golden_mask_no_more_is_replaced() -> None:
+async def test_a_model_that_predicts_the_golden_mask_no_more_is_replaced() -> None:
     """On a timer, without any request."""
     devices = Devices()
     app = devices.app(recheck_interval_s=0.05)
@@ -184,7 +184,7 @@ async def test_a_first_start_that_is_lost_is_tried_again(fails_in: str) -> None:
     assert calls == ["start", "start"]
 
 
-async def test_a_first_model_that_draws_another_mask_is_final() -> None:
+async def test_a_first_model_that_predicts_another_mask_is_final() -> None:
     """The same model on the same machine would only come out right by chance."""
     devices = Devices()
     devices.outcome = FAILED

@@ -135,7 +135,7 @@ def test_no_box_asks_for_the_whole_image(run: Run, predictor: FakePredictor) -> 
     assert (request.boxes, request.convention, request.threshold) == ((), "whole_lung", 0.3)
 
 
-def test_a_model_of_one_convention_draws_no_other(run: Run, predictor: FakePredictor) -> None:
+def test_a_model_of_one_convention_predicts_no_other(run: Run, predictor: FakePredictor) -> None:
     predictor.info = FakeInfo(manifest=FakeManifest(("lung_field",)))
     code, out, err = run("--convention", "whole_lung")
     assert (code, out, predictor.asked) == (2, "", [])

@@ -79,7 +79,7 @@ async def test_the_json_answer_has_every_member_of_the_contract() -> None:
     assert_nothing_is_held(app)
 
 
-async def test_a_model_of_one_convention_draws_no_other() -> None:
+async def test_a_model_of_one_convention_predicts_no_other() -> None:
     """An imported model was trained on one; a mask by the other would be no mask of anything."""
     info = FakeInfo(manifest=FakeManifest(("lung_field",)))
     app = make_app(FakePredictor(info=info))

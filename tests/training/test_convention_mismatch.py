@@ -72,7 +72,7 @@ def phantoms(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def test_each_convention_is_drawn_with_the_masks_own_box(
+def test_each_convention_is_predicted_with_the_masks_own_box(
     tiny_artifact: Path, phantoms: Path
 ) -> None:
     predictor = Predictor.load(tiny_artifact, "cpu")

@@ -119,7 +119,7 @@ def test_replayed_gradients_equal_those_computed_step_by_step(tmp_path: Path) ->
 def test_adapters_learn_the_same_recorded_and_step_by_step(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Ranks move between replays, and the graph is recorded anew when they settle."""
+    """Ranks move between replays, and the graph is recorded again when they settle."""
     monkeypatch.setattr(step_module, "compile_parts", lambda _: None)  # which rounds otherwise
     adalora = AdaLoraConfig(
         targets=("q", "v", "lin1"), initial_rank=4, target_rank=2,

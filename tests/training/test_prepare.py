@@ -124,7 +124,7 @@ def test_the_manifest_says_where_each_comes_from(
 
 
 def test_patients_and_copies_stay_in_one_split(tmp_path: Path) -> None:
-    """Phantoms 0 to 19 in Montgomery, 10 to 29 again in Shenzhen; QaTa has two films a patient."""
+    """Phantoms 0 to 19 in Montgomery, 10 to 29 again in Shenzhen; QaTa has two X-rays a patient."""
     roots = [
         ("montgomery", raw_downloads.montgomery(tmp_path / "m", 20, first=0)),
         ("shenzhen", raw_downloads.shenzhen(tmp_path / "s", 20, first=10)),

@@ -189,7 +189,7 @@ def test_stage2_keeps_float_what_the_table_says_and_records_it(data: Path, work:
     assert set(state["stage_state"]["float_layers"]) == kept
     scales = {n.removesuffix(".log_scale") for n in state["model"] if n.endswith(".log_scale")}
     assert scales == {r.layer for r in table.layers} - kept
-    # A table that is measured anew does not change a run that goes on.
+    # A table that is measured again does not change a run that goes on.
     write_table(work / "table.csv", replace(table, layers=()))
     assert run_stage(data, work, "stage2", "stage2", "--resume", *settings) == 0
     write_table(work / "table.csv", table)

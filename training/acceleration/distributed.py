@@ -29,7 +29,7 @@ class Processes:
         rank: Number of this process, from 0.
         count: Number of processes.
         local_rank: Number of this process on its machine, which is also its GPU.
-        attempt: How often ``torchrun`` has started them anew, after one of them died.
+        attempt: How often ``torchrun`` has started them again, after one of them died.
     """
 
     rank: int = 0

@@ -16,7 +16,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--version", default="1", help="version, a whole number")
     parser.add_argument(
         "--convention", default=DEFAULT_CONVENTION, choices=CONVENTIONS,
-        help="how the masks were drawn that it was trained on",
+        help="how the masks were annotated that it was trained on",
     )  # fmt: skip
     parser.add_argument("--license", help="licence of the weights, for the manifest")
     parser.add_argument("--alpha", type=float, default=32.0, help="lora_alpha of its training")

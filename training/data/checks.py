@@ -1,7 +1,7 @@
 """What must hold of a data set before anything learns from it or is measured on it.
 
-A patient who trains and judges, a row that counts twice or a mask that was never drawn changes a
-result without an error anywhere. Each is refused here, by name, before the first step.
+A patient who trains and judges, a row that counts twice or a mask that nobody annotated changes a
+result silently. Each is refused here, by name, before the first step.
 """
 
 from __future__ import annotations

@@ -43,7 +43,7 @@ parts are specks of the annotation or a lobe cut off by a drawn border."""
 
 @dataclass(frozen=True)
 class DataRow:
-    """One row of the manifest: where an X-ray and its mask lie and how the mask was drawn.
+    """One row of the manifest: where an X-ray and its mask lie and how the mask was annotated.
 
     ``group`` names the patient where the manifest tells one, else the X-ray itself.
     """
@@ -65,7 +65,7 @@ class LabelledXray:
     Attributes:
         name: Name in the manifest.
         source: Which data set it comes from.
-        convention: How the mask was drawn.
+        convention: How the mask was annotated.
         image: Windowed grey values, uint8 (H, W).
         lungs: The lung at the image's left and the one at its right, bool (2, H, W). When the
             mask does not fall into two parts, all of it is in the first and the second is empty.
@@ -117,16 +117,14 @@ def rows_of(manifest: ManifestFile, split: str, structure: Structure = "lungs") 
 
 
 def rows_of_conventions(rows: Sequence[DataRow], known: Collection[str]) -> list[DataRow]:
-    """Return the rows whose masks are drawn by a convention that a model knows.
+    """Return the rows whose masks follow a convention that a model knows.
 
     Raises:
         DataError: There is none.
     """
     kept = [row for row in rows if row.convention in known]
     if not kept:
-        raise DataError(
-            f"no mask is drawn by {', '.join(known)}, which is all that the model knows"
-        )
+        raise DataError(f"no mask follows {', '.join(known)}, which is all that the model knows")
     return kept
 
 
@@ -159,7 +157,7 @@ def _row(
     masks: Mapping[str, Path],
 ) -> DataRow:
     name = record["name"]
-    # Conventions are ways to draw lungs; other structures train the first mask token.
+    # Conventions are ways to outline lungs; other structures train the first mask token.
     convention = record["convention"]
     if not convention and record.get("structure") not in (None, "", "lungs"):
         convention = DEFAULT_CONVENTION

@@ -33,7 +33,7 @@ def prefetched(
         make: Makes the batch of a step; a pure function, so any process may call it.
         steps: The steps.
         workers: Processes that make batches; 0 makes each when it is asked for.
-        pin_memory: Whether batches shall lie where a GPU copies from without waiting.
+        pin_memory: Whether batches lie where a GPU copies from without waiting.
     """
     loader = DataLoader(
         _BatchOfStep(make), batch_size=None, sampler=list(steps), num_workers=workers,

@@ -28,7 +28,7 @@ def probability_map(
 ) -> NDArray[np.float32]:
     """Return the probability of lung at each pixel of an X-ray, float32 (H, W).
 
-    Above 0.5 it is the mask that a `Predictor` draws.
+    Above 0.5 it is the mask that a `Predictor` predicts.
 
     Args:
         model: Ready to run, with or without adapters, fake quantization or integers.

@@ -31,7 +31,7 @@ class MapSimilarity:
     Attributes:
         whole: Mean over the image.
         band: Mean over the pixels at most `BAND_PX` from the outline of either mask; where
-            neither model draws anything there is no outline, and ``whole`` stands in.
+            neither model predicts anything there is no outline, and ``whole`` stands in.
     """
 
     whole: float

@@ -69,7 +69,7 @@ class Summary:
 def mean_interval(values: NDArray[np.float64]) -> tuple[float, float] | None:
     """Bootstrap 95 % interval of the mean (bias corrected and accelerated, seeded).
 
-    The images are resampled as if independent; several films of one patient are not quite.
+    The images are resampled as if independent; several X-rays of one patient are not quite.
 
     Args:
         values: One value per image, (N,).

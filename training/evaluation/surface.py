@@ -24,7 +24,7 @@ MILLIMETRE, REFERENCE_PIXEL = "mm", f"px at {REFERENCE_SIDE}"
 
 TOLERANCE = {MILLIMETRE: 2.0, REFERENCE_PIXEL: 2.0}
 """Distance up to which NSD forgives an outline, by unit. At 512 pixels two pixels are 1.4 to 1.7
-mm of a film of 35 to 43 cm: about the width of a drawn line."""
+mm of an X-ray of 35 to 43 cm: about the width of a pen's line."""
 
 
 @dataclass(frozen=True)

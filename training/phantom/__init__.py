@@ -1,4 +1,4 @@
-"""A chest phantom: drawn frontal chest X-rays with their true lung masks, no patient in them."""
+"""A chest phantom: synthetic frontal X-rays with their true lung masks, no patient in them."""
 
 from training.phantom.drawing import Phantom, draw_phantom
 

@@ -1,6 +1,6 @@
 """Bone of the chest phantom: centimetres along each ray.
 
-Ribs, clavicles, spine, shoulder blades and upper arms, each subtle over the lungs as on a film
+Ribs, clavicles, spine, shoulder blades and upper arms, each subtle over the lungs as on an X-ray
 taken at high voltage.
 """
 

@@ -1,4 +1,4 @@
-"""A data set of drawn chest phantoms: the whole chain can run where no X-ray may be stored."""
+"""A data set of synthetic chest phantoms: the whole chain can run where no X-ray may be stored."""
 
 from __future__ import annotations
 

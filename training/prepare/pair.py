@@ -88,7 +88,7 @@ class RawPair:
         picture: The X-ray.
         mask: The mask.
         structure: What the mask shows.
-        convention: How lungs were drawn; None for another structure.
+        convention: How lungs were annotated; None for another structure.
         patient: Whom it shows, where the source tells; equal keys are equal patients in every
             source.
         spacing_mm: Side of a pixel of the X-ray, where known.

@@ -43,7 +43,7 @@ def calibration_pictures(
 
     Args:
         count: How many.
-        convention: How their masks are drawn.
+        convention: How their masks were annotated.
         data: Data set; None for phantoms.
 
     Raises:
@@ -82,7 +82,7 @@ def deploy_reference(
         out: Folder of stored models.
         name: Name of the integer model.
         version: Version of both.
-        convention: How the masks that it was trained on were drawn.
+        convention: How the masks that it was trained on were annotated.
         license_text: Licence of the weights.
         pictures: Pictures that activation scales are set by.
 

@@ -204,7 +204,7 @@ def _stage(config: RunConfig, start: Base, latest: LatestCheckpoint | None) -> S
         return build_stage1(start.model, config)
     if start.stage not in ("stage1", "stored"):
         raise ConfigError(f"stage2 starts from stage1 or a stored model, not from {start.stage}")
-    # A table may have been measured anew since; a run that goes on keeps its choice.
+    # A table may have been measured again since; a run that goes on keeps its choice.
     choice = choose_precisions(config.qat) if latest is None else stored_choice(latest.state)
     kind = FewLevelStage if _is_few_levels(config) else QatStage
     return kind(start.model, config.qat, choice)

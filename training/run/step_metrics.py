@@ -40,7 +40,7 @@ class StepMetrics:
             raise FloatingPointError(f"{name} is not finite within steps {first} to {step}")
 
     def read(self) -> dict[str, float]:
-        """Return the means and the seconds per step, and start anew."""
+        """Return the means and the seconds per step, and start again."""
         means = {name: total.item() / self._steps for name, total in self._sums.items()}
         now = time.perf_counter()
         means["step_s"] = (now - self._started) / max(self._steps, 1)

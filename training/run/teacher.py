@@ -141,7 +141,7 @@ def load_teacher(
 
     Raises:
         ConfigError: A teacher takes pixels otherwise than the run's model, knows another structure,
-            saw what it shall teach as one that did not, or does not know both conventions, of
+            saw what it is to predict as one that did not, or does not know both conventions, of
             which it would teach one by a token that never learned.
         CheckpointError: A teacher cannot be read.
         ArtifactError: A teacher is a stored model that is refused.
@@ -161,7 +161,7 @@ def load_teacher(
         never_saw = f"{place} of {config.data.folds}"
         if config.teacher.held_out and last_run.get("without_fold") != never_saw:
             raise ConfigError(
-                f"teacher {name} was not trained without fold {never_saw}, which it shall teach"
+                f"teacher {name} was not trained without fold {never_saw}, which it is to predict"
             )
         structure = last_run.get("structure", "lungs")
         if structure != config.data.structure:

@@ -156,7 +156,7 @@ class StoppedError(Exception):
 
 
 def test_a_deflated_data_set_says_its_cost_before_much_is_inflated() -> None:
-    """300 KB become 160 MB; without a word before, a bomb is an ordinary X-ray to its worker."""
+    """300 KB become 160 MB; unless it says so before, a bomb is an ordinary X-ray to its worker."""
     data = deflated(make_xray(np.zeros((8000, 10_000), np.uint16)))
     assert len(data) < 400_000
     told: list[tuple[PixelCoding, int]] = []

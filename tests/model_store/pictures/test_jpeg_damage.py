@@ -37,7 +37,7 @@ def decoded(data: bytes) -> Picture:
 
 
 def damaged(data: bytes) -> dict[str, bytes]:
-    """Files that Pillow opens without a word."""
+    """Files that Pillow opens silently."""
     half = len(data) // 2
     noise = bytearray(data)
     for place in np.random.default_rng(0).integers(half, len(data) - 2, 40):

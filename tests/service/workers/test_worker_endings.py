@@ -189,7 +189,7 @@ def test_a_worker_without_tasks_gives_free_memory_back() -> None:
     in_pool(test, workers=1)
 
 
-def test_a_template_that_is_killed_takes_its_workers_along_and_is_started_anew() -> None:
+def test_a_template_that_is_killed_takes_its_workers_along_and_is_started_again() -> None:
     async def test(pool: WorkerPool) -> None:
         victim = asyncio.ensure_future(quick(pool, "wait", seconds=600))
         await until(lambda: pool.busy == 1)

@@ -1,8 +1,8 @@
-"""JSRT: raw 2048 x 2048 films of 12 bits, and lung masks of the SCR database.
+"""JSRT: raw 2048 x 2048 X-rays of 12 bits, and lung masks of the SCR database.
 
 ``JPCLN001.IMG`` (with nodule) and ``JPCNN001.IMG`` (without) hold nothing but big-endian 16-bit
 words of 0 to 4095, high for dark. SCR's masks are 1024 x 1024 GIFs, ``fold1/masks/left lung``
-for odd and ``fold2`` for even films. One film per patient.
+for odd and ``fold2`` for even X-rays. One X-ray per patient.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ SPACING_MM = 0.175
 
 
 @dataclass(frozen=True)
-class JsrtFilm:
-    """A headerless film."""
+class JsrtXray:
+    """A headerless X-ray."""
 
     path: Path
 
@@ -45,7 +45,7 @@ class JsrtFilm:
             raise PixelError(f"cannot be read: {error.strerror}") from error
         if self.path.stat().st_size != 2 * SIDE * SIDE:
             raise PixelError(
-                f"has {self.path.stat().st_size} bytes, not the {2 * SIDE * SIDE} of a film"
+                f"has {self.path.stat().st_size} bytes, not the {2 * SIDE * SIDE} of an X-ray"
             )
         if words.max() > LARGEST_GREY:
             raise PixelError(f"has the grey value {words.max()}, above 12 bits")
@@ -55,21 +55,21 @@ class JsrtFilm:
 
 
 def find(root: Path) -> Found:
-    """Find the films and masks below a folder.
+    """Find the X-rays and masks below a folder.
 
     Raises:
         DataError: The folder holds neither.
     """
-    films = {
+    xrays = {
         path.stem.upper(): path
         for path in sorted(root.rglob("*"))
         if path.suffix.upper() == ".IMG" and not path.name.startswith(".")
     }
     left, right = _masks(root, "left lung", "left_lung"), _masks(root, "right lung", "right_lung")
-    both, problems = matched_with_both_lungs(SOURCE, films, left, right)
+    both, problems = matched_with_both_lungs(SOURCE, xrays, left, right)
     pairs = [
         RawPair(
-            SOURCE, stem, JsrtFilm(films[stem]), MaskFiles((left[stem], right[stem]), SCALED_MASK),
+            SOURCE, stem, JsrtXray(xrays[stem]), MaskFiles((left[stem], right[stem]), SCALED_MASK),
             patient=f"jsrt_{stem}", spacing_mm=SPACING_MM,
         )
         for stem in both

@@ -1,4 +1,4 @@
-"""Montgomery County: ``CXR_png`` and ``ManualMask/{leftMask,rightMask}``, one film per patient."""
+"""Montgomery County: ``CXR_png`` and ``ManualMask/{leftMask,rightMask}``, one X-ray per patient."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SPACING_MM = 0.0875
 
 
 def find(root: Path) -> Found:
-    """Find the films and masks below a folder.
+    """Find the X-rays and masks below a folder.
 
     Raises:
         DataError: The folder holds neither.

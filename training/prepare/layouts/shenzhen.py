@@ -1,6 +1,6 @@
 """Shenzhen: ``CXR_png`` of the National Library of Medicine, masks published apart.
 
-Masks are ``mask/CHNCXR_0001_0_mask.png`` and exist for 566 of the 662 films, so the rest is
+Masks are ``mask/CHNCXR_0001_0_mask.png`` and exist for 566 of the 662 X-rays, so the rest is
 reported as unpaired.
 """
 
@@ -23,7 +23,7 @@ SOURCE = "shenzhen"
 
 
 def find(root: Path) -> Found:
-    """Find the films and masks below a folder.
+    """Find the X-rays and masks below a folder.
 
     Raises:
         DataError: The folder holds neither.

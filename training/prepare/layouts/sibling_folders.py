@@ -32,7 +32,7 @@ class SiblingFolders:
         masks: Name of the folders of masks.
         mask_prefix: What a mask's name has before that of its X-ray.
         structure: What the masks show.
-        convention: How lungs were drawn; None for another structure.
+        convention: How lungs were annotated; None for another structure.
         has_controls: Whether folders of X-rays without a folder of masks are meant to be so.
     """
 
