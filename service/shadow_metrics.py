@@ -19,7 +19,7 @@ class ShadowMetrics:
     """Figures of the one shadow model; all stay at 0 where there is none.
 
     Attributes:
-        compute_restarts: attempts to start its process anew.
+        compute_restarts: attempts to start its process again.
         self_test_failures: self tests that did not give its golden mask.
         device_fallback: loads on a GPU without the fused kernels.
         model_changes: restarts that found other files, by outcome.

@@ -132,3 +132,12 @@ def test_no_sentence_has_more_than_25_words(name: str) -> None:
     page = (ROOT / name).read_text(encoding="utf-8")
     long = [one for paragraph in paragraphs(page) for one in too_long(paragraph)]
     assert not long, f"{name}: {long}"
+
+
+@pytest.mark.parametrize("package", ["model_store", "training", "service", "benchmarks"])
+def test_code_uses_the_words_of_the_field(package: str) -> None:
+    for file in sorted((ROOT / package).rglob("*.py")):
+        text = " ".join(file.read_text(encoding="utf-8").split())
+        for words, better in NOT_OUR_WORDS.items():
+            found = re.search(rf"\b{words}\b", text, re.IGNORECASE)
+            assert found is None, f"{file.relative_to(ROOT)} says {found[0]!r}; say {better}"

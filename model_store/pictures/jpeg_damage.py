@@ -2,7 +2,7 @@
 
 A JPEG has no checksum. Where bytes are missing or changed, libjpeg notes a warning, fills what it
 cannot read with grey, and goes on; most libraries drop the warnings, so that half an X-ray would
-be segmented without a word. simplejpeg is the same libjpeg-turbo as Pillow's and imagecodecs' with
+be segmented silently. simplejpeg is the same libjpeg-turbo as Pillow's and imagecodecs' with
 the warnings as errors. It takes 8 bits alone, but codes do not depend on the depth: for 12 and 16
 bits the header that it gets says 8, and its pixels are thrown away.
 
@@ -93,7 +93,7 @@ def damaged_jpeg() -> UndecodablePictureError:
     """Return the refusal of a JPEG of which a part is missing."""
     return UndecodablePictureError(
         "The JPEG data are damaged: a part of the picture is missing; send it again in full, or "
-        "export it anew."
+        "export it again."
     )
 
 

@@ -65,7 +65,7 @@ class FaultMetrics(Protocol):
 
     @property
     def compute_restarts(self) -> Counter:
-        """Attempts to start its process anew."""
+        """Attempts to start its process again."""
 
     @property
     def self_test_failures(self) -> Counter:

@@ -61,7 +61,7 @@ class FrontHandle:
             events: told what happens.
 
         Raises:
-            OSError: no process is to be had.
+            OSError: no process is available.
         """
         self.is_ready = False
         self.connections = 0

@@ -2,7 +2,7 @@
 
 Importing highdicom and setting up its codes takes half a second of a processor. Each worker would
 spend it at its first answer in DICOM, and those of large X-rays are costly, after which a worker is
-forked anew.
+forked again.
 """
 
 from __future__ import annotations

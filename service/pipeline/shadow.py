@@ -70,7 +70,7 @@ class AnsweredXray:
 
 @dataclass
 class _Chosen:
-    """An X-ray that waits; `upload` is kept where it has to be prepared anew."""
+    """An X-ray that waits; `upload` is kept where it has to be prepared again."""
 
     xray: AnsweredXray
     upload: Blob | None = field(repr=False, default=None)

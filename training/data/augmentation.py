@@ -220,7 +220,7 @@ def _warp_planes(
 
 
 def _expose(levels: Levels, config: AugmentConfig, rng: np.random.Generator) -> Levels:
-    """Change grey values as other generators, detectors, film, devices and archives would."""
+    """Change grey values as other generators, detectors, cassettes, devices and archives would."""
     image = levels.astype(np.float32) / np.float32(255.0)
     if rng.random() < config.devices:
         image = _draw_devices(image, rng)
@@ -317,7 +317,7 @@ def _draw_marks(image: Pixels, rng: np.random.Generator) -> Pixels:
 
 
 def _draw_border(image: Pixels, rng: np.random.Generator) -> Pixels:
-    """Cover up to 8 % at each edge in black or white: collimation, film edge, screenshot."""
+    """Cover up to 8 % at each edge in black or white: collimation, the edge of a scan, screenshot."""
     size = image.shape[0]
     left, top, right, bottom = (rng.uniform(0.0, 0.08, 4) * size * (rng.random(4) < 0.6)).astype(
         int

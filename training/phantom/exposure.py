@@ -23,7 +23,7 @@ BONE_PER_CM = 0.42
 def expose(
     soft_cm: Floats, bone_cm: Floats, pixels_per_unit: float, rng: np.random.Generator
 ) -> Floats:
-    """Expose a film: the optical path that is read from the noisy picture of a detector.
+    """Expose an X-ray: the optical path that is read from the noisy picture of a detector.
 
     Args:
         soft_cm: Soft tissue along each ray. (H, W)
@@ -90,7 +90,9 @@ def display(
     low -= span * rng.uniform(0.0, 0.3)
     shade = np.clip((density - low) / (high - low), 0.0, 1.15)
     shade = shade ** np.float32(rng.uniform(0.6, 1.5))
-    shade = shade / (1.0 + np.maximum(shade - 0.8, 0.0))  # The shoulder of a film.
+    shade = shade / (
+        1.0 + np.maximum(shade - 0.8, 0.0)
+    )  # The shoulder of the characteristic curve.
     bottom, top = rng.uniform(0.0, 45.0) * (rng.random() < 0.5), rng.uniform(180.0, 255.0)
     if rng.random() < 0.2:  # Archive exports that use little of the range.
         bottom, top = rng.uniform(0.0, 40.0), rng.uniform(90.0, 160.0)
