@@ -317,7 +317,7 @@ def _draw_marks(image: Pixels, rng: np.random.Generator) -> Pixels:
 
 
 def _draw_border(image: Pixels, rng: np.random.Generator) -> Pixels:
-    """Cover up to 8 % at each edge in black or white: collimation, the edge of a scan, screenshot."""
+    """Cover up to 8 % at each edge in black or white: collimation, scan, screenshot."""
     size = image.shape[0]
     left, top, right, bottom = (rng.uniform(0.0, 0.08, 4) * size * (rng.random(4) < 0.6)).astype(
         int
