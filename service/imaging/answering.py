@@ -50,6 +50,7 @@ from service.imaging.png_encoding import encode_png
 from service.imaging.rendering import encode_mask_png, encode_rle, overlay_colours
 from service.imaging.response_warnings import ImageWarning
 from service.imaging.segment_request import AnswerKind, MaskShape, OverlayFormat, View
+from service.imaging.side_thread import in_turn, side_thread
 from service.imaging.upright import as_stored, is_turn_doubtful
 from service.imaging.views import ViewedMasks, encode_view, legend_of, view_of, with_margin
 from service.imaging.warning_advice import advice_on, gravest, gravest_of_masks
@@ -80,6 +81,21 @@ class _Rendering:
         return (time.perf_counter() - self.context.request_began_at) * 1000
 
 
+@dataclass(frozen=True)
+class _Described:
+    """What an answer says beside its overlay.
+
+    Attributes:
+        warnings: what looks wrong.
+        masks: what JSON says of each mask.
+        pictures: files that JSON holds, in their order.
+    """
+
+    warnings: tuple[ResponseWarning, ...]
+    masks: tuple[SegmentedMask, ...]
+    pictures: list[bytes]
+
+
 def answer_of(
     opened: OpenedXray, found: Sequence[MaskLogits], context: AnswerContext
 ) -> RenderedAnswer:
@@ -98,13 +114,14 @@ def answer_of(
     pixels = opened.decoded.upright
     postprocess_s = time.perf_counter() - began
     rendering = _Rendering(opened, pixels, found, found_masks, masks, context, postprocess_s)
-    warnings = warnings_about(opened, found_masks, remarks)
-    codes = tuple(dict.fromkeys(warning.code for warning in warnings))
     kind = opened.asked.answer_kind
     media_type = kind.value
     headers: dict[str, str] = {}
+    described, colours = _described_and_drawn(rendering, remarks)
+    warnings = described.warnings
+    codes = tuple(dict.fromkeys(warning.code for warning in warnings))
     if kind is AnswerKind.JSON:
-        body = _json_body(rendering, warnings)
+        body = _json_body(rendering, described, colours)
     elif kind is AnswerKind.PNG and opened.asked.view is not None:
         body = _view_png(rendering, opened.asked.view, warnings)
         rendering.end_render()
@@ -143,8 +160,7 @@ def _masks_of(
     """
     geometry, threshold = opened.geometry, opened.asked.threshold
     said = [one for one in found if one.structure == LUNGS]
-    masks_px = opened.decoded.pixels.size * max(len(found), len(opened.asked.boxes))
-    are_packed = masks_px > KEPT_WHOLE_PX
+    are_packed = _wait_packed(opened, found)
     lungs, hearts = (
         HeldMasks(
             are_packed,
@@ -177,14 +193,47 @@ def _masks_of(
     return found_masks, masks, remarks
 
 
-def _json_body(rendering: _Rendering, warnings: Sequence[ResponseWarning]) -> bytes:
+def _wait_packed(opened: OpenedXray, found: Sequence[MaskLogits]) -> bool:
+    """Return whether the masks together are so large that they wait as bits."""
+    masks_px = opened.decoded.pixels.size * max(len(found), len(opened.asked.boxes))
+    return masks_px > KEPT_WHOLE_PX
+
+
+def _described_and_drawn(
+    rendering: _Rendering, remarks: Sequence[ImageWarning]
+) -> tuple[_Described, NDArray[np.uint32] | None]:
+    """Return what is said of the answer, and the colours of its overlay where it holds one.
+
+    One is made beside the other where a core is idle; of a large answer one after the other, so
+    that one mask at a time is there at its size.
+    """
     opened, asked = rendering.opened, rendering.opened.asked
-    pictures: list[bytes] = []
-    masks = tuple(_segmented(rendering, one, pictures) for one in rendering.masks)
-    overlay = asked.overlay_in_answer
-    if overlay is not None:
+    is_json = asked.answer_kind is AnswerKind.JSON
+
+    def describe() -> _Described:
+        warnings = warnings_about(opened, rendering.found, remarks)
+        pictures: list[bytes] = []
+        masks = [_segmented(rendering, one, pictures) for one in rendering.masks if is_json]
+        return _Described(tuple(warnings), tuple(masks), pictures)
+
+    def draw() -> NDArray[np.uint32]:
         drawn = (one.mask for one in rendering.masks)
-        colours = overlay_colours(opened.decoded.pixels, drawn, asked.boxes)
+        return overlay_colours(opened.decoded.pixels, drawn, asked.boxes)
+
+    if not is_json or asked.overlay_in_answer is None:
+        return describe(), None
+    if _wait_packed(opened, rendering.said):
+        return in_turn(describe, draw)
+    colours, described = side_thread().both(draw, describe)
+    return described, colours
+
+
+def _json_body(
+    rendering: _Rendering, described: _Described, colours: NDArray[np.uint32] | None
+) -> bytes:
+    opened, asked = rendering.opened, rendering.opened.asked
+    pictures, warnings, overlay = described.pictures, described.warnings, asked.overlay_in_answer
+    if colours is not None:
         encode = encode_jpeg if overlay is OverlayFormat.JPEG else encode_png
         pictures.append(encode(colours))
     if asked.view is not None:
@@ -198,12 +247,12 @@ def _json_body(rendering: _Rendering, warnings: Sequence[ResponseWarning]) -> by
         image=ImageSize(width=opened.decoded.width, height=opened.decoded.height),
         convention=asked.convention,
         threshold=asked.threshold,
-        masks=masks,
+        masks=described.masks,
         overlay_png=_PICTURE if overlay is OverlayFormat.PNG else None,
         overlay_jpeg=_PICTURE if overlay is OverlayFormat.JPEG else None,
         view_png=_PICTURE if asked.view is not None else None,
         latency_ms=_latency(rendering),
-        warnings=tuple(warnings),
+        warnings=warnings,
         measurements=measured,
     )
     return _with_pictures(answer, encoded)

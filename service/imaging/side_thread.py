@@ -47,7 +47,8 @@ class SideThread:
         """Do `there` in the side thread while the calling thread does `here`.
 
         Where the side thread has not begun by the time `here` is done, because it is busy with
-        another caller's piece, or because there is one core only, the calling thread does both.
+        another caller's piece, or because there is one core only, the calling thread does both;
+        so does the side thread itself, for a piece of a piece.
 
         Args:
             here: what the calling thread does; the longer piece.
@@ -56,7 +57,7 @@ class SideThread:
         Returns:
             What they returned. The first error of the two is raised.
         """
-        if not self._go_elsewhere():
+        if threading.get_native_id() == self._thread_id or not self._go_elsewhere():
             return in_turn(here, there)
         try:
             beside = self._pool.submit(there)

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import base64
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
 
-from service.imaging import opening
+from service.imaging import answering, opening
 from service.imaging.rendering import encode_rle
+from service.imaging.side_thread import SideThread, in_turn
 from tests.service.fake_model import (
     INPUT_SIDE,
     FakeInfo,
@@ -193,6 +195,28 @@ async def test_a_mask_that_the_model_guesses_is_said_to_be_undecided() -> None:
     assert ["undecided_mask" in found for found in codes] == [False, True]
     assert answers[0]["masks"][0]["area_px"] == answers[1]["masks"][0]["area_px"] == 40 * 50
     assert sample(app, "lungseg_warnings_total", code="undecided_mask") == 1
+
+
+@pytest.mark.parametrize(
+    ("overlay", "kept_px", "beside"), [("true", 10**6, 1), ("true", 0, 0), ("false", 10**6, 0)]
+)
+async def test_masks_are_described_beside_the_drawing_where_they_are_small(
+    monkeypatch: pytest.MonkeyPatch, overlay: str, kept_px: int, beside: int
+) -> None:
+    class Both(SideThread):
+        pieces = 0
+
+        def both(self, here: Callable[[], Any], there: Callable[[], Any]) -> tuple[Any, Any]:
+            Both.pieces += 1
+            return in_turn(here, there)
+
+    monkeypatch.setattr(answering, "side_thread", Both)
+    monkeypatch.setattr(answering, "KEPT_WHOLE_PX", kept_px)
+    async with running(make_app()) as client:
+        answer = (await client.post("/segment", **form(overlay=overlay))).json()
+    assert Both.pieces == beside
+    assert (answer["overlay_png"] is not None) == (overlay == "true")
+    assert len(answer["masks"]) == 1
 
 
 async def test_many_callers_get_their_own_masks() -> None:

@@ -117,6 +117,23 @@ def test_a_piece_that_nobody_has_begun_is_done_by_its_caller(side: SideThread) -
     assert not other.is_alive()
 
 
+@pytest.mark.skipif(len(CORES) < 2, reason="one core")
+def test_a_piece_of_a_piece_stays_in_the_side_thread(side: SideThread) -> None:
+    began = threading.Event()
+    beside: list[tuple[int, int, set[int]]] = []
+
+    def there() -> None:
+        began.set()
+        wait_until(lambda: os.sched_getaffinity(0) == CORES)  # its caller waits for it now
+        both = side.both(threading.get_ident, threading.get_ident)
+        beside.append((*both, os.sched_getaffinity(0)))
+
+    side.both(lambda: began.wait(60), there)
+    (first, second, cores) = beside[0]
+    assert first == second != threading.get_ident()
+    assert cores == CORES
+
+
 def fail() -> None:
     raise ValueError("a piece failed")
 
