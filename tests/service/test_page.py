@@ -277,3 +277,30 @@ def test_the_page_fits_its_window(page: webdriver.Chrome, phantom: Path) -> None
     grey, stage = find(page, "grey").rect, find(page, "stage").rect
     assert grey["width"] <= stage["width"] and grey["height"] <= stage["height"] + 1
     assert grey["width"] / grey["height"] == pytest.approx(512 / 480, rel=0.01)
+
+
+def test_of_several_models_the_chosen_one_is_asked(
+    browser: webdriver.Chrome, phantom: Path, tiny_artifact: Path
+) -> None:
+    first = default_model().label
+    with running_server(None, ["--threads", "1", "--further-models", str(tiny_artifact)]) as server:
+        browser.get(f"http://127.0.0.1:{server.port}/")
+        until(browser, lambda p: find(p, "which").is_displayed())
+        options = find(browser, "which").find_elements(By.TAG_NAME, "option")
+        assert [one.text for one in options] == [first, "tiny/1"]
+        assert find(browser, "heart-row").is_displayed()
+        options[1].click()
+        until(browser, lambda p: find(p, "model").text.startswith("tiny 1"))
+        assert not find(browser, "heart-row").is_displayed()  # it knows no heart
+        open_file(browser, phantom)
+        segment(browser)
+        text = httpx.get(f"http://127.0.0.1:{server.port}/metrics").text
+        browser.get("about:blank")
+    counted = re.findall(r"^lungseg_model_requests_total{(.*)} (.*)$", text, re.MULTILINE)
+    assert counted == [('code="200",name="tiny",version="1"', "1.0")]
+
+
+def test_one_model_is_not_offered_as_a_choice(page: webdriver.Chrome) -> None:
+    until(page, lambda p: "·" in find(p, "model").text)
+    time.sleep(0.5)
+    assert not find(page, "which").is_displayed()

@@ -3,7 +3,7 @@
 import { nameOf, sentenceOf, showLatency, showMasks, showRatio, showWarnings } from "./answer.js";
 import { BoxTool } from "./box.js";
 import { Picture } from "./picture.js";
-import { readModel, readPreview, Refused, segment, segmentDicom } from "./service.js";
+import { readModel, readModelNames, readPreview, Refused, segment, segmentDicom } from "./service.js";
 
 const find = (id) => document.getElementById(id);
 const coordinates = ["x0", "y0", "x1", "y1"].map(find);
@@ -29,9 +29,27 @@ function sayRefused(error) {
   say(error.message, true);
 }
 
+async function showModels() {
+  await showModel();
+  try {
+    const names = await readModelNames(key());
+    find("which-row").hidden = names.length < 2;
+    const chosen = find("which").value;
+    find("which").replaceChildren(...names.map((name) => new Option(name, name)));
+    if (names.includes(chosen)) find("which").value = chosen;
+  } catch (error) {
+    if (!(error instanceof Refused)) throw error; // the line above the picture says why
+  }
+}
+
+// Which of several models is asked; none where there is one.
+function chosenModel() {
+  return find("which-row").hidden ? null : find("which").value;
+}
+
 async function showModel() {
   try {
-    const { model, manifest } = await readModel(key());
+    const { model, manifest } = await readModel(chosenModel(), key());
     find("heart-row").hidden = !("heart" in (manifest.structures || {}));
     find("model").textContent =
       `${model.name} ${model.version} · ${model.precision} on ${model.device} · ${model.sha256.slice(0, 12)}`;
@@ -136,6 +154,7 @@ function showTyped() {
 
 function requestFields() {
   const fields = [["image", state.file], ["convention", find("convention").value], ["lungs", "each"]];
+  if (chosenModel()) fields.push(["model", chosenModel()]);
   if (wantsHeart()) fields.push(["structure", "lungs,heart"]);
   const box = typedBox();
   if (box) fields.push(["bbox", box.join(",")]);
@@ -244,7 +263,8 @@ find("form").addEventListener("submit", ask);
 find("another").addEventListener("click", startOver);
 find("reset-window").addEventListener("click", () => { picture.resetWindow(); showWindow(); });
 find("no-box").addEventListener("click", () => boxTool.set(null));
-find("key").addEventListener("change", () => { showModel(); if (state.file && !picture.values) open(state.file); });
+find("which").addEventListener("change", showModel);
+find("key").addEventListener("change", () => { showModels(); if (state.file && !picture.values) open(state.file); });
 for (const id of ["level", "width"]) find(id).addEventListener("input", windowFromSliders);
 for (const id of ["opacity", "outline"]) find(id).addEventListener("input", paintMasks);
 for (const input of coordinates) input.addEventListener("input", showTyped);
@@ -267,4 +287,4 @@ for (const name of ["dragleave", "drop"]) {
 }
 stage.addEventListener("drop", (event) => open(event.dataTransfer.files[0]));
 window.addEventListener("resize", fit);
-showModel();
+showModels();

@@ -38,8 +38,19 @@ async function post(path, fields, key, accept) {
   return answerOf(response);
 }
 
-export async function readModel(key) {
-  return (await answerOf(await fetch("v1/model", { headers: headersWith(key, "application/json") }))).json();
+async function readJson(path, key) {
+  return (await answerOf(await fetch(path, { headers: headersWith(key, "application/json") }))).json();
+}
+
+// The card of a model: that of a name such as lungs/6, or the first one's.
+export function readModel(name, key) {
+  return readJson(name ? `v1/model?model=${encodeURIComponent(name)}` : "v1/model", key);
+}
+
+// The names of all models that are served, the first one's first.
+export async function readModelNames(key) {
+  const { models } = await readJson("v1/models", key);
+  return models.map(({ model }) => `${model.name}/${model.version}`);
 }
 
 // Grey values of a file as the service decodes it: {values, width, height, imageWidth, ...}.
