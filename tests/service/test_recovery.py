@@ -80,8 +80,8 @@ def count_accepted(app: FastAPI) -> list[Any]:
     worker, accepted = app.state.service.host, []
     submit = worker.submit
 
-    def noted(request: Any, on_taken: Any) -> Any:
-        job = submit(request, on_taken)
+    def noted(*given: Any) -> Any:
+        job = submit(*given)
         accepted.append(job)
         return job
 
