@@ -12,10 +12,8 @@ import math
 import os
 from pathlib import Path
 
-from service.memory_allowance import CGROUP_MEMORY, workers_within_memory
-
-CGROUP_QUOTA = Path("/sys/fs/cgroup/cpu.max")
-"""CPU limit of the container (cgroup v2): `quota period` in microseconds, or `max period`."""
+from service.container_limits import ContainerLimits, read_limits
+from service.memory_allowance import workers_within_memory
 
 MOST_FRONTS = 8
 
@@ -23,33 +21,27 @@ MOST_THREADS = 8
 """The compact model's operations take well under a millisecond; more threads only wait."""
 
 
-def model_threads(quota_file: Path = CGROUP_QUOTA) -> int:
+def model_threads(limits: ContainerLimits | None = None) -> int:
     """Return the number of threads: the allowed CPUs less one, 1 to `MOST_THREADS`.
 
     Args:
-        quota_file: where the container's limit stands; PyTorch by itself counts the cores of the
+        limits: the container's; read now when None. PyTorch by itself counts the cores of the
             host, and a container with a limit of 2 on 64 cores would be throttled to a halt.
     """
-    return max(1, min(_allowed_cpus(quota_file) - 1, MOST_THREADS))
+    return max(1, min(_allowed_cpus(limits) - 1, MOST_THREADS))
 
 
-def models_at_a_time(threads: int, quota_file: Path = CGROUP_QUOTA) -> int:
+def models_at_a_time(threads: int, limits: ContainerLimits | None = None) -> int:
     """Return how many models may compute at a time, one at least: those that the CPUs hold.
 
     Args:
         threads: CPU threads of each model.
-        quota_file: where the container's limit of processors stands.
+        limits: the container's; read now when None.
     """
-    return max(1, (_allowed_cpus(quota_file) - 1) // threads)
+    return max(1, (_allowed_cpus(limits) - 1) // threads)
 
 
-def image_workers(
-    quota_file: Path = CGROUP_QUOTA,
-    memory_file: Path = CGROUP_MEMORY,
-    *,
-    gpus: int = 0,
-    models: int = 1,
-) -> int:
+def image_workers(limits: ContainerLimits | None = None, *, gpus: int = 0, models: int = 1) -> int:
     """Return how many image workers there are.
 
     Half of the allowed CPUs, 2 to `MOST_THREADS`: an X-ray takes them a third of the model's time,
@@ -58,27 +50,27 @@ def image_workers(
     where the container's memory does not hold so many.
 
     Args:
-        quota_file: where the container's limit of processors stands.
-        memory_file: where its limit of memory stands.
+        limits: the container's; read now when None.
         gpus: GPUs that the model runs on; 0 where it runs on CPUs.
         models: models that are loaded.
     """
-    allowed = _allowed_cpus(quota_file)
+    limits = read_limits() if limits is None else limits
+    allowed = _allowed_cpus(limits)
     wanted = max(2, allowed if gpus else min(allowed // 2, MOST_THREADS))
-    return workers_within_memory(wanted, memory_file, gpus, models)
+    return workers_within_memory(wanted, limits.memory_bytes, gpus, models)
 
 
-def front_processes(quota_file: Path = CGROUP_QUOTA, *, gpus: int = 0) -> int:
+def front_processes(limits: ContainerLimits | None = None, *, gpus: int = 0) -> int:
     """Return how many processes hold callers' connections; 1 for the serving process itself.
 
     A model on the CPU is slower than what one process answers. Beside a GPU each takes a fourth of
     what its X-rays take the image workers (`python -m benchmarks.service.front_alone`).
 
     Args:
-        quota_file: where the container's limit of processors stands.
+        limits: the container's; read now when None.
         gpus: GPUs that the model runs on; 0 where it runs on CPUs.
     """
-    return max(1, min(_allowed_cpus(quota_file) // 4, MOST_FRONTS)) if gpus else 1
+    return max(1, min(_allowed_cpus(limits) // 4, MOST_FRONTS)) if gpus else 1
 
 
 def gpus_shown(folder: Path = Path("/dev")) -> int:
@@ -90,13 +82,10 @@ def gpus_shown(folder: Path = Path("/dev")) -> int:
     return sum(name.name[len("nvidia") :].isdecimal() for name in folder.glob("nvidia[0-9]*"))
 
 
-def _allowed_cpus(quota_file: Path) -> int:
+def _allowed_cpus(limits: ContainerLimits | None) -> int:
     if hasattr(os, "sched_getaffinity"):
         allowed = len(os.sched_getaffinity(0))
     else:  # macOS
         allowed = os.cpu_count() or 1
-    try:
-        quota, period = quota_file.read_text(encoding="ascii").split()
-        return min(allowed, math.ceil(int(quota) / int(period)))
-    except (OSError, ValueError, ZeroDivisionError):  # no cgroup v2, or no limit ("max")
-        return allowed
+    cpus = (read_limits() if limits is None else limits).cpus
+    return allowed if cpus is None else min(allowed, math.ceil(cpus))

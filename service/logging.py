@@ -9,9 +9,12 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import sys
 import threading
+import time
 import warnings as python_warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -57,9 +60,14 @@ class OneLineASecond(logging.Filter):
     never kept: there is one for each.
     """
 
-    def __init__(self) -> None:
-        """Start with no line seen."""
+    def __init__(self, now_s: Callable[[], float] = time.monotonic) -> None:
+        """Start with no line seen.
+
+        Args:
+            now_s: a clock that nobody can set; one that is set back would keep lines for hours.
+        """
         super().__init__()
+        self._now_s = now_s
         self._lock = threading.Lock()
         self._kinds: dict[tuple[str, int, str], _Kept] = {}
 
@@ -68,14 +76,15 @@ class OneLineASecond(logging.Filter):
         if record.levelno < logging.WARNING:
             return True
         kind = (record.name, record.levelno, str(record.msg)[:_KIND_LENGTH])
+        now_s = self._now_s()
         with self._lock:
             if len(self._kinds) > _MOST_KINDS:
                 self._kinds.clear()
             kept = self._kinds.setdefault(kind, _Kept())
-            if record.created < kept.next_at:
+            if now_s < kept.next_at:
                 kept.count += 1
                 return False
-            count, kept.count, kept.next_at = kept.count, 0, record.created + 1.0
+            count, kept.count, kept.next_at = kept.count, 0, now_s + 1.0
         if count:
             record.fields = {**getattr(record, "fields", {}), "not_written_before": count}
         return True
@@ -85,7 +94,7 @@ class OneLineASecond(logging.Filter):
 class _Kept:
     """One kind of line: when the next may be written, and how many were not."""
 
-    next_at: float = 0.0
+    next_at: float = -math.inf
     count: int = 0
 
 

@@ -6,12 +6,7 @@ Peaks are those of the largest X-rays that are allowed, 40 million pixels, as
 
 from __future__ import annotations
 
-from pathlib import Path
-
 MIB = 1 << 20
-
-CGROUP_MEMORY = Path("/sys/fs/cgroup/memory.max")
-"""Memory limit of the container (cgroup v2) in bytes, or `max`."""
 
 BYTES_BESIDE_WORKERS = 700 * MIB
 """Front, compute and template with the default model, and the uploads of ordinary X-rays."""
@@ -44,19 +39,17 @@ def workers_bytes(workers: int) -> int:
 
 
 def workers_within_memory(
-    wanted: int, memory_file: Path = CGROUP_MEMORY, gpus: int = 0, models: int = 1
+    wanted: int, limit_bytes: int | None, gpus: int = 0, models: int = 1
 ) -> int:
     """Return how many workers the container's memory holds, of those wanted; one at least.
 
     Args:
         wanted: most workers.
-        memory_file: where the container's limit of memory stands.
+        limit_bytes: the container's memory; None for no limit.
         gpus: GPUs with a compute process each, for each model.
         models: models that are loaded.
     """
-    try:
-        limit_bytes = int(memory_file.read_text(encoding="ascii"))
-    except (OSError, ValueError):  # no cgroup v2, or no limit ("max")
+    if limit_bytes is None:
         return wanted
     on_cpu_bytes = 0 if gpus else (models - 1) * BYTES_OF_FURTHER_MODEL
     compute_bytes = on_cpu_bytes + models * gpus * BYTES_OF_GPU_PROCESS

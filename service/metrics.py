@@ -17,6 +17,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Proc
 
 from model_store.stages import STAGES
 from service.drift_counters import DriftCounters
+from service.machine_watch import KINDS
 from service.model_metrics import ModelMetrics
 from service.request_record import RequestRecord, ServedName
 from service.shadow_metrics import ShadowMetrics
@@ -143,6 +144,13 @@ class Metrics:
             "lungseg_device_fallback", "Models loaded on a GPU without its fused kernels.",
             registry=registry,
         )  # fmt: skip
+        self.machine_changes = Counter(
+            "lungseg_machine_changes",
+            "Jumps of the clock, changed quotas of processors, kills for want of memory.",
+            ["kind"], registry=registry,
+        )  # fmt: skip
+        for kind in KINDS:
+            self.machine_changes.labels(kind)
         self.model_reloads = Counter(
             "lungseg_model_reloads", "Changes of the model that the operator asked for.",
             ["outcome"], registry=registry,

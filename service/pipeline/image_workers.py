@@ -133,9 +133,14 @@ def make_worker_pool(settings: Settings, on_ended: Callable[[str], None]) -> Wor
         limits=WorkerLimits.for_pictures(settings.max_pixels),
         on_ended=lambda reason: on_ended(reason.value),
     )
+    return WorkerPool(config, worker_count(settings))
+
+
+def worker_count(settings: Settings) -> int:
+    """Return how many image workers there are: those asked for, or as many as fit."""
     wanted = settings.image_workers or settings.image_threads
     models = 1 + len(settings.further_models) + (settings.shadow_model is not None)
-    return WorkerPool(config, wanted or image_workers(gpus=gpus_of(settings), models=models))
+    return wanted or image_workers(gpus=gpus_of(settings), models=models)
 
 
 def gpus_of(settings: Settings) -> int:

@@ -31,6 +31,7 @@ from service.imaging.answer_schema import ModelIdentity
 from service.imaging.dicom_options import ObjectOptions, PlaneChoice
 from service.imaging.segment_request import SegmentRequest
 from service.imaging.task_data import OpenedFacts
+from service.machine_watch import MachineWatch
 from service.memory_allowance import UNFINISHED_UPLOADS
 from service.metrics import Metrics
 from service.pipeline.admission import Admission
@@ -38,7 +39,8 @@ from service.pipeline.auditing import Auditing
 from service.pipeline.drift_noting import compared_model, note_drift
 from service.pipeline.held_answer import HeldAnswer
 from service.pipeline.image_proof import ImageProof
-from service.pipeline.image_workers import ImageWorkers, OpenedImage, PoolFactory
+from service.pipeline.image_workers import ImageWorkers, OpenedImage, PoolFactory, worker_count
+from service.pipeline.machine_log import watch_machine
 from service.pipeline.model_generations import GenerationReadiness
 from service.pipeline.served_models import ServedModels
 from service.pipeline.shadow import AnsweredXray, Shadow
@@ -103,7 +105,7 @@ class SegmentationService:
             self._loaded_model,
             lambda: self.models.first.served.settings,
         )
-        self._watching: asyncio.Task[None] | None = None
+        self._watching: list[asyncio.Task[None]] = []
         self._shadow: Shadow | None = None
         if settings.shadow_model is not None:
             self._shadow = Shadow(
@@ -120,14 +122,17 @@ class SegmentationService:
         await self._pool.start()
         if self._shadow is not None:
             self._shadow.start()
-        self._watching = asyncio.create_task(self._proof.watch())
+        machine = watch_machine(MachineWatch(), self.metrics, worker_count(self.settings))
+        self._watching = [
+            asyncio.create_task(self._proof.watch()), asyncio.create_task(machine),
+        ]  # fmt: skip
 
     async def stop(self) -> None:
         """Refuse new work, end the compute thread and the image workers."""
         self.readiness.mark_draining()
-        if self._watching is not None:
-            self._watching.cancel()
-            await asyncio.gather(self._watching, return_exceptions=True)
+        for task in self._watching:
+            task.cancel()
+        await asyncio.gather(*self._watching, return_exceptions=True)
         if self._shadow is not None:
             await self._shadow.close(THREAD_END_TIMEOUT_S)
         await self._pool.close()

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import threading
 import time
-from pathlib import Path
 
 from service.compute.cpu_turns import CpuTurns
+from service.container_limits import ContainerLimits
 from service.cpu_allowance import models_at_a_time
 
 
@@ -61,8 +61,7 @@ def test_a_turn_that_is_never_given_back_holds_up_others_for_so_long_alone() -> 
     assert 0.2 < time.monotonic() - began < 5
 
 
-def test_models_compute_together_as_far_as_cpus_reach(tmp_path: Path) -> None:
-    quota = tmp_path / "cpu.max"
-    quota.write_text("200000 100000")  # two CPUs at most, whatever this machine has
+def test_models_compute_together_as_far_as_cpus_reach() -> None:
+    quota = ContainerLimits(cpus=2.0)  # at most, whatever this machine has
     assert models_at_a_time(1, quota) == 1
     assert models_at_a_time(8, quota) == 1

@@ -37,9 +37,7 @@ def test_a_worker_may_use_what_the_service_reckons_with() -> None:
 
 
 @pytest.mark.parametrize("workers", [1, 2, 5, 8])
-def test_a_container_holds_the_workers_that_it_is_given(workers: int, tmp_path: Path) -> None:
-    file = tmp_path / "memory.max"
-    file.write_text(str(BYTES_BESIDE_WORKERS + workers_bytes(workers)))
-    assert workers_within_memory(8, file) == workers
-    file.write_text(str(BYTES_BESIDE_WORKERS + workers_bytes(workers) - 1))
-    assert workers_within_memory(8, file) == max(1, workers - 1)
+def test_a_container_holds_the_workers_that_it_is_given(workers: int) -> None:
+    limit_bytes = BYTES_BESIDE_WORKERS + workers_bytes(workers)
+    assert workers_within_memory(8, limit_bytes) == workers
+    assert workers_within_memory(8, limit_bytes - 1) == max(1, workers - 1)

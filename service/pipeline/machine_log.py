@@ -1,0 +1,37 @@
+"""Says in log and metrics what happens to the machine below the service."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Sequence
+
+from service.machine_watch import MachineRemark, MachineWatch
+from service.metrics import Metrics
+
+logger = logging.getLogger("service.machine")
+
+LOOK_INTERVAL_S = 2.0
+
+
+async def watch_machine(watch: MachineWatch, metrics: Metrics, workers: int) -> None:
+    """Look from time to time, until it is cancelled.
+
+    Args:
+        watch: compares the machine with what it was.
+        metrics: counts what happened.
+        workers: image workers that are started.
+    """
+    _say(watch.at_start(workers))
+    while True:
+        await asyncio.sleep(LOOK_INTERVAL_S)
+        found = watch.look()
+        _say(found)
+        for remark in found:
+            metrics.machine_changes.labels(remark.kind).inc()
+
+
+def _say(remarks: Sequence[MachineRemark]) -> None:
+    for remark in remarks:
+        fields = {**remark.fields, "sentence": remark.sentence}
+        logger.warning(remark.event, extra={"fields": fields})
