@@ -1,9 +1,11 @@
 """What Ray Serve adds to a request: the same X-rays, in turns, to one process and to one replica.
 
-    python -m benchmarks.service.serve_overhead [--requests 60]
+    python -m benchmarks.service.serve_overhead [--requests 60] [--haproxy]
 
 Starts `python -m service` and `serve run` with the same settings, each on a port of its own, and
 prints both medians, their difference (goal: at most 10 ms) and whether all masks are equal.
+`--haproxy` starts Serve with `RAY_SERVE_ENABLE_HA_PROXY=1`: HAProxy, which comes with the extra,
+hands requests to the replicas' own ports in place of Ray's proxy, which is written in Python.
 """
 
 from __future__ import annotations
@@ -38,12 +40,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Measure and print; return 0, or 1 where a mask differs or the goal is missed."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--requests", type=int, default=60)
+    parser.add_argument("--haproxy", action="store_true", help="in place of Ray's own proxy")
     flags = parser.parse_args(arguments)
     image = png_of_size(DEFAULT_IMAGE, IMAGE_SIDE_PX)
     given = [word for name, value in SETTINGS.items() for word in (f"--{name}", value)]
     seconds: dict[int, list[float]] = {}
     masks: set[bytes] = set()
-    with running_server(None, given) as plain, _replica() as port:
+    with running_server(None, given) as plain, _replica(has_haproxy=flags.haproxy) as port:
         ports = (plain.port, port)
         for number in range(flags.requests + 5):
             for one in ports:
@@ -54,6 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     medians = [1000 * statistics.median(seconds[one]) for one in ports]
     report = {
         "processor": processor_name(),
+        "proxy": "HAProxy" if flags.haproxy else "Ray",
         "process_median_ms": round(medians[0], 1),
         "replica_median_ms": round(medians[1], 1),
         "added_ms": round(medians[1] - medians[0], 1),
@@ -64,7 +68,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 @contextlib.contextmanager
-def _replica() -> Generator[int, None, None]:
+def _replica(*, has_haproxy: bool) -> Generator[int, None, None]:
     """Run `serve run` on a free port of this machine, until the block ends."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -81,6 +85,7 @@ def _replica() -> Generator[int, None, None]:
         ],
     }
     environment = {**os.environ, "RAY_USAGE_STATS_ENABLED": "0"}
+    environment["RAY_SERVE_ENABLE_HA_PROXY"] = "1" if has_haproxy else "0"
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "serve.yaml"
         path.write_text(json.dumps(config))  # JSON is YAML

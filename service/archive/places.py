@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import posixpath
+import re
 import uuid
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from urllib.parse import quote
 
 from pyarrow import fs
 
 from service.archive.errors import ArchiveError
+
+_OPTIONS = re.compile(r"\?[a-z_]+=[^/]*$")
 
 
 @dataclass(frozen=True)
@@ -21,24 +25,26 @@ class Place:
         files: the file system.
         path: where on it.
         scheme: beginning of its addresses, such as `s3://`; empty for this machine's paths.
+        options: end of its addresses, such as `?endpoint_override=HOST:9000&scheme=http`.
     """
 
     files: fs.FileSystem
     path: str
     scheme: str
+    options: str = ""
 
     @property
     def address(self) -> str:
         """What `place_of` reads as this place."""
-        return f"{self.scheme}{self.path}"
+        return f"{self.scheme}{self.path}{self.options}"
 
     def below(self, name: str) -> Place:
         """Return a place inside this folder."""
-        return Place(self.files, posixpath.join(self.path, name), self.scheme)
+        return self.at(posixpath.join(self.path, name))
 
     def at(self, path: str) -> Place:
         """Return another path of the same file system."""
-        return Place(self.files, path, self.scheme)
+        return replace(self, path=path)
 
     def read(self, most_bytes: int) -> bytes:
         """Return the bytes of a file, at most so many.
@@ -90,19 +96,34 @@ def place_of(address: str) -> Place:
     """Return the place that a path or an address names.
 
     Args:
-        address: a path of this machine, or `scheme://…` of a file system that Arrow knows.
+        address: a path of this machine, or `scheme://…` of a file system that Arrow knows. Names
+            are taken as they are, with spaces and all; options begin at `?NAME=`.
 
     Raises:
         ArchiveError: no file system reads it.
     """
     if "://" not in address:
         return Place(fs.LocalFileSystem(), str(Path(address).absolute()), "")
+    scheme = address.split("://", 1)[0] + "://"
     try:
-        files, path = fs.FileSystem.from_uri(address)
+        files, path = fs.FileSystem.from_uri(address if scheme == "file://" else _as_uri(address))
     except (OSError, ValueError, NotImplementedError) as error:
         raise ArchiveError(f"{address} cannot be opened: {_one_line(error)}.") from None
-    scheme = address.split("://", 1)[0] + "://"
-    return Place(files, path, "" if scheme == "file://" else scheme)
+    if scheme == "file://":
+        return Place(files, path, "")
+    return Place(files, path, scheme, _options_of(address))
+
+
+def _options_of(address: str) -> str:
+    found = _OPTIONS.search(address)
+    return "" if found is None else found[0]
+
+
+def _as_uri(address: str) -> str:
+    """Return an address in which no letter of a name means anything else."""
+    options = _options_of(address)
+    scheme, _, names = address.removesuffix(options).partition("://")
+    return f"{scheme}://{quote(names, safe='/:@')}{options}"
 
 
 def _one_line(error: Exception) -> str:

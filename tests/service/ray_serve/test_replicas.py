@@ -46,10 +46,10 @@ class Cluster:
     driver: subprocess.Popen[str]
     port: int
 
-    def deploy(self, **settings: str) -> None:
+    def deploy(self, autoscaling: dict[str, Any] | None = None, **settings: str) -> None:
         """Deploys the application with these settings and waits until all replicas have them."""
         assert self.driver.stdin is not None and self.driver.stdout is not None
-        self.driver.stdin.write(json.dumps(config(self.port, settings)) + "\n")
+        self.driver.stdin.write(json.dumps(config(self.port, settings, autoscaling)) + "\n")
         self.driver.stdin.flush()
         lines = iter(self.driver.stdout.readline, "")  # Ray writes lines of its own between
         assert any(line.strip() == "deployed" for line in lines), "the driver ended"
@@ -62,8 +62,11 @@ class Cluster:
         return [pid for pid, name in found if "ServeReplica:lungseg:lungseg" in name]
 
 
-def config(port: int, settings: dict[str, str]) -> dict[str, Any]:
+def config(
+    port: int, settings: dict[str, str], autoscaling: dict[str, Any] | None = None
+) -> dict[str, Any]:
     """What `deploy/ray/serve.yaml` says, with two small replicas."""
+    two_replicas = {"num_replicas": 2}
     return {
         "http_options": {"host": "127.0.0.1", "port": port},
         "applications": [
@@ -75,8 +78,8 @@ def config(port: int, settings: dict[str, str]) -> dict[str, Any]:
                 "deployments": [
                     {
                         "name": "lungseg",
-                        "num_replicas": 2,
                         "ray_actor_options": {"num_cpus": 0.5},
+                        **({"autoscaling_config": autoscaling} if autoscaling else two_replicas),
                     }
                 ],
             }
