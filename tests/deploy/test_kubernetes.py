@@ -153,6 +153,31 @@ def test_selectors_and_ports_meet(overlay: str) -> None:
     assert port["targetPort"] == served["name"] and served["containerPort"] == Settings().port
 
 
+@pytest.mark.parametrize("version", VERSIONS)
+def test_models_of_ones_own_come_from_a_volume(version: str, tmp_path: Path) -> None:
+    shutil.copytree(FOLDER, tmp_path / "kubernetes")
+    overlay = tmp_path / "kubernetes/own"
+    overlay.mkdir()
+    content = {"resources": ["../cpu"], "components": ["../models"]}
+    (overlay / "kustomization.yaml").write_text(yaml.safe_dump(content))
+    done = built(overlay)
+    assert (done.returncode, done.stderr) == (0, "")
+    (found,) = [one for one in yaml.safe_load_all(done.stdout) if one["kind"] == "Deployment"]
+    kubernetes_validate.validate(found, version, strict=True)
+    around = found["spec"]["template"]["spec"]
+    (inside,) = around["containers"]
+    environment = {one["name"]: one["value"] for one in inside["env"]}
+    assert unknown_variables(environment) == []
+    settings = settings_from([], environment)
+    assert settings.shadow_model is not None and len(settings.further_models) == 1
+    (mount,) = [one for one in inside["volumeMounts"] if one["name"] == "models"]
+    for folder in (*settings.further_models, settings.shadow_model):
+        assert folder.is_relative_to(mount["mountPath"])
+    assert mount["readOnly"]
+    assert "models" in {one["name"] for one in around["volumes"]}
+    assert settings.api_keys_file is not None  # what the overlay had is there still
+
+
 def test_the_service_opens_no_connection_and_takes_none_from_just_anywhere() -> None:
     policy = spec("cpu", "NetworkPolicy/lungseg")
     assert policy["policyTypes"] == ["Ingress", "Egress"] and policy["egress"] == []
