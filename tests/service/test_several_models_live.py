@@ -86,7 +86,8 @@ def test_one_of_two_models_is_changed_under_load_and_one_dies(
     (tmp_path / "keys").write_text(key_line("chief", "name=chief", "scopes=admin"))
     (tmp_path / "key").write_text("chief\n")
     port = free_port()
-    flags = ["--threads", "1", "--admin-port", str(port), "--admin-keys-file", f"{tmp_path}/keys"]
+    flags = ["--threads", "1", "--fronts", "2", "--admin-port", str(port)]
+    flags += ["--admin-keys-file", f"{tmp_path}/keys"]
     flags += ["--model", str(folders[0]), "--model", str(folders[1])]
 
     def admin(*arguments: str) -> subprocess.CompletedProcess[str]:
