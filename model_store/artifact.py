@@ -1,7 +1,7 @@
 """Stored models on disk: ``manifest.json`` and ``weights.safetensors`` in one folder.
 
 Loading is strict. The hash, every name, every dtype and every shape must be what the manifest's
-architecture calls for; anything else is refused with the file and the reason, because a model
+architecture calls for. Anything else is refused with the file and the reason, because a model
 that is slightly wrong would answer with masks that are slightly wrong. Never pickle.
 """
 

@@ -1,6 +1,6 @@
 """A box drawn as a picture: how much of each cell of SAM's mask prompt lies inside.
 
-SAM's corner tokens tell the decoder roughly where a box is; the image embedding, whose patches
+SAM's corner tokens tell the decoder roughly where a box is. The image embedding, whose patches
 are 16 pixels wide, hardly follows them to the pixel. Drawn as a mask prompt, the box lies on the
 image itself, and its edges are exact to a fraction of a cell.
 """

@@ -2,7 +2,7 @@
 
 A `Predictor` holds weights and nothing about its callers. A patient's mask must not change with
 its neighbours, not by a pixel. Float kernels of PyTorch may add in another order when the batch
-has another size, so on the CPU each image and each box goes through the network alone; the fused
+has another size, so on the CPU each image and each box goes through the network alone. The fused
 kernels for GPUs add in the same order at any batch size, so there images share an encoder pass.
 """
 
@@ -198,8 +198,8 @@ class Predictor:
     def answer_batch(self, requests: Sequence[PreparedRequest]) -> list[NetworkAnswer]:
         """Run the network alone, on X-rays that somebody else prepared.
 
-        Masks made of the answers by `mask_from` are those that `predict_batch` predicts on a CPU;
-        on a GPU it adds in another order there, which tips a pixel in a million.
+        Masks made of the answers by `mask_from` are those that `predict_batch` predicts on a CPU.
+        On a GPU it adds in another order there, which tips a pixel in a million.
 
         Raises:
             ValueError: An X-ray was prepared for another network, or an unknown convention.

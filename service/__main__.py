@@ -183,7 +183,7 @@ def _serve(settings: Settings, listener: socket.socket, admin: socket.socket | N
 def _explain_refusal(error: Exception) -> int:
     sentence = " ".join(str(error).split()) or type(error).__name__
     if getattr(error, "is_setting", False):
-        return _refuse(sentence, EXIT_BAD_SETTING)  # a device that this machine has not
+        return _refuse(sentence, EXIT_BAD_SETTING)  # a device this machine does not have
     return _refuse(sentence, EXIT_MODEL_REFUSED)
 
 

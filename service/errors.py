@@ -1,6 +1,6 @@
 """Every refusal the service knows, as one tree of exceptions that carry their HTTP status.
 
-A function deep in the pipeline raises the exception that names what is wrong; the HTTP edge
+A function deep in the pipeline raises the exception that names what is wrong. The HTTP edge
 turns it into an RFC 9457 problem document without a table of its own. The `code` of each class
 is part of the public contract: clients branch on it, so it never changes once released. The
 `detail` sentence is shown to the caller and must never hold a file name, a path, a DICOM value

@@ -1,7 +1,7 @@
 """`python -m service.healthcheck`: exit code 0 when the service of this container is ready, else 1.
 
 It reads the same `LUNGSEG_*` variables as the service, so that another port or TLS needs no other
-check; flags given to the service alone it cannot know. It never asks through a proxy: Docker may
+check. Flags given to the service alone it cannot know. It never asks through a proxy: Docker may
 inject `http_proxy` into every container.
 
 With `--restart-frozen` it also ends a process that takes connections and has answered none of three

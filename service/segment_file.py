@@ -1,7 +1,7 @@
 """Segments X-ray files without a server: `python -m service.segment_file --help`.
 
 The flags are those of the published AdaLoRA-QAT inference script, so its users' commands keep
-working; the ones that described the network (`--max_rank` and so on) are accepted and have no
+working. The ones that described the network (`--max_rank` and so on) are accepted and have no
 effect, because a stored model says that itself. The same decoding, prediction, checks and
 drawing run as behind `POST /segment`.
 

@@ -1,7 +1,7 @@
 """The ways to execute an integer model on a CPU, on one thread: PyTorch's layers and OpenVINO.
 
 OpenVINO's encoder twice, its linear layers written as products of rows and as convolutions with a
-kernel of 1 x 1; what is served on this processor is named.
+kernel of 1 x 1. What is served on this processor is named.
 
     python -m benchmarks.engines.cpu_engines FOLDER --limit AVX2
 

@@ -4,7 +4,7 @@
     python -m benchmarks.engines.engine --quick
     python -m benchmarks.engines.engine --device cuda --budget-seconds 380 --json rows.json
 
-On a CPU every row runs in a process of its own (`benchmarks.engines.row_process`); models that are
+On a CPU every row runs in a process of its own (`benchmarks.engines.row_process`). Models that are
 not stored are made with random weights in ``--workspace``, which a second run finds again. Other
 engines come with the ``bench`` extra; a row whose package is missing names the command.
 """

@@ -3,7 +3,7 @@
 The miniature of `adapter_learning`, pretrained on phantoms, is adapted to the adults' X-rays: by
 its decoder alone, in full, by LoRA, and by AdaLoRA's triplets of the same final budget, placed by
 importance, equally in every slice, or at random. Each way has the same learning rates to choose
-from, by `val` with a seed that is not counted; then it runs with the seeds that are. Differences
+from, by `val` with a seed that is not counted. Then it runs with the seeds that are. Differences
 from LoRA are paired by X-ray, the mean over the seeds, intervals by patient. The budget is scarce
 (2 of 6 triplets a slice), so that it matters where it goes. A run that ``--out`` holds is not
 trained again.

@@ -3,7 +3,7 @@
 Six linear layers, frozen, must learn to add matrices of rank 8, 4, 2, 0, 0 and 0 to their weights,
 from noisy outputs: the loss cannot fall below the noise. The budget falls from 12 triplets a
 layer to 3 on average, where 14 in all would do. Ours runs by its own adapters, allocator and
-optimizer groups, beside peft's AdaLoRA and LoRA, at the same rates and steps; one setting changes
+optimizer groups, beside peft's AdaLoRA and LoRA, at the same rates and steps. One setting changes
 at a time.
 
     python -m benchmarks.experiments.adapter_toy

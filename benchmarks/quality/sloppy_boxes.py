@@ -2,7 +2,7 @@
 
 Every edge of the tight box around both lungs moves by a uniform draw of up to so much of its side.
 A mask is poor below a Dice of 0.85 against both lungs, and poor by the box where that is also 0.05
-less than with the tight box; else annotator and model disagree about the X-ray, and the box is not
+less than with the tight box. Else annotator and model disagree about the X-ray, and the box is not
 the reason.
 
     python -m benchmarks.quality.sloppy_boxes --data DATA

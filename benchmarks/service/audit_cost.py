@@ -1,6 +1,6 @@
 """What the audit log adds to a request: two services side by side, one of them with a log.
 
-Requests go to them in turn, so that whatever else the machine does hits both alike; printed are the
+Requests go to them in turn, so that whatever else the machine does hits both alike. Printed are the
 medians and the median of the differences of neighbours, also as a share of a request.
 
     python -m benchmarks.service.audit_cost [--requests 200] [--size 2048]

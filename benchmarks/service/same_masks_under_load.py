@@ -5,7 +5,7 @@
 sends them all again from several callers at once, so that they meet in batches. A patient's mask
 must not change with its neighbours: exit code 1 when one byte differs. With `--kill-every` an image
 worker, any of them, is killed (`kill -9`) each time so many seconds have passed during the second
-pass; the caller in its hands gets 503 `worker_lost` and sends the X-ray again, nobody else may
+pass. The caller in its hands gets 503 `worker_lost` and sends the X-ray again, nobody else may
 notice.
 """
 

@@ -2,7 +2,7 @@
 
 `python -m benchmarks.service.segment_latency [--image X.png] [--count 50] [--limit_ms 400]` starts
 the real server on a free loopback port, sends one request after the other, and prints the median,
-the 95th percentile and the median of each stage; the last line is the same as JSON. Exit code 1
+the 95th percentile and the median of each stage. The last line is the same as JSON. Exit code 1
 when the median is above `--limit_ms`.
 """
 

@@ -6,7 +6,7 @@ Callers send good X-rays, damaged ones, wrong fields and uploads that they give 
 another without a pause, or one each `--interval-s`.
 Each request has an id of its own. At the end the answers that callers got, the service's metrics
 and its audit log must tell the same: every request once. Memory is that of all processes (PSS),
-each time after the callers have paused for some seconds; the first is taken after a tenth of the
+each time after the callers have paused for some seconds. The first is taken after a tenth of the
 time. Exit code 1 when memory grew by 50 MB, a descriptor is left, or a request is not accounted.
 """
 

@@ -1,7 +1,7 @@
 """Whether all of a JPEG is there: what libjpeg only warns of is an error here.
 
 A JPEG has no checksum. Where bytes are missing or changed, libjpeg notes a warning, fills what it
-cannot read with grey, and goes on; most libraries drop the warnings, so that half an X-ray would
+cannot read with grey, and goes on. Most libraries drop the warnings, so that half an X-ray would
 be segmented silently. simplejpeg is the same libjpeg-turbo as Pillow's and imagecodecs' with
 the warnings as errors. It takes 8 bits alone, but codes do not depend on the depth: for 12 and 16
 bits the header that it gets says 8, and its pixels are thrown away.

@@ -1,7 +1,7 @@
 """Every reason for which a file is not read as an X-ray, as one tree of exceptions.
 
 The tree knows no HTTP: training and the service read by the same functions, and each says in its
-own way what went wrong. The `code` word of a class is stable, for programs; the `detail` sentence
+own way what went wrong. The `code` word of a class is stable, for programs. The `detail` sentence
 is for people and holds no file name, no path and no DICOM value.
 """
 

@@ -3,7 +3,7 @@
     python -m service.audit verify FOLDER --key-file KEY [--head SEAL]
     python -m service.audit digest FILE --log FOLDER
 
-`verify` says where the chain is broken; with `--head`, a seal from the service's log or metrics, it
+`verify` says where the chain is broken. With `--head`, a seal from the service's log or metrics, it
 also notices lines cut off at the end. `digest` prints the entries in which a file was the X-ray or
 the answer. Exit codes: 0 unbroken or found, 1 broken or not found, 2 nothing to read.
 """

@@ -2,11 +2,11 @@
 
 One thread, because two model calls at a time on one device only slow each other down. A device
 gets what comes while it computes, so that it never waits for this process: a GPU a batch, a CPU,
-which computes X-ray by X-ray, one. What waits here goes by turns of the callers; what a device has
+which computes X-ray by X-ray, one. What waits here goes by turns of the callers. What a device has
 been handed does not, so that it gets no more than it needs. Every caller gets an answer:
 an item whose call failed gets its error while its neighbours get their masks. When the compute
 process is lost, or its answers are out of step, all that was accepted is refused at once, with the
-advice to come back, and a new process is started; when the thread itself ends, the rest is refused.
+advice to come back, and a new process is started. When the thread itself ends, the rest is refused.
 A caller that has left is dropped before compute.
 """
 
@@ -255,7 +255,7 @@ class ComputeWorker:
     def _wants_more(self, model: SegmentationModel, is_recheck_due: bool) -> bool:
         """Wait until an answer is there or the model can have more; True for the latter.
 
-        It has up to two batches, one that it computes and one that comes meanwhile; of several
+        It has up to two batches, one that it computes and one that comes meanwhile. Of several
         models on the CPUs none, so that its turn ends.
         """
         in_hand = sum(len(handed.jobs) for handed in self._handed)

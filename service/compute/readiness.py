@@ -3,7 +3,7 @@
 The state moves loading -> ready -> draining, or loading -> broken. A ready process whose compute
 process is lost, or whose self test fails, is recovering until a new one is proven. Ready means
 that a real forward pass on this machine gave the stored golden mask, and that an image worker
-decoded the golden image; a service that cannot show that never hands out a mask, because a wrong
+decoded the golden image. A service that cannot show that never hands out a mask, because a wrong
 mask given silently is the worst failure.
 """
 

@@ -1,7 +1,7 @@
 """A caller who has closed its sending side and still waits for the answer.
 
 The end of what a caller sends looks the same whether it will read on (`shutdown`, as some
-middleware does) or is gone; its system tells the difference only when something is sent to it. So
+middleware does) or is gone. Its system tells the difference only when something is sent to it. So
 interim answers go out, which every HTTP/1.1 client skips (RFC 9110, section 15.2): who is gone
 answers them with a reset, and the next one ends the connection.
 """

@@ -23,7 +23,7 @@ class DrainingServer(uvicorn.Server):
     """A uvicorn server whose first SIGTERM, SIGINT or SIGHUP drains; a second one stops at once.
 
     While requests run, the port stays open and answers 503 `draining`, so that a load balancer
-    sees it; uvicorn itself would close the port first and end the process by the signal.
+    sees it. By itself uvicorn would close the port first and end the process by the signal.
     """
 
     def __init__(

@@ -170,7 +170,7 @@ class RequestBody:
     async def discard_rest(self) -> None:
         """Read and forget what is left of a refused body, within bounds.
 
-        Most clients read the answer only after they have sent everything; a server that closes
+        Most clients read the answer only after they have sent everything. A server that closes
         the connection early makes them report a broken pipe instead of the 413 that explains it.
         """
         discarded = 0

@@ -204,8 +204,8 @@ def _described_and_drawn(
 ) -> tuple[_Described, NDArray[np.uint32] | None]:
     """Return what is said of the answer, and the colours of its overlay where it holds one.
 
-    One is made beside the other where a core is idle; of a large answer one after the other, so
-    that one mask at a time is there at its size.
+    One is made beside the other where a core is idle. In a large answer they come one after the
+    other, so that one mask at a time is there at its size.
     """
     opened, asked = rendering.opened, rendering.opened.asked
     is_json = asked.answer_kind is AnswerKind.JSON

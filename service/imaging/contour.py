@@ -3,7 +3,7 @@
 A box average over n x n pixels (n = 2 * width + 1) tells how near the edge a mask pixel is: on a
 straight edge the outermost pixel sees (width + 1) / n of it covered and the one `width` pixels
 further in sees all. Only about one pixel in a hundred is near an edge, so the average is worked out
-there alone; finding them takes a few passes over bytes. For a 1024 x 1024 mask this takes a sixth
+there alone. Finding them takes a few passes over bytes. For a 1024 x 1024 mask this takes a sixth
 of the time of blurring the picture.
 """
 

@@ -1,7 +1,7 @@
 """The heart as a structure of its own: its masks in an answer, and what is remarked on them.
 
 A heart follows no lung convention and has no human shapes to be compared with here. What is
-remarked is what the model itself says of it, and whether it is one piece; what is wrong with the
+remarked is what the model itself says of it, and whether it is one piece. What is wrong with the
 picture is told by its quality head, as for lungs.
 """
 

@@ -50,8 +50,8 @@ def lung_sides(mask: Mask, towards_left: tuple[int, int] = (1, 0)) -> LungSides:
         towards_left: how columns and rows change towards the patient's left.
 
     Returns:
-        Two masks that have no pixel in common and together are the mask; unknown where it is one
-        piece that lies in the middle, or empty.
+        Two masks that have no pixel in common and together are the mask. The sides are unknown
+        where it is one piece that lies in the middle, or empty.
     """
     if not mask.any():
         return LungSides(mask, mask)

@@ -2,7 +2,7 @@
 
 The overlay keeps the X-ray at full resolution: outside the masks (and the thin box lines) an
 8-bit image's grey values come out unchanged. Inside, the tint keeps each pixel's brightness and
-only moves its colour, so that vessels and opacities read as before; a flat translucent colour
+only moves its colour, so that vessels and opacities read as before. A flat translucent colour
 would lower their contrast by its opacity. The contour lies on the mask's own outermost pixels
 and fades inwards: its outer edge is exactly the mask's edge.
 

@@ -5,7 +5,7 @@ deflates. Where cores are mostly idle, Linux wakes a thread on the core of the t
 and both take turns there: halves of an overlay took 4.9 ms by two threads, as long as by one, on 2
 cores of which one slept. Told to stay away from that core, the second thread goes to the other
 one: 3.1 ms. Its scheduling class is "idle", so that it gets nothing of a core on which the model or
-another caller's work runs; the calling thread does both halves then.
+another caller's work runs. The calling thread does both halves then.
 """
 
 from __future__ import annotations
@@ -47,8 +47,8 @@ class SideThread:
         """Do `there` in the side thread while the calling thread does `here`.
 
         Where the side thread has not begun by the time `here` is done, because it is busy with
-        another caller's piece, or because there is one core only, the calling thread does both;
-        so does the side thread itself, for a piece of a piece.
+        another caller's piece, or because there is one core only, the calling thread does both.
+        So does the side thread itself, for a piece of a piece.
 
         Args:
             here: what the calling thread does; the longer piece.

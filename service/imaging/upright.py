@@ -71,7 +71,7 @@ def is_turn_doubtful(
 
     Some modalities write the same PatientOrientation into every file. Of 178 X-rays of `val` the
     confidence of version 5 was below the limit for none upright, for 178 turned by a quarter and
-    for 150 turned upside down; for no mirrored one, which a quality head tells.
+    for 150 turned upside down. It was below for no mirrored one, which a quality head tells.
 
     Args:
         picture: the X-ray.

@@ -2,8 +2,8 @@
 
 An X-ray is chosen once its answer is made, so that no caller waits. It then waits in a short queue
 until no request is inside, and is dropped when that takes too long or the queue is full. The model
-has a process of its own that computes when nobody else does (`service.compute.shadow_model`);
-whatever happens to it touches no readiness and no metric of the service.
+has a process of its own that computes when nobody else does (`service.compute.shadow_model`).
+Whatever happens to it touches no readiness and no metric of the service.
 """
 
 from __future__ import annotations

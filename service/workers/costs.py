@@ -1,8 +1,8 @@
 """How much processor time a task may take: three times what honest X-rays need.
 
 One place for the figures. They are measured by `python -m benchmarks.service.image_costs`, which
-fits a line to the honest files of each coding and says how far the most expensive one is from it;
-factor three is for processors that are slower, and for files that nobody thought of. A task that
+fits a line to the honest files of each coding and says how far the most expensive one is from it.
+Factor three is for processors that are slower, and for files that nobody thought of. A task that
 uses it up is not an X-ray as any device or viewer writes it.
 
 The front knows nothing but a file's length when it hands it over, so `first_grant_s` covers what

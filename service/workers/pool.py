@@ -1,6 +1,6 @@
 """The pool: hands tasks to workers and their answers to the callers.
 
-It lives in the event loop of the front and belongs to it alone; nothing in it waits, and nothing
+It lives in the event loop of the front and belongs to it alone. Nothing in it waits, and nothing
 in it opens what a worker sends beyond its frame. A worker that dies takes only its own task along.
 """
 

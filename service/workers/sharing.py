@@ -1,7 +1,7 @@
 """Copying into and out of shared memory without holding up the event loop.
 
 The kernel takes some 3 ms to clear and fill 8 MB. For that long nobody else would be served, and
-for 30 ms with the largest upload; large copies are made in a thread, and hold no lock there.
+for 30 ms with the largest upload. Large copies are made in a thread, and hold no lock there.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Activation checkpointing: an encoder block keeps its input alone and computes again.
 
 Chen et al., "Training Deep Nets with Sublinear Memory Cost", 2016. Memory for activations falls
-from all blocks to one block and the inputs of the others; the encoder's forward pass is
+from all blocks to one block and the inputs of the others. The encoder's forward pass is
 computed twice, so a step takes about a third longer. Results are the same to the bit.
 """
 

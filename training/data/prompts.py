@@ -1,6 +1,6 @@
 """Which box is asked, and which mask it means: the prompts of training and of evaluation.
 
-A box means the lungs of which at least half lies inside it; both lungs for a box around both and
+A box means the lungs of which at least half lies inside it: both lungs for a box around both and
 for the whole image, one lung for a box around it, none for a box that holds neither. So every
 box that a caller may send has an answer that was trained.
 """

@@ -2,7 +2,7 @@
 
 A data set states one convention for all its masks, and its annotators did not always keep to it:
 where a mask of the visible lung field takes in the heart, the better model scores worse. A model
-that knows both conventions and was not trained on the X-ray predicts each; a mask that agrees
+that knows both conventions and was not trained on the X-ray predicts each. A mask that agrees
 clearly better with another convention than with its own was annotated so. That is the idea of
 confident learning (Northcutt et al., J Artif Intell Res 2021;70:1373): labels that out-of-sample
 predictions contradict. The answer is a list to look at, not a verdict.

@@ -2,7 +2,7 @@
 
 A mask shows only where a probability crosses the threshold; the maps show every change, before it
 moves an outline. Most of a chest X-ray is certainly lung or certainly not, and there any two
-models agree, so the mean over the image flatters; the mean over a band along the outline does not.
+models agree, so the mean over the image flatters. The mean over a band along the outline does not.
 """
 
 from __future__ import annotations

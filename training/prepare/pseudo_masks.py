@@ -1,7 +1,7 @@
 """Masks that models segment where nobody annotated: the other convention, the heart, new X-rays.
 
 Each model sees an X-ray in several views (as it is, mirrored, darker, brighter, locally equalized)
-and by two boxes, the whole image and the tight box of what the first pass segmented; the mean of
+and by two boxes, the whole image and the tight box of what the first pass segmented. The mean of
 the probabilities decides. Structures then hold each other to what is true of them: a lung field is
 the whole lung without the heart, and a whole lung holds the lung field.
 """

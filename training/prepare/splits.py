@@ -13,7 +13,7 @@ def split_groups(sizes: Mapping[str, int], strata: Mapping[str, str], seed: int)
     """Give every group a split.
 
     Within a stratum (one source, say) the largest groups choose first, each the split that is
-    furthest below its share; equal groups go in the order of a hash of seed and name. So the
+    furthest below its share. Equal groups go in the order of a hash of seed and name. So the
     result depends on the set of groups and the seed alone, not on their order.
 
     Args:

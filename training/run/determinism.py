@@ -2,7 +2,7 @@
 
 On the CPU, batches that are a pure function of seed and step are all it takes, as long as the
 number of threads stays the same. On a GPU some operations add in the order in which threads
-happen to finish; this makes torch take others, or refuse where there is none.
+happen to finish. This makes torch take others, or refuse where there is none.
 """
 
 from __future__ import annotations

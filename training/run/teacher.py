@@ -1,7 +1,7 @@
 """Learning from finished models beside people: knowledge distillation (Hinton et al. 2015).
 
 Teacher and student see the same changed X-ray and the same boxes at every step (Beyer et al.,
-CVPR 2022). People drew each X-ray by one convention only; the teacher, who knows both, also says
+CVPR 2022). People drew each X-ray by one convention only. The teacher, who knows both, also says
 what the other one would look like there, and smooths over where single annotators slipped.
 """
 

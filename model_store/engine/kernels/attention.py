@@ -2,7 +2,7 @@
 
 SAM adds ``q . Rh[y - y'] + q . Rw[x - x']`` to every score. The two products depend on a key's
 row and column only, so they are computed once per query as two short tables (``position_scores``)
-and added tile by tile; the N x N bias never exists. A tile of keys holds whole rows of the grid,
+and added tile by tile. The N x N bias never exists. A tile of keys holds whole rows of the grid,
 padded to a power of two in width. Windows need no copies either: a table of row numbers says
 where each token of a window lies, and tokens beyond the image's edge read the last row, which
 holds what the q, k and v layers make of 0.
