@@ -1,4 +1,4 @@
-"""Who a caller is when requests take turns: the name of its key, else its address.
+"""Who a caller is when requests are counted or take turns: the name of its key, else its address.
 
 Behind a proxy all addresses are the proxy's, and headers that say otherwise are not believed: there
 keys tell callers apart.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from ipaddress import IPv6Address, IPv6Network
 
-_HOUSEHOLD_BITS = 64
+_NETWORK_BITS = 64
 """Of an IPv6 address: its owner is free to choose the rest."""
 
 
@@ -23,14 +23,15 @@ def caller_at(client: tuple[str, int] | None) -> str:
     Args:
         client: the address and its port, as ASGI tells them; None for a connection without.
     """
-    if client is None:
-        return "at no address"
-    host = client[0].partition("%")[0]
-    if ":" not in host:
-        return f"at {host}"
+    return "at no address" if client is None else f"at {network_of(client[0])}"
+
+
+def network_of(address: str) -> str:
+    """Return what a caller cannot change at will: an IPv4 address, or half of an IPv6 one."""
+    if ":" not in address:
+        return address
     try:
-        address = IPv6Address(host)
+        found = IPv6Address(address.partition("%")[0])
     except ValueError:  # a socket's file
-        return f"at {host}"
-    mapped = address.ipv4_mapped
-    return f"at {mapped or IPv6Network((address, _HOUSEHOLD_BITS), strict=False)}"
+        return address
+    return str(found.ipv4_mapped or IPv6Network((found, _NETWORK_BITS), strict=False))

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import ipaddress
 import math
 from collections import OrderedDict
 from collections.abc import Callable
+
+from service.http.callers import network_of
 
 MINUTE_S = 60.0
 MOST_ADDRESSES = 10_000
@@ -39,14 +40,14 @@ class FailedAttempts:
             address: the caller's IP address.
             sha256: hash of the key.
         """
-        if self._per_minute == 0 or (_network_of(address), sha256) in self._proven:
+        if self._per_minute == 0 or (network_of(address), sha256) in self._proven:
             return 0
-        left = self._per_minute - self._spent_now(_network_of(address))
+        left = self._per_minute - self._spent_now(network_of(address))
         return 0 if left >= 1 else math.ceil((1 - left) * MINUTE_S / self._per_minute)
 
     def note_failed(self, address: str) -> None:
         """Count one attempt with a key that is not valid."""
-        network = _network_of(address)
+        network = network_of(address)
         self._spent[network] = (self._spent_now(network) + 1, self._clock())
         self._spent.move_to_end(network)
         if len(self._spent) > MOST_ADDRESSES:
@@ -54,7 +55,7 @@ class FailedAttempts:
 
     def note_proven(self, address: str, sha256: str) -> None:
         """Remember that this address was let in with this key."""
-        pair = (_network_of(address), sha256)
+        pair = (network_of(address), sha256)
         self._proven[pair] = None
         self._proven.move_to_end(pair)
         if len(self._proven) > MOST_ADDRESSES:
@@ -63,16 +64,3 @@ class FailedAttempts:
     def _spent_now(self, network: str) -> float:
         spent, at = self._spent.get(network, (0.0, self._clock()))
         return max(0.0, spent - (self._clock() - at) * self._per_minute / MINUTE_S)
-
-
-def _network_of(address: str) -> str:
-    """Return what a caller cannot change at will: an IPv4 address, or half of an IPv6 one."""
-    try:
-        found = ipaddress.ip_address(address)
-    except ValueError:
-        return address
-    if isinstance(found, ipaddress.IPv6Address):
-        if found.ipv4_mapped is not None:
-            return str(found.ipv4_mapped)
-        return str(ipaddress.ip_network((found, 64), strict=False))
-    return str(found)

@@ -18,6 +18,8 @@ import torch
 
 from benchmarks.service.server_process import RunningServer, running_server
 from model_store.artifact import read_manifest
+from service.pipeline.image_workers import make_worker_pool
+from service.settings import Settings
 from tests.service.fake_model import form, picture, png
 from tests.service.live_service import is_ready, metric, until, url
 
@@ -79,6 +81,27 @@ def test_a_damaged_model_ends_with_4(
     folder = Path(shutil.copytree(tiny_artifact, tmp_path / "damaged"))
     damage(folder)
     assert_one_sentence(start("--port", "0", "--model", str(folder)), 4, said)
+
+
+def test_the_former_name_of_a_setting_gives_a_warning(tmp_path: Path) -> None:
+    done = start("--port", "0", "--model", str(tmp_path), "--image-threads", "3")
+    said = [json.loads(line) for line in done.stdout.splitlines()]
+    warned = [one for one in said if one["event"] == "setting has another name"]
+    assert [(one["setting"], one["use"]) for one in warned] == [("image-threads", "image-workers")]
+
+
+@pytest.mark.parametrize(
+    ("settings", "workers"),
+    [
+        ({"image_threads": 3}, 3),
+        ({"image_workers": 2, "image_threads": 3}, 2),
+        ({"image_workers": 5}, 5),
+    ],
+)
+def test_the_former_name_counts_where_the_new_one_is_not_given(
+    settings: dict[str, int], workers: int
+) -> None:
+    assert make_worker_pool(Settings(**settings), lambda reason: None).size == workers
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has the device")
