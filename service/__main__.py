@@ -96,22 +96,26 @@ def _refuse_to_listen(host: str, port: int, error: OSError) -> int:
 
 
 def _serve(settings: Settings, listener: socket.socket, admin: socket.socket | None) -> int:
+    from service.compute.early_start import EarlyStart
+    from service.heap import keep_one_heap
+
+    keep_one_heap()  # before there are threads
+    early = EarlyStart(settings.device_names[0])  # it imports while this process does
     import prometheus_client
     import uvicorn
 
     from service.app import create_app
+    from service.compute.model_loading import start_compute_child
     from service.cpu_allowance import front_processes
     from service.fronts.front_processes import FrontProcesses
     from service.fronts.fronted_server import FrontedServer
     from service.greeting import greet_when_ready
-    from service.heap import keep_one_heap
     from service.http.connection import bounded_connection
     from service.http.descriptors import most_connections
     from service.http.server import DrainingServer
     from service.logging import configure_logging
     from service.pipeline.image_workers import gpus_of
 
-    keep_one_heap()
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     configure_logging()
     prometheus_client.disable_created_metrics()  # type: ignore[no-untyped-call]
@@ -123,8 +127,14 @@ def _serve(settings: Settings, listener: socket.socket, admin: socket.socket | N
         logger.warning("setting has another name", extra={"fields": fields})
     refusals: list[Exception] = []
     try:
-        app = create_app(settings, on_refused=refusals.append, admin_listener=admin)
+        app = create_app(
+            settings,
+            predictor_factory=partial(start_compute_child, early=early),
+            on_refused=refusals.append,
+            admin_listener=admin,
+        )
     except AuditError as error:
+        early.close()
         return _refuse(str(error), EXIT_BAD_SETTING)
     service = app.state.service
     connections = most_connections(settings.max_connections, service.admission.most_inside)

@@ -85,11 +85,13 @@ def main() -> int:
     def start(settings: Settings) -> ComputeChild:
         return ComputeChild(settings, f"{_HERE}:make_immediate_model")
 
+    def make(*arguments: Any, predictor_factory: Any, **options: Any) -> Any:
+        predictor_factory.keywords["early"].close()
+        return make_app(*arguments, predictor_factory=start, **options)
+
     make_app: Callable[..., Any] = service.app.create_app
     service.pipeline.image_workers._TASKS_MODULE = _HERE
-    service.app.create_app = lambda *arguments, **options: make_app(
-        *arguments, predictor_factory=start, **options
-    )
+    service.app.create_app = make
     return serve()
 
 

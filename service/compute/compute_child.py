@@ -20,7 +20,7 @@ from pathlib import Path
 
 from model_store.model_info import ModelInfo
 from model_store.self_test_result import SelfTestResult
-from service.child_process import start_child
+from service.compute.early_start import STORED_MODEL, EarlyStart, start_compute_process
 from service.compute.message_socket import MessageSocket
 from service.compute.model_handle import (
     LOST_SENTENCE,
@@ -41,7 +41,6 @@ from service.compute.visible_gpus import environment_of
 from service.errors import ComputeLost, OutOfMemory
 from service.settings import Settings
 
-STORED_MODEL = "service.compute.stored_model:make_stored_model"
 LOAD_TIMEOUT_S = 180.0
 END_TIMEOUT_S = 3.0
 MEMORY_SENTENCE = (
@@ -59,12 +58,15 @@ class ComputeChild:
 
     info: ModelInfo
 
-    def __init__(self, settings: Settings, source: str = STORED_MODEL) -> None:
+    def __init__(
+        self, settings: Settings, source: str = STORED_MODEL, early: EarlyStart | None = None
+    ) -> None:
         """Start the process and wait until its model is loaded.
 
         Args:
             settings: handed to the process; of `cuda:N` it sees that GPU alone, as `cuda`.
             source: `module:function` that makes the model there.
+            early: has a process already, unless another one took it.
 
         Raises:
             ModelRefusedError: the model cannot be used.
@@ -77,7 +79,9 @@ class ComputeChild:
         self._received: deque[tuple[int, NetworkOutput | Failure]] = deque()
         self._is_closed = threading.Event()
         environment = environment_of(settings.device, os.environ.get("CUDA_VISIBLE_DEVICES"))
-        self._connection, self._process = _start(source, environment)
+        started = None if early is None else early.take(source, environment)
+        connection, self._process = started or start_compute_process(source, environment)
+        self._connection = MessageSocket(connection)
         threading.Thread(target=self._watch, name="watchdog", daemon=True).start()
         try:
             with self._bounded(LOAD_TIMEOUT_S):
@@ -210,13 +214,6 @@ def resident_bytes(process_id: int) -> int:
         return int(statm.split()[1]) * os.sysconf("SC_PAGE_SIZE")
     except (OSError, ValueError, IndexError):
         return 0
-
-
-def _start(
-    source: str, environment: Mapping[str, str]
-) -> tuple[MessageSocket, subprocess.Popen[bytes]]:
-    ours, process = start_child("service.compute.compute_process", [source], environment)
-    return MessageSocket(ours), process
 
 
 def _error_of(failure: Failure) -> Exception:

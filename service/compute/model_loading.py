@@ -13,6 +13,7 @@ from prometheus_client import Counter
 from model_store.model_info import ModelInfo
 from model_store.self_test_result import SelfTestResult
 from service.compute.compute_child import ComputeChild
+from service.compute.early_start import EarlyStart
 from service.compute.model_handle import (
     LOST_SENTENCE,
     Memory,
@@ -45,16 +46,20 @@ CHANGED_SENTENCE = (
 PredictorFactory = Callable[[Settings], SegmentationModel]
 
 
-def start_compute_child(settings: Settings) -> ComputeChild:
+def start_compute_child(settings: Settings, early: EarlyStart | None = None) -> ComputeChild:
     """Start a compute process with the stored model.
 
     Where there are several GPUs, each has its number in its name.
+
+    Args:
+        settings: name model and device.
+        early: has a process already, which the first to ask takes over.
 
     Raises:
         ModelRefusedError: the folder holds no usable model, or the device is absent.
         ComputeLost: the process ended before the model was loaded.
     """
-    child = ComputeChild(settings)
+    child = ComputeChild(settings, early=early)
     if child.info.device == "cuda" and visible_gpus() > 1:
         child.info = dataclasses.replace(child.info, device="cuda:0")
     return child

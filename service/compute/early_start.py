@@ -1,0 +1,75 @@
+"""The first compute process, started before this one imports what it serves with.
+
+Its imports take longer than everything else of a start, and need no settings. It waits for them
+afterwards. This module imports little, so that it can be the first to run.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import subprocess
+import threading
+from collections.abc import Mapping
+
+from service.child_process import start_child
+from service.compute.visible_gpus import environment_of
+
+STORED_MODEL = "service.compute.stored_model:make_stored_model"
+_MODULE = "service.compute.compute_process"
+
+Started = tuple[socket.socket, subprocess.Popen[bytes]]
+"""Our end of the socket pair, and the process."""
+
+
+class EarlyStart:
+    """A compute process that nobody has told anything yet; safe from any thread."""
+
+    def __init__(self, device: str) -> None:
+        """Start it, if a process is to be had now.
+
+        Args:
+            device: where the model will run; of `cuda:N` the process sees that GPU alone.
+        """
+        self._lock = threading.Lock()
+        self._environment = environment_of(device, os.environ.get("CUDA_VISIBLE_DEVICES"))
+        self._started: Started | None = None
+        with contextlib.suppress(OSError):  # whoever needs one tries again, and says why not
+            self._started = start_compute_process(STORED_MODEL, self._environment)
+
+    def take(self, source: str, environment: Mapping[str, str]) -> Started | None:
+        """Return the process to the first who needs one like it; None for everybody else.
+
+        Args:
+            source: `module:function` that makes the model.
+            environment: variables that the process has to have.
+        """
+        with self._lock:
+            if source != STORED_MODEL or environment != self._environment:
+                return None
+            started, self._started = self._started, None
+            return started
+
+    def close(self) -> None:
+        """End it, where nobody has taken it."""
+        with self._lock:
+            started, self._started = self._started, None
+        if started is not None:
+            connection, process = started
+            connection.close()
+            process.kill()
+            process.wait()
+
+
+def start_compute_process(source: str, environment: Mapping[str, str]) -> Started:
+    """Start a compute process, which imports the model's code and then waits for its settings.
+
+    Args:
+        source: `module:function` that makes the model.
+        environment: variables beside those of this process.
+
+    Raises:
+        OSError: no process is to be had.
+    """
+    return start_child(_MODULE, [source], environment)
