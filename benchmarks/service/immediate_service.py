@@ -91,7 +91,7 @@ def main() -> int:
 
     make_app: Callable[..., Any] = service.app.create_app
     service.pipeline.image_workers._TASKS_MODULE = _HERE
-    service.app.create_app = make
+    service.app.create_app = make  # type: ignore[assignment]
     return serve()
 
 
