@@ -54,6 +54,7 @@ SUPPORTED_SOP_CLASSES = frozenset(
         _SECONDARY_CAPTURE,
         f"{_SECONDARY_CAPTURE}.2",  # multi-frame grey byte, taken when it holds one frame
         f"{_SECONDARY_CAPTURE}.3",  # multi-frame grey word, likewise
+        f"{_SECONDARY_CAPTURE}.4",  # multi-frame true colour, likewise
     }
 )
 _PYDICOM_MODULES = r"pydicom(\.|$)"

@@ -227,6 +227,8 @@ class _Scan:
         fragments: list[memoryview] = []
         position = element.value_start
         while True:
+            if fragments and position == len(self.data):  # some writers leave the delimiter out
+                return StoredPixels(representation, None, tuple(fragments[1:]))
             item = self._element(position, _NESTED_UNKNOWN)
             if item.tag == _SEQUENCE_END:
                 return StoredPixels(representation, None, tuple(fragments[1:]))

@@ -186,6 +186,23 @@ def test_frames_in_jp2_boxes_are_read() -> None:
     assert np.array_equal(image.pixels, pixels)
 
 
+@pytest.mark.parametrize("syntax", [JPEGLosslessSV1, JPEGLSLossless, JPEG2000Lossless])
+@pytest.mark.parametrize("parts", [1, 3])
+def test_fragments_without_a_delimiter_are_read_where_the_codestream_is_whole(
+    syntax: UID, parts: int
+) -> None:
+    pixels = textured(12)
+    data = as_file(encapsulated(encoded(pixels, 12, syntax), syntax, pixels, 12, parts))
+    assert data.endswith(b"\xfe\xff\xdd\xe0" + bytes(4))
+    assert np.array_equal(read_picture(data[:-8], max_pixels=LIMIT).pixels, pixels)
+    ended = data[: data.rindex(b"\xfe\xff\x00\xe0")]  # before the last fragment
+    with pytest.raises(UndecodablePictureError):
+        read_picture(ended, max_pixels=LIMIT)
+    for cut in (1, 4, 9, 40):
+        with pytest.raises(UndecodablePictureError):
+            read_picture(data[:-cut], max_pixels=LIMIT)
+
+
 def test_a_codestream_of_another_codec_than_the_syntax_says_is_read() -> None:
     pixels = textured(12)
     frame = imagecodecs.jpegls_encode(pixels)

@@ -162,3 +162,15 @@ def test_lateral_views_are_told_in_scripts_of_their_own(view: str) -> None:
     values = {"SpecificCharacterSet": b"ISO_IR 192", "ViewPosition": view.encode()}
     found = read(raw_file(make_xray(), values)).warnings
     assert [warning.code for warning in found] == ["not_frontal_view"]
+
+
+@pytest.mark.parametrize("kind", ["", ".2", ".3", ".4"])
+def test_captures_of_one_frame_are_read_whatever_their_class(kind: str) -> None:
+    pixels = {".3": smooth().astype(np.uint16) * 16, ".4": colours()}.get(kind, smooth())
+    capture = f"1.2.840.10008.5.1.4.1.1.7{kind}"
+    bits = 12 if kind == ".3" else 8
+    dataset = make_xray(pixels, bits_stored=bits, SOPClassUID=capture, NumberOfFrames="1")
+    expected = np.asarray(Image.fromarray(colours()).convert("L")) if kind == ".4" else pixels
+    assert np.array_equal(read(as_file(dataset)).pixels, expected)
+    with pytest.raises(UnsupportedPictureError, match="several frames"):
+        read(as_file(make_xray(pixels, bits_stored=bits, SOPClassUID=capture, NumberOfFrames="2")))
