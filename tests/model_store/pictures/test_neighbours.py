@@ -166,7 +166,11 @@ def test_lateral_views_are_told_in_scripts_of_their_own(view: str) -> None:
 
 @pytest.mark.parametrize("kind", ["", ".2", ".3", ".4"])
 def test_captures_of_one_frame_are_read_whatever_their_class(kind: str) -> None:
-    pixels = {".3": smooth().astype(np.uint16) * 16, ".4": colours()}.get(kind, smooth())
+    pixels: NDArray[np.unsignedinteger] = smooth()
+    if kind == ".3":
+        pixels = smooth().astype(np.uint16) * 16
+    elif kind == ".4":
+        pixels = colours()
     capture = f"1.2.840.10008.5.1.4.1.1.7{kind}"
     bits = 12 if kind == ".3" else 8
     dataset = make_xray(pixels, bits_stored=bits, SOPClassUID=capture, NumberOfFrames="1")
