@@ -51,6 +51,9 @@ from service.workers.shared_memory import Blob
 THREAD_END_TIMEOUT_S = 5.0
 """How long `stop` waits for the running model call; the requests have been drained before."""
 
+SHADOW_END_TIMEOUT_S = 1.0
+"""The same of the shadow model, whose call may wait long for a processor; nobody waits for it."""
+
 
 class SegmentationService:
     """Everything that the requests of one process share.
@@ -134,7 +137,7 @@ class SegmentationService:
             task.cancel()
         await asyncio.gather(*self._watching, return_exceptions=True)
         if self._shadow is not None:
-            await self._shadow.close(THREAD_END_TIMEOUT_S)
+            await self._shadow.close(SHADOW_END_TIMEOUT_S)
         await self._pool.close()
         await self.models.close(THREAD_END_TIMEOUT_S)
         if self.auditing is not None:

@@ -83,7 +83,7 @@ def test_an_ended_service_is_not_healthy_because_a_proxy_says_so(
     monkeypatch.setenv("LUNGSEG_PORT", str(free_port()))
     for host in ("127.0.0.1", "0.0.0.0", "localhost"):
         monkeypatch.setenv("LUNGSEG_HOST", host)
-        assert main() == 1
+        assert main([]) == 1
     assert proxy.asked == []
 
 
@@ -96,7 +96,7 @@ def test_a_service_that_answers_is_healthy_whatever_the_proxy_does(
     monkeypatch.delenv("no_proxy", raising=False)
     with listening() as served:
         monkeypatch.setenv("LUNGSEG_PORT", served.url.rsplit(":", 1)[1])
-        assert main() == 0
+        assert main([]) == 0
     assert served.asked == ["/readyz"]
 
 
