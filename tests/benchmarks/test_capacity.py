@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from benchmarks.service.capacity import Cost, Host, House, Station, hosts_for, plan, simulated_rate
+from benchmarks.service.capacity import Cost, Host, hosts_for, plan
+from benchmarks.service.queue_simulation import House, Station, simulated_rate
 
 STATION = Station(open_s=0.02, model_s=0.05, render_s=0.02, rest_s=0.01)
 MANY = House(workers=8, queue_limit=8, past_the_model=16, processors=100)
@@ -32,6 +33,22 @@ def test_processors_bound_what_all_stages_do_together() -> None:
 def test_more_callers_than_places_take_nothing_from_those_inside() -> None:
     full = simulated_rate(STATION, MANY, callers=9)
     assert simulated_rate(STATION, MANY, callers=36) == pytest.approx(full, rel=0.02)
+
+
+def test_a_caller_waits_where_no_processor_works() -> None:
+    idle = Station(open_s=0.02, model_s=0.05, render_s=0.02, rest_s=0.01, idle_s=0.1)
+    assert simulated_rate(idle, MANY, callers=1) == pytest.approx(1 / 0.2, rel=0.01)
+    assert simulated_rate(idle, MANY, callers=30) == pytest.approx(1 / 0.05, rel=0.02)
+
+
+def test_refusals_take_processors_from_those_inside() -> None:
+    """36 callers, 24 places: some 12 are refused four times a second, 10 ms each."""
+    costly = Station(open_s=0.02, model_s=0.05, render_s=0.02, rest_s=0.01, refused_s=0.01)
+    one = House(workers=8, queue_limit=8, past_the_model=16, processors=1)
+    rate = simulated_rate(costly, one, callers=36)
+    assert rate < 0.8 * simulated_rate(STATION, one, callers=36)
+    # What the processor does is answers and refusals; a refused caller comes back after 0.25 s.
+    assert 1 - rate * 0.1 <= 36 / 0.25 * 0.01
 
 
 def test_hosts_follow_what_runs_out_first() -> None:
