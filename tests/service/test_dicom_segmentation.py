@@ -269,3 +269,19 @@ def test_the_source_is_not_changed() -> None:
 def test_highdicom_is_not_imported_until_it_is_needed() -> None:
     code = "import sys, service.imaging.dicom_segmentation; sys.exit('highdicom' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_masks_apart_make_the_same_object_as_a_stack_of_them(
+    monkeypatch: pytest.MonkeyPatch, count: int
+) -> None:
+    shown = [np.zeros((48, 64), bool) for _ in range(count)]
+    for number, mask in enumerate(shown):
+        mask[5:40, 20 * number : 20 * number + 18] = number != 1  # the second is empty
+    source, of = header(), [Segment(mask, "lungs") for mask in shown]
+    apart = encode_dicom_segmentation(source, of, METHOD)
+    monkeypatch.setattr(
+        "service.imaging.dicom_segmentation._labels_or_stack",
+        lambda found: np.stack(found, axis=-1).astype(np.uint8),
+    )
+    assert encode_dicom_segmentation(source, of, METHOD) == apart
