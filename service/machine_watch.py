@@ -102,7 +102,7 @@ class MachineWatch:
             return None
         sentence = (
             "The container's quota of processors changed, and the model keeps the threads of its "
-            "start. Reload it, or restart the service, so that they follow the quota."
+            "start. Reload it, and they follow; image workers follow at the next start."
         )
         figures = {"cpus_before": before.cpus, "cpus": limits.cpus}
         return MachineRemark("cpu", "cpu quota changed", sentence, figures)
