@@ -140,6 +140,13 @@ class Metrics:
             "lungseg_compute_restarts", "Attempts to start the compute process again.",
             registry=registry,
         )  # fmt: skip
+        self.fronts = Gauge(
+            "lungseg_fronts", "Processes that hold callers' connections, beside this one.",
+            registry=registry,
+        )  # fmt: skip
+        self.fronts_lost = Counter(
+            "lungseg_fronts_lost", "Such processes that ended by themselves.", registry=registry
+        )
         self.device_fallback = Counter(
             "lungseg_device_fallback", "Models loaded on a GPU without its fused kernels.",
             registry=registry,

@@ -134,6 +134,7 @@ class FrontProcesses:
 
     def _note_ready(self, front: FrontHandle) -> None:
         self._pause_s = FIRST_PAUSE_S
+        self._show_ready()
         if not (self._is_listening or self._is_closed):
             self._is_listening = True
             asyncio.get_running_loop().add_reader(self._listener.fileno(), self._accept)
@@ -143,11 +144,17 @@ class FrontProcesses:
             return
         self._fronts.remove(front)
         self._masks.service.metrics.connections.set(self.connections)
+        self._show_ready()
         if not self._is_closed:
+            self._masks.service.metrics.fronts_lost.inc()
             logger.error("front lost", extra={"fields": {"connections": front.connections}})
             self._start_later()
         if not any(each.is_ready for each in self._fronts):
             self._stop_listening()
+
+    def _show_ready(self) -> None:
+        ready = sum(front.is_ready for front in self._fronts)
+        self._masks.service.metrics.fronts.set(ready)
 
     def _stop_listening(self) -> None:
         if self._is_listening:

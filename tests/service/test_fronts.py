@@ -180,7 +180,9 @@ def test_a_front_that_is_killed_takes_its_own_connections_alone(server: RunningS
     until(lambda: metric(server, "lungseg_inflight") == 1)
     assert sorted(status_of(connection) for connection in kept) == [0, 0, 200, 200]
     assert is_ready(server)
-    until(lambda: len(front_processes(server)) == 2)
+    assert metric(server, "lungseg_fronts_lost_total") == 1
+    until(lambda: metric(server, "lungseg_fronts") == 2)
+    assert len(front_processes(server)) == 2
     for connection in kept:
         connection.close()
     for one in waiting:

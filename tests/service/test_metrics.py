@@ -58,6 +58,8 @@ NAMES = {
     "lungseg_audit_head",
     "lungseg_audit_lost",
     "lungseg_connections",
+    "lungseg_fronts",
+    "lungseg_fronts_lost",
     "lungseg_connections_closed",
     "lungseg_connections_limit",
     "lungseg_unparsed_requests",
