@@ -13,8 +13,7 @@ RUN python3 -m venv /opt/lungseg
 
 FROM build AS build-cpu
 ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
-RUN /opt/lungseg/bin/pip install --no-compile --no-deps --extra-index-url "${TORCH_INDEX}" \
-    -r lock/torch-cpu.txt
+RUN /opt/lungseg/bin/pip install --no-compile --no-deps --extra-index-url "${TORCH_INDEX}" -r lock/torch-cpu.txt
 # Extras of pyproject.toml that have a list of their own: "otel", "pacs" or "otel,pacs".
 ARG EXTRAS=""
 RUN lists=$(echo "cpu,${EXTRAS}" | tr , '\n' | sed -n 's#..*#-r lock/&.txt#p') \
