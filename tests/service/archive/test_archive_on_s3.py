@@ -5,16 +5,26 @@ A server of moto stands for S3; what speaks to it is Arrow's own client, as with
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping
+import contextlib
+import hashlib
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import boto3
+import pyarrow
 import pytest
 from moto.server import ThreadedMotoServer
+from pyarrow import parquet
 
+from service.archive import cluster
+from service.archive.cluster import UnitSize
 from service.archive.inputs import inputs_of
 from service.archive.places import place_of
+from service.archive.run import ArchiveRun, run_archive
+from service.archive.segmenter import Wishes
+from service.archive.units import Unit, UnitPlan
+from service.settings import Settings
 from tests.service.ray_serve.test_replicas import xray
 
 BUCKET, XRAYS = "xrays", 3
@@ -98,3 +108,50 @@ def test_options_of_an_address_stay_with_every_file_that_it_names(
     assert place_of(first.address).read(10**7) == xray(0)
     place_of(f"s3://{BUCKET}/kept{bucket.options}").below("a/b.bin").write(b"whole")
     assert bucket.read("kept/a/b.bin") == b"whole"
+
+
+def in_this_process(
+    plan: UnitPlan, batches: Sequence[pyarrow.Table], size: UnitSize, actors: int
+) -> Iterator[tuple[int, int]]:
+    """Stand for Ray: one actor after another does the batches, here."""
+    unit = Unit(plan)
+    try:
+        for batch in batches:
+            (row,) = unit(batch).to_pylist()
+            yield row["done"], row["failed"]
+    finally:
+        unit._segmenter.close()
+
+
+def test_results_lie_in_the_bucket_and_a_second_run_goes_on_with_them(
+    asked: Bucket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a run does beside Ray; `test_archive_killed.py` has Ray, and files of this machine."""
+    monkeypatch.setattr(cluster, "joined", lambda address, cpus: contextlib.nullcontext())
+    monkeypatch.setattr(cluster, "segmented_batches", in_this_process)
+    settings = Settings(image_workers=1, threads=1)
+    run = ArchiveRun(
+        [f"s3://{BUCKET}/in"],
+        f"s3://{BUCKET}/out",
+        "lung_field",
+        settings,
+        Wishes(masks=True),
+        UnitSize(1.0, 0.0),
+        actors=1,
+        rows_per_part=2,
+        contact_sheet=0,
+    )
+    told = run_archive(run)
+    assert (told["new"], told["xrays"], told["failed"]) == (XRAYS + 1, XRAYS + 1, 1)
+    place = place_of(f"s3://{BUCKET}/out/results")
+    rows = parquet.read_table(place.path, filesystem=place.files).to_pylist()
+    done = [row for row in rows if row["status"] == "done"]
+    assert (len(rows), len(done)) == (XRAYS + 1, XRAYS)
+    for row in done:
+        (mask,) = row["masks"]
+        written = asked.read(f"out/{mask['png_file']}")
+        assert hashlib.sha256(written).hexdigest() == mask["png_sha256"]
+    before = asked.names("out/results")
+    assert run_archive(run)["new"] == 0
+    assert asked.names("out/results") == before
+    assert "summary.html" in "".join(asked.names("out/summary"))
