@@ -1,7 +1,7 @@
 """Keeps libraries from telling their makers that they are used.
 
-OpenVINO sends an event to an analytics server when it is imported, by a package of its own that it
-does without when it cannot be imported. A process that sees X-rays opens no connection that its
+When OpenVINO is imported, a package of its own sends an event to an analytics server. OpenVINO
+works without that package. A process that sees X-rays opens no connection that its
 operator did not ask for.
 """
 

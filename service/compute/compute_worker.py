@@ -255,8 +255,8 @@ class ComputeWorker:
     def _wants_more(self, model: SegmentationModel, is_recheck_due: bool) -> bool:
         """Wait until an answer is there or the model can have more; True for the latter.
 
-        It has up to two batches, one that it computes and one that comes meanwhile. Of several
-        models on the CPUs none, so that its turn ends.
+        It has up to two batches, one that it computes and one that comes meanwhile. Where
+        several models share the CPUs, none comes meanwhile, so that its turn ends.
         """
         in_hand = sum(len(handed.jobs) for handed in self._handed)
         if is_recheck_due or self._turn is not None or in_hand >= 2 * self._most_together(model):

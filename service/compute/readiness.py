@@ -32,7 +32,7 @@ class State(Enum):
 
 
 class ReadinessSink(Protocol):
-    """Who is told how the model is; named as the methods of `Readiness`."""
+    """Receives the state of a model; its methods are those of `Readiness`."""
 
     def mark_ready(self, self_test: SelfTestResult) -> None:
         """Note that the model gave the golden mask."""

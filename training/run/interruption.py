@@ -1,4 +1,4 @@
-"""Stopping in an orderly way: a signal asks, the loop answers between two steps.
+"""An orderly stop: a signal asks for it, and the loop obeys between two steps.
 
 Schedulers announce a preemption by SIGTERM, a person presses Ctrl-C. Either way the step at hand
 is finished and a checkpoint written. A second signal stops at once.
@@ -7,7 +7,7 @@ is finished and a checkpoint written. A second signal stops at once.
 from __future__ import annotations
 
 import signal
-from types import FrameType, TracebackType
+from types import FrameType
 from typing import Any
 
 STOPPING = (signal.SIGTERM, signal.SIGINT)
@@ -26,17 +26,12 @@ class StopRequest:
         return self.signal is not None
 
     def __enter__(self) -> StopRequest:
-        """Listen."""
+        """Install the handlers."""
         self._before = {number: signal.signal(number, self._remember) for number in STOPPING}
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        """Put back who listened before."""
+    def __exit__(self, *_: object) -> None:
+        """Restore the former handlers."""
         self._stop_listening()
 
     def _remember(self, number: int, frame: FrameType | None) -> None:
