@@ -63,8 +63,8 @@ def image_workers(limits: ContainerLimits | None = None, *, gpus: int = 0, model
 def front_processes(limits: ContainerLimits | None = None, *, gpus: int = 0) -> int:
     """Return how many processes hold callers' connections; 1 for the serving process itself.
 
-    A model on the CPU is slower than what one process answers. Beside a GPU each takes a fourth of
-    what its X-rays take the image workers (`python -m benchmarks.service.front_alone`).
+    A model on the CPU is slower than what one process answers. Beside a GPU there is one for each
+    four CPUs, of which image workers need most (`python -m benchmarks.service.front_alone`).
 
     Args:
         limits: the container's; read now when None.

@@ -8,7 +8,17 @@ from pathlib import Path
 import pytest
 
 from service.container_limits import ContainerLimits
-from service.cpu_allowance import MOST_THREADS, gpus_shown, image_workers, model_threads
+from service.cpu_allowance import (
+    MOST_FRONTS,
+    MOST_THREADS,
+    front_processes,
+    gpus_shown,
+    image_workers,
+    model_threads,
+)
+from service.pipeline import image_workers as image_workers_module
+from service.pipeline.image_workers import gpus_of
+from service.settings import Settings
 
 
 @pytest.mark.parametrize(
@@ -72,3 +82,20 @@ def test_gpus_are_known_by_their_devices(
     for name in names:
         (tmp_path / name).touch()
     assert gpus_shown(tmp_path) == expected
+
+
+@pytest.mark.parametrize(("cores", "fronts"), [(2, 1), (7, 1), (8, 2), (16, 4), (128, MOST_FRONTS)])
+def test_a_gpu_gets_a_front_for_each_four_cpus(
+    cores: int, fronts: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(cores)))
+    assert front_processes(ContainerLimits(), gpus=1) == fronts
+    assert front_processes(ContainerLimits(), gpus=0) == 1
+    assert front_processes(ContainerLimits(cpus=4.0), gpus=1) == 1
+
+
+def test_fronts_are_for_gpus_that_will_be_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(image_workers_module, "gpus_shown", lambda: 2)
+    assert gpus_of(Settings()) == 2
+    assert gpus_of(Settings(devices="cuda:0")) == 1
+    assert gpus_of(Settings(device="cpu")) == 0
