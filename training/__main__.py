@@ -18,6 +18,7 @@ from training.commands import (
     peft,
     phantoms,
     population,
+    post_training,
     prepare,
     pseudo_masks,
     quality_head,
@@ -56,6 +57,9 @@ def build_parser() -> argparse.ArgumentParser:
     )
     population.add_arguments(
         commands.add_parser("population", help="distributions and groups of X-rays, for a manifest")
+    )
+    post_training.add_arguments(
+        commands.add_parser("ptq", help="what a stored model would be without training its INT8")
     )
     conventions.add_arguments(
         commands.add_parser("conventions", help="masks in another convention than stated")
@@ -110,6 +114,7 @@ _RUN: dict[str, Callable[[argparse.Namespace], int]] = {
     "phantoms": phantoms.run,
     "evaluate": evaluate.run,
     "population": population.run,
+    "ptq": post_training.run,
     "conventions": conventions.run,
     "pseudo-masks": pseudo_masks.run,
     "quality-head": quality_head.run,

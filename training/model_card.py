@@ -78,7 +78,12 @@ def _quality(metrics: dict[str, Any], evaluation: dict[str, Any]) -> str:
             f"## Quality on `{split}`",
             "",
             "Per data set, in its own convention, at the image's own resolution; patients of "
-            "`val` and `test` are not in `train`. `own_box` is the tight box of both lungs.",
+            "`val` and `test` are not in `train`. `own_box` is the tight box of both lungs"
+            + (
+                ", `ptq` the float model rounded by GPTQ without training."
+                if any("ptq" in models for boxes in sources.values() for models in boxes.values())
+                else "."
+            ),
             "",
             "| data set | box | model | n | Dice mean | median | 5th pc "
             "| IoU mean | median | 5th pc |",
@@ -118,16 +123,10 @@ def _details(split: str, sources: dict[str, Any], found: dict[str, Any]) -> list
             "\n".join([f"### Outlines on `{split}`", "", head, "|---" * 8 + "|", *outlines])
         )
     if found.get("comparison"):
-        head = "| data set | box | Dice minus FP32 | Wilcoxon p | TOST p | equal within |"
-        lines = [
-            f"| {source} | {box} | {c['mean']:+.5f} | {c['wilcoxon_p']:.2g} | "
-            f"{'-' if c['tost_p'] is None else format(c['tost_p'], '.2g')} | "
-            f"{'yes' if c['equivalent'] else 'not shown'}, {c['margin']:g} |"
-            for source, boxes in found["comparison"].items()
-            for box, c in boxes.items()
-        ]
-        title = f"### Against FP32 on `{split}`, paired by image"
-        parts.append("\n".join([title, "", head, "|---" * 6 + "|", *lines]))
+        parts.append(_comparison(f"Against FP32 on `{split}`", "FP32", found["comparison"]))
+    if found.get("post_training"):
+        title = f"Against the same model without training (PTQ) on `{split}`"
+        parts.append(_comparison(title, "PTQ", found["post_training"]))
     if found.get("similarity"):
         parts.append(_similarity(split, found["similarity"]))
     if found.get("jitter"):
@@ -135,6 +134,18 @@ def _details(split: str, sources: dict[str, Any], found: dict[str, Any]) -> list
     if found.get("groups"):
         parts.append(render_groups(split, found["groups"]))
     return parts
+
+
+def _comparison(title: str, second: str, table: Mapping[str, Any]) -> str:
+    head = f"| data set | box | Dice minus {second} | Wilcoxon p | TOST p | equal within |"
+    lines = [
+        f"| {source} | {box} | {c['mean']:+.5f} | {c['wilcoxon_p']:.2g} | "
+        f"{'-' if c['tost_p'] is None else format(c['tost_p'], '.2g')} | "
+        f"{'yes' if c['equivalent'] else 'not shown'}, {c['margin']:g} |"
+        for source, boxes in table.items()
+        for box, c in boxes.items()
+    ]
+    return "\n".join([f"### {title}, paired by image", "", head, "|---" * 6 + "|", *lines])
 
 
 def render_groups(split: str, lines: Sequence[Mapping[str, Any]]) -> str:

@@ -29,17 +29,15 @@ import torch
 from benchmarks.processor import processor_name
 from benchmarks.quality.beside_float import Beside, Row, kept, print_heading, print_row
 from model_store.artifact import load_model
-from model_store.geometry import InputGeometry
 from model_store.model_index import default_float_twin_folder
 from model_store.sam import PromptableSam
 from model_store.weight_levels import WeightLevels
 from training.data.dataset import LabelledXray, load_xrays, read_rows
 from training.data.row_choice import spread
-from training.evaluation.scores import prompt_boxes
+from training.quantization.calibration import calibration_inputs
 from training.quantization.input_moments import InputMoments
 from training.quantization.post_training import (
     ROUNDINGS,
-    ModelInputs,
     Rounding,
     add_few_levels,
     float_layer_names,
@@ -106,7 +104,7 @@ class _Observed:
     def _observe(self) -> dict[str, dict[str, Any]]:
         copied = copy.deepcopy(self.model)
         layers = add_few_levels(copied, WeightLevels(127), float_layer_names(copied))
-        inputs = (_inputs(copied, xray, self._size) for xray in self._seen)
+        inputs = calibration_inputs(copied, self._seen, self._size)
         return {
             name: {"log_scale": layers[name].log_scale.detach(), **vars(moments)}
             for name, moments in observe(copied, layers, inputs).items()
@@ -128,17 +126,6 @@ def _rounded_row(observed: _Observed, beside: Beside, count: int, way: Rounding)
     to_deployed(copied)
     seconds = time.perf_counter() - started
     return beside.row(copied.eval().requires_grad_(False), way, count, seconds)
-
-
-def _inputs(model: PromptableSam, xray: LabelledXray, size: int) -> ModelInputs:
-    """Return an X-ray as the model gets it, with its own box and the whole image."""
-    height, width = xray.image.shape
-    geometry = InputGeometry(width, height, size)
-    pixels = torch.from_numpy(geometry.image_to_input(xray.image))
-    valid = torch.from_numpy(geometry.valid_region())
-    boxes = torch.tensor([geometry.box_to_input(box) for box in prompt_boxes(xray)])
-    normalized = model.normalize(pixels[None, None], valid[None, None])
-    return normalized, boxes, torch.zeros(len(boxes), dtype=torch.int64)
 
 
 def _stored_row(folder: Path, beside: Beside) -> Row:

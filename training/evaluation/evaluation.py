@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from model_store.manifest import Manifest
 from model_store.predictor import Predictor
 from training.data.dataset import DataRow
 from training.evaluation.box_jitter import JitterTable, score_jitter
@@ -19,6 +20,9 @@ from training.evaluation.statistics import EQUIVALENCE_MARGIN
 from training.evaluation.tables import ComparisonTable, SummaryTable, compare_models, summarise
 from training.evaluation.watching import Watch, unwatched
 from training.model_card import write_manifest_and_card
+
+POST_TRAINING = "ptq"
+"""How the model without quantization-aware training is called in the tables."""
 
 
 @dataclass(frozen=True)
@@ -114,7 +118,8 @@ def evaluate(
 def store_evaluation(folder: Path, predictor: Predictor, split: str, found: Evaluation) -> None:
     """Write an evaluation into the manifest and the card of the model that it was measured on.
 
-    What a shallower evaluation did not measure is removed rather than left from an older one.
+    What a shallower evaluation did not measure is removed rather than left from an older one. What
+    other commands measured on as many X-rays stays: groups, and the model without training.
     """
     manifest = predictor.info.manifest
     details = {
@@ -122,11 +127,57 @@ def store_evaluation(folder: Path, predictor: Predictor, split: str, found: Eval
         for name in ("comparison", "similarity", "jitter")
         if (value := getattr(found, name))
     }
+    table, before = found.table, manifest.metrics.get(split, {})
+    if _counts(before) == _counts(table):
+        table = _joined(table, before, (POST_TRAINING,))
+        of_others = manifest.evaluation.get(split, {})
+        details |= {n: of_others[n] for n in ("groups", "post_training") if n in of_others}
     changes = {
-        "metrics": {**manifest.metrics, split: found.table},
+        "metrics": {**manifest.metrics, split: table},
         "evaluation": {**manifest.evaluation, split: details},
     }
     write_manifest_and_card(folder, manifest.model_copy(update=changes))
+
+
+def store_post_training(
+    folder: Path, manifest: Manifest, split: str, table: SummaryTable, comparison: ComparisonTable
+) -> None:
+    """Write beside a model's quality what it would be without training, into manifest and card.
+
+    Args:
+        folder: The stored model.
+        manifest: Its manifest.
+        split: What was measured on.
+        table: The model and `POST_TRAINING` on every data set.
+        comparison: The model minus it, paired.
+    """
+    before = manifest.metrics.get(split, {})
+    joined = _joined(before, table, (POST_TRAINING,)) if before else table
+    details = {**manifest.evaluation.get(split, {}), "post_training": comparison}
+    changes = {
+        "metrics": {**manifest.metrics, split: joined},
+        "evaluation": {**manifest.evaluation, split: details},
+    }
+    write_manifest_and_card(folder, manifest.model_copy(update=changes))
+
+
+def _counts(table: SummaryTable) -> dict[str, int]:
+    """Return how many X-rays of each data set were measured, with each box alike."""
+    return {
+        source: next(iter(next(iter(boxes.values())).values()))["dice"]["n"]
+        for source, boxes in table.items()
+    }
+
+
+def _joined(table: SummaryTable, more: SummaryTable, models: Sequence[str]) -> SummaryTable:
+    """Return a table with the lines of some models of another one added."""
+    return {
+        source: {
+            box: own | {m: v for m, v in more.get(source, {}).get(box, {}).items() if m in models}
+            for box, own in boxes.items()
+        }
+        for source, boxes in table.items()
+    }
 
 
 def evaluation_to_json(found: Evaluation) -> list[dict[str, Any]]:
