@@ -211,6 +211,25 @@ def test_a_stopped_run_goes_on_as_if_it_had_not_been(
     assert any(isinstance(m, FewLevelQuantized) for m in base.model.modules())
 
 
+def test_frozen_integers_stay_while_scales_and_biases_learn(
+    data: Path, twin: Path, tmp_path: Path
+) -> None:
+    changes = settings(data, twin, qat__integers_learn=False)
+    config = load_config(CONFIGS / "cxr_lung_tiny_w2_stage2.toml", changes)
+    loop = prepare_run(config, twin, tmp_path / "run", resume=False, device=CPU)
+    before = {name: value.clone() for name, value in loop.stage.model.state_dict().items()}
+    loop.run()
+    moved = {n for n, value in loop.stage.model.state_dict().items() if (value != before[n]).any()}
+    assert not any(name.endswith(".unit") for name in moved)
+    for part in (".log_weight_scale", ".log_scale", "norm1.weight", ".bias"):
+        assert any(name.endswith(part) for name in moved), part
+    with pytest.raises(ConfigError, match=r"qat.integers_learn is false; with qat.weight_levels 127"):
+        load_config(
+            CONFIGS / "cxr_lung_tiny_w2_stage2.toml",
+            settings(data, twin, qat__integers_learn=False, qat__weight_levels=127),
+        )
+
+
 def test_without_steps_the_run_is_gptq_alone(data: Path, twin: Path, tmp_path: Path) -> None:
     config = load_config(CONFIGS / "cxr_lung_tiny_w2_stage2.toml", settings(data, twin, steps=0))
     prepare_run(config, twin, tmp_path / "run", resume=False, device=CPU).run()
