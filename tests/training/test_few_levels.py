@@ -223,7 +223,7 @@ def test_frozen_integers_stay_while_scales_and_biases_learn(
     assert not any(name.endswith(".unit") for name in moved)
     for part in (".log_weight_scale", ".log_scale", "norm1.weight", ".bias"):
         assert any(name.endswith(part) for name in moved), part
-    with pytest.raises(ConfigError, match=r"qat.integers_learn is false; with qat.weight_levels 127"):
+    with pytest.raises(ConfigError, match="integers_learn is false; with qat"):
         load_config(
             CONFIGS / "cxr_lung_tiny_w2_stage2.toml",
             settings(data, twin, qat__integers_learn=False, qat__weight_levels=127),
