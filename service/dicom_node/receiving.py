@@ -60,6 +60,8 @@ NOT_AUTHORIZED = 0x0124
 OUT_OF_RESOURCES = 0xA700
 CANNOT_UNDERSTAND = 0xC000
 _COMMAND_BYTES = 64 * 1024  # room for the messages around an object
+_PDU_BYTES = 65_536
+"""Most of a message; 14 MB in pieces of 16 KB, the library's size, take half as much again."""
 _STATUS_NAMES = {
     SUCCESS: "success",
     NOT_AUTHORIZED: "not_authorized",
@@ -108,6 +110,7 @@ class Receiver:
         entity.require_called_aet = True
         entity.require_calling_aet = sorted({sender.ae_title for sender in settings.senders})
         entity.maximum_associations = settings.max_associations
+        entity.maximum_pdu_size = _PDU_BYTES
         entity.acse_timeout = settings.acse_timeout_s
         entity.dimse_timeout = settings.dimse_timeout_s
         entity.network_timeout = settings.network_timeout_s
