@@ -1,11 +1,13 @@
 """Turns: of several callers' waiting items, each caller's oldest goes in turn.
 
 A caller that sends eight requests at a time so waits eight times as long as one that sends one,
-and nobody waits longer for it than for its one turn.
+and nobody waits longer for it than for its one turn. What has no queue (a worker's time, a place in
+the service) is shared by keeping a quarter free of any one caller while others are about.
 """
 
 from __future__ import annotations
 
+import time
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator
 from typing import Generic, TypeVar
@@ -14,6 +16,40 @@ SERVICE = ""
 """Caller of what the service does for itself."""
 
 Item = TypeVar("Item")
+
+
+def most_of_one(places: int) -> int:
+    """Return how many of all places one caller may hold while others are about: three quarters."""
+    return max(1, places - -(-places // 4))
+
+
+class RecentCallers:
+    """Who is about; grows by those of the latest seconds alone."""
+
+    def __init__(self, seconds: float, clock: Callable[[], float] = time.monotonic) -> None:
+        """Start with nobody.
+
+        Args:
+            seconds: for how long a caller is about after it was noted.
+            clock: seconds of a clock that never goes back.
+        """
+        self._seconds = seconds
+        self._clock = clock
+        self._noted_at: OrderedDict[str, float] = OrderedDict()  # the latest last
+
+    def note(self, caller: str) -> None:
+        """Note that a caller is there; what the service does for itself is no caller."""
+        if caller != SERVICE:
+            self._noted_at[caller] = self._clock()
+            self._noted_at.move_to_end(caller)
+
+    @property
+    def are_several(self) -> bool:
+        """Whether more than one caller is about."""
+        oldest = self._clock() - self._seconds
+        while self._noted_at and next(iter(self._noted_at.values())) < oldest:
+            self._noted_at.popitem(last=False)
+        return len(self._noted_at) > 1
 
 
 def _any(item: object) -> bool:

@@ -20,6 +20,7 @@ from service.fronts.messages import (
     learned_fields,
     refusal_fields,
 )
+from service.http.callers import caller_of
 from service.http.mask_source import ServedMasks
 from service.http.problems import INTERNAL_SENTENCE
 from service.imaging.task_data import ANSWER_FACTS, as_json
@@ -114,7 +115,8 @@ class FrontRequests:
             # What the front itself would refuse it for comes in its turn, before a full queue.
             self._masks.require_readiness(for_masks=fields["for_masks"])
             if not fields["is_refused"]:
-                self._masks.refuse(None, for_masks=fields["for_masks"])
+                caller = caller_of(key_name, fields["address"])
+                self._masks.refuse(None, caller, for_masks=fields["for_masks"])
         except ServiceError as error:
             self._refuse(number, error, {"key_name": key_name})
             running.close()

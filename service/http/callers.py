@@ -26,6 +26,11 @@ def caller_at(client: tuple[str, int] | None) -> str:
     return "at no address" if client is None else f"at {network_of(client[0])}"
 
 
+def caller_of(key_name: str | None, address: str) -> str:
+    """Return who sends requests with a key of this name, or without one from an address."""
+    return caller_at((address, 0)) if key_name is None else caller_with_key(key_name)
+
+
 def network_of(address: str) -> str:
     """Return what a caller cannot change at will: an IPv4 address, or half of an IPv6 one."""
     if ":" not in address:

@@ -83,10 +83,11 @@ class ServedMasks:
     async def admit(self, request: Request, own: ServiceError | None, *, for_masks: bool) -> None:
         """Let a request pass before its upload is read, or refuse it."""
         address = request.client.host if request.client is not None else ""
+        record = record_of(request.scope)
         key_name = self.key_name(request.headers, address)
         if key_name is not None:
-            note_key(record_of(request.scope), key_name)
-        self.refuse(own, for_masks=for_masks)
+            note_key(record, key_name)
+        self.refuse(own, record.caller, for_masks=for_masks)
 
     def key_name(self, headers: Mapping[str, str], address: str) -> str | None:
         """Return the name of the key that a request came with; None where none is needed.
@@ -113,8 +114,13 @@ class ServedMasks:
         else:
             self.service.readiness.require_ready()
 
-    def refuse(self, own: ServiceError | None, *, for_masks: bool) -> None:
+    def refuse(self, own: ServiceError | None, caller: str, *, for_masks: bool) -> None:
         """Refuse a request that has its key and cannot be answered now.
+
+        Args:
+            own: what it would be refused for whatever the service does.
+            caller: who sends it.
+            for_masks: whether it asks for masks.
 
         Raises:
             ServiceError: why.
@@ -122,7 +128,7 @@ class ServedMasks:
         self.require_readiness(for_masks=for_masks)
         if own is not None:
             raise own
-        self.service.admission.refuse_if_full()
+        self.service.admission.refuse_if_full(caller)
         if for_masks and self.service.auditing is not None:
             self.service.auditing.refuse_if_unavailable()
 

@@ -5,15 +5,20 @@ or queued), a few times `max_batch` more may be past the model, being rendered, 
 together hold at most `queue_limit_bytes` of uploads, decoded images, inputs of the network and
 answers that wait to be taken (a single larger one is let in when nothing else is there). Overload
 is refused at once with 429, before an upload is read when that is known then, instead of letting
-every caller wait longer. Bytes of unfinished uploads have a bound of their own
-(`service.pipeline.upload_budget`), so that slow senders hold no place that a fast one could use.
+every caller wait longer. While several callers are about, none holds the last quarter of the
+places, so that whoever comes beside a caller of many requests finds one. Bytes of unfinished
+uploads have a bound of their own (`service.pipeline.upload_budget`), so that slow senders hold no
+place that a fast one could use.
 """
 
 from __future__ import annotations
 
 import threading
+import time
+from collections import Counter
 from collections.abc import Callable
 
+from service.caller_turns import SERVICE, RecentCallers, most_of_one
 from service.errors import QueueFull
 from service.pipeline.upload_budget import UploadBudget
 
@@ -21,6 +26,8 @@ PAST_THE_MODEL_BATCHES = 4
 """Batches that may be past the model, being computed or rendered."""
 
 LONGEST_RETRY_S = 30
+ABOUT_S = 2.0 * LONGEST_RETRY_S
+"""For how long a caller is about: one who was refused comes again within this time."""
 
 
 class Admission:
@@ -37,6 +44,7 @@ class Admission:
         max_batch: int,
         upload_budget_bytes: int,
         queue_limit_bytes: int = 2**62,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Set the bounds.
 
@@ -45,6 +53,7 @@ class Admission:
             max_batch: most requests in one model call.
             upload_budget_bytes: most bytes of unfinished uploads held in memory.
             queue_limit_bytes: most bytes that the requests inside hold.
+            clock: seconds of a clock that never goes back.
         """
         self._queue_limit_bytes = queue_limit_bytes
         self._inside_bytes = 0
@@ -54,6 +63,9 @@ class Admission:
         self._lock = threading.Lock()
         self._waiting = 0
         self._inside = 0
+        self._waiting_of: Counter[str] = Counter()
+        self._inside_of: Counter[str] = Counter()
+        self._about = RecentCallers(ABOUT_S, clock)
         self._seconds_per_request = 0.2
 
     @property
@@ -71,29 +83,35 @@ class Admission:
         """Bytes of uploads and images that the requests inside hold."""
         return self._inside_bytes
 
-    def refuse_if_full(self) -> None:
+    def refuse_if_full(self, caller: str = SERVICE) -> None:
         """Refuse a request before its upload, without taking a place.
 
+        Args:
+            caller: who sends it.
+
         Raises:
-            QueueFull: as many requests wait as are allowed.
+            QueueFull: as many requests wait as are allowed, all together or of this caller.
         """
         with self._lock:
-            self._refuse_if_full_locked()
+            self._refuse_if_full_locked(caller)
 
-    def enter(self) -> Slot:
+    def enter(self, caller: str = SERVICE) -> Slot:
         """Take a place.
+
+        Args:
+            caller: whose request it is.
 
         Returns:
             The place, a context manager that gives itself back.
 
         Raises:
-            QueueFull: as many requests wait as are allowed.
+            QueueFull: as many requests wait as are allowed, all together or of this caller.
         """
         with self._lock:
-            self._refuse_if_full_locked()
-            self._waiting += 1
-            self._inside += 1
-        return Slot(self)
+            self._refuse_if_full_locked(caller)
+            self._count_waiting_locked(caller, 1)
+            self._count_inside_locked(caller, 1)
+        return Slot(self, caller)
 
     def keep_answer(self, size_bytes: int) -> Callable[[], None]:
         """Count an answer that waits to be taken by its caller; it is never refused.
@@ -117,9 +135,28 @@ class Admission:
         with self._lock:
             self._seconds_per_request += 0.2 * (seconds_per_request - self._seconds_per_request)
 
-    def _refuse_if_full_locked(self) -> None:
+    def _count_waiting_locked(self, caller: str, change: int) -> None:
+        self._waiting += change
+        _count(self._waiting_of, caller, change)
+
+    def _count_inside_locked(self, caller: str, change: int) -> None:
+        self._inside += change
+        _count(self._inside_of, caller, change)
+
+    def _refuse_if_full_locked(self, caller: str) -> None:
+        self._about.note(caller)
         if self._waiting >= self.queue_limit or self._inside >= self.most_inside:
             raise self._full_locked()
+        if caller == SERVICE or not self._about.are_several:
+            return
+        most = most_of_one(self.queue_limit)
+        has_most = self._waiting_of[caller] >= most
+        if has_most or self._inside_of[caller] >= most_of_one(self.most_inside):
+            raise QueueFull(
+                f"{self._waiting_of[caller]} of your requests wait for the model; while others "
+                f"send requests, too, the limit is {most}. Send the request again later.",
+                retry_after_s=self._retry_after_s_locked(),
+            )
 
     def _full_locked(self) -> QueueFull:
         return QueueFull(
@@ -134,12 +171,19 @@ class Admission:
         return min(wait_s, LONGEST_RETRY_S)
 
 
+def _count(places: Counter[str], caller: str, change: int) -> None:
+    places[caller] += change
+    if not places[caller]:
+        del places[caller]  # who has none is forgotten
+
+
 class Slot:
     """One request's place in the service; both ways out may be called more than once."""
 
-    def __init__(self, admission: Admission) -> None:
-        """Hold a place that admission has already counted."""
+    def __init__(self, admission: Admission, caller: str) -> None:
+        """Hold a place that admission has already counted for its caller."""
         self._admission = admission
+        self._caller = caller
         self._waits = True
         self._is_inside = True
         self._bytes = 0
@@ -167,7 +211,7 @@ class Slot:
         with self._admission._lock:
             if self._waits:
                 self._waits = False
-                self._admission._waiting -= 1
+                self._admission._count_waiting_locked(self._caller, -1)
 
     def leave(self) -> None:
         """Give everything back: the request is answered, refused or its caller has left."""
@@ -176,10 +220,10 @@ class Slot:
             self._bytes = 0
             if self._waits:
                 self._waits = False
-                self._admission._waiting -= 1
+                self._admission._count_waiting_locked(self._caller, -1)
             if self._is_inside:
                 self._is_inside = False
-                self._admission._inside -= 1
+                self._admission._count_inside_locked(self._caller, -1)
 
     def __enter__(self) -> Slot:
         """Return itself."""

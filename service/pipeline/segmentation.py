@@ -254,7 +254,7 @@ class SegmentationService:
         """Answer by one model from beginning to end, whatever is served meanwhile."""
         input_size = _model_for(host, asked).input_size
         record.box_count = len(asked.boxes)
-        with self.admission.enter() as place:
+        with self.admission.enter(record.caller) as place:
             place.hold_bytes(upload_bytes)
             record.decode_began_at = time.perf_counter()
             opening = self._images.open(image, asked, input_size, caller=record.caller)
@@ -295,7 +295,7 @@ class SegmentationService:
         Raises:
             ServiceError: the image is refused.
         """
-        with self.admission.enter() as place:
+        with self.admission.enter(record.caller) as place:
             place.hold_bytes(upload_bytes)
             return await self._images.preview(image, record.caller)
 

@@ -10,12 +10,11 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import OrderedDict
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from service.caller_turns import SERVICE, CallerTurns
+from service.caller_turns import SERVICE, CallerTurns, RecentCallers, most_of_one
 from service.memory_allowance import most_costly_tasks
 from service.workers.shared_memory import Blob
 
@@ -66,10 +65,9 @@ class TaskQueue:
             clock: seconds of a clock that never goes back.
         """
         self._most_costly = most_costly_tasks(workers)
-        self._most_of_one = max(1, workers - -(-workers // 4))
-        self._clock = clock
+        self._most_of_one = most_of_one(workers)
+        self._about = RecentCallers(ABOUT_S, clock)
         self._waiting: dict[int, CallerTurns[Job]] = {}  # by urgency
-        self._seen_s: OrderedDict[str, float] = OrderedDict()  # the latest last
 
     def __len__(self) -> int:
         """Return how many wait, those included whose caller has left."""
@@ -78,9 +76,7 @@ class TaskQueue:
     def put(self, job: Job) -> None:
         """Add one."""
         self._turns_of(job).put(job.caller, job)
-        if job.caller != SERVICE:
-            self._seen_s[job.caller] = self._clock()
-            self._seen_s.move_to_end(job.caller)
+        self._about.note(job.caller)
 
     def put_back(self, job: Job) -> None:
         """Add one that was taken and not begun, before its equals."""
@@ -110,8 +106,7 @@ class TaskQueue:
         """Return what says of a job whether it may run beside those that run."""
         is_half_costly = sum(job.is_costly for job in running) >= self._most_costly
         held = [job.caller for job in running]
-        self._forget_gone()
-        is_shared = len(self._seen_s) > 1
+        is_shared = self._about.are_several
         full = {one for one in held if held.count(one) >= self._most_of_one} - {SERVICE}
 
         def may(job: Job) -> bool:
@@ -119,8 +114,3 @@ class TaskQueue:
             return not is_kept or job.result.done()
 
         return may
-
-    def _forget_gone(self) -> None:
-        oldest_s = self._clock() - ABOUT_S
-        while self._seen_s and next(iter(self._seen_s.values())) < oldest_s:
-            self._seen_s.popitem(last=False)

@@ -7,7 +7,7 @@ import threading
 import pytest
 
 from service.errors import QueueFull
-from service.pipeline.admission import PAST_THE_MODEL_BATCHES, Admission
+from service.pipeline.admission import ABOUT_S, PAST_THE_MODEL_BATCHES, Admission
 
 
 def make_admission(queue_limit: int = 2, max_batch: int = 1, budget: int = 100) -> Admission:
@@ -120,3 +120,53 @@ def test_an_answer_counts_until_it_is_taken() -> None:
     give_back()
     give_back()
     assert admission.inside_bytes == 0
+
+
+def test_a_caller_of_many_requests_leaves_a_quarter_of_the_places_to_others() -> None:
+    admission = make_admission(queue_limit=8)
+    held = [admission.enter("many") for _ in range(8)]  # alone, it may have all
+    for refused in (admission.refuse_if_full, admission.enter):
+        with pytest.raises(QueueFull):
+            refused("few")
+    held.pop().leave()
+    held.pop().leave()
+    for refused in (admission.refuse_if_full, admission.enter):
+        with pytest.raises(QueueFull, match="6 of your requests wait"):
+            refused("many")
+    with admission.enter("few"), admission.enter("few"):
+        assert admission.waiting == 8
+    held.pop().reach_model()
+    with admission.enter("many"):
+        assert admission.waiting == 6
+
+
+def test_a_caller_whose_answers_are_being_made_leaves_places_too() -> None:
+    admission = make_admission(queue_limit=8, max_batch=1)  # 8 wait, 4 more are past the model
+    for _ in range(9):
+        admission.enter("many").reach_model()
+    with admission.enter("few"), pytest.raises(QueueFull):
+        admission.enter("many")
+
+
+def test_a_caller_who_went_away_keeps_no_place_free() -> None:
+    now_s = [1000.0]
+    admission = Admission(
+        queue_limit=4, max_batch=1, upload_budget_bytes=100, clock=lambda: now_s[0]
+    )
+    admission.enter("few").leave()
+    held = [admission.enter("many") for _ in range(3)]
+    with pytest.raises(QueueFull):
+        admission.enter("many")
+    now_s[0] += ABOUT_S + 1
+    held.append(admission.enter("many"))
+    assert admission.waiting == 4
+
+
+def test_what_the_service_does_for_itself_is_bounded_by_all_places_alone() -> None:
+    admission = make_admission(queue_limit=4)
+    admission.refuse_if_full("few")
+    admission.refuse_if_full("many")
+    for _ in range(4):
+        admission.enter()
+    with pytest.raises(QueueFull, match="4 requests wait"):
+        admission.enter()

@@ -158,3 +158,30 @@ async def test_callers_of_one_address_are_told_apart_by_their_keys(tmp_path: Pat
         callers = [{"headers": {"X-API-Key": key}} for key in ("one", "other")]
         await serve(app, model.gate, *callers)
     assert model.order.index("few") <= 3, model.order
+
+
+@pytest.mark.anyio
+async def test_a_caller_of_many_requests_is_refused_before_the_queue_is_full_for_others() -> None:
+    gate = Gate()
+    app = make_app(FakePredictor(gate.hold), queue_limit=4)
+
+    async def send(number: int) -> httpx.Response:
+        transport = httpx.ASGITransport(app=app, client=(f"127.0.0.{number}", 1))
+        async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
+            return await client.post("/segment", **form())
+
+    async with running(app):
+        few = asyncio.create_task(send(2))
+        assert await asyncio.to_thread(gate.entered.wait, 20)  # the model has it: nobody waits
+        many = [asyncio.create_task(send(3)) for _ in range(6)]
+        await until(lambda: sum(one.done() for one in many) == 3)
+        assert app.state.service.admission.waiting == 3
+        refused = [one.result() for one in many if one.done()]
+        assert {(one.status_code, one.json()["code"]) for one in refused} == {(429, "queue_full")}
+        assert all("of your requests" in one.json()["detail"] for one in refused)
+        another = asyncio.create_task(send(2))
+        await until(lambda: app.state.service.admission.waiting == 4)
+        gate.opened.set()
+        answered = [await one for one in (few, another, *many)]
+    assert [one.status_code for one in answered].count(200) == 5
+    assert_nothing_is_held(app)
