@@ -159,6 +159,16 @@ def test_no_number_is_rounded_on_the_way(threshold: float, box: list[float]) -> 
     assert not any("e" in text.lower() for _, text in values)  # the service reads no exponents
 
 
+def test_one_of_several_models_is_asked_by_its_name(server: RunningServer) -> None:
+    assert 'name="model"' not in sent_by()
+    assert 'name="model"\r\n\r\nlungs/7\r\n' in sent_by(model="lungs/7")
+    with Client(f"http://127.0.0.1:{server.port}") as client:
+        client.segment(png(picture()), model="tiny/1")
+        with pytest.raises(SegmentError) as refused:
+            client.segment_dicom(as_file(make_xray()), model="tiny/9")
+    assert (refused.value.status, refused.value.code) == (422, "unknown_model")
+
+
 def test_further_fields_and_new_ones_of_the_answer(server: RunningServer) -> None:
     assert 'name="lungs"\r\n\r\neach\r\n' in sent_by(fields={"lungs": "each"})
     with Client(f"http://127.0.0.1:{server.port}") as client:

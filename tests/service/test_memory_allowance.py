@@ -10,6 +10,8 @@ import pytest
 from service.memory_allowance import (
     BYTES_BESIDE_WORKERS,
     BYTES_OF_COSTLY_WORKER,
+    BYTES_OF_FURTHER_MODEL,
+    BYTES_OF_GPU_PROCESS,
     BYTES_OF_WORKER,
     most_service_bytes,
     workers_bytes,
@@ -41,3 +43,13 @@ def test_a_container_holds_the_workers_that_it_is_given(workers: int) -> None:
     limit_bytes = BYTES_BESIDE_WORKERS + workers_bytes(workers)
     assert workers_within_memory(8, limit_bytes) == workers
     assert workers_within_memory(8, limit_bytes - 1) == max(1, workers - 1)
+
+
+@pytest.mark.parametrize(
+    ("gpus", "each_bytes"), [(0, BYTES_OF_FURTHER_MODEL), (2, 2 * BYTES_OF_GPU_PROCESS)]
+)
+def test_further_models_leave_less_to_the_workers(gpus: int, each_bytes: int) -> None:
+    first_bytes = BYTES_BESIDE_WORKERS + gpus * BYTES_OF_GPU_PROCESS
+    limit_bytes = first_bytes + 2 * each_bytes + workers_bytes(4)
+    assert workers_within_memory(8, limit_bytes, gpus, models=3) == 4
+    assert workers_within_memory(8, limit_bytes - 1, gpus, models=3) == 3

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import json
 import shutil
 from collections.abc import AsyncGenerator, Callable
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import pydicom
 import pytest
 from fastapi import FastAPI
 
@@ -299,6 +301,25 @@ async def test_the_audit_log_names_the_model_that_answered(tmp_path: Path) -> No
     said = [(one["outcome"], one["model"]) for one in written]
     assert said == [("answered", "lungs/5"), ("answered", "lungs/6"), ("unknown_model", None)]
     assert "Doe" not in (tmp_path / "a.jsonl").read_text()
+
+
+async def test_a_dicom_answer_names_the_weights_of_the_model_that_gave_it(tmp_path: Path) -> None:
+    async with serving(tmp_path, Shelf(), "lungs-6", "lungs-5") as (_, client, _r):
+        uids = set()
+        for version in ("6", "5"):
+            answer = await client.post(
+                "/segment", files={"image": ("x", as_file(make_xray()))},
+                data={"model": f"lungs/{version}"}, headers={"Accept": "application/dicom"},
+            )  # fmt: skip
+            assert answer.headers["X-Lungseg-Model"] == f"lungs/{version}"
+            found = pydicom.dcmread(io.BytesIO(answer.content))
+            (algorithm,) = found.SegmentSequence[0].SegmentationAlgorithmIdentificationSequence
+            assert algorithm.AlgorithmVersion == version
+            digest = f"lungs-{version}".encode().hex().zfill(64)
+            assert digest in algorithm.AlgorithmParameters
+            assert answer.headers["X-Lungseg-Model-Sha256"] == digest
+            uids.add(found.SOPInstanceUID)
+        assert len(uids) == 2
 
 
 async def test_a_queue_that_is_full_is_full_for_every_model(tmp_path: Path) -> None:
