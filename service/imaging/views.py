@@ -121,14 +121,20 @@ def legend_of(
 
 
 def with_margin(picture: Picture, lines: Sequence[str]) -> Picture:
-    """Return a picture with lines of text in a margin below it, of the picture's own type."""
+    """Return a picture with lines of text in a margin below it, of the picture's own type.
+
+    With 16 bits the text is as bright as the picture's brightest pixel: viewers stretch the range
+    of what they show, and an X-ray of 12 bits below a white of 65535 would be black.
+    """
     if picture.ndim == 3:
         return with_legend(picture.astype(np.uint8, copy=False), lines)
     empty = np.zeros((0, picture.shape[1], 3), np.uint8)
     margin = with_legend(empty, lines)[..., 0]
     if picture.dtype == np.uint8:
         return np.concatenate([picture, margin]).astype(np.uint8, copy=False)
-    return np.concatenate([picture, margin.astype(np.uint16) * 257]).astype(np.uint16, copy=False)
+    white = max(int(picture.max(initial=0)), 255)
+    deep = (margin.astype(np.uint32) * white // 255).astype(np.uint16)
+    return np.concatenate([picture, deep]).astype(np.uint16, copy=False)
 
 
 def encode_view(picture: Picture) -> bytes:
