@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from model_store.boxes import Box
+from model_store.boxes import MOST_ROUNDING_PX, Box
 from service.errors import InvalidBox
 
 __all__ = ["DECIMAL_NUMBER", "MAX_BOX_TEXT_LENGTH", "Box", "parse_box"]
@@ -39,7 +39,7 @@ def parse_box(text: str) -> Box:
     if len(fields) != 4:
         raise InvalidBox(f"A box has 4 numbers, but {len(fields)} came; {_FORM}.")
     x0, y0, x1, y1 = (_parse_number(field) for field in fields)
-    if min(x0, y0) < 0:
+    if min(x0, y0) < -MOST_ROUNDING_PX:
         raise InvalidBox("The box starts outside the image: x0 and y0 must not be negative.")
     if x0 >= x1 or y0 >= y1:
         raise InvalidBox(f"The box is empty or inverted: x0 < x1 and y0 < y1 must hold; {_FORM}.")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from model_store.boxes import validate_box
 from service.errors import InvalidBox
 from service.imaging.box_text import parse_box
 
@@ -41,12 +42,18 @@ def test_reads_four_numbers(text: str, box: tuple[float, ...]) -> None:
         ("5,0,4,4", "empty or inverted"),
         ("0,9,4,4", "empty or inverted"),
         ("-1,0,4,4", "negative"),
+        ("0,-0.002,4,4", "negative"),
         ("1," * 200, "longer than 256"),
     ],
 )
 def test_refuses_everything_else_with_a_sentence(text: str, said: str) -> None:
     with pytest.raises(InvalidBox, match=said):
         parse_box(text)
+
+
+@pytest.mark.parametrize("text", ["-0.0005,0,4,4", "0,-1e-3,4.0009,4", "-1e-9,-1e-9,4,4.001"])
+def test_what_rounding_puts_before_or_behind_the_image_lies_on_its_edge(text: str) -> None:
+    assert validate_box(parse_box(text), 4, 4) == (0.0, 0.0, 4.0, 4.0)
 
 
 def test_message_does_not_repeat_what_was_sent() -> None:
