@@ -89,6 +89,16 @@ def test_one_lung_in_a_box_around_two_is_said() -> None:
     assert "narrow_mask" not in codes(check(one, 0.95, whole, is_whole_image=True))
 
 
+def test_one_lung_in_half_of_the_picture_is_no_narrow_mask() -> None:
+    """Arm and spine are free beside it, but nowhere is room for another lung."""
+    one = np.zeros((100, 100), bool)
+    one[15:85, 14:38] = True
+    half = (0.0, 0.0, 50.0, 100.0)
+    assert check(one, 0.95, half) == ()
+    at_one_side = np.roll(one, -12, axis=1)
+    assert codes(check(at_one_side, 0.95, half)) == ["narrow_mask"]
+
+
 def test_a_mask_in_pieces_is_said() -> None:
     pieces = lungs()
     pieces[20:80, 60:80] &= np.arange(60)[:, None] % 6 < 3
