@@ -186,9 +186,13 @@ def test_a_full_service_refuses_in_milliseconds_even_slow_uploads(tiny_artifact:
         child = compute_process(server)
         os.kill(child, signal.SIGSTOP)
         try:
-            callers, _ = in_flight(server, 1)
-            until(lambda: metric(server, "lungseg_queue_depth") == 0)
-            callers += in_flight(server, 1, already=1)[0]
+            callers: list[threading.Thread] = []
+            for already in range(2):  # one that would be computed, and the next one
+                held = metric(server, "lungseg_queue_bytes")
+                callers += in_flight(server, 1, already=already)[0]
+                until(lambda held=held: metric(server, "lungseg_queue_bytes") > held)  # type: ignore[misc]
+                until(lambda: metric(server, "lungseg_queue_depth") == 0)
+            callers += in_flight(server, 1, already=2)[0]
             until(lambda: metric(server, "lungseg_queue_depth") == 1)
             times_s = sorted(refusal_time_s(server) for _ in range(21))
         finally:
