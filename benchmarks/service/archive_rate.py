@@ -53,7 +53,10 @@ def _row(flags: argparse.Namespace, asked: Sequence[str], count: int) -> dict[st
     context = multiprocessing.get_context("spawn")
     ready, told = context.Barrier(count + 1), context.Queue()
     shares = [list(asked[number::count]) for number in range(count)]
-    units = [context.Process(target=_unit, args=(flags, share, ready, told)) for share in shares]
+    units = [
+        context.Process(target=_unit, args=(flags, number, share, ready, told))
+        for number, share in enumerate(shares)
+    ]
     for unit in units:
         unit.start()
     ready.wait(START_TIMEOUT_S)
