@@ -15,6 +15,7 @@ import json
 import statistics
 import sys
 import time
+import urllib.request
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -27,6 +28,7 @@ from benchmarks.service.same_masks_under_load import images_of
 from benchmarks.service.server_process import RunningServer, running_server
 
 MIB = 1 << 20
+SHADOW_TIMEOUT_S = 170.0
 
 
 @dataclass(frozen=True)
@@ -76,6 +78,7 @@ def _measured(server: RunningServer, images: Sequence[bytes], callers: int) -> d
     ]
     asks = [Ask(number, name) for number in range(len(images)) for name in names]
     _segment(server, images, asks[0])
+    _wait_for_shadow(server)
     at_rest_bytes = tree_pss_bytes(server.process.pid)
     alone = [_segment(server, images, ask) for ask in asks]
     began = time.perf_counter()
@@ -92,7 +95,25 @@ def _measured(server: RunningServer, images: Sequence[bytes], callers: int) -> d
         "requests_per_second": round(len(asks) / seconds, 2),
         "requests": len(asks),
         "wrong": right.count(False),
+        "shadow_compared": _figure(server, 'lungseg_shadow_requests_total{outcome="compared"}'),
+        "shadow_dropped": _figure(server, 'lungseg_shadow_requests_total{outcome="dropped"}'),
     }
+
+
+def _wait_for_shadow(server: RunningServer) -> None:
+    """Wait until the shadow model, which loads when processors are idle, is there."""
+    give_up_at = time.monotonic() + SHADOW_TIMEOUT_S
+    while _figure(server, "lungseg_shadow_models_ready") < _figure(server, "lungseg_shadow_models"):
+        if time.monotonic() > give_up_at:
+            raise SystemExit("several_models: the shadow model did not become ready")
+        time.sleep(0.5)
+
+
+def _figure(server: RunningServer, name: str) -> float:
+    url = f"http://127.0.0.1:{server.port}/metrics"
+    with urllib.request.urlopen(url) as answer:
+        lines = answer.read().decode().splitlines()
+    return next(float(line.split()[1]) for line in lines if line.startswith(f"{name} "))
 
 
 def _segment(server: RunningServer, images: Sequence[bytes], ask: Ask) -> tuple[bool, str, float]:
@@ -111,7 +132,9 @@ def _sentence(figures: dict[str, Any]) -> str:
         f"{figures['memory_mib']} MiB at rest, {figures['memory_under_load_mib']} after the load; "
         f"{figures['alone_ms']} ms alone, {figures['together_ms']} ms together, "
         f"{figures['requests_per_second']} requests a second; "
-        f"{figures['wrong']} of {figures['requests']} answers wrong"
+        f"{figures['wrong']} of {figures['requests']} answers wrong; "
+        f"{figures['shadow_compared']:.0f} compared by a shadow, "
+        f"{figures['shadow_dropped']:.0f} dropped"
     )
 
 
