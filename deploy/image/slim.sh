@@ -14,6 +14,10 @@ rm openvino/libs/libopenvino_intel_gpu_plugin.so openvino/libs/libopenvino_intel
 find openvino/libs -name 'libopenvino_*_frontend.so*' ! -name 'libopenvino_ir_*' -delete
 rm -r openvino/include openvino/cmake
 find . -type d -name tests -prune -exec rm -r {} +
+rm -r pydicom/data/test_files
+"$python" -c 'import json, pathlib
+for path in pathlib.Path("highdicom/_standard").glob("*.json"):
+    path.write_text(json.dumps(json.loads(path.read_text()), separators=(",", ":")))'
 find . -type f \( -name '*.pyi' -o -name '*.h' -o -name '*.hpp' -o -name '*.a' \) -delete
 "$python" -m compileall -q -x '/(torch|torchgen|functorch|sympy|networkx|mpmath|openvino|setuptools)/' .
 golden=$(echo "$PWD"/model_store/models/*/*/golden_image.png)

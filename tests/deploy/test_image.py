@@ -168,7 +168,7 @@ def test_it_is_no_larger_than_it_should_be(container: Container) -> None:
     files += [path.lstat() for path in container.root.glob("usr/**/*")]
     sizes = {(one.st_dev, one.st_ino): one.st_size for one in files}
     total = sum(sizes.values())
-    print(f"the image holds {total / 1e9:.2f} GB")
+    print(f"the image holds {total / 1e9:.3f} GB")
     assert total <= LARGEST_IMAGE_BYTES
 
 
