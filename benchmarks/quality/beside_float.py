@@ -95,6 +95,13 @@ class Beside:
             of_patient[xray.source, xray.group].append(difference)
         return mean_interval(np.array([np.mean(own) for own in of_patient.values()]))
 
+    def by_source(self, differences: Sequence[float]) -> str:
+        """Return the mean of each data set's differences, in one line."""
+        of_source: defaultdict[str, list[float]] = defaultdict(list)
+        for xray, difference in zip(self.xrays, differences, strict=True):
+            of_source[xray.source].append(difference)
+        return ", ".join(f"{name} {np.mean(own):+.5f}" for name, own in of_source.items())
+
 
 def kept(file: Path, make: Callable[[], Any]) -> Any:
     """Return what a file holds, or make it and keep it there."""

@@ -82,6 +82,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         found = kept(folder / f"{name}.pt", lambda job=job: asdict(job()))  # type: ignore[misc]
         rows.append(Row(**found))
         print_row(rows[-1])
+        print(f"  difference by data set: {beside.by_source(rows[-1].differences)}", flush=True)
     print(json.dumps([asdict(row) for row in rows]))
     return 0
 
