@@ -29,7 +29,7 @@ RUN /opt/lungseg/bin/pip install --no-compile --no-deps --no-build-isolation . \
 FROM ${BASE_IMAGE} AS serving
 LABEL org.opencontainers.image.title="adalora-qat" \
       org.opencontainers.image.description="Lung segmentation of chest X-rays over HTTP" \
-      org.opencontainers.image.version="0.6.0.dev0" \
+      org.opencontainers.image.version="0.6.0" \
       org.opencontainers.image.licenses="Apache-2.0" \
       org.opencontainers.image.documentation="docs/operations.md"
 # Everything that is written goes to /tmp, the one place that needs not be read-only.

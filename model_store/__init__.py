@@ -4,4 +4,4 @@ This package is the one place that both ``training`` (which writes artifacts) an
 (which reads them) may import. It imports neither of them, nor any web framework.
 """
 
-__version__ = "0.6.0.dev0"
+__version__ = "0.6.0"
