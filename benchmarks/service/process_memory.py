@@ -14,14 +14,31 @@ def tree_pss_bytes(process: int) -> int:
     return sum(pss_bytes(each) for each in process_tree(process))
 
 
+def tree_unmapped_bytes(process: int) -> int:
+    """Return the proportional set size of a process and its descendants without pages of files.
+
+    Pages of libraries are shared with every process of the machine that maps them, so their share
+    grows when strangers end. What a process leaks is anonymous or shared memory.
+
+    Args:
+        process: process id; one that has ended counts nothing.
+    """
+    found = [_rollup(each) for each in process_tree(process)]
+    return sum(one.get("Pss:", 0) - one.get("Pss_File:", 0) for one in found)
+
+
 def pss_bytes(process: int) -> int:
     """Return the proportional set size of one process, 0 when it has ended."""
+    return _rollup(process).get("Pss:", 0)
+
+
+def _rollup(process: int) -> dict[str, int]:
+    """Return the kernel's sums over a process's memory, in bytes by name."""
     try:
         lines = Path(f"/proc/{process}/smaps_rollup").read_text(encoding="ascii").splitlines()
     except OSError:
-        return 0
-    found = [int(line.split()[1]) * 1024 for line in lines if line.startswith("Pss:")]
-    return found[0] if found else 0
+        return {}
+    return {words[0]: int(words[1]) * 1024 for line in lines[1:] if (words := line.split())}
 
 
 def process_tree(process: int) -> list[int]:

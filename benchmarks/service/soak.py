@@ -5,9 +5,10 @@
 Callers send good X-rays, damaged ones, wrong fields and uploads that they give up, one after
 another without a pause, or one each `--interval-s`. Each request has an id of its own. At the end
 the answers that callers got, the service's metrics and its audit log must tell the same: every
-request once. Memory is that of all processes (PSS), each time after the callers have paused for
-some seconds. The first is taken after each caller has sent each kind twice, and a tenth of the
-time. Exit code 1 when memory grew by 50 MB, a descriptor is left, or a request is not accounted.
+request once. Memory is that of all processes, each time after the callers have paused for some
+seconds: PSS without the pages of library files, which strangers share. The first is taken after
+each caller has sent each kind twice, and a tenth of the time. Exit code 1 when memory grew by 50
+MB, a descriptor is left, or a request is not accounted.
 """
 
 from __future__ import annotations
@@ -23,11 +24,11 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from benchmarks.processor import processor_name
-from benchmarks.service.process_memory import tree_pss_bytes
+from benchmarks.service.process_memory import tree_unmapped_bytes
 from benchmarks.service.segment_latency import DEFAULT_IMAGE, png_of_size
 from benchmarks.service.server_process import RunningServer, multipart, running_server
 from service.audit.chain import entries_of, verify_files
@@ -80,6 +81,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--model", type=Path, help="model folder; default: the default model")
     flags = parser.parse_args(arguments)
     seen = soak(flags.model, flags.seconds, flags.callers, flags.interval_s)
+    print_seen(seen)
+    return 1 if seen.faults else 0
+
+
+def print_seen(seen: Soaked) -> None:
+    """Print what was seen: a table, the faults, and one line of JSON."""
     print(processor_name())
     for kind, count in sorted(seen.answers.items()):
         print(f"{count:8d}  {kind}")
@@ -87,8 +94,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     print(f"memory {seen.memory_bytes[0] / 1e6:.0f} MB, {seen.growth_bytes / 1e6:+.1f} MB")
     print(f"descriptors {seen.descriptors[0]}, at the end {seen.descriptors[-1]}")
     print("\n".join(seen.faults) if seen.faults else "Each request is accounted exactly once.")
-    print(json.dumps(asdict(seen)))
-    return 1 if seen.faults else 0
+    print(json.dumps({**vars(seen), "answers": dict(seen.answers)}))
 
 
 def soak(model: Path | None, seconds: float, callers: int, interval_s: float = 0.0) -> Soaked:
@@ -176,7 +182,7 @@ def _let_callers_at(
                 is_over.set()
             _wait_until(lambda: _figure(server, "lungseg_inflight") == 0)
             time.sleep(PAUSE_S)
-            seen.memory_bytes.append(tree_pss_bytes(server.process.pid))
+            seen.memory_bytes.append(tree_unmapped_bytes(server.process.pid))
             seen.descriptors.append(len(list(Path(f"/proc/{server.process.pid}/fd").iterdir())))
     finally:
         is_over.set()

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import json
+import mmap
+import os
 from collections import Counter
 from pathlib import Path
 
-from benchmarks.service.soak import Soaked, _faults, _Ids, soak
+import pytest
+
+from benchmarks.service.process_memory import tree_unmapped_bytes
+from benchmarks.service.soak import Soaked, _faults, _Ids, print_seen, soak
 
 
 def test_some_seconds_of_mixed_callers_leave_nothing_behind(tiny_artifact: Path) -> None:
@@ -27,3 +33,22 @@ def test_what_is_not_accounted_is_said() -> None:
         "1 requests have a stranger's entry", "[429]", "grew by 60 MB", "1 descriptors",
     ):  # fmt: skip
         assert said in faults
+
+
+def test_the_last_line_is_json(capsys: pytest.CaptureFixture[str]) -> None:
+    print_seen(Soaked(Counter({"200 X-ray": 3}), 1, [5, 7], [20, 20]))
+    line = capsys.readouterr().out.splitlines()[-1]
+    assert json.loads(line)["answers"] == {"200 X-ray": 3}
+
+
+def test_memory_counts_what_is_made_and_not_what_lies_in_files(tmp_path: Path) -> None:
+    size = 64 << 20
+    file = tmp_path / "library"
+    file.write_bytes(bytes(size))
+    before = tree_unmapped_bytes(os.getpid())
+    with file.open("rb") as opened, mmap.mmap(opened.fileno(), 0, prot=mmap.PROT_READ) as pages:
+        assert not any(pages[:: mmap.PAGESIZE])  # each page is here now
+        assert tree_unmapped_bytes(os.getpid()) - before < size // 4
+    made = bytearray(b"x") * size
+    assert tree_unmapped_bytes(os.getpid()) - before > size // 2
+    assert len(made) == size
