@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.ma  # highdicom checks a label map by np.unique, which loads it when it is first asked
 
 from model_store.boxes import Box
 from model_store.pictures.dicom_display import GreyDisplay

@@ -92,7 +92,7 @@ def test_the_command_stores_models_that_load_and_predict(
         assert run_self_test(predictor, folder).passed
         mask = predictor.predict(PredictionRequest(image, (), "lung_field")).masks[0].mask
         assert mask.shape == image.shape
-        with pytest.raises(ValueError, match="this model draws lung_field only"):
+        with pytest.raises(ValueError, match="this model knows lung_field only"):
             predictor.predict(PredictionRequest(image, (), "whole_lung"))
         manifest = predictor.info.manifest
         stage = manifest.training["stages"][0]
@@ -125,7 +125,7 @@ def test_it_is_evaluated_on_the_convention_that_it_knows(
     again = ["import-reference", str(path), "--out", str(tmp_path / "again"), *RANKS]
     for refused in (["evaluate", *model, *data, "--split", "val"], [*again, *data]):
         assert main(refused) == 2
-        assert "no mask is drawn by lung_field" in capsys.readouterr().err
+        assert "no mask follows lung_field" in capsys.readouterr().err
 
 
 def test_the_float_model_draws_what_the_reference_draws(tmp_path: Path) -> None:

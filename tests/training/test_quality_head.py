@@ -142,7 +142,7 @@ def test_a_stored_model_says_which_structures_it_knows(tmp_path: Path) -> None:
     lungs = predictor.predict(PredictionRequest(image)).masks[0].mask
     assert not np.array_equal(heart, lungs)
     plain = Predictor.load(write_tiny_artifact(tmp_path / "plain"), "cpu")
-    with pytest.raises(ValueError, match="draws lungs only"):
+    with pytest.raises(ValueError, match="knows lungs only"):
         plain.predict(PredictionRequest(image, structure="heart"))
 
 
