@@ -97,7 +97,13 @@ def print_seen(seen: Soaked) -> None:
     print(json.dumps({**vars(seen), "answers": dict(seen.answers)}))
 
 
-def soak(model: Path | None, seconds: float, callers: int, interval_s: float = 0.0) -> Soaked:
+def soak(
+    model: Path | None,
+    seconds: float,
+    callers: int,
+    interval_s: float = 0.0,
+    most_growth_bytes: int = MOST_GROWTH_BYTES,
+) -> Soaked:
     """Start a service, let callers at it, and compare what all sides say.
 
     Args:
@@ -105,6 +111,7 @@ def soak(model: Path | None, seconds: float, callers: int, interval_s: float = 0
         seconds: how long callers send.
         callers: how many send at a time.
         interval_s: from a caller's request to its next, at least.
+        most_growth_bytes: growth of memory that is a fault.
     """
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -122,7 +129,8 @@ def soak(model: Path | None, seconds: float, callers: int, interval_s: float = 0
             if one["event"] == "segment"
         ]
         verify_files(folder.glob("*.jsonl"), key.encode())
-    seen.faults += _faults(seen, ids, counted, Counter(one["request_id"] for one in entries))
+    told = Counter(one["request_id"] for one in entries)
+    seen.faults += _faults(seen, ids, counted, told, most_growth_bytes)
     return seen
 
 
@@ -244,7 +252,13 @@ def _counted(server: RunningServer) -> Counter[int]:
     return counted
 
 
-def _faults(seen: Soaked, ids: _Ids, counted: Counter[int], entries: Counter[str]) -> list[str]:
+def _faults(
+    seen: Soaked,
+    ids: _Ids,
+    counted: Counter[int],
+    entries: Counter[str],
+    most_growth_bytes: int = MOST_GROWTH_BYTES,
+) -> list[str]:
     faults = []
     told = Counter(ids.answered.values())
     told[499] += seen.given_up
@@ -261,7 +275,7 @@ def _faults(seen: Soaked, ids: _Ids, counted: Counter[int], entries: Counter[str
     statuses = {status for status in told if status not in (200, 400, 422, 499)}
     if statuses:
         faults.append(f"Some answers were {sorted(statuses)}.")
-    if seen.growth_bytes >= MOST_GROWTH_BYTES:
+    if seen.growth_bytes >= most_growth_bytes:
         faults.append(f"Memory grew by {seen.growth_bytes / 1e6:.0f} MB.")
     if seen.descriptors[-1] > seen.descriptors[0]:
         faults.append(f"{seen.descriptors[-1] - seen.descriptors[0]} descriptors are left.")

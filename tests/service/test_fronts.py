@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import concurrent.futures
+import contextlib
 import hashlib
 import http.client
 import json
@@ -63,16 +64,20 @@ def test_each_front_has_its_share_of_the_connections(server: RunningServer) -> N
         links = [os.readlink(one) for one in Path(f"/proc/{process}/fd").iterdir()]
         return sum(link.startswith("socket:") for link in links)
 
-    before = [sockets_of(process) for process in front_processes(server)]
-    opened = [socket.create_connection(("127.0.0.1", server.port)) for _ in range(10)]
-    until(lambda: metric(server, "lungseg_connections") >= 10)
-    after = [sockets_of(process) for process in front_processes(server)]
-    gained = [now - then for now, then in zip(after, before, strict=True)]
-    assert len(gained) == 2
-    assert sum(gained) == 10
-    assert max(gained) <= 6
-    for one in opened:
-        one.close()
+    processes = front_processes(server)
+    time.sleep(0.5)  # the connections of who started it are closed by then
+    before = [sockets_of(process) for process in processes]
+
+    def gained() -> list[int]:
+        return [sockets_of(one) - then for one, then in zip(processes, before, strict=True)]
+
+    with contextlib.ExitStack() as opened:
+        for _ in range(10):
+            opened.enter_context(socket.create_connection(("127.0.0.1", server.port)))
+        until(lambda: metric(server, "lungseg_connections") >= 10)
+        until(lambda: sum(gained()) == 10)  # that of the metric is closed, too
+        assert len(processes) == 2
+        assert max(gained()) <= 6
     until(lambda: metric(server, "lungseg_connections") <= 1)
 
 
