@@ -15,7 +15,7 @@ from benchmarks.service.soak import Soaked, _faults, _Ids, print_seen, soak
 
 
 def test_some_seconds_of_mixed_callers_leave_nothing_behind(tiny_artifact: Path) -> None:
-    # Eight seconds are part of warming up: 70 MB were seen. A leak is for the long form to show.
+    # Eight seconds are part of warming up: 70 MB were seen, cause not traced.
     seen = soak(tiny_artifact, seconds=8, callers=3, most_growth_bytes=200_000_000)
     assert seen.faults == []
     assert seen.given_up > 0
