@@ -220,11 +220,11 @@ class Settings(BaseModel):
         "those of their X-rays",
     )
     fronts: int = Field(
-        0,
+        1,
         ge=0,
         le=64,
-        description="processes that hold callers' connections, 0 for a quarter of the allowed CPUs "
-        "beside a GPU, at most 8, and for none of their own beside a model on the CPU",
+        description="processes that hold callers' connections, 1 for the serving process itself, "
+        "0 for a quarter of the allowed CPUs beside a GPU, at most 8",
     )
     image_workers: int = Field(
         0,
