@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from service.imaging.distances import distances_within, squares_of
 from service.imaging.mask_grid import MaskGrid, grid_of
 from service.imaging.opencv import cv2
 
@@ -98,12 +99,12 @@ def _place(seed: Mask, towards_left: tuple[int, int]) -> float:
 
 
 def nearer_to_second(first: Mask, second: Mask) -> Mask:
-    """Return which samples are nearer to the second seed than to the first, (h, w) bool."""
-    away = [
-        cv2.distanceTransform((~seed).view(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
-        for seed in (first, second)
-    ]
-    nearer: Mask = np.asarray(away[1]) < np.asarray(away[0])
+    """Return which samples are nearer to the second seed than to the first, (h, w) bool.
+
+    A sample as far from both goes to the first.
+    """
+    away = [squares_of(distances_within(~seed)) for seed in (first, second)]
+    nearer: Mask = away[1] < away[0]
     return nearer
 
 

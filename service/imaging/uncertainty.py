@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from model_store.geometry import InputGeometry
 from model_store.mask_resampling import logits_at_pixels
 from model_store.postprocessing import MaskLogits, logit_of
+from service.imaging.distances import distances_within, squares_of
 from service.imaging.opencv import cv2
 
 OUTER_PROBABILITY, INNER_PROBABILITY = 0.25, 0.75
@@ -72,10 +73,10 @@ class Probabilities:
             return Band(outer, inner, None, None)
         window = _window_of(outer | mask)
         outline = (mask & ~_eroded(mask))[window]
-        within = np.pad(outer[window], 1).view(np.uint8)  # what is around it is outside
-        outwards = _distances(within)[1:-1, 1:-1][outline]
-        inwards = _distances(np.ascontiguousarray(~inner[window]).view(np.uint8))[outline]
-        widths = np.maximum(outwards + inwards - 1, 0)
+        within = np.pad(outer[window], 1)  # what is around it is outside
+        outwards = squares_of(distances_within(within)[1:-1, 1:-1][outline])
+        inwards = squares_of(distances_within(np.ascontiguousarray(~inner[window]))[outline])
+        widths = np.maximum(np.sqrt(outwards) + np.sqrt(inwards) - 1, 0)
         return Band(outer, inner, float(widths.mean()), float(np.percentile(widths, 95)))
 
 
@@ -83,11 +84,6 @@ def _window_of(mask: Mask) -> tuple[slice, slice]:
     """Return the rows and columns that a mask reaches."""
     rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
     return slice(int(rows[0]), int(rows[-1]) + 1), slice(int(columns[0]), int(columns[-1]) + 1)
-
-
-def _distances(region: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """Return how far each pixel of a region is from the nearest one outside it."""
-    return np.asarray(cv2.distanceTransform(region, cv2.DIST_L2, cv2.DIST_MASK_PRECISE), np.float32)
 
 
 def _eroded(mask: Mask) -> Mask:

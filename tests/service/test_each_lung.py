@@ -76,8 +76,6 @@ async def test_masks_that_wait_as_bits_give_the_same_answer(
             answer = (await client.post("/segment", **form(bright_lungs(), **fields))).json()
             assert answer["masks"]
             del answer["request_id"], answer["latency_ms"]
-            for one in answer["masks"]:  # its last digits depend on where arrays lie in memory
-                one["confidence"] = pytest.approx(one["confidence"], abs=1e-5)
             answers.append(answer)
     assert answers[0] == answers[1]
 
