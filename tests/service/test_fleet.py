@@ -112,9 +112,11 @@ async def test_files_replaced_while_the_devices_start_make_no_second_model() -> 
     async with running(app) as client:
         refused = functools.partial(sample, app, "lungseg_model_changes_total", outcome="refused")
         await until(lambda: refused() >= 1)
+        await ready_devices(app, 1)
         answers = await asyncio.gather(*(client.post("/segment", **form()) for _ in range(4)))
-        digests = {one.json()["model"]["sha256"] for one in answers if one.status_code == 200}
+        digests = {one.json()["model"]["sha256"] for one in answers}
         assert len(digests) == 1
+        assert {one.status_code for one in answers} == {200}
         assert sample(app, "lungseg_devices_ready") == 1
 
 

@@ -44,6 +44,22 @@ def front_processes(server: RunningServer) -> list[int]:
     return found
 
 
+def sockets_of(process: int) -> set[int]:
+    """Inodes of the sockets that a process holds."""
+    links = [os.readlink(one) for one in Path(f"/proc/{process}/fd").iterdir()]
+    return {int(link[8:-1]) for link in links if link.startswith("socket:")}
+
+
+def accepted_as(connection: socket.socket, port: int) -> int:
+    """Inode of the server's end of a caller's connection."""
+    ends = (port, connection.getsockname()[1])
+    for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
+        words = line.split()
+        if tuple(int(words[place].split(":")[1], 16) for place in (1, 2)) == ends:
+            return int(words[9])
+    raise LookupError(f"no connection between the ports {ends}")
+
+
 def status_of(connection: http.client.HTTPConnection) -> int:
     """Status of another answer on a kept connection; 0 when that has ended."""
     try:
@@ -60,16 +76,12 @@ def segment(server: RunningServer, client: httpx.Client, **fields: str) -> httpx
 
 
 def test_each_front_has_its_share_of_the_connections(server: RunningServer) -> None:
-    def sockets_of(process: int) -> int:
-        links = [os.readlink(one) for one in Path(f"/proc/{process}/fd").iterdir()]
-        return sum(link.startswith("socket:") for link in links)
-
     processes = front_processes(server)
     time.sleep(0.5)  # the connections of who started it are closed by then
-    before = [sockets_of(process) for process in processes]
+    before = [len(sockets_of(process)) for process in processes]
 
     def gained() -> list[int]:
-        return [sockets_of(one) - then for one, then in zip(processes, before, strict=True)]
+        return [len(sockets_of(one)) - then for one, then in zip(processes, before, strict=True)]
 
     with contextlib.ExitStack() as opened:
         for _ in range(10):
@@ -173,25 +185,32 @@ def test_a_caller_who_leaves_gives_the_place_back(server: RunningServer) -> None
 
 def test_a_front_that_is_killed_takes_its_own_connections_alone(server: RunningServer) -> None:
     fronts = front_processes(server)
-    kept = [http.client.HTTPConnection("127.0.0.1", server.port) for _ in range(4)]
-    assert [status_of(connection) for connection in kept] == [200] * 4
     body, content_type = multipart(IMAGE, {})
     head = f"POST /segment HTTP/1.1\r\nHost: localhost\r\nContent-Type: {content_type}\r\n"
-    waiting = [socket.create_connection(("127.0.0.1", server.port)) for _ in range(2)]
-    for one in waiting:  # admitted, their uploads unfinished
-        one.sendall(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body[:100])
-    until(lambda: metric(server, "lungseg_inflight") == 2)
-    os.kill(fronts[0], signal.SIGKILL)
-    until(lambda: metric(server, "lungseg_inflight") == 1)
-    assert sorted(status_of(connection) for connection in kept) == [0, 0, 200, 200]
-    assert is_ready(server)
-    assert metric(server, "lungseg_fronts_lost_total") == 1
-    until(lambda: metric(server, "lungseg_fronts") == 2)
-    assert len(front_processes(server)) == 2
-    for connection in kept:
-        connection.close()
-    for one in waiting:
-        one.close()
+    unfinished = f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body[:100]
+    with contextlib.ExitStack() as opened:
+        kept = [http.client.HTTPConnection("127.0.0.1", server.port) for _ in range(4)]
+        for connection in kept:
+            opened.callback(connection.close)
+        assert [status_of(connection) for connection in kept] == [200] * 4
+        waiting = [
+            opened.enter_context(socket.create_connection(("127.0.0.1", server.port)))
+            for _ in range(4)
+        ]
+        for one in waiting:  # admitted, their uploads unfinished
+            one.sendall(unfinished)
+        until(lambda: metric(server, "lungseg_inflight") == 4)
+        of_killed = sockets_of(fronts[0])
+        stays = [accepted_as(connection.sock, server.port) not in of_killed for connection in kept]
+        waiting_on = [accepted_as(one, server.port) not in of_killed for one in waiting]
+        assert 0 < sum(waiting_on) < 4
+        os.kill(fronts[0], signal.SIGKILL)
+        until(lambda: metric(server, "lungseg_inflight") == sum(waiting_on))
+        assert [status_of(connection) == 200 for connection in kept] == stays
+        assert is_ready(server)
+        assert metric(server, "lungseg_fronts_lost_total") == 1
+        until(lambda: metric(server, "lungseg_fronts") == 2)
+        assert len(front_processes(server)) == 2
     until(lambda: metric(server, "lungseg_inflight") == 0)
     with httpx.Client() as client:
         assert segment(server, client).status_code == 200
