@@ -31,7 +31,7 @@ LABEL org.opencontainers.image.title="adalora-qat" \
       org.opencontainers.image.description="Lung segmentation of chest X-rays over HTTP" \
       org.opencontainers.image.version="0.6.0" \
       org.opencontainers.image.licenses="Apache-2.0" \
-      org.opencontainers.image.documentation="docs/operations.md"
+      org.opencontainers.image.documentation="docs/operations/install.md"
 # Everything that is written goes to /tmp, the one place that needs not be read-only.
 ENV PATH=/opt/lungseg/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 HOME=/tmp \
     TRITON_CACHE_DIR=/tmp/triton LUNGSEG_HOST=0.0.0.0 LUNGSEG_PORT=8000

@@ -87,4 +87,4 @@ def test_a_digest_that_was_not_resolved_is_never_written(folder: Path, skopeo: s
 
 def test_the_script_can_be_run_and_says_how() -> None:
     assert os.access(SCRIPT, os.X_OK)
-    assert "pin.sh" in (ROOT / "docs" / "operations.md").read_text()
+    assert "pin.sh" in (ROOT / "docs" / "operations" / "upgrade.md").read_text()

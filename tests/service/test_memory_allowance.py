@@ -20,7 +20,7 @@ from service.memory_allowance import (
 from service.settings import settings_from
 from service.workers.limits import WorkerLimits
 
-PAGE = Path(__file__).parents[2] / "docs" / "operations.md"
+PAGE = Path(__file__).parents[2] / "docs" / "operations" / "load.md"
 
 
 def test_the_bound_of_all_processes_is_the_documented_one() -> None:

@@ -58,7 +58,7 @@ def test_every_alert_is_tested_and_explained() -> None:
     alerts = {rule["alert"] for group in groups for rule in group["rules"] if "alert" in rule}
     tests = [(FOLDER / f"{name}.yml").read_text() for name in ("rules_test", "drift_rules_test")]
     tested = set(re.findall(r"alertname: (\w+)", "".join(tests)))
-    explained = (FOLDER.parents[1] / "docs" / "operations.md").read_text()
+    explained = (FOLDER.parents[1] / "docs" / "operations" / "runbook.md").read_text()
     assert alerts == tested
     assert alerts == set(re.findall(r"^\| `(Lungseg\w+)`", explained, re.MULTILINE))
 
