@@ -146,7 +146,7 @@ def log_request(record: RequestRecord, status: int) -> None:
         record: what is known about it.
         status: HTTP status of the answer; 499 when the caller left before it.
     """
-    model = record.asked_model
+    model = record.requested_model
     fields: dict[str, Any] = {
         "request_id": record.request_id,
         "trace_id": record.trace_id,

@@ -260,7 +260,7 @@ class Metrics:
             status: HTTP status of the answer.
             has_left: whether its caller left before it.
         """
-        seconds, model = record.elapsed_s(), record.asked_model
+        seconds, model = record.elapsed_s(), record.requested_model
         self.count_answer(
             record.route, status, seconds, record.problem_code, model, has_left=has_left
         )

@@ -52,7 +52,7 @@ class RequestRecord:
         batch_size: requests in the model call that answered this one.
         warning_codes: codes of the warnings given.
         model: the model that answered, or None.
-        asked_model: the model that is to answer, once that is known.
+        requested_model: the model that is to answer, once that is known.
         key_name: name of the API key that came with it, or None.
         caller: whose turn it takes; holds an address, so it is not logged.
         number: what its front and the serving process call it; None where there is no front.
@@ -75,7 +75,7 @@ class RequestRecord:
     batch_size: int | None = None
     warning_codes: tuple[str, ...] = ()
     model: ModelInfo | None = None
-    asked_model: ServedName | None = None
+    requested_model: ServedName | None = None
     key_name: str | None = None
     caller: str = SERVICE
     number: int | None = None

@@ -88,8 +88,8 @@ def _unit(
     if flags.gpus:  # as Ray does for its actors
         os.environ["CUDA_VISIBLE_DEVICES"] = str(number % flags.gpus)
     from service.archive.inputs import ArchiveInput
-    from service.archive.places import place_of
-    from service.archive.segmenter import Segmenter, Wishes
+    from service.archive.locations import location_of
+    from service.archive.segmenter import ResultOptions, Segmenter
     from service.settings import Settings
 
     chosen: dict[str, Any] = {
@@ -97,7 +97,7 @@ def _unit(
         "max_batch": flags.max_batch, "queue_limit": 10_000, "request_timeout_s": 300.0,
     }  # fmt: skip
     with tempfile.TemporaryDirectory() as folder:
-        segmenter = Segmenter(Settings(**chosen), Wishes(), place_of(folder))
+        segmenter = Segmenter(Settings(**chosen), ResultOptions(), location_of(folder))
         inputs = [ArchiveInput(path, "", "lung_field") for path in share]
         segmenter.rows(inputs[: 2 * flags.workers])
         before = _cpu_s()

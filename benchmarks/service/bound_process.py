@@ -36,8 +36,8 @@ def pipelines_of(plan: Mapping[str, Any]) -> Iterator[Work]:
         name="none", version="0", sha256="0" * 64, precision="int8", weight_bits=8, device="none"
     )
 
-    def once(asked: SegmentRequest) -> int:
-        opening = open_xray(data, asked, plan["input_size"], 1 << 26, time.perf_counter())
+    def once(request: SegmentRequest) -> int:
+        opening = open_xray(data, request, plan["input_size"], 1 << 26, time.perf_counter())
         now = time.perf_counter()
         context = AnswerContext("bound", model, opening.stage_seconds, now, now)
         found = [MaskLogits(opening.prepared.boxes[0], logits, 0.9)]

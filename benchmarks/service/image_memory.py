@@ -92,12 +92,12 @@ def write_files(side: int, folder: Path) -> None:
 
 def opening(folder: Path) -> Iterator[tuple[str, bool, Callable[[], object]]]:
     """Yield names of files, whether they are costly, and opening them."""
-    asked = SegmentRequest((), DEFAULT_CONVENTION, 0.5, True, AnswerKind.JSON)
+    request = SegmentRequest((), DEFAULT_CONVENTION, 0.5, True, AnswerKind.JSON)
     for path in sorted(folder.iterdir()):
         kind, _, name = path.name.partition("-")
 
         def work(path: Path = path) -> object:
-            return open_xray(path.read_bytes(), asked, INPUT_SIDE, 1 << 30, 0.0)
+            return open_xray(path.read_bytes(), request, INPUT_SIDE, 1 << 30, 0.0)
 
         yield f"open {name}", kind == "costly", work
 
@@ -111,17 +111,17 @@ def rendering(side: int, folder: Path) -> Iterator[tuple[str, bool, Callable[[],
         ("four masks", 4, LungChoice.BOTH),
         ("each lung of four", 4, LungChoice.EACH),
     ):
-        asked = SegmentRequest(
+        request = SegmentRequest(
             (whole,) * boxes, DEFAULT_CONVENTION, 0.5, True, AnswerKind.JSON, lungs=lungs
         )
         found = [MaskLogits(whole, two_lungs(), 0.9) for _ in range(max(1, boxes))]
 
-        def work(asked: SegmentRequest = asked, found: list[MaskLogits] = found) -> object:
+        def work(request: SegmentRequest = request, found: list[MaskLogits] = found) -> object:
             model = ModelIdentity(
                 name="m", version="1", sha256="0" * 64, precision="int8", weight_bits=8, device=""
             )
             context = AnswerContext("id", model, {}, time.perf_counter(), time.perf_counter())
-            opened = open_xray(upload.read_bytes(), asked, INPUT_SIDE, 1 << 30, 0.0).xray
+            opened = open_xray(upload.read_bytes(), request, INPUT_SIDE, 1 << 30, 0.0).xray
             return answer_of(opened, found, context)
 
         yield f"render overlay, {name}", True, work

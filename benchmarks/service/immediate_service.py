@@ -22,7 +22,7 @@ from service.workers.task import Answer, Function, Task
 __all__ = ["TASKS", "make_immediate_model", "warm_up"]
 
 _HERE = "benchmarks.service.immediate_service"
-_VARYING = ("asked_at", "context", "facts")
+_VARYING = ("requested_at", "context", "facts")
 """What differs from one request for the same answer to the next."""
 
 

@@ -18,7 +18,7 @@ from model_store.conventions import CONVENTIONS, DEFAULT_CONVENTION
 from service.archive.cluster import UnitSize
 from service.archive.errors import ArchiveError
 from service.archive.run import ArchiveRun, run_archive
-from service.archive.segmenter import Wishes
+from service.archive.segmenter import ResultOptions
 from service.imaging.segment_request import LungChoice
 from service.settings import Settings
 
@@ -68,7 +68,7 @@ def _run_of(flags: argparse.Namespace) -> ArchiveRun:
         "request_timeout_s": REQUEST_TIMEOUT_S,
     }
     settings = Settings(**chosen)
-    wishes = Wishes(
+    options = ResultOptions(
         threshold=flags.threshold,
         lungs=LungChoice(flags.lungs),
         masks=flags.masks,
@@ -80,7 +80,7 @@ def _run_of(flags: argparse.Namespace) -> ArchiveRun:
         output=flags.output,
         convention=flags.convention,
         settings=settings,
-        wishes=wishes,
+        options=options,
         size=UnitSize(cpus, gpus),
         actors=flags.actors,
         rows_per_part=flags.rows_per_part,

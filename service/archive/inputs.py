@@ -15,7 +15,7 @@ import pyarrow
 from pyarrow import csv, fs, parquet
 
 from service.archive.errors import ArchiveError
-from service.archive.places import Place, place_of
+from service.archive.locations import Location, location_of
 
 INPUT_SCHEMA = pyarrow.schema(
     [
@@ -88,32 +88,32 @@ def inputs_of(sources: Sequence[str], convention: str) -> Iterator[ArchiveInput]
 
 
 def _inputs_of(source: str, convention: str) -> Iterator[ArchiveInput]:
-    place = place_of(source)
+    location = location_of(source)
     try:
-        kind = place.files.get_file_info(place.path).type
+        kind = location.files.get_file_info(location.path).type
         if kind is fs.FileType.File and source.lower().endswith(_TABLES):
-            yield from _of_table(place, convention)
+            yield from _of_table(location, convention)
         elif kind is fs.FileType.File:
-            yield ArchiveInput(place.address, "", convention)
+            yield ArchiveInput(location.address, "", convention)
         elif kind is fs.FileType.Directory:
-            yield from _named(place, place.files_below(), convention)
-        elif _GLOB_LETTERS & set(place.path):
-            yield from _named(place, _matching(place), convention)
+            yield from _named(location, location.files_below(), convention)
+        elif _GLOB_LETTERS & set(location.path):
+            yield from _named(location, _matching(location), convention)
         else:
             raise ArchiveError(f"{source} is not there.")
     except (OSError, pyarrow.ArrowException) as error:
         raise ArchiveError(f"{source} cannot be read: {' '.join(str(error).split())}.") from None
 
 
-def _named(place: Place, paths: Iterable[str], convention: str) -> Iterator[ArchiveInput]:
-    yield from (ArchiveInput(place.at(path).address, "", convention) for path in paths)
+def _named(location: Location, paths: Iterable[str], convention: str) -> Iterator[ArchiveInput]:
+    yield from (ArchiveInput(location.at(path).address, "", convention) for path in paths)
 
 
-def _matching(place: Place) -> Iterator[str]:
+def _matching(location: Location) -> Iterator[str]:
     """Yield the files that match a pattern; `**` stands for folders of any depth."""
-    fixed = re.split(r"[*?\[]", place.path, maxsplit=1)[0]
-    pattern = re.compile(_pattern(place.path))
-    folder = place.at(posixpath.dirname(fixed))
+    fixed = re.split(r"[*?\[]", location.path, maxsplit=1)[0]
+    pattern = re.compile(_pattern(location.path))
+    folder = location.at(posixpath.dirname(fixed))
     yield from (path for path in folder.files_below() if pattern.fullmatch(path))
 
 
@@ -130,9 +130,9 @@ def _token_pattern(token: str) -> str:
     return re.escape(token)
 
 
-def _of_table(place: Place, convention: str) -> Iterator[ArchiveInput]:
-    data = io.BytesIO(place.read(MOST_TABLE_BYTES))
-    if place.path.lower().endswith(".csv"):
+def _of_table(location: Location, convention: str) -> Iterator[ArchiveInput]:
+    data = io.BytesIO(location.read(MOST_TABLE_BYTES))
+    if location.path.lower().endswith(".csv"):
         options = csv.ConvertOptions(column_types=_as_text(data), strings_can_be_null=True)
         table = csv.read_csv(data, convert_options=options)
     else:
@@ -140,8 +140,8 @@ def _of_table(place: Place, convention: str) -> Iterator[ArchiveInput]:
     columns = set(table.column_names)
     name = next((one for one in NAME_COLUMNS if one in columns), None)
     if name is None:
-        raise ArchiveError(f"{place.address} has no column {' or '.join(NAME_COLUMNS)}.")
-    folder = place.at(posixpath.dirname(place.path))
+        raise ArchiveError(f"{location.address} has no column {' or '.join(NAME_COLUMNS)}.")
+    folder = location.at(posixpath.dirname(location.path))
     for batch in table.to_batches(max_chunksize=10_000):
         for row in batch.to_pylist():
             yield _of_row(row, name, folder, convention)
@@ -154,7 +154,7 @@ def _as_text(data: io.BytesIO) -> dict[str, pyarrow.DataType]:
     return dict.fromkeys(names, pyarrow.string())
 
 
-def _of_row(row: Mapping[str, Any], name: str, folder: Place, convention: str) -> ArchiveInput:
+def _of_row(row: Mapping[str, Any], name: str, folder: Location, convention: str) -> ArchiveInput:
     address = str(row[name] or "")
     if "://" not in address and not address.startswith("/"):
         address = folder.below(address).address

@@ -15,7 +15,7 @@ import pyarrow
 from pyarrow import parquet
 
 from service.archive.errors import ArchiveError
-from service.archive.places import Place, place_of
+from service.archive.locations import Location, location_of
 from service.archive.rows import FAILED, table_of
 
 RESULTS = "results"
@@ -27,12 +27,12 @@ class ResultFolder:
     """The folder that a run writes."""
 
     def __init__(self, output: str) -> None:
-        """Keep the place; nothing is written yet.
+        """Keep the location; nothing is written yet.
 
         Raises:
             ArchiveError: no file system reads the address.
         """
-        self.place = place_of(output)
+        self.location = location_of(output)
 
     def require_same(self, asked: Mapping[str, Any]) -> None:
         """Note what a run asks, or refuse to mix it with rows that were asked otherwise.
@@ -41,7 +41,7 @@ class ResultFolder:
             ArchiveError: an earlier run in this folder asked for something else, or the folder
                 cannot be written.
         """
-        plan = self.place.below(_PLAN_NAME)
+        plan = self.location.below(_PLAN_NAME)
         try:
             if not plan.exists():
                 plan.write(json.dumps(dict(asked), indent=1).encode())
@@ -52,16 +52,16 @@ class ResultFolder:
         for name, value in asked.items():
             if before.get(name) != value:
                 raise ArchiveError(
-                    f"{self.place.address} holds a run with {name} {before.get(name)}, and this "
+                    f"{self.location.address} holds a run with {name} {before.get(name)}, and this "
                     f"one asks for {value}; choose another --output."
                 )
 
-    def part_of(self, input_ids: Sequence[str]) -> Place:
+    def part_of(self, input_ids: Sequence[str]) -> Location:
         """Return where the rows of these X-rays lie."""
         digest = hashlib.sha256("\n".join(sorted(input_ids)).encode()).hexdigest()[:24]
-        return self.place.below(f"{RESULTS}/part-{digest}.parquet")
+        return self.location.below(f"{RESULTS}/part-{digest}.parquet")
 
-    def write(self, part: Place, rows: Sequence[Mapping[str, Any]]) -> None:
+    def write(self, part: Location, rows: Sequence[Mapping[str, Any]]) -> None:
         """Write a part.
 
         Raises:
@@ -69,12 +69,12 @@ class ResultFolder:
         """
         part.write(_as_parquet(table_of(rows)))
 
-    def parts(self) -> list[Place]:
+    def parts(self) -> list[Location]:
         """Return the parts that are there."""
-        folder = self.place.below(RESULTS)
+        folder = self.location.below(RESULTS)
         return [folder.at(path) for path in folder.files_below() if path.endswith(".parquet")]
 
-    def counts(self, part: Place) -> tuple[int, int]:
+    def counts(self, part: Location) -> tuple[int, int]:
         """Return how many rows of a part are done and how many failed."""
         status = self._read(part, ["status"])["status"].to_pylist()
         failed = status.count(FAILED)
@@ -104,7 +104,7 @@ class ResultFolder:
                 part.files.delete_file(part.path)
         return forgotten
 
-    def _read(self, part: Place, columns: list[str] | None) -> pyarrow.Table:
+    def _read(self, part: Location, columns: list[str] | None) -> pyarrow.Table:
         try:
             return parquet.read_table(part.path, columns=columns, filesystem=part.files)
         except (OSError, pyarrow.ArrowException) as error:

@@ -16,7 +16,7 @@ from service.archive.errors import ArchiveError
 from service.archive.inputs import INPUT_SCHEMA, ArchiveInput, inputs_of
 from service.archive.parts import ResultFolder
 from service.archive.progress import Progress
-from service.archive.segmenter import Wishes
+from service.archive.segmenter import ResultOptions
 from service.archive.summary import write_summary
 from service.archive.units import UnitPlan
 from service.settings import Settings
@@ -31,7 +31,7 @@ class ArchiveRun:
         output: folder or address of the results.
         convention: for X-rays whose table names none.
         settings: limits and model of the service.
-        wishes: what is asked about every X-ray.
+        options: what is made of each X-ray.
         size: what an actor takes of its host.
         actors: how many there are; None for as many as there is room for.
         rows_per_part: X-rays of a batch.
@@ -45,7 +45,7 @@ class ArchiveRun:
     output: str
     convention: str
     settings: Settings
-    wishes: Wishes
+    options: ResultOptions
     size: cluster.UnitSize
     actors: int | None
     rows_per_part: int
@@ -76,7 +76,7 @@ def run_archive(run: ArchiveRun) -> dict[str, Any]:
     left = [one for one in inputs if one.input_id not in finished]
     progress = Progress(len(inputs), len(inputs) - len(left))
     with cluster.joined(run.ray_address, run.local_cpus):
-        plan = UnitPlan(run.output, run.settings, run.wishes)
+        plan = UnitPlan(run.output, run.settings, run.options)
         actors = run.actors or cluster.most_units(run.size)
         batches = list(_batches(left, run.rows_per_part))
         if batches:
@@ -95,8 +95,8 @@ def _asked(run: ArchiveRun) -> dict[str, Any]:
     except OSError as error:
         raise ArchiveError(f"{model} holds no model: {error.strerror}.") from None
     return {
-        "threshold": run.wishes.threshold,
-        "lungs": run.wishes.lungs.value,
+        "threshold": run.options.threshold,
+        "lungs": run.options.lungs.value,
         "max_pixels": run.settings.max_pixels,
         "max_upload_bytes": run.settings.max_upload_bytes,
         "manifest_sha256": digest,
@@ -111,8 +111,8 @@ def _batches(inputs: Iterable[ArchiveInput], size: int) -> Iterator[pyarrow.Tabl
 
 def _overlays(run: ArchiveRun, least_sure: Sequence[ArchiveInput]) -> ResultFolder:
     """Segment some X-rays once more, with their overlays, into a folder of their own."""
-    output = ResultFolder(run.output).place.below("contact_sheet").address
-    plan = UnitPlan(output, run.settings, Wishes(run.wishes.threshold, overlays=True))
+    output = ResultFolder(run.output).location.below("contact_sheet").address
+    plan = UnitPlan(output, run.settings, ResultOptions(run.options.threshold, overlays=True))
     batches = list(_batches(least_sure, run.rows_per_part))
     for _ in cluster.segmented_batches(plan, batches, run.size, 1):
         pass

@@ -18,7 +18,7 @@ from urllib.parse import unquote
 from service import errors
 from service.archive.errors import ArchiveError
 from service.archive.inputs import ArchiveInput
-from service.archive.places import Place, place_of
+from service.archive.locations import Location, location_of
 from service.archive.rows import done_row, failed_row, refused_row
 from service.compute.model_loading import PredictorFactory, start_compute_child
 from service.compute.readiness import State
@@ -50,8 +50,8 @@ Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
-class Wishes:
-    """What is asked about every X-ray of a run.
+class ResultOptions:
+    """What is made of each X-ray of a run.
 
     Attributes:
         threshold: probability from which a pixel is lung.
@@ -74,8 +74,8 @@ class Segmenter:
     def __init__(
         self,
         settings: Settings,
-        wishes: Wishes,
-        output: Place,
+        options: ResultOptions,
+        output: Location,
         predictor_factory: PredictorFactory = start_compute_child,
         pool_factory: PoolFactory = make_worker_pool,
     ) -> None:
@@ -83,7 +83,7 @@ class Segmenter:
 
         Args:
             settings: limits and model of the service.
-            wishes: what is asked.
+            options: what is made of each X-ray.
             output: where masks, overlays and segmentations go.
             predictor_factory: loads the model; tests hand in another.
             pool_factory: makes the image workers; tests hand in another.
@@ -91,7 +91,7 @@ class Segmenter:
         Raises:
             ArchiveError: the model or the image workers cannot be used on this host.
         """
-        self._settings, self._wishes, self._output = settings, wishes, output
+        self._settings, self._options, self._output = settings, options, output
         self._refused: list[Exception] = []
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="archive", daemon=True)
@@ -169,45 +169,45 @@ class Segmenter:
 
     async def _read(self, one: ArchiveInput) -> bytes:
         most = self._settings.max_upload_bytes + 1  # one more tells that it is too large
-        return await self._in_thread(lambda: place_of(one.address).read(most))
+        return await self._in_thread(lambda: location_of(one.address).read(most))
 
     async def _segmented(self, one: ArchiveInput, data: bytes) -> dict[str, Any]:
         if len(data) > self._settings.max_upload_bytes:
             limit = self._settings.max_upload_bytes
             raise errors.PayloadTooLarge(f"The file has more than {limit} bytes, the limit.")
-        asked = self._asked(one)
-        answer, record = await self._answer(data, asked)
+        request = self._request(one)
+        answer, record = await self._answer(data, request)
         found = json.loads(answer)
         facts: dict[str, Any] = {"file_bytes": len(data), "format": record.image_format}
         masks = [base64.b64decode(mask["png"]) for mask in found["masks"]]
         named = [{"png_sha256": hashlib.sha256(png).hexdigest()} for png in masks]
-        if self._wishes.masks:
+        if self._options.masks:
             for number, png in enumerate(masks):
                 suffix = f"_mask{number}.png" if len(masks) > 1 else "_mask.png"
                 named[number]["png_file"] = await self._write("masks", one, suffix, png)
-        if self._wishes.overlays:
+        if self._options.overlays:
             overlay = base64.b64decode(found["overlay_png"])
             facts["overlay_file"] = await self._write("overlays", one, "_overlay.png", overlay)
-        if self._wishes.segmentations and record.image_format == "dicom":
-            again, _ = await self._answer(data, replace(asked, answer_kind=AnswerKind.DICOM))
+        if self._options.segmentations and record.image_format == "dicom":
+            again, _ = await self._answer(data, replace(request, answer_kind=AnswerKind.DICOM))
             facts["seg_file"] = await self._write("segmentations", one, "_seg.dcm", again)
         return done_row(one, found, named, facts)
 
-    def _asked(self, one: ArchiveInput) -> SegmentRequest:
+    def _request(self, one: ArchiveInput) -> SegmentRequest:
         boxes = tuple(parse_box(text) for text in one.boxes.split(";")) if one.boxes else ()
         if len(boxes) > self._settings.max_boxes:
             raise errors.InvalidBox(f"More than {self._settings.max_boxes} boxes.")
         return SegmentRequest(
             boxes=boxes,
             convention=parse_convention(one.convention),
-            threshold=self._wishes.threshold,
-            wants_overlay=self._wishes.overlays,
+            threshold=self._options.threshold,
+            wants_overlay=self._options.overlays,
             answer_kind=AnswerKind.JSON,
-            lungs=self._wishes.lungs,
+            lungs=self._options.lungs,
             wants_measurements=True,
         )
 
-    async def _answer(self, data: bytes, asked: SegmentRequest) -> tuple[bytes, RequestRecord]:
+    async def _answer(self, data: bytes, request: SegmentRequest) -> tuple[bytes, RequestRecord]:
         """Ask the pipeline, again where another attempt may do better; return the answer's body."""
         for attempt in range(1, ATTEMPTS + 1):
             await self._until_ready()
@@ -215,7 +215,7 @@ class Segmenter:
             try:
                 async with asyncio.timeout(self._settings.request_timeout_s):
                     with await share(data) as image:
-                        answer = await self._service.segment(image, asked, len(data), record)
+                        answer = await self._service.segment(image, request, len(data), record)
                     with answer:
                         return await copy_of(answer.body), record
             except TimeoutError:

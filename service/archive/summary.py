@@ -76,14 +76,14 @@ def write_summary(
     if figures.least_sure:
         least = [_input_of(row) for row in figures.least_sure]
         sheet = with_overlays(least)
-        prefix = sheet.place.path.rsplit("/", 1)[-1]
+        prefix = sheet.location.path.rsplit("/", 1)[-1]
         for table in sheet.tables(["input_id", "overlay_file"]):
             overlays |= {
                 row["input_id"]: f"{prefix}/{row['overlay_file']}"
                 for row in table.to_pylist()
                 if row["overlay_file"]
             }
-    page = folder.place.below(PAGE_NAME)
+    page = folder.location.below(PAGE_NAME)
     page.write(page_of(figures, overlays).encode())
     told = {
         "xrays": figures.statuses.total(),
@@ -93,7 +93,7 @@ def write_summary(
         "warnings": dict(figures.warnings),
         "severities": dict(figures.severities),
     }
-    folder.place.below(FIGURES_NAME).write(json.dumps(told, indent=1).encode())
+    folder.location.below(FIGURES_NAME).write(json.dumps(told, indent=1).encode())
     return {name: told[name] for name in ("xrays", "done", "failed")} | {"page": page.address}
 
 

@@ -8,7 +8,7 @@ import pyarrow
 
 from service.archive.inputs import ArchiveInput
 from service.archive.parts import ResultFolder
-from service.archive.segmenter import Segmenter, Wishes
+from service.archive.segmenter import ResultOptions, Segmenter
 from service.heap import keep_one_heap
 from service.logging import configure_logging
 from service.settings import Settings
@@ -21,12 +21,12 @@ class UnitPlan:
     Attributes:
         output: folder or address of the results; every host must reach it.
         settings: limits and model of the service.
-        wishes: what is asked about every X-ray.
+        options: what is made of each X-ray.
     """
 
     output: str
     settings: Settings
-    wishes: Wishes
+    options: ResultOptions
 
 
 class Unit:
@@ -41,7 +41,7 @@ class Unit:
         keep_one_heap()
         configure_logging()
         self._folder = ResultFolder(plan.output)
-        self._segmenter = Segmenter(plan.settings, plan.wishes, self._folder.place)
+        self._segmenter = Segmenter(plan.settings, plan.options, self._folder.location)
 
     def __call__(self, batch: pyarrow.Table) -> pyarrow.Table:
         """Segment a batch, unless its part is there already.

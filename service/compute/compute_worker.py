@@ -414,7 +414,7 @@ def _checked(
     if isinstance(found, Sized) and len(found) != len(batch):
         raise ValueError("the model gave another number of answers than it got requests")
     for job, one in zip(batch, found, strict=True):
-        is_other = isinstance(one, NetworkOutput) and _answered(one) != job.given.asked
+        is_other = isinstance(one, NetworkOutput) and _answered(one) != job.given.requested_masks
         if is_other:
             raise ValueError("the model answered other boxes or structures than those asked for")
         yield one

@@ -37,7 +37,7 @@ class NetworkInput:
     structures: tuple[Structure, ...] = (LUNGS,)
 
     @property
-    def asked(self) -> list[tuple[Box, Structure]]:
+    def requested_masks(self) -> list[tuple[Box, Structure]]:
         """Box and structure of each mask that belongs to this request, in their order."""
         return [(box, structure) for box in self.boxes for structure in self.structures]
 

@@ -30,7 +30,7 @@ class RemoteCounter:
             "status": status,
             "seconds": record.elapsed_s(),
             "problem_code": record.problem_code,
-            "model": record.asked_model,
+            "model": record.requested_model,
             "has_left": has_left,
         }
         self._send(Frame(Kind.COUNT, fields))

@@ -14,8 +14,8 @@ from starlette.types import ASGIApp
 from service.errors import InternalError, ServiceError
 from service.fronts.forwarding import answer_forwarded
 from service.fronts.messages import (
-    ASKED,
     GIVEN_UP,
+    REQUEST,
     begun_record,
     learned_fields,
     refusal_fields,
@@ -141,8 +141,10 @@ class FrontRequests:
         try:
             with image:
                 if frame.kind is Kind.SEGMENT:
-                    asked = ASKED.validate_python(fields["asked"])
-                    answer = await self._masks.segment(image, asked, fields["upload_bytes"], record)
+                    request = REQUEST.validate_python(fields["request"])
+                    answer = await self._masks.segment(
+                        image, request, fields["upload_bytes"], record
+                    )
                 else:
                     answer = await self._masks.preview(image, fields["upload_bytes"], record)
             with answer:

@@ -15,7 +15,7 @@ from service import errors
 from service.imaging.segment_request import SegmentRequest
 from service.request_record import RequestRecord, ServedName
 
-ASKED: TypeAdapter[SegmentRequest] = TypeAdapter(SegmentRequest)
+REQUEST: TypeAdapter[SegmentRequest] = TypeAdapter(SegmentRequest)
 
 KEY_HEADERS = ("authorization", "x-api-key")
 """What the serving process has to see of a request to know its key."""
@@ -78,7 +78,7 @@ def learned_fields(record: RequestRecord) -> dict[str, Any]:
     """Return what the serving process has learned of a request."""
     learned = {name: getattr(record, name) for name in _LEARNED}
     return learned | {
-        "asked_model": record.asked_model,
+        "requested_model": record.requested_model,
         "warning_codes": list(record.warning_codes),
     }
 
@@ -87,6 +87,6 @@ def note_learned(record: RequestRecord, fields: Mapping[str, Any]) -> None:
     """Take over what the serving process has learned."""
     for name in _LEARNED:
         setattr(record, name, fields[name])
-    model = fields["asked_model"]
-    record.asked_model = None if model is None else ServedName(*model)
+    model = fields["requested_model"]
+    record.requested_model = None if model is None else ServedName(*model)
     record.warning_codes = tuple(fields["warning_codes"])

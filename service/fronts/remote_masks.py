@@ -13,10 +13,10 @@ from starlette.types import Receive, Scope, Send
 from service.errors import ServiceError
 from service.fronts.forwarding import forwarded, send_forwarded
 from service.fronts.messages import (
-    ASKED,
     GIVEN_UP,
     KEY_HEADERS,
     MOST_KEY_LENGTH,
+    REQUEST,
     begun_fields,
     note_learned,
     refusal_of,
@@ -93,7 +93,7 @@ class RemoteMasks:
             "for_masks": for_masks,
             "is_refused": own is not None,
         }
-        answer = await self._asked(Kind.ADMIT, record, fields)
+        answer = await self._request(Kind.ADMIT, record, fields)
         key_name = answer.fields["key_name"]
         if key_name is not None:
             note_key(record, key_name)
@@ -103,10 +103,10 @@ class RemoteMasks:
             raise own
 
     async def segment(
-        self, image: Blob, asked: SegmentRequest, upload_bytes: int, record: RequestRecord
+        self, image: Blob, request: SegmentRequest, upload_bytes: int, record: RequestRecord
     ) -> HeldAnswer:
         """Answer what is asked about one X-ray."""
-        fields = {"asked": as_json(ASKED, asked), "upload_bytes": upload_bytes}
+        fields = {"request": as_json(REQUEST, request), "upload_bytes": upload_bytes}
         return await self._answered(Kind.SEGMENT, record, fields, image)
 
     async def preview(self, image: Blob, upload_bytes: int, record: RequestRecord) -> HeldAnswer:
@@ -131,7 +131,7 @@ class RemoteMasks:
         self, kind: Kind, record: RequestRecord, fields: dict[str, object], image: Blob
     ) -> HeldAnswer:
         fields["record"] = begun_fields(record)
-        answer = await self._asked(kind, record, fields, image)
+        answer = await self._request(kind, record, fields, image)
         note_learned(record, answer.fields["learned"])
         if answer.kind is Kind.REFUSED:
             raise refusal_of(answer.fields)
@@ -139,7 +139,7 @@ class RemoteMasks:
         body = Blob.received(descriptor, 2**40)
         return HeldAnswer(ANSWER_FACTS.validate_python(answer.fields["facts"]), body)
 
-    async def _asked(
+    async def _request(
         self, kind: Kind, record: RequestRecord, fields: dict[str, object], *blobs: Blob
     ) -> Frame:
         """Ask the serving process about a request and wait for its word."""

@@ -92,7 +92,7 @@ def read_form(
     if len(boxes) > max_boxes:
         raise InvalidField(f"There are {len(boxes)} boxes; one request may have {max_boxes}.")
     wants_overlay, overlay_format = _overlay(single.get("overlay", "true"))
-    asked = SegmentRequest(
+    request = SegmentRequest(
         boxes=tuple(boxes),
         convention=parse_convention(single.get("convention", DEFAULT_CONVENTION)),
         threshold=_threshold(single.get("threshold", str(DEFAULT_THRESHOLD))),
@@ -111,35 +111,37 @@ def read_form(
         overlay_format=overlay_format,
         model=single.get("model"),
     )
-    if asked.lungs is not LungChoice.BOTH and LUNGS not in asked.structures:
+    if request.lungs is not LungChoice.BOTH and LUNGS not in request.structures:
         raise InvalidField("The field lungs is for structure=lungs.")
-    is_altered = asked.lungs is not LungChoice.BOTH or asked.drops_islands or asked.clips_to_boxes
-    if is_altered and asked.shapes & UNCERTAINTY_SHAPES:
+    is_altered = (
+        request.lungs is not LungChoice.BOTH or request.drops_islands or request.clips_to_boxes
+    )
+    if is_altered and request.shapes & UNCERTAINTY_SHAPES:
         raise InvalidField(
             "The field shapes asks for a band or probabilities, which are of whole masks. Leave "
             "out lungs, islands and clip, or send another request for them."
         )
-    if asked.view is None:
-        _refuse_several_masks(asked)
-    return asked
+    if request.view is None:
+        _refuse_several_masks(request)
+    return request
 
 
-def _refuse_several_masks(asked: SegmentRequest) -> None:
-    if asked.answer_kind is not AnswerKind.PNG:
+def _refuse_several_masks(request: SegmentRequest) -> None:
+    if request.answer_kind is not AnswerKind.PNG:
         return
-    if asked.lungs is LungChoice.EACH:
+    if request.lungs is LungChoice.EACH:
         raise NotAcceptable(
             "An image/png answer is one mask, but lungs=each asks for two; ask for right or left, "
             "or accept application/json."
         )
-    if len(asked.structures) > 1:
+    if len(request.structures) > 1:
         raise NotAcceptable(
             "An image/png answer is one mask, but two structures are asked for; ask for one, or "
             "accept application/json."
         )
-    if len(asked.boxes) > 1:
+    if len(request.boxes) > 1:
         raise NotAcceptable(
-            f"An image/png answer is one mask, but {len(asked.boxes)} boxes came; send one box a "
+            f"An image/png answer is one mask, but {len(request.boxes)} boxes came; send one box a "
             "request, or accept application/json."
         )
 

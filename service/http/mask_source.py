@@ -47,7 +47,7 @@ class MaskSource(Protocol):
         """
 
     async def segment(
-        self, image: Blob, asked: SegmentRequest, upload_bytes: int, record: RequestRecord
+        self, image: Blob, request: SegmentRequest, upload_bytes: int, record: RequestRecord
     ) -> HeldAnswer:
         """Answer what is asked about one X-ray; as `SegmentationService.segment`."""
 
@@ -133,10 +133,10 @@ class ServedMasks:
             self.service.auditing.refuse_if_unavailable()
 
     async def segment(
-        self, image: Blob, asked: SegmentRequest, upload_bytes: int, record: RequestRecord
+        self, image: Blob, request: SegmentRequest, upload_bytes: int, record: RequestRecord
     ) -> HeldAnswer:
         """Answer what is asked about one X-ray."""
-        return await self.service.segment(image, asked, upload_bytes, record)
+        return await self.service.segment(image, request, upload_bytes, record)
 
     async def preview(self, image: Blob, upload_bytes: int, record: RequestRecord) -> HeldAnswer:
         """Return the grey values of one X-ray."""

@@ -60,7 +60,7 @@ class SegmentEndpoint:
     ) -> HeldAnswer:
         record, max_boxes = record_of(request.scope), self._masks.settings.max_boxes
         with await receive_upload(request, body, self._masks, most_fields(max_boxes)) as upload:
-            asked = read_form(upload.fields, kind, max_boxes=max_boxes)
+            segment_request = read_form(upload.fields, kind, max_boxes=max_boxes)
             assert upload.image is not None  # a form without one is refused
-            work = self._masks.segment(upload.image, asked, upload.size_bytes, record)
+            work = self._masks.segment(upload.image, segment_request, upload.size_bytes, record)
             return await unless_caller_leaves(body, work)

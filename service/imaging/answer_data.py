@@ -18,7 +18,7 @@ class AnswerContext:
         model: the model that found it.
         stage_seconds: seconds of the stages before `postprocess`.
         request_began_at: `time.perf_counter()` when the request began; one clock for all processes.
-        asked_at: `time.perf_counter()` when this half was asked for; waiting counts as `render`.
+        requested_at: `time.perf_counter()` when it was requested; waiting counts as `render`.
         object_options: what the deployment chose for DICOM answers.
         kind: what the model's quality head says of the picture, by its labels; empty where it
             finds an upright, whole frontal chest, and from a model without such a head.
@@ -28,7 +28,7 @@ class AnswerContext:
     model: ModelIdentity
     stage_seconds: Mapping[str, float]
     request_began_at: float
-    asked_at: float
+    requested_at: float
     object_options: ObjectOptions = DEFAULT_OPTIONS
     kind: tuple[str, ...] = ()
 

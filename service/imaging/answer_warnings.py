@@ -43,19 +43,19 @@ def warnings_about(
         found: what the model found.
         remarks: on what was done to the masks.
     """
-    asked = opened.asked
+    request = opened.request
     before = [*warnings_of(opened.decoded.warnings), *opened.remarks]
     if found.is_turn_doubtful:
         before.append(doubtful_turn())
     pixels = opened.decoded.upright
-    checked = check_answer(found.lungs, pixels, found.kind, is_whole_image=not asked.prompts)
+    checked = check_answer(found.lungs, pixels, found.kind, is_whole_image=not request.prompts)
     warnings = [response_warning(one) for one in (*before, *checked.picture)]
     by_mask = [*checked.masks, *(check_heart(heart) for heart in found.hearts)]
     numbers = [*range(len(found.lungs)), *range(len(found.hearts))]
     for number, on_mask in zip(numbers, by_mask, strict=True):
-        place = f"Box {number + 1}: " if len(asked.prompts) > 1 else ""
+        place = f"Box {number + 1}: " if len(request.prompts) > 1 else ""
         warnings += [response_warning(one, place) for one in on_mask]
-    on_ratio = ratio_remarks(opened.scale.projection) if asked.wants_ratio else []
+    on_ratio = ratio_remarks(opened.scale.projection) if request.wants_ratio else []
     return [*warnings, *(response_warning(one) for one in (*on_ratio, *remarks))]
 
 

@@ -61,7 +61,7 @@ class AnsweredMask:
 
 
 @dataclass(frozen=True)
-class MaskWishes:
+class MaskOptions:
     """How the masks of an answer are wanted.
 
     Attributes:
@@ -81,7 +81,7 @@ def answered_masks(
     found: Sequence[MaskPrediction],
     logits: Sequence[MaskLogits],
     geometry: InputGeometry,
-    wishes: MaskWishes,
+    options: MaskOptions,
     *,
     are_packed: bool = False,
 ) -> tuple[Sequence[AnsweredMask], list[ImageWarning]]:
@@ -91,22 +91,22 @@ def answered_masks(
         found: what the model found, one per box.
         logits: what the network said, one per box.
         geometry: how the X-ray lies in the network's input.
-        wishes: how they are wanted.
+        options: how they are wanted.
         are_packed: whether they wait as bits.
     """
     masks: HeldMasks[AnsweredMask] = HeldMasks(are_packed)
     remarks: list[ImageWarning] = []
     for index, (one, said) in enumerate(zip(found, logits, strict=True)):
         whole = AnsweredMask(one.box, one.mask, one.score, one.confidence, LUNGS, index)
-        if wishes.drops_islands:
+        if options.drops_islands:
             kept, removed_px = without_islands(one.mask)
             if removed_px:
                 whole = dataclasses.replace(whole, mask=kept)
                 remarks.append(_islands_removed(removed_px))
-        if wishes.lungs is LungChoice.BOTH:
+        if options.lungs is LungChoice.BOTH:
             masks.append(whole)
             continue
-        each = _each_lung(whole, said, geometry, wishes) if wishes.are_sides_certain else []
+        each = _each_lung(whole, said, geometry, options) if options.are_sides_certain else []
         if not each:
             remarks.append(_sides_unknown())
         masks.extend(each or [whole])
@@ -147,15 +147,15 @@ def _clipped(one: AnsweredMask, box: Box, index: int) -> AnsweredMask:
 
 
 def _each_lung(
-    whole: AnsweredMask, said: MaskLogits, geometry: InputGeometry, wishes: MaskWishes
+    whole: AnsweredMask, said: MaskLogits, geometry: InputGeometry, options: MaskOptions
 ) -> list[AnsweredMask]:
     """Return the lungs that are wanted; none where the sides cannot be told."""
-    sides = lung_sides(whole.mask, wishes.towards_left)
+    sides = lung_sides(whole.mask, options.towards_left)
     if sides.right is None or sides.left is None:
         return []
     masks = {RIGHT_LUNG: sides.right, LEFT_LUNG: sides.left}
     lungs = []
-    for structure in _WANTED[wishes.lungs]:
+    for structure in _WANTED[options.lungs]:
         mask = masks[structure]
         is_empty = not mask.any()
         other = masks[LEFT_LUNG if structure == RIGHT_LUNG else RIGHT_LUNG]

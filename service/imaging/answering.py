@@ -33,7 +33,7 @@ from service.imaging.answer_schema import (
 from service.imaging.answer_warnings import FoundMasks, warnings_about
 from service.imaging.answered_masks import (
     AnsweredMask,
-    MaskWishes,
+    MaskOptions,
     answered_masks,
     clipped_masks,
 )
@@ -74,7 +74,7 @@ class _Rendering:
 
     def end_render(self) -> None:
         """Note the time: what comes after is in no stage."""
-        render_s = time.perf_counter() - self.context.asked_at - self.postprocess_s
+        render_s = time.perf_counter() - self.context.requested_at - self.postprocess_s
         self.seconds = {"postprocess": self.postprocess_s, "render": render_s}
 
     def elapsed_ms(self) -> float:
@@ -114,7 +114,7 @@ def answer_of(
     pixels = opened.decoded.upright
     postprocess_s = time.perf_counter() - began
     rendering = _Rendering(opened, pixels, found, found_masks, masks, context, postprocess_s)
-    kind = opened.asked.answer_kind
+    kind = opened.request.answer_kind
     media_type = kind.value
     headers: dict[str, str] = {}
     described, colours = _described_and_drawn(rendering, remarks)
@@ -122,10 +122,10 @@ def answer_of(
     codes = tuple(dict.fromkeys(warning.code for warning in warnings))
     if kind is AnswerKind.JSON:
         body = _json_body(rendering, described, colours)
-    elif kind is AnswerKind.PNG and opened.asked.view is not None:
-        body = _view_png(rendering, opened.asked.view, warnings)
+    elif kind is AnswerKind.PNG and opened.request.view is not None:
+        body = _view_png(rendering, opened.request.view, warnings)
         rendering.end_render()
-        headers = _headers(rendering, codes) | {"X-Lungseg-View": opened.asked.view.value}
+        headers = _headers(rendering, codes) | {"X-Lungseg-View": opened.request.view.value}
     elif kind is AnswerKind.PNG:
         body = encode_mask_png(masks[0].mask)
         rendering.end_render()
@@ -158,7 +158,7 @@ def _masks_of(
 
     Those of a large answer wait as bits, and each step makes one after the other.
     """
-    geometry, threshold = opened.geometry, opened.asked.threshold
+    geometry, threshold = opened.geometry, opened.request.threshold
     said = [one for one in found if one.structure == LUNGS]
     are_packed = _wait_packed(opened, found)
     lungs, hearts = (
@@ -170,14 +170,17 @@ def _masks_of(
     )
     is_doubtful = is_turn_doubtful(opened.decoded, lungs, context.kind)
     found_masks = FoundMasks(lungs, hearts, context.kind, is_doubtful)
-    wishes = MaskWishes(
-        opened.asked.lungs, opened.asked.drops_islands, opened.scale.towards_left, not is_doubtful
+    options = MaskOptions(
+        opened.request.lungs,
+        opened.request.drops_islands,
+        opened.scale.towards_left,
+        not is_doubtful,
     )
-    upright, remarks = answered_masks(lungs, said, geometry, wishes, are_packed=are_packed)
-    if LUNGS not in opened.asked.structures:  # they were found to be measured
+    upright, remarks = answered_masks(lungs, said, geometry, options, are_packed=are_packed)
+    if LUNGS not in opened.request.structures:  # they were found to be measured
         upright, remarks = [], []
-    if HEART in opened.asked.structures:
-        drops_islands = opened.asked.drops_islands
+    if HEART in opened.request.structures:
+        drops_islands = opened.request.drops_islands
         # Each box's lungs stay before its heart.
         upright = HeldMasks(
             are_packed,
@@ -188,14 +191,14 @@ def _masks_of(
             ),
         )
     masks = HeldMasks(are_packed, (as_stored(one, opened.decoded) for one in upright))
-    if opened.asked.clips_to_boxes:
-        masks = HeldMasks(are_packed, clipped_masks(masks, opened.asked.boxes))
+    if opened.request.clips_to_boxes:
+        masks = HeldMasks(are_packed, clipped_masks(masks, opened.request.boxes))
     return found_masks, masks, remarks
 
 
 def _wait_packed(opened: OpenedXray, found: Sequence[MaskLogits]) -> bool:
     """Return whether the masks together are so large that they wait as bits."""
-    masks_px = opened.decoded.pixels.size * max(len(found), len(opened.asked.boxes))
+    masks_px = opened.decoded.pixels.size * max(len(found), len(opened.request.boxes))
     return masks_px > KEPT_WHOLE_PX
 
 
@@ -207,8 +210,8 @@ def _described_and_drawn(
     One is made beside the other where a core is idle. In a large answer they come one after the
     other, so that one mask at a time is there at its size.
     """
-    opened, asked = rendering.opened, rendering.opened.asked
-    is_json = asked.answer_kind is AnswerKind.JSON
+    opened, request = rendering.opened, rendering.opened.request
+    is_json = request.answer_kind is AnswerKind.JSON
 
     def describe() -> _Described:
         warnings = warnings_about(opened, rendering.found, remarks)
@@ -218,9 +221,9 @@ def _described_and_drawn(
 
     def draw() -> NDArray[np.uint32]:
         drawn = (one.mask for one in rendering.masks)
-        return overlay_colours(opened.decoded.pixels, drawn, asked.boxes)
+        return overlay_colours(opened.decoded.pixels, drawn, request.boxes)
 
-    if not is_json or asked.overlay_in_answer is None:
+    if not is_json or request.overlay_in_answer is None:
         return describe(), None
     if _wait_packed(opened, rendering.said):
         return in_turn(describe, draw)
@@ -231,26 +234,26 @@ def _described_and_drawn(
 def _json_body(
     rendering: _Rendering, described: _Described, colours: NDArray[np.uint32] | None
 ) -> bytes:
-    opened, asked = rendering.opened, rendering.opened.asked
-    pictures, warnings, overlay = described.pictures, described.warnings, asked.overlay_in_answer
+    opened, request = rendering.opened, rendering.opened.request
+    pictures, warnings, overlay = described.pictures, described.warnings, request.overlay_in_answer
     if colours is not None:
         encode = encode_jpeg if overlay is OverlayFormat.JPEG else encode_png
         pictures.append(encode(colours))
-    if asked.view is not None:
-        pictures.append(_view_png(rendering, asked.view, warnings))
+    if request.view is not None:
+        pictures.append(_view_png(rendering, request.view, warnings))
     encoded = [pybase64.b64encode(picture) for picture in pictures]
-    measured = _measured(rendering) if asked.wants_measurements else None
+    measured = _measured(rendering) if request.wants_measurements else None
     rendering.end_render()
     answer = SegmentAnswer(
         request_id=rendering.context.request_id,
         model=rendering.context.model,
         image=ImageSize(width=opened.decoded.width, height=opened.decoded.height),
-        convention=asked.convention,
-        threshold=asked.threshold,
+        convention=request.convention,
+        threshold=request.threshold,
         masks=described.masks,
         overlay_png=_PICTURE if overlay is OverlayFormat.PNG else None,
         overlay_jpeg=_PICTURE if overlay is OverlayFormat.JPEG else None,
-        view_png=_PICTURE if asked.view is not None else None,
+        view_png=_PICTURE if request.view is not None else None,
         latency_ms=_latency(rendering),
         warnings=warnings,
         measurements=measured,
@@ -267,18 +270,18 @@ def _with_pictures(answer: SegmentAnswer, encoded: Sequence[bytes]) -> bytes:
 
 
 def _view_png(rendering: _Rendering, view: View, warnings: Sequence[ResponseWarning]) -> bytes:
-    opened, asked = rendering.opened, rendering.opened.asked
+    opened, request = rendering.opened, rendering.opened.request
     shown = ViewedMasks(
         opened.decoded.pixels,
         [one.mask for one in rendering.masks],
-        asked.boxes,
+        request.boxes,
         gravest_of_masks(one.code for one in warnings),
     )
     picture = view_of(view, shown)
-    if asked.wants_legend or view is View.ENHANCED:
+    if request.wants_legend or view is View.ENHANCED:
         said = [(one.code, one.severity) for one in warnings]
         confidences = [one.confidence for one in rendering.masks]
-        picture = with_margin(picture, legend_of(view, asked.convention, confidences, said))
+        picture = with_margin(picture, legend_of(view, request.convention, confidences, said))
     return encode_view(picture)
 
 
@@ -289,7 +292,7 @@ def _dicom_answer(rendering: _Rendering, warning_codes: Sequence[str]) -> tuple[
     from service.imaging.dicom_results import DicomResults, multipart
 
     opened, context = rendering.opened, rendering.context
-    asked = opened.asked
+    request = opened.request
     if opened.header is None:
         raise NotAcceptable("An answer in DICOM needs a DICOM image.")
     results = DicomResults(
@@ -297,17 +300,17 @@ def _dicom_answer(rendering: _Rendering, warning_codes: Sequence[str]) -> tuple[
         opened.decoded.pixels,
         rendering.masks,
         SegmentationMethod(
-            context.model, asked.convention, asked.threshold, is_prompted=bool(asked.boxes)
+            context.model, request.convention, request.threshold, is_prompted=bool(request.boxes)
         ),
         [Remark(code, str(advice_on(code).severity)) for code in warning_codes],
         context.object_options,
-        asked.view or View.OVERLAY,
-        _ratio_of(rendering) if asked.wants_ratio else None,
+        request.view or View.OVERLAY,
+        _ratio_of(rendering) if request.wants_ratio else None,
         opened.display,
     )
-    if asked.answer_kind is AnswerKind.DICOM:
-        return results.segmentation(), asked.answer_kind.value
-    return multipart([results.encode(one) for one in asked.objects])
+    if request.answer_kind is AnswerKind.DICOM:
+        return results.segmentation(), request.answer_kind.value
+    return multipart([results.encode(one) for one in request.objects])
 
 
 def _ratio_of(rendering: _Rendering) -> float | None:
@@ -318,14 +321,14 @@ def _ratio_of(rendering: _Rendering) -> float | None:
 
 def _headers(rendering: _Rendering, warning_codes: Sequence[str]) -> dict[str, str]:
     """Return what the JSON body says, for answers whose body is a picture."""
-    model, asked = rendering.context.model, rendering.opened.asked
+    model, request = rendering.context.model, rendering.opened.request
     return {
         "X-Lungseg-Model": f"{model.name}/{model.version}",
         "X-Lungseg-Model-Sha256": model.sha256,
         "X-Lungseg-Precision": model.precision,
         "X-Lungseg-Device": model.device,
-        "X-Lungseg-Convention": asked.convention,
-        "X-Lungseg-Threshold": f"{asked.threshold:g}",
+        "X-Lungseg-Convention": request.convention,
+        "X-Lungseg-Threshold": f"{request.threshold:g}",
         "X-Lungseg-Warnings": ",".join(warning_codes),
         "X-Lungseg-Severity": str(gravest(warning_codes) or ""),
         "X-Lungseg-Latency-Ms": f"{rendering.elapsed_ms():.1f}",
@@ -346,11 +349,11 @@ def _mask_headers(found: AnsweredMask) -> dict[str, str]:
 
 def _measured(rendering: _Rendering) -> tuple[Measurements, ...]:
     """Measure what was found in each box, without islands where that is asked for."""
-    opened, wants_heart = rendering.opened, HEART in rendering.opened.asked.network_structures
+    opened, wants_heart = rendering.opened, HEART in rendering.opened.request.network_structures
     measured = []
     for index, found in enumerate(rendering.found.lungs):
         lungs, heart = found.mask, rendering.found.hearts[index].mask if wants_heart else None
-        if opened.asked.drops_islands:
+        if opened.request.drops_islands:
             lungs = without_islands(lungs)[0]
             heart = None if heart is None else without_islands(heart)[0]
         is_doubtful = rendering.found.is_turn_doubtful
@@ -362,7 +365,7 @@ def _measured(rendering: _Rendering) -> tuple[Measurements, ...]:
 def _segmented(rendering: _Rendering, found: AnsweredMask, pictures: list[bytes]) -> SegmentedMask:
     """Return one mask in the forms asked for; its pictures are added to those of the answer."""
     area_px = int(np.count_nonzero(found.mask))
-    shapes = rendering.opened.asked.shapes
+    shapes = rendering.opened.request.shapes
     has_png, has_rle = MaskShape.PNG in shapes, MaskShape.RLE in shapes
     if has_png:
         pictures.append(encode_mask_png(found.mask))

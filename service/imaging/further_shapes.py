@@ -43,7 +43,7 @@ def further_shapes(
         said: what the network says, by boxes and then structures.
         opened: the X-ray and what is asked about it.
     """
-    shapes = opened.asked.shapes
+    shapes = opened.request.shapes
     polygon = _polygons(found.mask) if MaskShape.POLYGON in shapes else None
     if not shapes & UNCERTAINTY_SHAPES:
         return FurtherShapes(polygon)

@@ -29,7 +29,7 @@ class OpenedXray:
     """An upload, decoded: what an answer about it is rendered from.
 
     Attributes:
-        asked: what was asked for.
+        request: what the caller wants of it.
         decoded: the X-ray.
         geometry: how the X-ray lies in the network's input.
         remarks: what looks wrong about its grey values.
@@ -38,7 +38,7 @@ class OpenedXray:
         display: how the X-ray's grey values are shown, when an answer repeats that.
     """
 
-    asked: SegmentRequest
+    request: SegmentRequest
     decoded: Picture
     geometry: InputGeometry
     remarks: tuple[ImageWarning, ...]
@@ -66,20 +66,20 @@ class Opening:
 
 def open_xray(
     data: bytes,
-    asked: SegmentRequest,
+    request: SegmentRequest,
     input_size: int,
     max_pixels: int,
-    asked_at: float,
+    requested_at: float,
     before_decoding: BeforeDecoding = accept_any,
 ) -> Opening:
     """Decode an upload and prepare it for the network.
 
     Args:
         data: the file.
-        asked: what is asked about it; a DICOM SEG needs a DICOM image.
+        request: what the caller wants of it; a DICOM SEG needs a DICOM image.
         input_size: side of the network's input, pixels.
         max_pixels: most pixels allowed.
-        asked_at: `time.perf_counter()` when this was asked for; waiting counts as `decode`.
+        requested_at: `time.perf_counter()` when this was asked for; waiting counts as `decode`.
         before_decoding: told what decoding will cost; what it raises ends this.
 
     Raises:
@@ -87,22 +87,22 @@ def open_xray(
     """
     decoded = read_upload(data, max_pixels, before_decoding)
     decoded_at = time.perf_counter()
-    _refuse_jpeg_of_long_sides(asked, decoded)
-    header = _header_of(decoded) if asked.needs_dicom else None
-    display = _display_of(decoded) if asked.needs_grey_dicom else None
+    _refuse_jpeg_of_long_sides(request, decoded)
+    header = _header_of(decoded) if request.needs_dicom else None
+    display = _display_of(decoded) if request.needs_grey_dicom else None
     histogram = grey_histogram(decoded.pixels)
-    prepared = prepare(_prediction_request(asked, decoded), input_size, histogram)
+    prepared = prepare(_prediction_request(request, decoded), input_size, histogram)
     remarks = check_image(histogram)
-    seconds = {"decode": decoded_at - asked_at, "preprocess": time.perf_counter() - decoded_at}
+    seconds = {"decode": decoded_at - requested_at, "preprocess": time.perf_counter() - decoded_at}
     scale = upright_scale(read_scale(decoded.dicom), decoded)
-    xray = OpenedXray(asked, decoded, prepared.geometry, remarks, header, scale, display)
+    xray = OpenedXray(request, decoded, prepared.geometry, remarks, header, scale, display)
     return Opening(xray, prepared, seconds, windowed_mean(histogram))
 
 
-def _refuse_jpeg_of_long_sides(asked: SegmentRequest, decoded: Picture) -> None:
+def _refuse_jpeg_of_long_sides(request: SegmentRequest, decoded: Picture) -> None:
     """Refuse an overlay that no JPEG can hold, before the network works for nothing."""
     longest = max(decoded.width, decoded.height)
-    if asked.overlay_in_answer is OverlayFormat.JPEG and longest > LONGEST_SIDE_PX:
+    if request.overlay_in_answer is OverlayFormat.JPEG and longest > LONGEST_SIDE_PX:
         raise InvalidField(
             f"A JPEG holds {LONGEST_SIDE_PX} pixels a side and the image has {longest}; send "
             "overlay=true for a PNG."
@@ -139,10 +139,10 @@ def _display_of(decoded: Picture) -> GreyDisplay:
     return display
 
 
-def _prediction_request(asked: SegmentRequest, decoded: Picture) -> PredictionRequest:
+def _prediction_request(request: SegmentRequest, decoded: Picture) -> PredictionRequest:
     try:
-        boxes = [validate_box(box, decoded.width, decoded.height) for box in asked.boxes]
+        boxes = [validate_box(box, decoded.width, decoded.height) for box in request.boxes]
     except BoxError as error:
         raise InvalidBox(str(error)) from None
-    prompts = () if asked.clips_to_boxes else boxes
-    return upright_request(decoded, prompts, asked.convention, asked.threshold)
+    prompts = () if request.clips_to_boxes else boxes
+    return upright_request(decoded, prompts, request.convention, request.threshold)

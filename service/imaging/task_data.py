@@ -45,16 +45,16 @@ class OpenOrder:
     """Asks for an upload to be decoded and prepared.
 
     Attributes:
-        asked: what the caller asks about it.
+        request: what the caller wants of it.
         input_size: side of the network's input, pixels.
         max_pixels: most pixels allowed.
-        asked_at: `time.perf_counter()` when this was asked for.
+        requested_at: `time.perf_counter()` when this was asked for.
     """
 
-    asked: SegmentRequest
+    request: SegmentRequest
     input_size: int
     max_pixels: int
-    asked_at: float
+    requested_at: float
 
 
 @with_config(_STRICT)

@@ -60,7 +60,7 @@ class _State:
     """What rendering needs of opening, beside the pixels.
 
     Attributes:
-        asked: what the caller asks.
+        request: what the caller wants.
         warnings: what decoding remarked.
         remarks: what looks wrong about the grey values.
         header: what a DICOM answer repeats of the X-ray.
@@ -69,7 +69,7 @@ class _State:
         display: how its grey values are shown, where an answer repeats that.
     """
 
-    asked: SegmentRequest
+    request: SegmentRequest
     warnings: tuple[PictureWarning, ...]
     remarks: tuple[ImageWarning, ...]
     header: SourceHeader | None
@@ -92,14 +92,14 @@ def open_task(task: Task) -> Answer:
     """
     order = OPEN_ORDER.validate_python(task.fields)
     file = bytes(task.map(0))
-    need = StatedNeed(task, len(file), len(order.asked.boxes))
+    need = StatedNeed(task, len(file), len(order.request.boxes))
     try:
         opening = open_xray(
             file,
-            order.asked,
+            order.request,
             order.input_size,
             order.max_pixels,
-            order.asked_at,
+            order.requested_at,
             need.state,
         )
     except ServiceError as error:
@@ -116,7 +116,7 @@ def open_task(task: Task) -> Answer:
         xray_digest=_digest_of(xray.header),
     )
     state = _State(
-        xray.asked,
+        xray.request,
         decoded.warnings,
         xray.remarks,
         xray.header,
@@ -240,7 +240,7 @@ def _xray_of(task: Task, order: AnswerOrder) -> OpenedXray:
     upright_size = state.orientation.size_of(facts.width, facts.height)
     geometry = InputGeometry(*upright_size, order.input_size)
     return OpenedXray(
-        state.asked,
+        state.request,
         decoded,
         geometry,
         state.remarks,

@@ -51,7 +51,7 @@ class Auditing:
     async def noted(
         self,
         image: Blob,
-        asked: SegmentRequest,
+        request: SegmentRequest,
         record: RequestRecord,
         work: Callable[[], Awaitable[HeldAnswer]],
     ) -> HeldAnswer:
@@ -59,7 +59,7 @@ class Auditing:
 
         Args:
             image: the upload; stays the caller's.
-            asked: what is asked about it.
+            request: what the caller wants of it.
             record: knows request, key and model.
             work: makes the answer.
 
@@ -69,15 +69,15 @@ class Auditing:
         digesting = asyncio.ensure_future(asyncio.to_thread(_digest_of, image.duplicate()))
         try:
             answer = await work()
-            entry = _entry(record, asked, "answered") | _answered(answer)
+            entry = _entry(record, request, "answered") | _answered(answer)
             entry["answer_sha256"] = await asyncio.to_thread(_digest_of, answer.body.duplicate())
         except ServiceError as error:
-            entry = _entry(record, asked, error.code)
+            entry = _entry(record, request, error.code)
             self.log.append(entry | {"input_sha256": await digesting})
             raise
         except BaseException as error:
             is_cancelled = isinstance(error, asyncio.CancelledError)
-            entry = _entry(record, asked, GIVEN_UP if is_cancelled else "internal_error")
+            entry = _entry(record, request, GIVEN_UP if is_cancelled else "internal_error")
             digesting.add_done_callback(lambda done: self._append_left(entry, done))
             raise
         written = self.log.append(entry | {"input_sha256": await digesting})
@@ -93,7 +93,7 @@ class Auditing:
         self.log.append(entry | {"input_sha256": digesting.result() if is_known else None})
 
 
-def _entry(record: RequestRecord, asked: SegmentRequest, outcome: str) -> dict[str, Any]:
+def _entry(record: RequestRecord, request: SegmentRequest, outcome: str) -> dict[str, Any]:
     model = record.model
     return {
         "event": "segment",
@@ -102,12 +102,12 @@ def _entry(record: RequestRecord, asked: SegmentRequest, outcome: str) -> dict[s
         "key": record.key_name,
         "model": None if model is None else f"{model.name}/{model.version}",
         "model_sha256": None if model is None else model.sha256,
-        "convention": asked.convention,
-        "threshold": asked.threshold,
-        "boxes": [list(box) for box in asked.boxes],
-        "clip": asked.clips_to_boxes,
-        "lungs": asked.lungs.value,
-        "structures": list(asked.structures),
+        "convention": request.convention,
+        "threshold": request.threshold,
+        "boxes": [list(box) for box in request.boxes],
+        "clip": request.clips_to_boxes,
+        "lungs": request.lungs.value,
+        "structures": list(request.structures),
         "image": _image(record),
     }
 

@@ -17,7 +17,7 @@ from service.request_record import RequestRecord
 
 def note_drift(
     counters: DriftCounters,
-    asked: SegmentRequest,
+    request: SegmentRequest,
     record: RequestRecord,
     facts: AnswerFacts,
     model: ModelInfo,
@@ -26,7 +26,7 @@ def note_drift(
 
     Args:
         counters: of this process.
-        asked: what was asked about it.
+        request: what the caller wants of it.
         record: knows its size and grey level.
         facts: what is known of the answer.
         model: the model that answered.
@@ -36,7 +36,7 @@ def note_drift(
         numbers["grey_level"] = record.grey_level
     if record.width is not None and record.height is not None:
         numbers["pixels"] = record.width * record.height
-    if not asked.prompts and asked.threshold == DEFAULT_THRESHOLD:
+    if not request.prompts and request.threshold == DEFAULT_THRESHOLD:
         for confidence, ratio in zip(facts.lungs_confidences, facts.area_ratios, strict=False):
             numbers |= {"confidence": confidence, "area_ratio": ratio}
         is_warned = gravest(str(code) for code in facts.warning_codes) in (

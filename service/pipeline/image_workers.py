@@ -159,7 +159,7 @@ class OpenedImage:
     Attributes:
         facts: what is known of it.
         given: what the network gets.
-        asked: what is asked about it.
+        request: what the caller wants of it.
         pixels: its grey values.
         state: what rendering needs beside; not looked into.
         caller: whose X-ray it is.
@@ -167,7 +167,7 @@ class OpenedImage:
 
     facts: OpenedFacts
     given: NetworkInput
-    asked: SegmentRequest
+    request: SegmentRequest
     pixels: Blob
     state: Blob
     caller: str
@@ -203,7 +203,7 @@ class ImageWorkers:
     async def open(
         self,
         image: Blob,
-        asked: SegmentRequest,
+        request: SegmentRequest,
         input_size: int,
         max_pixels: int | None = None,
         caller: str = SERVICE,
@@ -213,7 +213,7 @@ class ImageWorkers:
 
         Args:
             image: the file; stays the caller's.
-            asked: what is asked about it.
+            request: what the caller wants of it.
             input_size: side of the network's input, pixels.
             max_pixels: most pixels allowed, where that is not the setting.
             caller: whose turn it takes.
@@ -222,13 +222,13 @@ class ImageWorkers:
         Raises:
             ServiceError: the image is refused, or its worker was lost.
         """
-        order = OpenOrder(asked, input_size, max_pixels or self._max_pixels, time.perf_counter())
+        order = OpenOrder(request, input_size, max_pixels or self._max_pixels, time.perf_counter())
         budget = opening_budget(image.size_bytes, order.max_pixels)
         fields = as_json(OPEN_ORDER, order)
         reply = await self._run(OPEN_TASK, fields, [image], budget, urgency, caller)
         with ExitStack() as held:
             held.callback(reply.close)
-            opened = _opened(reply, asked, input_size, caller)
+            opened = _opened(reply, request, input_size, caller)
             held.pop_all()
         return opened
 
@@ -257,7 +257,7 @@ class ImageWorkers:
         masks = tuple(BoxScore(one.box, one.side, one.score, one.structure) for one in output.masks)
         order = AnswerOrder(context, opened.facts, opened.given.side, masks)
         pixels = opened.facts.width * opened.facts.height
-        budget = answering_budget(pixels, len(masks), opened.asked)
+        budget = answering_budget(pixels, len(masks), opened.request)
         with Blob.of(*(one.logits for one in output.masks)) as logits:
             blobs = [opened.pixels, opened.state, logits]
             fields = as_json(ANSWER_ORDER, order)
@@ -326,7 +326,7 @@ class ImageWorkers:
             raise errors.InternalError(_INTERNAL_SENTENCE) from None
 
 
-def _opened(reply: Reply, asked: SegmentRequest, input_size: int, caller: str) -> OpenedImage:
+def _opened(reply: Reply, request: SegmentRequest, input_size: int, caller: str) -> OpenedImage:
     try:
         facts = OPENED_FACTS.validate_python(dict(reply.fields))
         pixels, network_input, state = reply.blobs
@@ -336,17 +336,17 @@ def _opened(reply: Reply, asked: SegmentRequest, input_size: int, caller: str) -
     if (pixels.size_bytes, network_input.size_bytes) != (pixel_bytes, input_size**2):
         raise _garbled(OPEN_TASK)
     with network_input:
-        given = _given(network_input.read(), input_size, facts, asked)
-    return OpenedImage(facts, given, asked, pixels, state, caller)
+        given = _given(network_input.read(), input_size, facts, request)
+    return OpenedImage(facts, given, request, pixels, state, caller)
 
 
 def _given(
-    pixels: bytes, input_size: int, facts: OpenedFacts, asked: SegmentRequest
+    pixels: bytes, input_size: int, facts: OpenedFacts, request: SegmentRequest
 ) -> NetworkInput:
     """Return what the network gets: the upright X-ray, with the boxes that lie on it."""
     stored = (facts.width, facts.height)
     whole: Box = (0.0, 0.0, float(facts.width), float(facts.height))
-    boxes = (facts.orientation.apply_to_box(box, *stored) for box in asked.prompts or (whole,))
+    boxes = (facts.orientation.apply_to_box(box, *stored) for box in request.prompts or (whole,))
     width, height = facts.orientation.size_of(*stored)
     return NetworkInput(
         pixels=pixels,
@@ -354,8 +354,8 @@ def _given(
         width=width,
         height=height,
         boxes=tuple(boxes),
-        convention=asked.convention,
-        structures=asked.network_structures,
+        convention=request.convention,
+        structures=request.network_structures,
     )
 
 

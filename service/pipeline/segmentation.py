@@ -216,13 +216,13 @@ class SegmentationService:
             self.metrics.inflight.dec()
 
     async def segment(
-        self, image: Blob, asked: SegmentRequest, upload_bytes: int, record: RequestRecord
+        self, image: Blob, request: SegmentRequest, upload_bytes: int, record: RequestRecord
     ) -> HeldAnswer:
         """Answer what is asked about one X-ray.
 
         Args:
             image: the file; stays the caller's.
-            asked: what is asked about it.
+            request: what the caller wants of it.
             upload_bytes: size of the whole upload, held meanwhile.
             record: gets times, sizes and warnings.
 
@@ -230,34 +230,36 @@ class SegmentationService:
             ServiceError: there is no answer, and why.
         """
         if self.auditing is None:
-            return await self._segment(image, asked, upload_bytes, record)
+            return await self._segment(image, request, upload_bytes, record)
         return await self.auditing.noted(
-            image, asked, record, lambda: self._segment(image, asked, upload_bytes, record)
+            image, request, record, lambda: self._segment(image, request, upload_bytes, record)
         )
 
     async def _segment(
-        self, image: Blob, asked: SegmentRequest, upload_bytes: int, record: RequestRecord
+        self, image: Blob, request: SegmentRequest, upload_bytes: int, record: RequestRecord
     ) -> HeldAnswer:
-        with self.models.use(asked.model) as generation:
+        with self.models.use(request.model) as generation:
             known = generation.host.identity
-            record.asked_model = None if known is None else ServedName(known.name, known.version)
-            return await self._segment_by(generation.host, image, asked, upload_bytes, record)
+            record.requested_model = (
+                None if known is None else ServedName(known.name, known.version)
+            )
+            return await self._segment_by(generation.host, image, request, upload_bytes, record)
 
     async def _segment_by(
         self,
         host: ComputeFleet,
         image: Blob,
-        asked: SegmentRequest,
+        request: SegmentRequest,
         upload_bytes: int,
         record: RequestRecord,
     ) -> HeldAnswer:
         """Answer by one model from beginning to end, whatever is served meanwhile."""
-        input_size = _model_for(host, asked).input_size
-        record.box_count = len(asked.boxes)
+        input_size = _model_for(host, request).input_size
+        record.box_count = len(request.boxes)
         with self.admission.enter(record.caller) as place:
             place.hold_bytes(upload_bytes)
             record.decode_began_at = time.perf_counter()
-            opening = self._images.open(image, asked, input_size, caller=record.caller)
+            opening = self._images.open(image, request, input_size, caller=record.caller)
             with await opening as opened:
                 _note_opened(record, opened.facts)
                 place.hold_bytes(opened.size_bytes)
@@ -270,18 +272,18 @@ class SegmentationService:
                     model=identity_of(result.model),
                     stage_seconds=dict(record.stage_seconds),
                     request_began_at=record.started_at,
-                    asked_at=time.perf_counter(),
-                    object_options=self._options_for(asked, opened.facts, result.model),
+                    requested_at=time.perf_counter(),
+                    object_options=self._options_for(request, opened.facts, result.model),
                     kind=result.model.manifest.kind_of(result.output.quality),
                 )
                 answer = await self._images.answer(opened, result.output, context)
                 if self._shadow is not None and host is self.host:
-                    found = AnsweredXray(record.request_id, asked, opened.given, result.output)
+                    found = AnsweredXray(record.request_id, request, opened.given, result.output)
                     self._shadow.offer(found, image)
         record.stage_seconds |= answer.facts.stage_seconds
         record.warning_codes = tuple(str(code) for code in answer.facts.warning_codes)
         self._note_answer(record, answer)
-        note_drift(self.metrics.drift, asked, record, answer.facts, result.model)
+        note_drift(self.metrics.drift, request, record, answer.facts, result.model)
         return answer
 
     async def preview(self, image: Blob, upload_bytes: int, record: RequestRecord) -> HeldAnswer:
@@ -304,10 +306,10 @@ class SegmentationService:
         return None if model is None else model.info
 
     def _options_for(
-        self, asked: SegmentRequest, facts: OpenedFacts, model: ModelInfo
+        self, request: SegmentRequest, facts: OpenedFacts, model: ModelInfo
     ) -> ObjectOptions:
         """Return what the answer's worker has to know: never the deployment's key."""
-        if not asked.needs_dicom:
+        if not request.needs_dicom:
             return self._object_options.without_key()
         return self._object_options.of_xray(facts.xray_digest, model.sha256)
 
@@ -383,7 +385,7 @@ def _note_opened(record: RequestRecord, facts: OpenedFacts) -> None:
     record.grey_level = facts.grey_level
 
 
-def _model_for(host: ComputeFleet, asked: SegmentRequest) -> ModelInfo:
+def _model_for(host: ComputeFleet, request: SegmentRequest) -> ModelInfo:
     """Return the model that will answer; imported ones know one convention and no other.
 
     Raises:
@@ -395,10 +397,10 @@ def _model_for(host: ComputeFleet, asked: SegmentRequest) -> ModelInfo:
     if model is None:
         raise ComputeLost(LOST_SENTENCE, retry_after_s=2)
     info = model.info
-    if asked.convention not in info.manifest.conventions:
+    if request.convention not in info.manifest.conventions:
         known = ", ".join(info.manifest.conventions)
         raise InvalidField(f"The field convention must be {known}; this model knows no other.")
-    unknown = set(asked.network_structures) - {LUNGS, *info.manifest.structures}
+    unknown = set(request.network_structures) - {LUNGS, *info.manifest.structures}
     if unknown:
         raise InvalidField(
             f"The model that is served, {info.name} {info.version}, does not know the "

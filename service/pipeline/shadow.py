@@ -57,13 +57,13 @@ class AnsweredXray:
 
     Attributes:
         request_id: id of the request.
-        asked: what was asked.
+        request: what the caller wanted of it.
         given: what the network got.
         output: what it said.
     """
 
     request_id: str
-    asked: SegmentRequest
+    request: SegmentRequest
     given: NetworkInput
     output: NetworkOutput
 
@@ -236,7 +236,7 @@ class Shadow:
         order = CompareOrder(
             given.width,
             given.height,
-            xray.asked.threshold,
+            xray.request.threshold,
             tuple(
                 LogitsPair(LogitsSize(one.side, sizes[0]), LogitsSize(other.side, sizes[1]))
                 for one, other in pairs
@@ -261,9 +261,9 @@ class Shadow:
         given = chosen.xray.given
         if chosen.upload is not None and model is not None:
             side = model.info.input_size
-            asked = chosen.xray.asked
+            request = chosen.xray.request
             with await self._images.open(
-                chosen.upload, asked, side, urgency=IDLE_URGENCY
+                chosen.upload, request, side, urgency=IDLE_URGENCY
             ) as opened:
                 given = opened.given
         return dataclasses.replace(given, structures=structures)

@@ -48,25 +48,25 @@ def opening_budget(upload_bytes: int, max_pixels: int) -> TaskBudget:
     return TaskBudget(first_s, max(first_s, most_opening_budget_s(max_pixels, upload_bytes)))
 
 
-def answering_budget(pixels: int, masks: int, asked: SegmentRequest) -> TaskBudget:
+def answering_budget(pixels: int, masks: int, request: SegmentRequest) -> TaskBudget:
     """Return what masks and their rendering may take.
 
     Args:
         pixels: pixels of the X-ray.
         masks: masks of it.
-        asked: what is asked about it; each thing beside plain masks counts as a picture more.
+        request: what the caller wants; each thing beside plain masks counts as a picture more.
     """
-    is_apart = asked.lungs is not LungChoice.BOTH
+    is_apart = request.lungs is not LungChoice.BOTH
     pictures = sum(
         (
-            asked.overlay_in_answer is not None,
-            asked.view is not None,
-            asked.wants_legend,
-            asked.wants_measurements,
-            asked.drops_islands,
-            len(asked.shapes - {MaskShape.PNG, MaskShape.RLE}),
+            request.overlay_in_answer is not None,
+            request.view is not None,
+            request.wants_legend,
+            request.wants_measurements,
+            request.drops_islands,
+            len(request.shapes - {MaskShape.PNG, MaskShape.RLE}),
             is_apart,
-            len(asked.objects) if asked.needs_dicom else 0,
+            len(request.objects) if request.needs_dicom else 0,
         )
     )
     each_s = rendering_budget_s(pixels, 2 * masks if is_apart else masks, wants_overlay=True)

@@ -17,7 +17,7 @@ from model_store.pictures.orientation import orientation_of_patient
 from model_store.postprocessing import MaskLogits
 from model_store.prediction import MaskPrediction
 from service.errors import InvalidBox
-from service.imaging.answered_masks import MaskWishes, answered_masks
+from service.imaging.answered_masks import MaskOptions, answered_masks
 from service.imaging.opening import Opening, open_xray
 from service.imaging.segment_request import AnswerKind, LungChoice, SegmentRequest
 from service.imaging.upright import as_stored, is_turn_doubtful
@@ -40,9 +40,9 @@ def opened(pair: tuple[str, str], box: Box | None) -> Opening:
     assert orientation is not None
     stored = orientation.invert(upright_xray())
     boxes = () if box is None else (box,)
-    asked = SegmentRequest(boxes, "lung_field", 0.5, False, AnswerKind.JSON)
+    request = SegmentRequest(boxes, "lung_field", 0.5, False, AnswerKind.JSON)
     data = as_file(make_xray(stored, PatientOrientation=list(pair)))
-    return open_xray(data, asked, 64, 1_000_000, time.perf_counter())
+    return open_xray(data, request, 64, 1_000_000, time.perf_counter())
 
 
 @pytest.mark.parametrize("pair", PAIRS)
@@ -75,7 +75,7 @@ def test_a_box_is_checked_against_the_pixels_that_the_caller_knows() -> None:
 @pytest.mark.parametrize("pair", [("F", "R"), ("R", "H")])
 def test_the_way_back_survives_between_the_halves_of_a_request(pair: tuple[str, str]) -> None:
     xray = opened(pair, None).xray
-    state = _State(xray.asked, (), (), None, xray.scale, xray.decoded.orientation)
+    state = _State(xray.request, (), (), None, xray.scale, xray.decoded.orientation)
     assert _STATE.validate_json(_STATE.dump_json(state)) == state
 
 
@@ -86,8 +86,8 @@ def test_the_size_of_a_pixel_and_the_sides_are_those_of_the_upright_xray(
     pair: tuple[str, str], texts: tuple[str, str]
 ) -> None:
     data = as_file(make_xray(PatientOrientation=list(pair), ImagerPixelSpacing=["0.1", "0.2"]))
-    asked = SegmentRequest((), "lung_field", 0.5, False, AnswerKind.JSON)
-    scale = open_xray(data, asked, 64, 1_000_000, time.perf_counter()).xray.scale
+    request = SegmentRequest((), "lung_field", 0.5, False, AnswerKind.JSON)
+    scale = open_xray(data, request, 64, 1_000_000, time.perf_counter()).xray.scale
     assert scale.spacing is not None
     assert scale.spacing.texts == texts
     assert scale.towards_left == (1, 0)
@@ -109,9 +109,9 @@ def test_a_turn_that_makes_the_model_unsure_is_doubtful(
     xray = opened(pair, None).xray
     found = [MaskPrediction(BOX, upright_xray() > 1500, 0.9, confidence)]
     assert is_turn_doubtful(xray.decoded, found) == is_doubtful
-    wishes = MaskWishes(LungChoice.EACH, are_sides_certain=not is_doubtful)
+    options = MaskOptions(LungChoice.EACH, are_sides_certain=not is_doubtful)
     logits = [MaskLogits(BOX, np.zeros((16, 16), np.float32), 0.9)]
-    masks, remarks = answered_masks(found, logits, xray.geometry, wishes)
+    masks, remarks = answered_masks(found, logits, xray.geometry, options)
     assert (is_doubtful and len(masks) == 1 and bool(remarks)) or not is_doubtful
 
 

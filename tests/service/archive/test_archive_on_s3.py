@@ -20,9 +20,9 @@ from pyarrow import parquet
 from service.archive import cluster
 from service.archive.cluster import UnitSize
 from service.archive.inputs import inputs_of
-from service.archive.places import place_of
+from service.archive.locations import location_of
 from service.archive.run import ArchiveRun, run_archive
-from service.archive.segmenter import Wishes
+from service.archive.segmenter import ResultOptions
 from service.archive.units import Unit, UnitPlan
 from service.settings import Settings
 from tests.service.ray_serve.test_replicas import xray
@@ -94,7 +94,7 @@ def test_any_name_that_a_bucket_holds_can_be_read(asked: Bucket, name: str) -> N
     asked.client.put_object(Bucket=BUCKET, Key=f"odd/{name}", Body=name.encode())
     addresses = [one.address for one in inputs_of([f"s3://{BUCKET}/odd"], "lung_field")]
     assert f"s3://{BUCKET}/odd/{name}" in addresses
-    assert place_of(f"s3://{BUCKET}/odd/{name}").read(100) == name.encode()
+    assert location_of(f"s3://{BUCKET}/odd/{name}").read(100) == name.encode()
 
 
 def test_options_of_an_address_stay_with_every_file_that_it_names(
@@ -105,8 +105,8 @@ def test_options_of_an_address_stay_with_every_file_that_it_names(
         monkeypatch.setenv(name, bucket.environment[name])
     first, *_ = inputs_of([f"s3://{BUCKET}/in{bucket.options}"], "lung_field")
     assert first.address == f"s3://{BUCKET}/in/0/0.png{bucket.options}"
-    assert place_of(first.address).read(10**7) == xray(0)
-    place_of(f"s3://{BUCKET}/kept{bucket.options}").below("a/b.bin").write(b"whole")
+    assert location_of(first.address).read(10**7) == xray(0)
+    location_of(f"s3://{BUCKET}/kept{bucket.options}").below("a/b.bin").write(b"whole")
     assert bucket.read("kept/a/b.bin") == b"whole"
 
 
@@ -135,7 +135,7 @@ def test_results_lie_in_the_bucket_and_a_second_run_goes_on_with_them(
         f"s3://{BUCKET}/out",
         "lung_field",
         settings,
-        Wishes(masks=True),
+        ResultOptions(masks=True),
         UnitSize(1.0, 0.0),
         actors=1,
         rows_per_part=2,
@@ -143,8 +143,8 @@ def test_results_lie_in_the_bucket_and_a_second_run_goes_on_with_them(
     )
     told = run_archive(run)
     assert (told["new"], told["xrays"], told["failed"]) == (XRAYS + 1, XRAYS + 1, 1)
-    place = place_of(f"s3://{BUCKET}/out/results")
-    rows = parquet.read_table(place.path, filesystem=place.files).to_pylist()
+    location = location_of(f"s3://{BUCKET}/out/results")
+    rows = parquet.read_table(location.path, filesystem=location.files).to_pylist()
     done = [row for row in rows if row["status"] == "done"]
     assert (len(rows), len(done)) == (XRAYS + 1, XRAYS)
     for row in done:

@@ -8,8 +8,8 @@ import pytest
 
 from service.archive.errors import ArchiveError
 from service.archive.inputs import ArchiveInput
+from service.archive.locations import location_of
 from service.archive.parts import ResultFolder
-from service.archive.places import place_of
 from service.archive.progress import Progress
 from service.archive.rows import ROW_SCHEMA, failed_row
 
@@ -84,10 +84,10 @@ def test_rows_have_every_column_also_when_they_failed(tmp_path: Path) -> None:
 
 def test_a_file_is_read_up_to_its_limit_and_a_folder_not_at_all(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"12345")
-    assert place_of(str(tmp_path / "file")).read(3) == b"123"
+    assert location_of(str(tmp_path / "file")).read(3) == b"123"
     for name in (".", "none"):
         with pytest.raises(FileNotFoundError):
-            place_of(str(tmp_path / name)).read(3)
+            location_of(str(tmp_path / name)).read(3)
 
 
 def test_progress_says_rate_and_time_left(capsys: pytest.CaptureFixture[str]) -> None:

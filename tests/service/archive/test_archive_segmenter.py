@@ -15,15 +15,15 @@ from PIL import Image
 
 from service.archive.errors import ArchiveError
 from service.archive.inputs import ArchiveInput
-from service.archive.places import place_of
-from service.archive.segmenter import ATTEMPTS, Segmenter, Wishes
+from service.archive.locations import location_of
+from service.archive.segmenter import ATTEMPTS, ResultOptions, Segmenter
 from service.compute.model_handle import ModelRefusedError
 from service.settings import Settings
 from service.workers.errors import EndReason, TooCostly, WorkerError, WorkerLost
 from tests.service.fake_model import FakePredictor
 from tests.service.in_process_pool import InProcessPool
 
-NOTHING_MORE = Wishes()
+NOTHING_MORE = ResultOptions()
 SETTINGS = Settings(image_workers=2, max_upload_bytes=5000)
 
 
@@ -35,13 +35,13 @@ def write_xray(path: Path, seed: int = 0) -> ArchiveInput:
 
 @contextmanager
 def segmenter(
-    folder: Path, wishes: Wishes = NOTHING_MORE, pool: InProcessPool | None = None
+    folder: Path, options: ResultOptions = NOTHING_MORE, pool: InProcessPool | None = None
 ) -> Generator[Segmenter, None, None]:
     found = pool or InProcessPool()
     running = Segmenter(
         SETTINGS,
-        wishes,
-        place_of(str(folder)),
+        options,
+        location_of(str(folder)),
         predictor_factory=lambda settings: FakePredictor(),
         pool_factory=lambda settings, on_ended: found,
     )
@@ -88,7 +88,7 @@ def test_rows_come_in_order_and_each_failure_has_its_reason(tmp_path: Path) -> N
 def test_each_box_has_its_mask_and_the_least_sure_stands_in_the_columns(tmp_path: Path) -> None:
     one = write_xray(tmp_path / "a.png")
     asked = ArchiveInput(one.address, "0,0,20,20;10,10,40,40", "lung_field")
-    with segmenter(tmp_path / "out", Wishes(masks=True, overlays=True)) as running:
+    with segmenter(tmp_path / "out", ResultOptions(masks=True, overlays=True)) as running:
         (row,) = running.rows([asked])
     assert [mask["bbox"] for mask in row["masks"]] == [[0, 0, 20, 20], [10, 10, 40, 40]]
     assert row["confidence"] == min(mask["confidence"] for mask in row["masks"])
@@ -129,8 +129,8 @@ def test_a_model_that_is_refused_ends_the_run(tmp_path: Path) -> None:
     with pytest.raises(ArchiveError, match="another sha256"):
         Segmenter(
             SETTINGS,
-            Wishes(),
-            place_of(str(tmp_path)),
+            ResultOptions(),
+            location_of(str(tmp_path)),
             refuse,
             lambda settings, on_ended: InProcessPool(),
         )

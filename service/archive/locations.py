@@ -18,7 +18,7 @@ _OPTIONS = re.compile(r"\?[a-z_]+=[^/]*$")
 
 
 @dataclass(frozen=True)
-class Place:
+class Location:
     """A file or a folder on a file system.
 
     Attributes:
@@ -35,14 +35,14 @@ class Place:
 
     @property
     def address(self) -> str:
-        """What `place_of` reads as this place."""
+        """What `location_of` reads as this location."""
         return f"{self.scheme}{self.path}{self.options}"
 
-    def below(self, name: str) -> Place:
-        """Return a place inside this folder."""
+    def below(self, name: str) -> Location:
+        """Return a location inside this folder."""
         return self.at(posixpath.join(self.path, name))
 
-    def at(self, path: str) -> Place:
+    def at(self, path: str) -> Location:
         """Return another path of the same file system."""
         return replace(self, path=path)
 
@@ -92,8 +92,8 @@ class Place:
                 yield str(one.path)
 
 
-def place_of(address: str) -> Place:
-    """Return the place that a path or an address names.
+def location_of(address: str) -> Location:
+    """Return the location that a path or an address names.
 
     Args:
         address: a path of this machine, or `scheme://…` of a file system that Arrow knows. Names
@@ -103,15 +103,15 @@ def place_of(address: str) -> Place:
         ArchiveError: no file system reads it.
     """
     if "://" not in address:
-        return Place(fs.LocalFileSystem(), str(Path(address).absolute()), "")
+        return Location(fs.LocalFileSystem(), str(Path(address).absolute()), "")
     scheme = address.split("://", 1)[0] + "://"
     try:
         files, path = fs.FileSystem.from_uri(address if scheme == "file://" else _as_uri(address))
     except (OSError, ValueError, NotImplementedError) as error:
         raise ArchiveError(f"{address} cannot be opened: {_one_line(error)}.") from None
     if scheme == "file://":
-        return Place(files, path, "")
-    return Place(files, path, scheme, _options_of(address))
+        return Location(files, path, "")
+    return Location(files, path, scheme, _options_of(address))
 
 
 def _options_of(address: str) -> str:
