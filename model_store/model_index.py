@@ -30,8 +30,6 @@ class IndexedModel:
     """One line of the index.
 
     Attributes:
-        name: Name of the model.
-        version: Its version.
         sha256: Hash of its weights, which its manifest must state too.
         size_bytes: Size of its weights.
         status: ``served`` (the default), ``twin`` (the default before quantization), ``offered``

@@ -13,8 +13,6 @@ class ModelInfo:
     """Which model answers, and where it runs.
 
     Attributes:
-        name: Name of the stored model.
-        version: Its version.
         sha256: Hash of its weights.
         precision: ``int8`` or ``fp32``.
         device: ``cpu`` or ``cuda``.

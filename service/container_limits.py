@@ -20,14 +20,9 @@ _UNLIMITED_BYTES = 2**60
 
 @dataclass(frozen=True)
 class ContainerLimits:
-    """What may be used; None for no limit.
+    """What may be used; None for no limit."""
 
-    Attributes:
-        cpus: processors, such as 1.5.
-        memory_bytes: main memory.
-    """
-
-    cpus: float | None = None
+    cpus: float | None = None  # such as 1.5
     memory_bytes: int | None = None
 
 

@@ -34,7 +34,6 @@ class Period:
     Attributes:
         numbers: by names of `QUANTITIES`, and 1 or 0 for `WARNED`.
         warnings: answers with each warning code.
-        answers: answers.
     """
 
     numbers: dict[str, list[float]] = field(
@@ -69,7 +68,6 @@ class Compared:
     """One number of one period.
 
     Attributes:
-        name: which.
         count: X-rays in the period.
         median: of the period; of `WARNED` the share.
         median_before: of the time before; None without any.

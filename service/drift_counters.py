@@ -22,17 +22,11 @@ _LABELS = ("name", "version", "quantity")
 
 @dataclass(frozen=True)
 class ComparedModel:
-    """A model that X-rays are compared by.
-
-    Attributes:
-        name: the model's.
-        version: the model's.
-        distributions: what its manifest says of the X-rays that trained it.
-    """
+    """A model that X-rays are compared by."""
 
     name: str
     version: str
-    distributions: Distributions
+    distributions: Distributions  # what its manifest says of the X-rays that trained it
 
 
 class DriftCounters(Collector):

@@ -27,7 +27,6 @@ class MachineRemark:
         kind: `clock`, `cpu` or `memory`.
         event: name of the log event.
         sentence: what it means and what to do.
-        fields: figures.
     """
 
     kind: str

@@ -71,7 +71,6 @@ class Metrics:
 
     Attributes:
         registry: what `/metrics` renders.
-        models: the figures of each model.
         shadow: the figures of the shadow model.
         drift: served X-rays beside those that trained.
     """

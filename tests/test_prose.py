@@ -6,7 +6,9 @@ Pages are held to the same length by `tests/test_documentation.py`.
 from __future__ import annotations
 
 import ast
+import inspect
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -101,3 +103,47 @@ def test_docstrings_of_functions_say_what_to_do(package: str) -> None:
             is_fine = is_property or not is_third_person or first in ("Process", "Pass", "Compress")
             assert is_fine, f"{path.relative_to(ROOT)}:{node.lineno} begins with {first!r}"
     assert looked_at > 10
+
+
+EMPTY_WORDS = {"a", "an", "the", "its", "their", "of", "for", "in", "to", "and", "or", "it", "own"}
+
+
+def attributes_of(docstring: str) -> Iterator[tuple[str, str]]:
+    """Yield name and text of each attribute that a class's docstring describes."""
+    _, found, section = docstring.partition("Attributes:\n")
+    section = re.split(r"\n\n", section)[0]
+    for item in re.split(r"\n {4}(?=\S)", "\n" + section if found else ""):
+        if described := re.match(r"(\w+)(?: \([^)]*\))?: (.+)", item, re.DOTALL):
+            yield described[1], " ".join(described[2].split())
+
+
+def says_nothing(name: str, text: str) -> bool:
+    """Whether a description holds only the words of the attribute's own name."""
+    named = {word.rstrip("s") for word in name.lower().split("_")}
+    said = {word.rstrip("s") for word in re.findall(r"\w+", text.lower())}
+    return said <= named | {word.rstrip("s") for word in EMPTY_WORDS}
+
+
+def test_a_description_of_the_words_of_its_name_alone_says_nothing() -> None:
+    docstring = """One file.
+
+    Attributes:
+        hash: of the bytes,
+            all of them.
+        path: the path.
+        max_bytes: max bytes.
+    """
+    found = list(attributes_of(inspect.cleandoc(docstring)))
+    assert [name for name, _ in found] == ["hash", "path", "max_bytes"]
+    assert found[0][1] == "of the bytes, all of them."
+    assert [says_nothing(*one) for one in found] == [False, True, True]
+
+
+@pytest.mark.parametrize("package", [*PACKAGES, "benchmarks", "deploy"])
+def test_no_attribute_is_described_by_its_own_name_alone(package: str) -> None:
+    for path in sorted((ROOT / package).rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ClassDef):
+                for name, text in attributes_of(ast.get_docstring(node) or ""):
+                    place = f"{path.relative_to(ROOT)}:{node.lineno} {node.name}.{name}"
+                    assert not says_nothing(name, text), f"{place} only repeats its name: {text}"

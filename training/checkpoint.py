@@ -34,7 +34,6 @@ class LatestCheckpoint(NamedTuple):
     """What `load_latest` found.
 
     Attributes:
-        state: The checkpoint.
         path: The file that it was read from.
         refused: Why newer files were passed over, one sentence each.
     """

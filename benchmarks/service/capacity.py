@@ -44,9 +44,6 @@ class Host:
     """What a host has.
 
     Attributes:
-        processors: cores.
-        gpus: GPUs.
-        network_bytes_per_s: bytes a second of its network.
         watts: power under load.
         price_per_hour: in any currency.
         share: of its processors and GPUs that is planned for.

@@ -40,7 +40,6 @@ class HonestFile:
         name: format and content.
         codec: how its pixels are stored.
         pixels: how many there are.
-        data: the file.
     """
 
     name: str

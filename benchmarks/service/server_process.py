@@ -30,17 +30,11 @@ class ServerFailedError(RuntimeError):
 
 @dataclass(frozen=True)
 class Answer:
-    """One HTTP answer.
-
-    Attributes:
-        status: HTTP status.
-        body: bytes of the body.
-        seconds: from the start of sending to the last byte received.
-    """
+    """One HTTP answer."""
 
     status: int
     body: bytes
-    seconds: float
+    seconds: float  # from the start of sending to the last byte received
 
 
 @dataclass(frozen=True)
@@ -48,8 +42,6 @@ class RunningServer:
     """A server that is ready on the loopback interface.
 
     Attributes:
-        process: the server's process.
-        port: TCP port.
         readiness: the body of `/readyz`.
         trusted: certificates to trust when it serves HTTPS.
     """

@@ -37,7 +37,6 @@ class Ask:
 
     Attributes:
         image: place of the X-ray.
-        model: the model that is asked.
     """
 
     image: int

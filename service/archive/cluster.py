@@ -27,15 +27,10 @@ BATCHES_AT_ONCE = 2
 
 @dataclass(frozen=True)
 class UnitSize:
-    """What an actor takes of its host.
-
-    Attributes:
-        cpus: processors.
-        gpus: GPUs, or a fraction of one; 0 for none.
-    """
+    """What an actor takes of its host."""
 
     cpus: float
-    gpus: float
+    gpus: float  # may be a fraction of one; 0 for none
 
 
 @contextmanager

@@ -19,19 +19,12 @@ _OPTIONS = re.compile(r"\?[a-z_]+=[^/]*$")
 
 @dataclass(frozen=True)
 class Location:
-    """A file or a folder on a file system.
-
-    Attributes:
-        files: the file system.
-        path: where on it.
-        scheme: beginning of its addresses, such as `s3://`; empty for this machine's paths.
-        options: end of its addresses, such as `?endpoint_override=HOST:9000&scheme=http`.
-    """
+    """A file or a folder on a file system."""
 
     files: fs.FileSystem
     path: str
-    scheme: str
-    options: str = ""
+    scheme: str  # beginning of its addresses, such as `s3://`; empty for this machine's paths
+    options: str = ""  # end of its addresses, such as `?endpoint_override=HOST:9000&scheme=http`
 
     @property
     def address(self) -> str:

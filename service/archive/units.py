@@ -16,15 +16,9 @@ from service.settings import Settings
 
 @dataclass(frozen=True)
 class UnitPlan:
-    """What an actor is told.
+    """What an actor is told."""
 
-    Attributes:
-        output: folder or address of the results; every host must reach it.
-        settings: limits and model of the service.
-        options: what is made of each X-ray.
-    """
-
-    output: str
+    output: str  # folder or address of the results; every host must reach it
     settings: Settings
     options: ResultOptions
 

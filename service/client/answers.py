@@ -37,8 +37,6 @@ class SegmentWarning:
     """One reason to look twice.
 
     Attributes:
-        code: stable code.
-        message: a sentence.
         severity: `info`, `look` or `refuse`; "" from a service that does not say.
         action: what to do about it; "" from a service that does not say.
     """

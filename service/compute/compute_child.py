@@ -50,11 +50,7 @@ MEMORY_SENTENCE = (
 
 
 class ComputeChild:
-    """A compute process with a loaded model; used by one thread at a time.
-
-    Attributes:
-        info: the model.
-    """
+    """A compute process with a loaded model; used by one thread at a time."""
 
     info: ModelInfo
 

@@ -67,7 +67,6 @@ class ComputeResult:
 
     Attributes:
         output: what the network says, and its stage times.
-        model: the model that says it.
         queue_s: seconds between being queued and being answered in which the model did not work
             on this request.
         batch_size: requests that were handed over with this one, itself included.
@@ -110,7 +109,6 @@ class _Handed:
     """A batch that the model has.
 
     Attributes:
-        jobs: its requests.
         answers: the model's, in their order, as they come.
         began_at: `time.perf_counter()` when it was handed over.
     """

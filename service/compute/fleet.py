@@ -29,12 +29,7 @@ model_logger = logging.getLogger("service.model")
 
 
 class Device:
-    """One device: its model, its queue, and how many requests it has.
-
-    Attributes:
-        loader: brings its model up.
-        worker: runs it.
-    """
+    """One device: its model, its queue, and how many requests it has."""
 
     def __init__(self, loader: ModelLoader, worker: ComputeWorker) -> None:
         """Start with no request."""

@@ -34,11 +34,7 @@ class ServiceBusy(Exception):  # noqa: N818 - names what happened
 
 
 class XrayRefused(Exception):  # noqa: N818 - names what happened
-    """The service will never answer about this X-ray.
-
-    Attributes:
-        code: its stable code.
-    """
+    """The service will never answer about this X-ray."""
 
     def __init__(self, status: int, code: str, detail: str) -> None:
         """Keep what the service said, which names no patient."""

@@ -55,14 +55,10 @@ class TlsSettings(_Section):
 
 
 class Sender(_Section):
-    """Who may send.
-
-    Attributes:
-        ae_title: its AE title.
-        addresses: addresses or networks that it may call from.
-    """
+    """Who may send."""
 
     ae_title: AeTitle
+    # Addresses or networks that it may call from.
     addresses: tuple[Network, ...] = Field(min_length=1)
 
 
@@ -75,7 +71,6 @@ class ReceiveSettings(_Section):
         port: port; DICOM's own are 104 and 11112.
         senders: who may send.
         max_associations: most at a time.
-        max_object_bytes: largest object.
         acse_timeout_s: seconds to wait for the negotiation of an association.
         dimse_timeout_s: seconds to wait for a message.
         network_timeout_s: seconds without a byte after which an association is aborted.
@@ -117,7 +112,6 @@ class ServiceSettings(_Section):
     """One segmentation service.
 
     Attributes:
-        url: where it is.
         api_key_file: file whose first line is the key that it asks for.
         trusted: certificates to trust over HTTPS, PEM; the system's when left out.
     """
@@ -165,9 +159,6 @@ class DimseDestination(_Destination):
         results: which objects it gets.
         send_refused_masks: masks are sent also after a warning that refuses them.
         timeout_s: seconds for one message.
-        ae_title: its AE title.
-        host: its address.
-        port: its port.
         tls: connects with TLS, when given.
     """
 
@@ -219,7 +210,6 @@ class RetrySettings(_Section):
 
     Attributes:
         first_pause_s: pause after the first failure; it doubles with each further one.
-        longest_pause_s: longest pause.
         give_up_after_s: age of an X-ray at which it becomes a dead letter.
     """
 

@@ -57,12 +57,7 @@ class Answer:
 
 
 class Job:
-    """One X-ray in the spool.
-
-    Attributes:
-        key: its name.
-        folder: its folder.
-    """
+    """One X-ray in the spool."""
 
     def __init__(self, folder: Path) -> None:
         """Name the folder; nothing is read."""

@@ -46,7 +46,6 @@ class FrontHandle:
     Attributes:
         is_ready: whether it takes connections.
         connections: those handed to it that have not ended.
-        process: its process.
     """
 
     def __init__(

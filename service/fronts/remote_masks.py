@@ -41,7 +41,6 @@ class RemoteMasks:
     """The serving process, as a front sees it; belongs to the event loop.
 
     Attributes:
-        settings: the limits.
         uploads: memory for this front's unfinished uploads.
     """
 

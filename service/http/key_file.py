@@ -43,7 +43,6 @@ class ApiKey:
     Attributes:
         sha256: hash of the key, 64 small hexadecimal digits.
         name: who it was given to; stands in logs.
-        scopes: what it is good for.
         expires_at: when it ends; None for never.
     """
 

@@ -14,8 +14,6 @@ class AnswerContext:
     """What an answer says beside what was found.
 
     Attributes:
-        request_id: id of the request.
-        model: the model that found it.
         stage_seconds: seconds of the stages before `postprocess`.
         request_began_at: `time.perf_counter()` when the request began; one clock for all processes.
         requested_at: `time.perf_counter()` when it was requested; waiting counts as `render`.
@@ -38,8 +36,6 @@ class RenderedAnswer:
     """An answer, ready to be sent.
 
     Attributes:
-        media_type: its form.
-        body: its bytes.
         headers: what the JSON body says, for answers whose body is a picture.
         warning_codes: codes of the warnings given, each once.
         area_ratios: share of the image that each mask covers, 0 to 1.

@@ -19,15 +19,10 @@ _Side = Annotated[int, Field(ge=1, le=2**20)]
 @with_config(_STRICT)
 @dataclass(frozen=True)
 class LogitsSize:
-    """Size of one mask's logits.
-
-    Attributes:
-        side: their side.
-        input_size: side of the network's input that they cover, pixels.
-    """
+    """Size of one mask's logits."""
 
     side: int
-    input_size: int
+    input_size: int  # side of the network's input that they cover, pixels
 
 
 @with_config(_STRICT)
@@ -53,7 +48,6 @@ class CompareOrder:
         width: width of the upright X-ray, pixels.
         height: height of the upright X-ray, pixels.
         threshold: probability from which a pixel is in the mask.
-        pairs: the masks.
     """
 
     width: _Side

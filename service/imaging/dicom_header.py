@@ -84,15 +84,11 @@ class SourceHeader:
 
     Attributes:
         sop_class_uid: kind of the X-ray.
-        sop_instance_uid: the X-ray.
-        series_instance_uid: its series.
-        study_instance_uid: its study.
         rows: height in pixels.
         columns: width in pixels.
         identity: patient and study by keyword; empty strings where the X-ray says nothing valid.
         device: the machine that took it, by keyword.
         content_date: date of the X-ray's content, `YYYYMMDD`.
-        content_time: its time.
         body_part: code of the body part; `CHEST` where the X-ray says none.
         patient_orientation: directions of its rows and columns; none where unknown.
         plane: its own plane in the patient, if it has one.

@@ -51,7 +51,6 @@ class SegmentationMethod:
     """How masks came about.
 
     Attributes:
-        model: the model.
         convention: lung convention that it segmented by; None where the model has one.
         threshold: probability from which a pixel belongs to a mask; None where it is not known.
         is_prompted: whether a person gave a box, which makes the method semi-automatic.

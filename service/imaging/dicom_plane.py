@@ -57,7 +57,6 @@ class ImagePlane:
     """A plane in a frame of reference (PS3.3 C.7.6.2).
 
     Attributes:
-        frame_of_reference_uid: the frame of reference.
         position: centre of the first pixel, x, y, z in mm, as decimal strings.
         orientation: directions of a row and of a column, as decimal strings.
         is_own: whether it is the X-ray's own; else the detector's plane was taken.

@@ -90,7 +90,6 @@ class MeasuredSegment:
     Attributes:
         number: its number in the segmentation object, from 1.
         structure: a name of `structures.STRUCTURES`.
-        measures: what was measured.
     """
 
     number: int
@@ -100,13 +99,7 @@ class MeasuredSegment:
 
 @dataclass(frozen=True)
 class ObjectReference:
-    """An object that another refers to.
-
-    Attributes:
-        sop_class_uid: its kind.
-        sop_instance_uid: the object.
-        series_instance_uid: its series.
-    """
+    """An object that another refers to."""
 
     sop_class_uid: str
     sop_instance_uid: str
@@ -115,15 +108,10 @@ class ObjectReference:
 
 @dataclass(frozen=True)
 class Remark:
-    """A warning about the answer.
-
-    Attributes:
-        code: its stable code.
-        severity: how serious it is, as the API says.
-    """
+    """A warning about the answer."""
 
     code: str
-    severity: str = ""
+    severity: str = ""  # as the API says
 
 
 def reference_to(data: bytes) -> ObjectReference:

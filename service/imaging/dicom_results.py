@@ -61,7 +61,6 @@ class DicomResults:
         header: the X-ray's header.
         pixels: (H, W) uint8 or uint16, the X-ray.
         masks: what was found.
-        method: how.
         remarks: what looks wrong about it.
         options: what the deployment chose.
         view: what the secondary capture shows.

@@ -29,7 +29,6 @@ class OpenedXray:
     """An upload, decoded: what an answer about it is rendered from.
 
     Attributes:
-        request: what the caller wants of it.
         decoded: the X-ray.
         geometry: how the X-ray lies in the network's input.
         remarks: what looks wrong about its grey values.

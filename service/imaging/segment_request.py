@@ -83,7 +83,6 @@ class SegmentRequest:
         convention: what the masks follow.
         threshold: probability from which a pixel is lung, between 0 and 1.
         wants_overlay: whether a JSON answer holds the overlay picture.
-        answer_kind: form of the answer.
         objects: what an answer of several DICOM objects holds, in this order.
         lungs: both lungs in one mask, each in its own, or one of them.
         drops_islands: whether small pieces of a mask are removed.

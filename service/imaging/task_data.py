@@ -78,7 +78,6 @@ class OpenedFacts:
         format: kind of the file.
         width: width in pixels.
         height: height in pixels.
-        bytes_per_pixel: 1 or 2.
         orientation: the way from these pixels to the upright X-ray that the network takes.
         stage_seconds: seconds of `decode` and `preprocess`.
         grey_level: mean of the windowed grey values.

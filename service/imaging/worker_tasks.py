@@ -60,7 +60,6 @@ class _State:
     """What rendering needs of opening, beside the pixels.
 
     Attributes:
-        request: what the caller wants.
         warnings: what decoding remarked.
         remarks: what looks wrong about the grey values.
         header: what a DICOM answer repeats of the X-ray.

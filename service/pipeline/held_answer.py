@@ -14,13 +14,9 @@ class HeldAnswer:
     """An answer, ready to be sent; a context manager that gives its memory back.
 
     Whoever gets it closes it. A forgotten one is closed when it is collected.
-
-    Attributes:
-        facts: what is known of it beside its bytes.
-        body: its bytes.
     """
 
-    facts: AnswerFacts
+    facts: AnswerFacts  # what is known of it beside its bytes
     body: Blob
 
     def close(self) -> None:

@@ -157,9 +157,6 @@ class OpenedImage:
     """An X-ray that was opened; a context manager that gives its shared memory back.
 
     Attributes:
-        facts: what is known of it.
-        given: what the network gets.
-        request: what the caller wants of it.
         pixels: its grey values.
         state: what rendering needs beside; not looked into.
         caller: whose X-ray it is.

@@ -96,8 +96,6 @@ class Generation:
 
     Attributes:
         settings: of the process, with the folder of this model.
-        host: runs it.
-        readiness: what it told.
         requests: requests that have begun with it and not ended.
         refusals: why it could not be loaded.
     """

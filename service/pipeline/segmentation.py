@@ -59,11 +59,8 @@ class SegmentationService:
     """Everything that the requests of one process share.
 
     Attributes:
-        settings: the limits.
         readiness: whether masks may be given.
         admission: counts who is inside.
-        metrics: the process's metrics.
-        models: the models that are served.
         requests_running: segmentation requests being worked on.
         auditing: writes each request down; None where the operator wants no audit log.
     """

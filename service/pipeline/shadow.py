@@ -53,14 +53,7 @@ DIFFERENT_DICE = 0.9
 
 @dataclass(frozen=True)
 class AnsweredXray:
-    """An X-ray that was answered, and what the served model said about it.
-
-    Attributes:
-        request_id: id of the request.
-        request: what the caller wanted of it.
-        given: what the network got.
-        output: what it said.
-    """
+    """An X-ray that was answered, and what the served model said about it."""
 
     request_id: str
     request: SegmentRequest

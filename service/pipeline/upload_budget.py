@@ -67,7 +67,6 @@ class UploadShare:
     """What one unfinished upload holds.
 
     Attributes:
-        held_bytes: its bytes.
         piece_began_at: when its latest piece of `PIECE_BYTES` began to come.
         give_way: ends the upload.
     """

@@ -47,11 +47,7 @@ class WorkerError(Exception):
 
 
 class TooCostly(WorkerError):
-    """The task met a limit of processor time or memory, or crashed its worker; 422, no retry.
-
-    Attributes:
-        reason: which limit.
-    """
+    """The task met a limit of processor time or memory, or crashed its worker; 422, no retry."""
 
     def __init__(self, reason: EndReason) -> None:
         """Keep the reason; the sentence names none, since it would help an attacker only."""
@@ -60,11 +56,7 @@ class TooCostly(WorkerError):
 
 
 class WorkerLost(WorkerError):
-    """The worker was ended by something else than its task; 503, the task may be sent again.
-
-    Attributes:
-        reason: by what.
-    """
+    """The worker was ended by something else than its task; 503, the task may be sent again."""
 
     def __init__(self, reason: EndReason) -> None:
         """Keep the reason."""

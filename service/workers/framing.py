@@ -67,7 +67,6 @@ class Frame:
     """One message.
 
     Attributes:
-        kind: what it says.
         fields: its JSON object.
         body: its raw bytes.
         descriptors: file descriptors; the receiver owns them.

@@ -34,7 +34,6 @@ class WorkerPool:
     """Workers that wait for tasks.
 
     Attributes:
-        size: number of workers.
         supervisor: keeps them alive; counts their ends by reason.
     """
 

@@ -32,9 +32,6 @@ class Blob:
 
     The holder closes it; memory is freed when no process holds it. A forgotten one is closed when
     it is collected.
-
-    Attributes:
-        size_bytes: length.
     """
 
     held_bytes = 0

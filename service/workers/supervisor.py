@@ -40,7 +40,6 @@ class PoolConfig:
 
     Attributes:
         tasks: module that holds `TASKS`, see `service.workers.task`.
-        limits: of each worker.
         on_ended: called with the reason of every worker's end, for a metric.
     """
 

@@ -43,7 +43,6 @@ class TemplateHandle:
     """A running template.
 
     Attributes:
-        process: its process.
         is_warm: whether it can fork.
     """
 

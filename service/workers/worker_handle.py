@@ -48,7 +48,6 @@ class WorkerHandle:
     Attributes:
         number: what the template calls it.
         process: its process id; None until the template has said it.
-        stage: what it is doing.
         job: the task in its hands.
         tasks_done: tasks that it has answered.
         was_ready: whether it has ever been ready.

@@ -49,7 +49,6 @@ class ManifestFile:
     """All rows of a data set.
 
     Attributes:
-        path: The file.
         sha256: Of its bytes.
         records: Its rows, in order.
     """

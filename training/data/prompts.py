@@ -29,7 +29,6 @@ class PromptMix:
     Attributes:
         both: Jittered box around both lungs.
         single: Jittered box around one lung.
-        whole_image: The whole image.
         anywhere: A random box, which may hold both lungs, one or none.
         jitter: Largest standard deviation of an edge, as a share of the box's side.
         tight: Share of the boxes around lungs whose edges stay where the mask ends. From them a

@@ -22,7 +22,6 @@ class UnlabelledXray:
 
     Attributes:
         name: Name in the manifest.
-        path: Its file.
         patient: The patient; the X-ray's own name where that is not known.
         projection: In capitals, such as AP; empty where it is not known.
         is_annotated_elsewhere: Whether it stands in an annotated data set as well.

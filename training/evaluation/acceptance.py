@@ -49,7 +49,6 @@ class Finding:
 
     Attributes:
         box: One of `BOXES`.
-        patients: Number of patients.
         mean: Mean over patients of the mean Dice of each.
         interval: Its 95 % interval; None for one patient.
         poor: Patients whose worst mask is poor.

@@ -28,7 +28,6 @@ class ImageScore:
     """Scores of one image by one model with one kind of box.
 
     Attributes:
-        name: The image.
         source: Its data set.
         model: The model, as the tables call it.
         box: One of `BOXES`.

@@ -29,9 +29,7 @@ class Summary:
 
     Attributes:
         n: Number of images.
-        mean: Mean.
         sd: Standard deviation over the images (n - 1), 0 for one image.
-        median: Median.
         percentile_5: 5th percentile: the bad cases where more is better.
         percentile_95: 95th percentile: the bad cases where less is better.
         interval: Bootstrap 95 % interval of the mean; None for one image.

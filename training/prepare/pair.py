@@ -60,7 +60,6 @@ class MaskFiles:
     """A mask in one or more image files of one size; a pixel of any of them counts.
 
     Attributes:
-        paths: The files.
         threshold: For soft masks, the share of the highest value from which on a pixel is inside;
             None asks for exactly two levels.
     """
@@ -86,7 +85,6 @@ class RawPair:
         source: Key of the source, e.g. ``montgomery``.
         name: Name of the pair, unique within its source.
         picture: The X-ray.
-        mask: The mask.
         structure: What the mask shows.
         convention: How lungs were annotated; None for another structure.
         patient: Whom it shows, where the source tells; equal keys are equal patients in every

@@ -28,7 +28,6 @@ class LayerWeights:
     """Weights of one layer, flat, all of one length.
 
     Attributes:
-        name: Name of the layer.
         floating: The twin's weights.
         stored: What the stored integers stand for.
         rounded: What the twin's weights stand for after rounding by the same scheme.
@@ -59,7 +58,6 @@ class Moments:
     """Moments of an error; mean and SD are also the Gaussian that fits it best.
 
     Attributes:
-        mean: Mean.
         sd: Standard deviation.
         skew: Third standardised moment; 0 for a symmetric error.
         kurtosis: Excess kurtosis; 0 for a Gaussian, -1.2 for a uniform error.

@@ -40,17 +40,11 @@ _SMALLEST_LARGEST = 1e-10
 
 @dataclass(frozen=True)
 class ReferenceModel:
-    """The reference's model in ours.
-
-    Attributes:
-        architecture: Its sizes.
-        model: The model, in float32.
-        facts: What the file says of its training, for the manifest.
-    """
+    """The reference's model in ours."""
 
     architecture: SamConfig
     model: PromptableSam
-    facts: dict[str, Any]
+    facts: dict[str, Any]  # What the file says of its training, for the manifest
 
 
 def load_reference(

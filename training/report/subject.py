@@ -24,8 +24,6 @@ class Subject:
     """A model ready to be measured.
 
     Attributes:
-        title: Its name.
-        predictor: The model.
         twin: The float model that it is compared with, or None.
         twin_is: What the float model is, as a sentence.
         run: Folder of the run, or None for a stored model.

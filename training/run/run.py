@@ -24,7 +24,6 @@ class Run:
     """What the loop trains, on what, and where it writes.
 
     Attributes:
-        config: The settings.
         architecture: Sizes of the model.
         stage: The model, and what the stage does with it.
         source: The batches; with several processes, this process's share of every step.

@@ -28,11 +28,7 @@ _TOKENS = [token_of(convention) for convention in CONVENTIONS]
 
 
 class Teacher:
-    """One or more models that do not learn any more: their mean, or each for what it never saw.
-
-    Attributes:
-        models: The models.
-    """
+    """One or more models that do not learn any more: their mean, or each for what it never saw."""
 
     def __init__(
         self,

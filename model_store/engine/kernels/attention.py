@@ -30,8 +30,6 @@ class AttentionGrid:
     """Sizes of one attention layer.
 
     Attributes:
-        heads: Number of heads.
-        head_width: Width of one head.
         height: Rows of tokens in one window, or in the image.
         width: Tokens in one such row.
     """

@@ -42,8 +42,6 @@ class Polygons:
     Attributes:
         path: The annotation file.
         width: Width of the image that was annotated, in pixels.
-        height: Its height.
-        annotations: Rings of each annotation.
     """
 
     path: Path

@@ -31,7 +31,6 @@ class OwnFolder:
         name: Name of the source, for manifest and tables.
         license: By which licence X-rays and masks may be used, for manifest and model card.
         convention: How the lungs were annotated.
-        labels: What labels mean.
         patient_pattern: Regular expression whose first group, found in a file's name, is the
             patient; empty where the name does not tell.
         patients: CSV with the columns ``image`` and ``patient``, where there is one.
