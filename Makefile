@@ -1,12 +1,21 @@
 # `make serve` and `make test` are all there is to know; each makes its own environment first.
 HOST ?= 127.0.0.1
 PORT ?= 8000
+PACS_FOLDER ?= pacs-data
+OPTIONS ?=
 PYTHON ?= python3
 
-.PHONY: serve train-env test test-quick test-image check sbom clean
+.PHONY: serve pacs train-env test test-quick test-image check sbom clean
 
 serve: .venv-serve/ready
 	.venv-serve/bin/python -m service --host $(HOST) --port $(PORT) --greet true
+
+# Orthanc, the DICOM node and the service on this machine (docs/pacs.md). Orthanc is asked for first,
+# since the environment takes minutes.
+pacs:
+	@$(PYTHON) -m deploy.orthanc --check --service-port $(PORT) $(OPTIONS)
+	@$(MAKE) --no-print-directory .venv-serve/pacs-ready
+	.venv-serve/bin/python -m deploy.orthanc --folder $(PACS_FOLDER) --service-port $(PORT) $(OPTIONS)
 
 # Two processes, each with whole files, long ones first.
 test: .venv/ready
@@ -48,6 +57,10 @@ train-env: .venv-train/ready
 	@echo "Setting up .venv-serve, once: PyTorch, OpenVINO and their libraries are downloaded from PyPI."
 	$(PYTHON) -m venv .venv-serve
 	.venv-serve/bin/python -m pip install --editable .
+	touch $@
+
+.venv-serve/pacs-ready: .venv-serve/ready
+	.venv-serve/bin/python -m pip install --editable '.[pacs]'
 	touch $@
 
 .venv/ready: pyproject.toml

@@ -24,6 +24,7 @@ import pytest
 import uvicorn
 from pydicom.dataset import Dataset
 
+from deploy.orthanc.loopback_files import Ports, node_toml, orthanc_configuration
 from tests.service.fake_model import make_app, pixels_of
 from tests.service.node_peers import free_port, store, until, xray
 
@@ -33,7 +34,6 @@ from service.dicom_node.node import Node, faults_of
 from service.dicom_node.settings import FetchSettings, NodeSettings, SelectSettings
 from service.dicom_node.spool import Spool
 
-FILES = Path(__file__).parents[2] / "deploy" / "orthanc"
 ORTHANC = shutil.which("Orthanc") or "/usr/sbin/Orthanc"
 DICOMWEB = Path("/usr/share/orthanc/plugins/libOrthancDicomWeb.so")
 pytestmark = [
@@ -71,30 +71,22 @@ def orthanc(
     folder: Path, node_port: int, workstation_port: int = 104
 ) -> Generator[tuple[str, int], None, None]:
     """Start Orthanc with the deployment's configuration and rule; yields its address and port."""
-    http_port, dicom_port = free_port(), free_port()
-    configuration = json.loads((FILES / "orthanc.json").read_text())
-    configuration |= {
-        "StorageDirectory": str(folder / "db"),
-        "IndexDirectory": str(folder / "db"),
-        "Plugins": [str(DICOMWEB)] if DICOMWEB.exists() else [],
-        "LuaScripts": [str(FILES / "forward.lua")],
-        "DicomPort": dicom_port,
-        "DicomModalities": {
-            "lungseg": ["LUNGSEG", "127.0.0.1", node_port],
-            "workstation": ["WORKSTATION", "127.0.0.1", workstation_port],
-        },
-        "HttpPort": http_port,
+    ports = Ports(node=node_port, orthanc=free_port(), dicom=free_port())
+    configuration = orthanc_configuration(folder / "db", ports)
+    configuration["DicomModalities"] |= {
+        "modality": ["MODALITY", "127.0.0.1", 104],
+        "workstation": ["WORKSTATION", "127.0.0.1", workstation_port],
     }
     path = folder / "orthanc.json"
     path.write_text(json.dumps(configuration))
-    url = f"http://127.0.0.1:{http_port}"
+    url = f"http://127.0.0.1:{ports.orthanc}"
     with (
         (folder / "orthanc.log").open("w") as log,
         subprocess.Popen([ORTHANC, str(path)], stdout=log, stderr=log) as process,
     ):
         try:
             until(lambda: _answers(url))
-            yield url, dicom_port
+            yield url, ports.dicom
         finally:
             process.terminate()
             process.wait(30)
@@ -116,15 +108,13 @@ def node_settings(
     port: int,
     results: Sequence[str] = ("seg", "sc", "sr"),
 ) -> NodeSettings:
-    values: dict[str, Any] = tomllib.loads((FILES / "node.toml").read_text())
-    values["spool"] = {"folder": folder / "spool", "min_free_bytes": 0}
-    values["receive"] |= {"host": "127.0.0.1", "port": port}
-    values["receive"]["senders"][0]["addresses"] = ["127.0.0.1"]
+    ports = Ports(node=port, dicom=dicom_port)
+    values: dict[str, Any] = tomllib.loads(node_toml(folder / "spool", ports))
+    values["spool"]["min_free_bytes"] = 0
     values["segment"] = {"services": [{"url": service}], "lungs": "both"}
     values["metrics"] = {"port": 0}
     (destination,) = values["destinations"]
     destination["results"] = results
-    destination |= {"host": "127.0.0.1", "port": dicom_port}
     if kind == "stow":
         destination = {
             "name": "orthanc",

@@ -66,7 +66,7 @@ def test_the_printed_command_without_a_server_leaves_its_three_pictures(tmp_path
     assert result["bbox"] == [100, 100, 924, 924] and result["area_px"] > 0
 
 
-@pytest.mark.parametrize("target", ["serve", "test", "train-env"])
+@pytest.mark.parametrize("target", ["serve", "pacs", "test", "train-env"])
 def test_make_has_the_printed_targets(target: str) -> None:
     assert f"make {target} " in (ROOT / "README.md").read_text().replace("\n", " ")
     done = subprocess.run(
