@@ -233,6 +233,11 @@ class Settings(BaseModel):
         description="processes that decode uploads and render answers, 0 for half of the allowed "
         "CPUs, all of them beside a GPU, at least 2, as far as memory allows",
     )
+    dicom_from_start: bool = Field(
+        False,
+        description="true: image workers hold what answers in DICOM need (90 MB) from the start, "
+        "not from the first such answer on, which takes a second longer",
+    )
     image_threads: int = Field(
         0, ge=0, le=256, description="old name of image-workers; give that one instead"
     )

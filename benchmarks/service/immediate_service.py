@@ -15,11 +15,11 @@ from typing import Any
 from service.compute.compute_child import ComputeChild
 from service.compute.stored_model import StoredModel, make_stored_model
 from service.imaging.worker_tasks import TASKS as REAL_TASKS
-from service.imaging.worker_tasks import warm_up
+from service.imaging.worker_tasks import warm_up, warm_up_extras
 from service.settings import Settings
 from service.workers.task import Answer, Function, Task
 
-__all__ = ["TASKS", "make_immediate_model", "warm_up"]
+__all__ = ["TASKS", "make_immediate_model", "warm_up", "warm_up_extras"]
 
 _HERE = "benchmarks.service.immediate_service"
 _VARYING = ("requested_at", "context", "facts")

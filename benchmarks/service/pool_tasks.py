@@ -33,3 +33,4 @@ TASKS: dict[str, Function] = {
     **{function.__name__: function for function in (nothing, take, give, last)},
 }
 warm_up = worker_tasks.warm_up
+warm_up_extras = worker_tasks.warm_up_extras

@@ -53,11 +53,23 @@ async def _measure(workers: int, count: int) -> dict[str, float]:
         found["a task that is given 8 MiB, ms"] = await _median_ms(pool, "take", (picture,), count)
         found["a task that gives 8 MiB back, ms"] = await _median_ms(pool, "give", (), count)
     found["a worker is replaced, ms"] = await _replacement_ms(pool, workers, max(count // 10, 3))
-    template, *processes = process_tree(os.getpid())[1:]
-    found["PSS of the template, MB"] = pss_bytes(template) / 1e6
-    found["PSS of a worker, MB"] = statistics.mean(map(pss_bytes, processes)) / 1e6
+    found.update(_memory(""))
+    began = time.perf_counter()
+    with await pool.run("nothing", cpu_s=5.0, wall_s=60.0, needs_extras=True):
+        found["the first answer in DICOM waits, ms"] = 1000 * (time.perf_counter() - began)
+    while pool.ready < workers:
+        await asyncio.sleep(0.001)
+    found.update(_memory(", then"))
     await pool.close()
     return found
+
+
+def _memory(when: str) -> dict[str, float]:
+    template, *processes = process_tree(os.getpid())[1:]
+    return {
+        f"PSS of the template{when}, MB": pss_bytes(template) / 1e6,
+        f"PSS of a worker{when}, MB": statistics.mean(map(pss_bytes, processes)) / 1e6,
+    }
 
 
 async def _median_ms(pool: WorkerPool, task: str, blobs: Sequence[Blob], count: int) -> float:

@@ -1,8 +1,9 @@
 """Every DICOM object made once, in the process that image workers are forked from.
 
-Importing highdicom and setting up its codes takes half a second of a processor. Each worker would
-spend it at its first answer in DICOM, and those of large X-rays are costly, after which a worker is
-forked again.
+Importing highdicom and setting up its tables takes half a second of a processor and 90 MB, of which
+60 are its table of every object of the standard. It is done when the first answer in DICOM is
+wanted. Each worker would do it for itself otherwise, and answers of large X-rays are costly, after
+which a worker is forked again.
 """
 
 from __future__ import annotations

@@ -186,7 +186,11 @@ def warm_up() -> None:
     """Run everything once in the process that workers are forked from."""
     keep_one_heap()
     decode_and_render_once()
-    from service.imaging.dicom_warm_up import encode_objects_once  # slow, and needed here alone
+
+
+def warm_up_extras() -> None:
+    """Make every DICOM object once there, when an answer in DICOM is first wanted: 90 MB."""
+    from service.imaging.dicom_warm_up import encode_objects_once
 
     encode_objects_once()
 

@@ -105,6 +105,9 @@ class TaskPool(Protocol):
     async def close(self) -> None:
         """End them."""
 
+    def prepare_extras(self) -> None:
+        """Have workers hold what few tasks need."""
+
     async def run(
         self,
         task: str,
@@ -118,6 +121,7 @@ class TaskPool(Protocol):
         is_costly: bool = False,
         urgency: int = 0,
         caller: str = SERVICE,
+        needs_extras: bool = False,
     ) -> Reply:
         """Run one task."""
 
@@ -132,6 +136,7 @@ def make_worker_pool(settings: Settings, on_ended: Callable[[str], None]) -> Wor
         tasks=_TASKS_MODULE,
         limits=WorkerLimits.for_pictures(settings.max_pixels),
         on_ended=lambda reason: on_ended(reason.value),
+        extras_from_start=settings.dicom_from_start,
     )
     return WorkerPool(config, worker_count(settings))
 
@@ -227,6 +232,8 @@ class ImageWorkers:
             held.callback(reply.close)
             opened = _opened(reply, request, input_size, caller)
             held.pop_all()
+        if request.needs_dicom:  # loaded while the network computes
+            self._pool.prepare_extras()
         return opened
 
     async def preview(self, image: Blob, caller: str) -> HeldAnswer:
@@ -257,11 +264,11 @@ class ImageWorkers:
         budget = answering_budget(pixels, len(masks), opened.request)
         with Blob.of(*(one.logits for one in output.masks)) as logits:
             blobs = [opened.pixels, opened.state, logits]
-            fields = as_json(ANSWER_ORDER, order)
-            caller = opened.caller
-            return _held(
-                await self._run(ANSWER_TASK, fields, blobs, budget, ANSWER_URGENCY, caller)
+            fields, is_dicom = as_json(ANSWER_ORDER, order), opened.request.needs_dicom
+            answering = self._run(
+                ANSWER_TASK, fields, blobs, budget, ANSWER_URGENCY, opened.caller, is_dicom
             )
+            return _held(await answering)
 
     async def compare(
         self, order: CompareOrder, logits: Sequence[bytes]
@@ -296,6 +303,7 @@ class ImageWorkers:
         budget: TaskBudget,
         urgency: int,
         caller: str,
+        needs_extras: bool = False,
     ) -> Reply:
         try:
             return await self._pool.run(
@@ -308,6 +316,7 @@ class ImageWorkers:
                 is_costly=budget.is_costly,
                 urgency=urgency,
                 caller=caller,
+                needs_extras=needs_extras,
             )
         except TaskRefused as refused:
             raise _refusal(refused.fields) from None

@@ -50,6 +50,10 @@ class FileAccess:
             with contextlib.suppress(FileNotFoundError, NotADirectoryError, PermissionError):
                 _allow(self._libc, self._ruleset, path)
 
+    def close(self) -> None:
+        """Give its descriptor back; processes that took it on stay restricted."""
+        os.close(self._ruleset)
+
     def restrict_this_process(self) -> None:
         """Restrict this process to it, for good; that needs `no_new_privs`.
 

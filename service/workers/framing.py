@@ -36,7 +36,7 @@ class Kind(IntEnum):
     """What a frame says."""
 
     CONFIG = 1  # front to template: what to import, limits
-    WARM = 2  # template: ready to fork
+    WARM = 2  # template: ready to fork, or what became of the extras
     FORK = 3  # front: fork a worker for this socket
     FORKED = 4  # template: its process id
     KILL = 5  # front: kill this worker
@@ -48,6 +48,7 @@ class Kind(IntEnum):
     FAILED = 11  # worker: the function raised
     MEMORY = 12  # worker: no memory left under its limit
     MORE = 13  # worker: the function asks for more processor time
+    WARM_EXTRAS = 14  # front to template: load what few tasks need
     CONNECTION = 20  # serving process to front: a caller's connection
     STOP = 21  # serving process: answer who is connected, and end
     ADMITTED = 22  # serving process: the request may send its upload

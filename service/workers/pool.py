@@ -69,7 +69,13 @@ class WorkerPool:
 
     async def start(self) -> None:
         """Start the workers, which takes a second or two; tasks may be given at once."""
+        if self._config.extras_from_start:
+            self.supervisor.want_extras()
         self.supervisor.start()
+
+    def prepare_extras(self) -> None:
+        """Have workers hold what few tasks need, since such a task will come."""
+        self.supervisor.want_extras()
 
     async def close(self) -> None:
         """End all workers; tasks under way and waiting get `PoolClosed`."""
@@ -91,6 +97,7 @@ class WorkerPool:
         is_costly: bool = False,
         urgency: int = 0,
         caller: str = SERVICE,
+        needs_extras: bool = False,
     ) -> Reply:
         """Run one task; cancelling it ends the worker that has it.
 
@@ -106,6 +113,8 @@ class WorkerPool:
             is_costly: whether it belongs to those that get at most half of the workers.
             urgency: lower goes first.
             caller: whose turn it takes; callers with waiting tasks go in turn.
+            needs_extras: whether it is one of the few that need them; the first one waits until
+                they are loaded.
 
         Raises:
             TooCostly: it met a limit or crashed its worker.
@@ -117,6 +126,11 @@ class WorkerPool:
         """
         if self._is_closed:
             raise PoolClosed("the workers are being closed")
+        if needs_extras:
+            self.supervisor.want_extras()
+            await self.supervisor.extras.wait()
+            if self._is_closed:
+                raise PoolClosed("the workers are being closed")
         result: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
         most = max(cpu_s, most_cpu_s or 0.0)
         job = Job(
@@ -170,6 +184,7 @@ class WorkerPool:
             frame.kind is Kind.FAILED
             or frame.fields.get("is_last") is True
             or was_costly
+            or self.supervisor.is_outdated(worker)
             or worker.tasks_done >= self._config.limits.tasks
         ):
             self.supervisor.end(worker, EndReason.RETIRED)

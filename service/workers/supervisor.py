@@ -15,12 +15,13 @@ from functools import partial
 from typing import Any
 
 from service.workers.endings import Ending, reason_of
-from service.workers.errors import EndReason
+from service.workers.errors import EndReason, PoolClosed, TaskFailed, WorkerLost
+from service.workers.extras import Extras
 from service.workers.framing import Frame
 from service.workers.limits import WorkerLimits
 from service.workers.task_queue import Job
 from service.workers.template_handle import TemplateEvents, TemplateHandle
-from service.workers.worker_handle import WorkerEvents, WorkerHandle
+from service.workers.worker_handle import Stage, WorkerEvents, WorkerHandle
 
 logger = logging.getLogger("service.workers")
 
@@ -28,7 +29,8 @@ FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 5.0
 """Between attempts to start what ended before it was ready; it doubles each time."""
 
 WARM_TIMEOUT_S = 120.0
-"""A template that is not warm by then is killed; it takes a second or two."""
+"""A template that has not loaded what it was asked to by then is killed; it takes a second or
+two."""
 
 START_TIMEOUT_S, END_TIMEOUT_S = 30.0, 30.0
 """A worker takes milliseconds to start or to end; a template that lets it take longer hangs."""
@@ -41,11 +43,13 @@ class PoolConfig:
     Attributes:
         tasks: module that holds `TASKS`, see `service.workers.task`.
         on_ended: called with the reason of every worker's end, for a metric.
+        extras_from_start: whether workers hold what few tasks need before the first of these.
     """
 
     tasks: str
     limits: WorkerLimits = field(default_factory=WorkerLimits)
     on_ended: Callable[[EndReason], None] = lambda reason: None
+    extras_from_start: bool = False
 
 
 @dataclass(frozen=True)
@@ -69,6 +73,7 @@ class Supervisor:
     Attributes:
         ends: how many workers ended, by reason.
         template_facts: what the template said of itself when it was warm.
+        extras: whether tasks have wanted what few of them need.
         refused_limits: limits that the kernel refused to some worker.
         most_resident_bytes: largest resident memory of any worker that has ended.
     """
@@ -77,6 +82,7 @@ class Supervisor:
         """Build it; nothing runs before `start`."""
         self.ends: Counter[EndReason] = Counter()
         self.template_facts: Mapping[str, Any] = {}
+        self.extras = Extras()
         self.refused_limits: set[str] = set()
         self.most_resident_bytes = 0
         self._config = config
@@ -120,6 +126,21 @@ class Supervisor:
             return
         self._template = template
         self._call_later(WARM_TIMEOUT_S, partial(self._end_template_unless_warm, template))
+        if self.extras.are_wanted:
+            self._ask_for_extras(template)
+
+    def want_extras(self) -> None:
+        """Have the template load what few tasks need, unless it was asked already.
+
+        Workers without are replaced: idle ones at once, others after their task.
+        """
+        if not self._is_closed and self.extras.want() and self._template is not None:
+            self._ask_for_extras(self._template)
+
+    def is_outdated(self, worker: WorkerHandle) -> bool:
+        """Whether a worker lacks what new ones hold; it gets no further task."""
+        holds = self._template is not None and self._template.has_extras
+        return holds and not worker.has_extras
 
     def end(self, worker: WorkerHandle, reason: EndReason) -> None:
         """Kill a worker; its task is lost at once, its place is free when it is dead."""
@@ -139,6 +160,7 @@ class Supervisor:
     async def close(self) -> list[Job]:
         """End all processes; return the tasks that were in their hands."""
         self._is_closed = True
+        self.extras.note_failed(PoolClosed("the workers are being closed"))
         workers, self._workers = self.workers, {}
         for worker in workers:
             worker.close()
@@ -149,6 +171,15 @@ class Supervisor:
 
     def _note_warm(self, facts: Mapping[str, Any]) -> None:
         self.template_facts = facts
+        if facts["has_extras"]:
+            for worker in self.workers:
+                if worker.stage is Stage.IDLE and self.is_outdated(worker):
+                    self.end(worker, EndReason.RETIRED)
+            self.extras.note_held()
+            logger.info("image workers hold what answers in DICOM need")
+        elif failure := facts.get("extras_failure"):
+            logger.error("the image workers' extras cannot be loaded", extra={"fields": failure})
+            self.extras.note_failed(TaskFailed(failure["error_type"], tuple(failure["where"])))
         self._fill_up()
 
     def _note_process(self, number: int, process: int) -> None:
@@ -161,6 +192,8 @@ class Supervisor:
             self.refused_limits |= news
             fields = {"fields": {"refused": sorted(news)}}
             logger.warning("the kernel refuses limits of the image workers", extra=fields)
+        if self.is_outdated(worker):  # forked before the extras were there
+            self.end(worker, EndReason.RETIRED)
         self._events.on_idle()
 
     def _note_ended(self, number: int, ending: Ending) -> None:
@@ -182,6 +215,9 @@ class Supervisor:
             self._try_later()
 
     def _note_template_lost(self) -> None:
+        if self._template is not None and not self._template.has_extras:
+            # Loading them may be what ended it: nobody waits for that again unasked.
+            self.extras.note_failed(WorkerLost(EndReason.TEMPLATE_LOST))
         self._template = None
         workers, self._workers = self.workers, {}
         for worker in workers:
@@ -194,6 +230,16 @@ class Supervisor:
 
     def _end_template_unless_warm(self, template: TemplateHandle) -> None:
         if not template.is_warm:
+            self._end_template(template)
+
+    def _ask_for_extras(self, template: TemplateHandle) -> None:
+        template.warm_extras()
+        asked = partial(self._end_template_unless_answered, template, template.extras_asked)
+        self._call_later(WARM_TIMEOUT_S, asked)
+
+    def _end_template_unless_answered(self, template: TemplateHandle, asked: int) -> None:
+        is_waiting = self.extras.are_wanted and not template.has_extras
+        if is_waiting and template.extras_asked == asked:
             self._end_template(template)
 
     def _end_template_unless_dead(self, worker: WorkerHandle) -> None:

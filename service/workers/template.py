@@ -1,8 +1,9 @@
 """The template: one warmed process without threads that forks workers on request.
 
 `python -m service.workers.template FD` is how the pool starts it. It imports what the workers need,
-once; they then share its memory and start within milliseconds. It never sees a stranger's byte,
-reaps the workers and tells the front how each ended.
+once; they then share its memory and start within milliseconds. What few tasks need (the extras)
+it imports when the front asks for it. It never sees a stranger's byte, reaps the workers and tells
+the front how each ended.
 """
 
 from __future__ import annotations
@@ -14,7 +15,9 @@ import select
 import signal
 import socket
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -24,7 +27,7 @@ from service.workers.file_access import FileAccess
 from service.workers.framing import Frame, FrameReader, Kind, receive, refuse_rest, send
 from service.workers.limits import WorkerLimits, address_space_bytes
 from service.workers.task import Function
-from service.workers.worker import WorkerJob, run_forked_worker
+from service.workers.worker import WorkerJob, described, run_forked_worker
 
 
 class TemplateError(Exception):
@@ -50,11 +53,12 @@ def main(arguments: Sequence[str]) -> int:
     try:
         config = receive(control, reader)
         refuse_rest(config, [Kind.CONFIG])
-        tasks = _warmed(config.fields["tasks"])
+        module_name = config.fields["tasks"]
+        tasks = _warmed(module_name)
         limits = WorkerLimits.from_fields(config.fields["limits"])
-        send(control, Frame(Kind.WARM, _facts()))
-        job = WorkerJob(tasks, limits, _file_access())
-        _Forker(control, reader, job).run()
+        send(control, Frame(Kind.WARM, _facts(has_extras=False)))
+        job = WorkerJob(tasks, limits, _file_access(), has_extras=False)
+        _Forker(control, reader, job, partial(_warm_extras, module_name)).run()
     except (EOFError, ConnectionError):  # the workers end with this process
         return 0
 
@@ -66,13 +70,35 @@ def _warmed(module_name: str) -> Mapping[str, Function]:
     warm_up = getattr(module, "warm_up", None)
     if warm_up is not None:
         warm_up()
+    _share_what_is_there(module_name)
+    return tasks
+
+
+def _warm_extras(module_name: str) -> dict[str, Any]:
+    """Load what few tasks need; return how that failed, or nothing."""
+    warm_up_extras = getattr(sys.modules[module_name], "warm_up_extras", None)
+    failure: dict[str, Any] = {}
+    try:
+        if warm_up_extras is not None:
+            warm_up_extras()
+    except Exception as error:  # the border: all other tasks go on without
+        failure = described(error)
+    _share_what_is_there(module_name)
+    return failure
+
+
+def _share_what_is_there(module_name: str) -> None:
+    """Make what was loaded shared with the workers for good.
+
+    Raises:
+        TemplateError: a thread was left behind.
+    """
     threads = len(list(Path("/proc/self/task").iterdir()))
     if threads != 1:
         raise TemplateError(f"{module_name} started {threads - 1} threads; a fork would lose them")
     gc.collect()
     give_back_free_memory()  # else each worker would copy what warming up left before it uses it
     gc.freeze()  # collections in a worker then leave the shared pages alone
-    return tasks
 
 
 def _file_access() -> FileAccess | None:
@@ -82,8 +108,12 @@ def _file_access() -> FileAccess | None:
         return None
 
 
-def _facts() -> dict[str, Any]:
-    return {"address_space_bytes": address_space_bytes(), "has_torch": "torch" in sys.modules}
+def _facts(has_extras: bool) -> dict[str, Any]:
+    return {
+        "address_space_bytes": address_space_bytes(),
+        "has_torch": "torch" in sys.modules,
+        "has_extras": has_extras,
+    }
 
 
 class _Forker:
@@ -94,10 +124,12 @@ class _Forker:
         control: socket.socket,
         reader: FrameReader,
         job: WorkerJob,
+        warm_extras: Callable[[], dict[str, Any]],
     ) -> None:
         self._control = control
         self._reader = reader
         self._job = job
+        self._warm_extras = warm_extras
         self._number_of: dict[int, int] = {}  # process id: the front's number
         self._wake_reader, self._wake_writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
 
@@ -122,7 +154,10 @@ class _Forker:
                 raise EOFError
 
     def _obey(self, frame: Frame) -> None:
-        refuse_rest(frame, [Kind.FORK, Kind.KILL])
+        refuse_rest(frame, [Kind.FORK, Kind.KILL, Kind.WARM_EXTRAS])
+        if frame.kind is Kind.WARM_EXTRAS:
+            self._load_extras()
+            return
         number = frame.fields["worker"]
         if frame.kind is Kind.KILL:
             for process, its_number in self._number_of.items():
@@ -133,6 +168,15 @@ class _Forker:
             self._fork(number, frame)
         finally:
             frame.close()
+
+    def _load_extras(self) -> None:
+        failure = self._warm_extras()
+        if not failure:
+            if self._job.access is not None:
+                self._job.access.close()
+            self._job = replace(self._job, access=_file_access(), has_extras=True)
+        facts = _facts(self._job.has_extras)
+        send(self._control, Frame(Kind.WARM, {**facts, "extras_failure": failure}))
 
     def _fork(self, number: int, frame: Frame) -> None:
         template = os.getpid()

@@ -27,7 +27,7 @@ class TemplateEvents:
     """What the template tells.
 
     Attributes:
-        on_warm: it can fork; with facts about itself.
+        on_warm: it can fork, or has tried to load the extras; with facts about itself.
         on_forked: a worker has this process id.
         on_ended: a worker has ended.
         on_lost: the template has ended, and every worker with it.
@@ -44,6 +44,8 @@ class TemplateHandle:
 
     Attributes:
         is_warm: whether it can fork.
+        has_extras: whether its forks hold what few tasks need.
+        extras_asked: how many times it was asked to load that.
     """
 
     def __init__(self, tasks: str, limits: WorkerLimits, events: TemplateEvents) -> None:
@@ -54,6 +56,8 @@ class TemplateHandle:
         """
         self._events = events
         self.is_warm = False
+        self.has_extras = False
+        self.extras_asked = 0
         connection, self.process = start_child(_MODULE, environment=ENVIRONMENT)
         self._channel = Channel(connection, self._take, self._lost)
         self._channel.send(Frame(Kind.CONFIG, {"tasks": tasks, "limits": limits.as_fields()}))
@@ -80,6 +84,11 @@ class TemplateHandle:
             raise
         return ours
 
+    def warm_extras(self) -> None:
+        """Ask it to load what few tasks need; whatever it forks from now on holds it."""
+        self.extras_asked += 1
+        self._channel.send(Frame(Kind.WARM_EXTRAS))
+
     def kill(self, number: int) -> None:
         """Kill a worker; through its parent, which alone knows that the process id is still it."""
         self._channel.send(Frame(Kind.KILL, {"worker": number}))
@@ -105,6 +114,7 @@ class TemplateHandle:
         fields = frame.fields
         if frame.kind is Kind.WARM:
             self.is_warm = True
+            self.has_extras = fields["has_extras"]
             self._events.on_warm(fields)
         elif frame.kind is Kind.FORKED:
             self._events.on_forked(fields["worker"], fields["process"])

@@ -48,11 +48,13 @@ class WorkerJob:
         tasks: functions by name.
         limits: what it may use.
         access: what it may read; None where the kernel cannot limit it.
+        has_extras: whether what few tasks need is loaded.
     """
 
     tasks: Mapping[str, Function]
     limits: WorkerLimits
     access: FileAccess | None
+    has_extras: bool
 
 
 def run_forked_worker(connection: socket.socket, job: WorkerJob, template: int) -> NoReturn:
@@ -70,7 +72,8 @@ def run_forked_worker(connection: socket.socket, job: WorkerJob, template: int) 
         largest = os.sysconf("SC_OPEN_MAX")  # of the template: the limit below is smaller
         refused = [*apply_limits(job.limits), *confine(job.access)]
         _close_all_but(connection, largest)
-        send(connection, Frame(Kind.READY, {"refused_limits": refused}))
+        fields = {"refused_limits": refused, "has_extras": job.has_extras}
+        send(connection, Frame(Kind.READY, fields))
         _serve(connection, job)
     except (EOFError, OSError, ParentGoneError):  # the front is gone
         status = 0
@@ -127,7 +130,7 @@ def _answer(frame: Frame, job: WorkerJob, timer: ProcessorTimer) -> tuple[Frame,
     except Exception as error:  # the border: the caller gets an answer
         is_memory = isinstance(error, OSError) and error.errno in _MEMORY_ERRORS
         kind, body = (Kind.MEMORY if is_memory else Kind.FAILED), b""
-        fields = {} if is_memory else _described(error)
+        fields = {} if is_memory else described(error)
     finally:
         timer.stop()
     fields["wall_s"] = time.perf_counter() - began_s
@@ -172,7 +175,7 @@ def _received(frame: Frame) -> list[Blob]:
     return blobs
 
 
-def _described(error: Exception) -> dict[str, Any]:
+def described(error: Exception) -> dict[str, Any]:
     """Name an exception and where it rose, without its words, which may quote a patient's data."""
     frames = traceback.extract_tb(error.__traceback__)[-_FRAMES_TOLD:]
     where = [f"{os.path.basename(each.filename)}:{each.lineno} {each.name}" for each in frames]

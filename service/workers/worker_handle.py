@@ -51,6 +51,7 @@ class WorkerHandle:
         job: the task in its hands.
         tasks_done: tasks that it has answered.
         was_ready: whether it has ever been ready.
+        has_extras: whether it holds what few tasks need; as it said before its first task.
         ended_by: why the front ends it, if it does.
     """
 
@@ -62,6 +63,7 @@ class WorkerHandle:
         self.job: Job | None = None
         self.tasks_done = 0
         self.was_ready = False
+        self.has_extras = False
         self.ended_by: EndReason | None = None
         self._events = events
         self._clock: asyncio.TimerHandle | None = None
@@ -109,6 +111,7 @@ class WorkerHandle:
         if self.stage is Stage.STARTING and frame.kind is Kind.READY:
             frame.close()
             self.stage, self.was_ready = Stage.IDLE, True
+            self.has_extras = frame.fields.get("has_extras") is True
             refused = frame.fields.get("refused_limits")
             self._events.on_ready(self, refused if isinstance(refused, list) else [])
         elif self.job is not None and frame.kind in _ANSWERS:

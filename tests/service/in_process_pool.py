@@ -25,6 +25,8 @@ class InProcessPool:
         fails_with: error by name of a task, raised in place of its answer.
         asked: names of the tasks that were run.
         told: what each of them was told, as JSON.
+        needing_extras: names of those that needed what few tasks need.
+        is_prepared: whether it was said that such a task will come.
     """
 
     def __init__(self) -> None:
@@ -34,6 +36,8 @@ class InProcessPool:
         self.fails_with: dict[str, WorkerError] = {}
         self.asked: list[str] = []
         self.told: list[str] = []
+        self.needing_extras: list[str] = []
+        self.is_prepared = False
 
     async def start(self) -> None:
         """Starts nothing."""
@@ -41,6 +45,10 @@ class InProcessPool:
     async def close(self) -> None:
         """Ends nothing."""
         self.ready = 0
+
+    def prepare_extras(self) -> None:
+        """Notes it."""
+        self.is_prepared = True
 
     async def run(
         self,
@@ -55,8 +63,11 @@ class InProcessPool:
         is_costly: bool = False,
         urgency: int = 0,
         caller: str = SERVICE,
+        needs_extras: bool = False,
     ) -> Reply:
         """Runs a task in a thread."""
+        if needs_extras:
+            self.needing_extras.append(task)
         self.asked.append(task)
         self.told.append(json.dumps(fields))
         if task in self.fails_with:

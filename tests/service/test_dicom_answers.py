@@ -12,6 +12,7 @@ import pydicom
 import pytest
 from pydicom.dataset import Dataset
 
+from service.imaging.task_data import ANSWER_TASK
 from tests.dicom_files import HONG, YAMADA, ZHANG, as_file, make_xray, raw_file
 from tests.service.fake_model import FakePredictor, form, make_app, pixels_of, running
 
@@ -155,6 +156,28 @@ async def test_no_worker_is_told_the_key_of_the_deployment(accept: str) -> None:
     told = app.state.service._pool.told
     assert len([one for one in told if "object_options" in one]) == 1
     assert not [one for one in told if "the deployment's secret" in one]
+
+
+@pytest.mark.parametrize(
+    ("accept", "is_dicom"),
+    [
+        ("application/json", False),
+        ("image/png", False),
+        ("application/dicom", True),
+        (SEVERAL, True),
+    ],
+)
+async def test_workers_load_what_dicom_answers_need_for_these_alone(
+    accept: str, is_dicom: bool
+) -> None:
+    app = make_app()
+    async with running(app) as client:
+        files = {"image": ("x", as_file(make_xray()))}
+        answer = await client.post("/segment", files=files, headers={"Accept": accept})
+    assert answer.status_code == 200
+    pool = app.state.service._pool
+    assert pool.needing_extras == ([ANSWER_TASK] if is_dicom else [])
+    assert pool.is_prepared == is_dicom
 
 
 async def test_x_rays_have_keys_of_their_own_and_one_device() -> None:

@@ -20,11 +20,13 @@ def in_pool(
     workers: int = 2,
     limits: WorkerLimits = SMALL,
     tasks: str = "tests.service.workers.worker_tasks",
+    extras_from_start: bool = False,
 ) -> Result:
     """Run a test's coroutine beside a pool of its own."""
 
     async def run() -> Result:
-        pool = WorkerPool(PoolConfig(tasks, limits), workers)
+        config = PoolConfig(tasks, limits, extras_from_start=extras_from_start)
+        pool = WorkerPool(config, workers)
         await pool.start()
         try:
             return await test(pool)
