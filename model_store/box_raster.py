@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 
-def draw_boxes(boxes: Tensor, input_size: int, side: int) -> Tensor:
+def rasterize_boxes(boxes: Tensor, input_size: int, side: int) -> Tensor:
     """Draw boxes as mask prompts.
 
     Args:

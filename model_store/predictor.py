@@ -191,7 +191,9 @@ class Predictor:
         for request, ready, found, watch in zip(requests, prepared, answers, watches, strict=True):
             geometry = ready.geometry
             with watch.stage("postprocess"):
-                masks = tuple(self._drawn(one, geometry, request.threshold) for one in found.masks)
+                masks = tuple(
+                    self._mask_of(one, geometry, request.threshold) for one in found.masks
+                )
             predictions.append(Prediction(masks, watch.seconds, found.quality))
         return predictions
 
@@ -329,12 +331,12 @@ class Predictor:
                 for structure, token in tokens.items()
             ]
 
-    def _drawn(self, found: _Found, geometry: InputGeometry, threshold: float) -> MaskPrediction:
+    def _mask_of(self, found: _Found, geometry: InputGeometry, threshold: float) -> MaskPrediction:
         """Turn mask logits (M, M) into the pixels of the image (H, W)."""
         logits = found.logits.cpu().numpy()
         if self._device.type == "cpu":
-            said = MaskLogits(found.box, logits, found.score, found.structure)
-            return mask_from(said, geometry, threshold)
+            mask_logits = MaskLogits(found.box, logits, found.score, found.structure)
+            return mask_from(mask_logits, geometry, threshold)
         with torch.inference_mode():
             full = logits_to_image(found.logits, geometry)
             mask: NDArray[np.bool_] = (full > logit_of(threshold)).cpu().numpy()

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from model_store.box_raster import draw_boxes
+from model_store.box_raster import rasterize_boxes
 
 
 class PromptableSam(nn.Module):
@@ -87,7 +87,7 @@ class PromptableSam(nn.Module):
         prompts = self.prompt_encoder
         drawn = None
         if self.box_as_mask:
-            drawn = draw_boxes(boxes, prompts.input_image_size[0], prompts.mask_input_size[0])
+            drawn = rasterize_boxes(boxes, prompts.input_image_size[0], prompts.mask_input_size[0])
         sparse, dense = prompts(points=None, boxes=boxes - (0.5 - self.box_shift_px), masks=drawn)
         position = prompts.get_dense_pe()  # (1, D, G, G)
         image = embeddings if _is_identity(image_index, embeddings) else embeddings[image_index]

@@ -34,14 +34,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The exit code.
     """
     flags = _parser().parse_args(arguments)
-    asked = {}
+    fields = {}
     if flags.command != "status" and flags.of is not None:
-        asked["of"] = flags.of
+        fields["of"] = flags.of
     if flags.command == "reload" and flags.model is not None:
-        asked["model"] = str(flags.model.absolute())
+        fields["model"] = str(flags.model.absolute())
     try:
         key = flags.key_file.read_text(encoding="ascii").strip()
-        status, answer = _ask(flags.port, flags.command, key, asked)
+        status, answer = _post(flags.port, flags.command, key, fields)
     except (OSError, ValueError, http.client.HTTPException) as error:
         print(f"Nobody answers at 127.0.0.1:{flags.port}: {error}", file=sys.stderr)
         return EXIT_NO_ANSWER
@@ -57,13 +57,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _ask(port: int, command: str, key: str, asked: Any) -> tuple[int, dict[str, Any]]:
+def _post(port: int, command: str, key: str, fields: Any) -> tuple[int, dict[str, Any]]:
     """Ask the admin port; http.client goes through no proxy."""
     method = "GET" if command == "status" else "POST"
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=TIMEOUT_S)
     try:
         headers = {"Authorization": f"Bearer {key}", "Content-Type": "application/json"}
-        body = json.dumps(asked) if asked else None
+        body = json.dumps(fields) if fields else None
         connection.request(method, f"/admin/{command}", body, headers)
         response = connection.getresponse()
         answer = json.loads(response.read())

@@ -150,7 +150,7 @@ class _Row:
         return time.perf_counter() - started
 
     def _draw(self) -> list[Any]:
-        return self._peer.draw_masks(self._images, self._job.box)
+        return self._peer.predict_masks(self._images, self._job.box)
 
 
 def memory_mib() -> dict[str, float]:

@@ -26,7 +26,7 @@ import torch
 
 from benchmarks.experiments.training_runs import RECIPES, seconds_per_epoch, train_unless_done
 from benchmarks.processor import processor_name
-from benchmarks.quality.beside_float import Beside, Row, kept, print_heading, print_row
+from benchmarks.quality.beside_float import FloatMasks, Row, kept, print_heading, print_row
 from model_store.artifact import load_model
 from model_store.model_index import default_float_twin_folder
 from model_store.predictor import choose_device
@@ -122,7 +122,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     print(f"{processor_name()}, {os.cpu_count()} cores; {manifest.name}/{manifest.version}, "
           f"{effort.steps} steps of {effort.batch_size}, {len(read_rows(data, 'train'))} X-rays of "
           f"train, {len(xrays)} of val, own box")  # fmt: skip
-    beside = Beside.of(model, xrays, size, folder / "float_masks.pt")
+    float_masks = FloatMasks.of(model, xrays, size, folder / "float_masks.pt")
     jobs = [
         (way, FLOAT_LEVELS if way == "float" else levels, seed)
         for seed in range(options.seeds)
@@ -137,17 +137,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
         config = run_config(way, levels, seed, data, options.twin, effort)
         found = kept(
             place.with_suffix(".pt"),
-            lambda: asdict(_trained(config, options.twin, place, beside, options.device)),  # noqa: B023
+            lambda: asdict(_trained(config, options.twin, place, float_masks, options.device)),  # noqa: B023
         )
         rows.append(Row(**found))
         print_row(rows[-1])
-    summaries = summarize(rows, beside)
+    summaries = summarize(rows, float_masks)
     _print_summaries(summaries)
     print(json.dumps({"effort": asdict(effort), "ways": [asdict(one) for one in summaries]}))
     return 0
 
 
-def _trained(config: RunConfig, twin: Path, folder: Path, beside: Beside, device: str) -> Row:
+def _trained(
+    config: RunConfig, twin: Path, folder: Path, float_masks: FloatMasks, device: str
+) -> Row:
     """Train a run to its end, and ask its model as it would be deployed."""
     train_unless_done(config, twin, folder, choose_device(device))
     model = load_base(folder).model
@@ -158,7 +160,7 @@ def _trained(config: RunConfig, twin: Path, folder: Path, beside: Beside, device
     way = folder.name.partition("_")[0]
     seconds = seconds_per_epoch(folder, config.steps) or 0.0
     with torch.no_grad():
-        return beside.row(model.eval().requires_grad_(False), way, levels, seconds)
+        return float_masks.row(model.eval().requires_grad_(False), way, levels, seconds)
 
 
 @dataclass(frozen=True)
@@ -186,7 +188,7 @@ class Summary:
     equal_pixels: float
 
 
-def summarize(rows: Sequence[Row], beside: Beside) -> list[Summary]:
+def summarize(rows: Sequence[Row], float_masks: FloatMasks) -> list[Summary]:
     """Return a line for each way and number of levels, in the order they came first."""
     found = []
     for way, levels in dict.fromkeys((row.way, row.levels) for row in rows):
@@ -196,7 +198,7 @@ def summarize(rows: Sequence[Row], beside: Beside) -> list[Summary]:
         found.append(
             Summary(
                 way, levels, len(own), statistics.mean(means),
-                statistics.stdev(means) if len(own) > 1 else 0.0, beside.interval(of_xray),
+                statistics.stdev(means) if len(own) > 1 else 0.0, float_masks.interval(of_xray),
                 min(row.worst for row in own), statistics.mean(row.equal_pixels for row in own),
             )
         )  # fmt: skip

@@ -188,7 +188,7 @@ def measure_memory(variant: str, recompute: bool) -> None:
     if recompute:
         recompute_encoder_blocks(stage.model)
     with tempfile.TemporaryDirectory() as folder:
-        xrays = drawn_xrays(Path(folder), count=1, longest_side=1024)
+        xrays = phantom_xrays(Path(folder), count=1, longest_side=1024)
         source = batch_source(config, architecture, xrays)
         loop = TrainingLoop(Run(config, architecture, stage, source, xrays, Path(folder), CPU))
         stage.model.train()
@@ -202,7 +202,7 @@ def measure_memory(variant: str, recompute: bool) -> None:
     print(f"peak {peak_gib():.2f} GiB ({before:.2f} before the step), {seconds:.0f} s a step")
 
 
-def drawn_xrays(root: Path, count: int, longest_side: int) -> list[LabelledXray]:
+def phantom_xrays(root: Path, count: int, longest_side: int) -> list[LabelledXray]:
     """Return drawn phantoms as training X-rays."""
     write_phantom_dataset(root, {"train": count}, longest_side=longest_side)
     return load_training_xrays(replace(recipe("stage1", root, 1, "fp32").data, cached_side=1024))

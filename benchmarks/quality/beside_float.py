@@ -53,7 +53,7 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Beside:
+class FloatMasks:
     """The float model's masks of some X-rays, which others are compared with.
 
     Attributes:
@@ -71,7 +71,7 @@ class Beside:
     @classmethod
     def of(
         cls, model: PromptableSam, xrays: Sequence[LabelledXray], size: int, file: Path
-    ) -> Beside:
+    ) -> FloatMasks:
         """Ask the float model, or read its masks from ``file``."""
         masks = kept(file, lambda: _masks_of(copy.deepcopy(model), xrays, size))
         return cls(xrays, size, masks, _dices(masks, xrays))

@@ -27,7 +27,7 @@ import numpy as np
 import torch
 
 from benchmarks.processor import processor_name
-from benchmarks.quality.beside_float import Beside, Row, kept, print_heading, print_row
+from benchmarks.quality.beside_float import FloatMasks, Row, kept, print_heading, print_row
 from model_store.artifact import load_model
 from model_store.model_index import default_float_twin_folder
 from model_store.sam import PromptableSam
@@ -64,17 +64,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     asked = f"{options.split}_{options.per_source}_{options.calibration}"
     folder = options.out / f"{manifest.name}_{manifest.version}_{asked}"
     folder.mkdir(parents=True, exist_ok=True)
-    beside = Beside.of(model, xrays, size, folder / "float_masks.pt")
-    print(f"float: Dice {np.mean(beside.dices):.4f}")
+    float_masks = FloatMasks.of(model, xrays, size, folder / "float_masks.pt")
+    print(f"float: Dice {np.mean(float_masks.dices):.4f}")
     print_heading()
     observed = _Observed(model, seen, size, folder / "moments.pt")
     jobs = [
-        (f"{way}_{count}", functools.partial(_rounded_row, observed, beside, count, way))
+        (f"{way}_{count}", functools.partial(_rounded_row, observed, float_masks, count, way))
         for count in options.levels
         for way in options.rounding
     ]
     jobs += [
-        (f"{stored.parent.name}_{stored.name}", functools.partial(_stored_row, stored, beside))
+        (f"{stored.parent.name}_{stored.name}", functools.partial(_stored_row, stored, float_masks))
         for stored in options.model
     ]
     rows: list[Row] = []
@@ -82,7 +82,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         found = kept(folder / f"{name}.pt", lambda job=job: asdict(job()))  # type: ignore[misc]
         rows.append(Row(**found))
         print_row(rows[-1])
-        print(f"  difference by data set: {beside.by_source(rows[-1].differences)}", flush=True)
+        by_source = float_masks.by_source(rows[-1].differences)
+        print(f"  difference by data set: {by_source}", flush=True)
     print(json.dumps([asdict(row) for row in rows]))
     return 0
 
@@ -113,7 +114,7 @@ class _Observed:
 
 
 @torch.no_grad()
-def _rounded_row(observed: _Observed, beside: Beside, count: int, way: Rounding) -> Row:
+def _rounded_row(observed: _Observed, float_masks: FloatMasks, count: int, way: Rounding) -> Row:
     """Measure the integer model of one way to round."""
     found = observed.found
     started = time.perf_counter()
@@ -126,13 +127,13 @@ def _rounded_row(observed: _Observed, beside: Beside, count: int, way: Rounding)
         round_layer(layer, InputMoments(**seen), way)
     to_deployed(copied)
     seconds = time.perf_counter() - started
-    return beside.row(copied.eval().requires_grad_(False), way, count, seconds)
+    return float_masks.row(copied.eval().requires_grad_(False), way, count, seconds)
 
 
-def _stored_row(folder: Path, beside: Beside) -> Row:
+def _stored_row(folder: Path, float_masks: FloatMasks) -> Row:
     model, manifest = load_model(folder)
     counts = set(manifest.quantization.weight_levels.values()) or {127}
-    return beside.row(model, f"{manifest.name}/{manifest.version}", max(counts))
+    return float_masks.row(model, f"{manifest.name}/{manifest.version}", max(counts))
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -65,7 +65,7 @@ def judged(
     return Judged(group, kind, codes, mask.confidence, mask.score, overlap, right_codes)
 
 
-class Asking:
+class PictureJudge:
     """Asks a model about pictures."""
 
     def __init__(self, predictor: Predictor, record: Record) -> None:
@@ -232,15 +232,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--record", type=Path, help="file to which each picture is added; a run goes on from it"
     )
     options = parser.parse_args(arguments)
-    asking = Asking(Predictor.load(options.model, "cpu"), Record(options.record))
+    judge = PictureJudge(Predictor.load(options.model, "cpu"), Record(options.record))
     rows = read_rows(options.data, options.split)
-    found = [*asking.as_they_are(rows), *asking.spoiled(chosen(rows, options.count))]
+    found = [*judge.as_they_are(rows), *judge.spoiled(chosen(rows, options.count))]
     if options.portable:
         paths = sorted(options.portable.glob("*.*"))[: options.portable_count]
-        found += asking.files("portable", options.portable.parent.name, paths)
+        found += judge.files("portable", options.portable.parent.name, paths)
     for folder in options.other:
-        found += asking.files(OTHER, folder.name, sorted(folder.glob("*.*")))
-    found += asking.made_up()
+        found += judge.files(OTHER, folder.name, sorted(folder.glob("*.*")))
+    found += judge.made_up()
     print(f"{processor_name()}, {options.split}")
     tables = {"pictures": rows_of(found), "codes": code_rows(found)}
     for table in tables.values():

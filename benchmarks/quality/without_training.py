@@ -76,7 +76,7 @@ class Line:
     wilcoxon_p: float
 
 
-class Asker:
+class ThresholdScorer:
     """A model as it is executed, asked about one X-ray after the other."""
 
     def __init__(self, model: PromptableSam, input_size: int) -> None:
@@ -156,9 +156,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--limit", type=int, default=0, help="X-rays of each source; 0 takes all")
     options = parser.parse_args(arguments)
     model, manifest = load_model(options.model)
-    asker = Asker(model, int(manifest.architecture["input_size"]))
+    scorer = ThresholdScorer(model, int(manifest.architecture["input_size"]))
     rows = limited(read_rows(options.data, "val"), options.limit)
-    scored = [asker.score(load_xray(row)) for row in rows]
+    scored = [scorer.score(load_xray(row)) for row in rows]
     print(f"{processor_name()}, {os.cpu_count()} cores; {manifest.name}/{manifest.version}, "
           f"{len(scored)} X-rays of val, whole image")  # fmt: skip
     thresholds = {

@@ -63,8 +63,8 @@ def costs(side: int) -> dict[str, float]:
     sides = lung_sides(mask)
     shown = ViewedMasks(pixels, [mask])
     deep = ViewedMasks(pixels.astype(np.uint16) * 257, [mask])
-    said, geometry = _said(mask)
-    heart = mask_from(dataclasses.replace(said, structure=HEART), geometry, 0.5).mask
+    mask_logits, geometry = _logits_of(mask)
+    heart = mask_from(dataclasses.replace(mask_logits, structure=HEART), geometry, 0.5).mask
     steps: dict[str, Callable[[], object]] = {
         "all checks of a mask": lambda: check_mask(found, pixels, is_whole_image=True),
         "of these against human masks": lambda: check_lung_shapes(grid_of(mask), pixels),
@@ -72,30 +72,32 @@ def costs(side: int) -> dict[str, float]:
         "islands=drop": lambda: without_islands(mask),
         "measurements=true": lambda: measure_lungs(0, mask, sides, pixels, USUAL_DISPLAY),
         "structure=lungs,heart: one mask more": lambda: [
-            encode_mask_png(mask_from(said, geometry, 0.5).mask),
+            encode_mask_png(mask_from(mask_logits, geometry, 0.5).mask),
             encode_rle(mask),
         ],
         "measurements=cardiothoracic": lambda: [
-            mask_from(said, geometry, 0.5),
+            mask_from(mask_logits, geometry, 0.5),
             measure_lungs(0, mask, sides, pixels, USUAL_DISPLAY, heart),
         ],
         "shapes=png": lambda: encode_mask_png(mask),
         "shapes=rle": lambda: encode_rle(mask),
         "shapes=polygon": lambda: polygons_of(mask),
-        "shapes=band": lambda: _polygons_of_band(said, geometry, mask),
-        "shapes=probability": lambda: encode_png(Probabilities(said, geometry).in_bytes()),
+        "shapes=band": lambda: _polygons_of_band(mask_logits, geometry, mask),
+        "shapes=probability": lambda: encode_png(Probabilities(mask_logits, geometry).in_bytes()),
         **{f"view={one.value}": _viewing(one, shown) for one in View},
         "view=isolated, 16 bits": _viewing(View.ISOLATED, deep),
     }
     return {name: _least_ms(step) for name, step in steps.items()}
 
 
-def _polygons_of_band(said: MaskLogits, geometry: InputGeometry, mask: NDArray[np.bool_]) -> object:
-    band = Probabilities(said, geometry).band(mask)
+def _polygons_of_band(
+    mask_logits: MaskLogits, geometry: InputGeometry, mask: NDArray[np.bool_]
+) -> object:
+    band = Probabilities(mask_logits, geometry).band(mask)
     return polygons_of(band.outer), polygons_of(band.inner)
 
 
-def _said(mask: NDArray[np.bool_]) -> tuple[MaskLogits, InputGeometry]:
+def _logits_of(mask: NDArray[np.bool_]) -> tuple[MaskLogits, InputGeometry]:
     """Return logits of 96 x 96 cells whose mask is about the given one."""
     height, width = mask.shape
     cells = np.asarray(cv2.resize(mask.astype(np.float32), (96, 96), interpolation=cv2.INTER_AREA))

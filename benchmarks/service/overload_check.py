@@ -21,7 +21,7 @@ from benchmarks.processor import processor_name
 from benchmarks.service.load import IMAGE_SIDE_PX, QUEUE_PLACES
 from benchmarks.service.load_callers import REFUSED_PAUSE_S, OtherWork, callers
 from benchmarks.service.process_memory import process_tree
-from benchmarks.service.queue_simulation import House, Station, simulated_rate
+from benchmarks.service.queue_simulation import SimulatedService, Station, simulated_rate
 from benchmarks.service.segment_latency import DEFAULT_IMAGE, png_of_size
 from benchmarks.service.server_process import RunningServer, running_server
 
@@ -69,8 +69,10 @@ def check(seconds: float) -> int:
             others = OtherWork(server)
             measured = callers(server, image, count, seconds).goodput
             left = max(0.1, processors - others.cores())
-            house = House(_WORKERS, QUEUE_PLACES, _PAST_THE_MODEL, left, REFUSED_PAUSE_S)
-            simulated = simulated_rate(station, house, count)
+            service = SimulatedService(
+                _WORKERS, QUEUE_PLACES, _PAST_THE_MODEL, left, REFUSED_PAUSE_S
+            )
+            simulated = simulated_rate(station, service, count)
             error = simulated / measured - 1
             worst = max(worst, abs(error))
             point = {"callers": count, "processors_left": left, "measured_per_s": measured}

@@ -60,8 +60,8 @@ class LoopDelays:
             "late": len(self.delays),
             "worst_ms": round(1000 * max(late_s, default=0.0), 1),
             "worst_computed_ms": round(1000 * max(computed_s, default=0.0), 1),
-            "longest": [_told(each) for each in worst],
-            "busiest": [_told(each) for each in busiest],
+            "longest": [_as_json(each) for each in worst],
+            "busiest": [_as_json(each) for each in busiest],
         }
 
     def _tick(self) -> None:
@@ -91,7 +91,7 @@ def _place(stack: traceback.StackSummary) -> str:
     )
 
 
-def _told(delay: tuple[float, float, str]) -> dict[str, object]:
+def _as_json(delay: tuple[float, float, str]) -> dict[str, object]:
     return {
         "ms": round(1000 * delay[0], 1),
         "computed_ms": round(1000 * delay[1], 1),

@@ -41,7 +41,7 @@ class Station:
 
 
 @dataclass(frozen=True)
-class House:
+class SimulatedService:
     """What serves.
 
     Attributes:
@@ -59,7 +59,9 @@ class House:
     refused_pause_s: float = 0.25
 
 
-def simulated_rate(station: Station, house: House, callers: int, seconds: float = 200.0) -> float:
+def simulated_rate(
+    station: Station, service: SimulatedService, callers: int, seconds: float = 200.0
+) -> float:
     """Return answers a second for callers who never pause unless they are refused.
 
     Stages take turns at the workers and the model; while more stages are active than there are
@@ -67,18 +69,18 @@ def simulated_rate(station: Station, house: House, callers: int, seconds: float 
 
     Args:
         station: seconds of each stage.
-        house: what serves.
+        service: what serves.
         callers: how many call at a time.
         seconds: simulated time.
     """
-    return _Simulation(station, house, callers).run(seconds)
+    return _Simulation(station, service, callers).run(seconds)
 
 
 class _Simulation:
     """Events are ends of stages and of pauses; work goes on at a common speed between two."""
 
-    def __init__(self, station: Station, house: House, callers: int) -> None:
-        self.station, self.house = station, house
+    def __init__(self, station: Station, service: SimulatedService, callers: int) -> None:
+        self.station, self.service = station, service
         self.now = self.work_done = 0.0
         self.active: list[tuple[float, int, str]] = []  # (work at its end, number, stage)
         self.pauses: list[tuple[float, int]] = []  # (time at which a caller sends, number)
@@ -95,7 +97,7 @@ class _Simulation:
         warm_s, before = seconds / 5, 0
         while self.now < seconds:
             self._start()
-            speed = min(1.0, self.house.processors / max(1, len(self.active)))
+            speed = min(1.0, self.service.processors / max(1, len(self.active)))
             left = (self.active[0][0] - self.work_done) / speed if self.active else float("inf")
             if self.pauses and self.pauses[0][0] - self.now <= left:
                 at, _ = heapq.heappop(self.pauses)
@@ -112,8 +114,8 @@ class _Simulation:
         return (self.answered - before) / (self.now - warm_s)
 
     def _send(self) -> None:
-        most = self.house.queue_limit + self.house.past_the_model
-        if self.waiting < self.house.queue_limit and self.inside < most:
+        most = self.service.queue_limit + self.service.past_the_model
+        if self.waiting < self.service.queue_limit and self.inside < most:
             self.waiting += 1
             self.inside += 1
             self.for_opening.append(None)
@@ -121,7 +123,7 @@ class _Simulation:
             self._begin("refused", self.station.refused_s)
 
     def _start(self) -> None:
-        while self.busy_workers < self.house.workers and (self.for_render or self.for_opening):
+        while self.busy_workers < self.service.workers and (self.for_render or self.for_opening):
             is_render = bool(self.for_render)  # what the network has answered goes first
             (self.for_render if is_render else self.for_opening).popleft()
             self.busy_workers += 1
@@ -150,7 +152,7 @@ class _Simulation:
             self.busy_workers -= 1
             self._begin("rest", self.station.rest_s)
         elif stage == "refused":
-            self._pause(self.house.refused_pause_s)
+            self._pause(self.service.refused_pause_s)
         else:
             self.answered += 1
             self.inside -= 1

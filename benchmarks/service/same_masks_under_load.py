@@ -192,7 +192,7 @@ def images_of(folder: Path | None, count: int) -> list[bytes]:
         count: how many; fewer when the folder holds fewer.
     """
     if folder is None:
-        return [_drawn(seed) for seed in range(count)]
+        return [_phantom_png(seed) for seed in range(count)]
     paths = sorted(
         path
         for path in folder.rglob("*")
@@ -203,7 +203,7 @@ def images_of(folder: Path | None, count: int) -> list[bytes]:
     return list(distinct.values())[:count]
 
 
-def _drawn(seed: int) -> bytes:
+def _phantom_png(seed: int) -> bytes:
     """Draw the phantom, turned brighter or darker, with noise, in another size for each seed."""
     generator = np.random.default_rng(seed)
     width, height = (int(side) for side in generator.integers(256, 900, 2))

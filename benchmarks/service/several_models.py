@@ -32,7 +32,7 @@ SHADOW_TIMEOUT_S = 170.0
 
 
 @dataclass(frozen=True)
-class Ask:
+class ModelRequest:
     """One request of the measurement.
 
     Attributes:
@@ -75,14 +75,14 @@ def _measured(server: RunningServer, images: Sequence[bytes], callers: int) -> d
     names = [
         f"{one['model']['name']}/{one['model']['version']}" for one in server.readiness["models"]
     ]
-    asks = [Ask(number, name) for number in range(len(images)) for name in names]
-    _segment(server, images, asks[0])
+    requests = [ModelRequest(number, name) for number in range(len(images)) for name in names]
+    _segment(server, images, requests[0])
     _wait_for_shadow(server)
     at_rest_bytes = tree_pss_bytes(server.process.pid)
-    alone = [_segment(server, images, ask) for ask in asks]
+    alone = [_segment(server, images, request) for request in requests]
     began = time.perf_counter()
     with ThreadPoolExecutor(callers) as pool:
-        together = list(pool.map(lambda ask: _segment(server, images, ask), asks))
+        together = list(pool.map(lambda request: _segment(server, images, request), requests))
     seconds = time.perf_counter() - began
     right = [one[:2] == other[:2] and one[0] for one, other in zip(alone, together, strict=True)]
     return {
@@ -91,8 +91,8 @@ def _measured(server: RunningServer, images: Sequence[bytes], callers: int) -> d
         "memory_under_load_mib": round(tree_pss_bytes(server.process.pid) / MIB),
         "alone_ms": round(1000 * statistics.median(one[2] for one in alone), 1),
         "together_ms": round(1000 * statistics.median(one[2] for one in together), 1),
-        "requests_per_second": round(len(asks) / seconds, 2),
-        "requests": len(asks),
+        "requests_per_second": round(len(requests) / seconds, 2),
+        "requests": len(requests),
         "wrong": right.count(False),
         "shadow_compared": _figure(server, 'lungseg_shadow_requests_total{outcome="compared"}'),
         "shadow_dropped": _figure(server, 'lungseg_shadow_requests_total{outcome="dropped"}'),
@@ -115,15 +115,17 @@ def _figure(server: RunningServer, name: str) -> float:
     return next(float(line.split()[1]) for line in lines if line.startswith(f"{name} "))
 
 
-def _segment(server: RunningServer, images: Sequence[bytes], ask: Ask) -> tuple[bool, str, float]:
+def _segment(
+    server: RunningServer, images: Sequence[bytes], request: ModelRequest
+) -> tuple[bool, str, float]:
     """Return whether the model that was asked answered, its mask, and the seconds."""
-    fields = {"overlay": "false", "model": ask.model}
-    answer = server.segment(images[ask.image], fields)
+    fields = {"overlay": "false", "model": request.model}
+    answer = server.segment(images[request.image], fields)
     if answer.status != 200:
         return False, str(answer.status), answer.seconds
     found = json.loads(answer.body)
     said = f"{found['model']['name']}/{found['model']['version']}"
-    return said == ask.model, found["masks"][0]["png"], answer.seconds
+    return said == request.model, found["masks"][0]["png"], answer.seconds
 
 
 def _sentence(figures: dict[str, Any]) -> str:

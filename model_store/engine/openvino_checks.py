@@ -1,10 +1,10 @@
-"""Does OpenVINO multiply the integers that it was given, exactly? Asked of what it compiled.
+"""Check that OpenVINO multiplies the stored integers exactly, by what it compiled.
 
-Two questions, both before a mask is predicted and again in the tests. One layer of each kind is
+Two checks run before a mask is predicted, and again in the tests. One layer of each kind is
 compiled as the model's are, with scales of 1 and no bias, so that its float output is the
-accumulator, and compared with `model_store.integers` at tolerance 0, random and extreme. And of
-every compiled graph it is counted how many products run on int8: one that silently ran in float
-would be caught by nothing else.
+accumulator. It is compared with `model_store.integers` at tolerance 0, for random and extreme
+inputs. The second check counts in every compiled graph how many products run on int8: nothing else
+would notice one that silently ran in float.
 """
 
 from __future__ import annotations

@@ -47,8 +47,8 @@ def decoder_graph(model: PromptableSam, input_size: int) -> Model:
     embedding = opset13.parameter([1, width, grid, grid], np.float32)
     box = opset13.parameter([1, 4], np.float32)
     learned = torch.cat([decoder.iou_token.weight, decoder.mask_tokens.weight])
-    asked = opset13.add(box, constant(model.box_shift_px)) if model.box_shift_px else box
-    corners = _corners(asked, prompts, input_size)
+    shifted = opset13.add(box, constant(model.box_shift_px)) if model.box_shift_px else box
+    corners = _corners(shifted, prompts, input_size)
     tokens = opset13.concat([constant(learned[None]), corners], 1)  # (1, P, D)
     source = reshape(transpose(embedding, [0, 2, 3, 1]), [1, grid * grid, width])
     source = opset13.add(source, _dense_prompt(box, model, input_size))
@@ -89,15 +89,15 @@ def _dense_prompt(box: Node, model: PromptableSam, input_size: int) -> Node:
     if not model.box_as_mask:
         return constant(prompts.no_mask_embed.weight[None])
     first, first_norm, _, second, second_norm, _, last = prompts.mask_downscaling
-    drawn = _drawn_box(box, input_size, int(prompts.mask_input_size[0]))
+    drawn = _rasterized_box(box, input_size, int(prompts.mask_input_size[0]))
     halved = gelu(layer_norm(convolution(drawn, first), first_norm, axis=1))
     quartered = gelu(layer_norm(convolution(halved, second), second_norm, axis=1))
     dense = convolution(quartered, last)  # (1, D, G, G)
     return reshape(transpose(dense, [0, 2, 3, 1]), [1, -1, int(last.out_channels)])
 
 
-def _drawn_box(box: Node, input_size: int, side: int) -> Node:
-    """Draw a box (1, 4) as `model_store.box_raster.draw_boxes` does, (1, 1, M, M)."""
+def _rasterized_box(box: Node, input_size: int, side: int) -> Node:
+    """Rasterize a box (1, 4) as `model_store.box_raster.rasterize_boxes` does, (1, 1, M, M)."""
     edges = reshape(opset13.multiply(box, constant(side / input_size)), [2, 2])  # low, high
     left = np.arange(side, dtype=np.float32)[:, None]  # (M, 1) against x and y, (1, 2)
     high = opset13.minimum(constant(left + 1), _row(edges, 1, axis=0))
@@ -135,13 +135,13 @@ def _transformer(transformer: Any, source: Node, position: Node, tokens: Node) -
 def _attention(attention: Any, query: Node, key: Node, value: Node) -> Node:
     """Attend with queries (1, Q, D) to keys and values (1, K, D); returns (1, Q, D)."""
     heads, width = int(attention.num_heads), int(attention.internal_dim)
-    asked, found, given = (
+    queries, keys, values = (
         transpose(reshape(_linear(node, layer), [1, -1, heads, width // heads]), [0, 2, 1, 3])
         for node, layer in (
             (query, attention.q_proj), (key, attention.k_proj), (value, attention.v_proj)
         )
     )  # fmt: skip
-    mixed = softmax_attention(asked, found, given, (width // heads) ** -0.5)
+    mixed = softmax_attention(queries, keys, values, (width // heads) ** -0.5)
     return _linear(reshape(transpose(mixed, [0, 2, 1, 3]), [1, -1, width]), attention.out_proj)
 
 

@@ -158,8 +158,8 @@ def _of_row(row: Mapping[str, Any], name: str, folder: Location, convention: str
     address = str(row[name] or "")
     if "://" not in address and not address.startswith("/"):
         address = folder.below(address).address
-    asked = str(row.get("convention") or convention)
-    return ArchiveInput(address, _boxes_of(row), asked)
+    input_ = str(row.get("convention") or convention)
+    return ArchiveInput(address, _boxes_of(row), input_)
 
 
 def _boxes_of(row: Mapping[str, Any]) -> str:

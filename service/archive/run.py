@@ -66,7 +66,7 @@ def run_archive(run: ArchiveRun) -> dict[str, Any]:
             goes on from there.
     """
     folder = ResultFolder(run.output)
-    folder.require_same(_asked(run))
+    folder.require_same(_plan_of(run))
     if run.retries_failures:
         folder.forget_failures()
     finished = folder.finished()
@@ -87,7 +87,7 @@ def run_archive(run: ArchiveRun) -> dict[str, Any]:
     return {"new": len(left), **summary}
 
 
-def _asked(run: ArchiveRun) -> dict[str, Any]:
+def _plan_of(run: ArchiveRun) -> dict[str, Any]:
     """Return what must not change between runs into one folder."""
     model = run.settings.model or default_model_folder()
     try:

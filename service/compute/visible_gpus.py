@@ -24,7 +24,7 @@ def visible_gpus() -> int:
     global _found
     with _lock:
         if _found is None:
-            _found = _asked()
+            _found = _count_in_subprocess()
         return _found
 
 
@@ -47,7 +47,7 @@ def environment_of(device: str, visible: str | None) -> dict[str, str]:
     return {"CUDA_VISIBLE_DEVICES": found}
 
 
-def _asked() -> int:
+def _count_in_subprocess() -> int:
     command = [sys.executable, "-m", "service.compute.visible_gpus"]
     paths = os.pathsep.join(path for path in sys.path if path)
     try:

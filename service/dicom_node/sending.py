@@ -193,7 +193,7 @@ class _StowConnection:
 
     def send(self, file: Path) -> None:
         dataset = pydicom.dcmread(BytesIO(file.read_bytes()))
-        answer = self._asked(lambda: self._client.store_instances([dataset]))
+        answer = self._checked(lambda: self._client.store_instances([dataset]))
         failed = answer.get("FailedSOPSequence")
         if failed:
             reason = failed[0].get("FailureReason", 0)
@@ -201,14 +201,14 @@ class _StowConnection:
 
     def search(self) -> None:
         """Ask for one study."""
-        self._asked(lambda: self._client.search_for_studies(limit=1))
+        self._checked(lambda: self._client.search_for_studies(limit=1))
 
     def close(self) -> None:
         self._session.close()
 
-    def _asked(self, ask: Any) -> Any:
+    def _checked(self, call: Any) -> Any:
         try:
-            return ask()
+            return call()
         except requests.HTTPError as error:
             status = 0 if error.response is None else error.response.status_code
             if status in (401, 403, 404, *_BUSY_STATUSES):

@@ -51,15 +51,15 @@ def create_admin_app(service: SegmentationService, keys: ApiKeys) -> FastAPI:
 
     async def reload(request: Request) -> Response:
         keys.admit(request, KeyScope.ADMIN)
-        asked = await _asked_of(request, "model", "of")
-        folder = _folder_in(asked)
-        served = service.models.named(asked.get("of"))
+        fields = await _fields_of(request, "model", "of")
+        folder = _folder_in(fields)
+        served = service.models.named(fields.get("of"))
         return await changed(request, "reload", served, served.reload(folder))
 
     async def rollback(request: Request) -> Response:
         keys.admit(request, KeyScope.ADMIN)
-        asked = await _asked_of(request, "of")
-        served = service.models.named(asked.get("of"))
+        fields = await _fields_of(request, "of")
+        served = service.models.named(fields.get("of"))
         return await changed(request, "rollback", served, served.rollback())
 
     async def changed(
@@ -97,7 +97,7 @@ def create_admin_app(service: SegmentationService, keys: ApiKeys) -> FastAPI:
     return app
 
 
-async def _asked_of(request: Request, *names: str) -> dict[str, str]:
+async def _fields_of(request: Request, *names: str) -> dict[str, str]:
     """Read an object of these text members, such as `{"model": "/models/name/1"}`, or nothing.
 
     Raises:
@@ -111,21 +111,21 @@ async def _asked_of(request: Request, *names: str) -> dict[str, str]:
     if not body.strip():
         return {}
     try:
-        asked: Any = json.loads(body)
+        fields: Any = json.loads(body)
     except ValueError:
-        asked = None
-    if not isinstance(asked, dict) or not set(asked) <= set(names):
+        fields = None
+    if not isinstance(fields, dict) or not set(fields) <= set(names):
         known = " and ".join(names)
         raise InvalidField(f"The body must be a JSON object of {known}, each of which may miss.")
-    found = {name: value for name, value in asked.items() if value is not None}
+    found = {name: value for name, value in fields.items() if value is not None}
     for name, value in found.items():
         if not isinstance(value, str):
             raise InvalidField(f"The field {name} must be text.")
     return found
 
 
-def _folder_in(asked: Mapping[str, str]) -> Path | None:
-    folder = asked.get("model")
+def _folder_in(fields: Mapping[str, str]) -> Path | None:
+    folder = fields.get("model")
     if folder is None:
         return None
     if not Path(folder).is_absolute():

@@ -96,7 +96,7 @@ def answered_masks(
     """
     masks: HeldMasks[AnsweredMask] = HeldMasks(are_packed)
     remarks: list[ImageWarning] = []
-    for index, (one, said) in enumerate(zip(found, logits, strict=True)):
+    for index, (one, mask_logits) in enumerate(zip(found, logits, strict=True)):
         whole = AnsweredMask(one.box, one.mask, one.score, one.confidence, LUNGS, index)
         if options.drops_islands:
             kept, removed_px = without_islands(one.mask)
@@ -106,7 +106,9 @@ def answered_masks(
         if options.lungs is LungChoice.BOTH:
             masks.append(whole)
             continue
-        each = _each_lung(whole, said, geometry, options) if options.are_sides_certain else []
+        each = (
+            _each_lung(whole, mask_logits, geometry, options) if options.are_sides_certain else []
+        )
         if not each:
             remarks.append(_sides_unknown())
         masks.extend(each or [whole])
@@ -147,7 +149,7 @@ def _clipped(one: AnsweredMask, box: Box, index: int) -> AnsweredMask:
 
 
 def _each_lung(
-    whole: AnsweredMask, said: MaskLogits, geometry: InputGeometry, options: MaskOptions
+    whole: AnsweredMask, mask_logits: MaskLogits, geometry: InputGeometry, options: MaskOptions
 ) -> list[AnsweredMask]:
     """Return the lungs that are wanted; none where the sides cannot be told."""
     sides = lung_sides(whole.mask, options.towards_left)
@@ -164,7 +166,7 @@ def _each_lung(
                 whole.box,
                 mask,
                 0.0 if is_empty else whole.score,
-                0.0 if is_empty else _confidence_without(other, mask, said.logits, geometry),
+                0.0 if is_empty else _confidence_without(other, mask, mask_logits.logits, geometry),
                 structure,
                 whole.box_index,
             )

@@ -65,7 +65,7 @@ class _Rendering:
 
     opened: OpenedXray
     pixels: NDArray[Any]  # of the upright X-ray, as `found` is
-    said: Sequence[MaskLogits]
+    mask_logits: Sequence[MaskLogits]
     found: FoundMasks
     masks: Sequence[AnsweredMask]  # of the pixels that the caller knows
     context: AnswerContext
@@ -159,7 +159,7 @@ def _masks_of(
     Those of a large answer wait as bits, and each step makes one after the other.
     """
     geometry, threshold = opened.geometry, opened.request.threshold
-    said = [one for one in found if one.structure == LUNGS]
+    mask_logits = [one for one in found if one.structure == LUNGS]
     are_packed = _wait_packed(opened, found)
     lungs, hearts = (
         HeldMasks(
@@ -176,7 +176,7 @@ def _masks_of(
         opened.scale.towards_left,
         not is_doubtful,
     )
-    upright, remarks = answered_masks(lungs, said, geometry, options, are_packed=are_packed)
+    upright, remarks = answered_masks(lungs, mask_logits, geometry, options, are_packed=are_packed)
     if LUNGS not in opened.request.structures:  # they were found to be measured
         upright, remarks = [], []
     if HEART in opened.request.structures:
@@ -225,7 +225,7 @@ def _described_and_drawn(
 
     if not is_json or request.overlay_in_answer is None:
         return describe(), None
-    if _wait_packed(opened, rendering.said):
+    if _wait_packed(opened, rendering.mask_logits):
         return in_turn(describe, draw)
     colours, described = side_thread().both(draw, describe)
     return described, colours
@@ -279,9 +279,9 @@ def _view_png(rendering: _Rendering, view: View, warnings: Sequence[ResponseWarn
     )
     picture = view_of(view, shown)
     if request.wants_legend or view is View.ENHANCED:
-        said = [(one.code, one.severity) for one in warnings]
+        listed = [(one.code, one.severity) for one in warnings]
         confidences = [one.confidence for one in rendering.masks]
-        picture = with_margin(picture, legend_of(view, request.convention, confidences, said))
+        picture = with_margin(picture, legend_of(view, request.convention, confidences, listed))
     return encode_view(picture)
 
 
@@ -369,7 +369,7 @@ def _segmented(rendering: _Rendering, found: AnsweredMask, pictures: list[bytes]
     has_png, has_rle = MaskShape.PNG in shapes, MaskShape.RLE in shapes
     if has_png:
         pictures.append(encode_mask_png(found.mask))
-    extra = further_shapes(found, rendering.said, rendering.opened)
+    extra = further_shapes(found, rendering.mask_logits, rendering.opened)
     if extra.probability_png is not None:
         pictures.append(extra.probability_png)
     return SegmentedMask(

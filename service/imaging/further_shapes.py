@@ -34,20 +34,20 @@ class FurtherShapes:
 
 
 def further_shapes(
-    found: AnsweredMask, said: Sequence[MaskLogits], opened: OpenedXray
+    found: AnsweredMask, mask_logits: Sequence[MaskLogits], opened: OpenedXray
 ) -> FurtherShapes:
     """Return the further forms of one mask.
 
     Args:
         found: the mask, in the pixels that the caller knows.
-        said: what the network says, by boxes and then structures.
+        mask_logits: what the network says, by boxes and then structures.
         opened: the X-ray and what is asked about it.
     """
     shapes = opened.request.shapes
     polygon = _polygons(found.mask) if MaskShape.POLYGON in shapes else None
     if not shapes & UNCERTAINTY_SHAPES:
         return FurtherShapes(polygon)
-    of_structure = [one for one in said if one.structure == found.structure]
+    of_structure = [one for one in mask_logits if one.structure == found.structure]
     orientation = opened.decoded.orientation
     probabilities = Probabilities(of_structure[found.box_index], opened.geometry)
     band = png = None

@@ -34,11 +34,11 @@ def compare(order: CompareOrder, logits: NDArray[np.float32]) -> tuple[ComparedM
             square, logits = logits[: size.side**2], logits[size.side**2 :]
             geometry = InputGeometry(width, height, size.input_size)
             masks.append(logits_above(square.reshape(size.side, size.side), geometry, threshold))
-        found.append(_alike(*masks))
+        found.append(_compared(*masks))
     return tuple(found)
 
 
-def _alike(given: NDArray[np.bool_], other: NDArray[np.bool_]) -> ComparedMasks:
+def _compared(given: NDArray[np.bool_], other: NDArray[np.bool_]) -> ComparedMasks:
     given_px, other_px = int(np.count_nonzero(given)), int(np.count_nonzero(other))
     both_px = int(np.count_nonzero(given & other))
     total_px = given_px + other_px

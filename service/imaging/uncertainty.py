@@ -44,9 +44,11 @@ class Band:
 class Probabilities:
     """The probabilities of one mask at the pixels of the X-ray."""
 
-    def __init__(self, said: MaskLogits, geometry: InputGeometry) -> None:
+    def __init__(self, mask_logits: MaskLogits, geometry: InputGeometry) -> None:
         """Resample what the network said."""
-        self._logits = logits_at_pixels(np.asarray(said.logits, np.float32), geometry)  # (H, W)
+        self._logits = logits_at_pixels(
+            np.asarray(mask_logits.logits, np.float32), geometry
+        )  # (H, W)
 
     def in_bytes(self) -> NDArray[np.uint8]:
         """Return the probabilities as 0 to 255, rounded, (H, W)."""

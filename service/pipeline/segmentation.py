@@ -183,12 +183,12 @@ class SegmentationService:
 
     def served(self) -> str | None:
         """Return which models are served, how and with what, in words; None until it is ready."""
-        said = [self._said_of(host) for host in self.hosts]
-        if said[0] is None or self.readiness.state is not State.READY:
+        descriptions = [self._description_of(host) for host in self.hosts]
+        if descriptions[0] is None or self.readiness.state is not State.READY:
             return None
-        return "; ".join(sentence for sentence in said if sentence is not None)
+        return "; ".join(sentence for sentence in descriptions if sentence is not None)
 
-    def _said_of(self, host: ComputeFleet) -> str | None:
+    def _description_of(self, host: ComputeFleet) -> str | None:
         model = host.model  # read once: the compute thread may take it away
         if model is None:
             return None

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 
 from benchmarks.service.capacity import Cost, Host, hosts_for, plan
-from benchmarks.service.queue_simulation import House, Station, simulated_rate
+from benchmarks.service.queue_simulation import SimulatedService, Station, simulated_rate
 
 STATION = Station(open_s=0.02, model_s=0.05, render_s=0.02, rest_s=0.01)
-MANY = House(workers=8, queue_limit=8, past_the_model=16, processors=100)
+MANY = SimulatedService(workers=8, queue_limit=8, past_the_model=16, processors=100)
 
 
 def test_one_caller_gets_the_sum_of_the_stages() -> None:
@@ -21,12 +21,12 @@ def test_with_processors_enough_the_model_is_the_bottleneck() -> None:
 
 def test_one_image_worker_becomes_the_bottleneck_when_it_has_more_to_do() -> None:
     slow = Station(open_s=0.06, model_s=0.05, render_s=0.02, rest_s=0.01)
-    one = House(workers=1, queue_limit=8, past_the_model=16, processors=100)
+    one = SimulatedService(workers=1, queue_limit=8, past_the_model=16, processors=100)
     assert simulated_rate(slow, one, callers=30) == pytest.approx(1 / 0.08, rel=0.02)
 
 
 def test_processors_bound_what_all_stages_do_together() -> None:
-    small = House(workers=8, queue_limit=8, past_the_model=16, processors=1)
+    small = SimulatedService(workers=8, queue_limit=8, past_the_model=16, processors=1)
     assert simulated_rate(STATION, small, callers=30) == pytest.approx(1 / 0.1, rel=0.02)
 
 
@@ -44,7 +44,7 @@ def test_a_caller_waits_where_no_processor_works() -> None:
 def test_refusals_take_processors_from_those_inside() -> None:
     """36 callers, 24 places: some 12 are refused four times a second, 10 ms each."""
     costly = Station(open_s=0.02, model_s=0.05, render_s=0.02, rest_s=0.01, refused_s=0.01)
-    one = House(workers=8, queue_limit=8, past_the_model=16, processors=1)
+    one = SimulatedService(workers=8, queue_limit=8, past_the_model=16, processors=1)
     rate = simulated_rate(costly, one, callers=36)
     assert rate < 0.8 * simulated_rate(STATION, one, callers=36)
     # What the processor does is answers and refusals; a refused caller comes back after 0.25 s.

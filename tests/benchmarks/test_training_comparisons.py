@@ -10,7 +10,7 @@ import pytest
 from benchmarks.experiments.adapter_learning import run_config as miniature
 from benchmarks.experiments.adapter_methods import WAYS as ADAPTER_WAYS
 from benchmarks.experiments.few_bits_training import WAYS, Effort, run_config, summarize, write_part
-from benchmarks.quality.beside_float import Beside, Row, kept
+from benchmarks.quality.beside_float import FloatMasks, Row, kept
 from benchmarks.quality.without_training import LOGITS, Scored, chosen_thresholds, lines_of
 from model_store.model_index import default_float_twin_folder
 from training.data.dataset import load_xrays, read_rows
@@ -57,11 +57,11 @@ def test_seeds_are_put_together_and_patients_counted_once(data: Path) -> None:
         dataclasses.replace(one, source="s", group=patient)
         for one, patient in zip(load_xrays(read_rows(data, "val")), "aabc", strict=True)
     ]
-    beside = Beside(xrays, 64, (), ())
+    float_masks = FloatMasks(xrays, 64, (), ())
     found = summarize(
         [row("qat", 4, (0.0, 0.2, 0.1, 0.1)), row("qat", 2, (0.0,) * 4),
          row("qat", 4, (0.2, 0.0, 0.1, -0.1))],
-        beside,
+        float_masks,
     )  # fmt: skip
     four, two = found
     assert (four.levels, four.seeds, two.seeds) == (4, 2, 1)

@@ -5,7 +5,7 @@ import sys
 import pytest
 import torch
 
-from model_store.box_raster import draw_boxes
+from model_store.box_raster import rasterize_boxes
 from model_store.sam import PromptableSam, predict_all_masks
 from tests.tiny_models import make_tiny_model
 
@@ -20,7 +20,7 @@ def test_batched_decoder_equals_the_original_one_image_at_a_time(box_as_mask: bo
         masks, iou = model.decode_masks(embeddings, boxes, image_index)
         for prompt, image in enumerate(image_index):
             box = boxes[prompt : prompt + 1]
-            drawn = draw_boxes(box, 64, 16) if box_as_mask else None
+            drawn = rasterize_boxes(box, 64, 16) if box_as_mask else None
             sparse, dense = model.prompt_encoder(None, box - 0.5, drawn)
             wanted = model.mask_decoder.predict_masks(
                 image_embeddings=embeddings[image : image + 1],

@@ -14,16 +14,23 @@ from tests.tiny_models import write_tiny_artifact
 from training.__main__ import main
 from training.data.unlabelled import read_unlabelled
 from training.errors import DataError
-from training.evaluation.population import Asked, distributions, group_of, groups
+from training.evaluation.population import SegmentedXray, distributions, group_of, groups
 from training.phantom.dataset import write_phantom_dataset
 
 
-def asked(patient: str, dice: float | None, source: str = "s", confidence: float = 0.97) -> Asked:
-    return Asked(source, patient, 100.0, 400, confidence, 0.3, dice)
+def segmented(
+    patient: str, dice: float | None, source: str = "s", confidence: float = 0.97
+) -> SegmentedXray:
+    return SegmentedXray(source, patient, 100.0, 400, confidence, 0.3, dice)
 
 
 def test_a_patient_counts_once() -> None:
-    found = [asked("a", 0.9), asked("a", 0.7), asked("b", 0.95), asked("c", 0.5, "young")]
+    found = [
+        segmented("a", 0.9),
+        segmented("a", 0.7),
+        segmented("b", 0.95),
+        segmented("c", 0.5, "young"),
+    ]
     lines = {line["group"]: line for line in groups(found, ["young"])}
     assert lines["children"]["n"] == 1 and lines["adults"]["n"] == 3
     assert lines["each patient's mean"]["n"] == 3
@@ -34,14 +41,14 @@ def test_a_patient_counts_once() -> None:
 
 
 def test_xrays_that_nobody_annotated_have_no_dice() -> None:
-    line = group_of("AP", [asked("a", None, confidence=0.93), asked("b", None)])
+    line = group_of("AP", [segmented("a", None, confidence=0.93), segmented("b", None)])
     assert line == {"group": "AP", "n": 2, "confidence_median": 0.95, "undecided": 0.5}
 
 
 def test_distributions_are_those_of_numpy() -> None:
     rng = np.random.default_rng(0)
     values = rng.random(200)
-    found = distributions([Asked("s", "p", v, 5, v, v, None) for v in values])
+    found = distributions([SegmentedXray("s", "p", v, 5, v, v, None) for v in values])
     one = found["confidence"]
     assert one.n == 200 and one.mean == pytest.approx(values.mean(), abs=1e-5)
     assert one.deviation == pytest.approx(values.std(), abs=1e-5)

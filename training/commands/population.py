@@ -43,7 +43,7 @@ def run(arguments: argparse.Namespace) -> int:
     from model_store.artifact import read_manifest
     from model_store.predictor import Predictor
     from training.data.dataset import read_rows, rows_of_conventions
-    from training.evaluation.population import ask, distributions, groups
+    from training.evaluation.population import distributions, groups, segment_row
     from training.model_card import render_groups, write_manifest_and_card
 
     predictor = Predictor.load(arguments.model, arguments.device)
@@ -55,12 +55,14 @@ def run(arguments: argparse.Namespace) -> int:
     manifest = read_manifest(arguments.model)
     update: dict[str, Any] = {}
     if arguments.only != "groups":
-        spread = distributions([ask(predictor, row) for row in _spread(trained, arguments.count)])
+        spread = distributions(
+            [segment_row(predictor, row) for row in _spread(trained, arguments.count)]
+        )
         update["training_distributions"] = spread
         for name, one in spread.items():
             print(f"{name}: n {one.n}, mean {one.mean}, SD {one.deviation}, {one.quantiles}")
     if arguments.only != "distributions":
-        lines = groups([ask(predictor, row) for row in judged], arguments.children)
+        lines = groups([segment_row(predictor, row) for row in judged], arguments.children)
         if arguments.unlabelled is not None:
             lines += _views(predictor, arguments.unlabelled)
         print(render_groups(arguments.split, lines))
@@ -89,15 +91,15 @@ def _views(predictor: Predictor, folder: Path) -> list[dict[str, Any]]:
     from model_store.geometry import window_to_uint8
     from training.data.unlabelled import read_unlabelled
     from training.data.xray_files import read_xray
-    from training.evaluation.population import Asked, ask_about, group_of
+    from training.evaluation.population import SegmentedXray, group_of, segment_xray
 
     known = [one for one in CONVENTIONS if one in predictor.info.manifest.conventions]
-    found: dict[str, list[Asked]] = {}
+    found: dict[str, list[SegmentedXray]] = {}
     for xray in read_unlabelled(folder, ("projection",)):
         image = window_to_uint8(read_xray(xray.path).upright)
         for convention in known:
             view = xray.projection or "view unknown"
             name = f"{view}, `{convention}`, nobody annotated"
-            asked = ask_about(predictor, image, convention, folder.name, xray.patient)
-            found.setdefault(name, []).append(asked)
+            segmented = segment_xray(predictor, image, convention, folder.name, xray.patient)
+            found.setdefault(name, []).append(segmented)
     return [group_of(name, members) for name, members in sorted(found.items())]

@@ -61,7 +61,7 @@ def run(arguments: argparse.Namespace) -> int:
         **({} if arguments.ray else here),
     )  # fmt: skip
     try:
-        made = {name: _drawn(tune, kind, values) for name, (kind, values) in space.items()}
+        made = {name: _sampled(tune, kind, values) for name, (kind, values) in space.items()}
         resources = {"cpu": arguments.cpus_per_trial, "gpu": arguments.gpus_per_trial}
         trainable = tune.with_parameters(_trial, command=_command(arguments))
         tuner = tune.Tuner(
@@ -76,7 +76,11 @@ def run(arguments: argparse.Namespace) -> int:
             ),
         )  # fmt: skip
         trials = [
-            {"settings": one.config, METRIC: (one.metrics or {}).get(METRIC), "error": _said(one)}
+            {
+                "settings": one.config,
+                METRIC: (one.metrics or {}).get(METRIC),
+                "error": _reason_of(one),
+            }
             for one in tuner.fit()
         ]
     finally:
@@ -124,7 +128,7 @@ def _trial(config: Mapping[str, Any], command: Sequence[str]) -> dict[str, float
     return {METRIC: max(one[METRIC] for one in events if one["event"] == "validation")}
 
 
-def _said(trial: Any) -> str | None:
+def _reason_of(trial: Any) -> str | None:
     return None if trial.error is None else " ".join(str(trial.error).split())[-500:]
 
 
@@ -155,6 +159,6 @@ def _parsed(text: str) -> tuple[str, list[Any]]:
     return kind, [low, high]
 
 
-def _drawn(tune: Any, kind: str, values: Sequence[Any]) -> Any:
+def _sampled(tune: Any, kind: str, values: Sequence[Any]) -> Any:
     makers = {"log": tune.loguniform, "uniform": tune.uniform, "int": tune.randint}
     return tune.choice(list(values)) if kind == "choice" else makers[kind](*values)

@@ -29,7 +29,7 @@ _DIGITS = 5
 
 
 @dataclass(frozen=True)
-class Asked:
+class SegmentedXray:
     """One X-ray and its mask.
 
     Attributes:
@@ -51,20 +51,20 @@ class Asked:
     dice: float | None
 
 
-def ask(predictor: Predictor, row: DataRow) -> Asked:
-    """Ask about an annotated X-ray."""
+def segment_row(predictor: Predictor, row: DataRow) -> SegmentedXray:
+    """Segment an annotated X-ray."""
     xray = load_xray(row)
-    asked = ask_about(predictor, xray.image, row.convention, row.source, row.group, xray.mask)
-    return asked
+    image, mask = xray.image, xray.mask
+    return segment_xray(predictor, image, row.convention, row.source, row.group, mask)
 
 
-def ask_about(
+def segment_xray(
     predictor: Predictor, image: NDArray[np.uint8], convention: Convention, source: str,
     patient: str, truth: NDArray[np.bool_] | None = None,
-) -> Asked:  # fmt: skip
-    """Ask about the whole of an image, uint8 (H, W)."""
+) -> SegmentedXray:  # fmt: skip
+    """Segment an image, uint8 (H, W), with no box."""
     (found,) = predictor.predict(PredictionRequest(image, convention=convention)).masks
-    return Asked(
+    return SegmentedXray(
         source=source,
         patient=patient,
         grey_level=float(window_to_uint8(image).mean()),
@@ -75,13 +75,13 @@ def ask_about(
     )
 
 
-def distributions(found: Sequence[Asked]) -> dict[str, Distribution]:
+def distributions(found: Sequence[SegmentedXray]) -> dict[str, Distribution]:
     """Return the distribution of each number over X-rays."""
     names = ("grey_level", "pixels", "confidence", "area_ratio")
     return {name: _distribution([float(getattr(one, name)) for one in found]) for name in names}
 
 
-def groups(annotated: Sequence[Asked], children: Collection[str]) -> list[dict[str, Any]]:
+def groups(annotated: Sequence[SegmentedXray], children: Collection[str]) -> list[dict[str, Any]]:
     """Return a line for each age group, one of all patients and one of those with several X-rays.
 
     Args:
@@ -103,7 +103,7 @@ def groups(annotated: Sequence[Asked], children: Collection[str]) -> list[dict[s
     return [line for line in lines if line["n"]]
 
 
-def group_of(name: str, members: Iterable[Asked]) -> dict[str, Any]:
+def group_of(name: str, members: Iterable[SegmentedXray]) -> dict[str, Any]:
     """Return one line: how many, Dice where people annotated, confidence, undecided masks."""
     found = list(members)
     scores = [one.dice for one in found if one.dice is not None]
@@ -125,13 +125,13 @@ def group_of(name: str, members: Iterable[Asked]) -> dict[str, Any]:
     }
 
 
-def _mean_of(ones: Sequence[Asked]) -> Asked:
+def _mean_of(ones: Sequence[SegmentedXray]) -> SegmentedXray:
     first = ones[0]
     means = {
         name: float(np.mean([getattr(one, name) for one in ones]))
         for name in ("grey_level", "confidence", "area_ratio", "dice")
     }
-    return Asked(first.source, first.patient, pixels=first.pixels, **means)
+    return SegmentedXray(first.source, first.patient, pixels=first.pixels, **means)
 
 
 def _distribution(values: Sequence[float]) -> Distribution:

@@ -63,7 +63,7 @@ class Peer(Protocol):
     def encode_images(self, normalized: Tensor) -> None:
         """Encode normalised images (B, C, S, S) and drop the embeddings."""
 
-    def draw_masks(self, images: Sequence[Image], box: Box) -> list[Mask]:
+    def predict_masks(self, images: Sequence[Image], box: Box) -> list[Mask]:
         """Take X-rays (H, W) to one mask (H, W) each."""
 
 
@@ -88,7 +88,7 @@ class ComposedPeer(ABC):
             for part in torch.split(normalized, self._at_once):
                 self.encode(part)
 
-    def draw_masks(self, images: Sequence[Image], box: Box) -> list[Mask]:
+    def predict_masks(self, images: Sequence[Image], box: Box) -> list[Mask]:
         """Take X-rays (H, W) to one mask (H, W) each."""
         masks: list[Mask] = []
         with torch.inference_mode():

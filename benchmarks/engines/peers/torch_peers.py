@@ -77,7 +77,7 @@ class OwnPeer:
             for part in torch.split(normalized, at_once):
                 engine.encode_image(part)
 
-    def draw_masks(self, images: Sequence[Image], box: Box) -> list[Mask]:
+    def predict_masks(self, images: Sequence[Image], box: Box) -> list[Mask]:
         """Take X-rays (H, W) to one mask (H, W) each."""
         answers = self._predictor.predict_batch([PredictionRequest(i, (box,)) for i in images])
         return [answer.masks[0].mask for answer in answers]

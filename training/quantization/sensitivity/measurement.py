@@ -28,7 +28,7 @@ Mask = NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
-class _Question:
+class _Sample:
     """An X-ray as the model gets it, and what the float model answered.
 
     Attributes:
@@ -70,14 +70,14 @@ def measure_sensitivity(
     model.eval()
     merge_adapters(model)
     layers = _calibrated(model, calibration, input_size)
-    questions = [_ask_float(model, xray, input_size) for xray in xrays]
+    samples = [_float_sample(model, xray, input_size) for xray in xrays]
     rows: list[LayerSensitivity] = []
     for place, name in enumerate([ALL_LAYERS, *layers]):
         chosen = layers if name == ALL_LAYERS else {name: layers[name]}
         encoder_is_float = not any(n.startswith("image_encoder.") for n in chosen)
         with _quantized(model, chosen):
-            losses = [_losses(model, question, encoder_is_float) for question in questions]
-        rows.append(_summary(name, chosen, questions, losses))
+            losses = [_losses(model, sample, encoder_is_float) for sample in samples]
+        rows.append(_summary(name, chosen, samples, losses))
         show(place + 1, len(layers) + 1)
     return SensitivityTable.of(rows)
 
@@ -122,12 +122,12 @@ def _input(
     return geometry, normalized, torch.tensor(boxes, device=device)
 
 
-def _ask_float(model: PromptableSam, xray: LabelledXray, input_size: int) -> _Question:
+def _float_sample(model: PromptableSam, xray: LabelledXray, input_size: int) -> _Sample:
     geometry, normalized, boxes = _input(model, xray, input_size)
     embedding = model.encode_image(normalized)
     masks = _masks(model, embedding, boxes, xray, geometry)
     dices = tuple(dice(mask, xray.mask) for mask in masks)
-    return _Question(xray, geometry, normalized, boxes, embedding, masks, dices)
+    return _Sample(xray, geometry, normalized, boxes, embedding, masks, dices)
 
 
 def _masks(
@@ -144,16 +144,16 @@ def _masks(
 
 
 def _losses(
-    model: PromptableSam, question: _Question, encoder_is_float: bool
+    model: PromptableSam, sample: _Sample, encoder_is_float: bool
 ) -> list[tuple[float, float]]:
     """Return Dice lost and SSIM lost for each box of an X-ray."""
-    embedding = question.embedding
+    embedding = sample.embedding
     if not encoder_is_float:
-        embedding = model.encode_image(question.normalized)
-    masks = _masks(model, embedding, question.boxes, question.xray, question.geometry)
+        embedding = model.encode_image(sample.normalized)
+    masks = _masks(model, embedding, sample.boxes, sample.xray, sample.geometry)
     return [
-        (before - dice(mask, question.xray.mask), 1.0 - _similarity(mask, floating))
-        for mask, floating, before in zip(masks, question.masks, question.dices, strict=True)
+        (before - dice(mask, sample.xray.mask), 1.0 - _similarity(mask, floating))
+        for mask, floating, before in zip(masks, sample.masks, sample.dices, strict=True)
     ]
 
 
@@ -166,12 +166,12 @@ def _similarity(first: Mask, second: Mask) -> float:
 def _summary(
     name: str,
     layers: dict[str, FakeQuantized],
-    questions: Sequence[_Question],
+    samples: Sequence[_Sample],
     losses: Sequence[Sequence[tuple[float, float]]],
 ) -> LayerSensitivity:
     by_source: dict[str, list[tuple[float, float]]] = {}
-    for question, pairs in zip(questions, losses, strict=True):
-        by_source.setdefault(question.xray.source, []).extend(pairs)
+    for sample, pairs in zip(samples, losses, strict=True):
+        by_source.setdefault(sample.xray.source, []).extend(pairs)
     means = np.array([np.mean(pairs, axis=0) for pairs in by_source.values()]).mean(axis=0)
     return LayerSensitivity(
         layer=name,
