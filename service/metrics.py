@@ -144,8 +144,9 @@ class Metrics:
             registry=registry,
         )  # fmt: skip
         self.fronts_lost = Counter(
-            "lungseg_fronts_lost", "Such processes that ended by themselves.", registry=registry
-        )
+            "lungseg_fronts_lost", "Such processes that ended, or hung and were ended.",
+            registry=registry,
+        )  # fmt: skip
         self.device_fallback = Counter(
             "lungseg_device_fallback", "Models loaded on a GPU without its fused kernels.",
             registry=registry,

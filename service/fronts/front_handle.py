@@ -1,4 +1,10 @@
-"""The serving process's handle on one front: connections go there, and requests come back."""
+"""The serving process's handle on one front: connections go there, and requests come back.
+
+A front can end, and it can hang: stopped, without memory, in a call that does not return. Nothing
+comes then, as from one without callers. So it is asked each second whether its event loop runs.
+What is counted are questions without an answer and not seconds: where the serving process itself
+stands still, it does not ask, and takes no front for hung.
+"""
 
 from __future__ import annotations
 
@@ -20,6 +26,16 @@ from service.workers.framing import Frame, FrameError, Kind
 
 _MODULE = "service.fronts.front_process"
 
+BEAT_S = 1.0
+"""Between two questions whether a front runs."""
+SILENT_AFTER = 2
+"""Questions without an answer from which on others get the new connections."""
+HUNG_AFTER = 10
+"""Questions without an answer after which a front is ended. Its event loop is held up for some
+milliseconds by the largest upload, and for a second where memory is short."""
+NOT_STARTED_AFTER = 60
+"""The same for one that has never been ready; it takes a second or two."""
+
 
 @dataclass(frozen=True)
 class FrontEvents:
@@ -30,14 +46,14 @@ class FrontEvents:
         on_change: it has another number of connections.
         on_closed: it closed so many connections, for this reason.
         on_unparsed: so many requests were not HTTP.
-        on_lost: it has ended.
+        on_lost: it has ended, or has hung and was ended; with which of the two.
     """
 
     on_ready: Callable[[FrontHandle], None]
     on_change: Callable[[], None]
     on_closed: Callable[[str, int], None]
     on_unparsed: Callable[[int], None]
-    on_lost: Callable[[FrontHandle], None]
+    on_lost: Callable[[FrontHandle, str], None]
 
 
 class FrontHandle:
@@ -46,6 +62,7 @@ class FrontHandle:
     Attributes:
         is_ready: whether it takes connections.
         connections: those handed to it that have not ended.
+        unanswered: questions in a row that it has not answered.
     """
 
     def __init__(
@@ -64,11 +81,18 @@ class FrontHandle:
         """
         self.is_ready = False
         self.connections = 0
+        self.unanswered = 0
         self._events = events
         connection, self.process = start_child(_MODULE)
         self._channel = Channel(connection, self._take, self._lost)
         self._requests = FrontRequests(masks, app, self._channel.send)
         self._channel.send(Frame(Kind.CONFIG, config))
+        self._beat = asyncio.get_running_loop().call_later(BEAT_S, self._ask)
+
+    @property
+    def is_silent(self) -> bool:
+        """Whether it may hang: it has not answered for a moment."""
+        return self.unanswered >= SILENT_AFTER
 
     def hand(self, connection: socket.socket) -> None:
         """Give a caller's connection to it; ours is closed.
@@ -82,6 +106,7 @@ class FrontHandle:
 
     async def stop(self, timeout_s: float) -> None:
         """Let it answer who is connected, and end; kill it when that takes longer."""
+        self._beat.cancel()
         self._channel.send(Frame(Kind.STOP))
         try:
             await asyncio.to_thread(self.process.wait, timeout_s)
@@ -91,11 +116,24 @@ class FrontHandle:
         self._channel.close()
         self._requests.close()
 
+    def _ask(self) -> None:
+        """Ask whether it runs; end it where it has not answered for long."""
+        if self.unanswered >= (HUNG_AFTER if self.is_ready else NOT_STARTED_AFTER):
+            self._channel.close()
+            self._end("hung")
+            return
+        self.unanswered += 1
+        if self.is_ready:
+            self._channel.send(Frame(Kind.ASK_ALIVE))
+        self._beat = asyncio.get_running_loop().call_later(BEAT_S, self._ask)
+
     def _take(self, frame: Frame) -> None:
         fields = frame.fields
         if frame.kind is Kind.READY:
-            self.is_ready = True
+            self.is_ready, self.unanswered = True, 0
             self._events.on_ready(self)
+        elif frame.kind is Kind.ALIVE:
+            self.unanswered = 0
         elif frame.kind is Kind.EVENTS:
             self.connections -= fields["ended"]
             self._events.on_change()
@@ -107,9 +145,13 @@ class FrontHandle:
             self._requests.take(frame)
 
     def _lost(self, error: FrameError | None) -> None:
+        self._end("ended")
+
+    def _end(self, how: str) -> None:
         self.is_ready = False
+        self._beat.cancel()
         self._requests.close()
         self.process.kill()
         with contextlib.suppress(subprocess.TimeoutExpired):
             self.process.wait(1.0)  # it has ended, or is killed
-        self._events.on_lost(self)
+        self._events.on_lost(self, how)

@@ -157,6 +157,8 @@ class FrontServer(uvicorn.Server):
             arriving.add_done_callback(self._arriving.discard)
         elif frame.kind is Kind.STOP:
             self._stop_by = time.monotonic() + FIRST_REQUEST_S
+        elif frame.kind is Kind.ASK_ALIVE:
+            self._channel.send(Frame(Kind.ALIVE))
         else:
             self._masks.take(frame)
 

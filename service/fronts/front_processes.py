@@ -1,4 +1,4 @@
-"""All fronts: starts them, hands each new connection to the freest, replaces one that ended.
+"""All fronts: starts them, hands each new connection to the freest, replaces one that is lost.
 
 The serving process keeps the port, so that nothing that waits there is lost with a front, and all
 fronts have equally many connections. It keeps everything else that must be one: admission, API
@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
+from collections.abc import Sequence
 from typing import Any
 
 from starlette.types import ASGIApp
@@ -24,7 +25,7 @@ ACCEPTED_AT_ONCE = 64
 FULL_PAUSE_S = 0.1
 """After a connection that could not be taken, for want of descriptors."""
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 5.0
-"""Before a front that ended is replaced; it doubles until one has become ready."""
+"""Before a front that is lost is replaced; it doubles until one has become ready."""
 STOP_BEYOND_S = 5.0
 """A front may take so much longer to end than its callers have time to take their answers."""
 
@@ -139,7 +140,7 @@ class FrontProcesses:
             self._is_listening = True
             asyncio.get_running_loop().add_reader(self._listener.fileno(), self._accept)
 
-    def _replace(self, front: FrontHandle) -> None:
+    def _replace(self, front: FrontHandle, how: str) -> None:
         if front not in self._fronts:
             return
         self._fronts.remove(front)
@@ -147,7 +148,8 @@ class FrontProcesses:
         self._show_ready()
         if not self._is_closed:
             self._masks.service.metrics.fronts_lost.inc()
-            logger.error("front lost", extra={"fields": {"connections": front.connections}})
+            fields = {"how": how, "connections": front.connections}
+            logger.error("front lost", extra={"fields": fields})
             self._start_later()
         if not any(each.is_ready for each in self._fronts):
             self._stop_listening()
@@ -169,7 +171,7 @@ class FrontProcesses:
                 return
             try:
                 connection, _ = self._listener.accept()
-                min(ready, key=lambda front: front.connections).hand(connection)
+                freest(ready).hand(connection)
             except (BlockingIOError, InterruptedError, ConnectionAbortedError):
                 break
             except OSError:
@@ -183,3 +185,8 @@ class FrontProcesses:
         ready = [front for front in self._fronts if front.is_ready]
         if ready:
             self._note_ready(ready[0])
+
+
+def freest(fronts: Sequence[FrontHandle]) -> FrontHandle:
+    """Return the one with the fewest connections of those that answer, else of all."""
+    return min(fronts, key=lambda front: (front.is_silent, front.connections))

@@ -61,6 +61,8 @@ class Kind(IntEnum):
     END = 29  # front: nobody waits for it any more
     COUNT = 30  # front: it is over
     FORWARD = 31  # front: a request of another route
+    ASK_ALIVE = 32  # serving process to front: say that you run
+    ALIVE = 33  # front: it does
 
 
 @dataclass(frozen=True)

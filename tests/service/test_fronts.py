@@ -217,6 +217,51 @@ def test_a_front_that_is_killed_takes_its_own_connections_alone(server: RunningS
     until(lambda: metric(server, "lungseg_connections") <= 1)
 
 
+def test_a_front_that_hangs_is_ended_and_the_other_serves_meanwhile(tiny_artifact: Path) -> None:
+    body, content_type = multipart(IMAGE, {})
+    head = f"POST /segment HTTP/1.1\r\nHost: localhost\r\nContent-Type: {content_type}\r\n"
+    with running_server(tiny_artifact, FLAGS) as server, contextlib.ExitStack() as opened:
+        hung, other = front_processes(server)
+        kept = [http.client.HTTPConnection("127.0.0.1", server.port) for _ in range(4)]
+        for connection in kept:
+            opened.callback(connection.close)
+        assert [status_of(connection) for connection in kept] == [200] * 4
+        of_hung = sockets_of(hung)
+        lost: list[http.client.HTTPConnection] = []
+        served: list[http.client.HTTPConnection] = []
+        for connection in kept:
+            is_lost = accepted_as(connection.sock, server.port) in of_hung
+            (lost if is_lost else served).append(connection)
+        assert lost and served
+        lost[0].sock.sendall(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body[:100])
+
+        def figure(name: str) -> float:
+            return figure_on(served[0], name)
+
+        until(lambda: figure("lungseg_inflight") == 1)
+        os.kill(hung, signal.SIGSTOP)
+        until(lambda: figure("lungseg_fronts_lost_total") == 1)
+        until(lambda: figure("lungseg_fronts") == 2)
+        assert not Path(f"/proc/{hung}").exists()
+        assert status_of(served[0]) == 200  # on the connection that was asked all the time
+        with contextlib.suppress(ConnectionResetError):
+            assert lost[0].sock.recv(1) == b""
+        assert figure("lungseg_inflight") == 0
+        assert other in front_processes(server)
+        with httpx.Client() as client:
+            assert segment(server, client).status_code == 200
+        log = Path(f"/proc/{server.process.pid}/fd/2").read_text().splitlines()
+        (line,) = [line for line in log if '"front lost"' in line]
+        assert json.loads(line)["how"] == "hung"
+
+
+def figure_on(connection: http.client.HTTPConnection, name: str) -> float:
+    """The value of one sample of `/metrics`, asked on a connection that is kept."""
+    connection.request("GET", "/metrics")
+    lines = connection.getresponse().read().decode().splitlines()
+    return next(float(line.split()[1]) for line in lines if line.startswith(name + " "))
+
+
 def test_keys_deadline_audit_log_and_stop_are_those_of_one_service(
     tiny_artifact: Path, tmp_path: Path
 ) -> None:
