@@ -106,6 +106,13 @@ def test_lines_of_prose_fit_into_100_characters(name: str) -> None:
             assert len(line) <= LONGEST_LINE, f"{name}, line {number}: {len(line)} characters"
 
 
+def test_commands_of_the_readme_are_not_cut_off_on_a_screen() -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    lines = [line for block in FENCED.findall(text) for line in block.splitlines()]
+    assert len(lines) > 15
+    assert [line for line in lines if len(line) > LONGEST_LINE] == []
+
+
 NOT_OUR_WORDS = {
     r"films?": "X-ray",
     r"without a word": "silently",

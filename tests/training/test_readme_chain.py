@@ -26,7 +26,8 @@ def printed_commands() -> list[list[str]]:
     section = (ROOT / "README.md").read_text(encoding="utf-8").partition("## Train it yourself")[2]
     found = re.search(r"```sh\n(.*?)```", section, re.DOTALL)
     assert found is not None, "the README prints no chain"
-    return [shlex.split(line, comments=True) for line in found[1].splitlines()]
+    lines = found[1].replace("\\\n", " ").splitlines()
+    return [shlex.split(line, comments=True) for line in lines]
 
 
 @pytest.fixture(scope="module")
