@@ -85,7 +85,7 @@ def _verify(arguments: argparse.Namespace) -> int:
     wanted = [find_model(arguments.model)] if arguments.model else list(read_index())
     here = [(m, folder) for m in wanted if (folder := _present(m, arguments.into)) is not None]
     if not here:
-        raise FetchError(f"{arguments.model or 'no model'} is not here; `fetch` brings it in")
+        raise FetchError(f"{arguments.model or 'no model'} is not stored here; `fetch` gets it")
     for model, folder in here:
         result = verify(model, folder)
         print(f"{model.label}: right ({result.agreement:.5f} of the golden mask), {folder}")

@@ -94,11 +94,11 @@ class SamConfig:
             )
         if self.embed_dim % self.num_heads:
             raise ValueError(
-                f"embed_dim {self.embed_dim} does not divide into num_heads {self.num_heads}"
+                f"embed_dim {self.embed_dim} is not divisible by num_heads {self.num_heads}"
             )
         if self.prompt_dim % (2 * self.decoder_heads):
             raise ValueError(
-                f"prompt_dim {self.prompt_dim} does not divide into 2 x decoder_heads "
+                f"prompt_dim {self.prompt_dim} is not divisible by 2 x decoder_heads "
                 f"{self.decoder_heads} (cross attention halves the width)"
             )
         if self.num_mask_tokens < len(CONVENTIONS):

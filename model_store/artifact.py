@@ -217,7 +217,7 @@ def _unpack(
         if name not in expected:
             raise ArtifactError(
                 f"{path.with_name(MANIFEST_FILE)}: quantization.weight_levels names {layer!r}, "
-                "which is no integer layer"
+                "which is not an integer layer"
             )
         if name in tensors:  # else it is missing, which is said later
             try:

@@ -47,12 +47,12 @@ def fetch(model: IndexedModel, into: Path, source: str | None = None) -> Path:
         The folder, which `verify` has accepted.
 
     Raises:
-        FetchError: It is there already, or it cannot be had from ``source``.
+        FetchError: It exists already, or it cannot be fetched from ``source``.
         ArtifactError: What came is not the model that the index names; nothing is kept.
     """
     folder = into / model.name / model.version
     if folder.exists():
-        raise FetchError(f"{folder} is there already; `verify` proves it")
+        raise FetchError(f"{folder} exists already; `verify` checks it")
     folder.parent.mkdir(parents=True, exist_ok=True)
     arriving = Path(tempfile.mkdtemp(prefix=".arriving-", dir=folder.parent))
     try:

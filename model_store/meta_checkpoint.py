@@ -117,4 +117,4 @@ def variant_of(path: Path, position_table: Tensor) -> SamConfig:
         config = sam_config(name)
         if config.embed_dim == width and config.grid_size == grid:
             return dataclasses.replace(config, box_shift_px=SAM_BOX_SHIFT_PX)
-    raise ValueError(f"{path}: a width of {width} on a {grid} x {grid} grid is no known variant")
+    raise ValueError(f"{path}: a width of {width} on a {grid} x {grid} grid is not a known variant")

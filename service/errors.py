@@ -234,7 +234,7 @@ class QueueFull(ServiceError):
 
 
 class TooManyAttempts(ServiceError):
-    """Too many keys that are not valid came from one address."""
+    """Too many invalid keys came from one address."""
 
     status = 429
     code = "too_many_attempts"

@@ -250,7 +250,7 @@ class Settings(BaseModel):
         found = tuple(name.strip() for name in names if name.strip())
         for name in found:
             if name != "*" and not _HOST_NAME.fullmatch(name):
-                raise ValueError(f"{name} is no name of a machine (without scheme and port)")
+                raise ValueError(f"{name} is not a host name (without scheme and port)")
         return found
 
     @field_validator("further_models", mode="before")
@@ -276,14 +276,14 @@ def require_safe_address(settings: Settings) -> None:
     """Refuse to let everyone in by accident.
 
     Raises:
-        SettingsError: the address can be reached from other machines, no API key is asked for,
+        SettingsError: the address can be reached from other machines, no API key is required,
             and nobody said that this is meant.
     """
     if settings.api_keys_file or settings.allow_anyone or is_loopback(settings.host):
         return
     raise SettingsError(
-        f"{settings.host} can be reached from other machines and no API key is asked for. Give "
-        "--api-keys-file FILE, or --allow-anyone true if something else keeps strangers out."
+        f"{settings.host} can be reached from other machines and no API key is required. Give "
+        "--api-keys-file FILE, or --allow-anyone true if something else limits who may call."
     )
 
 

@@ -17,7 +17,7 @@ def web_origin(text: str) -> str:
     found = _ORIGIN.fullmatch(text.strip().lower())
     if found is None:
         raise ValueError(
-            f"{text} is no origin: http or https, name and port, such as https://viewer.example"
+            f"{text} is not an origin: scheme, name and port, such as https://viewer.example"
         )
     scheme, host, port = found.groups()
     return f"{scheme}://{host}" + ("" if port in (None, _USUAL_PORTS[scheme]) else f":{port}")

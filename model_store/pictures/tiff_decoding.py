@@ -221,7 +221,9 @@ def _jpeg_block(raw: bytes, layout: TiffLayout, number: int) -> NDArray[Any]:
     ):
         raise UndecodablePictureError("The TIFF file's JPEG data contradict its tags.")
     if header.precision_bits != layout.bits:
-        raise UndecodablePictureError("The TIFF file's JPEG data have another depth than said.")
+        raise UndecodablePictureError(
+            "The TIFF file's JPEG data do not have the depth that its tags say."
+        )
     if header.components == 3:
         codestream = with_colour_transform(codestream, layout.photometric == _YCBCR)
     if header.components not in (1, 3):

@@ -54,7 +54,7 @@ def fetch(
             jobs.append(spool.keep(path))
     except requests.HTTPError as error:
         status = 0 if error.response is None else error.response.status_code
-        raise FetchFailed(f"{settings.url} answers {status}; has it these UIDs?") from None
+        raise FetchFailed(f"{settings.url} answers {status}; does it have these UIDs?") from None
     except (requests.RequestException, ssl.SSLError):
         raise FetchFailed(f"{settings.url} does not answer.") from None
     return jobs, skipped

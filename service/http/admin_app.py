@@ -116,7 +116,9 @@ async def _fields_of(request: Request, *names: str) -> dict[str, str]:
         fields = None
     if not isinstance(fields, dict) or not set(fields) <= set(names):
         known = " and ".join(names)
-        raise InvalidField(f"The body must be a JSON object of {known}, each of which may miss.")
+        raise InvalidField(
+            f"The body must be a JSON object of {known}, each of which may be left out."
+        )
     found = {name: value for name, value in fields.items() if value is not None}
     for name, value in found.items():
         if not isinstance(value, str):

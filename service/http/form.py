@@ -112,7 +112,7 @@ def read_form(
         model=single.get("model"),
     )
     if request.lungs is not LungChoice.BOTH and LUNGS not in request.structures:
-        raise InvalidField("The field lungs is for structure=lungs.")
+        raise InvalidField("The field lungs applies to structure=lungs only.")
     is_altered = (
         request.lungs is not LungChoice.BOTH or request.drops_islands or request.clips_to_boxes
     )

@@ -41,7 +41,7 @@ class ApiKey:
     """One key.
 
     Attributes:
-        sha256: hash of the key, 64 small hexadecimal digits.
+        sha256: hash of the key, 64 lower-case hexadecimal digits.
         name: who it was given to; stands in logs.
         expires_at: when it ends; None for never.
     """
@@ -118,7 +118,7 @@ def _read_line(text: str) -> ApiKey:
     """Read one line; the errors never quote it, since it may hold a key by mistake."""
     sha256, *words = text.split()
     if not _HASH.fullmatch(sha256):
-        raise ValueError("does not begin with a SHA-256 in 64 small hexadecimal digits")
+        raise ValueError("does not begin with a SHA-256 in 64 lower-case hexadecimal digits")
     options: dict[str, str] = {}
     for word in words:
         name, equals, value = word.partition("=")

@@ -112,7 +112,7 @@ class ApiKeys:
         wait_s = self._attempts.wait_s(address, given)
         if wait_s:
             raise TooManyAttempts(
-                "Too many keys that are not valid came from this address.", retry_after_s=wait_s
+                "Too many invalid keys came from this address.", retry_after_s=wait_s
             )
         # Every hash is compared, each in constant time: the time tells nothing about the keys.
         found = [one for one in self._content.keys if hmac.compare_digest(given, one.sha256)]

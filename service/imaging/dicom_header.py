@@ -155,7 +155,7 @@ def _uid(values: HeaderValues, dataset: Dataset, keyword: str) -> str:
         found = None if meta is None else HeaderValues(meta).one(f"MediaStorage{keyword}", "UI")
     if found is None:
         raise InvalidField(
-            f"The DICOM image's {keyword} is missing or is no UID, so that an object cannot refer "
+            f"The DICOM image's {keyword} is missing or not a UID, so that an object cannot refer "
             "to it; ask for JSON or PNG instead."
         )
     return found

@@ -209,7 +209,7 @@ def _check_shape(
         found.append(
             ImageWarning(
                 WarningCode.FRAGMENTED_MASK,
-                "The mask falls into pieces: the model does not know what is meant. A box whose "
+                "The mask falls into pieces: the model is unsure what to segment. A box whose "
                 "edge cuts through a lung can do this.",
             )
         )

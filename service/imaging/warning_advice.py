@@ -52,12 +52,6 @@ ADVICE: Mapping[WarningCode, Advice] = MappingProxyType(
         WarningCode.ORIENTATION_APPLIED: Advice(Severity.INFO, _NOTHING),
         WarningCode.INVERTED_TO_MONOCHROME2: Advice(Severity.INFO, _NOTHING),
         WarningCode.WINDOW_APPLIED: Advice(Severity.INFO, _NOTHING),
-        WarningCode.CONTRADICTORY_PRESENTATION: Advice(
-            Severity.LOOK, "Look at the overlay before the mask is used: bones must be white."
-        ),
-        WarningCode.BITS_BEYOND_STORED: Advice(
-            Severity.LOOK, "Compare the overlay with the X-ray before the mask is used."
-        ),
         WarningCode.ORIENTATION_DOUBTFUL: Advice(
             Severity.LOOK,
             "Look at the overlay: the header may say wrongly how the X-ray is turned.",

@@ -47,7 +47,7 @@ def test_a_folder_is_taken_proven_and_named(tiny_artifact: Path, tmp_path: Path)
     assert folder == tmp_path / "models" / line.name / line.version
     assert verify(line, folder).agreement == 1.0
     assert (folder.stat().st_mode & 0o777) == 0o755
-    with pytest.raises(FetchError, match="is there already"):
+    with pytest.raises(FetchError, match="exists already"):
         fetch(line, tmp_path / "models")
 
 
@@ -174,7 +174,7 @@ def test_the_command_says_what_is_wrong_in_one_sentence(
     older = "cxr-lung-tiny-float"
     line = next(m for m in fetching_index() if m.name == older and m.status == "superseded")
     assert main(["verify", line.label, "--into", str(tmp_path)]) == 2
-    assert "is not here; `fetch` brings it in" in capsys.readouterr().err
+    assert "is not stored here; `fetch` gets it" in capsys.readouterr().err
     place = str(tmp_path / "nowhere")
     assert main(["fetch", line.label, "--into", str(tmp_path), "--from", place]) == 2
     assert "neither a folder nor a file" in capsys.readouterr().err

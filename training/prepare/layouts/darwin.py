@@ -123,7 +123,7 @@ def _annotation(path: Path) -> tuple[str, Polygons] | None:
             if str(annotation["name"]).lower() == LUNG_CLASS and _has_shape(annotation)
         )
     except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
-        raise PixelError(f"is no Darwin annotation: {error!r}") from error
+        raise PixelError(f"is not a Darwin annotation: {error!r}") from error
     return name, Polygons(path, width, height, lungs)
 
 

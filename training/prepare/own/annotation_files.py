@@ -116,7 +116,7 @@ class NiftiMask:
         values = read_nifti(self.path)
         whole = np.rint(values).astype(np.int64)
         if not np.array_equal(whole, values):
-            raise PixelError("its values are not whole numbers, so it is no label map")
+            raise PixelError("its values are not whole numbers, so it is not a label map")
         return self.labels.of_map(whole)
 
 
@@ -176,7 +176,7 @@ class LabelMeShapes:
         except (OSError, KeyError, TypeError, ValueError) as error:
             if isinstance(error, PixelError):
                 raise
-            raise PixelError(f"is no annotation of LabelMe: {error!r}") from error
+            raise PixelError(f"is not a LabelMe annotation: {error!r}") from error
         return joined(found)
 
 
@@ -242,7 +242,7 @@ def read_coco(path: Path, labels: Labels) -> dict[str, CocoShapes]:
             if image["id"] in shapes
         }
     except (OSError, KeyError, TypeError, ValueError) as error:
-        raise DataError(f"{path} is no COCO file: {error!r}") from error
+        raise DataError(f"{path} is not a COCO file: {error!r}") from error
 
 
 def is_coco(path: Path) -> bool:

@@ -92,14 +92,14 @@ def read_table(path: Path) -> SensitivityTable:
         with path.open(newline="", encoding="utf-8") as file:
             reader = csv.DictReader(file)
             if tuple(reader.fieldnames or ()) != _COLUMNS:
-                raise ConfigError(f"{path} is no sensitivity table: its columns are not "
+                raise ConfigError(f"{path} is not a sensitivity table: its columns are not "
                                   f"{', '.join(_COLUMNS)}")  # fmt: skip
             rows = [_row(path, reader.line_num, record) for record in reader]
     except OSError as error:
         raise ConfigError(f"{path} cannot be read: {error.strerror}") from error
     names = [row.layer for row in rows]
     if ALL_LAYERS not in names or len(set(names)) != len(names):
-        raise ConfigError(f"{path} is no sensitivity table: a layer twice, or no {ALL_LAYERS}")
+        raise ConfigError(f"{path} is not a sensitivity table: a layer twice, or no {ALL_LAYERS}")
     return SensitivityTable.of(rows)
 
 
