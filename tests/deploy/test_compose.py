@@ -71,6 +71,9 @@ def test_one_command_starts_orthanc_with_a_node_and_a_service() -> None:
     orthanc = json.loads((ROOT / "deploy/orthanc/orthanc.json").read_text())
     assert orthanc["DicomModalities"]["lungseg"] == ["LUNGSEG", "node", 11112]
     assert services()["node"]["volumes"][1] == f"node-spool:{node['spool']['folder']}"
+    # Not root, it can write only where the image's folder below the volume is everybody's.
+    assert Path(orthanc["StorageDirectory"]).parent == Path("/var/tmp")
+    assert "orthanc-data:/var/tmp" in services()["orthanc"]["volumes"]
     assert orthanc["OHIF"]["UserConfiguration"] in services()["orthanc"]["volumes"][2]
 
 
