@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import ssl
 import threading
 import time
@@ -16,7 +17,13 @@ import httpx
 from service.client.proxies import proxy_for
 from service.dicom_node.settings import SegmentSettings, ServiceSettings, first_line
 
+logger = logging.getLogger(__name__)
+
 _BUSY_STATUSES = (408, 429, 500, 502, 503, 504)  # another try may well succeed
+# Says something about the service or the node's file, and nothing about the X-ray: it waits until
+# somebody has put that right.
+_UNUSABLE_STATUSES = (401, 403, 404, 405, 407)
+_UNUSABLE_CODES = ("unknown_model",)
 _DEFAULT_PAUSE_S, _LONGEST_PAUSE_S = 2.0, 60.0
 
 
@@ -48,17 +55,20 @@ class Segmented:
 
     Attributes:
         objects: the files by kind.
+        model: name and version of the model that answered.
         warnings: codes of the warnings.
         is_refused: whether one of them says that the masks are not to be used.
     """
 
     objects: Mapping[str, bytes]
+    model: str
     warnings: tuple[str, ...]
     is_refused: bool
 
 
 @dataclass
 class _Service:
+    url: str
     client: httpx.Client
     open_requests: int = 0
     rests_until: float = 0.0
@@ -76,7 +86,9 @@ class Segmenter:
             NodeSettingsError: a file with a key cannot be read.
         """
         self._settings = settings
-        self._services = [_Service(_client(one, settings.timeout_s)) for one in settings.services]
+        self._services = [
+            _Service(one.url, _client(one, settings.timeout_s)) for one in settings.services
+        ]
         self._lock = threading.Lock()
 
     def segment(self, xray: Path, kinds: tuple[str, ...]) -> Segmented:
@@ -102,14 +114,15 @@ class Segmenter:
         is_refused = response.headers.get("x-lungseg-severity") == "refuse" or bool(
             set(warnings) & set(self._settings.refuse_warnings)
         )
-        return Segmented(dict(zip(kinds, files, strict=True)), warnings, is_refused)
+        objects = dict(zip(kinds, files, strict=True))
+        return Segmented(objects, _model_of(response), warnings, is_refused)
 
     def check(self) -> list[str]:
         """Say in a sentence each what is wrong with the services; nothing when all is well."""
         return [
             f"service {one.url}: {fault}"
             for one, service in zip(self._settings.services, self._services, strict=True)
-            if (fault := _fault_of(service.client)) is not None
+            if (fault := _fault_of(service.client, self._settings.model)) is not None
         ]
 
     def close(self) -> None:
@@ -124,6 +137,8 @@ class Segmenter:
             "view": self._settings.view,
             "objects": ",".join(kinds),
         }
+        if self._settings.model is not None:
+            parameters["model"] = self._settings.model
         headers = {
             "Content-Type": "application/dicom",
             "Accept": 'multipart/related; type="application/dicom"',
@@ -138,8 +153,24 @@ class Segmenter:
             raise self._resting(service, None) from None
         if response.status_code in _BUSY_STATUSES:
             raise self._resting(service, response)
+        if (fault := self._fault_that_is_not_the_xrays(response)) is not None:
+            fields = {"service": service.url, "reason": fault}
+            logger.error("service_unusable", extra={"fields": fields})
+            raise self._resting(service, response)
         service.failures = 0
         return response
+
+    def _fault_that_is_not_the_xrays(self, response: httpx.Response) -> str | None:
+        """Say what has to be put right in the service or in the node's file."""
+        wanted = self._settings.model
+        if response.status_code == httpx.codes.OK:
+            served = _model_of(response)
+            is_other = wanted is not None and not _is_named(wanted, served)
+            return f"it answered by {served or 'no model'}, not {wanted}." if is_other else None
+        refusal = _refusal(response)
+        if response.status_code in _UNUSABLE_STATUSES or refusal.code in _UNUSABLE_CODES:
+            return f"{refusal}"
+        return None
 
     def _resting(self, service: _Service, response: httpx.Response | None) -> ServiceBusy:
         """Leave a service in peace for a while, as long as it asks for."""
@@ -216,9 +247,36 @@ def _announced_s(response: httpx.Response | None) -> float:
     return float(text) if text.isascii() and text.isdecimal() else 0.0
 
 
-def _fault_of(client: httpx.Client) -> str | None:
+def _fault_of(client: httpx.Client, model: str | None) -> str | None:
     try:
         status = client.get("readyz").status_code
+        if status != httpx.codes.OK:
+            return f"is not ready (it says {status} to /readyz)."
+        answer = client.get("v1/models")
     except httpx.HTTPError as error:
         return f"does not answer ({type(error).__name__}); is it started, and is the address right?"
-    return None if status == httpx.codes.OK else f"is not ready (it says {status} to /readyz)."
+    if answer.status_code in (401, 403):
+        return f"does not take the key of api_key_file ({answer.status_code})."
+    if model is None:
+        return None
+    names = _names_of_models(answer)
+    if any(_is_named(model, name) for name in names):
+        return None
+    return f"serves no model {model}; it serves {', '.join(names) or 'none that it names'}."
+
+
+def _model_of(response: httpx.Response) -> str:
+    return str(response.headers.get("x-lungseg-model", ""))
+
+
+def _is_named(wanted: str, model: str) -> bool:
+    """Return whether NAME/VERSION or NAME means a model."""
+    return wanted in (model, model.partition("/")[0])
+
+
+def _names_of_models(answer: httpx.Response) -> list[str]:
+    try:
+        models = [one["model"] for one in answer.json()["models"]]
+        return [f"{model['name']}/{model['version']}" for model in models]
+    except (ValueError, KeyError, TypeError):
+        return []

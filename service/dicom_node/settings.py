@@ -126,6 +126,8 @@ class SegmentSettings(_Section):
 
     Attributes:
         services: one or more; the one with the fewest open requests is asked.
+        model: which of a service's models answers, NAME/VERSION or NAME for the first of that name;
+            the service's first when left out.
         convention: what the masks follow.
         lungs: one segment for both lungs, or one for each.
         view: what the secondary capture shows.
@@ -136,6 +138,7 @@ class SegmentSettings(_Section):
     """
 
     services: tuple[ServiceSettings, ...] = Field(min_length=1)
+    model: str | None = Field(default=None, pattern=r"^[^/\s]+(/[^/\s]+)?$")
     convention: Literal["lung_field", "whole_lung"] = "lung_field"
     lungs: Literal["both", "each"] = "each"
     view: Literal["overlay", "outline", "isolated", "enhanced"] = "outline"

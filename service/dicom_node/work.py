@@ -144,7 +144,8 @@ class Work:
         found = self._segmenter.segment(job.xray, kinds)
         job.keep_answer(found.objects, found.warnings, is_refused=found.is_refused)
         self._metrics.segmented.inc()
-        logger.info("segmented", extra={"fields": {"job": job.key, "warnings": found.warnings}})
+        fields = {"job": job.key, "model": found.model, "warnings": found.warnings}
+        logger.info("segmented", extra={"fields": fields})
         answer = job.answer()
         assert answer is not None
         return answer

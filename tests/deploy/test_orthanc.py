@@ -111,7 +111,7 @@ def node_settings(
     ports = Ports(node=port, dicom=dicom_port)
     values: dict[str, Any] = tomllib.loads(node_toml(folder / "spool", ports))
     values["spool"]["min_free_bytes"] = 0
-    values["segment"] = {"services": [{"url": service}], "lungs": "both"}
+    values["segment"] = {"services": [{"url": service}], "lungs": "both", "model": "fake/1"}
     values["metrics"] = {"port": 0}
     (destination,) = values["destinations"]
     destination["results"] = results

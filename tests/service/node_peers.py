@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import json
 import socket
 import threading
 import time
@@ -12,6 +13,7 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
 import numpy as np
 import pydicom
@@ -92,12 +94,22 @@ class FakeService:
         asked: X-rays in the order in which they came.
         respond: answers instead, when set.
         warnings: codes that every answer carries.
+        models: those that are served, the first answers who asks for none.
+        key: the one key that it takes; none is asked for when empty.
     """
 
     url: str = ""
     asked: list[bytes] = field(default_factory=list)
     respond: Respond | None = None
     warnings: str = ""
+    models: tuple[str, ...] = ("lungs/6",)
+    key: str = ""
+
+    def chosen(self, query: Mapping[str, list[str]]) -> str | None:
+        """Return the model that a request means, by the rules of the service."""
+        (wanted,) = query.get("model", [self.models[0]])
+        found = [one for one in self.models if wanted in (one, one.partition("/")[0])]
+        return found[0] if found else None
 
 
 @contextlib.contextmanager
@@ -106,7 +118,20 @@ def service() -> Generator[FakeService, None, None]:
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            self._say(200, {}, b"")
+            if self.path != "/readyz" and not self._is_admitted():
+                return
+            pairs = (one.split("/") for one in made.models)
+            models = [{"model": {"name": name, "version": version}} for name, version in pairs]
+            self._say(200, {}, json.dumps({"models": models}).encode())
+
+        def _is_admitted(self) -> bool:
+            is_admitted = not made.key or self.headers["Authorization"] == f"Bearer {made.key}"
+            if not is_admitted:
+                self._refuse(403, "unknown_key")
+            return is_admitted
+
+        def _refuse(self, status: int, code: str) -> None:
+            self._say(status, {}, json.dumps({"code": code, "detail": "It is so."}).encode())
 
         def do_POST(self) -> None:
             data = self.rfile.read(int(self.headers["Content-Length"]))
@@ -115,9 +140,17 @@ def service() -> Generator[FakeService, None, None]:
             if made.respond is not None:
                 self._say(*made.respond(data))
                 return
-            kinds = self.path.split("objects=")[1].split("&")[0].replace("%2C", ",").split(",")
+            if not self._is_admitted():
+                return
+            query = parse_qs(urlsplit(self.path).query)
+            model = made.chosen(query)
+            if model is None:
+                self._refuse(422, "unknown_model")
+                return
+            kinds = query["objects"][0].split(",")
             media_type, body = objects_of(data, tuple(kinds))
             headers = {"Content-Type": media_type, "X-Lungseg-Warnings": made.warnings}
+            headers["X-Lungseg-Model"] = model
             codes = [code for code in made.warnings.split(",") if code]
             headers["X-Lungseg-Severity"] = str(gravest(codes) or "")
             self._say(200, headers, body)
