@@ -183,7 +183,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--rank", type=int, default=2, help="of a slice, at the end, on average")
     parser.add_argument("--initial-rank", type=int, default=6, help="of triplets")
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--rates", type=float, nargs="+", default=(3e-4, 1e-3, 3e-3))
+    parser.add_argument("--rates", type=float, nargs="+", default=(3e-4, 1e-3, 3e-3, 1e-2))
     return parser
 
 
