@@ -1,8 +1,8 @@
 """Turns: of several callers' waiting items, each caller's oldest goes in turn.
 
-A caller that sends eight requests at a time so waits eight times as long as one that sends one,
-and nobody waits longer for it than for its one turn. What has no queue (a worker's time, a place in
-the service) is shared by keeping a quarter free of any one caller while others are about.
+So a caller that sends eight requests at a time waits eight times as long as one that sends one, and
+it delays every other caller by one turn only. Where there is no queue (a worker's time, a slot in
+the service), no single caller may hold the last quarter while others send requests.
 """
 
 from __future__ import annotations

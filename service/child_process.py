@@ -1,10 +1,10 @@
 """A child process that ends with this one, whatever thread asks for it and however this one ends.
 
 Both kinds of child are started so: the template of the image workers, and the compute process. The
-kernel sends `SIGKILL` to a child whose parent ends (`PR_SET_PDEATHSIG`), but it means the *thread*
-that started it. One thread therefore starts all children and lives as long as the process. The
-child sets the signal itself, first of all, and then asks whether its parent is still the one that
-started it, since a parent that ended before would send nothing.
+kernel sends `SIGKILL` to a child whose parent ends (`PR_SET_PDEATHSIG`), and counts the *thread*
+that started the child as the parent. One thread therefore starts all children and lives as long as
+the process. The child sets the signal first of all. Then it checks that its parent is still the
+process that started it: one that ended earlier would send nothing.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""How many threads the model gets on a CPU, when the operator does not say.
+"""How many threads the model gets on a CPU when the operator does not set a number.
 
 One core stays free for the other threads of the process, which decode uploads and render answers.
 This is worth more than it looks: OpenMP's threads meet at a barrier after every operation, so one

@@ -1,8 +1,8 @@
 """Compares the X-rays of one period with those before it and with those that trained the model.
 
-Two questions, since no hospital looks like the mixture that trained: do its X-rays lie outside of
-what trained, and are they other X-rays than its own of the weeks before? The alerts of
-`deploy/prometheus/rules.yml` ask the same by the same limits.
+No hospital looks like the mixture that trained the model, so two comparisons are made. Do its
+X-rays lie outside the range of training, and do they differ from its own of the weeks before? The
+alerts in `deploy/prometheus/rules.yml` make the same comparisons by the same limits.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Counts of served X-rays by where their numbers lie in what trained the model, as metrics.
+"""Counts of served X-rays by where their numbers lie in the range of training, as metrics.
 
 Counters, not a window: Prometheus takes the increase over a week, over all replicas and across
 restarts. Increments are of plain integers, since each X-ray makes up to thirty of them.

@@ -1,4 +1,4 @@
-"""`python -m service.drift_report AUDIT_LOG`: are this week's X-rays as ever, and as in training?
+"""`python -m service.drift_report AUDIT_LOG`: do X-rays of this week differ from those before?
 
     python -m service.drift_report /audit [--days 7] [--until 2027-01-31] [--key ct-room]
 

@@ -1,4 +1,4 @@
-"""What a person reads who started the service in a terminal: where it is, and what it serves."""
+"""What the service prints when a person starts it in a terminal: its address and its model."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Ray, started here or joined: how many actors it has room for, and the stream of batches.
 
-Everything that Ray is told stands here. It reports nothing to its makers, and asks every caller for
-its token. Where its ports are reachable, whoever has the token can run any program.
+All settings of Ray are made here. Its usage reports are off, and every caller needs its token.
+Whoever can reach its ports and has the token can run any program.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""How an archive run fails as a whole; what one file does to itself stands in its row."""
+"""How an archive run fails as a whole; a file that cannot be segmented only fails its own row."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which X-rays a run segments, and what is asked about each: folders, patterns, tables."""
+"""Which X-rays a run segments, with boxes and convention: from folders, patterns and tables."""
 
 from __future__ import annotations
 

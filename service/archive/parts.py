@@ -1,7 +1,7 @@
 """Parts of the result: a Parquet file for the X-rays of one batch, written whole or not at all.
 
-A part is named by the X-rays in it. An actor that is asked for the same batch again, because it or
-another was killed before it could say that it was done, finds the part and does nothing.
+A part is named by the X-rays in it. An actor gets the same batch again when it, or another actor,
+was killed before it could report it. It then finds the part and does nothing.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""One run over an archive: what is left to do, done over the hosts, and the page about it."""
+"""One run over an archive: finds what is left to do, segments it on the hosts, writes the page."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""The audit log: who had which X-ray segmented by which model, in lines that prove each other."""
+"""The audit log: who had which X-ray segmented by which model, as a chain of sealed lines."""

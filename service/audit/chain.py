@@ -1,8 +1,8 @@
 """Lines of an audit log, each sealed by a keyed hash (HMAC-SHA-256) over itself and the one before.
 
-Who can write the file but has not the key can neither change a line nor take one out without it
-showing. A plain hash chain could be computed again. Lines cut off at the end show by the head, the
-seal of the latest line, which the service also gives to its log and its metrics.
+Somebody who can write the file but does not have the key can neither change nor remove a line
+unnoticed. A plain hash chain could simply be computed again. Lines cut off at the end show by the
+head: the seal of the latest line, which the service also writes to its log and its metrics.
 """
 
 from __future__ import annotations

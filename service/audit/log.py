@@ -1,8 +1,7 @@
 """The thread that writes an audit log: lines at once, fsync at most once a second, files by size.
 
-A disk that is full, or a folder that is gone, holds no answer up: lines wait in memory and are
-written when that works again. Only with `--audit-required` does a line that cannot be written
-refuse its request.
+A full disk or a missing folder delays no answer: lines wait in memory until they can be written.
+Only with `--audit-required` is a request refused when its line cannot be written.
 """
 
 from __future__ import annotations

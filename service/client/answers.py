@@ -1,4 +1,4 @@
-"""What the service answers, as plain data; what is no answer of the service becomes an error."""
+"""Answers of the service as plain data; anything that is not one becomes an error."""
 
 from __future__ import annotations
 

@@ -1,10 +1,10 @@
 """The queue that requests wait in, and how many of them leave it together.
 
-A batch is what waits, at most `max_batch`. Under load it may pay to wait a little for more: the
-window opens when the *first* of the batch was queued, not when the worker comes to look, so a
-request never waits longer than the window for company, and one that already waited that long goes
-at once. Alone means at once, too: the window is used only while requests come faster than one a
-window, which a moving average of their distances tells. Callers with waiting requests go in turn.
+A batch is what waits, at most `max_batch`. Under load it may pay to wait a little for more. The
+window opens when the *first* request of the batch was queued, not when the worker looks. So no
+request waits longer than the window for others, and one that already waited that long leaves at
+once. The window is used only while requests come faster than one a window, by a moving average of
+the time between them; a single request leaves at once. Callers with waiting requests take turns.
 """
 
 from __future__ import annotations

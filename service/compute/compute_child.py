@@ -1,8 +1,8 @@
-"""The serving process's handle on the compute process: starts it, asks it, ends it.
+"""The serving process's handle on the compute process: starts, calls and ends it.
 
-Every wait for the other side is bounded: a call that takes longer than `stall_timeout_s` means a
-process that hangs, and a process that hangs is killed. Killed from here or from outside, the
-caller of this module sees the same: `ComputeLost`.
+Every wait for the other side is bounded: a process whose call takes longer than `stall_timeout_s`
+hangs, and is killed. Whether it was killed from here or from outside, the caller of this module
+gets `ComputeLost`.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
 """The compute process: loads the model and answers what the serving process hands over.
 
-A process of its own, because a model call can die in ways that no exception tells: the kernel
-kills it for memory, a native library crashes, a GPU is lost for as long as its process lives. The
-process that holds the callers' connections then still stands, tells them, and starts this one
-again. It ends when the other side is gone, and leaves signals to the other side, since
-a terminal or systemd sends them to both.
+It is a process of its own because a model call can fail without an exception: the kernel kills it
+for memory, a native library crashes, a GPU is lost for as long as its process lives. The process
+that holds the callers' connections survives, answers them, and starts this one again. This process
+ends when the other side is gone. It ignores signals, since a terminal or systemd sends them to
+both.
 
 `python -m service.compute.compute_process FD MODULE:FUNCTION` is how `compute_child` starts it.
 """

@@ -1,13 +1,14 @@
-"""The one thread that talks to the model: it brings it up, proves it, hands over what waits.
+"""The one thread that calls the model: it loads and proves it, and hands over waiting requests.
 
-One thread, because two model calls at a time on one device only slow each other down. A device
-gets what comes while it computes, so that it never waits for this process: a GPU a batch, a CPU,
-which computes X-ray by X-ray, one. What waits here goes by turns of the callers. What a device has
-been handed does not, so that it gets no more than it needs. Every caller gets an answer:
-an item whose call failed gets its error while its neighbours get their masks. When the compute
-process is lost, or its answers are out of step, all that was accepted is refused at once, with the
-advice to come back, and a new process is started. When the thread itself ends, the rest is refused.
-A caller that has left is dropped before compute.
+It is one thread because two model calls at a time on one device only slow each other down. While a
+device computes, it already gets the next work, so that it never waits for this process: a GPU gets
+a batch, a CPU, which computes X-ray by X-ray, one. Requests that wait here leave by turns of the
+callers; those handed to a device no longer do, so a device gets no more than it needs.
+
+Every caller gets an answer. A request whose call failed gets its error, and its neighbours get
+their masks. When the compute process is lost, or its answers are out of step, all accepted requests
+are refused at once, with the advice to come back, and a new process is started. When the thread
+itself ends, it refuses the rest. A request whose caller has left is dropped before compute.
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 
 Each model has a process and threads of its own, as many as there are CPUs available. If all
 computed at the same time, their threads would take each other's cores, and one that waits for a
-core holds up its whole model (`service.cpu_allowance` has the figures). Turns go in the order in
-which they were asked for, so that no model waits for more than one batch of each other.
+core holds up its whole model (`service.cpu_allowance` has the figures). Turns go in the order of
+request, so that no model waits for more than one batch of each other.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""The first compute process, started before this one imports what it serves with.
+"""The first compute process, started before the serving process imports its own modules.
 
-Its imports take longer than everything else of a start, and need no settings. It waits for them
-afterwards. This module imports little, so that it can be the first to run.
+The imports of the compute process take longer than the rest of a start and need no settings. It
+waits for its settings afterwards. This module imports little, so that it can run first.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""All devices that run the network: one compute process each, and a request goes to the freest.
+"""All devices that run the network, one compute process each; a request goes to the least busy one.
 
-Each device has a queue, a thread and a process of its own (`compute_worker`, `model_loading`), so
-that whatever happens to one leaves the others alone: requests in its hands are refused with the
-advice to come back, later ones go to the others, and it is started again.
+Each device has its own queue, thread and process (`compute_worker`, `model_loading`), so that a
+fault of one does not affect the others. Requests that it has are refused with the advice to come
+back, later ones go to the others, and it is started again.
 """
 
 from __future__ import annotations

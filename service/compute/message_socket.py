@@ -1,8 +1,8 @@
 """Messages over one end of a socket pair: a small pickled header, then raw pieces, in few calls.
 
-Each system call gives Python's lock away, and whoever has it may keep it for milliseconds. So a
-message of whatever size is one call to send and two to receive; `multiprocessing.Connection` takes
-four and more for each piece.
+Each system call releases Python's global lock, and another thread may keep it for milliseconds. So
+a message of whatever size is one call to send and two to receive; `multiprocessing.Connection`
+takes four and more for each piece.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Brings the model up, proves it by its golden mask, and replaces it when it is lost."""
+"""Loads the model, proves it by its golden mask, and replaces it when it is lost."""
 
 from __future__ import annotations
 

@@ -1,12 +1,13 @@
 """What the serving process and the compute process say to each other, over one socket pair.
 
-The network's input there, mask logits back, with the default model 147 and 37 kB whatever the size
-of the X-ray, as raw bytes behind a small header (`message_socket`). Raw bytes cost least (measured
-for 1 MB there and 131 kB back, 2 cores, median of 30: raw 1.1 ms, pickled arrays 3.7 ms, shared
-memory 2.5 ms), and a socket leaves nothing behind when one side is killed. X-rays handed over
-together are one message, and so are answers that the network gave together. Every request has a
-number, and its answer carries it: an answer out of step would be another patient's mask. Both ends
-are the same code and nobody else can reach the socket, so pickle is safe here.
+The network's input goes there and mask logits come back, as raw bytes behind a small header
+(`message_socket`). With the default model these are 147 and 37 kB whatever the size of the X-ray.
+Raw bytes cost least (measured for 1 MB there and 131 kB back, 2 cores, median of 30: raw 1.1 ms,
+pickled arrays 3.7 ms, shared memory 2.5 ms). A socket leaves nothing behind when one side is
+killed. X-rays handed over together are one message, and so are answers that the network gave
+together. Every request has a number, which its answer repeats: an answer out of step would be
+another patient's mask. Both ends run the same code and nobody else can reach the socket, so pickle
+is safe here.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""What the network is handed of an X-ray and what it says, as bytes.
+"""The network's input and output for one X-ray, as bytes.
 
-The serving process passes them on and looks at none of their values, so it needs no NumPy.
+The serving process passes them on and reads none of their values, so it needs no NumPy.
 `service.compute.network_arrays` makes arrays of them, in the compute process.
 """
 

@@ -1,7 +1,8 @@
-"""The shadow model's process: it computes when nobody else wants the processor.
+"""The shadow model's process: it computes while a processor is idle.
 
-`make_shadow_model` runs in that process, before PyTorch starts its threads: each inherits what is
-set here. NumPy's are there already, and on Linux a priority is a thread's.
+`make_shadow_model` runs in that process before PyTorch starts its threads, which inherit the
+priority set here. NumPy's threads run already. On Linux each thread has its own priority, so theirs
+are set one by one.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""How many GPUs this process could use, asked of NVIDIA's driver by a child that ends at once.
+"""How many GPUs this process could use, as a short-lived child learns from NVIDIA's driver.
 
 The serving process itself must not open a GPU: it would hold some of its memory for as long as it
 lives, and a driver that hangs would hang it. `CUDA_VISIBLE_DEVICES` counts as it does for PyTorch.

@@ -1,4 +1,4 @@
-"""A descriptor that another thread makes readable, for one that waits for a socket as well."""
+"""A descriptor that one thread makes readable to wake another, which also waits for a socket."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """HTTP connections of the node: through the hospital's proxy, but never to this machine.
 
-requests and httpx send loopback addresses through `http_proxy`, which Docker may inject into every
-container: a service or an archive beside the node would then be "down" for ever.
+The libraries requests and httpx send loopback addresses through `http_proxy`, which Docker may set
+in every container. A service or an archive beside the node would then seem down forever.
 """
 
 from __future__ import annotations

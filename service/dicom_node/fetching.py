@@ -1,4 +1,4 @@
-"""Fetches X-rays from a WADO-RS server into the spool, by the UIDs of what is wanted."""
+"""Fetches X-rays from a WADO-RS server into the spool, by their UIDs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The storage SCP: takes X-rays from whom it knows, and says success when they are on disk."""
+"""The storage SCP: accepts X-rays from known senders, and answers success once they are on disk."""
 
 from __future__ import annotations
 

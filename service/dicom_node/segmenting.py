@@ -1,4 +1,4 @@
-"""Asks segmentation services about X-rays, over HTTP."""
+"""Has X-rays segmented by services, over HTTP."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
-"""X-rays and results on disk, so that nothing is lost or doubled whenever the power goes.
+"""X-rays and results on disk, so that nothing is lost or doubled when the power fails.
 
 A job is a folder that appears, changes and disappears by one rename each:
 
     incoming/           what is being received; worthless after a restart
-    jobs/KEY/xray.dcm   received: it was on disk before the sender heard success
+    jobs/KEY/xray.dcm   received: it was on disk before the sender got a success
     jobs/KEY/answer/    what the service answered, whole, with `answer.json`
     jobs/KEY/sent/      an empty file for each object that a destination has confirmed
     dead/KEY/           given up, with `reason.txt`
@@ -11,7 +11,7 @@ A job is a folder that appears, changes and disappears by one rename each:
     trash/              finished, being deleted
 
 KEY is a digest of the file, so that an X-ray that is sent again while it waits is one job, and no
-name on disk tells of a patient.
+name on disk identifies a patient.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""Requests that a front hands on as they are: every route but those that take an X-ray.
+"""Requests that a front forwards unchanged: every route except those that take an X-ray.
 
-They come without a body: none of these routes reads one.
+They are forwarded without a body, since none of these routes reads one.
 """
 
 from __future__ import annotations

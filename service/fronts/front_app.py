@@ -1,4 +1,4 @@
-"""The app of a front: routes that take an X-ray are served here, all others are handed on."""
+"""The app of a front: it serves routes that take an X-ray and forwards all others."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
-"""All fronts: starts them, hands each new connection to the freest, replaces one that is lost.
+"""All fronts: starts them, hands each new connection to the least busy, replaces one that is lost.
 
-The serving process keeps the port, so that nothing that waits there is lost with a front, and all
-fronts have equally many connections. It keeps everything else that must be one: admission, API
-keys, metrics, the audit log, readiness. A front holds connections and unfinished uploads, nothing
-more; with it end its connections, and their requests are given up.
+The serving process keeps the port, so that no waiting connection is lost with a front, and all
+fronts have equally many connections. It keeps everything else that must exist once: admission, API
+keys, metrics, the audit log, readiness. A front holds only connections and unfinished uploads. When
+it ends, its connections end and their requests are given up.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The serving process's answers to one front: admission, masks, accounts, and all other routes."""
+"""The serving process's answers to one front: admission, masks, counting, and all other routes."""
 
 from __future__ import annotations
 

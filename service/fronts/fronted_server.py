@@ -1,4 +1,4 @@
-"""The server of a process whose callers are connected to fronts: it drains, and takes none."""
+"""The server of a process whose callers are connected to fronts: it accepts none, and drains."""
 
 from __future__ import annotations
 

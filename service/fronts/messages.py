@@ -1,7 +1,7 @@
 """What fronts and the serving process say to each other about a request, as JSON.
 
-Both ends are the same code, and nobody else reaches the socket; an X-ray and an answer's body go
-along as shared memory. Times are those of a clock that all processes of a machine share.
+Both ends run the same code, and nobody else reaches the socket. An X-ray and an answer's body are
+passed as shared memory. Times are those of a clock that all processes of a machine share.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Masks of the serving process, as its fronts ask for them."""
+"""Masks that a front requests from the serving process."""
 
 from __future__ import annotations
 

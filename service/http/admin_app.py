@@ -1,6 +1,6 @@
 """The operator's own address: which model is served, another one, and back.
 
-Apart from the callers' port, bound to this machine alone, and each request needs an API key of the
+It is on a port of its own, bound to this machine alone, and each request needs an API key of the
 scope `admin`.
 """
 

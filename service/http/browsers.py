@@ -1,11 +1,11 @@
-"""Keeps web pages of others from using a service that asks for no key.
+"""Keeps web pages of others from using a service that requires no key.
 
 Without keys the service trusts whoever reaches its port, and a browser on this machine reaches it
-for every page that it shows. Two doors are closed, as Go's `http.CrossOriginProtection` and
-Django's `ALLOWED_HOSTS` do: a page may post to it from elsewhere (seen by `Sec-Fetch-Site` or
-`Origin`, which no page can forge), and a name of the page's owner may be made to mean this machine
-("DNS rebinding", seen by `Host`), so that the page counts as ours. Navigations, and programs that
-send none of these headers, pass.
+for every page that it shows. Two attacks are refused, as Go's `http.CrossOriginProtection` and
+Django's `ALLOWED_HOSTS` do. A page of another origin posts; `Sec-Fetch-Site` or `Origin`, which no
+page can forge, show it. Or the page's owner lets a name resolve to this machine ("DNS rebinding"),
+so that the page counts as ours; `Host` shows it. Navigations, and programs that send none of these
+headers, pass.
 """
 
 from __future__ import annotations

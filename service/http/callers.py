@@ -1,7 +1,7 @@
 """Who a caller is when requests are counted or take turns: the name of its key, else its address.
 
-Behind a proxy all addresses are the proxy's, and headers that say otherwise are not believed: there
-keys tell callers apart.
+Behind a proxy all addresses are the proxy's, and headers that say otherwise are not trusted: there
+keys distinguish callers.
 """
 
 from __future__ import annotations

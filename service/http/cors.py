@@ -1,6 +1,6 @@
 """Pages of listed origins may call the service from a browser and read its answers.
 
-A page of any other origin finds the service as it is without this: no header lets it read anything.
+For pages of any other origin nothing changes: no header lets them read anything.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """A refusal that is sent at once, although the caller may still be sending the X-ray.
 
-The answer goes out before the rest of the body has come, so that an overloaded service says so in
-milliseconds however slow the upload is. What still comes is then read and forgotten, within
-bounds: a server that closed the connection instead would make most clients report a broken pipe
-and never show the answer.
+The answer is sent before the rest of the body has come, so that an overloaded service refuses
+within milliseconds however slow the upload is. What still comes is read and discarded, within
+bounds. If the server closed the connection instead, most clients would report a broken pipe and
+never show the answer.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The outermost layer around every request: identity, common headers, counting, the log line.
 
-Also the last border: an error that nobody foresaw becomes a fixed sentence with the request id
-here, so that no stack trace, path or image value ever leaves the process.
+It also catches every unforeseen error and answers with a fixed sentence and the request id, so that
+no stack trace, path or image value ever leaves the process.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What stands before the routes, by the settings: pages of other origins, and who may read."""
+"""Middleware before the routes, by the settings: pages of other origins, and who may read."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
-"""A caller who has closed its sending side and still waits for the answer.
+"""Answers a caller that has closed its sending side and still waits for the answer.
 
-The end of what a caller sends looks the same whether it will read on (`shutdown`, as some
-middleware does) or is gone. Its system tells the difference only when something is sent to it. So
-interim answers go out, which every HTTP/1.1 client skips (RFC 9110, section 15.2): who is gone
-answers them with a reset, and the next one ends the connection.
+A closed sending side looks the same whether the caller still reads (`shutdown`, as some middleware
+does) or is gone. Only sending something shows the difference. So the connection sends interim
+answers, which every HTTP/1.1 client skips (RFC 9110, section 15.2). The system of a caller that is
+gone replies with a reset, and the next interim answer ends the connection.
 """
 
 from __future__ import annotations

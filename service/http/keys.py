@@ -1,4 +1,4 @@
-"""Who may ask: keys from a file that is read again when it changes.
+"""Who may call: keys from a file that is read again when it changes.
 
 Several keys are valid at once, so that one can be replaced without an interruption. A file without
 a usable key admits nobody: emptying it, or deleting it, is what an operator does in an emergency.

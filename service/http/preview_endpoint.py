@@ -1,4 +1,4 @@
-"""One `POST /preview`: an X-ray in, its grey values out."""
+"""Answers one `POST /preview`: an X-ray in, its grey values out."""
 
 from __future__ import annotations
 

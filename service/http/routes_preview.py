@@ -1,4 +1,4 @@
-"""`POST /preview`: the grey values of an X-ray for a screen, before anything is asked about it."""
+"""`POST /preview`: the grey values of an X-ray for a screen, before it is segmented."""
 
 from __future__ import annotations
 

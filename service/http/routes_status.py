@@ -1,4 +1,4 @@
-"""What operators and monitors ask: is it alive, is it ready, which model, which figures."""
+"""Routes for operators and monitors: alive, ready, which model, which figures."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The bodies of the other answers: problems, probes and the model's card."""
+"""JSON bodies other than the segmentation's: problems, probes and the model's card."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One `POST /segment`: what HTTP says about it is read here, and answered here."""
+"""Answers one `POST /segment`: reads its headers and form, and makes the HTTP answer."""
 
 from __future__ import annotations
 

@@ -1,11 +1,12 @@
 """Reads a form, or a DICOM file as it is, counting every byte while it arrives.
 
-Written on python-multipart's event parser instead of Starlette's `request.form()`, for four
-reasons: a limit must hold for chunked bodies, which announce no length; an X-ray of a patient
-must never reach a temporary file; file names, which often carry patient names, are dropped at the
-door, so that no later line could log one; and the X-ray goes straight into the shared memory that
-an image worker maps, so that this process copies it once
-(`python -m benchmarks.service.front_costs` prints what a megabyte of upload takes).
+It uses python-multipart's event parser instead of Starlette's `request.form()`, for four reasons:
+
+* A limit must hold for chunked bodies, which announce no length.
+* An X-ray of a patient must never reach a temporary file.
+* File names, which often carry patient names, are dropped here, so that no later line can log one.
+* The X-ray goes straight into the shared memory that an image worker maps, so that this process
+  copies it once. `python -m benchmarks.service.front_costs` prints what a megabyte of upload takes.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Routes that take an X-ray, answered before any framework looks at the request.
 
-They are described among the other routes, for OpenAPI. Matching them here spares each request what
-routing, injection of parameters and their exits take.
+OpenAPI describes them among the other routes. Matching them here saves each request the time of
+routing and of injecting parameters.
 """
 
 from __future__ import annotations
