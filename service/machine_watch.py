@@ -1,8 +1,8 @@
-"""Notices what happens to the machine below a running service: clock, processors, memory.
+"""Notices changes of the machine that a service runs on: clock, processors, memory.
 
-Nothing is done about it but to say so, in one sentence each: a clock that jumps makes the times of
-logs, audit entries and keys doubtful; a quota that changes leaves the model with the threads of its
-start; a container that is too small has its processes ended by the kernel.
+It reports each in one sentence and does nothing else. A clock that jumps makes the times of logs,
+audit entries and keys doubtful. A quota that changes leaves the model with the threads of its
+start. In a container that is too small the kernel kills processes.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """The Prometheus metrics of the service, in a registry of their own.
 
-The registry lives in the serving process. The compute process has none: what is worth knowing of
-it comes with its answers or is read from outside, so that one scrape tells about both and no figure
-is lost or counted twice when the compute process is replaced.
+The registry is in the serving process. The compute process has none: its figures come with its
+answers or are read from outside. So one scrape covers both, and no figure is lost or counted twice
+when the compute process is replaced.
 
 The registry is made with the app, so that two apps in one test process do not share counters.
 Label values come from closed sets only (route templates, status codes, problem codes, stage

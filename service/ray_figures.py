@@ -1,4 +1,4 @@
-"""Figures of all replicas in one answer: a scrape reaches one replica, and asks about all.
+"""Metrics of all replicas in one answer: a scrape reaches one replica, which collects from all.
 
 Each sample gets the label `replica`; names, other labels and values stay, so that
 `sum without (replica)` adds up what one process would have counted.

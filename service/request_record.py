@@ -1,7 +1,7 @@
 """What is known about one request while it is worked on: identity, times and sizes.
 
-The record is what the log line, the metrics and the answer's headers are made from, so they agree,
-but for what an image thread adds after a deadline has been answered. It has no field that could
+The log line, the metrics and the answer's headers are all made from this record, so they agree,
+except for what an image worker adds after a deadline has been answered. It has no field that could
 hold a file name, a query, a box or a DICOM value.
 """
 

@@ -1,8 +1,8 @@
 """Where the numbers of an X-ray lie beside those of the X-rays that trained the model.
 
-The manifest holds seven quantiles of each number. A mixture of hospitals trained the model, and no
-hospital is the mixture: its X-rays lie somewhere inside, all of them perhaps at one end. So what
-counts is whether they lie *outside* of what trained, beyond the quantiles of 1 % and 99 %.
+The manifest holds seven quantiles of each number over a mixture of hospitals. The X-rays of a
+single hospital lie somewhere inside it, all of them perhaps at one end. So what counts is whether
+they lie *outside* the range of training, beyond the quantiles of 1 % and 99 %.
 """
 
 from __future__ import annotations

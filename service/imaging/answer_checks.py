@@ -1,4 +1,4 @@
-"""All that is remarked on the picture and the masks of one answer, by its head and by rules."""
+"""All warnings on the picture and the masks of one answer, by the quality head and by rules."""
 
 from __future__ import annotations
 

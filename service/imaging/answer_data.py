@@ -1,4 +1,4 @@
-"""What an answer is made from beside pictures, and what it is: plain data without NumPy."""
+"""Input and result of rendering an answer, apart from pictures: plain data without NumPy."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""The second half of one answer: the network's logits become masks, and these the answer's body.
+"""The second half of one answer: logits become masks, and masks become the answer's body.
 
-JSON, the mask itself, or a DICOM SEG.
+The body is JSON, the mask itself, or DICOM objects.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What the serving process and an image worker say about two models' masks, as JSON.
+"""Messages of the serving process and an image worker about two models' masks, as JSON.
 
 As in `task_data`: each value has its type and its bounds, and logits travel as shared memory.
 """

@@ -1,9 +1,9 @@
 """UIDs that follow from what they name, so that the same request makes the same object.
 
 A repeated request must not leave two objects in an archive, and two different masks must never
-share a UID. Both hold when the UID is a digest of the object's own bytes. Who knows an X-ray and
-the model can compute the UID as well: objects are linkable to their X-rays, which a key prevents
-(`--uid-key`).
+share a UID. Both hold when the UID is a digest of the object's own bytes. Somebody who has an
+X-ray and the model can compute the UID too, and so link objects to their X-rays; a key prevents
+that (`--uid-key`).
 """
 
 from __future__ import annotations

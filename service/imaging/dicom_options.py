@@ -1,4 +1,4 @@
-"""What a deployment chooses for all its DICOM objects: apart, so that choosing needs no pydicom."""
+"""What a deployment chooses for all its DICOM objects; this module needs no pydicom."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """Where a projection X-ray lies, and how large its pixels are.
 
-A radiograph seldom has a place in the patient: it is a shadow on a detector. Viewers ask for a
-plane all the same, so an object made from it may say the detector's plane, in a frame of
-reference of the image's own, which is nobody else's.
+A radiograph seldom has a position in the patient: it is a projection on a detector. Viewers need a
+plane all the same. So an object made from it may state the detector's plane, in a frame of
+reference that belongs to this image alone.
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 
 Headers hold bytes, and Specific Character Set (0008,0005) says what they mean: PS3.3 C.12.1.1.2
 and PS3.5 6.1. In practice the attribute is absent, empty, misspelt, or names a set in the form
-that belongs to the other kind. What is decoded here is exact: no replacement characters, and
-None where the bytes are no text of the set.
+that belongs to the other kind. Decoding here is exact: no replacement characters, and
+None where the bytes are not text of the set.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""The heart as a structure of its own: its masks in an answer, and what is remarked on them.
+"""The heart as a structure of its own: its masks in an answer, and the warnings on them.
 
-A heart follows no lung convention and has no human shapes to be compared with here. What is
-remarked is what the model itself says of it, and whether it is one piece. What is wrong with the
-picture is told by its quality head, as for lungs.
+A heart follows no lung convention, and there are no human heart masks to compare it with. Warnings
+come from the model's own score and confidence, and from the number of pieces. The quality head
+warns of the picture, as for lungs.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """What a DICOM header says about measuring its image: size of a pixel, the patient's sides.
 
 The sides of a picture without such a header are those of the usual display, the patient's right
-at the picture's left. A picture that was mirrored and says nothing cannot be told.
+at the picture's left. A mirrored picture without such a header cannot be recognized.
 """
 
 from __future__ import annotations

@@ -1,11 +1,11 @@
-"""How unlike lungs a mask is, against the shapes of human lung masks.
+"""How far the shape of a mask is from the shapes of human lung masks.
 
 A mask is cut out by its bounding box and scaled to 24 x 24 cells, so that neither size nor place
 counts. Its distance to the human masks is that of a Gaussian with few directions (probabilistic
 PCA, Tipping and Bishop 1999): mean square of its coordinates along the first 16 principal
 components in units of their deviation, plus the rest that they do not explain in units of the rest
-that human masks have. Human masks have 2 on average. The proportion of the box is judged apart,
-in deviations of its logarithm.
+that human masks have. Human masks have 2 on average. The proportion of the box is measured
+separately, in deviations of its logarithm.
 
 `python -m benchmarks.quality.lung_shapes --data DATA` makes the file from human masks.
 """

@@ -2,8 +2,8 @@
 
 Two lungs are two pieces in every human mask known here. They are found at the mask's grid; every
 other piece goes to the lung that is nearer, and so does every pixel. Where both lungs touch, the
-mask is eroded until it falls in two. Rightmost and leftmost are told from the way to the patient's
-left, so a mirrored picture whose header says so keeps its sides.
+mask is eroded until it falls in two. Which one is the right lung follows from the
+direction to the patient's left, so a mirrored picture whose header says so keeps its sides.
 """
 
 from __future__ import annotations

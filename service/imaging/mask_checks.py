@@ -1,8 +1,8 @@
-"""Looks at an answer before it leaves, and says when it does not look like lungs.
+"""Checks an answer before it is sent, and warns when its masks do not look like lungs.
 
-The model answers every question, also a wrong one: a lateral X-ray, a hand, a box over the
-abdomen. These checks cannot prove a mask right. They catch the answers that are wrong in ways
-that need no radiologist to see, so that no such mask is given silently.
+The model answers every request, even for a lateral X-ray, a hand, or a box over the abdomen. These
+checks cannot prove a mask right. They catch masks that are wrong in ways that need no radiologist
+to see, so that no such mask is given silently.
 
 Where the limits come from: over 680 human masks of the `train` and `val` splits (four sources,
 both conventions) the lungs fill 0.34 to 0.69 of the tight box around both (1st and 99th
@@ -11,7 +11,7 @@ at most 0.5 % of the pixels have the brightest value, and the 1st and 99th perce
 at least 49 of 255 levels apart. The limits below leave room for boxes of a single lung, loose
 boxes and unusual patients: a warning that comes too often is not read.
 
-A box whose edge cuts through a lung is the hardest question: the lung may be segmented, left out,
+A box whose edge cuts through a lung is the hardest case: the lung may be segmented, left out,
 or segmented in pieces. The limits for that were set on boxes of `val` whose edges had moved by up
 to 20 % of their side. On `test` such a box then made 24 of 1,560 masks poor, and 23 of them are
 warned of (`python -m benchmarks.quality.sloppy_boxes --split test --draws 3`).

@@ -1,4 +1,4 @@
-"""How much two models' masks of one X-ray are alike.
+"""How similar two models' masks of one X-ray are.
 
 Masks are made of logits as answers make them, but at most `LONGEST_SIDE` pixels wide and high: the
 Dice is the same to three decimals, and an X-ray of any size takes a few milliseconds.

@@ -1,4 +1,4 @@
-"""OpenCV, told to work in the calling thread.
+"""OpenCV, set to work in the calling thread.
 
 Its own threads would take cores from the network, and a process that forks must have none. All
 of the service imports it from here.

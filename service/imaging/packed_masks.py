@@ -1,4 +1,4 @@
-"""Masks of one answer that wait as bits, so that one at a time is there at its size.
+"""Masks of one answer, stored as bits, so that only one at a time takes a byte a pixel.
 
 Thirty-two boxes on a large X-ray, each mask as found, as answered and as stored, took a gigabyte
 at a byte a pixel. Unpacking 40 million pixels takes some milliseconds; small masks stay as they

@@ -1,6 +1,6 @@
 """Reads an upload, with the errors and warnings of decoding as those of the service.
 
-Decoding knows no HTTP. Here each of its errors gets the status and the code of the HTTP contract,
+Decoding knows no HTTP. Each of its errors gets the status and the code of the HTTP contract here
 and nowhere else.
 """
 

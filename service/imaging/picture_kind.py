@@ -1,11 +1,11 @@
-"""What the model's quality head says of a picture, as warnings, beside the rules on masks.
+"""Warnings by the model's quality head, reconciled with those of the rules on masks.
 
-The head sees the picture, the rules (`shape_checks`) see its mask. Both warn by the same codes, and
-no picture gets two that contradict each other. Where both speak, the head is believed: on a crop
-the rules find a shape unlike lungs, and the head a chest that is cut off. Two things a mask shows
-better: lungs that are darker than what lies between them are not inverted, and lungs with room on
-all sides are not cut off (a squeezed X-ray looks so to the head). Where the head says nothing the
-rules stay, and they are all there is with a model without a head.
+The head sees the picture, and the rules (`shape_checks`) see its mask. Both use the same warning
+codes, and no picture gets two that contradict each other. Where both warn, the head's warning
+counts: on a crop the rules find a shape unlike lungs, and the head a chest that is cut off. Two
+things a mask shows better. Lungs that are darker than what lies between them are not inverted.
+Lungs with space on all sides are not cut off, although a squeezed X-ray looks so to the head. Where
+the head gives no warning, those of the rules stay. A model without a head has the rules alone.
 """
 
 from __future__ import annotations

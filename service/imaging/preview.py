@@ -1,4 +1,4 @@
-"""A picture to look at before anything is asked: the grey values, and how to window them.
+"""A picture to look at before segmentation: the grey values, and how to window them.
 
 A browser cannot read DICOM, 16-bit PNGs lose half their bits in one, and codecs written in
 JavaScript would be a second opinion about what a file shows. So the page gets the values that the

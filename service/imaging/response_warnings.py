@@ -1,7 +1,7 @@
 """The remarks that accompany an answer, and the closed set of their codes.
 
-A warning never stops a request: the mask is still given, and the caller (or the person who
-reads the overlay) is told why it deserves a second look. Clients branch on the codes and the
+A warning never stops a request: the mask is still given, with the reason why the caller, or the
+person who reads the overlay, should look again. Clients branch on the codes and the
 metric `lungseg_warnings_total{code}` counts them, so codes are never renamed once released.
 Messages hold no file name, no path and no DICOM value.
 """

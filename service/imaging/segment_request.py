@@ -1,4 +1,4 @@
-"""What a caller asks about one X-ray, as plain data: HTTP reads it, pictures are made by it."""
+"""A caller's request about one X-ray, as plain data: made from HTTP fields, read by imaging."""
 
 from __future__ import annotations
 

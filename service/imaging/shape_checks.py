@@ -1,7 +1,7 @@
-"""Says when a mask does not have the shape, the place or the grey values of two lungs.
+"""Warns when a mask does not have the shape, the position or the grey values of two lungs.
 
-A picture that is no upright, whole, frontal chest X-ray seldom gives an empty mask: the model
-finds something lung-like in everything. What it finds is compared here with human masks. Limits
+A picture that is not an upright, whole, frontal chest X-ray seldom gives an empty mask: the model
+finds something lung-like in everything. These rules compare its mask with human masks. Limits
 are set on `val` alone; `python -m benchmarks.quality.gating --data DATA` prints how often each
 rule speaks on good X-rays, on spoiled ones and on pictures of other things.
 """

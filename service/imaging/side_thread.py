@@ -1,10 +1,10 @@
-"""A second thread that takes half of a large picture, where a core is idle and only there.
+"""A second thread that does half of a large picture, if a core is idle.
 
-Cores are plenty while one caller is served alone: the model has just finished, and one thread
+Cores are idle while one caller is served alone: the model has just finished, and one thread
 deflates. Where cores are mostly idle, Linux wakes a thread on the core of the thread that woke it,
-and both take turns there: halves of an overlay took 4.9 ms by two threads, as long as by one, on 2
-cores of which one slept. Told to stay away from that core, the second thread goes to the other
-one: 3.1 ms. Its scheduling class is "idle", so that it gets nothing of a core on which the model or
+and both take turns there. On 2 cores, of which one was idle, halves of an overlay took 4.9 ms by
+two threads, as long as by one. Kept away from that core, the second thread runs on the other one:
+3.1 ms. Its scheduling class is "idle", so that it gets nothing of a core on which the model or
 another caller's work runs. The calling thread does both halves then.
 """
 

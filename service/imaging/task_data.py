@@ -1,8 +1,8 @@
-"""What the serving process and an image worker say to each other about one X-ray, as JSON.
+"""Messages of the serving process and an image worker about one X-ray, as JSON.
 
-Pixels, the network's input, logits and the answer's body travel as shared memory beside it. The
-serving process reads what a worker says as what a stranger says, since the worker met a stranger's
-bytes: each value has its type and its bounds here, and text is short and printable.
+Pixels, the network's input, logits and the answer's body are passed as shared memory beside them.
+The serving process does not trust a worker's messages, since the worker parsed untrusted bytes:
+each value has its type and its bounds here, and text is short and printable.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """How sure the model is of each part of a mask: its probabilities, and a band around the outline.
 
-The band lies between the contours of probability 0.25 and 0.75. Where it is wide the model does
-not know where the border runs; where it is narrow it does.
+The band lies between the contours of probability 0.25 and 0.75. Where it is wide, the model is
+unsure where the border runs; where it is narrow, it is sure.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Between the pixels that a caller knows and the upright X-ray that the model takes.
+"""Converts between the pixels that a caller sees and the upright X-ray that the model takes.
 
 A DICOM header can say that its pixels are stored turned or mirrored. Boxes and masks of DICOM
 refer to the pixels as stored, because archives and viewers lay them over these.

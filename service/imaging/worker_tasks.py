@@ -1,9 +1,9 @@
-"""The tasks of an image worker: open an X-ray, render the answer about it; or show its values.
+"""The tasks of an image worker: open an X-ray, render the answer, compare masks, preview.
 
-Opening and rendering are independent: nothing is kept in a worker between them, so either half may
-run in any worker. What the second needs of the first goes through the serving process: pixels and a
-state, both in shared memory that the serving process holds and does not look into. The state is
-JSON, so that a worker that met hostile bytes cannot make the next one run anything.
+Opening and rendering are independent: a worker keeps nothing between them, so either half may run
+in any worker. What the second half needs of the first goes through the serving process: pixels and
+a state, in shared memory that the serving process holds and does not read. The state is JSON, so
+that a worker that parsed hostile bytes cannot make the next one execute anything.
 """
 
 from __future__ import annotations

@@ -1,14 +1,16 @@
-"""How many requests may be inside: each takes a place and gives it back.
+"""How many requests are accepted at a time: each takes a slot and gives it back.
 
-Three bounds hold memory and waiting time: `queue_limit` requests wait for the model (being decoded
-or queued), a few times `max_batch` more may be past the model, being rendered, and all of them
-together hold at most `queue_limit_bytes` of uploads, decoded images, inputs of the network and
-answers that wait to be taken (a single larger one is let in when nothing else is there). Overload
-is refused at once with 429, before an upload is read when that is known then, instead of letting
-every caller wait longer. While several callers are about, none holds the last quarter of the
-places, so that whoever comes beside a caller of many requests finds one. Bytes of unfinished
-uploads have a bound of their own (`service.pipeline.upload_budget`), so that slow senders hold no
-place that a fast one could use.
+Three bounds limit memory and waiting time:
+
+* `queue_limit` requests may wait for the model, while they are decoded or queued.
+* A few times `max_batch` more may be past the model, being rendered.
+* All of them hold at most `queue_limit_bytes` of uploads, decoded images, inputs of the network and
+  unsent answers. A single larger request is accepted when there is no other.
+
+Overload is refused at once with 429, if possible before the upload is read, instead of letting
+every caller wait longer. While several callers send requests, none holds the last quarter of the
+slots, so that a caller of few requests always finds one. Bytes of unfinished uploads have a bound
+of their own (`service.pipeline.upload_budget`), so that slow senders hold no slot of a fast one.
 """
 
 from __future__ import annotations

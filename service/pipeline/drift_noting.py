@@ -1,8 +1,8 @@
-"""Counts the numbers of an answered X-ray beside those that trained the model that answered.
+"""Counts where an answered X-ray's numbers lie in the model's range of training.
 
-Grey level and size are the X-ray's own. Confidence, area and warnings are compared where the whole
-image was asked for at the default threshold, as over the X-rays that trained: a box that holds one
-lung makes another area, and that is no drift.
+Grey level and size are the X-ray's own. Confidence, area and warnings count only for the whole
+image at the default threshold, as they were measured over the X-rays of training. A box of one lung
+makes another area, and that is not drift.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Proves again and again that an image worker decodes the model's golden image.
 
-Ready means more than a model that gives the right mask: without a worker nobody's X-ray is read.
+A ready service needs more than a model that gives the right mask: workers that decode X-rays.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""The serving process's side of the image workers: what it asks them, and what it takes of that.
+"""The serving process's side of the image workers: sends them tasks and checks their replies.
 
-No picture is opened here. A worker met a stranger's bytes, so what it says is checked against
-`service.imaging.task_data` and the size of shared memory against the size it states, before any of
+No picture is opened here. A worker parsed untrusted bytes. So its reply is checked against
+`service.imaging.task_data`, and the size of shared memory against the size it states, before any of
 it is used.
 """
 

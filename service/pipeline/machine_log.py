@@ -1,4 +1,4 @@
-"""Says in log and metrics what happens to the machine below the service."""
+"""Reports changes of the machine in log and metrics."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
 """The model that is served, the one before it, and the change from one to the other under load.
 
-A change never touches what runs: the new model is loaded beside, by compute processes of its own,
-and proven by its golden mask. Then requests that begin go to it, while those that have begun stay
-with the model that they were prepared for, to the end. The one before is kept loaded, so that a
-rollback takes no time, needs no file, and gives the very model that served before.
+A change never touches what runs: compute processes of its own load the new model, and its golden
+mask proves it. Requests that begin later use it; those that have begun stay with the model that
+they were prepared for. The previous model stays loaded, so that a rollback takes no time, needs no
+file, and returns exactly the model that served before.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class ReloadError(Exception):
 
 
 class GenerationReadiness:
-    """What a generation's model tells; the process's readiness hears it of the served one only.
+    """Readiness of one generation; the process's readiness follows the served one only.
 
     Attributes:
         is_ready: whether the model is proven.

@@ -3,8 +3,7 @@
 decode -> preprocess -> queue -> (encode_image -> decode_mask) -> postprocess -> render: the verbs
 in brackets run in the compute process, the others in image workers, while the network works on
 another X-ray. This process opens no picture. Whatever ends a request early (a refusal, its
-deadline, a caller who left), its place, its bytes and its shared memory are given back on the way
-out.
+deadline, a caller who left), its slot, its bytes and its shared memory are released.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""The models that are served side by side, and which of them a request means.
+"""The models that are served side by side, and which of them a request names.
 
-Each has compute processes of its own, so that no batch is of two models and what happens to one
-leaves the others alone. Each is changed by itself (`model_generations`).
+Each has its own compute processes, so that no batch mixes two models and a fault of one does not
+affect the others. Each is changed by itself (`model_generations`).
 """
 
 from __future__ import annotations

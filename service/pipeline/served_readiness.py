@@ -1,7 +1,7 @@
 """Readiness of several models as one: all are proven before the first mask is given.
 
-Later the first model, which answers whoever names none, opens and closes the service; another one
-that is lost closes nothing but itself.
+Later the first model, which answers requests that name none, decides whether the service is ready.
+Another model that is lost only refuses its own requests.
 """
 
 from __future__ import annotations

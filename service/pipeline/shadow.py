@@ -1,9 +1,9 @@
-"""A shadow model: its masks are compared with those that were given, and nobody gets them.
+"""A shadow model: its masks are compared with the served model's and never sent to a caller.
 
 An X-ray is chosen once its answer is made, so that no caller waits. It then waits in a short queue
-until no request is inside, and is dropped when that takes too long or the queue is full. The model
-has a process of its own that computes when nobody else does (`service.compute.shadow_model`).
-Whatever happens to it touches no readiness and no metric of the service.
+until no request runs, and is dropped when that takes too long or the queue is full. The model has a
+process of its own that computes while a processor is idle (`service.compute.shadow_model`). Its
+faults change neither readiness nor other metrics of the service.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""Memory for uploads that have not come in full, and who makes room when it is used up.
+"""Memory for unfinished uploads, and which upload ends when it is used up.
 
-A caller who sends most of a large upload and then next to nothing would hold memory that others
+A caller that sends most of a large upload and then next to nothing would hold memory that others
 need, for as long as a request may take. Eight of them would hold all of it. So the upload that has
-waited longest for its next piece makes room for one that comes. While all of them come quickly,
-who arrives last is refused.
+waited longest for its next piece is ended for a new one. While all uploads come quickly, the newest
+is refused.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Image workers: expendable child processes that open and render pictures under hard limits.
 
-A stranger's file meets native parsers only in a worker. The front (the process that holds the
-callers) hands over bytes and gets bytes; it opens no picture and unpickles nothing.
+An untrusted file is parsed by native code only in a worker. The front (the process that holds the
+callers' connections) sends bytes and gets bytes; it opens no picture and unpickles nothing.
 
     pool = WorkerPool(PoolConfig(tasks="package.module"), workers=2)
     await pool.start()
@@ -23,14 +23,14 @@ that their memory is shared and a lost one is replaced in milliseconds:
     front ── control socket ── template
       └──── socket each ────── workers, forked by the template
 
-Why our own and no pool of a library: asked first, and none does the job.
+Why this pool and not a library's: none of those that exist does the job.
 
 * pebble 5.2 kills one task's process at a timeout, but its channel ends in `Connection.recv`,
   which unpickles what the worker sends: a worker that met hostile bytes would run code in the
-  front. It has no limit but the wall clock, and tells no reason of a death.
+  front. It has no limit but the wall clock, and gives no reason for a worker's end.
 * loky, `concurrent.futures` and `multiprocessing` unpickle too, and a worker that dies breaks the
   whole executor, so that neighbours lose their tasks.
 * None forks from a warmed process of one thread: `fork` copies the front with its threads' locks,
-  `spawn` takes the imports again (a second and 100 MB each), and `forkserver` gives its children
+  `spawn` repeats the imports (a second and 100 MB each), and `forkserver` gives its children
   no limits.
 """

@@ -1,4 +1,4 @@
-"""One side of a socket in the front's event loop: frames out, frames in, and never a wait."""
+"""One side of a socket in the front's event loop: sends and receives frames without blocking."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """Takes from a worker what no picture needs: other processes, the network, files.
 
-For the case that native code was made to run a stranger's instructions. Three things that need no
-privilege, each told when the kernel refuses it: `no_new_privs`, a system call filter (seccomp), and
-Landlock, which leaves nothing to be opened but Python's own folders, for reading.
+It limits the damage if a hostile file takes control of native code. Three measures need no
+privilege, and each reports when the kernel refuses it: `no_new_privs`, a system call filter
+(seccomp), and Landlock, which leaves nothing to be opened but Python's own folders, for reading.
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 
 One place for the figures. They are measured by `python -m benchmarks.service.image_costs`, which
 fits a line to the honest files of each coding and says how far the most expensive one is from it.
-Factor three is for processors that are slower, and for files that nobody thought of. A task that
-uses it up is not an X-ray as any device or viewer writes it.
+The factor of three covers slower processors and files that nobody thought of. No X-ray of any
+device or viewer known here uses it up.
 
 The front knows nothing but a file's length when it hands it over, so `first_grant_s` covers what
 ordinary X-rays need. The worker knows coding and size once it has read the header

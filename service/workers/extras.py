@@ -1,4 +1,4 @@
-"""What few tasks need and all workers would have to hold: loaded once the first such task comes.
+"""Libraries that few tasks need: loaded into all workers once the first such task comes.
 
 The libraries behind an answer in DICOM take 90 MB, and most installations never give one. The
 template loads them when they are first wanted, and workers are replaced by forks that hold them.

@@ -1,7 +1,7 @@
-"""What a worker may use, and setting it in the worker itself, before it sees a stranger's byte.
+"""Limits of a worker, set in the worker itself before it reads an untrusted byte.
 
-All of it works without root and in a read-only container. What the kernel refuses is told, so that
-the front can say it loudly; nothing here is assumed to have worked.
+All of them work without root and in a read-only container. The worker reports every limit that the
+kernel refuses, so that the front can log it; none is assumed to have worked.
 """
 
 from __future__ import annotations

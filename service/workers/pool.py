@@ -1,7 +1,7 @@
 """The pool: hands tasks to workers and their answers to the callers.
 
-It lives in the event loop of the front and belongs to it alone. Nothing in it waits, and nothing
-in it opens what a worker sends beyond its frame. A worker that dies takes only its own task along.
+It belongs to the event loop of the front. It never blocks, and it reads no more of a worker's
+message than its frame. A worker that dies loses only its own task.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The answer of a task, judged before the front keeps any of it."""
+"""The reply to a task, checked before the front keeps any of it."""
 
 from __future__ import annotations
 

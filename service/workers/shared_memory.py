@@ -1,9 +1,9 @@
 """Shared memory between the front and its workers: sealed memory files, passed as descriptors.
 
-A picture crosses from one worker to another without being copied and without the front mapping it.
+A picture goes from one worker to another without being copied and without the front mapping it.
 The seals forbid every later change, also to the process that wrote it: a worker can neither
 truncate what another has mapped (which would end that one by SIGBUS) nor change pixels after they
-were judged. `/dev/shm` is not needed, which containers keep at 64 MB.
+were checked. It needs no `/dev/shm`, which containers limit to 64 MB.
 """
 
 from __future__ import annotations

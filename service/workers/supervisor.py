@@ -1,6 +1,6 @@
 """Keeps a number of workers alive: starts the template, replaces what ended, counts the reasons.
 
-It lives in the event loop of the front. Which task a worker gets is the pool's business.
+It belongs to the event loop of the front. The pool decides which task a worker gets.
 """
 
 from __future__ import annotations

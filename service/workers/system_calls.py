@@ -1,8 +1,8 @@
 """A filter of system calls (seccomp) for a worker: no network, no program, no other process.
 
-What is listed fails with `EPERM`, everything else works. A list of what is forbidden rather than
-of what is allowed: libraries meet the rest in other versions and on other processors, and an honest
-X-ray must not fail by a call that nobody thought of. Numbers: `unistd_64.h` of x86 and the generic
+Listed calls fail with `EPERM`; all others work. The list forbids rather than allows, because other
+versions of libraries and other processors use other calls, and a good X-ray must not fail by a call
+that nobody thought of. Numbers: `unistd_64.h` of x86 and the generic
 `unistd.h`, which 64-bit ARM uses.
 """
 

@@ -1,4 +1,4 @@
-"""What a task's function in a worker gets and gives back.
+"""Input and result of a task's function in a worker.
 
 def decode(task: Task) -> Answer:
     task.needs_cpu(budget_of_header)     # once the header says what honest work costs

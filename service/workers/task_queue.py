@@ -1,9 +1,10 @@
 """Tasks that wait for a worker, and which of them is next.
 
-First the more urgent, then the caller whose turn it is, then its older one. Two bounds leave
-workers to others, since a task that runs is not interrupted: costly tasks may hold at most half of
-them, and no caller may hold the last quarter while another caller is about. Without the second one,
-a caller of eight tasks at a time would have all workers whenever another one's task comes.
+The most urgent task is next, then the task of the caller whose turn it is, then the oldest. A
+running task is not interrupted, so two bounds leave workers to others. Costly tasks may hold at
+most half of them, and no caller may hold the last quarter while another one sends tasks. Without
+the second bound, a caller of eight tasks at a time would have all workers whenever another one's
+task comes.
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 
 `python -m service.workers.template FD` is how the pool starts it. It imports what the workers need,
 once; they then share its memory and start within milliseconds. What few tasks need (the extras)
-it imports when the front asks for it. It never sees a stranger's byte, reaps the workers and tells
-the front how each ended.
+it imports when the front asks for it. It never reads an untrusted byte. It reaps the workers and
+reports to the front how each ended.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The front's handle on the template process: starts it, asks it for workers, notices its end."""
+"""The front's handle on the template process: starts it, requests workers, notices its end."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """A worker: forked from the template, limited, and then one task after another until it is ended.
 
-Only the task's function sees the stranger's bytes. Nothing is kept between two tasks: everything
+Only the task's function sees untrusted bytes. Nothing is kept between two tasks: everything
 that came with a task is closed, and the garbage of its frames is collected.
 """
 
