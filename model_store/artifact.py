@@ -2,7 +2,7 @@
 
 Loading is strict. The hash, every name, every dtype and every shape must be what the manifest's
 architecture calls for. Anything else is refused with the file and the reason, because a model
-that is slightly wrong would answer with masks that are slightly wrong. Never pickle.
+that is slightly wrong would give masks that are slightly wrong. Pickle is never read.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""A box drawn as a picture: how much of each cell of SAM's mask prompt lies inside.
+"""A box as a raster: how much of each cell of SAM's mask prompt lies inside it.
 
 SAM's corner tokens tell the decoder roughly where a box is. The image embedding, whose patches
-are 16 pixels wide, hardly follows them to the pixel. Drawn as a mask prompt, the box lies on the
+are 16 pixels wide, hardly follows them to the pixel. As a mask prompt, the box lies on the
 image itself, and its edges are exact to a fraction of a cell.
 """
 

@@ -1,7 +1,8 @@
 """Image embeddings that are kept for a while: another prompt on the same X-ray skips the encoder.
 
-Bounded in bytes; the one used longest ago goes first. The key is the content of the input, so a
-kept embedding is the very tensor that the encoder gave for these pixels, and masks do not change.
+The cache is bounded in bytes and drops the least recently used embedding first. The key is the
+content of the input, so a cached embedding is exactly the tensor that the encoder gave for these
+pixels, and masks do not change.
 """
 
 from __future__ import annotations

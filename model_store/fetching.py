@@ -1,8 +1,8 @@
-"""Bring a stored model in from where it is kept, and prove it by the loader before it counts.
+"""Fetch a stored model from where it is kept, and verify it before it is used.
 
-A model arrives in a folder beside its place and is renamed into it only once its manifest, its
-weights and its golden mask are what the index says. Of an archive only the files of a stored model
-are taken, by their names, so no archive can write anywhere else.
+A model arrives in a temporary folder. It is renamed only once its manifest, its weights and its
+golden mask are those of the index. Only the files of a stored model are extracted from an archive,
+by their names, so no archive can write anywhere else.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Meta's SAM checkpoint files: told by their keys, read safely, resized to another input."""
+"""Meta's SAM checkpoint files: recognized by their keys, read safely, resized to another input."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ def _read(path: Path) -> dict[str, Tensor]:
 
 
 def variant_of(path: Path, position_table: Tensor) -> SamConfig:
-    """Return the named variant whose position table has this shape, asked with SAM's own boxes.
+    """Return the named variant whose position table has this shape, with SAM's own shift of boxes.
 
     Args:
         path: The file, for the message.

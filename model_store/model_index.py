@@ -3,9 +3,9 @@
 `models/index.json` names every version that was ever stored. The package holds the served model
 alone; the repository also keeps its float twin and what is offered beside it (weights of 2 bits).
 Older versions are kept where ``where`` says, and
-`model_store.fetching` brings them in.
+`model_store.fetching` fetches them.
 
-Nothing here imports PyTorch: the service asks for the default folder before it loads anything.
+Nothing here imports PyTorch: the service reads the default folder before it loads anything.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Which model answers. Apart from `prediction`, so that who only names a model needs no NumPy."""
+"""Which model answers. A module of its own, so that code that only names a model needs no NumPy."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Keeps libraries from telling their makers that they are used.
+"""Keeps libraries from reporting their use to their makers.
 
 When OpenVINO is imported, a package of its own sends an event to an analytics server. OpenVINO
 works without that package. A process that sees X-rays opens no connection that its

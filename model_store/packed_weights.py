@@ -1,4 +1,4 @@
-"""Weights of few levels packed in bytes, as they lie on disk.
+"""Weights of few levels packed in bytes, as they are stored on disk.
 
 A weight is a digit to the base of the number of levels, and a byte holds as many digits as fit:
 eight of two levels, five of three, four of four, two of up to sixteen.

@@ -1,6 +1,6 @@
-"""What a stored model is asked and what it answers, as plain data.
+"""Requests to a stored model and its answers, as plain data.
 
-Apart from `predictor`, so that a process that hands requests to another one needs no PyTorch.
+A module of its own, so that a process that only passes requests on needs no PyTorch.
 """
 
 from __future__ import annotations

@@ -1,9 +1,10 @@
-"""X-rays and boxes in, masks and scores out: the one way in which a stored model is asked.
+"""The inference API of a stored model: X-rays and boxes in, masks and scores out.
 
-A `Predictor` holds weights and nothing about its callers. A patient's mask must not change with
-its neighbours, not by a pixel. Float kernels of PyTorch may add in another order when the batch
-has another size, so on the CPU each image and each box goes through the network alone. The fused
-kernels for GPUs add in the same order at any batch size, so there images share an encoder pass.
+A `Predictor` holds weights and nothing about its callers. A patient's mask must not depend on other
+X-rays in the batch, not by a pixel. Float kernels of PyTorch may add in another order when the
+batch has another size, so on the CPU each image and each box goes through the network alone. The
+fused kernels for GPUs add in the same order at any batch size, so there images share an encoder
+pass.
 """
 
 from __future__ import annotations

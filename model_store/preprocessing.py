@@ -1,8 +1,8 @@
 """Preprocessing: an X-ray in the form that the network takes.
 
 It needs NumPy and Pillow alone, so a process without PyTorch preprocesses one X-ray while another
-process runs the network on the one before. The network's input crosses between them, in place of
-the X-ray itself.
+process runs the network on the one before. Only the network's input goes from one to
+the other, not the X-ray itself.
 """
 
 from __future__ import annotations

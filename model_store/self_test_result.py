@@ -1,4 +1,4 @@
-"""What a self test tells. Apart from `self_test`, so that who reads it needs no PyTorch."""
+"""The result of a self test. A module of its own, so that its readers need no PyTorch."""
 
 from __future__ import annotations
 

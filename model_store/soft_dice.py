@@ -1,8 +1,8 @@
 """How sure a model is of a mask: the Dice that its own probabilities expect of it.
 
 Soft Dice confidence is the overlap of the mask with the probabilities that it was cut from. A
-border that the model sees is a step from 0 to 1 and costs nothing. Where it does not know whether
-lung goes on, probabilities lie in between and every such pixel costs. Source: Borges, Pacheco and
+clear border is a step from 0 to 1 and costs nothing. Where the model is unsure, probabilities lie
+in between, and every such pixel lowers the confidence. Source: Borges, Pacheco and
 Silva, "Selective prediction for semantic segmentation using post-hoc confidence estimation and its
 performance under distribution shift" (arXiv 2402.10665).
 """

@@ -1,4 +1,4 @@
-"""What the commands refuse, each kind an exception of its own; every package raises from here."""
+"""The exceptions that end a command, one for each kind of fault; every package raises these."""
 
 
 class ConfigError(ValueError):

@@ -1,4 +1,4 @@
-"""What training minimises: overlap, per-pixel cross entropy, and an honest quality score."""
+"""What training minimises: overlap, per-pixel cross entropy, and the error of the quality score."""
 
 from __future__ import annotations
 

@@ -2,7 +2,7 @@
 
 A field says by its annotation what it may hold, ``steps: Annotated[int, Ge(1)]``. Nothing is
 converted: a string is never a truth value and a fraction never a count, as each would change an
-experiment in silence.
+experiment silently.
 """
 
 from __future__ import annotations

@@ -1,9 +1,8 @@
 """Which engine executes a model: OpenVINO on a CPU, fused kernels on a GPU, else layer by layer.
 
-What is fast is compiled and compared with its definition before it is trusted. When OpenVINO or
-Triton is missing, the processor is too old, or something fails or computes something else, the
-model is executed layer by layer with integer products from oneDNN or cuBLAS, and the engine says
-why.
+A fast engine is compiled and compared with the definition before it is used. OpenVINO or Triton may
+be missing, the processor too old, or a result different. Then the model is executed layer by layer
+with integer products from oneDNN or cuBLAS, and the engine gives the reason.
 """
 
 from __future__ import annotations

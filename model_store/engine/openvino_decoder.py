@@ -1,8 +1,8 @@
 """SAM's mask decoder as an OpenVINO graph for one box, from the stored integers.
 
 Image tokens stay rows (1, N, D) to the end: the two transposed convolutions of the decoder, whose
-kernels do not overlap, are products of rows too, and only the mask logits are put in order. (Why
-there is a first axis says `model_store.engine.openvino_encoder`.)
+kernels do not overlap, are products of rows too, and only the mask logits are reordered.
+(`model_store.engine.openvino_encoder` says why there is a first axis.)
 """
 
 from __future__ import annotations

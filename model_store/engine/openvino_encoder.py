@@ -1,8 +1,8 @@
 """SAM's image encoder as an OpenVINO graph for one image, from the stored integers.
 
-The residual stream is rows (1, N, E): with four axes OpenVINO computes LayerNorm in two passes and
-turns every input of it around, with two it joins small layers into one operation of which nobody
-can see whether it runs on integers. Tokens move between windows as int8 steps, a quarter of the
+The residual stream is rows (1, N, E). With four axes OpenVINO computes LayerNorm in two passes and
+transposes its inputs. With two it joins small layers into one operation that does not show whether
+it runs on integers. Tokens move between windows as int8 steps, a quarter of the
 bytes of float32: the input of the products is quantized first and cut into windows afterwards, and
 the result of attention is quantized before it is put back.
 """

@@ -1,8 +1,8 @@
 """A stored model executed on the CPU by OpenVINO, in the integers that are stored.
 
 Two graphs, encoder and decoder, are built from the model's tensors and compiled when it is loaded.
-Both are for one image and one box, so nothing depends on what else is asked. Everything that is not
-an integer product is float32: left to itself OpenVINO would use BF16 on processors that have it.
+Both are for one image and one box, so no result depends on other requests. Everything that is not
+an integer product is set to float32: by default OpenVINO uses BF16 on processors that have it.
 """
 
 from __future__ import annotations

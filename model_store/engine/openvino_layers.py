@@ -4,7 +4,7 @@ An integer layer becomes what OpenVINO's CPU plugin turns into one integer produ
 clipped and rounded to 256 steps (``FakeQuantize``), the weight is int8, and both scales are one
 number per output channel, as in `model_store.integers.dequantize_accumulator`. The plugin moves
 that number behind the product, so that int8 steps are multiplied with int8 weights and summed in
-int32. That it does so is not taken on trust: `model_store.engine.openvino_checks` looks.
+int32. `model_store.engine.openvino_checks` verifies that it does so.
 
 One thing differs from the definition: OpenVINO multiplies by the reciprocal of the activation scale
 where the definition divides. Where the quotient lies within a float's last bits of half a step, the

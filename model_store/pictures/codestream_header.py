@@ -1,9 +1,9 @@
-"""What a JPEG-family codestream says of itself before it is decoded.
+"""The header of a JPEG-family codestream, read before it is decoded.
 
-Inside DICOM the header's rows and columns and the codestream's own size are two claims. A
-decoder believes the second, so a small header around a huge codestream would pass the pixel
-limit and still fill the memory. A codestream also tells which codec it needs, whatever the file
-around it is named, and whether its parts are all there. Reading this costs microseconds.
+In DICOM both the header's rows and columns and the codestream state a size. A decoder uses the
+second, so a small header around a huge codestream would pass the pixel limit and still fill the
+memory. A codestream also states which codec it needs, whatever the file is called, and whether it
+is complete. Reading it takes microseconds.
 
 Formats: ITU-T T.81 annex B (JPEG), T.87 annex C (JPEG-LS, which shares its markers), T.800 annex
 A (JPEG 2000) and I (its boxes).

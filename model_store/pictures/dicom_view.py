@@ -1,7 +1,8 @@
 """What a DICOM header says of view and body part: codes first, then orientation, then words.
 
-A warning is given where the header names another view or part than a frontal chest. A word that
-is not known makes no claim: hospitals write many, and a warning on every X-ray is read by nobody.
+A warning is given where the header names another view or part than a frontal chest. An
+unknown word gives no warning: hospitals write many, and nobody reads a warning that is on every
+X-ray.
 Words are compared whole, without accents and case.
 """
 

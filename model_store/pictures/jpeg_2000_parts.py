@@ -1,6 +1,6 @@
-"""Whether all of a JPEG 2000 codestream is there, as far as it says so itself.
+"""Whether a JPEG 2000 codestream is complete, as far as it states that itself.
 
-A codestream has no checksum, and OpenJPEG decodes what it finds. Four things tell of a hole:
+A codestream has no checksum, and OpenJPEG decodes what it finds. Four signs show missing data:
 
 * each tile-part says its length, so that the next one, or the end, is where it points to;
 * where packets are numbered (SOP markers), no number is missing;

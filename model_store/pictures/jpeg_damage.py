@@ -1,14 +1,14 @@
-"""Whether all of a JPEG is there: what libjpeg only warns of is an error here.
+"""Whether a JPEG is complete: what libjpeg only warns of is an error here.
 
 A JPEG has no checksum. Where bytes are missing or changed, libjpeg notes a warning, fills what it
 cannot read with grey, and goes on. Most libraries drop the warnings, so that half an X-ray would
 be segmented silently. simplejpeg is the same libjpeg-turbo as Pillow's and imagecodecs' with
 the warnings as errors. It takes 8 bits alone, but codes do not depend on the depth: for 12 and 16
-bits the header that it gets says 8, and its pixels are thrown away.
+bits the header that it gets says 8, and its pixels are discarded.
 
 Zeros before a marker are padding of some encoders, where every part of the picture is whole.
 
-A changed bit that still makes sense as a code is found by nobody.
+Nothing can detect a changed bit that is still a valid code.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Masks from picture files, by one rule: two levels, and the higher one is inside.
 
 What a file cannot prove is not guessed. Noise of JPEG around a mask, soft edges and label maps
-have more than two levels. Whoever reads them says by which threshold, or which label, is meant. A
+have more than two levels; the caller has to name the threshold or the label. A
 mask held in transparency or in colours would be read as the whole picture, and is refused.
 """
 

@@ -1,11 +1,11 @@
 """From uploaded bytes to grey pixels, whatever the file's kind.
 
-The kind is read from the first bytes: file names and content types are the sender's opinion, and
-often wrong (hospital exports name DICOM files `.jpg` and worse). `DICM` at byte 128 decides before
-any other signature: the standard leaves the bytes before it free, and files that are TIFF and
-DICOM at once fill them with a TIFF header (PS3.10, section 7.1). The pixel count is judged on
-the header before anything is decoded, precision is kept (16 bits stay 16 bits), and everything
-that was changed on the way is said in a warning.
+The kind is read from the first bytes: file names and content types are often wrong (hospital
+exports name DICOM files `.jpg` and worse). `DICM` at byte 128 decides before any other signature:
+the standard leaves the bytes before it free, and files that are TIFF and DICOM at once fill them
+with a TIFF header (PS3.10, section 7.1). The pixel count is checked in the header before anything
+is decoded. Precision is kept (16 bits stay 16 bits), and a warning names everything that was
+changed.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The limits on an image's width and height, checked on its header before any pixel is decoded.
 
-A few kilobytes can claim a hundred megapixels, so the claim is judged before memory is given.
+A few kilobytes can claim a hundred megapixels, so the claim is checked before memory is allocated.
 """
 
 from __future__ import annotations

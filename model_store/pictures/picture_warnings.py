@@ -1,7 +1,7 @@
 """What was changed or looks unsuitable in a picture that was read, with stable codes.
 
-A warning never stops anything: the pixels are given, and whoever uses them is told why they
-deserve a second look. Codes are never renamed once released. Messages hold no file name, no path
+A warning never stops anything: the pixels are given, with the reason why their user should look
+again. Codes are never renamed once released. Messages hold no file name, no path
 and no DICOM value.
 """
 

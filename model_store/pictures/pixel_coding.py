@@ -1,6 +1,6 @@
-"""How a picture's pixels are stored, told between reading its header and decoding it.
+"""How a picture's pixels are stored, known after its header is read and before it is decoded.
 
-Whoever pays for decoding hears coding and size before it begins, and may refuse by raising.
+The caller gets coding and size before decoding begins, and may refuse by raising.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Activation checkpointing: an encoder block keeps its input alone and computes again.
+"""Activation checkpointing: an encoder block keeps only its input and computes the rest again.
 
 Chen et al., "Training Deep Nets with Sublinear Memory Cost", 2016. Memory for activations falls
 from all blocks to one block and the inputs of the others. The encoder's forward pass is

@@ -1,7 +1,7 @@
 """The gradients of a step as one CUDA graph: thousands of small kernels, launched at once.
 
 A compact model's step is thousands of kernels of some microseconds each. Launched one by one from
-Python they keep a GPU waiting; recorded once and replayed they do not. A graph repeats the same
+Python, they leave the GPU idle; recorded once and replayed, they do not. A graph repeats the same
 kernels on the same memory, so every batch must have the shapes of the first.
 """
 

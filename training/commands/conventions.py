@@ -1,4 +1,4 @@
-"""``conventions``: which masks were annotated in another convention than their data set says."""
+"""``conventions``: list masks annotated in another convention than their data set states."""
 
 from __future__ import annotations
 

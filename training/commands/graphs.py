@@ -1,4 +1,4 @@
-"""``graphs``: a stored model as ONNX or OpenVINO graphs, and how far their masks are from its."""
+"""``graphs``: a stored model as ONNX or OpenVINO graphs, and how far their masks differ."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``population``: over which X-rays a stored model gives what, written into its manifest."""
+"""``population``: a stored model's numbers over many X-rays, written into its manifest."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``quality-head``: fit what says what kind of picture an X-ray is; print how often it is right."""
+"""``quality-head``: fit the head that classifies pictures; print how often it is right."""
 
 from __future__ import annotations
 

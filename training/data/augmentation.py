@@ -3,8 +3,8 @@
 Geometry is one smooth map per sample, applied to image and lungs together in one interpolation.
 OpenCV does what touches every pixel: an X-ray of 384 px takes 4 ms where Pillow, SciPy and PyTorch
 took 9, and a GPU that trains a compact model would wait for its batches.
-A horizontal flip mirrors the heart to the other side, which only a wrongly hung X-ray or a rare
-situs inversus shows. It is therefore drawn as rarely as configured, never half of the time.
+A horizontal flip mirrors the heart to the other side, which only a mirrored X-ray or a rare
+situs inversus shows. It is therefore applied as rarely as configured, never half of the time.
 """
 
 from __future__ import annotations

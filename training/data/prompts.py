@@ -1,4 +1,4 @@
-"""Which box is asked, and which mask it means: the prompts of training and of evaluation.
+"""Prompt boxes of training and evaluation, and the mask that each of them means.
 
 A box means the lungs of which at least half lies inside it: both lungs for a box around both and
 for the whole image, one lung for a box around it, none for a box that holds neither. So every

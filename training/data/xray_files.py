@@ -1,8 +1,8 @@
 """Reading an X-ray and its mask from files of any format that the service reads.
 
 X-rays go through `model_store.pictures`, as they do when they are served: orientation, inverted
-photometry and 16 bits are handled in one place, so that a model learns from what it will be asked.
-A mask that a format cannot prove is refused, never guessed.
+photometry and 16 bits are handled in one place, so that a model trains on the same pixels that it
+will be served. A mask that a format cannot prove is refused, never guessed.
 """
 
 from __future__ import annotations

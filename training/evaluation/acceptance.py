@@ -2,8 +2,8 @@
 
 A margin is met when the data show it, not when the mean happens to lie above: the lower end of a
 95 % interval for the mean, the upper end for the share of patients with a poor mask. Patients are
-what is counted, since two X-rays of one patient tell less than those of two. Few patients give wide
-intervals and therefore no pass.
+counted, since two X-rays of one patient hold less information than those of two. Few patients give
+wide intervals and therefore no pass.
 """
 
 from __future__ import annotations

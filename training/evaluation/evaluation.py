@@ -1,4 +1,4 @@
-"""The whole evaluation of a stored model, in the depth that was asked for."""
+"""The whole evaluation of a stored model, with the measures that were requested."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""What a stored model gives over many X-rays, for those who compare other X-rays with them.
+"""A stored model's numbers over many X-rays, to compare other X-rays with.
 
 `distributions` says how grey level, size, confidence and area ratio lie over the X-rays that
 trained, for a later watch on drift. `groups` says how good masks are by age group, by patient and
-by the view of portable X-rays. Both ask about the whole image, in each X-ray's own convention.
+by the view of portable X-rays. Both segment the whole image, in each X-ray's own convention.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Every measure of every image: a stored model asked about X-rays whose lungs are known."""
+"""Every measure of every image: a stored model's masks against the annotated ones."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Settings of how weights move."""
+"""Settings of the optimizers."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """Muon (Jordan et al. 2024) with all matrices of one shape in one product.
 
-PyTorch's own goes from matrix to matrix: 21 small operations each, and a GPU that waits for
-Python. The blocks of an encoder have four shapes between them, so the same iteration runs four
-times on stacks. Measured on an H100, 40 matrices of width 256 took 64 ms a step one by one.
+PyTorch's own optimizer handles one matrix after another, 21 small operations each, and the GPU
+waits for Python: on an H100, 40 matrices of width 256 took 64 ms a step. The blocks of an encoder
+have only four shapes, so here the same iteration runs four times, on stacks.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What is seen inside the lungs of the chest phantom: vessels, hila and patches without air.
+"""The texture of the chest phantom's lungs: vessels, hila and patches without air.
 
 Drawn on canvases in the patient frame and projected into the picture, so that they do not
 depend on its size.

@@ -1,4 +1,4 @@
-"""Whom an X-ray shows, told by file names that collections keep when they copy an image."""
+"""The patient of an X-ray, from file names that collections keep when they copy an image."""
 
 from __future__ import annotations
 

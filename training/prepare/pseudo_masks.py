@@ -2,8 +2,8 @@
 
 Each model sees an X-ray in several views (as it is, mirrored, darker, brighter, locally equalized)
 and by two boxes, the whole image and the tight box of what the first pass segmented. The mean of
-the probabilities decides. Structures then hold each other to what is true of them: a lung field is
-the whole lung without the heart, and a whole lung holds the lung field.
+the probabilities decides. Structures then constrain each other: a lung field is the
+whole lung without the heart, and a whole lung contains the lung field.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Fitting the quality head on the pooled embeddings of a model that does not learn any more."""
+"""Fitting the quality head on the pooled embeddings of a frozen model."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Fake quantization, what it errs by, and which layers had better stay float."""
+"""Fake quantization, its error, and which layers stay float."""

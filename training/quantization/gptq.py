@@ -1,14 +1,14 @@
-"""GPTQ: rounding a layer's weights one input at a time, each error made up for by the next ones.
+"""GPTQ: rounding a layer's weights one input at a time, each error compensated by the next weights.
 
-Rounding to nearest treats weights as if inputs were independent. They are not: what one weight
-errs by, weights of correlated inputs can take back. With the second moments H of the inputs the
-error of the output is a quadratic form in H, and the best correction of the weights that are still
-to be rounded follows from a Cholesky factor of H's inverse. Frantar et al., "GPTQ: Accurate
+Rounding to nearest treats weights as if inputs were independent. They are not: weights of
+correlated inputs can compensate the error of one weight. With the second moments H of the inputs
+the error of the output is a quadratic form in H, and the best correction of the weights that are
+still to be rounded follows from a Cholesky factor of H's inverse. Frantar et al., "GPTQ: Accurate
 Post-Training Quantization for Generative Pre-trained Transformers", ICLR 2023.
 
 Two things beside the paper: the scale of a channel is refitted, by H, to the integers that came
 out, and rounding starts again with it; and a layer with a bias uses the moments about the mean,
-because its bias takes up what the mean input errs by.
+because its bias absorbs the error at the mean input.
 """
 
 from __future__ import annotations

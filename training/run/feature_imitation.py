@@ -1,6 +1,6 @@
-"""Imitating what a teacher computes on its way, not its masks alone (FitNets, Romero et al. 2015).
+"""Imitating a teacher's intermediate features beside its masks (FitNets, Romero et al. 2015).
 
-A mask says little about which of a hundred rounded layers errs. What comes out of each block says
+A mask says little about which of a hundred rounded layers is wrong. The output of each block shows
 it block by block, so that a few hundred steps suffice for weights of few levels.
 """
 

@@ -1,4 +1,4 @@
-"""An orderly stop: a signal asks for it, and the loop obeys between two steps.
+"""An orderly stop: a signal requests it, and the loop stops between two steps.
 
 Schedulers announce a preemption by SIGTERM, a person presses Ctrl-C. Either way the step at hand
 is finished and a checkpoint written. A second signal stops at once.

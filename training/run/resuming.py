@@ -1,4 +1,4 @@
-"""Whether a run that goes on is the run that was begun; what differs is refused by name."""
+"""Whether a resumed run is the run that was begun; each difference is refused by name."""
 
 from __future__ import annotations
 

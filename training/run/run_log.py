@@ -1,4 +1,4 @@
-"""The run's diary: one JSON line per event, appended, so that a killed run loses none."""
+"""The run's log: one JSON line per event, appended, so that a killed run loses none."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""Learning from finished models beside people: knowledge distillation (Hinton et al. 2015).
+"""Training on the masks of finished models beside people's: distillation (Hinton et al. 2015).
 
 Teacher and student see the same changed X-ray and the same boxes at every step (Beyer et al.,
-CVPR 2022). People drew each X-ray by one convention only. The teacher, who knows both, also says
-what the other one would look like there, and smooths over where single annotators slipped.
+CVPR 2022). People annotated each X-ray by one convention only. The teacher, which knows both, also
+predicts the other one there, and smooths over slips of single annotators.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The plain ways to adapt a base, which AdaLoRA has to beat: LoRA, decoder only, every weight."""
+"""The plain methods to adapt a base, to compare AdaLoRA with: LoRA, decoder only, every weight."""
 
 from __future__ import annotations
 

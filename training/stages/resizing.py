@@ -1,4 +1,4 @@
-"""A trained model at another input size, with other windows, or shown its box as a mask."""
+"""A trained model at another input size, with other windows, or with its box as a mask prompt."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""LayerNorm of one row per program, quantized for the integer layer behind it in the same pass."""
+"""LayerNorm of one row per program, quantized for the next integer layer in the same pass."""
 
 import torch
 import triton

@@ -1,4 +1,4 @@
-"""The int8 matrix product with int32 accumulators, and what follows it fused behind it.
+"""The int8 matrix product with int32 accumulators, fused with the operations that follow it.
 
 One kernel serves every integer layer: dequantize and add the bias, then optionally GELU and
 requantization for the next layer, or the residual. The accumulators are sums of integers and

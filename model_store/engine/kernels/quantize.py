@@ -1,4 +1,4 @@
-"""Floats to int8 steps where no neighbouring kernel can do it."""
+"""Floats to int8 steps, where no neighbouring kernel can include that."""
 
 import torch
 import triton
