@@ -5,14 +5,13 @@ from __future__ import annotations
 import ipaddress
 import logging
 import ssl
-import tempfile
 import threading
 from collections.abc import Callable
 from pathlib import Path
 from socketserver import BaseServer
 from typing import Any
 
-from pynetdicom import AE, _config, evt
+from pynetdicom import AE, _config, dimse_messages, evt
 from pynetdicom.sop_class import (  # type: ignore[attr-defined]
     ComputedRadiographyImageStorage,
     DigitalXRayImageStorageForPresentation,
@@ -25,6 +24,7 @@ from pynetdicom.sop_class import (  # type: ignore[attr-defined]
 from pynetdicom.transport import ThreadedAssociationServer
 
 from service.dicom_node.metrics import NodeMetrics
+from service.dicom_node.received_file import ReceivedFile
 from service.dicom_node.selection import UnreadableObject, reason_to_skip
 from service.dicom_node.settings import ReceiveSettings, SelectSettings, TlsSettings
 from service.dicom_node.spool import Job, Spool, SpoolFull
@@ -95,7 +95,7 @@ class Receiver:
         self._received_bytes: dict[int, int] = {}  # since the last object, by association
         self._lock = threading.Lock()
         self._server: Any = None
-        self._before = (_config.STORE_RECV_CHUNKED_DATASET, tempfile.tempdir)
+        self._before = (_config.STORE_RECV_CHUNKED_DATASET, _made_files())
 
     def start(self) -> None:
         """Listen.
@@ -104,7 +104,8 @@ class Receiver:
             OSError: the address or port cannot be had, or a file of TLS cannot be used.
         """
         _config.STORE_RECV_CHUNKED_DATASET = True  # objects go to disk while they come
-        tempfile.tempdir = str(self._spool.incoming)  # so that keeping one is a rename
+        incoming = self._spool.incoming  # so that keeping one is a rename
+        _make_files(lambda **_: ReceivedFile(incoming))
         settings = self._settings
         entity = AE(settings.ae_title)
         entity.require_called_aet = True
@@ -138,7 +139,8 @@ class Receiver:
             self._server.shutdown()
             self._thread.join()
             self._server = None
-            _config.STORE_RECV_CHUNKED_DATASET, tempfile.tempdir = self._before
+            _config.STORE_RECV_CHUNKED_DATASET, made_files = self._before
+            _make_files(made_files)
 
     def _forget_connection(self, event: Any) -> None:
         """Drop what is known of an association, and the object that it was in the midst of."""
@@ -172,9 +174,12 @@ class Receiver:
     def _store(self, event: Any) -> int:
         if not self._may_send(event):
             return NOT_AUTHORIZED
-        event.request._dataset_file.close()  # pynetdicom has buffered its end
+        file: ReceivedFile = event.request._dataset_file
+        file.close()  # pynetdicom has buffered its end
         path = event.dataset_path
         try:
+            if file.error is not None:
+                raise file.error
             reason = reason_to_skip(path, self._select)
             if reason is not None:
                 self._metrics.skipped.labels(reason).inc()
@@ -186,7 +191,8 @@ class Receiver:
             logger.warning("unreadable_object")
             return CANNOT_UNDERSTAND
         except (SpoolFull, OSError) as error:
-            logger.error("out_of_resources", extra={"fields": {"error": type(error).__name__}})
+            reason = getattr(error, "strerror", None) or "the spool is full"
+            logger.error("out_of_resources", extra={"fields": {"reason": reason}})
             return OUT_OF_RESOURCES
         logger.info("received", extra={"fields": {"job": job.key}})
         self._on_job(job)
@@ -206,6 +212,15 @@ class Receiver:
             return True
         logger.warning("unknown_address", extra={"fields": {"address": address}})
         return False
+
+
+def _made_files() -> Any:
+    """Return what pynetdicom makes its files by."""
+    return dimse_messages.NamedTemporaryFile  # type: ignore[attr-defined]
+
+
+def _make_files(factory: Any) -> None:
+    dimse_messages.NamedTemporaryFile = factory  # type: ignore[attr-defined]
 
 
 def _server_for(is_known: Callable[[str], bool]) -> type[ThreadedAssociationServer]:

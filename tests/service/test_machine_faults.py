@@ -6,6 +6,7 @@ made, and a C compiler; what is missing is skipped, loudly.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -18,11 +19,14 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import numpy as np
 import pytest
 
 from benchmarks.service.server_process import RunningServer, running_server
 from service.audit.chain import verify_files
 from service.machine_watch import KINDS, MachineWatch
+from tests.dicom_files import make_xray
+from tests.service import node_peers
 from tests.service.fake_model import form, picture, png
 from tests.service.test_keys import line as key_line
 
@@ -177,16 +181,24 @@ def test_a_clock_that_jumps_is_said_and_breaks_nothing_but_expiry(
     )  # and the first line
 
 
-def test_a_full_disk_below_the_audit_log_costs_no_answer_and_no_line(
-    tiny_artifact: Path, tmp_path: Path
-) -> None:
-    folder, key = tmp_path / "small", tmp_path / "key"
+@contextlib.contextmanager
+def small_disk(folder: Path, size: str) -> Iterator[Path]:
     folder.mkdir()
-    key.write_text("0123456789abcdef")
-    mount = ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(folder)]
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)]
     if os.geteuid() != 0 or subprocess.run(mount, check=False).returncode:
         pytest.skip("no small disk can be mounted: NOT tried")
     try:
+        yield folder
+    finally:
+        subprocess.run(["umount", str(folder)], check=True)
+
+
+def test_a_full_disk_below_the_audit_log_costs_no_answer_and_no_line(
+    tiny_artifact: Path, tmp_path: Path
+) -> None:
+    key = tmp_path / "key"
+    key.write_text("0123456789abcdef")
+    with small_disk(tmp_path / "small", "64k") as folder:
         flags = ["--threads", "1", "--audit-log", str(folder / "audit.jsonl")]
         with running_server(tiny_artifact, [*flags, "--audit-key-file", str(key)]) as server:
             assert server.segment(png(picture()), {}).status == 200
@@ -201,8 +213,34 @@ def test_a_full_disk_below_the_audit_log_costs_no_answer_and_no_line(
             (folder / "more").unlink()
             until(lambda: said(server, "audit log written again"))
         assert verify_files(folder.glob("*.jsonl"), key.read_bytes()).state.entries >= 10
-    finally:
-        subprocess.run(["umount", str(folder)], check=True)
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_a_disk_that_fills_while_the_node_receives_is_said_to_the_sender_and_heals(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    port = node_peers.free_port()
+    large = make_xray(np.zeros((1000, 1000), np.uint16))
+    with (
+        small_disk(tmp_path / "small", "400k") as folder,
+        node_peers.service() as asked,
+        node_peers.archive() as to,
+    ):
+        settings = node_peers.node_settings(folder / "spool", asked.url, to.port, port)
+        with node_peers.running(settings):
+            # One association: what does not fit ends neither it nor what comes after.
+            sent = (large, node_peers.xray(1), large, node_peers.xray(2))
+            assert node_peers.store(port, *sent) == [0xA700, 0, 0xA700, 0]
+            until(lambda: len(to.files) == 6)
+            with pytest.raises(OSError, match="No space left"):
+                (folder / "filler").write_bytes(b"x" * 500_000)
+            assert node_peers.store(port, node_peers.xray(3)) == [0xA700]
+            (folder / "filler").unlink()
+            assert node_peers.store(port, node_peers.xray(3)) == [0]
+            until(lambda: len(to.files) == 9)
+            assert list((folder / "spool" / "incoming").iterdir()) == []
+    lines = [one for one in caplog.records if one.getMessage() == "out_of_resources"]
+    assert [one.fields for one in lines] == [{"reason": "No space left on device"}] * 3  # type: ignore[attr-defined]
 
 
 def test_each_remark_has_a_kind_that_the_metric_knows() -> None:
