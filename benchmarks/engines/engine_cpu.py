@@ -1,8 +1,8 @@
 """Rows beside each other on the CPU: models, batch sizes, and rounds within a budget of seconds.
 
 A cell is a model at a batch size. All its rows are loaded, each in a process of its own, warmed
-up once, and then asked in turn, round after round, so that whatever else the machine does falls
-on all of them.
+up once, and then called in turn, round after round, so that other work on the machine disturbs all
+of them alike.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""How fast this machine multiplies integers at best, and how much of that a model asks for."""
+"""How fast this machine multiplies integers at best, and how many products a model needs."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """How well does the model do on a hospital that it has never seen? Each source left out in turn.
 
 For each source of the data set a model is trained from scratch on all the others, and chosen on
-their ``val`` splits alone. Then it is asked about the source that was left out, whose X-rays of
-every split are new to it. Beside it stands its Dice on the ``val`` of the sources that it knows.
+their ``val`` splits alone. Then it segments the source that was left out, whose X-rays of every
+split are new to it. Its Dice on the ``val`` of the sources that it knows is printed beside.
 Finished runs in ``--out`` are not trained again.
 
     python -m benchmarks.experiments.unseen_sources --data DATA --out runs/unseen

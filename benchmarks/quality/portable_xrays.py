@@ -1,7 +1,7 @@
 """Portable X-rays, hearts and children: what has no lung mask, or no score that shows it.
 
-Whole image as the box. For each view of a folder of X-rays without masks, and for children asked
-for their `lung_field`: the share that comes with `undecided_mask`, the share in more than two
+Whole image as the box. For each view of a folder of X-rays without masks, and for children by
+the convention `lung_field`: the share that comes with `undecided_mask`, the share in more than two
 pieces (parts over 0.2 % of the mask), the median confidence. For outlined hearts: Dice, and the
 cardiothoracic ratio (heart's width over the lungs') against theirs, bias and limits of agreement.
 

@@ -1,6 +1,6 @@
 """How much Dice is lost on X-rays that look unlike those of the training sources.
 
-Every X-ray of a split is asked as it is and after changes that other hospitals, archives and
+Every X-ray of a split is segmented as it is, and after changes that other hospitals, archives and
 generators make to pictures. The whole image is the box.
 
     python -m benchmarks.quality.robustness --data DATA --count 15

@@ -1,12 +1,12 @@
 """Does a model know when it guesses? Its confidence in every kind of patient and both conventions.
 
-Most X-rays are drawn by one convention alone, so no score can tell how good the other mask is. The
-model's own probabilities can: asked for a border that nothing taught it, they lie between yes and
-no. Each X-ray is asked in both conventions with the tight box of its annotator's mask. Printed for
-each data set and convention are the quantiles of the soft Dice confidence and the shares of masks
-that come with the warning `undecided_mask` and with any. Then, where people drew that convention:
-how well confidence and score rank answers by their Dice (Spearman), and how many of the poor ones
-(Dice below 0.85) and of the others are warned of.
+Most X-rays are annotated by one convention alone, so no score can tell how good the other mask is.
+The model's own probabilities can: for a border that it was not trained on, they lie between yes and
+no. Each X-ray is segmented in both conventions with the tight box of its annotator's mask. Printed
+for each data set and convention are the quantiles of the soft Dice confidence and the shares of
+masks that come with the warning `undecided_mask` and with any. Then, where people annotated that
+convention: how well confidence and score rank answers by their Dice (Spearman), and how many of the
+poor ones (Dice below 0.85) and of the others are warned of.
 
     python -m benchmarks.quality.undecided_masks --data DATA
 """

@@ -1,8 +1,8 @@
-"""Can a stored model be asked better, without training? Another threshold, or a second question.
+"""Do another threshold or a second pass improve a stored model without training?
 
 Whole image as the box, `val`. A threshold of the logits is chosen for each convention on all
-patients but one fold and applied to that fold, so that it is judged on X-rays that did not choose
-it. The second question asks again with the box of the mask that came out, as a caller could.
+patients but one fold and applied to that fold, so that it is measured on X-rays that did not choose
+it. The second pass predicts again with the box of the first mask, as a caller could.
 Printed are mean Dice and 5th percentile of each data set, and the paired difference.
 
     python -m benchmarks.quality.without_training --data DATA

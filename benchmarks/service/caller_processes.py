@@ -1,8 +1,8 @@
 """Callers in processes of their own, so that they are not what limits a service.
 
-Each process has a few threads with a kept connection each. What they could ask of a service that
-costs nothing is measured against `empty_server`: it reads a request and answers with as many bytes,
-in as many processes as the callers have.
+Each process has a few threads with a kept connection each. Their highest rate against a service
+that costs nothing is measured with `empty_server`: it reads a request and answers with as many
+bytes, in as many processes as the callers have.
 
 The module is also what such a process runs: it is handed a plan as JSON and prints what it saw as
 JSON.
