@@ -41,6 +41,10 @@ from model_store.pictures.view_vocabulary import (
 Projection = Literal["AP", "PA"]
 """Which way the beam goes: AP enters at the front, PA at the back."""
 
+_WITHOUT_STROKES = str.maketrans(
+    {"Ł": "L", "ł": "l", "Ø": "O", "ø": "o", "Đ": "D", "đ": "d", "Æ": "AE", "æ": "ae", "Œ": "OE"}
+)
+"""Letters that are no letter with an accent."""
 _WORDS = re.compile(r"[^\W\d_]+")
 
 
@@ -128,7 +132,7 @@ def _is_other_view(header: Dataset) -> bool:
         return False
     if words & LYING_ON_A_SIDE and not words & LYING_ON_BACK_OR_FRONT:
         return False
-    return bool(words & OTHER_VIEW_WORDS) or _holds(text, OTHER_VIEW_SCRIPTS)
+    return bool(words & OTHER_VIEW_WORDS) or _holds(text, _VIEW_SCRIPTS)
 
 
 def _is_other_part(header: Dataset) -> bool:
@@ -137,9 +141,9 @@ def _is_other_part(header: Dataset) -> bool:
         return bool(codes & OTHER_PART_CODES)
     text = _text(header, "BodyPartExamined")
     words = _words(text)
-    if words & CHEST_WORDS or _holds(text, CHEST_SCRIPTS):
+    if words & CHEST_WORDS or _holds(text, _CHEST_SCRIPTS):
         return False
-    return bool(words & OTHER_PARTS) or _holds(text, OTHER_PART_SCRIPTS)
+    return bool(words & OTHER_PARTS) or _holds(text, _PART_SCRIPTS)
 
 
 def _code_values(header: Dataset, keyword: str) -> set[str]:
@@ -179,11 +183,18 @@ def _words(text: str) -> set[str]:
 
 
 def _holds(text: str, parts_of_words: tuple[str, ...]) -> bool:
-    folded = unicodedata.normalize("NFC", _folded(text).lower())
+    folded = _folded(text).lower()
     return any(one in folded for one in parts_of_words)
 
 
 def _folded(text: str) -> str:
     """Return a text without accents."""
-    decomposed = unicodedata.normalize("NFKD", text.replace("Ł", "L").replace("ł", "l"))
-    return "".join(one for one in decomposed if not unicodedata.combining(one))
+    decomposed = unicodedata.normalize("NFKD", text.translate(_WITHOUT_STROKES))
+    plain = "".join(one for one in decomposed if not unicodedata.combining(one))
+    return unicodedata.normalize("NFC", plain)  # syllables of Hangul in one piece
+
+
+_VIEW_SCRIPTS, _CHEST_SCRIPTS, _PART_SCRIPTS = (
+    tuple(_folded(one) for one in parts)
+    for parts in (OTHER_VIEW_SCRIPTS, CHEST_SCRIPTS, OTHER_PART_SCRIPTS)
+)

@@ -56,7 +56,8 @@ FRONTAL_WORDS = frozenset(
 OTHER_VIEW_WORDS = frozenset(
     # Lateral and oblique: English, German, French, Spanish, Portuguese, Italian, Dutch, Polish,
     # Czech, Hungarian, Swedish, Danish, Finnish, Turkish, Romanian, Greek, Russian, Ukrainian,
-    # Arabic, Chinese, Japanese, Korean, Vietnamese, Indonesian (romanised where need be).
+    # Arabic, Chinese, Japanese, Korean, Vietnamese, Indonesian (romanised where need be); the
+    # languages of the Balkans and the Baltic, Hebrew. Words for "side" alone are left out.
     "LL RL LAT LLAT RLAT LATERAL LATERALE LATERALIS LATERAALI LATERAAL LATERALNA LATERALNE "  # noqa: SIM905
     "LATEROLATERAL LATEROLATERALE LATLEFT LATRIGHT SEITLICH SEITE PROFIL PROFILE PERFIL LATERALA "
     "SIDE SIDO SIDEBILLEDE SIVU SIVUKUVA YAN YANLATERAL BOCZNE BOCZNA BOCNI BOCNY BOKOVA BOKOVAYA "
@@ -64,13 +65,18 @@ OTHER_VIEW_WORDS = frozenset(
     "NGHIENG SAMPING OBL OBLIQUE OBLIQUA OBLIQUO OBLICUA OBLICUO OBLIKVA SCHRAEG SCHRAG SKOSNE "
     "SKOSNA SIKMA SIKMY KOSAYA FERDE SKRA SKEV SHAI SHAWEI XIEWEI SASA OBLIK LAO RAO LPO RPO RLO "
     "LLO TANGENTIAL TANGENTIALE SAGITTAL SAGITTALE SAGITAL SEITL LATLAT BOCZNY BOCNA SONINE "
-    "SIDBILD SIDELEJE ZIJDELINGS DWARS DWARSE LATERAALNE PROFILO".split()
+    "SIDBILD SIDELEJE ZIJDELINGS DWARS DWARSE LATERAALNE PROFILO SEITENAUFNAHME SEITAUFNAHME "
+    "LATERALAUFNAHME PROFILAUFNAHME ZIJAANZICHT STRANSKA STRANSKO STRANSKI PROFILNA PROFILNO "
+    "PROFILNI LATERALNO LATERALNI STRANICHNA BICHNA OLDALFELVETEL SIDOBILD SIDEBILDE SIVULTA "
+    "SIVUPROJEKTIO SIVULTAKUVA KULGVAADE KULJELT SANU SANISKI SONINIS SONINIAI СТРАНИЧНА СТРАНИЧНО "
+    "БІЧНА БІЧНИИ БОЧНИ БОЧНА ΠΡΟΦΙΛ צידי צדדי צידית לטרלי לטרלית".split()
 )
 """Words for lateral and oblique views."""
 OTHER_VIEW_SCRIPTS = (
-    "側面", "侧位", "側位", "斜位", "측면", "боков", "косая", "профил", "πλαγι", "جانبي",
+    "側面", "侧面", "侧位", "側位", "斜位", "측면", "측방", "사위", "боков", "косая", "профил",
+    "πλαγι", "جانبي", "جانبی", "نیم رخ", "نیمرخ", "पार्श्व", "ด้านข้าง",
 )  # fmt: skip
-"""The same in scripts of their own, as parts of words, without accents."""
+"""The same in scripts of their own, as parts of words."""
 LYING_ON_A_SIDE = frozenset(
     one + two
     for lateral in ("LATERAL", "LATERALE", "LAT")
@@ -87,7 +93,8 @@ CHEST_WORDS = frozenset(
     "POUMONS PULMON PULMONES PULMAO PULMOES POLMONE POLMONI LONG LONGEN PLUCA PLICE TUDO MELLKAS "
     "BRUST BRUSTKORB POITRINE PECHO PEITO TORSO HRUDNIK RINTAKEHA KEUHKOT GOGUS AKCIGER GRUDNAYA "
     "XIONGBU KYOBU HYUNGBU NGUC DADA RIBS RIB RIPPEN COTES COSTILLAS STERNUM HEART CXR BABYGRAM "
-    "WHOLEBODY BODY".split()
+    "WHOLEBODY BODY PHOI PARU PLUCA PLJUCA KOPSUD RINDKERE KRUTINE KRUTINES PLAUCIAI PLAUSAS "
+    "BRYST BRYSTKASSE BROSTKORG GRUDNI PRSNI PRSA БЯЛ ΠΝΕΥΜΟΝΕΣ".split()
 )
 """Words that a name of the chest may hold beside those of other parts."""
 OTHER_PARTS = frozenset(
@@ -120,15 +127,33 @@ OTHER_PARTS = frozenset(
     "FUBU GUPEN TOULU TOUBU JINGBU SHOUBU XIGUAN KUANGUAN JIANGUAN JIZHUI "
     "FUKUBU KOTSUBAN ZUGAI TOUGAIKOTSU KEIBU TEBU HIZA ASHI KATA SEKITSUI YOTSUI KEITSUI "
     "BOKBU GOLBAN DUGAE MUREUP EOKKAE CHEOKCHU "
-    "ABD KUB PERUT PANGGUL TENGKORAK KEPALA LEHER TANGAN LUTUT KAKI BAHU TULANGBELAKANG".split()
+    "ABD KUB PERUT PANGGUL TENGKORAK KEPALA LEHER TANGAN LUTUT KAKI BAHU TULANGBELAKANG "
+    # Further names, and plurals; words that mean something else in another language are left out.
+    "FACIAL NASAL HEEL ORBITS LIMB DAUMEN VORFUSS MITTELFUSS MITTELHAND ZEHE ZEHEN FERSE OSG USG "
+    "NASENBEIN ASP MAINS DOIGTS PIEDS BRAS AVANTBRAS GENOUX HANCHES FEMORAL MANOS PIES DEDOS "
+    "CADERAS RODILLAS MAOS PES JOELHOS RACHIDE PIEDI MANI FEMORE GINOCCHIA VINGER VINGERS "
+    "ONDERBEEN BOVENBEEN ONDERARM BOVENARM PODUDZIE UDO KOLANOWY BIODROWY BARKOWY KNAE BAEKKEN FOD "
+    "FODDER HOFTE SKULDER RYG KNE KNAR HANDER BUKOVERSIKT FINGRAR KAFA VERTEBRA LOMBER SERVIKAL "
+    "MANA GENUNCHI BAZIN CRANIU PICIOR UMAR CERVIKALNI KOLJENO ZDJELICA KARLICA LUBANJA TRBUH "
+    "STOPALO KRALJEZNICA KICMA KOLK ROKA GLAVA MEDENICA HRBTENICA "
+    "BANTAY BANCHAN KHOPGOI KHUNGCHAU COTSONG BUNG "
+    "ГЛАВА ГОЛОВА БЕДРО ГОЛЕНЬ РУКА НОГА ЛОКОТЬ ЛОКТЕВОИ ПОЯСНИЧНЫИ ШЕИНЫИ ШЕЯ ППН ПППН РЪКА "
+    "КОЛЯНО КОЛІНО ХРЕБЕТ КРАК ΧΕΡΙ ΓΟΝΑΤΟ ΠΟΔΙ ΙΣΧΙΟ ΩΜΟΣ ΣΠΟΝΔΥΛΙΚΗ יד ברך אגן בטן גולגולת כתף "
+    "ירך كف يد اليد قدم القدم كتف الكتف العمود دست زانو پا لگن جمجمه شکم شانه 손 발".split()
 )
 """Words for parts that hold no lung."""
-CHEST_SCRIPTS = ("胸", "흉", "가슴", "груд", "легк", "θωρακ", "صدر")
-"""Names of the chest in scripts of their own, as parts of words, without accents."""
+CHEST_SCRIPTS = (
+    "胸", "肺", "흉", "가슴", "폐", "груд", "гръд", "легк", "легені", "плућ", "θωρακ", "θωραξ",
+    "πνευμον", "صدر", "سینه", "ریه", "الرئ", "חזה", "ריאות", "छाती", "वक्ष", "ทรวงอก",
+    "หน้าอก", "ปอด",
+)  # fmt: skip
+"""Names of the chest in scripts of their own, as parts of words."""
 OTHER_PART_SCRIPTS = (
     "腹", "骨盤", "骨盆", "头", "頭", "颅", "頸", "颈", "腰椎", "脊椎", "肩", "肘", "手", "膝",
-    "足", "복부", "골반", "두개", "무릎", "어깨", "척추", "손목", "живот", "брюшн", "таз", "череп",
-    "кист", "колен", "стоп", "плеч", "позвоноч", "κοιλια", "λεκαν", "κρανι", "بطن", "حوض",
-    "جمجمة", "ركبة",
+    "足", "踝", "腕", "髋", "髖", "股", "胫", "脛", "鼻骨", "下肢", "上肢", "脊柱", "大腿", "下腿",
+    "鎖骨", "锁骨", "복부", "골반", "두개", "무릎", "어깨", "척추", "경추", "요추", "손목",
+    "손가락", "발목", "발가락", "고관절", "팔꿈치", "수부", "족부", "живот", "брюшн", "таз",
+    "череп", "кист", "колен", "стоп", "плеч", "позвоноч", "пазух", "κοιλια", "λεκαν", "κρανι",
+    "بطن", "حوض", "جمجمة", "ركبة", "पेट", "हाथ", "घुटन", "पैर", "มือ", "เข่า", "ท้อง", "กะโหลก", "เท้า",
 )  # fmt: skip
 """The same for parts that hold no lung."""

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 from pydicom.dataset import Dataset
 
-from model_store.pictures.dicom_view import view_warnings
+from model_store.pictures import view_vocabulary as vocabulary
+from model_store.pictures.dicom_view import _words, view_warnings
 from tests.dicom_files import make_xray
 
 
@@ -54,6 +55,8 @@ def test_other_orientations_are_no_laterals(orientation: Any) -> None:
 LATERALS = "LL RL LATERAL Lateral LAT L-LAT PROFIL PERFIL SEITLICH LATERALE LATERO-LATERALE BOCZNE"
 LATERALS += (
     " SOKUMEN CEWEI YAN LAO OBLIQUE OBLICUA SCHRÄG seitl. BOČNÁ ΠΛΆΓΙΑ ПРОФИЛЬ ZIJDELINGS 側位"
+    " СТРАНИЧНА БІЧНА STRANSKA PROFILNA LATERALNO SIDOBILD SĀNU ŠONINIS"
+    " צידי جانبی पार्श्व ด้านข้าง 侧面"
 )
 
 
@@ -88,6 +91,7 @@ def test_frontal_and_unknown_words_claim_nothing(word: str) -> None:
 
 
 CHESTS = "CHEST THORAX TORAX TÓRAX Tórax BRUST POITRINE CXR UNKNOWN PORTABLE TORACE PECHO LUNGE"
+CHESTS += " חזה سینه छाती ทรวงอก PHỔI PARU BRØST PLUĆA ГРЪД 폐 肺 KRŪTINĖ"
 CHESTS += " 胸腹部 흉부 ΘΏΡΑΚΑΣ ГРУДЬ GÖĞÜS KYOBU XX 1 胸部 грудь BRUSTKORB CHEST_PA T2"
 
 
@@ -98,12 +102,23 @@ def test_chests_and_unknown_parts_claim_nothing(word: str) -> None:
 
 PARTS = "HAND ABDOMEN SKULL PELVIS KNEE SPINE TSPINE FOOT BREAST CRÂNE MAIN RODILLA MÃO GINOCCHIO"
 PARTS += " 腹部 膝関節 ЖИВОТ ЧЕРЕП 복부 ΛΕΚΆΝΗ KUB"
+PARTS += " MÃOS PIEDS DEDOS BÆKKEN KNÆ SKULDER KOLJENO GLAVA РУКА КОЛІНО ΓΌΝΑΤΟ ברך يد دست 손 발목"
+PARTS += " 踝关节 髋关节 股関節 घुटना เข่า ZEHE FERSE FEMORE AVANT-BRAS"
 PARTS += " SCHÄDEL BECKEN KNIE GENOU CRÁNEO CZASZKA DŁOŃ ZUGAI FUBU"
 
 
 @pytest.mark.parametrize("word", [*PARTS.split(), "L SPINE", "LEFT HAND", "Main gauche"])
 def test_other_parts_are_known_in_many_languages(word: str) -> None:
     assert codes(BodyPartExamined=word) == ["not_a_chest"]
+
+
+@pytest.mark.parametrize(
+    "words", [vocabulary.OTHER_VIEW_WORDS, vocabulary.CHEST_WORDS, vocabulary.OTHER_PARTS]
+)
+def test_every_word_of_the_vocabulary_is_written_as_headers_are_compared(
+    words: frozenset[str],
+) -> None:
+    assert [word for word in words if word not in _words(word)] == []
 
 
 @pytest.mark.parametrize("value", ["85562004", "T-D8700", "89546000", "72696002"])
