@@ -3,7 +3,8 @@
 Every edge of the tight box around both lungs moves by a uniform draw of up to so much of its side.
 A mask is poor below a Dice of 0.85 against both lungs, and poor by the box where that is also 0.05
 less than with the tight box. Else annotator and model disagree about the X-ray, and the box is not
-the reason.
+the reason. The same with boxes of one lung, which should give that lung without a warning, and with
+halves of the picture.
 
     python -m benchmarks.quality.sloppy_boxes --data DATA
 """
@@ -18,11 +19,15 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
+from benchmarks.processor import processor_name
+from model_store.boxes import Box
 from model_store.model_index import default_model_folder
 from model_store.predictor import PredictionRequest, Predictor
 from service.imaging.mask_checks import check_mask
-from training.data.dataset import load_xray, read_rows
+from training.data.dataset import LabelledXray, load_xray, read_rows, split_lungs
+from training.data.prompts import tight_box
 from training.evaluation.box_jitter import moved_box
 from training.evaluation.metrics import dice
 from training.evaluation.scores import prompt_boxes
@@ -30,6 +35,10 @@ from training.evaluation.scores import prompt_boxes
 JITTERS = (0.0, 0.05, 0.10, 0.15, 0.20)
 POOR_DICE = 0.85
 LOST_DICE = 0.05
+LUNG_DRAWS = 2
+"""Boxes of each lung and jitter."""
+HALF = "half of the picture"
+ONE_LUNG = ("tight", "10%", "20%", HALF)
 COUNTS = (
     "masks",
     "poor",
@@ -47,20 +56,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--split", default="val", choices=["train", "val", "test"])
     parser.add_argument("--draws", type=int, default=6, help="boxes per X-ray and jitter")
     options = parser.parse_args(arguments)
-    table = count_warnings(
-        Predictor.load(options.model), options.data, options.split, options.draws
-    )
-    print(f"{'moved by up to':<16}" + "".join(f"{name:>21}" for name in COUNTS))
-    for jitter, counts in table.items():
-        print(f"{jitter:<16}" + "".join(f"{counts[name]:>21}" for name in COUNTS))
-    print(json.dumps(table))
+    predictor = Predictor.load(options.model)
+    tables = {
+        "both lungs": count_warnings(predictor, options.data, options.split, options.draws),
+        "one lung": count_one_lung(predictor, options.data, options.split),
+    }
+    print(f"{processor_name()}, {options.split}")
+    for name, table in tables.items():
+        print(f"\n{f'{name}, moved by':<24}" + "".join(f"{count:>21}" for count in COUNTS))
+        for moved, counts in table.items():
+            print(f"{moved:<24}" + "".join(f"{counts[count]:>21}" for count in COUNTS))
+    print(json.dumps(tables))
     return 0
 
 
 def count_warnings(
     predictor: Predictor, data: Path, split: str, draws: int
 ) -> dict[str, dict[str, int]]:
-    """Return the `COUNTS` of each jitter."""
+    """Return the `COUNTS` of each jitter of boxes around both lungs."""
     table = {f"{share:.0%}": dict.fromkeys(COUNTS, 0) for share in JITTERS}
     for row in read_rows(data, split):
         xray = load_xray(row)
@@ -69,21 +82,56 @@ def count_warnings(
         asked = [("0%", tight)]
         for share in JITTERS[1:]:
             asked += [(f"{share:.0%}", moved_box(tight, share, whole, rng)) for _ in range(draws)]
-        request = PredictionRequest(xray.image, tuple(box for _, box in asked), xray.convention)
-        answers = predictor.predict(request).masks
-        best = dice(answers[0].mask, xray.mask)
-        for (jitter, _), answer in zip(asked, answers, strict=True):
-            found = dice(answer.mask, xray.mask)
-            poor = found < POOR_DICE
-            by_box = poor and found < best - LOST_DICE
-            warned = bool(check_mask(answer))
-            counts = table[jitter]
-            counts["masks"] += 1
-            counts["poor"] += poor
-            counts["poor by the box"] += by_box
-            counts["of these warned"] += by_box and warned
-            counts["good, warned"] += warned and not poor
+        _count(table, predictor, xray, asked, xray.mask)
     return table
+
+
+def count_one_lung(predictor: Predictor, data: Path, split: str) -> dict[str, dict[str, int]]:
+    """Return the `COUNTS` of boxes of one lung, and of halves of the picture, beside that lung."""
+    table = {name: dict.fromkeys(COUNTS, 0) for name in ONE_LUNG}
+    for row in read_rows(data, split):
+        xray = load_xray(row)
+        _, whole = prompt_boxes(xray)
+        rng = np.random.default_rng([1, zlib.crc32(row.name.encode())])
+        for lung, half in zip(split_lungs(xray.mask), _halves(whole), strict=True):
+            tight = tight_box(lung)
+            if tight is None:
+                continue
+            asked = [("tight", tight), (HALF, half)]
+            for share in (0.1, 0.2):
+                boxes = [moved_box(tight, share, whole, rng) for _ in range(LUNG_DRAWS)]
+                asked += [(f"{share:.0%}", box) for box in boxes]
+            _count(table, predictor, xray, asked, lung)
+    return table
+
+
+def _halves(whole: Box) -> tuple[Box, Box]:
+    _, _, width, height = whole
+    return (0.0, 0.0, width / 2, height), (width / 2, 0.0, width, height)
+
+
+def _count(
+    table: dict[str, dict[str, int]],
+    predictor: Predictor,
+    xray: LabelledXray,
+    asked: Sequence[tuple[str, Box]],
+    truth: NDArray[np.bool_],
+) -> None:
+    """Count the masks of some boxes of one X-ray, the first of which is the tight one."""
+    request = PredictionRequest(xray.image, tuple(box for _, box in asked), xray.convention)
+    answers = predictor.predict(request).masks
+    best = dice(answers[0].mask, truth)
+    for (name, _), answer in zip(asked, answers, strict=True):
+        found = dice(answer.mask, truth)
+        poor = found < POOR_DICE
+        by_box = poor and found < best - LOST_DICE
+        warned = bool(check_mask(answer))
+        counts = table[name]
+        counts["masks"] += 1
+        counts["poor"] += poor
+        counts["poor by the box"] += by_box
+        counts["of these warned"] += by_box and warned
+        counts["good, warned"] += warned and not poor
 
 
 if __name__ == "__main__":

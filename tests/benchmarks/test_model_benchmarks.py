@@ -6,7 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.quality.sloppy_boxes import COUNTS, JITTERS, count_warnings
+from benchmarks.quality.sloppy_boxes import (
+    COUNTS,
+    HALF,
+    JITTERS,
+    count_one_lung,
+    count_warnings,
+)
 from benchmarks.quality.two_models import compare
 from benchmarks.quality.undecided_masks import against_people, ask, confidences
 from model_store.predictor import Predictor
@@ -39,6 +45,13 @@ def test_every_moved_box_is_counted_once(data: Path, tiny_artifact: Path) -> Non
         assert set(counts) == set(COUNTS)
         assert counts["of these warned"] <= counts["poor by the box"] <= counts["poor"]
     assert table["0%"]["poor by the box"] == 0  # the tight box cannot be worse than itself
+
+
+def test_boxes_of_one_lung_are_counted_for_each_lung(data: Path, tiny_artifact: Path) -> None:
+    table = count_one_lung(Predictor.load(tiny_artifact, "cpu"), data, "val")
+    masks = {name: counts["masks"] for name, counts in table.items()}
+    assert masks == {"tight": 6, "10%": 12, "20%": 12, HALF: 6}
+    assert table["tight"]["poor by the box"] == 0
 
 
 def test_confidence_is_asked_in_both_conventions(data: Path, tiny_artifact: Path) -> None:

@@ -92,11 +92,31 @@ def test_one_lung_in_a_box_around_two_is_said() -> None:
 def test_one_lung_in_half_of_the_picture_is_no_narrow_mask() -> None:
     """Arm and spine are free beside it, but nowhere is room for another lung."""
     one = np.zeros((100, 100), bool)
-    one[15:85, 14:38] = True
+    one[15:85, 14:40] = True
     half = (0.0, 0.0, 50.0, 100.0)
     assert check(one, 0.95, half) == ()
     at_one_side = np.roll(one, -12, axis=1)
     assert codes(check(at_one_side, 0.95, half)) == ["narrow_mask"]
+
+
+def test_a_box_that_cuts_the_other_lung_off_is_said() -> None:
+    """The room between mask and edge is spine and less than half of a lung."""
+    one = np.zeros((100, 100), bool)
+    one[15:85, 14:38] = True
+    assert check(one, 0.95, (10.0, 10.0, 48.0, 90.0)) == ()
+    assert codes(check(one, 0.95, (10.0, 10.0, 49.0, 90.0))) == ["narrow_mask"]
+    mirrored = one[:, ::-1].copy()
+    assert codes(check(mirrored, 0.95, (51.0, 10.0, 90.0, 90.0))) == ["narrow_mask"]
+    assert check(mirrored, 0.95, (52.0, 10.0, 90.0, 90.0)) == ()
+
+
+def test_a_lung_missing_at_the_edge_of_the_picture_is_said() -> None:
+    """There an arm has room beside a lung, but not as much as another lung takes."""
+    one = np.zeros((100, 100), bool)
+    one[15:85, 24:48] = True
+    assert check(one, 0.95, (0.5, 10.0, 52.0, 90.0)) == ()
+    one = np.roll(one, 2, axis=1)
+    assert codes(check(one, 0.95, (0.5, 10.0, 54.0, 90.0))) == ["narrow_mask"]
 
 
 def test_a_mask_in_pieces_is_said() -> None:
