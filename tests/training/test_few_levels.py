@@ -21,9 +21,11 @@ from training.__main__ import main
 from training.checkpoint import load_checkpoint
 from training.config import load_config
 from training.data.dataset import load_xrays, read_rows
+from training.data.row_choice import spread
 from training.errors import ConfigError
 from training.export import write_deployed
 from training.phantom.dataset import write_phantom_dataset
+from training.quantization.calibration import round_by_xrays
 from training.quantization.config import LevelCount, QatConfig
 from training.quantization.few_level_layer import FARTHEST_START, FewLevelQuantized
 from training.quantization.post_training import (
@@ -242,6 +244,14 @@ def test_without_steps_the_run_is_gptq_alone(data: Path, twin: Path, tmp_path: P
     nearest = levels.nearest(plain / scale[:, None])
     share = float((levels.nearest(unit) != nearest).float().mean())
     assert 0.02 < share < 0.6  # GPTQ chose otherwise where inputs depend on each other
+    # To the bit what rounding without training finds, from X-rays that training did not change.
+    rounded = load_base(twin).model
+    xrays = spread(load_xrays(read_rows(data, "train"), 96), 2)
+    assert len(xrays) == 4  # two batches of two
+    round_by_xrays(rounded, xrays, 64, 4)
+    found = rounded.state_dict()
+    for name in [one for one in found if one.endswith(("unit", "scale", "bias"))]:
+        assert torch.equal(found[name], state["model"][name]), name
 
 
 def test_an_8_bit_stage_starts_from_a_stored_float_model_too(

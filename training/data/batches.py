@@ -23,6 +23,7 @@ from training.data.augmentation import AugmentConfig, AugmentedXray, augment
 from training.data.dataset import LabelledXray, fold_of
 from training.data.further_masks import PLANES, FurtherMasks
 from training.data.prompts import PromptMix, draw_prompt, lungs_meant, tight_box
+from training.data.row_choice import spread
 from training.errors import ConfigError
 
 
@@ -125,6 +126,19 @@ class BatchSource:
         share = copy.copy(self)
         share._processes = processes
         return share
+
+    @property
+    def input_size(self) -> int:
+        """Side of the model's input, in pixels."""
+        return self._input_size
+
+    def unchanged(self, batches: int) -> list[LabelledXray]:
+        """Return at least as many X-rays as so many batches hold, unless there are fewer.
+
+        They are as they came, equally many of each data set where it has as many.
+        """
+        sources = {xray.source for xray in self._xrays}
+        return spread(self._xrays, -(-batches * self._batch_size // len(sources)))
 
     @property
     def rows_per_epoch(self) -> int:

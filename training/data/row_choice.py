@@ -3,9 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Protocol, TypeVar
 
 from training.data.dataset import DataRow
 from training.errors import ConfigError
+
+
+class _OfSource(Protocol):
+    @property
+    def source(self) -> str: ...
+
+
+Row = TypeVar("Row", bound=_OfSource)
 
 
 def limited(rows: Sequence[DataRow], limit: int) -> list[DataRow]:
@@ -32,9 +41,9 @@ def check_whole(limit: int, *, stores: bool) -> None:
         )
 
 
-def spread(rows: Sequence[DataRow], per_source: int) -> list[DataRow]:
-    """Return up to ``per_source`` rows of each data set, evenly spread over it; 0 takes all."""
-    chosen: list[DataRow] = []
+def spread(rows: Sequence[Row], per_source: int) -> list[Row]:
+    """Return up to ``per_source`` rows or X-rays of each data set, evenly spread; 0 takes all."""
+    chosen: list[Row] = []
     for source in dict.fromkeys(row.source for row in rows):
         own = [row for row in rows if row.source == source]
         count = min(per_source, len(own)) if per_source else len(own)

@@ -25,9 +25,9 @@ class QatConfig:
         calibration_batches: Batches by which activation scales are set before training.
         train_base: Whether the base weights learn too, not the adapters alone.
         weight_levels: How many integers a weight may be: 127 are the ±63 of 8-bit models; 2 to 16
-            are stored packed (4 are ±1 and ±3 in 2 bits). With these every weight learns, started
-            by GPTQ from the calibration batches, so that ``train_base`` says nothing; 48 X-rays
-            or more should be in those.
+            are stored packed (4 are ±1 and ±3 in 2 bits). With these every weight learns, so that
+            ``train_base`` says nothing. It starts from GPTQ by as many X-rays as the calibration
+            batches hold, 48 or more, unchanged and equally many of each data set.
         integers_learn: Whether weights of 2 to 16 levels learn which integer they are; if not,
             they stay as GPTQ left them, and scales, biases and norms learn.
     """

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import torch
 
 from training.data.batches import BatchSource
+from training.quantization.calibration import calibration_inputs
 from training.quantization.fake_quantization import FakeQuantized
 from training.quantization.post_training import round_weights
 from training.quantization.quantized_model import add_few_level_quantization
@@ -30,5 +31,11 @@ class FewLevelStage(QatStage):
 
     @torch.no_grad()
     def calibrate(self, source: BatchSource) -> None:
-        """Round every weight by GPTQ, and set the activation scales, from training batches."""
-        round_weights(self.model, self._rounded, self._calibration_inputs(source))
+        """Round every weight by GPTQ, and set the activation scales, from X-rays as they come.
+
+        Those that training changes are not what a model is asked: from them GPTQ's masks err twice
+        as much (four levels, 48 X-rays: Dice -0.0019 from float instead of -0.0010).
+        """
+        xrays = source.unchanged(self._config.calibration_batches)
+        inputs = calibration_inputs(self.model, xrays, source.input_size)
+        round_weights(self.model, self._rounded, inputs)
