@@ -16,16 +16,13 @@ from functools import partial
 
 from service.audit.chain import AuditError
 from service.http.key_file import KeyFileError, require_a_key
-from service.settings import (
-    Settings,
-    SettingsError,
+from service.settings import Settings, SettingsError, settings_from, unknown_variables
+from service.settings_checks import (
     require_admin_keys,
     require_safe_address,
     require_trace_exporter,
     require_usable_certificate,
     require_whole_audit,
-    settings_from,
-    unknown_variables,
 )
 
 EXIT_BAD_SETTING = 2

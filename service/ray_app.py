@@ -22,7 +22,8 @@ from service.compute.readiness import State
 from service.heap import keep_one_heap
 from service.logging import configure_logging
 from service.ray_figures import FigureTable, together
-from service.settings import Settings, require_safe_address, settings_from
+from service.settings import Settings, settings_from
+from service.settings_checks import require_safe_address
 
 START_TIMEOUT_S = 300.0
 RETRY_AFTER_S = 2.0

@@ -18,15 +18,14 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sized
-from concurrent.futures import Future
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Protocol
 
 from model_store.boxes import Box
-from model_store.model_info import ModelInfo
 from model_store.structures import LUNGS, Structure
 from service.caller_turns import SERVICE
 from service.compute.batch_queue import BatchQueue
+from service.compute.compute_job import ComputeResult, Job
 from service.compute.cpu_turns import CpuTurns
 from service.compute.model_handle import LOST_SENTENCE, ModelCallError, SegmentationModel
 from service.compute.network_data import NetworkInput, NetworkOutput
@@ -60,49 +59,6 @@ class ModelSource(Protocol):
 
     def lose(self) -> None:
         """Note that the model is gone."""
-
-
-@dataclass(frozen=True)
-class ComputeResult:
-    """What one request got from the model.
-
-    Attributes:
-        output: what the network says, and its stage times.
-        queue_s: seconds between being queued and being answered in which the model did not work
-            on this request.
-        batch_size: requests that were handed over with this one, itself included.
-    """
-
-    output: NetworkOutput
-    model: ModelInfo
-    queue_s: float
-    batch_size: int
-
-
-@dataclass(eq=False)
-class Job:
-    """One request on its way through the worker.
-
-    Attributes:
-        given: what the model gets.
-        on_taken: called by the worker when it starts on this job.
-        caller: whose turn it takes.
-        future: gets the result, or the error; cancel it to withdraw.
-        queued_at: `time.perf_counter()` when it was queued.
-    """
-
-    given: NetworkInput
-    on_taken: Callable[[], None]
-    caller: str = SERVICE
-    future: Future[ComputeResult] = field(default_factory=Future)
-    queued_at: float = field(default_factory=time.perf_counter)
-
-    def refuse(self, error: Exception) -> None:
-        """Answer with an error, unless the caller has left or has its answer."""
-        if self.future.done():
-            return
-        if self.future.running() or self.future.set_running_or_notify_cancel():
-            self.future.set_exception(error)
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,8 @@ from collections.abc import Callable, Sequence
 
 from model_store.model_info import ModelInfo
 from service.caller_turns import SERVICE
-from service.compute.compute_worker import ComputeWorker, Job
+from service.compute.compute_job import Job
+from service.compute.compute_worker import ComputeWorker
 from service.compute.cpu_turns import CpuTurns
 from service.compute.fleet_readiness import FleetReadiness
 from service.compute.model_handle import Memory, SegmentationModel

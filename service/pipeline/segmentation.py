@@ -16,7 +16,7 @@ from contextlib import contextmanager
 
 from model_store.model_info import ModelInfo
 from model_store.structures import LUNGS
-from service.compute.compute_worker import ComputeResult
+from service.compute.compute_job import ComputeResult
 from service.compute.cpu_turns import CpuTurns
 from service.compute.fleet import ComputeFleet
 from service.compute.model_handle import LOST_SENTENCE

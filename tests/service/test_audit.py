@@ -25,7 +25,8 @@ from service.audit import log as audit_log
 from service.audit.__main__ import EXIT_BROKEN, EXIT_UNREADABLE, main
 from service.audit.chain import AuditError, BrokenChainError, ChainState, read_key, verify_files
 from service.audit.log import AuditLog, AuditWatch
-from service.settings import Settings, SettingsError, require_whole_audit
+from service.settings import Settings, SettingsError
+from service.settings_checks import require_whole_audit
 from tests.service.fake_model import FakePredictor, form, make_app, picture, png, running, sample
 from tests.service.test_keys import line as key_line
 

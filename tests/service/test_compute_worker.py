@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from service.compute.compute_worker import ComputeWorker, Job
+from service.compute.compute_job import Job
+from service.compute.compute_worker import ComputeWorker
 from service.compute.cpu_turns import CpuTurns
 from service.compute.network_data import BoxLogits, NetworkInput, NetworkOutput
 from service.errors import ComputeLost, Draining, InternalError, InvalidBox

@@ -22,7 +22,8 @@ from service.errors import (
 )
 from service.http.key_file import KeyFileError, KeyScope, read_key_file, require_a_key
 from service.http.keys import ApiKeys
-from service.settings import Settings, SettingsError, require_safe_address
+from service.settings import Settings, SettingsError
+from service.settings_checks import require_safe_address
 from tests.service.fake_model import form, make_app, running, sample
 
 pytestmark = pytest.mark.anyio

@@ -26,7 +26,8 @@ from service.audit.chain import entries_of
 from service.compute.model_handle import ModelRefusedError
 from service.http.admin_app import create_admin_app
 from service.http.keys import ApiKeys
-from service.settings import Settings, SettingsError, require_admin_keys
+from service.settings import Settings, SettingsError
+from service.settings_checks import require_admin_keys
 from tests.service.fake_model import (
     FAILED,
     FakeInfo,

@@ -14,7 +14,8 @@ import pytest
 
 from benchmarks.service.server_process import running_server
 from service import settings as settings_module
-from service.settings import Settings, SettingsError, require_trace_exporter
+from service.settings import Settings, SettingsError
+from service.settings_checks import require_trace_exporter
 from tests.dicom_files import as_file, make_xray
 from tests.service.fake_model import form
 from tests.service.test_process import assert_one_sentence, start
