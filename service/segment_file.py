@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 
 from model_store.boxes import BoxError, validate_box
 from model_store.conventions import CONVENTIONS, DEFAULT_CONVENTION
-from model_store.geometry import grey_histogram
+from model_store.grey_levels import grey_histogram
 from model_store.model_index import default_model_folder
 from model_store.pictures.picture_reading import Picture
 from model_store.prediction import PredictionRequest

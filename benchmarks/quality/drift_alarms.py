@@ -29,7 +29,8 @@ from benchmarks.quality.gating import judged
 from benchmarks.quality.portable_xrays import unlabelled
 from benchmarks.quality.spoiled_pictures import SPOILS
 from model_store.conventions import CONVENTIONS, Convention
-from model_store.geometry import grey_histogram, windowed_mean
+from model_store.geometry import windowed_mean
+from model_store.grey_levels import grey_histogram
 from model_store.model_index import default_model_folder
 from model_store.predictor import PredictionRequest, Predictor
 from service.drift_comparison import MOST_OUTSIDE, MOST_SHIFT, shift_of

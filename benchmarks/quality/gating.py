@@ -25,7 +25,7 @@ from benchmarks.processor import processor_name
 from benchmarks.quality.judged_pictures import SEVERITIES, Judged, Record
 from benchmarks.quality.spoiled_pictures import SPOILS, USABLE, made_up_pictures
 from model_store.conventions import CONVENTIONS, DEFAULT_CONVENTION, Convention
-from model_store.geometry import grey_histogram
+from model_store.grey_levels import grey_histogram
 from model_store.model_index import default_model_folder
 from model_store.pictures.picture_reading import read_picture
 from model_store.predictor import MaskPrediction, PredictionRequest, Predictor

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from benchmarks.processor import processor_name
 from model_store.geometry import InputGeometry
+from model_store.opencv import cv2
 from model_store.postprocessing import MaskLogits, mask_from
 from model_store.prediction import MaskPrediction
 from model_store.structures import HEART
@@ -30,7 +31,6 @@ from service.imaging.lung_sides import lung_sides
 from service.imaging.mask_checks import check_mask
 from service.imaging.mask_grid import grid_of
 from service.imaging.measurements import measure_lungs
-from service.imaging.opencv import cv2
 from service.imaging.png_encoding import encode_png
 from service.imaging.polygons import polygons_of
 from service.imaging.rendering import encode_mask_png, encode_rle

@@ -19,7 +19,7 @@ import numpy as np
 
 from benchmarks.processor import processor_name
 from benchmarks.service.honest_files import honest_files, xray_12_bit
-from model_store.geometry import grey_histogram
+from model_store.grey_levels import grey_histogram
 from model_store.pictures.picture_errors import PictureError
 from model_store.pictures.picture_reading import read_picture
 from model_store.pictures.pixel_coding import PixelCoding

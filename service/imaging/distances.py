@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from service.imaging.opencv import cv2
+from model_store.opencv import cv2
 
 
 def distances_within(region: NDArray[np.bool_]) -> NDArray[np.float32]:

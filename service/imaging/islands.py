@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from service.imaging.opencv import cv2
+from model_store.opencv import cv2
 
 SMALLEST_ISLAND_SHARE = 0.02
 """A piece below this share of the mask is an island."""

@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from service.imaging.opencv import cv2
+from model_store.opencv import cv2
 
 CELLS = 24
 COMPONENTS = 16

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from model_store.opencv import cv2
 from service.imaging.distances import distances_within, squares_of
 from service.imaging.mask_grid import MaskGrid, grid_of
-from service.imaging.opencv import cv2
 
 Mask = NDArray[np.bool_]
 MOST_EROSION = 8

@@ -79,7 +79,7 @@ def check_image(counts: NDArray[np.int64]) -> tuple[ImageWarning, ...]:
     saying so: an X-ray's black surroundings are then white.
 
     Args:
-        counts: how often each grey value comes (`model_store.geometry.grey_histogram`), (256,) or
+        counts: how often each grey value comes, from `model_store.grey_levels`, (256,) or
             (65536,).
     """
     pixel_count = int(counts.sum())

@@ -12,7 +12,7 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from service.imaging.opencv import cv2
+from model_store.opencv import cv2
 
 GRID_SIDE = 128
 """About this many samples along the longer side."""

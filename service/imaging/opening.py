@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from model_store.boxes import BoxError, validate_box
-from model_store.geometry import InputGeometry, grey_histogram, windowed_mean
+from model_store.geometry import InputGeometry, windowed_mean
+from model_store.grey_levels import grey_histogram
 from model_store.pictures.dicom_display import GreyDisplay, read_grey_display
 from model_store.pictures.picture_reading import Picture
 from model_store.pictures.pixel_coding import BeforeDecoding, accept_any

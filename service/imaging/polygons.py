@@ -11,7 +11,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from service.imaging.opencv import cv2
+from model_store.opencv import cv2
 
 TOLERANCE_PX = 1.0
 """No point of a ring is moved farther by simplification (Douglas and Peucker 1973)."""

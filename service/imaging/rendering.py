@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
 
 from model_store.boxes import Box
+from model_store.grey_levels import grey_histogram, replace_levels
 from service.imaging.contour import contour_of
 from service.imaging.png_encoding import encode_png, rgb_of
 
@@ -145,8 +146,7 @@ def window_for_display(pixels: NDArray[Any]) -> NDArray[np.uint8]:
     low, high = display_window(pixels)
     levels = (np.arange(65536, dtype=np.float32) - low) * (255.0 / (high - low))
     table = np.clip(np.rint(levels), 0, 255).astype(np.uint8)
-    windowed: NDArray[np.uint8] = table[pixels]
-    return windowed
+    return replace_levels(pixels, table)
 
 
 def display_window(pixels: NDArray[Any]) -> tuple[int, int]:
@@ -157,7 +157,7 @@ def display_window(pixels: NDArray[Any]) -> tuple[int, int]:
     """
     if pixels.dtype == np.uint8:
         return 0, 255
-    cumulative = np.cumsum(np.bincount(pixels.ravel(), minlength=65536))
+    cumulative = np.cumsum(grey_histogram(pixels))
     low, high = (
         int(np.searchsorted(cumulative, share / 100 * pixels.size)) for share in DISPLAY_PERCENTILES
     )

@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from model_store.opencv import cv2
 from service.imaging.lung_shapes import Cells, load_lung_shapes, shape_of
 from service.imaging.mask_grid import MaskGrid, sampled
-from service.imaging.opencv import cv2
 from service.imaging.response_warnings import ImageWarning, WarningCode
 
 EDGE_MARGIN = 0.01

@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 
 from model_store.geometry import InputGeometry
 from model_store.mask_resampling import logits_at_pixels
+from model_store.opencv import cv2
 from model_store.postprocessing import MaskLogits, logit_of
 from service.imaging.distances import distances_within, squares_of
-from service.imaging.opencv import cv2
 
 OUTER_PROBABILITY, INNER_PROBABILITY = 0.25, 0.75
 _NEIGHBOURS = np.ones((3, 3), np.uint8)

@@ -17,8 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model_store.boxes import Box
+from model_store.opencv import cv2
 from service.imaging.legend import with_legend
-from service.imaging.opencv import cv2
 from service.imaging.png_encoding import encode_png, rgb_of
 from service.imaging.rendering import (
     Mask,

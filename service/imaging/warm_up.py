@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from model_store.boxes import Box
-from model_store.geometry import grey_histogram
+from model_store.grey_levels import grey_histogram
 from model_store.pictures.picture_reading import read_picture
 from model_store.postprocessing import MaskLogits, mask_from
 from model_store.prediction import MaskPrediction, PredictionRequest

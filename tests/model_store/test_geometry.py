@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 from model_store.geometry import (
     BoxError,
     InputGeometry,
-    grey_histogram,
     validate_box,
     window_to_uint8,
     windowed_mean,
 )
+from model_store.grey_levels import grey_histogram
 from model_store.logit_resampling import logits_to_image, resampling_matrix
 from tests.tiny_models import make_tiny_model
 

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from model_store.boxes import BoxError
-from model_store.geometry import InputGeometry, grey_histogram
+from model_store.geometry import InputGeometry
+from model_store.grey_levels import grey_histogram
 from model_store.postprocessing import MaskLogits, mask_from
 from model_store.prediction import PredictionRequest
 from model_store.predictor import Predictor

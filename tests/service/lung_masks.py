@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from model_store.opencv import cv2
 from service.imaging.lung_shapes import CELLS, load_lung_shapes
-from service.imaging.opencv import cv2
 
 
 def lung_mask(side: int) -> NDArray[np.bool_]:

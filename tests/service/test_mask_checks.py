@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from model_store.boxes import Box
-from model_store.geometry import grey_histogram
+from model_store.grey_levels import grey_histogram
 from model_store.prediction import MaskPrediction
 from service.imaging.mask_checks import check_image, check_mask
 from service.imaging.response_warnings import ImageWarning

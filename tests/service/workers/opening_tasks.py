@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from model_store.geometry import grey_histogram
+from model_store.grey_levels import grey_histogram
 from model_store.pictures.picture_errors import PictureError
 from model_store.pictures.picture_reading import read_picture
 from model_store.pictures.pixel_coding import PixelCoding
