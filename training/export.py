@@ -235,7 +235,7 @@ def write_deployed(
     if levels or not (integers or keeps_float32):
         tensors = {k: v.half() if v.is_floating_point() else v for k, v in tensors.items()}
     folder = out / name / version
-    with _all_or_nothing(folder) as work:
+    with all_or_nothing(folder) as work:
         write_weights(work / WEIGHTS_FILE, tensors)
         manifest = Manifest(
             name=name,
@@ -269,7 +269,7 @@ def write_deployed(
 
 
 @contextmanager
-def _all_or_nothing(folder: Path) -> Iterator[Path]:
+def all_or_nothing(folder: Path) -> Iterator[Path]:
     """Give a hidden folder to write into, which becomes ``folder`` when the block ends well.
 
     Raises:

@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from model_store.quality_head import QualityHead
+
 HEAD_FILE = "quality_head.safetensors"
 RECORD_FILE = "quality_head.json"
 
@@ -18,7 +20,10 @@ RECORD_FILE = "quality_head.json"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
     parser.add_argument(
-        "--run", type=Path, required=True, help="run or stored float model whose embedding is read"
+        "--run",
+        type=Path,
+        required=True,
+        help="run or stored model whose embedding is read; a stored model as it is executed",
     )
     parser.add_argument("--data", type=Path, required=True, help="data set of frontal X-rays")
     parser.add_argument(
@@ -27,6 +32,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     parser.add_argument("--also", type=Path, help="a further data set of X-rays")
     parser.add_argument("--out", type=Path, required=True, help=f"folder for {HEAD_FILE}")
+    parser.add_argument(
+        "--start", type=Path, help="stored model whose head is fitted further: a few thousand "
+        "pictures do, where a new head takes tens of thousands",
+    )  # fmt: skip
+    parser.add_argument(
+        "--version", help="write the stored model of --run again as this version, with the head"
+    )
+    parser.add_argument(
+        "--models", type=Path, default=Path("model_store/models"), help="where --version is written"
+    )
     parser.add_argument("--count", type=int, default=30_000, help="pictures to fit to")
     parser.add_argument("--val-count", type=int, default=4_000, help="pictures of val")
     parser.add_argument("--seed", type=int, default=1)
@@ -38,13 +53,18 @@ def run(arguments: argparse.Namespace) -> int:
     """Fit, choose limits on good X-rays of ``val``, print the table, write the head; return 0.
 
     Raises:
+        ArtifactError: A stored model is refused.
         CheckpointError: The run cannot be read.
-        ConfigError: A folder of other pictures holds none.
+        ConfigError: A folder of other pictures holds none, ``--start`` has no head, or the version
+            cannot be.
         DataError: The data set cannot be used.
+        FileExistsError: The version exists; a stored version never changes.
     """
-    from model_store.predictor import choose_device
+    from model_store.artifact import read_manifest
     from model_store.quality_head import write_quality_head
     from training.data.dataset import load_xrays, read_rows
+    from training.export import check_new_version
+    from training.quality.encoding import load_encoder
     from training.quality.fitting import (
         QualityPictures,
         features,
@@ -52,11 +72,13 @@ def run(arguments: argparse.Namespace) -> int:
         head_outputs,
         limits_of,
     )
-    from training.stages.base import load_base
+    from training.quality.storing import store_with_head
 
-    base = load_base(arguments.run)
-    size = base.architecture.input_size
-    model = base.model.to(choose_device(arguments.device)).eval().requires_grad_(False)
+    start = None if arguments.start is None else _stored_head(arguments.start)
+    if arguments.version is not None:
+        check_new_version(arguments.models, read_manifest(arguments.run).name, arguments.version)
+    encoder = load_encoder(arguments.run, arguments.device)
+    size = encoder.input_size
     rows = read_rows(arguments.data, "train")
     if arguments.also is not None:
         rows += read_rows(arguments.also, "train")
@@ -64,16 +86,18 @@ def run(arguments: argparse.Namespace) -> int:
     others, val_others = (_pictures(arguments.others / split) for split in ("train", "val"))
     seed, workers = arguments.seed, arguments.workers
     train = QualityPictures(xrays, others, size, arguments.count, seed)
-    head = fit_head(*features(model, train, workers), seed)
-    good, _, _ = features(model, QualityPictures(val, [], size, len(val), seed, good=True), workers)
+    head = fit_head(*features(encoder, train, workers), seed, start)
+    unchanged = QualityPictures(val, [], size, len(val), seed, good=True)
+    good, _, _ = features(encoder, unchanged, workers)
     limits = limits_of(head_outputs(head, good))
     changed = QualityPictures(val, val_others, size, arguments.val_count, seed + 1)
-    found, labels, known = features(model, changed, workers)
+    found, labels, known = features(encoder, changed, workers)
     table = right_share(head_outputs(head, found), labels, known, limits)
     arguments.out.mkdir(parents=True, exist_ok=True)
     sha256 = write_quality_head(arguments.out / HEAD_FILE, head)
     named = (head_outputs(head, good) >= list(limits.values())).any(axis=1)
     record = {
+        "fitted": {"pictures": arguments.count, "seed": seed, "further": start is not None},
         "sha256": sha256, "labels": list(head.labels), "limits": limits, "val": table,
         "good X-rays of val": len(good), "of these named": int(named.sum()),
     }  # fmt: skip
@@ -82,6 +106,9 @@ def run(arguments: argparse.Namespace) -> int:
     for name, row in table.items():
         print(f"| {name} | {limits[name]} | {' | '.join(str(value) for value in row.values())} |")
     print(f"{named.sum()} of {len(good)} good X-rays of val are named anything")
+    if arguments.version is not None:
+        run, out = arguments.run, arguments.out
+        print(store_with_head(run, out, arguments.models, arguments.version))
     return 0
 
 
@@ -103,6 +130,16 @@ def right_share(
             "others named": round(float(said[untrue].mean()), 4) if untrue.any() else 0.0,
         }
     return table
+
+
+def _stored_head(model: Path) -> QualityHead:
+    from model_store.artifact import load_quality_head, read_manifest
+    from training.errors import ConfigError
+
+    head = load_quality_head(model, read_manifest(model))
+    if head is None:
+        raise ConfigError(f"--start {model} has no quality head")
+    return head
 
 
 def _pictures(folder: Path) -> list[NDArray[np.uint8]]:

@@ -16,12 +16,15 @@ from numpy.typing import NDArray
 from model_store.quality_head import QUALITY_LABELS
 from training.data.augmentation import AugmentConfig, augment
 from training.data.dataset import LabelledXray
+from training.quality.damage import Grey, damaged
 
-Grey = NDArray[np.uint8]
 Mask = NDArray[np.bool_]
 
 CUT_SHARE = 0.06
 """A picture is cut off from this share of the lungs outside on; below a sixth of it, it is not."""
+
+_CUT_EDGES = (0.4, 0.35, 0.05, 0.2)
+"""How often one, two, three or all four edges of the picture are cut."""
 
 EXPOSURE = AugmentConfig(
     scale_range=(0.75, 1.0), aspect_deviation=0.06, rotation_degrees=9, shift_share=0.0,
@@ -55,15 +58,19 @@ def changed_xray(
     true: dict[str, bool] = dict.fromkeys(QUALITY_LABELS, False)
     known = dict.fromkeys(QUALITY_LABELS, True)
     if change:
-        if rng.random() < 0.3:
+        if rng.random() < 0.15:
+            image, is_half_hidden = damaged(image, mask, rng)
+            if is_half_hidden:
+                known["cut_off"] = known["mirrored"] = False
+        if rng.random() < 0.35:
             image, mask, lost = _cut(image, mask, rng)
             true["cut_off"] = lost >= CUT_SHARE
-            known["cut_off"] = true["cut_off"] or lost < CUT_SHARE / 6
-            known["mirrored"] = lost < 0.3  # half a chest need not show its heart
-        if rng.random() < 0.25:
+            known["cut_off"] &= true["cut_off"] or lost < CUT_SHARE / 6
+            known["mirrored"] &= lost < 0.3  # half a chest need not show its heart
+        if rng.random() < 0.35:
             image, mask = image[:, ::-1], mask[:, ::-1]
             true["mirrored"] = True
-        turns = int(rng.choice(4, p=[0.46, 0.18, 0.18, 0.18]))
+        turns = int(rng.choice(4, p=[0.58, 0.14, 0.14, 0.14]))
         if turns:
             image, mask = np.rot90(image, turns), np.rot90(mask, turns)
             true[f"turned_{90 * turns}"] = True
@@ -90,7 +97,7 @@ def ruined_xray(
     xray: LabelledXray, second: LabelledXray, input_size: int, rng: np.random.Generator
 ) -> QualitySample:
     """Return what is left of an X-ray, or of two, when no frontal chest can be seen any more."""
-    kind = int(rng.integers(7))
+    kind = int(rng.integers(9))
     if kind == 0:
         picture = _part_without_lungs(xray, rng)
     elif kind == 1:
@@ -103,6 +110,11 @@ def ruined_xray(
         picture = _shapes(rng)
     elif kind == 5:
         picture = _folded(xray.image, rng)
+    elif kind == 6:
+        picture = _squeezed(xray.image, rng)
+    elif kind == 7:
+        pair = _two_in_one(xray.image, second.image, rng)
+        picture = _two_in_one(pair, pair, rng)
     else:
         picture = _texture(rng)
     return _not_frontal(picture, input_size, rng)
@@ -129,9 +141,11 @@ def _sample(
 
 
 def _cut(image: Grey, mask: Mask, rng: np.random.Generator) -> tuple[Grey, Mask, float]:
-    """Cut the picture at one or two edges; the share of the lungs that is lost comes third."""
+    """Cut the picture at some edges; the share of the lungs that is lost comes third."""
     height, width = image.shape
-    depth = rng.uniform(0.0, 0.55, 4) * (rng.permutation(4) < rng.integers(1, 3))
+    edges = int(rng.choice(4, p=_CUT_EDGES)) + 1
+    deepest = 0.55 if edges < 3 else 0.35
+    depth = rng.uniform(0.0, deepest, 4) * (rng.permutation(4) < edges)
     top, bottom = int(depth[0] * height), height - int(depth[1] * height * 0.9)
     left, right = int(depth[2] * width), width - int(depth[3] * width * 0.9)
     if bottom - top < height // 4 or right - left < width // 4:
@@ -155,8 +169,17 @@ def _part_without_lungs(xray: LabelledXray, rng: np.random.Generator) -> Grey:
 
 def _two_in_one(first: Grey, second: Grey, rng: np.random.Generator) -> Grey:
     size = (int(first.shape[1]), int(first.shape[0]))
-    pair = [first, np.asarray(cv2.resize(second, size), np.uint8)]
+    other = second[:, ::-1] if rng.random() < 0.3 else second
+    pair = [first, np.asarray(cv2.resize(other, size), np.uint8)]
     return np.concatenate(pair, axis=int(rng.integers(2)))
+
+
+def _squeezed(image: Grey, rng: np.random.Generator) -> Grey:
+    """Squeeze one side to 30 to 47 % of what belongs to the other."""
+    height, width = image.shape
+    share = float(rng.uniform(0.3, 0.47))
+    size = (round(width * share), height) if rng.random() < 0.7 else (width, round(height * share))
+    return np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.uint8)
 
 
 def _shuffled(image: Grey, tiles: int, rng: np.random.Generator) -> Grey:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -12,23 +14,20 @@ from torch.nn import functional
 from torch.utils.data import DataLoader, Dataset
 
 from model_store.quality_head import QUALITY_LABELS, QualityHead, pooled
-from model_store.sam import PromptableSam
 from training.data.dataset import LabelledXray
-from training.quality.changes import (
-    Grey,
-    QualitySample,
-    changed_xray,
-    other_picture,
-    ruined_xray,
-)
+from training.quality.changes import QualitySample, changed_xray, other_picture, ruined_xray
+from training.quality.damage import Grey
+from training.quality.encoding import FrozenEncoder
 
 Floats = NDArray[np.float32]
 
 _BATCH_SIZE = 32
 _HIDDEN = 32
-_STEPS = 4000
 _FALSE_ALARMS = 0.004
 """Share of good X-rays of `val` that a label may name."""
+
+_REPEATS = 5
+"""How often X-rays of all sources but the largest come: children are nine in ten of `train`."""
 
 
 class QualityPictures(Dataset[QualitySample]):
@@ -39,7 +38,7 @@ class QualityPictures(Dataset[QualitySample]):
         count: int, seed: int, good: bool = False,
     ) -> None:  # fmt: skip
         """Hold what pictures are made of; with ``good`` all are X-rays without a change."""
-        self._xrays = xrays
+        self._xrays = list(xrays) if good else _balanced(xrays)
         self._others = others
         self._input_size = input_size
         self._count = count
@@ -53,9 +52,10 @@ class QualityPictures(Dataset[QualitySample]):
     def __getitem__(self, number: int) -> QualitySample:
         """Return a picture."""
         rng = np.random.default_rng([self._seed, number])
-        xray = self._xrays[number % len(self._xrays)]
         if self._good:
-            return changed_xray(xray, self._input_size, rng, change=False)
+            good = self._xrays[number % len(self._xrays)]
+            return changed_xray(good, self._input_size, rng, change=False)
+        xray = self._xrays[int(rng.integers(len(self._xrays)))]
         kind = rng.random()
         if kind < 0.14 and self._others:
             picture = self._others[int(rng.integers(len(self._others)))]
@@ -66,41 +66,74 @@ class QualityPictures(Dataset[QualitySample]):
         return changed_xray(xray, self._input_size, rng, change=kind < 0.85)
 
 
+def _balanced(xrays: Sequence[LabelledXray]) -> list[LabelledXray]:
+    """Return X-rays, those of all sources but the largest `_REPEATS` times."""
+    largest, _ = Counter(xray.source for xray in xrays).most_common(1)[0]
+    rarer = [xray for xray in xrays if xray.source != largest]
+    return [*xrays, *rarer * (_REPEATS - 1)]
+
+
 def features(
-    model: PromptableSam, pictures: QualityPictures, workers: int
+    encoder: FrozenEncoder, pictures: QualityPictures, workers: int
 ) -> tuple[Floats, Floats, Floats]:
     """Return pooled embeddings (N, F), labels and what is certain of them, (N, labels) each."""
-    device = model.pixel_mean.device
     loader = DataLoader(
         pictures, batch_size=_BATCH_SIZE, num_workers=workers, collate_fn=list,
     )  # fmt: skip
     rows: list[Floats] = []
     labels: list[Floats] = []
     known: list[Floats] = []
-    with torch.inference_mode():
-        for batch in loader:
-            planes = (np.stack([getattr(x, name) for x in batch]) for name in ("pixels", "valid"))
-            pixels, valid = (torch.from_numpy(plane)[:, None].to(device) for plane in planes)
-            embeddings = model.encode_image(model.normalize(pixels, valid)).float().cpu().numpy()
-            rows += [pooled(embedding) for embedding in embeddings]
-            labels += [one.labels for one in batch]
-            known += [one.known for one in batch]
+    for batch in loader:
+        pixels, valid = (
+            np.stack([getattr(x, name) for x in batch]) for name in ("pixels", "valid")
+        )
+        rows += [pooled(embedding) for embedding in encoder.embeddings(pixels, valid)]
+        labels += [one.labels for one in batch]
+        known += [one.known for one in batch]
     return np.stack(rows), np.stack(labels), np.stack(known)
 
 
-def fit_head(rows: Floats, labels: Floats, known: Floats, seed: int) -> QualityHead:
-    """Fit the head; shapes as `features` returns them."""
+@dataclass(frozen=True)
+class Fitting:
+    """How long and how fast a head is fitted.
+
+    Attributes:
+        steps: Steps of 256 pictures.
+        rate: Peak rate of AdamW.
+        decay: Its weight decay.
+        pull: Weight of the squared distance to the head that fitting starts from.
+    """
+
+    steps: int
+    rate: float
+    decay: float
+    pull: float
+
+
+FRESH = Fitting(steps=4000, rate=4e-3, decay=0.05, pull=0.0)
+TUNING = Fitting(steps=400, rate=5e-4, decay=0.0, pull=0.01)
+"""From a head that tens of thousands of pictures made, a few thousand learn further kinds of
+pictures. Without the pull they would be learned by heart."""
+
+
+def fit_head(
+    rows: Floats, labels: Floats, known: Floats, seed: int, start: QualityHead | None = None
+) -> QualityHead:
+    """Fit a new head, or a stored one further; shapes as `features` returns them."""
     torch.manual_seed(seed)
+    fitting = FRESH if start is None else TUNING
     mean, deviation = rows.mean(axis=0), rows.std(axis=0) + 1e-3
     inputs = torch.from_numpy((rows - mean) / deviation)
     wanted, certain = torch.from_numpy(labels), torch.from_numpy(known)
-    hidden = nn.Linear(inputs.shape[1], _HIDDEN)
-    output = nn.Linear(_HIDDEN, len(QUALITY_LABELS))
+    hidden, output = _layers(inputs.shape[1], start, mean, deviation)
     parameters = [*hidden.parameters(), *output.parameters()]
-    optimizer = torch.optim.AdamW(parameters, lr=2e-3, weight_decay=0.05)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 4e-3, total_steps=_STEPS)
+    before = [parameter.detach().clone() for parameter in parameters]
+    optimizer = torch.optim.AdamW(parameters, lr=fitting.rate, weight_decay=fitting.decay)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, fitting.rate, total_steps=fitting.steps
+    )
     generator = torch.Generator().manual_seed(seed)
-    for _ in range(_STEPS):
+    for _ in range(fitting.steps):
         chosen = torch.randint(len(inputs), (256,), generator=generator)
         shown = functional.dropout(inputs[chosen], 0.2)
         logits = output(functional.dropout(torch.relu(hidden(shown)), 0.1))
@@ -108,6 +141,9 @@ def fit_head(rows: Floats, labels: Floats, known: Floats, seed: int) -> QualityH
             logits, wanted[chosen] * 0.98 + 0.01, reduction="none"
         )
         loss = (each * certain[chosen]).sum() / certain[chosen].sum()
+        if fitting.pull:
+            pairs = zip(parameters, before, strict=True)
+            loss = loss + fitting.pull * sum((new - old).square().sum() for new, old in pairs)
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
@@ -118,6 +154,22 @@ def fit_head(rows: Floats, labels: Floats, known: Floats, seed: int) -> QualityH
         QUALITY_LABELS, np.ascontiguousarray(weight, np.float32), np.asarray(bias, np.float32),
         output.weight.detach().numpy().copy(), output.bias.detach().numpy().copy(),
     )  # fmt: skip
+
+
+def _layers(
+    count: int, start: QualityHead | None, mean: Floats, deviation: Floats
+) -> tuple[nn.Linear, nn.Linear]:
+    """Return the two layers for inputs less their mean, over their deviation."""
+    units = _HIDDEN if start is None else len(start.hidden_bias)
+    hidden, output = nn.Linear(count, units), nn.Linear(units, len(QUALITY_LABELS))
+    if start is not None:
+        bias = start.hidden_bias + start.hidden_weight @ mean
+        with torch.no_grad():
+            hidden.weight.copy_(torch.from_numpy(start.hidden_weight * deviation))
+            hidden.bias.copy_(torch.from_numpy(bias))
+            output.weight.copy_(torch.from_numpy(start.output_weight))
+            output.bias.copy_(torch.from_numpy(start.output_bias))
+    return hidden, output
 
 
 def head_outputs(head: QualityHead, rows: Floats) -> NDArray[np.float64]:
