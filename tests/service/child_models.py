@@ -1,4 +1,7 @@
-"""Models for compute processes of the tests: the first pixel of the image says what happens."""
+"""Models for compute processes of the tests: the first pixel of the image says what happens.
+
+`GATE_FOLDER` names a folder for `GATED`: it writes `begun` there and waits for `go`.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ import dataclasses
 import os
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from model_store.postprocessing import NetworkAnswer
@@ -16,7 +20,7 @@ from service.compute.model_handle import ModelRefusedError
 from service.settings import Settings
 from tests.service.fake_model import FakeInfo, answer_to
 
-RAISE, OUT_OF_MEMORY, DEVICE_LOST, DIE, HANG, SLOW = 201, 202, 203, 204, 205, 206
+RAISE, OUT_OF_MEMORY, DEVICE_LOST, DIE, HANG, GATED = 201, 202, 203, 204, 205, 206
 HANGS_S = 60
 
 
@@ -44,8 +48,11 @@ class TroubledModel:
             raise DeviceLostError("DOE^JOHN")
         if first == DIE:
             os._exit(9)
-        if first == SLOW:
-            time.sleep(0.5)
+        if first == GATED:
+            folder = Path(os.environ["GATE_FOLDER"])
+            (folder / "begun").touch()
+            while not (folder / "go").exists():
+                time.sleep(0.01)
         if first == HANG:
             time.sleep(HANGS_S)
         return dataclasses.replace(answer_to(request), quality={"inverted": first / 255})

@@ -27,7 +27,16 @@ from service.audit.chain import AuditError, BrokenChainError, ChainState, read_k
 from service.audit.log import AuditLog, AuditWatch
 from service.settings import Settings, SettingsError
 from service.settings_checks import require_whole_audit
-from tests.service.fake_model import FakePredictor, form, make_app, picture, png, running, sample
+from tests.service.fake_model import (
+    FakePredictor,
+    Gate,
+    form,
+    make_app,
+    picture,
+    png,
+    running,
+    sample,
+)
 from tests.service.test_keys import line as key_line
 
 KEY = b"0123456789abcdef"
@@ -344,11 +353,12 @@ async def test_an_entry_says_who_what_and_by_which_model_and_names_nobody(
 async def test_who_leaves_is_written_down_too(tmp_path: Path) -> None:
     key = tmp_path / "key"
     key.write_bytes(KEY)
-    held = FakePredictor(before=lambda requests: time.sleep(0.5))
-    app = make_app(held, audit_log=tmp_path / "audit.jsonl", audit_key_file=key,
-                   request_timeout_s=0.2)  # fmt: skip
+    gate = Gate()  # the network answers when nobody waits any more
+    app = make_app(FakePredictor(before=gate.hold), audit_log=tmp_path / "audit.jsonl",
+                   audit_key_file=key, request_timeout_s=1.5)  # fmt: skip
     async with running(app) as client:
         assert (await client.post("/segment", **form())).status_code == 504
+        gate.opened.set()
         assert sample(app, "lungseg_audit_failing") == 0
     (entry,) = [one for one in entries(tmp_path) if one["event"] == "segment"]
     assert entry["outcome"] == "given_up"

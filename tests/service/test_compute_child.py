@@ -6,6 +6,7 @@ import os
 import signal
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -19,6 +20,7 @@ from service.errors import ComputeLost, OutOfMemory
 from service.settings import Settings
 from tests.service import child_models
 from tests.service.fake_model import output_about
+from tests.service.live_service import until
 
 PATIENT = Settings()
 HASTY = Settings(stall_timeout_s=1.0)
@@ -37,6 +39,13 @@ def watched_child() -> Iterator[ComputeChild]:
     started = ComputeChild(HASTY, "tests.service.child_models:make")
     yield started
     started.close()
+
+
+@pytest.fixture
+def gate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder of the next child's gate; to be asked for before the child."""
+    monkeypatch.setenv("GATE_FOLDER", str(tmp_path))
+    return tmp_path
 
 
 def image(first: int = 0, level: int = 250, side: int = 40) -> NetworkInput:
@@ -129,11 +138,13 @@ def test_images_share_a_call_where_their_masks_stay_the_same(sharing: ComputeChi
     assert stages(lone) == dict(output_about(image()).stage_seconds)
 
 
-def test_what_comes_while_a_call_runs_shares_the_next(sharing: ComputeChild) -> None:
+def test_what_comes_while_a_call_runs_shares_the_next(gate: Path, sharing: ComputeChild) -> None:
     """Up to the most in a call; the answers come in the order of asking, whoever asked."""
-    slow = sharing.answer_batch([image(child_models.SLOW)])
-    time.sleep(0.2)
+    slow = sharing.answer_batch([image(child_models.GATED)])
+    until((gate / "begun").exists)
     rest = [sharing.answer_batch([image(level=100 + i)]) for i in range(6)]
+    time.sleep(0.3)  # the other side has received them
+    (gate / "go").touch()
     assert isinstance(next(iter(slow)), NetworkOutput)
     reader, writer = os.pipe()
     assert sharing.answer_is_there(reader)
@@ -166,8 +177,7 @@ def test_what_serves_later_calls_is_recorded_after_the_self_test(child: ComputeC
     time.sleep(0.2)
     assert child.self_test().minimum == 0
     assert has_lung(next(iter(child.answer_batch([image()]))))
-    time.sleep(0.2)
-    assert child.self_test().minimum == 3
+    until(lambda: child.self_test().minimum == 3)
     assert has_lung(next(iter(child.answer_batch([image()]))))
 
 

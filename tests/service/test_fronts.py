@@ -77,19 +77,20 @@ def segment(server: RunningServer, client: httpx.Client, **fields: str) -> httpx
 
 def test_each_front_has_its_share_of_the_connections(server: RunningServer) -> None:
     processes = front_processes(server)
-    time.sleep(0.5)  # the connections of who started it are closed by then
-    before = [len(sockets_of(process)) for process in processes]
-
-    def gained() -> list[int]:
-        return [len(sockets_of(one)) - then for one, then in zip(processes, before, strict=True)]
-
     with contextlib.ExitStack() as opened:
-        for _ in range(10):
+        callers = [
             opened.enter_context(socket.create_connection(("127.0.0.1", server.port)))
+            for _ in range(10)
+        ]
+
+        def held() -> list[int]:
+            ends = {accepted_as(one, server.port) for one in callers}
+            return [len(ends & sockets_of(process)) for process in processes]
+
         until(lambda: metric(server, "lungseg_connections") >= 10)
-        until(lambda: sum(gained()) == 10)  # that of the metric is closed, too
+        until(lambda: sum(held()) == 10)
         assert len(processes) == 2
-        assert max(gained()) <= 6
+        assert max(held()) <= 6
     until(lambda: metric(server, "lungseg_connections") <= 1)
 
 

@@ -16,6 +16,7 @@ import pytest
 from benchmarks.service.same_masks_under_load import image_workers
 from benchmarks.service.server_process import RunningServer, multipart, running_server
 from tests.service.fake_model import picture, png
+from tests.service.live_service import until
 
 
 @pytest.fixture(scope="module")
@@ -81,9 +82,7 @@ def test_who_is_gone_is_dropped_although_it_closed_in_the_same_way(
     with workers_that_wait(server):
         time.sleep(0.05)
         sent(server, version).close()
-        until = time.monotonic() + 5
-        while cancelled(server) == before and time.monotonic() < until:
-            time.sleep(0.05)
+        until(lambda: cancelled(server) > before)
         assert cancelled(server) == before + 1
 
 
