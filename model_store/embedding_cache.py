@@ -69,7 +69,7 @@ def content_key(pixels: NDArray[np.uint8], geometry: InputGeometry) -> bytes:
 
     Args:
         pixels: the network's input, (S, S).
-        geometry: how the X-ray lies in it; the rest is padding, which the encoder is told.
+        geometry: how the X-ray lies in it; the encoder needs it, because the rest is padding.
     """
     placed = f"{pixels.shape} {geometry.resized_width} {geometry.resized_height} "
     digest = hashlib.sha256(placed.encode())

@@ -39,7 +39,7 @@ class Judged:
 
     @property
     def is_poor(self) -> bool:
-        """Whether people drew another mask."""
+        """Whether people annotated another mask."""
         return self.dice is not None and self.dice < POOR_DICE
 
 

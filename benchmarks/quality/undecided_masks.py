@@ -118,7 +118,7 @@ def confidences(answers: Sequence[Answer]) -> list[dict[str, Any]]:
 
 
 def against_people(answers: Sequence[Answer]) -> list[dict[str, Any]]:
-    """Return a row for each data set, over the masks that people drew."""
+    """Return a row for each data set, over the masks that people annotated."""
     groups = defaultdict(list)
     for answer in answers:
         if answer.dice is not None:

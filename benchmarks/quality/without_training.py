@@ -77,7 +77,7 @@ class Line:
 
 
 class ThresholdScorer:
-    """A model as it is executed, asked about one X-ray after the other."""
+    """A model as it is executed, one X-ray after the other."""
 
     def __init__(self, model: PromptableSam, input_size: int) -> None:
         """Take a loaded model and the side of its input, in pixels."""

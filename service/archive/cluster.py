@@ -108,7 +108,7 @@ def segmented_batches(
     batches again.
 
     Args:
-        plan: what each actor is told.
+        plan: what each actor does.
         batches: rows of `INPUT_SCHEMA`.
         size: what an actor takes.
         actors: how many there are.

@@ -37,7 +37,7 @@ _TABLES = (".csv", ".parquet")
 
 @dataclass(frozen=True)
 class ArchiveInput:
-    """One X-ray and what is asked about it.
+    """One X-ray with boxes and convention.
 
     Attributes:
         address: path or address of the file.

@@ -16,7 +16,7 @@ from service.settings import Settings
 
 @dataclass(frozen=True)
 class UnitPlan:
-    """What an actor is told."""
+    """What an actor does: made by the driver, sent to every actor."""
 
     output: str  # folder or address of the results; every host must reach it
     settings: Settings

@@ -39,7 +39,7 @@ MOST_WAITING = 10_000
 
 @dataclass(frozen=True)
 class AuditWatch:
-    """Who is told how the log fares, from its thread.
+    """Calls about the state of the log, from its thread.
 
     Attributes:
         on_written: lines were written, so many.

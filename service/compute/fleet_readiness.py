@@ -17,7 +17,7 @@ class FleetReadiness:
     """
 
     def __init__(self, readiness: ReadinessSink) -> None:
-        """Start without devices; `readiness` is told."""
+        """Start without devices; changes go to `readiness`."""
         self._readiness = readiness
         self._lock = threading.Lock()
         self._states: list[State] = []
@@ -48,7 +48,7 @@ class DeviceReadiness:
     """What one device's loader tells; named as the methods of `Readiness`."""
 
     def __init__(self, note: Callable[[State, Callable[[ReadinessSink], None]], None]) -> None:
-        """Keep who is told a state, and how readiness would be told it."""
+        """Keep the fleet's readiness, and the call that reports a state to it."""
         self._note = note
 
     def mark_ready(self, self_test: SelfTestResult) -> None:

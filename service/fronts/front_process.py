@@ -184,7 +184,7 @@ class FrontServer(uvicorn.Server):
 
 
 class ConnectionNews:
-    """What the serving process is told of this front's connections, gathered for a moment."""
+    """News of this front's connections for the serving process, gathered for a moment."""
 
     def __init__(self) -> None:
         """Start with nothing to tell."""

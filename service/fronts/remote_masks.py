@@ -104,7 +104,7 @@ class RemoteMasks:
     async def segment(
         self, image: Blob, request: SegmentRequest, upload_bytes: int, record: RequestRecord
     ) -> HeldAnswer:
-        """Answer what is asked about one X-ray."""
+        """Answer one request."""
         fields = {"request": as_json(REQUEST, request), "upload_bytes": upload_bytes}
         return await self._answered(Kind.SEGMENT, record, fields, image)
 
@@ -113,7 +113,7 @@ class RemoteMasks:
         return await self._answered(Kind.PREVIEW, record, {"upload_bytes": upload_bytes}, image)
 
     def keep_answer(self, size_bytes: int) -> Callable[[], None]:
-        """Do nothing: the serving process counts an answer until it is told of its end."""
+        """Do nothing: the serving process counts an answer until the front reports its end."""
         return lambda: None
 
     async def forward(self, scope: Scope, receive: Receive, send: Send) -> None:

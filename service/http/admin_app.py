@@ -32,7 +32,7 @@ def create_admin_app(service: SegmentationService, keys: ApiKeys) -> FastAPI:
     """Build the application of the admin port.
 
     Args:
-        service: what is told.
+        service: whose model is changed.
         keys: one of the scope `admin` is needed.
     """
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None, redirect_slashes=False)

@@ -43,7 +43,7 @@ class EdgeLayer:
     def __init__(
         self, app: ASGIApp, counter: RequestCounter, traces: TraceSink | None = None
     ) -> None:
-        """Wrap `app`; `counter` is told every request, `traces` get those for masks."""
+        """Wrap `app`; `counter` counts every request, `traces` get those for masks."""
         self._app = app
         self._counter = counter
         self._traces = traces

@@ -64,7 +64,7 @@ def read_form(
         max_boxes: most boxes in one request.
 
     Returns:
-        What is asked about the one image.
+        The request about the one image.
 
     Raises:
         InvalidField: a field is unknown, repeated, or holds a value that is not allowed.

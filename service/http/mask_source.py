@@ -49,7 +49,7 @@ class MaskSource(Protocol):
     async def segment(
         self, image: Blob, request: SegmentRequest, upload_bytes: int, record: RequestRecord
     ) -> HeldAnswer:
-        """Answer what is asked about one X-ray; as `SegmentationService.segment`."""
+        """Answer one request; as `SegmentationService.segment`."""
 
     async def preview(self, image: Blob, upload_bytes: int, record: RequestRecord) -> HeldAnswer:
         """Return the grey values of one X-ray; as `SegmentationService.preview`."""
@@ -135,7 +135,7 @@ class ServedMasks:
     async def segment(
         self, image: Blob, request: SegmentRequest, upload_bytes: int, record: RequestRecord
     ) -> HeldAnswer:
-        """Answer what is asked about one X-ray."""
+        """Answer one request."""
         return await self.service.segment(image, request, upload_bytes, record)
 
     async def preview(self, image: Blob, upload_bytes: int, record: RequestRecord) -> HeldAnswer:

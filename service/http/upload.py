@@ -305,7 +305,7 @@ async def _counted(
 
 
 def _refuse_encoded(encoding: str) -> None:
-    """Refuse a compressed body by its name; inflating what strangers send would need a limit."""
+    """Refuse a compressed body by its name; inflating untrusted bytes would need a limit."""
     if encoding.strip().lower() not in ("", "identity"):
         raise UnsupportedMediaType(
             "The body is compressed (Content-Encoding), which is not read; send it as it is. PNG, "

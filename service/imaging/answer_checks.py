@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from model_store.prediction import MaskPrediction
 from service.imaging.mask_checks import check_mask
-from service.imaging.picture_kind import believed, kind_warnings, without_contradictions
+from service.imaging.picture_kind import consistent_labels, kind_warnings, without_contradictions
 from service.imaging.response_warnings import ImageWarning
 
 
@@ -47,7 +47,7 @@ def check_answer(
         kind: labels that the model's quality head says (`QualityHeadFile.said`).
         is_whole_image: whether the caller gave no box.
     """
-    kind = believed(kind, masks, pixels)
+    kind = consistent_labels(kind, masks, pixels)
     by_mask = [
         tuple(without_contradictions(check_mask(one, pixels, is_whole_image=is_whole_image), kind))
         for one in masks

@@ -39,7 +39,7 @@ def warnings_about(
     """Return the warnings of an answer.
 
     Args:
-        opened: the X-ray and what is asked about it.
+        opened: the X-ray with the request about it.
         found: what the model found.
         remarks: on what was done to the masks.
     """

@@ -102,7 +102,7 @@ def answer_of(
     """Make the masks and render the answer in the form asked for.
 
     Args:
-        opened: the X-ray and what is asked about it.
+        opened: the X-ray with the request about it.
         found: what the network says, by boxes and then structures.
         context: what the answer says beside.
 

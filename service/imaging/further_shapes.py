@@ -41,7 +41,7 @@ def further_shapes(
     Args:
         found: the mask, in the pixels that the caller knows.
         mask_logits: what the network says, by boxes and then structures.
-        opened: the X-ray and what is asked about it.
+        opened: the X-ray with the request about it.
     """
     shapes = opened.request.shapes
     polygon = _polygons(found.mask) if MaskShape.POLYGON in shapes else None

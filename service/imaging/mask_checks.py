@@ -64,7 +64,7 @@ MINIMUM_SCORE = 0.75
 below which its users would redraw the mask."""
 MINIMUM_CONFIDENCE = 0.94
 """Soft Dice confidence. No X-ray of `val` (178) is below it with its own box and convention;
-children, asked for a convention that no child's mask taught, are in 18 % of cases
+children, by a convention that no child's mask of training follows, are in 18 % of cases
 (`python -m benchmarks.quality.undecided_masks`)."""
 MAXIMUM_SATURATED_FRACTION = 0.25
 """Share of pixels at the brightest value present; the most seen was 0.005."""

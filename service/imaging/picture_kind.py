@@ -43,10 +43,10 @@ _SENTENCES: Mapping[WarningCode, str] = MappingProxyType(
 _NOT_MIRRORED = frozenset({"not_a_frontal_chest", "turned", "cut_off_mask", "one_lung"})
 
 
-def believed(
+def consistent_labels(
     kind: Collection[str], masks: Sequence[MaskPrediction], pixels: NDArray[Any]
 ) -> frozenset[str]:
-    """Return what the head says of a picture, without what its masks disprove.
+    """Return the labels of the head without those that its masks disprove.
 
     Args:
         kind: labels of `model_store.quality_head.QUALITY_LABELS` that the head says.
@@ -67,10 +67,10 @@ def kind_warnings(kind: Collection[str], by_rules: Collection[str] = ()) -> list
     """Return warnings on a picture, none that contradicts another.
 
     What is no frontal chest has no right way up, no right grey values and no edge that cuts it.
-    Half a chest need not show its heart, so only a whole, upright one is told to be mirrored.
+    Half a chest need not show its heart, so only a whole, upright one is called mirrored.
 
     Args:
-        kind: what is `believed` of the head.
+        kind: labels of the head, as `consistent_labels` returns them.
         by_rules: codes that rules on its masks say.
     """
     if NOT_FRONTAL in kind:
@@ -93,7 +93,7 @@ def without_contradictions(
 
     Args:
         found: warnings by rules on the mask.
-        kind: what is `believed` of the head.
+        kind: labels of the head, as `consistent_labels` returns them.
     """
     said = {str(one.code) for one in kind_warnings(kind)}
     overruled = set(said)

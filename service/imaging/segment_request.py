@@ -76,7 +76,7 @@ class OverlayFormat(Enum):
 
 @dataclass(frozen=True)
 class SegmentRequest:
-    """What is asked about one X-ray, beside the X-ray itself.
+    """A request about one X-ray, apart from the X-ray itself.
 
     Attributes:
         boxes: boxes in pixels as given, not yet compared with the image; empty = whole image.
@@ -140,7 +140,7 @@ class SegmentRequest:
 
     @property
     def prompts(self) -> tuple[Box, ...]:
-        """Boxes that the model is asked about; none means the whole image."""
+        """Boxes that prompt the model; none means the whole image."""
         return () if self.clips_to_boxes else self.boxes
 
     @property

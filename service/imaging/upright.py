@@ -41,7 +41,7 @@ def upright_scale(scale: ImageScale, picture: Picture) -> ImageScale:
 def upright_request(
     picture: Picture, boxes: Sequence[Box], convention: Convention, threshold: float
 ) -> PredictionRequest:
-    """Return what the model is asked about a picture.
+    """Return the request to the model about a picture.
 
     Args:
         picture: the X-ray.

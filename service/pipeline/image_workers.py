@@ -127,7 +127,7 @@ class TaskPool(Protocol):
 
 
 PoolFactory = Callable[[Settings, Callable[[str], None]], TaskPool]
-"""Makes a pool; the function is told why a worker ended, each time."""
+"""Makes a pool; the function gets the reason each time that a worker ends."""
 
 
 def make_worker_pool(settings: Settings, on_ended: Callable[[str], None]) -> WorkerPool:

@@ -214,7 +214,7 @@ class SegmentationService:
     async def segment(
         self, image: Blob, request: SegmentRequest, upload_bytes: int, record: RequestRecord
     ) -> HeldAnswer:
-        """Answer what is asked about one X-ray.
+        """Answer one request about an X-ray.
 
         Args:
             image: the file; stays the caller's.

@@ -14,7 +14,7 @@ from service.compute.readiness import Readiness, ReadinessSink, State
 
 
 class ServedReadiness:
-    """Gather what is told of each model, and tell the process's readiness."""
+    """Combine the readiness of each model into that of the process."""
 
     def __init__(
         self, readiness: Readiness, models: int, objection: Callable[[], str | None]
@@ -35,7 +35,7 @@ class ServedReadiness:
         self._first_test: SelfTestResult | None = None
 
     def of_model(self, number: int) -> ReadinessSink:
-        """Return who is told about a model; 0 is the first."""
+        """Return the readiness of one model, to be reported to; 0 is the first."""
         return _ModelReadiness(self, number)
 
     def is_ready(self, number: int) -> bool:
@@ -72,7 +72,7 @@ class ServedReadiness:
 
 
 class _ModelReadiness:
-    """What is told of one model; named as the methods of `Readiness`."""
+    """Readiness of one model; its methods are named as those of `Readiness`."""
 
     def __init__(self, gathered: ServedReadiness, number: int) -> None:
         self._gathered = gathered

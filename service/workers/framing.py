@@ -56,7 +56,7 @@ class Kind(IntEnum):
     FORWARDED = 24  # serving process: the answer of any other route
     EVENTS = 25  # front: what became of connections
     ADMIT = 26  # front: a request begins
-    SEGMENT = 27  # front: its X-ray, and what is asked about it
+    SEGMENT = 27  # front: its X-ray, and the request about it
     PREVIEW = 28  # front: its X-ray, to be shown
     END = 29  # front: nobody waits for it any more
     COUNT = 30  # front: it is over

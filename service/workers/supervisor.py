@@ -54,7 +54,7 @@ class PoolConfig:
 
 @dataclass(frozen=True)
 class SupervisorEvents:
-    """What the pool is told.
+    """Events for the pool.
 
     Attributes:
         on_idle: some worker waits for a task.

@@ -29,7 +29,7 @@ def limited(rows: Sequence[DataRow], limit: int) -> list[DataRow]:
 
 
 def check_whole(limit: int, *, stores: bool) -> None:
-    """Refuse to store what was measured on some of the rows: a card speaks of the whole split.
+    """Refuse to store what was measured on some of the rows: a card describes the whole split.
 
     Raises:
         ConfigError: Both are asked for.

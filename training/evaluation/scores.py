@@ -67,7 +67,7 @@ def score_mask(
     spacing_mm: float | None = None,
     surface: bool = False,
 ) -> ImageScore:
-    """Score one mask against the X-ray's own, whoever drew it.
+    """Score one mask against the X-ray's own, whoever annotated it.
 
     Args:
         predicted: bool (H, W).

@@ -45,7 +45,7 @@ def compare_models(
     """Compare the Dice of two models, paired by image, per data set and box.
 
     Raises:
-        ValueError: The two were not asked about the same images.
+        ValueError: The two did not segment the same images.
     """
     table: ComparisonTable = {}
     for source in sorted({s.source for s in scores}):

@@ -60,7 +60,7 @@ class Segmenters:
 
 @dataclass(frozen=True)
 class PseudoMasks:
-    """The masks of one X-ray, bool (H, W); None where the models are not to be believed."""
+    """The masks of one X-ray, bool (H, W); None where the models are not to be trusted."""
 
     lung_field: Mask | None
     whole_lung: Mask

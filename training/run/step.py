@@ -128,8 +128,8 @@ class TrainingStep:
         if teacher is None:
             return loss, terms
         with autocast(precision, device):
-            taught = teacher.masks(*question, batch.folds)
-        imitation = teacher.loss(logits, taught, batch.tokens)
+            teacher_masks = teacher.masks(*question, batch.folds)
+        imitation = teacher.loss(logits, teacher_masks, batch.tokens)
         loss, terms = teacher.joined(loss, imitation), {**terms, "imitation": imitation.detach()}
         if self._features is None:
             return loss, terms

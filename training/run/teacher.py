@@ -44,7 +44,7 @@ class Teacher:
 
         Args:
             models: Float models on the device of the training.
-            share: Weight of their masks beside those that people drew.
+            share: Weight of their masks beside those that people annotated.
             weights: Those of the loss on people's masks; imitation weighs as much as its terms
                 about masks together.
             compiled: Whether to fuse their operations by ``torch.compile``.
@@ -91,7 +91,7 @@ class Teacher:
         return torch.stack(means, dim=1)
 
     def loss(self, logits: Tensor, taught: Tensor, tokens: Tensor) -> Tensor:
-        """Return how far logits are from what is taught: cross entropy.
+        """Return the cross entropy of logits against the teacher's masks.
 
         Args:
             logits: Those of all tokens, (N, T, M, M).

@@ -65,7 +65,7 @@ def measure_sensitivity(
         calibration: X-rays that set the activation scales.
         xrays: X-rays on which the masks are compared, each with its own box and the whole image.
         input_size: Side of the model's input, in pixels.
-        show: Is told how many of how many measurements are done.
+        show: Called with the numbers of measurements done and in all.
     """
     model.eval()
     merge_adapters(model)
