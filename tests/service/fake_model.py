@@ -227,7 +227,7 @@ async def running(app: FastAPI, *, wait: bool = True) -> AsyncGenerator[httpx.As
         yield client
 
 
-async def until(condition: Callable[[], bool], timeout_s: float = 10.0) -> None:
+async def until(condition: Callable[[], bool], timeout_s: float = 60.0) -> None:
     """Waits until a condition holds."""
     async with asyncio.timeout(timeout_s):
         while not condition():

@@ -401,7 +401,7 @@ def test_a_service_whose_disk_is_full_refuses_and_comes_back(
     shutil.rmtree(folder)
 
 
-def until(condition: Callable[[], bool], timeout_s: float = 10.0) -> None:
+def until(condition: Callable[[], bool], timeout_s: float = 60.0) -> None:
     stop_by = time.monotonic() + timeout_s
     while not condition():
         assert time.monotonic() < stop_by

@@ -45,7 +45,7 @@ def is_lung(job: Job) -> bool:
 
 def wait_until(condition: Callable[[], bool]) -> None:
     """Waits until a condition holds."""
-    stop_at = time.monotonic() + 10
+    stop_at = time.monotonic() + 60
     while not condition():
         assert time.monotonic() < stop_at
         time.sleep(0.005)
