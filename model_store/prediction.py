@@ -19,7 +19,7 @@ from model_store.structures import LUNGS, Structure, mask_token
 
 @dataclass(frozen=True)
 class PredictionRequest:
-    """One X-ray and what is asked of it, checked against each other.
+    """One X-ray and the request about it, checked against each other.
 
     Attributes:
         image: Grey values, brighter = denser, uint8 or uint16 (H, W).

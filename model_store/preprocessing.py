@@ -21,7 +21,7 @@ from model_store.structures import LUNGS, Structure
 
 @dataclass(frozen=True)
 class PreparedRequest:
-    """An X-ray at the size of the network's input, and what is asked of it.
+    """An X-ray at the size of the network's input, and the request about it.
 
     Attributes:
         pixels: Grey values, windowed, scaled and padded, uint8 (S, S).
@@ -44,7 +44,7 @@ def prepare(
     """Bring an X-ray into the form that a network of this input size takes.
 
     Args:
-        request: The X-ray and what is asked of it; no box stands for the whole image.
+        request: The X-ray and its boxes; no box stands for the whole image.
         input_size: Side of the network's input, in pixels.
         histogram: ``grey_histogram`` of the X-ray, where that is known already.
 

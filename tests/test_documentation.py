@@ -118,6 +118,11 @@ NOT_OUR_WORDS = {
     r"without a word": "silently",
     r"(was|were|is) not to be had": "not available",
     r"anew": "again, or restarted",
+    r"shall": "will, must, or is to",
+    r"hears?": "gets, or reads",
+    r"wishes": "options, or a request",
+    r"asked (of|about)": "the request, the boxes, or segmented",
+    r"for ever": "forever",
 }
 """Words that readers stumbled over, and what the pages say instead."""
 

@@ -103,7 +103,7 @@ class RunConfig:
         batch_size: X-rays per step, over all parts and processes.
         accumulate: Parts in which a step's X-rays go through the model one after the other; the
             gradient is that of the whole batch, the memory that of a part.
-        prompts_per_image: Boxes asked of each X-ray in a step.
+        prompts_per_image: Prompt boxes of each X-ray in a step.
         loss_size: Side at which masks are compared, in pixels.
         precision: ``bf16`` runs matrix products in bfloat16; ``fp32`` all in float32.
         recompute_blocks: Whether encoder blocks compute twice to keep less (activation

@@ -65,7 +65,7 @@ def write_graphs(model: PromptableSam, input_size: int, kind: GraphFormat, folde
 
     Raises:
         ConfigError: The folder holds a graph already, an exporter is not installed, or ONNX is
-            asked of integers.
+            requested for integers.
     """
     paths = [folder / f"{part}{ENDINGS[kind]}" for part in PARTS]
     if any(path.exists() for path in paths):

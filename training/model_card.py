@@ -299,5 +299,5 @@ LIMITS = """\
 
 UNKNOWN_LIMITS = """\
 - What X-rays it was trained on is not recorded here, so neither is where it fails. Evaluate it on
-  X-rays like those that it shall see before using it.
+  X-rays like those that it will see before using it.
 """

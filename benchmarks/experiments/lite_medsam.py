@@ -284,7 +284,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--steps", type=int, default=600)
     add("--qat-steps", type=int, default=100)
     add("--batch-size", type=int, default=16)
-    add("--prompts", type=int, default=2, help="boxes asked of each X-ray in a step")
+    add("--prompts", type=int, default=2, help="prompt boxes of each X-ray in a step")
     add("--rate", type=float, default=3e-4)
     add("--seed", type=int, default=0)
     add("--train-per-source", type=int, default=0, help="X-rays of train; 0 takes all")

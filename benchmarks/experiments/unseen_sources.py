@@ -41,7 +41,7 @@ SPLITS = ("val", "test", "train")
 
 @dataclass(frozen=True)
 class Row:
-    """One source, asked of a model that never saw it.
+    """One source, segmented by a model that never saw it.
 
     Attributes:
         source: The source that was left out.

@@ -53,7 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--data", type=Path, required=True, help="folder with manifest.csv")
     parser.add_argument("--models", type=Path, nargs=2, default=[before, newest])
     parser.add_argument("--split", default="val", choices=["train", "val", "test"])
-    parser.add_argument("--most", type=int, default=1000, help="X-rays asked of each data set")
+    parser.add_argument("--most", type=int, default=1000, help="X-rays segmented of each data set")
     options = parser.parse_args(arguments)
     predictors = [Predictor.load(folder) for folder in options.models]
     table = compare(predictors[0], predictors[1], options.data, options.split, options.most)

@@ -72,7 +72,7 @@ def _called(model: Any, batch: list[Any]) -> int:
 
 
 def main() -> int:
-    """Measure each kind of the plan, when it is told to; return the exit code, 0."""
+    """Measure each kind of the plan, one at each line of input; return the exit code, 0."""
     plan = json.loads(sys.argv[1])
     for once in pipelines_of(plan) if plan["part"] == "pipeline" else networks_of(plan):
         for _ in range(3):

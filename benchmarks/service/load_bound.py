@@ -28,7 +28,7 @@ OVERLAYS: Mapping[str, str] = {"png": "true", "jpeg": "jpeg", "none": "false"}
 
 @dataclass(frozen=True)
 class LoadPlan:
-    """What is asked of which server.
+    """The requests of a measurement, and their server.
 
     Attributes:
         model: model folder; the default model when None.

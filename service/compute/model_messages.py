@@ -48,7 +48,7 @@ class Refusal:
 def send_inputs(
     connection: MessageSocket, first_number: int, inputs: Sequence[NetworkInput]
 ) -> None:
-    """Send X-rays with what is asked of them; they are numbered from `first_number` on.
+    """Send X-rays with their requests; they are numbered from `first_number` on.
 
     Raises:
         OSError: the other side is gone.

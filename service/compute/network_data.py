@@ -16,7 +16,7 @@ from model_store.structures import LUNGS, Structure
 
 @dataclass(frozen=True)
 class NetworkInput:
-    """An X-ray at the size of the network's input, and what is asked of it.
+    """An X-ray at the size of the network's input, and the request about it.
 
     Attributes:
         pixels: grey values, uint8 (S, S), rows first.

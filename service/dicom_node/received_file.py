@@ -1,7 +1,7 @@
 """The file into which pynetdicom writes an object while it comes; a full disk ends no association.
 
 An error in its `write` would end the thread that reads the association: the sender would get no
-status, and the association would keep its place for ever. Here the error is kept, and what still
+status, and the association would keep its place forever. Here the error is kept, and what still
 comes is thrown away, so that the sender gets a status at the end.
 """
 

@@ -129,7 +129,7 @@ class WorkerHandle:
         if error is not None:
             self._events.on_garbled(self)
         if self.stage is Stage.IDLE:
-            self.stage = Stage.ENDING  # its end itself is told by the template, which knows how
+            self.stage = Stage.ENDING  # the template reports its end, and how it ended
 
     def _stop_clock(self) -> None:
         if self._clock is not None:

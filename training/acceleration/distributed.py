@@ -66,7 +66,7 @@ class Processes:
             torch.cuda.set_device(device)
             backend = "cpu:gloo,cuda:nccl"
         # torchrun keeps one store for all attempts. Without a prefix of its own an attempt finds
-        # the addresses of the processes before it, and waits for ever or is refused.
+        # the addresses of the processes before it, and waits forever or is refused.
         store, _, _ = next(rendezvous("env://", rank=self.rank, world_size=self.count))
         own = distributed.PrefixStore(  # type: ignore[attr-defined]
             f"attempt_{self.attempt}", store

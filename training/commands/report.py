@@ -29,7 +29,7 @@ def run(arguments: argparse.Namespace) -> int:
     Raises:
         ArtifactError: The stored model is refused.
         ConfigError: ``--limit`` is negative, or given with ``--store``.
-        CheckpointError: The run cannot be used, or ``--store`` was asked of a run.
+        CheckpointError: The run cannot be used, or ``--store`` was given with a run.
         DataError: The data set cannot be used.
     """
     from training.data.dataset import read_rows, rows_of_conventions

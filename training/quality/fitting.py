@@ -113,7 +113,7 @@ class Fitting:
 FRESH = Fitting(steps=4000, rate=4e-3, decay=0.05, pull=0.0)
 TUNING = Fitting(steps=400, rate=5e-4, decay=0.0, pull=0.01)
 """From a head that tens of thousands of pictures made, a few thousand learn further kinds of
-pictures. Without the pull they would be learned by heart."""
+pictures. Without the pull the head would memorize them."""
 
 
 def fit_head(

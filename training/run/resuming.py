@@ -35,7 +35,7 @@ def settings_to_resume(
         empty without one.
 
     Raises:
-        ConfigError: A setting differs, or ``extend`` was asked of a run that has no more steps.
+        ConfigError: A setting differs, or ``extend`` names no more steps than the run has.
     """
     begun = {**_flat(_defaults(config)), **_flat(state["config"])}
     now = _flat(config.to_dict())
