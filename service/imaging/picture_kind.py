@@ -112,9 +112,7 @@ _OVERRULED: Mapping[str, frozenset[str]] = MappingProxyType(
     {
         str(WarningCode.NOT_A_FRONTAL_CHEST): frozenset({"turned", "cut_off_mask", "inverted"}),
         str(WarningCode.TURNED): frozenset({"not_a_frontal_chest", "too_many_lungs"}),
-        str(WarningCode.CUT_OFF_MASK): frozenset(
-            {"not_a_frontal_chest", "turned", "too_many_lungs"}
-        ),
+        str(WarningCode.CUT_OFF_MASK): frozenset({"not_a_frontal_chest", "turned"}),
     }
 )
 """What rules may not say beside each code of the head's."""

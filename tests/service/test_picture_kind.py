@@ -13,7 +13,7 @@ from model_store.manifest import QualityHeadFile
 from model_store.prediction import MaskPrediction
 from model_store.quality_head import QUALITY_LABELS
 from service.imaging.answer_checks import check_answer
-from service.imaging.picture_kind import kind_warnings
+from service.imaging.picture_kind import CUT_OFF, kind_warnings
 from service.imaging.upright import is_turn_doubtful
 from service.imaging.warning_advice import advice_on
 from tests.service.fake_model import FakeInfo, FakeManifest, FakePredictor, form, make_app, running
@@ -53,6 +53,16 @@ def codes(
 def test_each_label_has_its_code_where_the_mask_looks_like_lungs(label: str, code: str) -> None:
     assert codes(lung_mask(SIDE), [label]) == [code]
     assert codes(lung_mask(SIDE), []) == []
+
+
+def test_several_lungs_are_said_beside_lungs_that_are_cut_off() -> None:
+    """Two X-rays side by side are also cut off at their edges; the graver code must stay."""
+    two = np.concatenate([lung_mask(SIDE), lung_mask(SIDE)], axis=1)
+    found = MaskPrediction((0.0, 0.0, 2.0 * SIDE, float(SIDE)), two, 0.95, 0.98)
+    remarks = check_answer([found], xray_of(two), [CUT_OFF], is_whole_image=True)
+    assert "too_many_lungs" in {str(one.code) for one in remarks.every}
+    turned = check_answer([found], xray_of(two), ["turned_90"], is_whole_image=True)
+    assert "too_many_lungs" not in {str(one.code) for one in turned.every}
 
 
 def test_a_turn_says_which_way_is_back() -> None:
