@@ -312,7 +312,7 @@ async def test_an_upload_that_stops_is_cut() -> None:
         yield b"--b--"
 
     headers = {"Content-Type": "multipart/form-data; boundary=b"}
-    app = make_app(upload_idle_timeout_s=0.1)
+    app = make_app(upload_idle_timeout_s=0.5)
     sent = []
     body = stopping()
 
