@@ -87,6 +87,11 @@ class FrontProcesses:
         return sum(front.connections for front in self._fronts)
 
     @property
+    def sockets(self) -> tuple[socket.socket, ...]:
+        """The port, as a server of asyncio names it; nothing once it is closed."""
+        return () if self._is_closed else (self._listener,)
+
+    @property
     def process_ids(self) -> list[int]:
         """Process ids of the fronts."""
         return [front.process.pid for front in self._fronts]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import signal
 import threading
 import time
@@ -12,11 +13,14 @@ from types import FrameType
 import uvicorn
 
 from service.http.connection import BoundedConnection
+from service.http.listen_queue import waiting_connections
 
 LINGER_S = 0.5
 """Between closing the port and closing connections: who had just connected is still answered."""
 FIRST_REQUEST_S = 3.0
 """After the port is closed: time for the first request of a caller who had connected before."""
+_ACCEPT_TURNS = 1000
+"""Turns of the event loop before the port is closed whoever waits; each accepts all of a moment."""
 
 
 class DrainingServer(uvicorn.Server):
@@ -78,14 +82,31 @@ class DrainingServer(uvicorn.Server):
         now = time.monotonic()
         if self._stop_by is not None and (self._running() == 0 or now >= self._stop_by):
             if self._linger_until is None:
-                self._linger_until = now + LINGER_S
+                await self._accept_those_who_wait()
                 for listener in self.servers:
                     listener.close()
+                self._linger_until = time.monotonic() + LINGER_S
             if now >= self._linger_until and not self._expects_requests(now):
                 self.should_exit = True
         if self._must_end():
             self.should_exit = True
         return await super().on_tick(counter)
+
+    async def _accept_those_who_wait(self) -> None:
+        """Let the event loop accept whom the kernel has taken; closing the port resets the rest.
+
+        A connection whose transport is not made yet when its server is closed is never answered and
+        never closed: asyncio fails in the midst of it. So accepting ends two turns before.
+        """
+        ports = [one for listener in self.servers for one in listener.sockets]
+        for _ in range(_ACCEPT_TURNS):
+            if not any(waiting_connections(port) for port in ports):
+                break
+            await asyncio.sleep(0)
+        for port in ports:
+            asyncio.get_running_loop().remove_reader(port.fileno())
+        for _ in range(2):
+            await asyncio.sleep(0)
 
     def _expects_requests(self, now: float) -> bool:
         """Return whether a caller who was accepted may still send a first request."""
