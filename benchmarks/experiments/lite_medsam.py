@@ -92,7 +92,7 @@ def run_config(way: str, data: Path, options: argparse.Namespace) -> RunConfig:
         "batch_size": options.batch_size, "prompts_per_image": options.prompts, "loss_size": 128,
         "optimizer.learning_rate": options.rate, "optimizer.ema_decay": 0.0,
         "optimizer.warmup_steps": steps // 10, "adalora.warmup_steps": steps // 10,
-        "adalora.final_steps": steps * 2 // 5, "adalora.interval_steps": 5,
+        "adalora.final_steps": max(1, steps * 2 // 5), "adalora.interval_steps": 5,
         "adaptation.method": "decoder_only" if way == DECODER else "adalora",
         "validate_every_steps": 10**6, "checkpoint_every_steps": 20, "seed": options.seed,
         **(UNCHANGED if options.remember else {}),

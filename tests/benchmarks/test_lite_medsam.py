@@ -204,6 +204,8 @@ def test_ways_differ_in_method_and_remembered_xrays_come_unchanged(tmp_path: Pat
     assert decoder.adaptation.method == "decoder_only" and decoder.augment.unmoved == 1
     assert not decoder.augment.blur and decoder.augment.contrast_range == (1, 1)
     assert adalora.adaptation.method == "adalora" and int8.stage == "stage2" and int8.steps == 20
+    options.qat_steps = 1  # a trial of the path is a run, too
+    assert run_config(WAYS[4], tmp_path, options).steps == 1
     options.remember = False
     assert run_config(WAYS[2], tmp_path, options).augment.blur > 0
 
