@@ -152,7 +152,7 @@ def test_a_damaged_packed_model_is_refused_by_name(stored: Path) -> None:
 @pytest.mark.parametrize(
     ("layer", "count", "message"),
     [
-        ("image_encoder.blocks.7.attn.qkv", 4, "names .*blocks.7.* no integer layer"),
+        ("image_encoder.blocks.7.attn.qkv", 4, "names .*blocks.7.* not an integer layer"),
         ("image_encoder.blocks.0.attn.qkv", 40, "weights of 40 levels"),
         ("image_encoder.blocks.0.attn.qkv", 2, "does not hold"),
     ],

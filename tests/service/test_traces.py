@@ -13,7 +13,7 @@ import httpx
 import pytest
 
 from benchmarks.service.server_process import running_server
-from service import settings as settings_module
+from service import settings_checks
 from service.settings import Settings, SettingsError
 from service.settings_checks import require_trace_exporter
 from tests.dicom_files import as_file, make_xray
@@ -135,7 +135,7 @@ def test_a_collector_that_is_away_costs_no_answer_and_no_time(tiny_artifact: Pat
 def test_without_the_extra_the_start_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     wanted = Settings(otlp_endpoint="http://127.0.0.1:4318")
     require_trace_exporter(wanted)
-    monkeypatch.setattr(settings_module, "find_spec", lambda name: None)
+    monkeypatch.setattr(settings_checks, "find_spec", lambda name: None)
     with pytest.raises(SettingsError, match="otel"):
         require_trace_exporter(wanted)
 

@@ -199,7 +199,7 @@ QKV = "sam.vision_encoder.layers.0.attn.qkv"
          "shared_embedding.positional_embedding differs from"),
         ({f"{QKV}.P_q": torch.ones(32, 5)}, f"{QKV}.P_q has shape (32, 5), not (32, 6)"),
         ({f"{QKV}.qkv.bias": torch.full((96,), torch.nan)}, "numbers that are not finite"),
-        ({"sam.vision_encoder.pos_embed": torch.ones(1, 5, 5, 40)}, "no known variant"),
+        ({"sam.vision_encoder.pos_embed": torch.ones(1, 5, 5, 40)}, "not a known variant"),
         ({"sam.vision_encoder.neck.conv1.weight": "text"}, "conv1.weight is no tensor"),
     ],
 )  # fmt: skip

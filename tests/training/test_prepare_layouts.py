@@ -112,10 +112,10 @@ def test_darwin_rings_inside_a_ring_are_holes(tmp_path: Path) -> None:
     ("change", "reason"),
     [
         ({"item": {"name": "gone.png", "slots": [{"width": 9, "height": 9}]}}, "gone.png is not"),
-        ({"item": {"name": "film.png", "slots": []}}, "no Darwin annotation"),
+        ({"item": {"name": "film.png", "slots": []}}, "not a Darwin annotation"),
         ({"item": {"name": "film.png", "slots": [{"width": 9**9, "height": 9}]}}, "387420489 x 9"),
         ({"annotations": [{"name": "Lung", "polygon": {"paths": [[]]}}]}, "three points"),
-        ({"annotations": ["Lung"]}, "no Darwin annotation"),
+        ({"annotations": ["Lung"]}, "not a Darwin annotation"),
     ],
 )
 def test_darwin_files_that_are_none(change: dict[str, object], reason: str, tmp_path: Path) -> None:
