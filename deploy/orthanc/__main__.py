@@ -19,7 +19,6 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
 import urllib.request
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import fields
@@ -27,6 +26,7 @@ from pathlib import Path
 
 from deploy.orthanc.loopback_files import HOST, Ports, node_toml, orthanc_configuration
 from service.child_process import die_with_parent
+from service.stop_signals import StopSignals
 
 ROOT = Path(__file__).parents[2]
 EXIT_ENDED, EXIT_CANNOT_START = 1, 2
@@ -56,9 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if asked.check:
         return 0
     folder: Path = asked.folder.resolve()
-    stopped = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        signal.signal(number, lambda *_: stopped.set())
+    stopped = StopSignals([signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
     commands = _write_files(folder, ports, orthanc)
     with contextlib.ExitStack() as started:
         running = {
@@ -148,7 +146,7 @@ def _running(command: Sequence[str], log: Path) -> Generator[subprocess.Popen[by
 def _await(
     condition: Callable[[], bool],
     running: Mapping[str, subprocess.Popen[bytes]],
-    stopped: threading.Event,
+    stopped: StopSignals,
 ) -> bool:
     """Wait until a condition holds; False when a program ends or a signal comes before."""
     while not condition():

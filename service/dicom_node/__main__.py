@@ -12,11 +12,12 @@ import argparse
 import logging
 import signal
 import sys
-import threading
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from service.stop_signals import StopSignals
 
 if TYPE_CHECKING:
     from service.dicom_node.settings import NodeSettings
@@ -63,9 +64,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (OSError, SpoolInUse) as error:
         print(f"The node cannot start: {error}", file=sys.stderr)
         return EXIT_START
-    stopped = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stopped.set())
+    stopped = StopSignals([signal.SIGTERM, signal.SIGINT])
     try:
         node.start()
     except OSError as error:
