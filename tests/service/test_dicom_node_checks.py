@@ -26,6 +26,10 @@ from service.dicom_node.spool import Spool, SpoolInUse  # noqa: E402
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 
 
+VERIFICATION = "1.2.840.10008.1.1"
+"""SOP class of a C-ECHO."""
+
+
 def test_two_nodes_do_not_share_a_spool(tmp_path: Path) -> None:
     first = Spool(tmp_path, 10**9, 0)
     with pytest.raises(SpoolInUse):
@@ -42,10 +46,8 @@ def test_check_says_what_is_wrong_in_a_sentence_each(hospital: Hospital) -> None
     assert "does not answer" in fault
 
 
-def test_check_says_which_storage_class_is_missing(hospital: Hospital) -> None:
-    entity = AE("ARCHIVE")
-    for sop_class in ("1.2.840.10008.1.1", "1.2.840.10008.5.1.4.1.1.7"):
-        entity.add_supported_context(sop_class)
+def fault_where_the_archive_is(entity: AE, hospital: Hospital) -> str:
+    """The one fault that is found with this entity at the archive's port."""
     hospital.archive.stop()
     server = entity.start_server(("127.0.0.1", hospital.archive.port), block=False)
     try:
@@ -53,20 +55,22 @@ def test_check_says_which_storage_class_is_missing(hospital: Hospital) -> None:
     finally:
         assert server is not None
         server.shutdown()
+    return fault
+
+
+def test_check_says_which_storage_class_is_missing(hospital: Hospital) -> None:
+    entity = AE("ARCHIVE")
+    for sop_class in (VERIFICATION, "1.2.840.10008.5.1.4.1.1.7"):
+        entity.add_supported_context(sop_class)
+    fault = fault_where_the_archive_is(entity, hospital)
     assert "takes no seg, sr in explicit VR little endian" in fault
 
 
 def test_check_says_which_title_is_wrong(hospital: Hospital) -> None:
     entity = AE("OTHER")
     entity.require_called_aet = True
-    entity.add_supported_context("1.2.840.10008.1.1")
-    hospital.archive.stop()
-    server = entity.start_server(("127.0.0.1", hospital.archive.port), block=False)
-    try:
-        (fault,) = faults_of(hospital.settings)
-    finally:
-        assert server is not None
-        server.shutdown()
+    entity.add_supported_context(VERIFICATION)
+    fault = fault_where_the_archive_is(entity, hospital)
     assert "rejects the association" in fault
     assert "ARCHIVE" in fault
 
