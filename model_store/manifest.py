@@ -85,10 +85,10 @@ class QualityHeadFile(_Strict):
     sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
     labels: tuple[str, ...] = Field(min_length=1, description="what its outputs stand for")
     limits: dict[str, float] = Field(
-        description="probability from which on a label is said; set on `val`"
+        description="least probability at which a label applies; set on `val`"
     )
 
-    def said(self, probabilities: Mapping[str, float]) -> tuple[str, ...]:
+    def labels_for(self, probabilities: Mapping[str, float]) -> tuple[str, ...]:
         """Return the labels whose probability reaches its limit, in the order of `labels`."""
         return tuple(
             name for name in self.labels if probabilities[name] >= self.limits.get(name, 1.0)
@@ -151,7 +151,7 @@ class Manifest(_Strict):
         """
         if self.quality_head is None or quality is None:
             return ()
-        return self.quality_head.said(quality)
+        return self.quality_head.labels_for(quality)
 
     @model_validator(mode="after")
     def _check_version(self) -> Self:

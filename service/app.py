@@ -20,12 +20,12 @@ from service.compute.shadow_model import start_shadow_child
 from service.http.admin_app import create_admin_app
 from service.http.admin_server import AdminServer
 from service.http.docs import add_docs_routes
-from service.http.edge import EdgeLayer
 from service.http.guarded import guarded
 from service.http.keys import ApiKeys
 from service.http.mask_source import ServedMasks
 from service.http.openapi import describe_app
 from service.http.problems import install_problem_handlers
+from service.http.request_middleware import RequestMiddleware
 from service.http.routes_page import add_page_routes
 from service.http.routes_preview import add_preview_route
 from service.http.routes_segment import add_segment_routes
@@ -105,7 +105,7 @@ def create_app(
     install_problem_handlers(app)
     app.add_middleware(XrayRoutes, masks=masks)
     app.add_middleware(guarded, settings=settings)
-    app.add_middleware(EdgeLayer, counter=service.metrics, traces=traces)
+    app.add_middleware(RequestMiddleware, counter=service.metrics, traces=traces)
     describe_app(app, asks_for_keys=keys is not None, metrics_ask_for_keys=settings.metrics_key)
     return app
 

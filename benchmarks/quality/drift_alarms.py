@@ -1,7 +1,7 @@
 """When the drift watch alarms: on healthy hospitals never, on X-rays that differ soon.
 
 Each data set stands for a hospital of its own, asked for `lung_field` and `whole_lung`, the whole
-image; then X-rays that differ: spoiled in several ways, and portable ones. A row has the share of
+image; then X-rays that differ: corrupted in several ways, and portable ones. A row has the share of
 X-rays outside of what trained, by number, and of answers warned of; above 0.2 is an alarm.
 
 Then weeks of 100 X-rays drawn from one data set against 300 of the same: how often chance makes
@@ -25,9 +25,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.processor import processor_name
+from benchmarks.quality.corruptions import CORRUPTIONS
 from benchmarks.quality.gating import judged
 from benchmarks.quality.portable_xrays import unlabelled
-from benchmarks.quality.spoiled_pictures import SPOILS
 from model_store.conventions import CONVENTIONS, Convention
 from model_store.geometry import windowed_mean
 from model_store.grey_levels import grey_histogram
@@ -37,7 +37,7 @@ from service.drift_comparison import MOST_OUTSIDE, MOST_SHIFT, shift_of
 from service.trained_range import QUANTITIES, WARNED, TrainedRange, trained_ranges
 from training.data.dataset import load_xray, read_rows
 
-SPOILED_WAYS = (
+CORRUPTED_WAYS = (
     "gamma 2", "black border", "mirrored", "a third of the size", "a third of the contrast",
     "inverted", "upper half", "middle 60 %", "turned by 90 degrees", "two side by side",
     "noise of 50 %",
@@ -69,7 +69,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--data", type=Path, required=True, help="folder with manifest.csv")
     parser.add_argument("--portable", type=Path, help="portable X-rays: images/ and manifest.csv")
     parser.add_argument("--model", type=Path, default=default_model_folder())
-    parser.add_argument("--spoiled", type=int, default=40, help="X-rays spoiled in each way")
+    parser.add_argument("--spoiled", type=int, default=40, help="X-rays corrupted in each way")
     flags = parser.parse_args(arguments)
     predictor = Predictor.load(flags.model, "cpu")
     ranges = trained_ranges(predictor.info.manifest.training_distributions)
@@ -112,9 +112,9 @@ def _groups(predictor: Predictor, flags: argparse.Namespace) -> Iterator[Group]:
             numbers = _numbers(predictor, images, convention)
             yield Group(name, convention, numbers, is_healthy=True)
     chosen = [load_xray(row) for row in rows[:: max(1, len(rows) // flags.spoiled)]]
-    for way in SPOILED_WAYS:
-        spoiled = [SPOILS[way].change(one.image, one.mask)[0] for one in chosen]
-        arrays = [np.ascontiguousarray(one) for one in spoiled]
+    for way in CORRUPTED_WAYS:
+        corrupted = [CORRUPTIONS[way].change(one.image, one.mask)[0] for one in chosen]
+        arrays = [np.ascontiguousarray(one) for one in corrupted]
         numbers = _numbers(predictor, arrays, "lung_field")
         yield Group(way, "lung_field", numbers, is_healthy=False)
     if flags.portable is not None:

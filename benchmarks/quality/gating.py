@@ -1,6 +1,6 @@
 """What a caller who gates on the severity of warnings lets pass, has looked at, and refuses.
 
-X-rays of a split as they are, spoiled in many ways (`spoiled_pictures`), portable X-rays, and
+X-rays of a split as they are, corrupted in many ways (`corruptions`), portable X-rays, and
 pictures of other things. A row counts the pictures by the gravest severity among their warnings.
 A mask is poor below a Dice of 0.7 against people; one that is poor and not warned of is silent.
 
@@ -22,8 +22,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.processor import processor_name
+from benchmarks.quality.corruptions import CORRUPTIONS, USABLE, made_up_pictures
 from benchmarks.quality.judged_pictures import SEVERITIES, Judged, Record
-from benchmarks.quality.spoiled_pictures import SPOILS, USABLE, made_up_pictures
 from model_store.conventions import CONVENTIONS, DEFAULT_CONVENTION, Convention
 from model_store.grey_levels import grey_histogram
 from model_store.model_index import default_model_folder
@@ -79,12 +79,12 @@ class PictureJudge:
                 named = f"good X-rays/{row.name}/{kind}"
                 yield self._record.judged(named, partial(self._as_it_is, row, kind))
 
-    def spoiled(self, rows: Sequence[DataRow]) -> Iterator[Judged]:
-        """Yield X-rays spoiled in every way, the whole image as the box."""
+    def corrupted(self, rows: Sequence[DataRow]) -> Iterator[Judged]:
+        """Yield X-rays corrupted in every way, the whole image as the box."""
         for row in rows:
-            for way in SPOILS:
-                named = f"spoiled/{row.name}/{way}"
-                yield self._record.judged(named, partial(self._spoiled, row, way))
+            for way in CORRUPTIONS:
+                named = f"corrupted/{row.name}/{way}"
+                yield self._record.judged(named, partial(self._corrupted, row, way))
 
     def files(self, group: str, kind: str, paths: Sequence[Path]) -> Iterator[Judged]:
         """Return pictures of which no mask is known, in both conventions."""
@@ -108,14 +108,14 @@ class PictureJudge:
             is_whole_image=not boxes,
         )  # fmt: skip
 
-    def _spoiled(self, row: DataRow, way: str) -> Judged:
-        xray, spoil = load_xray(row), SPOILS[way]
-        pixels, mask = spoil.change(xray.image, xray.mask)
+    def _corrupted(self, row: DataRow, way: str) -> Judged:
+        xray, corruption = load_xray(row), CORRUPTIONS[way]
+        pixels, mask = corruption.change(xray.image, xray.mask)
         pixels = np.ascontiguousarray(pixels)
-        group = "usable" if spoil.group == USABLE else "spoiled"
+        group = "usable" if corruption.group == USABLE else "corrupted"
         return judged(
-            group, f"{spoil.group}: {way}", pixels, self._whole(pixels, xray.convention), mask,
-            right_codes=spoil.right_codes,
+            group, f"{corruption.group}: {way}", pixels, self._whole(pixels, xray.convention), mask,
+            right_codes=corruption.right_codes,
         )  # fmt: skip
 
     def _file(self, group: str, kind: str, path: Path, convention: Convention) -> Judged:
@@ -190,7 +190,7 @@ def code_rows(found: Sequence[Judged]) -> list[dict[str, Any]]:
                 "severity": str(advice_on(code).severity),
                 "good X-rays": sum(one.group == "good X-rays" for one in having),
                 "usable": sum(one.group == "usable" for one in having),
-                "spoiled": sum(one.group == "spoiled" for one in having),
+                "corrupted": sum(one.group == "corrupted" for one in having),
                 "of these poor": sum(one.is_poor for one in known),
                 "portable": sum(one.group == "portable" for one in having),
                 "other pictures": sum(one.group == OTHER for one in having),
@@ -224,7 +224,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--data", type=Path, required=True, help="folder with manifest.csv")
     parser.add_argument("--model", type=Path, default=default_model_folder())
     parser.add_argument("--split", default="val", choices=["train", "val", "test"])
-    parser.add_argument("--count", type=int, default=10, help="X-rays of each data set to spoil")
+    parser.add_argument("--count", type=int, default=10, help="X-rays of each data set to corrupt")
     parser.add_argument("--portable", type=Path, help="folder of portable X-rays")
     parser.add_argument("--portable-count", type=int, default=40)
     parser.add_argument("--other", type=Path, nargs="*", default=[], help="folders of no chests")
@@ -234,7 +234,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     judge = PictureJudge(Predictor.load(options.model, "cpu"), Record(options.record))
     rows = read_rows(options.data, options.split)
-    found = [*judge.as_they_are(rows), *judge.spoiled(chosen(rows, options.count))]
+    found = [*judge.as_they_are(rows), *judge.corrupted(chosen(rows, options.count))]
     if options.portable:
         paths = sorted(options.portable.glob("*.*"))[: options.portable_count]
         found += judge.files("portable", options.portable.parent.name, paths)

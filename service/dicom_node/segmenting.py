@@ -235,10 +235,11 @@ def _client(settings: ServiceSettings, timeout_s: float) -> httpx.Client:
 
 def _refusal(response: httpx.Response) -> XrayRefused:
     try:
-        said: Mapping[str, Any] = response.json()
+        problem: Mapping[str, Any] = response.json()
     except ValueError:
-        said = {}
-    code, detail = str(said.get("code", "unknown")), str(said.get("detail", "no reason given."))
+        problem = {}
+    code = str(problem.get("code", "unknown"))
+    detail = str(problem.get("detail", "no reason given."))
     return XrayRefused(response.status_code, code, detail)
 
 

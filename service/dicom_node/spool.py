@@ -79,9 +79,9 @@ class Job:
         folder = self.folder / "answer"
         if not folder.exists():
             return None
-        said = json.loads((folder / "answer.json").read_text("utf-8"))
-        files = {kind: folder / f"{kind}.dcm" for kind in said["objects"]}
-        return Answer(files, tuple(said["warnings"]), said["is_refused"])
+        stored = json.loads((folder / "answer.json").read_text("utf-8"))
+        files = {kind: folder / f"{kind}.dcm" for kind in stored["objects"]}
+        return Answer(files, tuple(stored["warnings"]), stored["is_refused"])
 
     def keep_answer(
         self, objects: Mapping[str, bytes], warnings: Sequence[str], *, is_refused: bool
@@ -98,12 +98,12 @@ class Job:
         unfinished.mkdir()
         for kind, data in objects.items():
             _write(unfinished / f"{kind}.dcm", data)
-        said = {
+        stored = {
             "objects": list(objects),
             "warnings": list(warnings),
             "is_refused": is_refused,
         }
-        _write(unfinished / "answer.json", json.dumps(said).encode())
+        _write(unfinished / "answer.json", json.dumps(stored).encode())
         _sync_folder(unfinished)
         os.rename(unfinished, self.folder / "answer")
         _sync_folder(self.folder)

@@ -7,8 +7,8 @@ from collections.abc import Callable
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from service.fronts.remote_masks import RemoteMasks
-from service.http.edge import EdgeLayer, to_origin_form
 from service.http.guarded import guarded
+from service.http.request_middleware import RequestMiddleware, to_origin_form
 from service.http.traces import TraceSink
 from service.http.xray_routes import XrayRoutes
 from service.request_record import RequestRecord
@@ -47,7 +47,7 @@ def create_front_app(
         traces: get those requests.
     """
     routes = XrayRoutes(masks.forward, masks)
-    served = EdgeLayer(guarded(routes, masks.settings), counter, traces)
+    served = RequestMiddleware(guarded(routes, masks.settings), counter, traces)
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         to_origin_form(scope)

@@ -17,10 +17,10 @@ from starlette.responses import JSONResponse, Response
 
 from model_store.model_info import ModelInfo
 from service.errors import InvalidField, ReloadRefused
-from service.http.edge import EdgeLayer
 from service.http.key_file import KeyScope
 from service.http.keys import ApiKeys
 from service.http.problems import install_problem_handlers
+from service.http.request_middleware import RequestMiddleware
 from service.pipeline.model_generations import ModelGenerations, ReloadError
 from service.pipeline.segmentation import SegmentationService, identity_of
 from service.request_record import record_of
@@ -93,7 +93,7 @@ def create_admin_app(service: SegmentationService, keys: ApiKeys) -> FastAPI:
     app.add_api_route("/admin/reload", reload, methods=["POST"], response_model=None)
     app.add_api_route("/admin/rollback", rollback, methods=["POST"], response_model=None)
     install_problem_handlers(app)
-    app.add_middleware(EdgeLayer, counter=service.metrics)
+    app.add_middleware(RequestMiddleware, counter=service.metrics)
     return app
 
 

@@ -44,7 +44,7 @@ def check_answer(
     Args:
         masks: as the model gave them.
         pixels: the X-ray, (H, W) uint8 or uint16.
-        kind: labels that the model's quality head says (`QualityHeadFile.said`).
+        kind: labels of the model's quality head (`QualityHeadFile.labels_for`).
         is_whole_image: whether the caller gave no box.
     """
     kind = consistent_labels(kind, masks, pixels)

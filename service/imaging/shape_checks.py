@@ -3,7 +3,7 @@
 A picture that is not an upright, whole, frontal chest X-ray seldom gives an empty mask: the model
 finds something lung-like in everything. These rules compare its mask with human masks. Limits
 are set on `val` alone; `python -m benchmarks.quality.gating --data DATA` prints how often each
-rule warns on good X-rays, on spoiled ones and on pictures of other things.
+rule warns on good X-rays, on corrupted ones and on pictures of other things.
 """
 
 from __future__ import annotations

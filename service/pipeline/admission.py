@@ -32,7 +32,7 @@ ABOUT_S = 2.0 * LONGEST_RETRY_S
 """For how long a caller is about: one who was refused comes again within this time."""
 
 
-class Admission:
+class AdmissionControl:
     """Counts the requests inside and what they hold; safe from any thread.
 
     Attributes:
@@ -182,7 +182,7 @@ def _count(places: Counter[str], caller: str, change: int) -> None:
 class Slot:
     """One request's place in the service; both ways out may be called more than once."""
 
-    def __init__(self, admission: Admission, caller: str) -> None:
+    def __init__(self, admission: AdmissionControl, caller: str) -> None:
         """Hold a place that admission has already counted for its caller."""
         self._admission = admission
         self._caller = caller

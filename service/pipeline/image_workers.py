@@ -377,8 +377,8 @@ def _held(reply: Reply) -> HeldAnswer:
 
 def _refusal(fields: Mapping[str, Any]) -> errors.ServiceError:
     try:
-        said = REFUSED_FACTS.validate_python(dict(fields))
-        return _REFUSALS[said.code](said.detail)
+        facts = REFUSED_FACTS.validate_python(dict(fields))
+        return _REFUSALS[facts.code](facts.detail)
     except (ValidationError, KeyError):
         return _garbled("refusal")
 

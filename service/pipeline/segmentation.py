@@ -33,7 +33,7 @@ from service.imaging.task_data import OpenedFacts
 from service.machine_watch import MachineWatch
 from service.memory_allowance import UNFINISHED_UPLOADS
 from service.metrics import Metrics
-from service.pipeline.admission import Admission
+from service.pipeline.admission import AdmissionControl
 from service.pipeline.auditing import Auditing
 from service.pipeline.drift_noting import compared_model, note_drift
 from service.pipeline.held_answer import HeldAnswer
@@ -75,7 +75,7 @@ class SegmentationService:
         """Build the parts; nothing runs before `start`."""
         self.settings = settings
         self.readiness = Readiness()
-        self.admission = Admission(
+        self.admission = AdmissionControl(
             queue_limit=settings.queue_limit,
             max_batch=settings.max_batch,
             upload_budget_bytes=UNFINISHED_UPLOADS * settings.max_upload_bytes,

@@ -236,8 +236,8 @@ def _error_in(frame: Frame) -> WorkerError:
     fields = frame.fields
     if frame.kind is Kind.MEMORY:
         return TooCostly(EndReason.MEMORY_LIMIT)
-    if frame.kind is Kind.REFUSED and isinstance(fields.get("said"), dict):
-        return TaskRefused(fields["said"])
+    if frame.kind is Kind.REFUSED and isinstance(fields.get("fields"), dict):
+        return TaskRefused(fields["fields"])
     if frame.kind is Kind.FAILED and isinstance(fields.get("where"), list):
         where = tuple(str(each)[:200] for each in fields["where"][:5])
         return TaskFailed(str(fields.get("error_type"))[:100], where)

@@ -52,15 +52,15 @@ def reply_of(frame: Frame, most_blob_bytes: int) -> Reply:
     blobs: list[Blob] = []
     descriptors = list(frame.descriptors)
     try:
-        said, sizes = frame.fields.get("said"), frame.fields.get("blob_bytes")
-        if not isinstance(said, dict) or not isinstance(sizes, list):
+        fields, sizes = frame.fields.get("fields"), frame.fields.get("blob_bytes")
+        if not isinstance(fields, dict) or not isinstance(sizes, list):
             raise FrameError("the answer has no fields")
         while descriptors:
             blobs.append(Blob.received(descriptors.pop(0), most_blob_bytes))
         if [blob.size_bytes for blob in blobs] != sizes:
             raise FrameError("the shared memory has another size than the answer says")
         times = seconds_in(frame, "cpu_used_s"), seconds_in(frame, "wall_s")
-        return Reply(said, frame.body, tuple(blobs), *times)
+        return Reply(fields, frame.body, tuple(blobs), *times)
     except (FrameError, BlobError) as error:
         for blob in blobs:
             blob.close()

@@ -122,7 +122,7 @@ def _answer(frame: Frame, job: WorkerJob, timer: ProcessorTimer) -> tuple[Frame,
         kind, fields, body, blobs = _run(frame, job.tasks, timer)
     except Refusal as refusal:
         kind, body = Kind.REFUSED, b""
-        fields = {"said": dict(refusal.fields), "is_last": refusal.is_last}
+        fields = {"fields": dict(refusal.fields), "is_last": refusal.is_last}
     except NeedsMoreTime as more:
         kind, fields, body = Kind.MORE, {"cpu_needed_s": min(more.cpu_s, _A_DAY_S)}, b""
     except MemoryError:
@@ -158,7 +158,7 @@ def _run(
     finally:
         task.close()
     fields = {
-        "said": dict(answer.fields),
+        "fields": dict(answer.fields),
         "blob_bytes": [blob.size_bytes for blob in blobs],
         "is_last": answer.is_last,
     }

@@ -53,7 +53,9 @@ class FakeManifest:
     def kind_of(self, quality: Mapping[str, float] | None) -> tuple[str, ...]:
         """Returns what the head says, as a manifest does."""
         return (
-            () if self.quality_head is None or quality is None else self.quality_head.said(quality)
+            ()
+            if self.quality_head is None or quality is None
+            else self.quality_head.labels_for(quality)
         )
 
     def model_dump(self, mode: str = "python") -> dict[str, Any]:

@@ -7,12 +7,14 @@ import threading
 import pytest
 
 from service.errors import QueueFull
-from service.pipeline.admission import ABOUT_S, PAST_THE_MODEL_BATCHES, Admission
+from service.pipeline.admission import ABOUT_S, PAST_THE_MODEL_BATCHES, AdmissionControl
 
 
-def make_admission(queue_limit: int = 2, max_batch: int = 1, budget: int = 100) -> Admission:
+def make_admission(queue_limit: int = 2, max_batch: int = 1, budget: int = 100) -> AdmissionControl:
     """A small admission."""
-    return Admission(queue_limit=queue_limit, max_batch=max_batch, upload_budget_bytes=budget)
+    return AdmissionControl(
+        queue_limit=queue_limit, max_batch=max_batch, upload_budget_bytes=budget
+    )
 
 
 def test_the_limit_is_exact() -> None:
@@ -95,7 +97,7 @@ def test_counts_hold_when_threads_come_and_go() -> None:
 
 def test_bytes_inside_are_bounded_and_come_back() -> None:
     """A large one is let in alone, and nobody beside it."""
-    admission = Admission(
+    admission = AdmissionControl(
         queue_limit=9, max_batch=1, upload_budget_bytes=100, queue_limit_bytes=1000
     )
     with admission.enter() as large:
@@ -150,7 +152,7 @@ def test_a_caller_whose_answers_are_being_made_leaves_places_too() -> None:
 
 def test_a_caller_who_went_away_keeps_no_place_free() -> None:
     now_s = [1000.0]
-    admission = Admission(
+    admission = AdmissionControl(
         queue_limit=4, max_batch=1, upload_budget_bytes=100, clock=lambda: now_s[0]
     )
     admission.enter("few").leave()

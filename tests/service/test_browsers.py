@@ -15,7 +15,7 @@ from starlette.types import Receive, Scope, Send
 
 from benchmarks.service.server_process import RunningServer, running_server
 from service.http.browsers import AllowedHosts, BrowserGuard
-from service.http.edge import EdgeLayer
+from service.http.request_middleware import RequestMiddleware
 from service.metrics import Metrics
 from service.settings import SettingsError, settings_from
 from tests.service.fake_model import form, make_app, running
@@ -222,7 +222,7 @@ async def test_a_page_of_a_listed_origin_may_post() -> None:
 
     hosts = AllowedHosts("127.0.0.1", [])
     guard = BrowserGuard(app, hosts, ["https://viewer.example"], idle_timeout_s=1)
-    edge = EdgeLayer(guard, Metrics(queue_limit=1, queue_depth=lambda: 0))
+    edge = RequestMiddleware(guard, Metrics(queue_limit=1, queue_depth=lambda: 0))
     transport = httpx.ASGITransport(app=edge)
     async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
         for origin, status in (("https://viewer.example", 200), ("https://viewer.example:1", 403)):

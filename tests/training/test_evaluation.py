@@ -10,7 +10,7 @@ from training.__main__ import main
 from training.data.dataset import load_xray, read_rows
 from training.errors import DataError
 from training.evaluation.box_jitter import JITTERS, jitter_labels, moved_box, score_jitter
-from training.evaluation.evaluation import Depth, evaluate
+from training.evaluation.evaluation import EvaluationOptions, evaluate
 from training.evaluation.probability_maps import compare_maps, probability_map
 from training.evaluation.scores import (
     ImageScore,
@@ -150,9 +150,9 @@ def test_models_are_paired_by_image() -> None:
 
 def test_every_table_is_printed_when_asked_for(predictor: Predictor, phantoms: Path) -> None:
     rows = read_rows(phantoms, "val")
-    shallow = format_evaluation(evaluate(predictor, None, rows, Depth()))
+    shallow = format_evaluation(evaluate(predictor, None, rows, EvaluationOptions()))
     assert "Dice mean" in shallow and "hd95" not in shallow
-    full = Depth(surface=True, similarity=True, jitter=True)
+    full = EvaluationOptions(surface=True, similarity=True, jitter=True)
     deep = format_evaluation(evaluate(predictor, predictor, rows, full))
     for words in ("hd95 (px at 512)", "Wilcoxon p", "SSIM, whole", "20%", "95 % interval"):
         assert words in deep

@@ -40,7 +40,7 @@ def run(arguments: argparse.Namespace) -> int:
     from training.data.dataset import read_rows, rows_of_conventions
     from training.data.row_choice import check_whole, limited
     from training.evaluation.evaluation import (
-        Depth,
+        EvaluationOptions,
         evaluate,
         evaluation_to_json,
         load_float_twin,
@@ -55,13 +55,13 @@ def run(arguments: argparse.Namespace) -> int:
     known = predictor.info.manifest.conventions
     rows = rows_of_conventions(read_rows(arguments.data, arguments.split), known)
     rows = limited(rows, arguments.limit)
-    depth = Depth(
+    options = EvaluationOptions(
         surface=arguments.surface or arguments.full,
         similarity=arguments.ssim or arguments.full,
         jitter=arguments.jitter or arguments.full,
         margin=arguments.margin,
     )
-    found = evaluate(predictor, twin, rows, depth, progress_bar)
+    found = evaluate(predictor, twin, rows, options, progress_bar)
     print(format_evaluation(found))
     if arguments.json is not None:
         arguments.json.write_text(json.dumps(evaluation_to_json(found)), encoding="utf-8")

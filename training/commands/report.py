@@ -35,21 +35,21 @@ def run(arguments: argparse.Namespace) -> int:
     from training.data.dataset import read_rows, rows_of_conventions
     from training.data.row_choice import check_whole, limited
     from training.errors import CheckpointError
-    from training.evaluation.evaluation import Depth, evaluate, store_evaluation
+    from training.evaluation.evaluation import EvaluationOptions, evaluate, store_evaluation
     from training.evaluation.watching import progress_bar
     from training.report.page import render_report
     from training.report.subject import open_subject
 
     check_whole(arguments.limit, stores=arguments.store)
     rows = read_rows(arguments.data, arguments.split)
-    depth = Depth(surface=True, similarity=True, jitter=True, bf16=False)
+    options = EvaluationOptions(surface=True, similarity=True, jitter=True, bf16=False)
     with tempfile.TemporaryDirectory() as work:
         subject = open_subject(arguments.subject, arguments.data, arguments.device, Path(work))
         if arguments.store and subject.run is not None:
             raise CheckpointError(f"{arguments.subject} is a run; --store needs a stored model")
         rows = rows_of_conventions(rows, subject.predictor.info.manifest.conventions)
         rows = limited(rows, arguments.limit)
-        found = evaluate(subject.predictor, subject.twin, rows, depth, progress_bar)
+        found = evaluate(subject.predictor, subject.twin, rows, options, progress_bar)
         page = render_report(subject, rows, arguments.split, found)
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
     arguments.out.write_text(page, encoding="utf-8")

@@ -26,7 +26,7 @@ POST_TRAINING = "ptq"
 
 
 @dataclass(frozen=True)
-class Depth:
+class EvaluationOptions:
     """What to measure beside Dice and IoU.
 
     Attributes:
@@ -81,7 +81,7 @@ def evaluate(
     predictor: Predictor,
     twin: Predictor | None,
     rows: Sequence[DataRow],
-    depth: Depth,
+    options: EvaluationOptions,
     watch: Watch = unwatched,
 ) -> Evaluation:
     """Measure a stored model on X-rays, beside its float twin where there is one.
@@ -90,28 +90,28 @@ def evaluate(
         predictor: The model.
         twin: Its float twin, if there is one.
         rows: The X-rays.
-        depth: What to measure.
+        options: What to measure.
         watch: Shows how far each measurement has come.
     """
     label = predictor.info.precision
-    scores = score_rows(predictor, label, rows, surface=depth.surface, watch=watch)
+    scores = score_rows(predictor, label, rows, surface=options.surface, watch=watch)
     comparison: ComparisonTable = {}
     similarity: dict[str, dict[str, Any]] = {}
     difference: MaskDifference | None = None
     if twin is not None:
-        scores += score_rows(twin, "fp32", rows, surface=depth.surface, watch=watch)
-        if depth.bf16:
+        scores += score_rows(twin, "fp32", rows, surface=options.surface, watch=watch)
+        if options.bf16:
             with torch.autocast(twin.info.device, torch.bfloat16):
-                scores += score_rows(twin, "bf16", rows, surface=depth.surface, watch=watch)
-        comparison = compare_models(scores, label, "fp32", depth.margin)
-        if depth.similarity:
+                scores += score_rows(twin, "bf16", rows, surface=options.surface, watch=watch)
+        comparison = compare_models(scores, label, "fp32", options.margin)
+        if options.similarity:
             input_size = int(predictor.info.manifest.architecture["input_size"])
             difference = MaskDifference()
             found = compare_maps(predictor.model, twin.model, rows, input_size, difference, watch)
             similarity = summarise_maps(found)
     return Evaluation(
         label, scores, summarise(scores), comparison, similarity,
-        score_jitter(predictor, rows, watch=watch) if depth.jitter else {}, difference,
+        score_jitter(predictor, rows, watch=watch) if options.jitter else {}, difference,
     )  # fmt: skip
 
 

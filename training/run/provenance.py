@@ -84,8 +84,8 @@ def _row_digest(row: DataRow) -> str:
         sizes = [path.stat().st_size for path in (row.image_path, row.mask_path)]
     except OSError as error:
         raise DataError(f"{row.name}: {error.filename} cannot be read: {error.strerror}") from error
-    said = [row.source, row.convention, row.group, str(row.spacing_mm), *map(str, sizes)]
-    return hashlib.sha256("\t".join(said).encode()).hexdigest()[:_DIGEST_CHARACTERS]
+    facts = [row.source, row.convention, row.group, str(row.spacing_mm), *map(str, sizes)]
+    return hashlib.sha256("\t".join(facts).encode()).hexdigest()[:_DIGEST_CHARACTERS]
 
 
 def further_mask_digests(folders: Iterable[str]) -> dict[str, str]:

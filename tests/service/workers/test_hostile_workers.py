@@ -21,7 +21,7 @@ def frame(
 
 
 def answer(**changes: object) -> bytes:
-    fields = {"said": {}, "blob_bytes": [], "cpu_used_s": 0.0, "wall_s": 0.0, **changes}
+    fields = {"fields": {}, "blob_bytes": [], "cpu_used_s": 0.0, "wall_s": 0.0, **changes}
     return frame(text=json.dumps(fields).encode())
 
 
@@ -44,7 +44,7 @@ GARBAGE = {
     "blobs that did not come": answer(blob_bytes=[4096]),
     "descriptors that did not come": frame(descriptors=2),
     "time as text": answer(wall_s="1"),
-    "infinite time": frame(text=answer().partition(b"{")[1] + b'"said":{},"cpu_used_s":1e999}'),
+    "infinite time": frame(text=answer().partition(b"{")[1] + b'"fields":{},"cpu_used_s":1e999}'),
     "a refusal without words": frame(kind=Kind.REFUSED),
     "a failure without a place": frame(kind=Kind.FAILED),
     "a need without a number": frame(kind=Kind.MORE),

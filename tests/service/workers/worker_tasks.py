@@ -218,7 +218,7 @@ def flood(task: Task) -> Answer:
 
 
 def _done(sizes: list[int], descriptors: tuple[int, ...]) -> None:
-    fields = {"said": {}, "blob_bytes": sizes, "is_last": False, "cpu_used_s": 0.0, "wall_s": 0.0}
+    fields = {"fields": {}, "blob_bytes": sizes, "is_last": False, "cpu_used_s": 0.0, "wall_s": 0.0}
     data = encode(Frame(Kind.DONE, fields, descriptors=descriptors))
     socket.send_fds(_own_socket(), [data], list(descriptors))
     time.sleep(60)

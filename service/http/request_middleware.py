@@ -37,7 +37,7 @@ class RequestCounter(Protocol):
         """Account for one that is over."""
 
 
-class EdgeLayer:
+class RequestMiddleware:
     """ASGI middleware around the whole app."""
 
     def __init__(

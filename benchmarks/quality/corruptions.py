@@ -1,4 +1,4 @@
-"""X-rays spoiled in many ways, each with the mask that belongs to it, and pictures of other things.
+"""X-rays corrupted in many ways, each with its mask, and pictures of other things.
 
 What arrives at a service is not always one upright frontal chest X-ray: exports crop, turn, invert
 and tile. Every way here is deterministic, takes an 8-bit X-ray with its human mask and returns
@@ -27,8 +27,8 @@ _SEVERAL = ("not_a_frontal_chest", "too_many_lungs")
 
 
 @dataclass(frozen=True)
-class Spoil:
-    """One way to spoil an X-ray.
+class Corruption:
+    """One way to corrupt an X-ray.
 
     Attributes:
         group: what is wrong afterwards.
@@ -159,51 +159,55 @@ def _speckled(pixels: Pixels, mask: Mask) -> Changed:
     return pixels, mask
 
 
-SPOILS: Mapping[str, Spoil] = {
-    "as it is": Spoil(USABLE, lambda pixels, mask: (pixels, mask)),
-    "gamma 0.5": Spoil(USABLE, _grey(lambda x: x**0.5)),
-    "gamma 2": Spoil(USABLE, _grey(lambda x: x**2)),
-    "a third of the contrast": Spoil(USABLE, _grey(lambda x: 0.5 + (x - 0.5) / 3)),
-    "noise of 6 %": Spoil(USABLE, _noise(0.06)),
-    "black border": Spoil(USABLE, _framed(0.125, 0)),
-    "white border": Spoil(USABLE, _framed(0.125, 255)),
-    "turned by 8 degrees": Spoil(USABLE, _turned_by(8)),
-    "mirrored": Spoil(USABLE, _both(lambda x: x[:, ::-1]), ("mirrored",)),
-    "a third of the size": Spoil(USABLE, _resized(1 / 3, 1 / 3)),
-    "upper half": Spoil(CROPPED, _window(0, 0, 1, 0.5), _CUT),
-    "lower half": Spoil(CROPPED, _window(0, 0.5, 1, 1), _CUT),
-    "left half": Spoil(CROPPED, _window(0, 0, 0.5, 1), (*_CUT, "one_lung")),
-    "right half": Spoil(CROPPED, _window(0.5, 0, 1, 1), (*_CUT, "one_lung")),
-    "middle 60 %": Spoil(CROPPED, _window(0.2, 0.2, 0.8, 0.8), _CUT),
-    "middle 40 %": Spoil(CROPPED, _window(0.3, 0.3, 0.7, 0.7), _CUT + _OTHER),
-    "upper left 65 %": Spoil(CROPPED, _window(0, 0, 0.65, 0.65), _CUT),
-    "lower right 65 %": Spoil(CROPPED, _window(0.35, 0.35, 1, 1), _CUT),
-    "turned by 90 degrees": Spoil(TURNED, _both(lambda x: np.rot90(x, 1)), _TURNED),
-    "turned by 180 degrees": Spoil(TURNED, _both(lambda x: np.rot90(x, 2)), _TURNED),
-    "turned by 270 degrees": Spoil(TURNED, _both(lambda x: np.rot90(x, 3)), _TURNED),
-    "upside down": Spoil(TURNED, _both(lambda x: x[::-1]), _TURNED),
-    "turned by 45 degrees": Spoil(TURNED, _turned_by(45), _TURNED + _OTHER),
-    "inverted": Spoil(INVERTED, _grey(lambda x: 1 - x), _INVERTED),
-    "two side by side": Spoil(SEVERAL, _both(lambda x: np.concatenate([x, x], axis=1)), _SEVERAL),
-    "two, one mirrored": Spoil(
+CORRUPTIONS: Mapping[str, Corruption] = {
+    "as it is": Corruption(USABLE, lambda pixels, mask: (pixels, mask)),
+    "gamma 0.5": Corruption(USABLE, _grey(lambda x: x**0.5)),
+    "gamma 2": Corruption(USABLE, _grey(lambda x: x**2)),
+    "a third of the contrast": Corruption(USABLE, _grey(lambda x: 0.5 + (x - 0.5) / 3)),
+    "noise of 6 %": Corruption(USABLE, _noise(0.06)),
+    "black border": Corruption(USABLE, _framed(0.125, 0)),
+    "white border": Corruption(USABLE, _framed(0.125, 255)),
+    "turned by 8 degrees": Corruption(USABLE, _turned_by(8)),
+    "mirrored": Corruption(USABLE, _both(lambda x: x[:, ::-1]), ("mirrored",)),
+    "a third of the size": Corruption(USABLE, _resized(1 / 3, 1 / 3)),
+    "upper half": Corruption(CROPPED, _window(0, 0, 1, 0.5), _CUT),
+    "lower half": Corruption(CROPPED, _window(0, 0.5, 1, 1), _CUT),
+    "left half": Corruption(CROPPED, _window(0, 0, 0.5, 1), (*_CUT, "one_lung")),
+    "right half": Corruption(CROPPED, _window(0.5, 0, 1, 1), (*_CUT, "one_lung")),
+    "middle 60 %": Corruption(CROPPED, _window(0.2, 0.2, 0.8, 0.8), _CUT),
+    "middle 40 %": Corruption(CROPPED, _window(0.3, 0.3, 0.7, 0.7), _CUT + _OTHER),
+    "upper left 65 %": Corruption(CROPPED, _window(0, 0, 0.65, 0.65), _CUT),
+    "lower right 65 %": Corruption(CROPPED, _window(0.35, 0.35, 1, 1), _CUT),
+    "turned by 90 degrees": Corruption(TURNED, _both(lambda x: np.rot90(x, 1)), _TURNED),
+    "turned by 180 degrees": Corruption(TURNED, _both(lambda x: np.rot90(x, 2)), _TURNED),
+    "turned by 270 degrees": Corruption(TURNED, _both(lambda x: np.rot90(x, 3)), _TURNED),
+    "upside down": Corruption(TURNED, _both(lambda x: x[::-1]), _TURNED),
+    "turned by 45 degrees": Corruption(TURNED, _turned_by(45), _TURNED + _OTHER),
+    "inverted": Corruption(INVERTED, _grey(lambda x: 1 - x), _INVERTED),
+    "two side by side": Corruption(
+        SEVERAL, _both(lambda x: np.concatenate([x, x], axis=1)), _SEVERAL
+    ),
+    "two, one mirrored": Corruption(
         SEVERAL, _both(lambda x: np.concatenate([x, x[:, ::-1]], axis=1)), _SEVERAL
     ),
-    "two, one above": Spoil(SEVERAL, _both(lambda x: np.concatenate([x, x], axis=0)), _SEVERAL),
-    "four in a grid": Spoil(SEVERAL, _both(lambda x: np.tile(x, (2, 2))), _SEVERAL),
-    "lower half black": Spoil(HIDDEN, _blanked(0, 0.5, 1, 1, 0)),
-    "right half black": Spoil(HIDDEN, _blanked(0.5, 0, 1, 1, 0)),
-    "one lung white": Spoil(HIDDEN, _one_lung_white),
-    "white bar across": Spoil(HIDDEN, _blanked(0, 0.4, 1, 0.6, 255)),
-    "squeezed to 40 %": Spoil(HIDDEN, _resized(0.4, 1), _OTHER),
-    "noise of 50 %": Spoil(DETAIL, _noise(0.5)),
-    "speckled": Spoil(DETAIL, _speckled),
-    "blurred, 5 % of a side": Spoil(DETAIL, _blur(0.05)),
-    "a tenth of the contrast, noise": Spoil(
+    "two, one above": Corruption(
+        SEVERAL, _both(lambda x: np.concatenate([x, x], axis=0)), _SEVERAL
+    ),
+    "four in a grid": Corruption(SEVERAL, _both(lambda x: np.tile(x, (2, 2))), _SEVERAL),
+    "lower half black": Corruption(HIDDEN, _blanked(0, 0.5, 1, 1, 0)),
+    "right half black": Corruption(HIDDEN, _blanked(0.5, 0, 1, 1, 0)),
+    "one lung white": Corruption(HIDDEN, _one_lung_white),
+    "white bar across": Corruption(HIDDEN, _blanked(0, 0.4, 1, 0.6, 255)),
+    "squeezed to 40 %": Corruption(HIDDEN, _resized(0.4, 1), _OTHER),
+    "noise of 50 %": Corruption(DETAIL, _noise(0.5)),
+    "speckled": Corruption(DETAIL, _speckled),
+    "blurred, 5 % of a side": Corruption(DETAIL, _blur(0.05)),
+    "a tenth of the contrast, noise": Corruption(
         DETAIL,
         _grey(lambda x: 0.5 + (x - 0.5) / 10 + np.random.default_rng(1).normal(0, 0.1, x.shape)),
     ),
 }
-"""Names of the ways to spoil, in the order of the tables."""
+"""Names of the ways to corrupt, in the order of the tables."""
 
 
 def _disc(side: int) -> Pixels:
