@@ -50,7 +50,7 @@ from service.imaging.png_encoding import encode_png
 from service.imaging.rendering import encode_mask_png, encode_rle, overlay_colours
 from service.imaging.response_warnings import ImageWarning
 from service.imaging.segment_request import AnswerKind, MaskShape, OverlayFormat, View
-from service.imaging.side_thread import in_turn, side_thread
+from service.imaging.side_threads import in_turn, side_threads
 from service.imaging.upright import as_stored, is_turn_doubtful
 from service.imaging.views import ViewedMasks, encode_view, legend_of, view_of, with_margin
 from service.imaging.warning_advice import advice_on, gravest, gravest_of_masks
@@ -227,7 +227,7 @@ def _described_and_drawn(
         return describe(), None
     if _wait_packed(opened, rendering.mask_logits):
         return in_turn(describe, draw)
-    colours, described = side_thread().both(draw, describe)
+    colours, described = side_threads().both(draw, describe)
     return described, colours
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import time
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 import numpy as np
@@ -27,10 +27,9 @@ from service.imaging.rendering import (
     overlay_colours,
     window_for_display,
 )
-from service.imaging.side_thread import side_thread
+from service.imaging.side_threads import side_threads
 
-Here = TypeVar("Here")
-There = TypeVar("There")
+Piece = TypeVar("Piece")
 
 # pycocotools 2.0.11 decodes through a numpy 1 protocol and numpy 2 says so; encoding does not.
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:pycocotools")
@@ -104,30 +103,30 @@ def test_png_encoder_takes_any_memory_order_and_refuses_other_types() -> None:
 
 @pytest.mark.parametrize("height", [2, 3, 600, 601])
 @pytest.mark.parametrize("kind", ["grey", "rgb", "rgbx"])
-def test_a_picture_in_two_halves_is_lossless_and_one_zlib_stream(
+def test_a_picture_in_parts_is_lossless_and_one_zlib_stream(
     monkeypatch: pytest.MonkeyPatch, height: int, kind: str
 ) -> None:
-    monkeypatch.setattr(png_encoding, "HALVES_FROM_BYTES", 1)
+    monkeypatch.setattr(png_encoding, "PARTS_FROM_BYTES", 1)
     rgb = np.random.default_rng(height).integers(0, 256, (height, 70, 3), dtype=np.uint8)
     rgb[height // 2 :, :60] = 255  # long runs and large sums beside noise
     rgbx = np.concatenate([rgb, np.zeros_like(rgb[..., :1])], axis=2).view("<u4")[..., 0]
     pixels = {"grey": rgb[..., 0], "rgb": rgb, "rgbx": rgbx}[kind]
-    halves: list[str] = []
+    counts: list[int] = []
 
-    def backwards(here: Callable[[], Here], there: Callable[[], There]) -> tuple[Here, There]:
-        halves.append("both")
-        second = there()
-        return here(), second
+    def backwards(pieces: Sequence[Callable[[], Piece]]) -> list[Piece]:
+        counts.append(len(pieces))
+        return [piece() for piece in reversed(pieces)][::-1]
 
     png = encode_png(pixels)
     with monkeypatch.context() as patched:
-        patched.setattr(side_thread(), "both", backwards)
+        patched.setattr(side_threads(), "each", backwards)
         assert encode_png(pixels) == png
-    assert halves == ["both"]
+    parts = min(height, png_encoding.PARTS)
+    assert counts == [parts]
     assert np.array_equal(np.asarray(opened(png)), rgb[..., 0] if kind == "grey" else rgb)
     # Pillow checks no checksum of pixels; reading the chunks checks theirs, zlib its own.
     chunks = [chunk[8:-4] for name, chunk in _checked_chunks(png) if name == b"IDAT"]
-    assert len(chunks) == 3
+    assert len(chunks) == parts + 1
     row_bytes = 70 if kind == "grey" else 210
     assert len(zlib.decompress(b"".join(chunks))) == height * (1 + row_bytes)
 

@@ -12,7 +12,7 @@ import pytest
 
 from service.imaging import answering, opening
 from service.imaging.rendering import encode_rle
-from service.imaging.side_thread import SideThread, in_turn
+from service.imaging.side_threads import SideThreads, in_turn
 from tests.service.fake_model import (
     INPUT_SIDE,
     FakeInfo,
@@ -203,14 +203,14 @@ async def test_a_mask_that_the_model_guesses_is_said_to_be_undecided() -> None:
 async def test_masks_are_described_beside_the_drawing_where_they_are_small(
     monkeypatch: pytest.MonkeyPatch, overlay: str, kept_px: int, beside: int
 ) -> None:
-    class Both(SideThread):
+    class Both(SideThreads):
         pieces = 0
 
         def both(self, here: Callable[[], Any], there: Callable[[], Any]) -> tuple[Any, Any]:
             Both.pieces += 1
             return in_turn(here, there)
 
-    monkeypatch.setattr(answering, "side_thread", Both)
+    monkeypatch.setattr(answering, "side_threads", Both)
     monkeypatch.setattr(answering, "KEPT_WHOLE_PX", kept_px)
     async with running(make_app()) as client:
         answer = (await client.post("/segment", **form(overlay=overlay))).json()

@@ -1,4 +1,4 @@
-"""Two pieces of work at once: results, errors, a busy or closed side thread, another core."""
+"""Pieces of work at once: results, errors, busy or closed side threads, another core."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator
+from typing import NoReturn
 
 import pytest
 
-from service.imaging.side_thread import SideThread, in_turn
+from service.imaging.side_threads import SideThreads, in_turn
 
 pytestmark = pytest.mark.skipif(
     not hasattr(os, "sched_getaffinity"), reason="cores are chosen on Linux alone"
@@ -19,8 +20,8 @@ CORES = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set[int
 
 
 @pytest.fixture
-def side() -> Iterator[SideThread]:
-    made = SideThread()
+def side() -> Iterator[SideThreads]:
+    made = SideThreads()
     yield made
     made.close()
 
@@ -35,7 +36,7 @@ def test_in_turn_is_this_thread_in_this_order() -> None:
 
 
 @pytest.mark.skipif(len(CORES) < 2, reason="one core")
-def test_both_run_at_once_and_give_their_results(side: SideThread) -> None:
+def test_both_run_at_once_and_give_their_results(side: SideThreads) -> None:
     met = threading.Barrier(2, timeout=60)  # broken unless both are there together
     for _ in range(3):
         here, there = side.both(
@@ -47,7 +48,7 @@ def test_both_run_at_once_and_give_their_results(side: SideThread) -> None:
 
 @pytest.mark.skipif(len(CORES) < 2, reason="one core")
 def test_the_side_thread_stays_off_the_core_of_its_caller(
-    side: SideThread, monkeypatch: pytest.MonkeyPatch
+    side: SideThreads, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     begun = threading.Event()
     side.both(lambda: begun.wait(60), begun.set)  # the thread is there now
@@ -68,7 +69,7 @@ def test_the_side_thread_stays_off_the_core_of_its_caller(
 
 @pytest.mark.skipif(len(CORES) < 2, reason="one core")
 def test_it_may_go_anywhere_once_the_caller_waits_and_only_where_a_core_is_idle(
-    side: SideThread,
+    side: SideThreads,
 ) -> None:
     def there() -> tuple[set[int], int]:
         wait_until(lambda: os.sched_getaffinity(0) == CORES)
@@ -92,15 +93,61 @@ def wait_until(condition: Callable[[], bool]) -> None:
         time.sleep(0.005)
 
 
-def test_one_core_does_both_itself(side: SideThread, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.skipif(len(CORES) < 2, reason="one core")
+def test_each_runs_at_once_as_many_pieces_as_there_are_threads() -> None:
+    three = SideThreads(2)
+    met = threading.Barrier(3, timeout=60)  # broken unless all are there together
+    pieces = [lambda: (met.wait(), threading.get_ident())[1]] * 3
+    first, *others = three.each(pieces)
+    three.close()
+    assert first == threading.get_ident()
+    assert len({first, *others}) == 3
+
+
+@pytest.mark.skipif(len(CORES) < 2, reason="one core")
+def test_each_gives_results_in_order_and_does_itself_what_nobody_has_begun(
+    side: SideThreads,
+) -> None:
+    taken, free = threading.Event(), threading.Event()
+
+    def there() -> int:
+        taken.set()
+        assert free.wait(60)
+        return threading.get_ident()
+
+    def last_of_the_caller() -> int:
+        free.set()
+        return threading.get_ident()
+
+    def here() -> int:
+        assert taken.wait(60)
+        return threading.get_ident()
+
+    own = threading.get_ident()
+    found = side.each([here, there, last_of_the_caller, threading.get_ident])
+    assert [one == own for one in found] == [True, False, True, True]
+    assert side.each([lambda: 1]) == [1]
+    assert side.each([lambda: 1, lambda: 2, lambda: 3]) == [1, 2, 3]
+
+
+def test_errors_of_any_of_several_pieces_come_out(side: SideThreads) -> None:
+    for number in range(3):
+        pieces: list[Callable[[], int]] = [lambda: 1] * 3
+        pieces[number] = fail
+        with pytest.raises(ValueError, match="a piece failed"):
+            side.each(pieces)
+
+
+def test_one_core_does_both_itself(side: SideThreads, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda thread: {3})
     monkeypatch.setattr(side, "_current_core", lambda: 3)
     own = threading.get_ident()
     assert side.both(threading.get_ident, threading.get_ident) == (own, own)
+    assert side.each([threading.get_ident] * 3) == [own] * 3
 
 
 @pytest.mark.skipif(len(CORES) < 2, reason="one core")
-def test_a_piece_that_nobody_has_begun_is_done_by_its_caller(side: SideThread) -> None:
+def test_a_piece_that_nobody_has_begun_is_done_by_its_caller(side: SideThreads) -> None:
     taken, free = threading.Event(), threading.Event()
 
     def occupy() -> None:
@@ -118,7 +165,7 @@ def test_a_piece_that_nobody_has_begun_is_done_by_its_caller(side: SideThread) -
 
 
 @pytest.mark.skipif(len(CORES) < 2, reason="one core")
-def test_a_piece_of_a_piece_stays_in_the_side_thread(side: SideThread) -> None:
+def test_a_piece_of_a_piece_stays_in_the_side_thread(side: SideThreads) -> None:
     began = threading.Event()
     beside: list[tuple[int, int, set[int]]] = []
 
@@ -134,11 +181,11 @@ def test_a_piece_of_a_piece_stays_in_the_side_thread(side: SideThread) -> None:
     assert cores == CORES
 
 
-def fail() -> None:
+def fail() -> NoReturn:
     raise ValueError("a piece failed")
 
 
-def test_errors_of_either_piece_come_out(side: SideThread) -> None:
+def test_errors_of_either_piece_come_out(side: SideThreads) -> None:
     with pytest.raises(ValueError, match="a piece failed"):
         side.both(fail, lambda: 1)
     with pytest.raises(ValueError, match="a piece failed"):
@@ -146,7 +193,8 @@ def test_errors_of_either_piece_come_out(side: SideThread) -> None:
     assert side.both(lambda: 1, lambda: 2) == (1, 2)
 
 
-def test_after_the_end_the_caller_does_both(side: SideThread) -> None:
+def test_after_the_end_the_caller_does_both(side: SideThreads) -> None:
     side.close()
     own = threading.get_ident()
     assert side.both(threading.get_ident, threading.get_ident) == (own, own)
+    assert side.each([threading.get_ident] * 3) == [own] * 3
