@@ -95,7 +95,7 @@ def write_part(data: Path, folder: Path, effort: Effort) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for split in SPLITS:
         link = folder / split
-        if not link.exists():
+        if (data / split).is_dir() and not link.exists():
             link.symlink_to((data / split).resolve())
     rows = [r.fields for r in manifest.records if (r.fields["split"], r.fields["name"]) in chosen]
     with (folder / MANIFEST).open("w", encoding="utf-8", newline="") as file:

@@ -47,6 +47,18 @@ def test_a_part_of_a_data_set_is_spread_over_its_sources(data: Path, tmp_path: P
     assert len(load_xrays(read_rows(tmp_path / "part", "val"))) == 2
 
 
+def test_a_part_is_written_again_where_the_data_lack_a_split(data: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "part"
+    without_test = tmp_path / "data"
+    without_test.mkdir()
+    for name in ("manifest.csv", "train", "val"):
+        (without_test / name).symlink_to(data / name)
+    for _ in range(2):  # a stopped command is started again
+        write_part(without_test, folder, Effort(train_per_source=4, per_source=2))
+    assert not (folder / "test").is_symlink()
+    assert len(read_rows(folder, "val")) == 4
+
+
 def row(way: str, levels: int, differences: tuple[float, ...]) -> Row:
     mean = sum(differences) / len(differences)
     return Row(way, levels, 0.9 + mean, mean, None, min(differences), 0.99, 1.0, differences)
