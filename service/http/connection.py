@@ -13,12 +13,12 @@ from collections.abc import Callable
 
 import h11
 
-from service.http.half_closed import HalfClosedConnection
+from service.http.known_length_body import KnownLengthBodyConnection
 
 _TOO_SLOW = b"HTTP/1.1 408 Request Timeout\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
 
 
-class BoundedConnection(HalfClosedConnection):
+class BoundedConnection(KnownLengthBodyConnection):
     """uvicorn's HTTP/1.1 connection with two clocks; `bounded_connection` sets their times."""
 
     header_timeout_s: float

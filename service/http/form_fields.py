@@ -7,7 +7,7 @@ other fields are short. File names, which often carry patient names, are dropped
 from __future__ import annotations
 
 from python_multipart.exceptions import FormParserError
-from python_multipart.multipart import MultipartParser, parse_options_header
+from python_multipart.multipart import MultipartParser, MultipartState, parse_options_header
 
 from service.errors import InvalidField, MalformedRequest
 from service.workers.shared_memory import Blob, BlobWriter
@@ -65,6 +65,18 @@ class FieldCollector:
             )
         except FormParserError:
             raise MalformedRequest("The boundary of the multipart body is not usable.") from None
+
+    def takes_data(self, parser: MultipartParser) -> bool:
+        """Return whether `add_data` may follow what `parser` has told so far."""
+        return parser.state == MultipartState.PART_DATA and parser.index == 0
+
+    def add_data(self, data: bytes) -> None:
+        """Take a piece of the current field that holds no boundary, past the parser.
+
+        Raises:
+            InvalidField: the field gets too long.
+        """
+        self._add_data(data, 0, len(data))
 
     def close(self) -> None:
         """Give the shared memory of an image back that nobody takes over."""

@@ -45,7 +45,7 @@ class MultipartLines:
         Raises:
             MalformedRequest: there is no boundary, or the headers of a part do not end.
         """
-        if self._is_inside_field(chunk):
+        if self.is_inside_field(chunk):
             return chunk
         data, ready, place = self._held + chunk, [], None
         while place is not self._place:
@@ -59,8 +59,8 @@ class MultipartLines:
         """Return what was held back when the body has ended, for the parser to judge."""
         return self._held if self._has_begun else b""
 
-    def _is_inside_field(self, chunk: bytes) -> bool:
-        """Whether no boundary can be near, as for nearly all pieces of an X-ray."""
+    def is_inside_field(self, chunk: bytes) -> bool:
+        """Return whether no boundary can be near, as for nearly all pieces of an X-ray."""
         return (
             self._place is _Place.FIELD
             and not self._held

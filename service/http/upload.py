@@ -239,7 +239,10 @@ async def _read_form(
     try:
         async for chunk in chunks:
             size_bytes += len(chunk)
-            parser.write(lines.rewritten(chunk))
+            if lines.is_inside_field(chunk) and collector.takes_data(parser):
+                collector.add_data(chunk)  # the parser would search it for the boundary once more
+            else:
+                parser.write(lines.rewritten(chunk))
         parser.write(lines.rest())
         parser.finalize()
         if not collector.has_ended:

@@ -1,0 +1,49 @@
+"""Pieces of a body whose length was announced, passed on without parsing them.
+
+Between the head of a request and the last byte of such a body nothing is left to parse. h11 copies
+each piece four times all the same, which took half of the front's time for an upload: 1.0 to 1.3
+of 2.1 ms a MiB on an AMD EPYC. So only head, last piece and chunked bodies go through h11.
+"""
+
+from __future__ import annotations
+
+import h11
+from h11._readers import ContentLengthReader
+from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
+
+from service.http.half_closed import HalfClosedConnection
+
+
+class KnownLengthBodyConnection(HalfClosedConnection):
+    """uvicorn's HTTP/1.1 connection, quicker for uploads."""
+
+    def data_received(self, data: bytes) -> None:
+        """Take bytes."""
+        reader = self._reader_of_body(data)
+        if reader is None:
+            super().data_received(data)
+            return
+        reader._remaining -= len(data)
+        if self.conn.our_state is h11.DONE:
+            return  # the answer did not wait for it
+        self.cycle.body += data
+        if len(self.cycle.body) > HIGH_WATER_LIMIT:
+            self.flow.pause_reading()
+        self.cycle.message_event.set()
+
+    def _reader_of_body(self, data: bytes) -> ContentLengthReader | None:
+        """Return what counts the body, if all of a piece is body and its last byte is to come.
+
+        The end of the body stays h11's: it changes the state of the connection.
+        """
+        connection = self.conn
+        if connection.their_state is not h11.SEND_BODY:
+            return None
+        reader = connection._reader
+        is_inside = (
+            isinstance(reader, ContentLengthReader)
+            and len(data) < reader._remaining
+            and not connection._receive_buffer
+            and not connection.they_are_waiting_for_100_continue
+        )
+        return reader if is_inside else None
