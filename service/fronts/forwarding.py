@@ -10,10 +10,10 @@ from typing import Any
 
 from starlette.types import ASGIApp, Message, Scope, Send
 
+from service.http.answer_pieces import send_body
 from service.workers.framing import Frame, Kind
 from service.workers.shared_memory import Blob, BlobWriter
 
-PIECE_BYTES = 256 * 1024
 _LINE_END = b"\r\n"
 """No header can hold it."""
 
@@ -82,12 +82,7 @@ async def send_forwarded(send: Send, fields: Mapping[str, Any], body: Blob) -> N
     with body:
         headers = _as_bytes(fields["headers"])
         await send({"type": "http.response.start", "status": fields["status"], "headers": headers})
-        sent, more = 0, True
-        while more:
-            piece = body.read_at(sent, min(PIECE_BYTES, body.size_bytes - sent))
-            sent += len(piece)
-            more = sent < body.size_bytes
-            await send({"type": "http.response.body", "body": piece, "more_body": more})
+        await send_body(send, body)
 
 
 def _as_text(headers: list[tuple[bytes, bytes]]) -> list[list[str]]:

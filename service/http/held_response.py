@@ -8,11 +8,9 @@ from collections.abc import Callable
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from service.http.answer_pieces import send_body
 from service.pipeline.held_answer import HeldAnswer
 from service.workers.shared_memory import Blob
-
-PIECE_BYTES = 256 * 1024
-"""Sent at a time; an answer may have 150 MB, and others wait while a piece is copied."""
 
 
 class HeldResponse(Response):
@@ -47,13 +45,7 @@ class HeldResponse(Response):
                     "headers": self.raw_headers,
                 }
             )
-            sent, size_bytes = 0, self._held.size_bytes
-            more = True
-            while more:  # the connection would copy what does not go at once, all of it
-                piece = self._held.read_at(sent, min(PIECE_BYTES, size_bytes - sent))
-                sent += len(piece)
-                more = sent < size_bytes
-                await send({"type": "http.response.body", "body": piece, "more_body": more})
+            await send_body(send, self._held)
         finally:
             self._give_back()
 

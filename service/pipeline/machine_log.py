@@ -25,7 +25,7 @@ async def watch_machine(watch: MachineWatch, metrics: Metrics, workers: int) -> 
     _say(watch.at_start(workers))
     while True:
         await asyncio.sleep(LOOK_INTERVAL_S)
-        found = watch.look()
+        found = await asyncio.to_thread(watch.look)  # the kernel may keep such a file locked
         _say(found)
         for remark in found:
             metrics.machine_changes.labels(remark.kind).inc()

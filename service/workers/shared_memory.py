@@ -16,6 +16,8 @@ import stat
 import threading
 from collections.abc import Iterable
 
+from service.workers.memory_release import close_memory
+
 SEALS = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
 _NOT_EXECUTABLE = 0x0008  # MFD_NOEXEC_SEAL of linux/memfd.h; Linux 6.3
 
@@ -132,7 +134,7 @@ class Blob:
         descriptor, self._descriptor = self._descriptor, -1
         if descriptor >= 0:
             _count(-self.size_bytes)
-            os.close(descriptor)
+            close_memory(descriptor, self.size_bytes)
 
     def __enter__(self) -> Blob:
         """Return itself."""
@@ -190,7 +192,7 @@ class BlobWriter:
         """Drop what was written, unless it was finished."""
         descriptor, self._descriptor = self._descriptor, -1
         if descriptor >= 0:
-            os.close(descriptor)
+            close_memory(descriptor, self.size_bytes)
 
 
 def _new_memory_file() -> int:
