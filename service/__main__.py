@@ -112,9 +112,11 @@ def _serve(settings: Settings, listener: socket.socket, admin: socket.socket | N
     from service.http.server import DrainingServer
     from service.logging import configure_logging
     from service.pipeline.image_workers import gpus_of
+    from service.workers.memory_release import release_memory_in_thread
 
+    release_memory_in_thread()
     sys.setswitchinterval(SWITCH_INTERVAL_S)
-    configure_logging()
+    log = configure_logging()
     prometheus_client.disable_created_metrics()  # type: ignore[no-untyped-call]
     logger = logging.getLogger("service.process")
     for name in unknown_variables(os.environ):
@@ -134,6 +136,7 @@ def _serve(settings: Settings, listener: socket.socket, admin: socket.socket | N
         early.close()
         return _refuse(str(error), EXIT_BAD_SETTING)
     service = app.state.service
+    log.on_lost = service.metrics.log_lines_lost.inc
     connections = most_connections(settings.max_connections, service.admission.most_inside)
     service.metrics.connections_limit.set(connections)
     config = uvicorn.Config(

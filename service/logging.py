@@ -20,6 +20,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TextIO
 
+from service.line_handler import LineHandler
 from service.request_record import RequestRecord
 
 logger = logging.getLogger("service.requests")
@@ -109,13 +110,16 @@ def describe_error(error: BaseException) -> dict[str, Any]:
     return {"error_type": type(error).__name__, "where": frames[-DEEPEST_FRAMES:]}
 
 
-def configure_logging(stream: TextIO | None = None) -> None:
+def configure_logging(stream: TextIO | None = None) -> LineHandler:
     """Send every log of the process to one stream as JSON lines; called once, by `__main__`.
 
     Args:
         stream: where to write; standard output when None.
+
+    Returns:
+        What writes the lines, and counts those that it cannot write.
     """
-    handler = logging.StreamHandler(stream or sys.stdout)
+    handler = LineHandler(stream or sys.stdout)
     handler.setFormatter(JsonLineFormatter())
     handler.addFilter(OneLineASecond())
     root = logging.getLogger()
@@ -123,6 +127,7 @@ def configure_logging(stream: TextIO | None = None) -> None:
     root.setLevel(logging.WARNING)
     logging.getLogger("service").setLevel(logging.INFO)
     python_warnings.showwarning = _log_python_warning
+    return handler
 
 
 def _log_python_warning(

@@ -202,6 +202,10 @@ class Metrics:
         self._unparsed = Counter(
             "lungseg_unparsed_requests", "Requests that are not HTTP.", registry=registry
         )
+        self.log_lines_lost = Counter(
+            "lungseg_log_lines_lost", "Lines of the log that could not be written.",
+            registry=registry,
+        )  # fmt: skip
         self.audit_entries = Counter(
             "lungseg_audit_entries", "Lines written to the audit log.", registry=registry
         )

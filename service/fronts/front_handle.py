@@ -46,6 +46,7 @@ class FrontEvents:
         on_change: it has another number of connections.
         on_closed: it closed so many connections, for this reason.
         on_unparsed: so many requests were not HTTP.
+        on_log_lost: it could not write so many more lines of its log.
         on_lost: it has ended, or has hung and was ended; with which of the two.
     """
 
@@ -53,6 +54,7 @@ class FrontEvents:
     on_change: Callable[[], None]
     on_closed: Callable[[str, int], None]
     on_unparsed: Callable[[int], None]
+    on_log_lost: Callable[[int], None]
     on_lost: Callable[[FrontHandle, str], None]
 
 
@@ -82,6 +84,7 @@ class FrontHandle:
         self.is_ready = False
         self.connections = 0
         self.unanswered = 0
+        self._log_lines_lost = 0
         self._events = events
         connection, self.process = start_child(_MODULE)
         self._channel = Channel(connection, self._take, self._lost)
@@ -134,6 +137,8 @@ class FrontHandle:
             self._events.on_ready(self)
         elif frame.kind is Kind.ALIVE:
             self.unanswered = 0
+            before, self._log_lines_lost = self._log_lines_lost, fields["log_lines_lost"]
+            self._events.on_log_lost(self._log_lines_lost - before)
         elif frame.kind is Kind.EVENTS:
             self.connections -= fields["ended"]
             self._events.on_change()

@@ -28,11 +28,13 @@ from service.http.connection import BoundedConnection, bounded_connection
 from service.http.descriptors import most_connections
 from service.http.server import FIRST_REQUEST_S
 from service.http.traces import TraceExport
+from service.line_handler import LineHandler
 from service.logging import configure_logging
 from service.pipeline.upload_budget import UploadBudget
 from service.settings import Settings
 from service.workers.channel import Channel
 from service.workers.framing import Frame, FrameError, FrameReader, Kind, receive, refuse_rest
+from service.workers.memory_release import release_memory_in_thread
 
 logger = logging.getLogger("service.fronts")
 
@@ -55,14 +57,15 @@ def main(arguments: Sequence[str]) -> int:
         return 0
     leave_signals_to_parent()
     keep_one_heap()
-    configure_logging()
+    release_memory_in_thread()
+    log = configure_logging()
     connection = socket.socket(fileno=int(arguments[0]))
     try:
         frame = receive(connection, FrameReader())
     except (EOFError, OSError):
         return 0
     refuse_rest(frame, [Kind.CONFIG])
-    server = FrontServer(connection, frame.fields)
+    server = FrontServer(connection, frame.fields, log)
     gc.collect()
     gc.freeze()
     server.run(sockets=[])
@@ -72,9 +75,12 @@ def main(arguments: Sequence[str]) -> int:
 class FrontServer(uvicorn.Server):
     """uvicorn, with connections that the serving process has accepted."""
 
-    def __init__(self, connection: socket.socket, fields: Mapping[str, Any]) -> None:
-        """Keep the socket to the serving process, and what that says."""
+    def __init__(
+        self, connection: socket.socket, fields: Mapping[str, Any], log: LineHandler
+    ) -> None:
+        """Keep the socket to the serving process, what that says, and what writes the log."""
         self._connection = connection
+        self._log = log
         self._settings = Settings.model_validate(fields["settings"])
         self._budget_bytes: int = fields["upload_budget_bytes"]
         self._news = ConnectionNews()
@@ -158,7 +164,7 @@ class FrontServer(uvicorn.Server):
         elif frame.kind is Kind.STOP:
             self._stop_by = time.monotonic() + FIRST_REQUEST_S
         elif frame.kind is Kind.ASK_ALIVE:
-            self._channel.send(Frame(Kind.ALIVE))
+            self._channel.send(Frame(Kind.ALIVE, {"log_lines_lost": self._log.lost_lines}))
         else:
             self._masks.take(frame)
 

@@ -78,6 +78,7 @@ class FrontProcesses:
             on_change=lambda: metrics.connections.set(self.connections),
             on_closed=count_closed,
             on_unparsed=count_unparsed,
+            on_log_lost=metrics.log_lines_lost.inc,
             on_lost=self._replace,
         )
 

@@ -26,6 +26,7 @@ class FrontInThisProcess:
         self.reader = FrameReader()
         self.kills = 0
         self.lost: list[str] = []
+        self.log_lost: list[int] = []
         monkeypatch.setattr(front_handle, "start_child", lambda module: (theirs, self))
         monkeypatch.setattr(front_handle, "BEAT_S", 1000.0)  # only the test lets time pass
         events = FrontEvents(
@@ -33,6 +34,7 @@ class FrontInThisProcess:
             on_change=lambda: None,
             on_closed=lambda reason, count: None,
             on_unparsed=lambda count: None,
+            on_log_lost=self.log_lost.append,
             on_lost=lambda front, how: self.lost.append(how),
         )
         nothing: Any = None
@@ -45,8 +47,8 @@ class FrontInThisProcess:
     def wait(self, timeout_s: float) -> None:
         pass
 
-    async def say(self, kind: Kind) -> None:
-        send(self.ours, Frame(kind))
+    async def say(self, kind: Kind, **fields: int) -> None:
+        send(self.ours, Frame(kind, fields))
         for _ in range(3):  # its turn in the event loop
             await asyncio.sleep(0)
 
@@ -77,7 +79,7 @@ async def test_an_answer_begins_the_count_anew(monkeypatch: pytest.MonkeyPatch) 
         front.handle._ask()
         if number % 5 == 4:
             assert front.handle.is_silent
-            await front.say(Kind.ALIVE)
+            await front.say(Kind.ALIVE, log_lines_lost=0)
             assert not front.handle.is_silent
     assert front.lost == []
     front.close()
@@ -118,3 +120,14 @@ async def test_new_connections_go_to_a_front_that_answers(monkeypatch: pytest.Mo
     assert freest(both) is first.handle
     for each in (first, second):
         each.close()
+
+
+async def test_lines_that_it_could_not_log_are_counted_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    front = FrontInThisProcess(monkeypatch)
+    await front.say(Kind.READY)
+    for lines in (0, 3, 3, 7):
+        await front.say(Kind.ALIVE, log_lines_lost=lines)
+    assert sum(front.log_lost) == 7
+    front.close()

@@ -215,6 +215,48 @@ def test_a_full_disk_below_the_audit_log_costs_no_answer_and_no_line(
         assert verify_files(folder.glob("*.jsonl"), key.read_bytes()).state.entries >= 10
 
 
+def test_a_full_disk_below_the_log_costs_lines_and_nothing_else(
+    tiny_artifact: Path, tmp_path: Path
+) -> None:
+    port, complaints = node_peers.free_port(), tmp_path / "stderr"
+    url = f"http://127.0.0.1:{port}"
+    flags = ["--host", "127.0.0.1", "--port", str(port), "--model", str(tiny_artifact)]
+    command = [sys.executable, "-m", "service", "--threads", "1", *flags]
+
+    def answered() -> bool:
+        return httpx.post(f"{url}/segment", **form(), timeout=60).status_code == 200
+
+    def ready() -> bool:
+        with contextlib.suppress(httpx.TransportError):
+            return httpx.get(f"{url}/readyz", timeout=60).status_code == 200
+        return False
+
+    def lost() -> float:
+        lines = httpx.get(f"{url}/metrics").text.splitlines()
+        (line,) = [one for one in lines if one.startswith("lungseg_log_lines_lost_total")]
+        return float(line.split()[1])
+
+    with small_disk(tmp_path / "small", "64k") as folder:
+        log, filler = folder / "log", folder / "filler"
+        with log.open("w") as output, complaints.open("w") as errors:
+            process = subprocess.Popen(command, stdout=output, stderr=errors)
+        try:
+            until(ready)
+            with pytest.raises(OSError, match="No space left"):
+                filler.write_bytes(b"x" * 100_000)
+            until(lambda: answered() and lost() >= 20)
+            filler.unlink()
+            assert answered()
+            until(lambda: "log lines lost" in log.read_text())
+        finally:
+            process.terminate()
+            code = process.wait(30)
+        lines = [json.loads(one) for one in log.read_text().splitlines() if one.endswith("}")]
+        told = [one["count"] for one in lines if one["event"] == "log lines lost"]
+        assert sum(told) >= 20 and lines[-1]["event"] == "stopped"
+    assert (code, complaints.read_text()) == (0, "")
+
+
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_a_disk_that_fills_while_the_node_receives_is_said_to_the_sender_and_heals(
     tmp_path: Path, caplog: pytest.LogCaptureFixture

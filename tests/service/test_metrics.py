@@ -49,6 +49,7 @@ NAMES = {
     "lungseg_model_request_duration_seconds",
     "lungseg_model_resident_memory_bytes",
     "lungseg_model_warnings",
+    "lungseg_log_lines_lost",
     "lungseg_machine_changes",
     "lungseg_drift_below",
     "lungseg_drift_compared",
