@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -57,8 +57,8 @@ def honest_files(side: int) -> Iterator[HonestFile]:
     for noise in NOISES:
         values = xray_12_bit(side, noise)
         content = "quiet" if noise == NOISES[0] else "noisy"
-        for name, codec, data in _encoded(values):
-            yield HonestFile(f"{name} {content}", codec, side * side, data)
+        for name, (codec, encode) in FORMATS.items():
+            yield HonestFile(f"{name} {content}", codec, side * side, encode(values))
 
 
 def xray_12_bit(side: int, noise: float) -> NDArray[np.uint16]:
@@ -73,42 +73,81 @@ def xray_12_bit(side: int, noise: float) -> NDArray[np.uint16]:
     return values
 
 
-def _encoded(values: NDArray[np.uint16]) -> Iterator[tuple[str, PixelCoding, bytes]]:
-    grey = (values >> 4).astype(np.uint8)
-    colour = np.dstack([grey] * 3)
-    yield "PNG 8 bits", PixelCoding.DEFLATE, _saved(grey, "PNG")
-    yield "PNG 16 bits", PixelCoding.DEFLATE, _saved(values, "PNG")
-    yield "PNG RGB", PixelCoding.DEFLATE, _saved(colour, "PNG")
-    yield "TIFF 16 bits", PixelCoding.NATIVE, _saved(values, "TIFF")
-    yield "TIFF RGB LZW", PixelCoding.DEFLATE, _saved(colour, "TIFF", compression="tiff_lzw")
-    yield "TIFF LZW", PixelCoding.DEFLATE, _saved(values, "TIFF", compression="tiff_lzw")
-    yield (
-        "TIFF deflate",
-        PixelCoding.DEFLATE,
-        _saved(values, "TIFF", compression="tiff_adobe_deflate"),
-    )
-    yield "JPEG", PixelCoding.JPEG, _saved(grey, "JPEG", quality=95)
-    yield "JPEG progressive", PixelCoding.JPEG, _saved(grey, "JPEG", quality=95, progressive=True)
-    yield "JPEG RGB", PixelCoding.JPEG, _saved(colour, "JPEG", quality=95)
-    yield "DICOM", PixelCoding.NATIVE, _dicom(values, ExplicitVRLittleEndian, None)
+def _grey(values: NDArray[np.uint16]) -> NDArray[np.uint8]:
+    return (values >> 4).astype(np.uint8)
+
+
+def _colour(values: NDArray[np.uint16]) -> NDArray[np.uint8]:
+    return np.dstack([_grey(values)] * 3)
+
+
+def _run_lengths(values: NDArray[np.uint16]) -> bytes:
     runs = get_encoder(RLELossless).encode(
         values.astype("<u2").tobytes(), rows=values.shape[0], columns=values.shape[1],
         samples_per_pixel=1, number_of_frames=1, bits_allocated=16, bits_stored=12,
         pixel_representation=0, photometric_interpretation="MONOCHROME2", byteorder="<",
     )  # fmt: skip
-    yield "DICOM RLE", PixelCoding.RLE, _dicom(values, RLELossless, runs)
-    jpeg = _saved(grey, "JPEG", quality=95)
-    yield "DICOM JPEG", PixelCoding.JPEG, _dicom(grey, JPEGBaseline8Bit, jpeg)
-    lossless = imagecodecs.ljpeg_encode(values, bitspersample=12)
-    yield (
-        "DICOM JPEG Lossless",
+    return _dicom(values, RLELossless, runs)
+
+
+Encoder = Callable[[NDArray[np.uint16]], bytes]
+"""Makes the file of 12-bit values, (side, side)."""
+
+FORMATS: Mapping[str, tuple[PixelCoding, Encoder]] = {
+    "PNG 8 bits": (PixelCoding.DEFLATE, lambda values: _saved(_grey(values), "PNG")),
+    "PNG 16 bits": (PixelCoding.DEFLATE, lambda values: _saved(values, "PNG")),
+    "PNG RGB": (PixelCoding.DEFLATE, lambda values: _saved(_colour(values), "PNG")),
+    "TIFF 16 bits": (PixelCoding.NATIVE, lambda values: _saved(values, "TIFF")),
+    "TIFF RGB": (PixelCoding.NATIVE, lambda values: _saved(_colour(values), "TIFF")),
+    "TIFF RGB LZW": (
+        PixelCoding.DEFLATE,
+        lambda values: _saved(_colour(values), "TIFF", compression="tiff_lzw"),
+    ),
+    "TIFF LZW": (
+        PixelCoding.DEFLATE,
+        lambda values: _saved(values, "TIFF", compression="tiff_lzw"),
+    ),
+    "TIFF deflate": (
+        PixelCoding.DEFLATE,
+        lambda values: _saved(values, "TIFF", compression="tiff_adobe_deflate"),
+    ),
+    "JPEG": (PixelCoding.JPEG, lambda values: _saved(_grey(values), "JPEG", quality=95)),
+    "JPEG progressive": (
+        PixelCoding.JPEG,
+        lambda values: _saved(_grey(values), "JPEG", quality=95, progressive=True),
+    ),
+    "JPEG RGB": (PixelCoding.JPEG, lambda values: _saved(_colour(values), "JPEG", quality=95)),
+    "DICOM": (
+        PixelCoding.NATIVE,
+        lambda values: _dicom(values, ExplicitVRLittleEndian, None),
+    ),
+    "DICOM RLE": (PixelCoding.RLE, _run_lengths),
+    "DICOM JPEG": (
+        PixelCoding.JPEG,
+        lambda values: _dicom(
+            _grey(values), JPEGBaseline8Bit, _saved(_grey(values), "JPEG", quality=95)
+        ),
+    ),
+    "DICOM JPEG Lossless": (
         PixelCoding.JPEG_LOSSLESS,
-        _dicom(values, JPEGLosslessSV1, lossless),
-    )
-    jpeg_ls = imagecodecs.jpegls_encode(values)
-    yield "DICOM JPEG-LS", PixelCoding.JPEG_LS, _dicom(values, JPEGLSLossless, jpeg_ls)
-    jpeg_2000 = imagecodecs.jpeg2k_encode(values, reversible=True, codecformat="j2k")
-    yield "DICOM JPEG 2000", PixelCoding.JPEG_2000, _dicom(values, JPEG2000Lossless, jpeg_2000)
+        lambda values: _dicom(
+            values, JPEGLosslessSV1, imagecodecs.ljpeg_encode(values, bitspersample=12)
+        ),
+    ),
+    "DICOM JPEG-LS": (
+        PixelCoding.JPEG_LS,
+        lambda values: _dicom(values, JPEGLSLossless, imagecodecs.jpegls_encode(values)),
+    ),
+    "DICOM JPEG 2000": (
+        PixelCoding.JPEG_2000,
+        lambda values: _dicom(
+            values,
+            JPEG2000Lossless,
+            imagecodecs.jpeg2k_encode(values, reversible=True, codecformat="j2k"),
+        ),
+    ),
+}
+"""How pixels of each format are stored, and what makes its files."""
 
 
 def _saved(pixels: NDArray[Any], kind: str, **options: Any) -> bytes:

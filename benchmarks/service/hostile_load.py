@@ -2,15 +2,17 @@
 
 `python -m benchmarks.service.hostile_load FOLDER... [--seconds 60] [--callers 8] [--part 1/6]`
 starts the real server. For each file of the folders (`python -m tests.service.costly_files FOLDER`
-and `python -m tests.service.hostile_files FOLDER` make some) that many callers send it one after
-the other, while `/livez` is asked every 20 ms and two honest callers send an X-ray. The hostile
-ones come from one other address; `--hostile-address 127.0.0.1` has them share that of the honest
-ones, as behind a proxy without keys. `--part` takes a share of the files, so that a minute each
-fits into a few minutes. `--probe FILE` also writes what held up the front's event loop.
+and `python -m tests.service.hostile_files FOLDER 'bomb-*'` make some) that many callers send it one
+after the other, while `/livez` is asked every 20 ms and two honest callers send an X-ray. The
+hostile ones come from one other address; `--hostile-address 127.0.0.1` has them share that of the
+honest ones, as behind a proxy without keys. `--part` takes a share of the files, so that a minute
+each fits into a few minutes. `--probe FILE` also writes what held up the front's event loop.
 
-Printed: answers by code, the slowest `/livez`, the 95th percentile of honest callers beside that
-without hostile ones, the memory of all processes; then each goal and whether it is met. Exit code
-1 when one is missed.
+Printed: answers by code; the slowest `/livez` beside the longest that a process came too late which
+does nothing (`idle_lateness`), which is the machine's own; the 95th percentile of honest callers
+beside that without hostile ones, and of which stages it consists; the processor time of the serving
+process, and how long it waited for a processor; the memory of all processes. Then each goal and
+whether it is met. Exit code 1 when one is missed.
 """
 
 from __future__ import annotations
@@ -29,10 +31,12 @@ from pathlib import Path
 
 from benchmarks.processor import processor_name
 from benchmarks.service.hostile_callers import answers_of, start
+from benchmarks.service.idle_lateness import NOT_LATE, IdleProcess, Lateness
 from benchmarks.service.load_callers import OtherWork
 from benchmarks.service.process_memory import tree_pss_bytes
 from benchmarks.service.segment_latency import DEFAULT_IMAGE, png_of_size
-from benchmarks.service.server_process import RunningServer, running_server
+from benchmarks.service.server_process import Answer, RunningServer, running_server
+from model_store.stages import STAGES
 from service.cpu_allowance import image_workers
 from service.memory_allowance import most_service_bytes
 from service.settings import settings_from
@@ -57,27 +61,49 @@ class Seen:
 
     Attributes:
         answers: hostile answers by status and code.
-        livez_s: seconds of each `/livez`.
+        livez: seconds of each `/livez`, and `time.monotonic()` at its end.
         honest_s: seconds of each honest answer 200.
+        stages_ms: milliseconds of each stage of these answers; `rest` is HTTP and the ways between.
+        idle: of a process that does nothing.
+        front_cores: processors that the serving process used.
+        front_waits: share of the time in which its threads waited for a processor.
         honest_other: honest answers that were none, by status.
         most_bytes: most memory of all processes.
         other_cores: processors that other programs used meanwhile.
     """
 
     answers: Counter[str] = field(default_factory=Counter)
-    livez_s: list[float] = field(default_factory=list)
+    livez: list[tuple[float, float]] = field(default_factory=list)
     honest_s: list[float] = field(default_factory=list)
+    stages_ms: dict[str, list[float]] = field(default_factory=dict)
+    idle: Lateness = NOT_LATE
+    front_cores: float = 0.0
+    front_waits: float = 0.0
     honest_other: Counter[int] = field(default_factory=Counter)
     most_bytes: int = 0
     other_cores: float = 0.0
 
+    def note_stages(self, answer: Answer) -> None:
+        """Note where the time of an honest answer went."""
+        told = json.loads(answer.body)["latency_ms"]
+        stages = {name: told[name] for name in STAGES if name in told}
+        stages["rest"] = 1000 * answer.seconds - sum(stages.values())
+        for name, ms in stages.items():
+            self.stages_ms.setdefault(name, []).append(ms)
+
     def row(self, name: str, alone: Seen) -> dict[str, object]:
         """Return the figures of a file."""
         ratio = p95(self.honest_s) / p95(alone.honest_s) if self.honest_s else float("inf")
+        livez_s, at = max(self.livez, default=(0.0, 0.0))
         return {
             "file": name,
             "answers": dict(self.answers),
-            "livez_worst_ms": round(1000 * max(self.livez_s, default=0.0)),
+            "livez_worst_ms": round(1000 * livez_s),
+            "idle_worst_ms": round(1000 * self.idle.seconds),
+            "idle_at_the_same_time": abs(self.idle.ended_at - at) < max(0.1, livez_s),
+            "honest_ms": {one: round(p95(ms)) for one, ms in self.stages_ms.items()},
+            "front_cores": round(self.front_cores, 2),
+            "front_waits": round(self.front_waits, 2),
             "honest_p95_ms": round(1000 * p95(self.honest_s)),
             "honest_ratio": round(ratio, 2),
             "honest_masks": len(self.honest_s),
@@ -163,13 +189,16 @@ def watch(
     """
     seen = Seen()
     senders = start(server.port, hostile[0], seconds, *hostile[1:]) if hostile else None
+    idle = IdleProcess()
     others = OtherWork(server, [senders.pid] if senders else [])
+    used_s, waited_s = _scheduled(server.process.pid)
     until_s = time.monotonic() + seconds
 
     def send_honest() -> None:
         answer = server.segment(honest, {})
         if answer.status == 200:
             seen.honest_s.append(answer.seconds)
+            seen.note_stages(answer)
         else:
             seen.honest_other[answer.status] += 1
             time.sleep(0.1)
@@ -180,7 +209,7 @@ def watch(
         connection.request("GET", "/livez")
         connection.getresponse().read()
         connection.close()
-        seen.livez_s.append(time.perf_counter() - began)
+        seen.livez.append((time.perf_counter() - began, time.monotonic()))
         time.sleep(LIVEZ_PERIOD_S)
 
     def weigh() -> None:
@@ -194,6 +223,10 @@ def watch(
     for thread in threads:
         thread.join()
     seen.other_cores = others.cores()
+    seen.idle = idle.worst()
+    used_then_s, waited_then_s = _scheduled(server.process.pid)
+    seen.front_cores = (used_then_s - used_s) / seconds
+    seen.front_waits = (waited_then_s - waited_s) / seconds
     if senders is not None:
         seen.answers = answers_of(senders)
     return seen
@@ -204,6 +237,16 @@ def p95(seconds: Sequence[float]) -> float:
     if len(seconds) < 2:
         return max(seconds, default=0.0)
     return statistics.quantiles(seconds, n=20)[-1]
+
+
+def _scheduled(process: int) -> tuple[float, float]:
+    """Return seconds that a process's threads ran so far, and waited for a processor."""
+    try:
+        threads = list(Path(f"/proc/{process}/task").iterdir())
+        found = [(one / "schedstat").read_text(encoding="ascii").split() for one in threads]
+    except OSError:  # it has ended
+        return 0.0, 0.0
+    return sum(int(one[0]) for one in found) / 1e9, sum(int(one[1]) for one in found) / 1e9
 
 
 def _repeat(work: Callable[[], None], until_s: float) -> None:
@@ -227,7 +270,8 @@ def _part_of(files: list[Path], part: str) -> list[Path]:
 def _print(row: dict[str, object]) -> None:
     answers = ", ".join(f"{n} x {what}" for what, n in dict(row["answers"]).items())  # type: ignore[call-overload]
     print(
-        f"{row['file']:28} livez {row['livez_worst_ms']:>5} ms, honest {row['honest_p95_ms']:>5} ms"
+        f"{row['file']:28} livez {row['livez_worst_ms']:>5} ms (idle {row['idle_worst_ms']} ms), "
+        f"honest {row['honest_p95_ms']:>5} ms"
         f" ({row['honest_ratio']} x, {row['honest_masks']} masks, others {row['honest_other']}), "
         f"{row['most_mb']} MB, {row['other_cores']} other cores: {answers}",
         flush=True,

@@ -1,9 +1,11 @@
 """Peak memory of an image worker with the largest X-rays, beside what the service reckons with.
 
-`python -m benchmarks.service.image_memory [--side 6320]` opens X-rays of every codec, renders
+`python -m benchmarks.service.image_memory [--side 6320]` opens X-rays of every format, renders
 answers about one, each in a process forked as workers are, and prints by how much its resident
-memory grew. The last lines compare with `service/memory_allowance.py`; exit code 1 when a peak is
-above what stands there.
+memory grew. Each format is opened at that side, and at the largest side at which it still is an
+ordinary one (`service/workers/costs.py`): flat, since a small file may have the most pixels then.
+The last lines compare with `service/memory_allowance.py`; exit code 1 when a peak is above what
+stands there.
 """
 
 from __future__ import annotations
@@ -21,9 +23,10 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.processor import processor_name
-from benchmarks.service.honest_files import honest_files
+from benchmarks.service.honest_files import FORMATS, NOISES, Encoder, xray_12_bit
 from model_store.boxes import Box
 from model_store.conventions import DEFAULT_CONVENTION
+from model_store.pictures.pixel_coding import PixelCoding
 from model_store.postprocessing import MaskLogits
 from service.imaging.answer_data import AnswerContext
 from service.imaging.answer_schema import ModelIdentity
@@ -32,7 +35,12 @@ from service.imaging.opening import open_xray
 from service.imaging.segment_request import AnswerKind, LungChoice, SegmentRequest
 from service.imaging.worker_tasks import warm_up
 from service.memory_allowance import BYTES_OF_COSTLY_WORKER, BYTES_OF_WORKER
-from service.workers.costs import first_grant_s, opening_budget_s
+from service.workers.costs import (
+    ORDINARY_RENDERING_S,
+    first_grant_s,
+    opening_budget_s,
+    rendering_budget_s,
+)
 from service.workers.template_handle import ENVIRONMENT
 
 INPUT_SIDE = 256
@@ -80,14 +88,28 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def write_files(side: int, folder: Path) -> None:
-    """Write a quiet X-ray of every format, the kind of its costs in the name."""
-    for file in honest_files(side):
-        if file.name.endswith("noisy"):
-            return
-        size = len(file.data)
-        is_costly = opening_budget_s(file.codec, file.pixels, size) > first_grant_s(size)
-        name = f"{'costly' if is_costly else 'ordinary'}-{file.name.removesuffix(' quiet')}"
-        (folder / name).write_bytes(file.data)
+    """Write X-rays of every format, the kind of their costs in the name."""
+    quiet = xray_12_bit(side, NOISES[0])
+    for name, (coding, encode) in FORMATS.items():
+        data = encode(quiet)
+        kind = "costly" if is_costly(coding, side, len(data)) else "ordinary"
+        (folder / f"{kind}-{name}").write_bytes(data)
+        if kind == "costly":
+            flat_side, data = largest_ordinary(coding, encode, side)
+            (folder / f"ordinary-{name}, flat, {flat_side}").write_bytes(data)
+
+
+def is_costly(coding: PixelCoding, side: int, size_bytes: int) -> bool:
+    """Return whether an upload waits for one of the workers that costly ones may have."""
+    return opening_budget_s(coding, side**2, size_bytes) > first_grant_s(size_bytes)
+
+
+def largest_ordinary(coding: PixelCoding, encode: Encoder, most: int) -> tuple[int, bytes]:
+    """Return the largest side of a flat X-ray that is an ordinary one, and its file."""
+    side = next(side for side in range(most, 0, -20) if not is_costly(coding, side, 0))
+    while is_costly(coding, side, len(data := encode(np.zeros((side, side), np.uint16)))):
+        side -= 20
+    return side, data
 
 
 def opening(folder: Path) -> Iterator[tuple[str, bool, Callable[[], object]]]:
@@ -103,28 +125,41 @@ def opening(folder: Path) -> Iterator[tuple[str, bool, Callable[[], object]]]:
 
 
 def rendering(side: int, folder: Path) -> Iterator[tuple[str, bool, Callable[[], object]]]:
-    """Yield answers about the 8-bit PNG, costly all of them, and rendering them."""
-    upload = folder / "costly-PNG 8 bits"
-    whole: Box = (0.0, 0.0, float(side), float(side))
+    """Yield answers about the 8-bit PNG, whether they are costly, and rendering them."""
+    upload = next(folder.glob("*-PNG 8 bits"))
     for name, boxes, lungs in (
         ("one mask", 0, LungChoice.BOTH),
         ("four masks", 4, LungChoice.BOTH),
         ("each lung of four", 4, LungChoice.EACH),
     ):
-        request = SegmentRequest(
-            (whole,) * boxes, DEFAULT_CONVENTION, 0.5, True, AnswerKind.JSON, lungs=lungs
+        yield f"render overlay, {name}", True, rendered(upload, side, boxes, lungs)
+    ordinary = next(
+        one for one in range(side, 0, -20)
+        if rendering_budget_s(one**2, 1, wants_overlay=True) <= ORDINARY_RENDERING_S
+    )  # fmt: skip
+    upload = folder / "PNG for an ordinary answer"
+    in_child(lambda: upload.write_bytes(FORMATS["PNG 8 bits"][1](xray_12_bit(ordinary, NOISES[1]))))
+    work = rendered(upload, ordinary, 0, LungChoice.BOTH)
+    yield f"render overlay, one mask, {ordinary}", False, work
+
+
+def rendered(upload: Path, side: int, boxes: int, lungs: LungChoice) -> Callable[[], object]:
+    """Return what renders an answer about an upload with so many boxes."""
+    whole: Box = (0.0, 0.0, float(side), float(side))
+    request = SegmentRequest(
+        (whole,) * boxes, DEFAULT_CONVENTION, 0.5, True, AnswerKind.JSON, lungs=lungs
+    )
+    found = [MaskLogits(whole, two_lungs(), 0.9) for _ in range(max(1, boxes))]
+
+    def work() -> object:
+        model = ModelIdentity(
+            name="m", version="1", sha256="0" * 64, precision="int8", weight_bits=8, device=""
         )
-        found = [MaskLogits(whole, two_lungs(), 0.9) for _ in range(max(1, boxes))]
+        context = AnswerContext("id", model, {}, time.perf_counter(), time.perf_counter())
+        opened = open_xray(upload.read_bytes(), request, INPUT_SIDE, 1 << 30, 0.0).xray
+        return answer_of(opened, found, context)
 
-        def work(request: SegmentRequest = request, found: list[MaskLogits] = found) -> object:
-            model = ModelIdentity(
-                name="m", version="1", sha256="0" * 64, precision="int8", weight_bits=8, device=""
-            )
-            context = AnswerContext("id", model, {}, time.perf_counter(), time.perf_counter())
-            opened = open_xray(upload.read_bytes(), request, INPUT_SIDE, 1 << 30, 0.0).xray
-            return answer_of(opened, found, context)
-
-        yield f"render overlay, {name}", True, work
+    return work
 
 
 def two_lungs() -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:

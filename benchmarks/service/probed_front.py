@@ -4,12 +4,14 @@
 it found stands in the file REPORT when it has ended. A callback of the loop notes the time every
 few milliseconds. A thread beside it looks whether that is late, and if so, where the loop stands.
 For each delay the loop's own processor time is noted: what was computed there is the front's own
-fault; the rest is waiting, for Python's lock, the kernel or a processor.
+fault; the rest is waiting, for Python's lock, the kernel or a processor. Each single callback is
+timed as well, so that a delay of many short ones can be told from one that is long.
 """
 
 from __future__ import annotations
 
 import asyncio
+import heapq
 import json
 import sys
 import threading
@@ -23,6 +25,50 @@ TICK_S = 0.005
 LATE_S = 0.02
 FRAMES_TOLD = 4
 TOLD = 12
+
+
+class CallbackTimes:
+    """The longest callbacks of all event loops of this process, and how long they are by kind."""
+
+    def __init__(self) -> None:
+        """Time each callback from now on."""
+        self._longest: list[tuple[float, float, str]] = []
+        self._sums: Counter[str] = Counter()
+        self._counts: Counter[str] = Counter()
+        run = asyncio.events.Handle._run
+
+        def timed(handle: asyncio.Handle) -> None:
+            name, began, cpu = _name_of(handle), time.perf_counter(), time.thread_time()
+            run(handle)
+            spent = (time.perf_counter() - began, time.thread_time() - cpu, name)
+            self._sums[name] += spent[0]  # type: ignore[assignment]
+            self._counts[name] += 1
+            if len(self._longest) < TOLD:
+                heapq.heappush(self._longest, spent)
+            else:
+                heapq.heappushpop(self._longest, spent)
+
+        asyncio.events.Handle._run = timed  # type: ignore[method-assign, assignment]
+
+    def report(self) -> dict[str, object]:
+        """Return the longest, and for each kind its number and seconds."""
+        kinds = {
+            name: (self._counts[name], round(s, 3)) for name, s in self._sums.most_common(TOLD)
+        }
+        longest = [_as_json(each) for each in sorted(self._longest, reverse=True)]
+        return {"longest_callbacks": longest, "callbacks": kinds}
+
+
+def _name_of(handle: asyncio.Handle) -> str:
+    """Name what runs; of a task the function that it goes on in."""
+    callback = handle._callback  # type: ignore[attr-defined]
+    task = getattr(callback, "__self__", None)
+    if not isinstance(task, asyncio.Task):
+        return str(getattr(callback, "__qualname__", callback))
+    found = task.get_coro()
+    while (inner := getattr(found, "cr_await", None)) is not None and hasattr(inner, "cr_code"):
+        found = inner
+    return f"task {getattr(found, '__qualname__', found)}"
 
 
 @dataclass
@@ -105,7 +151,7 @@ def main() -> int:
     import service.__main__
     from service.http import server
 
-    delays = LoopDelays()
+    delays, callbacks = LoopDelays(), CallbackTimes()
 
     class ProbedServer(server.DrainingServer):
         """Starts the watch together with the loop."""
@@ -117,7 +163,7 @@ def main() -> int:
 
     server.DrainingServer = ProbedServer  # type: ignore[misc]
     code = service.__main__.main()
-    report.write_text(json.dumps(delays.report()), encoding="utf-8")
+    report.write_text(json.dumps(delays.report() | callbacks.report()), encoding="utf-8")
     return code
 
 

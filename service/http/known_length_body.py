@@ -40,10 +40,7 @@ class KnownLengthBodyConnection(HalfClosedConnection):
         if connection.their_state is not h11.SEND_BODY:
             return None
         reader = connection._reader
-        is_inside = (
-            isinstance(reader, ContentLengthReader)
-            and len(data) < reader._remaining
-            and not connection._receive_buffer
-            and not connection.they_are_waiting_for_100_continue
-        )
-        return reader if is_inside else None
+        if not isinstance(reader, ContentLengthReader) or len(data) >= reader._remaining:
+            return None
+        has_more = connection._receive_buffer or connection.they_are_waiting_for_100_continue
+        return None if has_more else reader

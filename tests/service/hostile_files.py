@@ -1,6 +1,7 @@
 """Files that a hostile or careless sender might post, each with the answers that are right.
 
-`python -m tests.service.hostile_files FOLDER` writes them out, to be tried on any service.
+`python -m tests.service.hostile_files FOLDER [PATTERN]` writes them out, or those whose names match
+(`'bomb-*'`), to be tried on any service.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import zipfile
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -203,14 +205,15 @@ def _strange() -> list[HostileFile]:
 
 def main(write: Callable[[str], None] = print) -> int:
     """Write the corpus into the folder that the command line names."""
-    if len(sys.argv) != 2:
-        write("usage: python -m tests.service.hostile_files FOLDER")
+    if len(sys.argv) not in (2, 3):
+        write("usage: python -m tests.service.hostile_files FOLDER [PATTERN]")
         return 2
-    folder = Path(sys.argv[1])
+    folder, pattern = Path(sys.argv[1]), "".join(sys.argv[2:]) or "*"
     folder.mkdir(parents=True, exist_ok=True)
-    for file in corpus():
+    chosen = [file for file in corpus() if fnmatch(file.name, pattern)]
+    for file in chosen:
         (folder / file.name).write_bytes(file.data)
-    write(f"{len(corpus())} files in {folder}")
+    write(f"{len(chosen)} files in {folder}")
     return 0
 
 

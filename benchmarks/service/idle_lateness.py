@@ -1,0 +1,66 @@
+"""How late a process runs that does nothing: what the machine itself keeps from everybody.
+
+`python -m benchmarks.service.idle_lateness` sleeps for some milliseconds again and again, until its
+standard input is closed, and prints the longest that it came too late, and when, as JSON. A service
+on the same machine cannot be asked to answer sooner.
+"""
+
+from __future__ import annotations
+
+import json
+import select
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+
+NAP_S = 0.005
+
+
+@dataclass(frozen=True)
+class Lateness:
+    """The longest delay.
+
+    Attributes:
+        seconds: how late it was.
+        ended_at: `time.monotonic()` at its end.
+    """
+
+    seconds: float
+    ended_at: float
+
+
+NOT_LATE = Lateness(0.0, 0.0)
+
+
+class IdleProcess:
+    """The process that does nothing, beside what is measured."""
+
+    def __init__(self) -> None:
+        """Start it; it runs when this returns."""
+        command = [sys.executable, "-m", __name__]
+        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        assert self._process.stdout is not None
+        self._process.stdout.readline()
+
+    def worst(self) -> Lateness:
+        """End it and return its longest delay."""
+        said, _ = self._process.communicate()
+        return Lateness(**json.loads(said))
+
+
+def main() -> int:
+    """Sleep, then print."""
+    worst, last = NOT_LATE, time.monotonic()
+    print("ready", flush=True)
+    while not select.select([sys.stdin], [], [], NAP_S)[0]:
+        now = time.monotonic()
+        if now - last - NAP_S > worst.seconds:
+            worst = Lateness(now - last - NAP_S, now)
+        last = now
+    print(json.dumps(vars(worst)))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
