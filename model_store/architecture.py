@@ -20,7 +20,7 @@ from model_store.segment_anything_parts import (
 )
 
 SAM_BOX_SHIFT_PX = 0.5
-"""SAM takes coordinates of a box as indices of pixels, and adds half a pixel to reach centres."""
+"""SAM treats box coordinates as pixel indices, and adds half a pixel to reach pixel centres."""
 
 _SIZES_FROM_1 = (
     "patch_size", "in_channels", "embed_dim", "depth", "num_heads", "prompt_dim", "decoder_depth",
@@ -48,12 +48,12 @@ class SamConfig:
         decoder_mlp_dim: Hidden width of the two-way transformer.
         num_mask_tokens: Mask tokens; at least one per convention.
         iou_head_hidden_dim: Hidden width of the head that predicts mask quality.
-        pixel_mean: Mean that is taken from grey values of 0 to 255, per channel.
+        pixel_mean: Mean that is subtracted from grey values of 0 to 255, per channel.
         pixel_std: Deviation by which they are then divided, per channel.
-        box_as_mask: Whether a box enters as SAM's mask prompt too, drawn to its exact edges.
-        box_shift_px: What is added to the corners of a box before they are encoded, in pixels of
-            the input. Ours learned continuous edges, 0; SAM's own models and all that were trained
-            by its code learned `SAM_BOX_SHIFT_PX` more.
+        box_as_mask: Whether a box is also given as SAM's mask prompt, with its exact edges.
+        box_shift_px: Shift of a box's corners before they are encoded, in pixels of the input. It
+            is 0 for our models, which use continuous edges, and `SAM_BOX_SHIFT_PX` for models
+            trained by SAM's own code.
     """
 
     variant: str
@@ -129,7 +129,7 @@ class SamConfig:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> SamConfig:
-        """Build from the JSON types of `to_dict`.
+        """Build a config from the JSON types of `to_dict`.
 
         Raises:
             ValueError: A name is unknown or missing, or the sizes do not fit together.
@@ -185,11 +185,11 @@ VARIANTS: Mapping[str, Mapping[str, Any]] = {
         "global_attn_indexes": (7, 15, 23, 31),
     },
 }
-"""Meta's three sizes (their checkpoints load by key) and our compact family for CPUs."""
+"""Meta's three sizes, whose checkpoints load by key, and our compact family for CPUs."""
 
 
 def sam_config(variant: str, **changes: Any) -> SamConfig:
-    """Return the config of a named variant, with single sizes changed.
+    """Return the config of a named variant, with some sizes changed.
 
     Raises:
         ValueError: The variant is unknown, or the changed sizes do not fit together.

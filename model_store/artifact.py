@@ -91,7 +91,7 @@ def read_manifest(folder: Path) -> Manifest:
 def write_weights(path: Path, tensors: Mapping[str, Tensor]) -> None:
     """Write tensors as safetensors, contiguous and by name."""
     save_file({name: t.detach().cpu().contiguous() for name, t in sorted(tensors.items())}, path)
-    path.chmod(0o644)  # safetensors writes 0600, which a container's other user could not read
+    path.chmod(0o644)  # safetensors writes 0600: unreadable for another user of a container
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:
@@ -124,8 +124,8 @@ def load_model(folder: Path) -> tuple[PromptableSam, Manifest]:
     expected = model.state_dict()
     _unpack(weights_path, manifest.quantization.weight_levels, expected, tensors)
     _check_tensors(weights_path, expected, tensors)
-    # Integers stay mapped from the file: the backend that multiplies packs them, and that is the
-    # one copy. Floats are used as they are, so they must not follow a file that is overwritten.
+    # Integers stay mapped from the file: the backend packs them, and that is the only copy. Floats
+    # are used as they are, so they are copied: a file that is overwritten must not change them.
     own = {
         name: tensor.to(expected[name].dtype, copy=tensor.is_floating_point())
         for name, tensor in tensors.items()
@@ -136,7 +136,7 @@ def load_model(folder: Path) -> tuple[PromptableSam, Manifest]:
 
 
 def load_quality_head(folder: Path, manifest: Manifest) -> QualityHead | None:
-    """Load the head that says what kind of picture an X-ray is; None where a model has none.
+    """Load the head that tells what kind of picture an X-ray is; None for a model without one.
 
     Raises:
         ArtifactError: The file is not exactly what the manifest says.
@@ -173,10 +173,10 @@ def _empty_model(folder: Path, manifest: Manifest) -> PromptableSam:
 
 
 class _WithoutInitialValues(TorchFunctionMode):
-    """Within the block new layers keep whatever their memory holds.
+    """Leave the weights of layers that are built within the block uninitialized.
 
-    Memory that nobody writes to costs nothing, and random numbers for ViT-B took 0.5 s. (PyTorch's
-    own way, the meta device, imports 170 MiB of code.)
+    Untouched memory costs nothing, and random numbers for ViT-B took 0.5 s. (PyTorch's meta device
+    would do the same, but imports 170 MiB of code.)
     """
 
     _FILLERS = frozenset({Tensor.uniform_, Tensor.normal_, Tensor.fill_, Tensor.zero_})
@@ -200,7 +200,7 @@ def empty_int8_layer(layer: nn.Linear | nn.Conv2d) -> Int8Linear | Int8Conv2d:
 
 
 def wrap_matrix(matrix: Int8Matrix, layer: nn.Linear | nn.Conv2d) -> Int8Linear | Int8Conv2d:
-    """Give an integer matrix the shape handling of the float layer that it replaces."""
+    """Wrap an integer matrix as the kind of layer that it replaces."""
     if isinstance(layer, nn.Linear):
         return Int8Linear(matrix)
     padding = layer.padding[0] if isinstance(layer.padding, tuple) else 0
@@ -219,7 +219,7 @@ def _unpack(
                 f"{path.with_name(MANIFEST_FILE)}: quantization.weight_levels names {layer!r}, "
                 "which is not an integer layer"
             )
-        if name in tensors:  # else it is missing, which is said later
+        if name in tensors:  # otherwise it is missing, which is reported later
             try:
                 levels = WeightLevels(count)
                 shape = tuple(expected[name].shape)
@@ -235,7 +235,7 @@ def packed_tensors(
 
     Args:
         tensors: Its state.
-        weight_levels: How many values a weight of a layer has, by the names of packed layers.
+        weight_levels: Number of values that a weight can have, by the names of packed layers.
     """
     stored = dict(tensors)
     for layer, count in weight_levels.items():

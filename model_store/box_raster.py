@@ -1,8 +1,8 @@
 """A box as a raster: how much of each cell of SAM's mask prompt lies inside it.
 
-SAM's corner tokens tell the decoder roughly where a box is. The image embedding, whose patches
-are 16 pixels wide, hardly follows them to the pixel. As a mask prompt, the box lies on the
-image itself, and its edges are exact to a fraction of a cell.
+SAM's corner tokens tell the decoder roughly where a box is. Patches of the image embedding are 16
+pixels wide, so masks hardly follow corners to the pixel. As a mask prompt the box has edges that
+are exact to a fraction of a cell.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from torch import Tensor
 
 
 def rasterize_boxes(boxes: Tensor, input_size: int, side: int) -> Tensor:
-    """Draw boxes as mask prompts.
+    """Rasterize boxes as mask prompts.
 
     Args:
         boxes: ``x0, y0, x1, y1`` in pixels of the model's input, (N, 4).

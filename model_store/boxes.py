@@ -1,6 +1,6 @@
-"""What a box is, and whether it names a region of an image.
+"""Boxes, and whether a box names a region of an image.
 
-Apart from `geometry`, so that a process that only takes requests needs no PyTorch.
+It is separate from `geometry`, so that a process that only accepts requests needs no PyTorch.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ class BoxError(ValueError):
 def validate_box(box: Sequence[float], width: int, height: int) -> Box:
     """Return ``box`` as a tuple of floats when it lies inside the image.
 
-    What lies beyond an edge by no more than rounding is put on it: a caller who scales boxes
-    between sizes of an image gets such numbers.
+    A coordinate that is beyond an edge by no more than rounding is moved onto it: callers who scale
+    boxes between sizes of an image send such numbers.
 
     Args:
         box: ``x0, y0, x1, y1`` in pixels, half-open; edges may touch the image's edges.

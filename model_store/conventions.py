@@ -1,8 +1,7 @@
 """The two ways in which people outline "the lungs" on a frontal X-ray.
 
-SAM answers an ambiguous prompt with several mask tokens. Which structure a lung mask should
-follow is such an ambiguity, so each convention owns one mask token, trained only on masks that
-were annotated by that convention. Pooled blindly, the two agree only to a median Dice of 0.950.
+SAM answers an ambiguous prompt with several mask tokens. Which outline a lung mask should follow is
+such an ambiguity, so each convention has one mask token, trained only on masks of that convention.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Image embeddings that are kept for a while: another prompt on the same X-ray skips the encoder.
+"""A cache of image embeddings: another prompt on the same X-ray skips the encoder.
 
 The cache is bounded in bytes and drops the least recently used embedding first. The key is the
 content of the input, so a cached embedding is exactly the tensor that the encoder gave for these
@@ -19,7 +19,7 @@ from model_store.geometry import InputGeometry
 
 
 class EmbeddingCache:
-    """Embeddings by content of the image, least recently used out first; safe from any thread."""
+    """Embeddings by content of the image; drops the least recently used first. Thread-safe."""
 
     def __init__(self, limit_bytes: int) -> None:
         """Make an empty cache.
@@ -65,7 +65,7 @@ class EmbeddingCache:
 
 
 def content_key(pixels: NDArray[np.uint8], geometry: InputGeometry) -> bytes:
-    """Return a key of what the encoder sees (SHA-256).
+    """Return a key of the encoder's input (SHA-256).
 
     Args:
         pixels: the network's input, (S, S).

@@ -1,8 +1,8 @@
-"""Fetch a stored model from where it is kept, and verify it before it is used.
+"""Fetch a stored model and verify it before it is used.
 
-A model arrives in a temporary folder. It is renamed only once its manifest, its weights and its
-golden mask are those of the index. Only the files of a stored model are extracted from an archive,
-by their names, so no archive can write anywhere else.
+A model arrives in a temporary folder. It is renamed only after its manifest, weights and golden
+mask agree with the index. Only the files of a stored model are extracted from an archive, by their
+names, so no archive can write anywhere else.
 """
 
 from __future__ import annotations
@@ -27,28 +27,28 @@ ARTIFACT_FILES = (
 )  # fmt: skip
 DOWNLOAD_TIMEOUT_S = 60
 BESIDE_WEIGHTS_BYTES = 2_000_000
-"""How much larger than its weights an archive of a model may be: manifest, card, golden files."""
+"""Bytes by which an archive may exceed the model's weights: manifest, card, golden files."""
 
 
 class FetchError(Exception):
-    """A model could not be brought in; the message says why and what to do."""
+    """A model could not be fetched; the message says why and what to do."""
 
 
 def fetch(model: IndexedModel, into: Path, source: str | None = None) -> Path:
-    """Bring a model in.
+    """Fetch a model.
 
     Args:
-        model: Which one.
+        model: Line of the index that names the model.
         into: Folder of models; the model arrives in ``into/NAME/VERSION``.
-        source: Where to take it from, in the words of `IndexedModel.where` or as a plain path;
-            None takes it from where the index says.
+        source: Source in the form of `IndexedModel.where`, or a plain path; None uses the source in
+            the index.
 
     Returns:
         The folder, which `verify` has accepted.
 
     Raises:
         FetchError: It exists already, or it cannot be fetched from ``source``.
-        ArtifactError: What came is not the model that the index names; nothing is kept.
+        ArtifactError: The fetched model is not the one in the index; nothing is kept.
     """
     folder = into / model.name / model.version
     if folder.exists():
@@ -66,7 +66,7 @@ def fetch(model: IndexedModel, into: Path, source: str | None = None) -> Path:
 
 
 def verify(model: IndexedModel, folder: Path) -> SelfTestResult:
-    """Prove that a folder holds the model that the index names, and that it runs rightly here.
+    """Prove that a folder holds the model of the index, and that it predicts its golden mask here.
 
     Raises:
         ArtifactError: It is refused, is another model, or predicts another golden mask.
@@ -110,7 +110,7 @@ def _take_path(path: Path, arriving: Path) -> None:
 
 
 def _from_history(model: IndexedModel, commit: str) -> bytes:
-    """Read a model's folder out of the repository's history, as a tar archive."""
+    """Return a model's folder from the repository's history, as a tar archive."""
     root = MODELS_FOLDER.parents[1]
     inside = f"{MODELS_FOLDER.parent.name}/{MODELS_FOLDER.name}/{model.label}"
     try:
@@ -149,7 +149,7 @@ def _download(model: IndexedModel, address: str) -> bytes:
 
 
 def _take_archive(content: bytes, arriving: Path, source: str) -> None:
-    """Write the files of a stored model out of a tar or zip archive, whatever folder holds them."""
+    """Extract the files of a stored model from any folder of a tar or zip archive."""
     files = io.BytesIO(content)
     try:
         if zipfile.is_zipfile(files):

@@ -20,11 +20,11 @@ from model_store.boxes import validate_box as validate_box
 from model_store.grey_levels import grey_histogram, replace_levels
 
 PREPROCESSING_VERSION = 1
-"""Rises when the same X-ray would reach the model as other numbers; stored in each manifest."""
+"""Increases when the model's input for the same X-ray changes; stored in each manifest."""
 
 WINDOW_PERCENTILES = (0.5, 99.5)
-"""Grey values below and above these are clipped: burnt-in letters and dead borders would
-otherwise squeeze a low-contrast X-ray into a few grey levels."""
+"""Grey values outside these percentiles are clipped. Otherwise burnt-in letters and unexposed
+borders would squeeze a low-contrast X-ray into a few grey levels."""
 
 
 def window_to_uint8(
@@ -34,7 +34,7 @@ def window_to_uint8(
 
     Args:
         image: Grey values, uint8 or uint16, (H, W).
-        histogram: Its `grey_histogram`, where that is known already.
+        histogram: Its `grey_histogram`, if it is already known.
 
     Returns:
         uint8 (H, W); a constant image becomes all 0.
@@ -56,13 +56,13 @@ def windowed_mean(histogram: NDArray[np.int64]) -> float:
 
 
 def _window_table(counts: NDArray[np.int64]) -> NDArray[np.uint8]:
-    """Return what each grey value becomes, by how often each comes."""
+    """Return the new value of each grey value, from a histogram."""
     cumulative = np.cumsum(counts)
     total = int(cumulative[-1])
     low, high = (
         int(np.searchsorted(cumulative, total * percent / 100.0)) for percent in WINDOW_PERCENTILES
     )
-    if high <= low:  # nearly constant: fall back to the full range, if there is one
+    if high <= low:  # nearly constant: use the full range, if there is one
         present = np.flatnonzero(counts)
         low, high = int(present[0]), int(present[-1])
     span = max(high - low, 1)
@@ -117,7 +117,7 @@ class InputGeometry:
 
         Args:
             pixels: From `image_to_input`.
-            levels: What each grey value becomes in each channel, (C, 256).
+            levels: New value of each grey value in each channel, (C, 256).
         """
         found = np.empty((levels.shape[0], *pixels.shape), np.float32)
         for channel, table in zip(found, levels, strict=True):

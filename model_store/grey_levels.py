@@ -1,8 +1,8 @@
 """Counting and replacing grey values: the two passes over all pixels of an X-ray.
 
-Bytes go through Pillow, 16-bit values through OpenCV. NumPy widens either to 64-bit indices first:
-on 2048 x 2048 pixels of 16 bits it counts in 5 and looks up in 5 times OpenCV's time, and holds 8
-bytes a pixel meanwhile. All of it is whole numbers, so the results are the same
+Bytes go through Pillow, 16-bit values through OpenCV. NumPy first widens both to 64-bit indices. On
+2048 x 2048 pixels of 16 bits it takes 5 times as long as OpenCV to count and to look up, and needs
+8 bytes a pixel. Results are equal, because all values are integers
 (`python -m benchmarks.service.opening_passes`).
 """
 
@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 from PIL import Image
 
 MOST_COUNTED_PX = 1 << 24
-"""OpenCV gives counts as float32, which holds each whole number up to this one."""
+"""OpenCV gives counts as float32, which is exact for integers up to this one."""
 
 
 def grey_histogram(image: NDArray[np.integer]) -> NDArray[np.int64]:
-    """Count how often each grey value comes.
+    """Count the pixels of each grey value.
 
     Args:
         image: Grey values, uint8 or uint16, (H, W).
@@ -34,7 +34,7 @@ def grey_histogram(image: NDArray[np.integer]) -> NDArray[np.int64]:
         )
     if image.dtype == np.uint8:
         return np.array(Image.fromarray(image).histogram())
-    from model_store.opencv import cv2  # 0.1 s, and the network's process meets bytes alone
+    from model_store.opencv import cv2  # an import of 0.1 s, not needed for bytes
 
     counts = np.zeros(65536, np.int64)
     rows = max(1, MOST_COUNTED_PX // image.shape[1])
@@ -45,11 +45,11 @@ def grey_histogram(image: NDArray[np.integer]) -> NDArray[np.int64]:
 
 
 def replace_levels(image: NDArray[np.integer], table: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Return what a table holds for each pixel, (H, W); callers may write to it.
+    """Return the table's value for each pixel, (H, W); callers may write to the result.
 
     Args:
         image: Grey values, uint8 or uint16, (H, W).
-        table: What becomes of each, (256,) or (65536,).
+        table: New value of each grey value, (256,) or (65536,).
     """
     if image.dtype == np.uint8:
         return np.array(Image.fromarray(image).point(table.tolist()))

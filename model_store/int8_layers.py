@@ -51,7 +51,7 @@ class Int8Matrix(nn.Module):
         self._packed: tuple[Tensor, Tensor, Tensor] | None = None
 
     def use_backend(self, backend: Backend) -> None:
-        """Choose who multiplies; ``cpu`` packs the weight for oneDNN when it is first used."""
+        """Choose the backend; ``cpu`` packs the weight for oneDNN when it is first used."""
         self.backend = backend
         self._packed = None
 
@@ -65,9 +65,9 @@ class Int8Matrix(nn.Module):
     def accumulate(self, quantized: Tensor) -> Tensor:
         """Multiply uint8 activations (M, K) to accumulators (M, N).
 
-        On the CPU they come as float32, exact below 2**24. oneDNN could apply scale and bias in
-        the same pass, but it fuses them on AVX-512 and not on AVX2, and the last bit that differs
-        grows into 0.02 % of the pixels. Applied outside, every CPU computes the same.
+        On the CPU they are float32, exact below 2**24. oneDNN could apply scale and bias in the
+        same pass, but it fuses them on AVX-512 and not on AVX2. Later layers amplify the last bit
+        that differs. Applied outside, every CPU computes the same.
         """
         if self.backend == "cpu":
             packed, scales, zero_points = self._pack()
@@ -81,11 +81,11 @@ class Int8Matrix(nn.Module):
         return reference_accumulate(quantized, self.weight)
 
     def _pack(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Return weight, scales and zero points as oneDNN takes them; two threads may both pack."""
+        """Return weight, scales and zero points in oneDNN's form; two threads may both do it."""
         packed = self._packed
         if packed is None:
             outputs = self.weight.shape[0]
-            # The row count is a hint only; the packed weight serves any number of rows.
+            # The row count is only a hint; the packed weight works for any number of rows.
             weight = torch.ops.onednn.qlinear_prepack(self.weight, None)
             packed = weight, torch.ones(outputs), torch.zeros(outputs, dtype=torch.int64)
             self._packed = packed
@@ -93,7 +93,7 @@ class Int8Matrix(nn.Module):
 
 
 def _cuda_accumulate(quantized: Tensor, weight: Tensor) -> Tensor:
-    """Integer product on a GPU, int32 (M, N); cuBLAS wants at least 17 rows and multiples of 8."""
+    """Multiply on a GPU to int32 (M, N); cuBLAS needs at least 17 rows and multiples of 8."""
     rows, terms = quantized.shape
     signed = (quantized.to(torch.int16) - ZERO_POINT).to(torch.int8)
     pad_rows, pad_terms = max(0, 32 - rows), -terms % 8

@@ -1,13 +1,13 @@
 """The integer scheme: how floats become int8, and what an integer linear layer computes.
 
-Weights are symmetric signed integers of at most ±63 with one scale per output channel.
-Activations are unsigned 8-bit at zero point 128 with one static scale per tensor, so a result
-never depends on what else is in the batch. Why ±63: CPUs without VNNI add pairs of u8 x s8
-products in saturating int16. 2 * 255 * 63 = 32,130 stays below 32,767; with ±127 results were
-off by up to 12,289,152 (768 inputs, extreme values, ``ONEDNN_MAX_CPU_ISA=AVX2``), silently.
+Weights are symmetric signed integers of at most ±63 with one scale per output channel. Activations
+are unsigned 8-bit at zero point 128 with one static scale per tensor, so a result never depends on
+the rest of the batch. Why ±63: CPUs without VNNI add pairs of u8 x s8 products in saturating int16.
+2 * 255 * 63 = 32,130 stays below 32,767; with ±127 results would silently saturate
+(``ONEDNN_MAX_CPU_ISA=AVX2`` shows it on any CPU).
 
-The functions here are the definition: slow, obviously right, and what every backend is tested
-against with tolerance 0 on the accumulators.
+The functions here are the definition: slow and obviously right. Every backend is tested against
+them with tolerance 0 on the accumulators.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ SCHEME = "w7s_per_channel.a8_static_per_tensor"
 """Name of this scheme in manifests."""
 
 _SMALLEST_SCALE = 1e-12
-"""Keeps an all-zero channel from dividing by zero; its integers are 0 at any scale."""
+"""Smallest scale, against division by zero in an all-zero channel, whose integers are 0 anyway."""
 
 
 def weight_scale(weight: Tensor) -> Tensor:

@@ -1,7 +1,7 @@
-"""From mask logits to logits at every pixel of the X-ray, as tensors on any device.
+"""Resample mask logits to every pixel of the X-ray, as tensors on any device.
 
-For training, evaluation and GPUs, where the logits themselves are wanted or two matrix products
-cost nothing; `mask_resampling` gives the same mask on a CPU without storing them.
+Training, evaluation and GPUs use this module. They need the logits themselves, or compute two
+matrix products cheaply. On a CPU `mask_resampling` gives the same mask without storing logits.
 """
 
 from __future__ import annotations
@@ -33,5 +33,5 @@ def logits_to_image(logits: Tensor, geometry: InputGeometry) -> Tensor:
 
 @functools.lru_cache(maxsize=64)
 def resampling_matrix(source: int, share: float, target: int) -> Tensor:
-    """Return `resampling_weights` as a tensor, kept for the next image of the size."""
+    """Return `resampling_weights` as a tensor, cached for the next image of the same size."""
     return torch.from_numpy(resampling_weights(source, share, target))

@@ -1,4 +1,4 @@
-"""What a stored model says about itself: the schema of ``manifest.json``."""
+"""The schema of ``manifest.json``, which describes a stored model."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from model_store.conventions import Convention
 from model_store.weight_levels import EIGHT_BIT_LEVELS, WeightLevels
 
 FORMAT_VERSION: Literal[2] = 2
-"""Rises when an older reader could misread a newer folder. 2: structures beside the lungs, a
-quality head and the distributions of training; a folder of version 1 has none of them."""
+"""Increases when an older reader could misread a newer folder. Version 2 added structures beside
+the lungs, a quality head and the distributions of training."""
 
 Precision = Literal["int8", "float"]
 
@@ -58,7 +58,7 @@ class TrainingData(_Strict):
 
 
 class SelfTest(_Strict):
-    """A picture with the mask that this very model predicts on it."""
+    """A picture with the mask that this model predicts on it."""
 
     image_file: str = "golden_image.png"
     image_sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
@@ -72,14 +72,14 @@ class SelfTest(_Strict):
 
 
 NAME_PATTERN = r"^[a-z0-9][a-z0-9-]{0,63}$"
-"""Names of models: lower case letters, digits and hyphens, so that each is one folder."""
+"""Names of models: lower case letters, digits and hyphens, so that each can name a folder."""
 
 VERSION_PATTERN = r"^[0-9]{1,6}$"
 """Versions of models: whole numbers."""
 
 
 class QualityHeadFile(_Strict):
-    """The head that says what kind of picture an X-ray is (`model_store.quality_head`)."""
+    """The head that tells what kind of picture an X-ray is (`model_store.quality_head`)."""
 
     file: str = "quality_head.safetensors"
     sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
@@ -96,7 +96,7 @@ class QualityHeadFile(_Strict):
 
 
 class Distribution(_Strict):
-    """How a number is distributed over the X-rays that trained, to notice when others differ."""
+    """How a number is distributed over the training X-rays, to notice when later ones differ."""
 
     n: int = Field(gt=0, description="X-rays, or masks")
     mean: float
@@ -105,7 +105,7 @@ class Distribution(_Strict):
 
 
 class Manifest(_Strict):
-    """Everything about a stored model but its tensors."""
+    """Everything about a stored model except its tensors."""
 
     format_version: Literal[1, 2] = FORMAT_VERSION
     name: str = Field(pattern=NAME_PATTERN)
@@ -144,7 +144,7 @@ class Manifest(_Strict):
     self_test: SelfTest | None = None
 
     def kind_of(self, quality: Mapping[str, float] | None) -> tuple[str, ...]:
-        """Return what the quality head says of a picture; nothing without such a head.
+        """Return the quality head's labels of a picture; none without such a head.
 
         Args:
             quality: probability of each of its labels; None from a model without one.

@@ -1,10 +1,9 @@
-"""From mask logits to the pixels of the X-ray in strips, for CPUs.
+"""Resample mask logits to the pixels of the X-ray in strips, for CPUs.
 
-`logit_resampling.logits_to_image` multiplies with two matrices of which all but four numbers a row
-are zero. Here few others than those four are multiplied, in blocks that stay in the cache, and each
-block is compared with the threshold at once: no logit of the size of the X-ray is ever stored.
-NumPy does this in the calling thread; the threads of PyTorch would meet those of the engine at
-every call.
+`logit_resampling.logits_to_image` multiplies with two matrices that have only four nonzero numbers
+in a row. Here few zeros are multiplied, in blocks that stay in the cache. Each block is compared
+with the threshold at once, so logits at the size of the X-ray are never stored. NumPy does this in
+the calling thread; PyTorch's threads would compete with the engine's at every call.
 """
 
 from __future__ import annotations
@@ -18,11 +17,12 @@ from numpy.typing import NDArray
 from model_store.geometry import InputGeometry
 
 STRIP_SAMPLES = 32
-"""Target samples of a strip. From 96 x 96 logits, the default model's, to 1024 x 1024 pixels this
-takes 0.5 ms, and 0.9 with one strip for each source sample, which multiplies fewer zeros: every
-product costs a call, and every call may lose Python's lock to another thread."""
+"""Target samples of a strip. From 96 x 96 logits to 1024 x 1024 pixels this takes 0.5 ms. One strip
+for each source sample multiplies fewer zeros but takes 0.9 ms, because it needs more calls, and
+each call may lose Python's lock to another thread."""
 BLOCK_COLUMNS = 1024
-"""Columns of a block: its logits stay in the cache, and OpenBLAS in the calling thread."""
+"""Columns of a block, few enough that its logits fit the cache and OpenBLAS stays in the calling
+thread."""
 
 
 @dataclass(frozen=True)
@@ -43,10 +43,10 @@ class Strip:
 def logits_above(
     logits: NDArray[np.float32], geometry: InputGeometry, threshold: float
 ) -> NDArray[np.bool_]:
-    """Return at which pixels of the image (H, W) resampled logits (M, M) exceed a threshold.
+    """Return the pixels of the image (H, W) where resampled logits (M, M) exceed a threshold.
 
     Raises:
-        ValueError: Some logits are no numbers; every threshold would call them no lung.
+        ValueError: Some logits are NaN, which would silently count as no lung.
     """
     if not np.isfinite(logits).all():
         raise ValueError("the model gave mask logits that are not numbers")
@@ -68,7 +68,7 @@ def logits_at_pixels(logits: NDArray[np.float32], geometry: InputGeometry) -> ND
     """Return resampled logits (M, M) at the pixels of the image, float32 (H, W).
 
     Raises:
-        ValueError: Some logits are no numbers.
+        ValueError: Some logits are NaN.
     """
     if not np.isfinite(logits).all():
         raise ValueError("the model gave mask logits that are not numbers")

@@ -44,7 +44,7 @@ def load_meta_checkpoint(
             the file's own (1024). None keeps the file's.
 
     Raises:
-        ValueError: The file cannot be read, or its shapes are those of no known variant.
+        ValueError: The file cannot be read, or its shapes fit no known variant.
     """
     state = _read(path)
     if _POSITION_KEY not in state:
@@ -68,7 +68,7 @@ def resize_position_tables(
 
     Args:
         state: Tensors by name.
-        wanted: Tensors of the model that they have to fit; only shapes are read.
+        wanted: Tensors of the model that the result must fit; only shapes are read.
 
     Returns:
         ``state`` with position tables of the wanted shapes.
@@ -107,10 +107,10 @@ def variant_of(path: Path, position_table: Tensor) -> SamConfig:
 
     Args:
         path: The file, for the message.
-        position_table: Of the image encoder, (1, G, G, D).
+        position_table: Position table of the image encoder, (1, G, G, D).
 
     Raises:
-        ValueError: It is that of no variant.
+        ValueError: No variant has this shape.
     """
     grid, width = position_table.shape[1], position_table.shape[3]
     for name in VARIANTS:

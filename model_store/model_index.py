@@ -1,9 +1,8 @@
-"""Which stored models there are, where each is kept, and which one is served by default.
+"""The index of stored models: where each is kept, and which is served by default.
 
-`models/index.json` names every version that was ever stored. The package holds the served model
-alone; the repository also keeps its float twin and what is offered beside it (weights of 2 bits).
-Older versions are kept where ``where`` says, and
-`model_store.fetching` fetches them.
+`models/index.json` names every version that was ever stored. The package has only the served model.
+The repository also has its float twin and the offered models (weights of 2 bits).
+`model_store.fetching` fetches older versions from the source in ``where``.
 
 Nothing here imports PyTorch: the service reads the default folder before it loads anything.
 """
@@ -22,7 +21,7 @@ STATUSES = ("served", "twin", "offered", "superseded")
 
 
 class ModelIndexError(ValueError):
-    """The index cannot be used, or it does not name the model that was asked for."""
+    """The index cannot be used, or does not name the requested model."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +32,7 @@ class IndexedModel:
         sha256: Hash of its weights, which its manifest must state too.
         size_bytes: Size of its weights.
         status: ``served`` (the default), ``twin`` (the default before quantization), ``offered``
-            (another model that the repository keeps, served when asked for) or ``superseded``.
+            (another model in the repository, served on request) or ``superseded``.
         where: ``folder:PATH`` (relative to the folder of models), ``file:PATH`` (an archive),
             an ``https:`` address of an archive, or ``git:COMMIT`` of this repository.
     """
@@ -47,15 +46,16 @@ class IndexedModel:
 
     @property
     def label(self) -> str:
-        """``NAME/VERSION``, as commands take it and as its folder is called."""
+        """``NAME/VERSION``, which commands accept and which is its folder's path."""
         return f"{self.name}/{self.version}"
 
 
 def read_index(path: Path = INDEX_FILE) -> tuple[IndexedModel, ...]:
-    """Read the index, in its own order.
+    """Read the index, in the file's order.
 
     Raises:
-        ModelIndexError: It is missing, damaged, names a model twice, or not exactly one is served.
+        ModelIndexError: It is missing or damaged, names a model twice, or does not have exactly one
+            served model.
     """
     try:
         content: Any = json.loads(path.read_text(encoding="utf-8"))
@@ -85,7 +85,7 @@ def find_model(label: str, index: tuple[IndexedModel, ...] | None = None) -> Ind
     """Return the line of ``NAME/VERSION``.
 
     Raises:
-        ModelIndexError: No such model; the message names those there are.
+        ModelIndexError: No such model; the message names the models in the index.
     """
     models = read_index() if index is None else index
     for model in models:

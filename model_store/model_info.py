@@ -1,4 +1,4 @@
-"""Which model answers. A module of its own, so that code that only names a model needs no NumPy."""
+"""Facts about a loaded model, for code that must not import NumPy."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from model_store.manifest import Manifest
 
 @dataclass(frozen=True)
 class ModelInfo:
-    """Which model answers, and where it runs.
+    """A loaded model, and where it runs.
 
     Attributes:
         sha256: Hash of its weights.
         precision: ``int8`` or ``fp32``.
         device: ``cpu`` or ``cuda``.
         input_size: Side of its input, in pixels.
-        manifest: Everything else that the stored model says about itself.
-        engine: Who executes it: ``openvino`` (CPUs), ``fused`` (kernels for GPUs) or ``modules``
+        manifest: Everything else about the stored model.
+        engine: What executes it: ``openvino`` (CPUs), ``fused`` (kernels for GPUs) or ``modules``
             (layer by layer).
-        fallback_reason: Why it is executed layer by layer although something faster fits the
-            device, in a sentence; None when nothing fell back.
+        fallback_reason: Why it runs layer by layer although the device has a faster engine, in a
+            sentence; None for the faster engine.
     """
 
     name: str
@@ -34,7 +34,7 @@ class ModelInfo:
     engine: str = "modules"
     fallback_reason: str | None = None
 
-    @cached_property  # read for every answer, and 88 layers are looked through
+    @cached_property  # read for every answer, and it searches 88 layers
     def weight_bits(self) -> int:
-        """Bits of a stored weight; whatever they are, products are those of 8-bit integers."""
+        """Bits of a stored weight; products are always those of 8-bit integers."""
         return self.manifest.quantization.weight_bits

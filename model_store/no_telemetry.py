@@ -1,4 +1,4 @@
-"""Keeps libraries from reporting their use to their makers.
+"""Prevent libraries from sending usage reports.
 
 When OpenVINO is imported, a package of its own sends an event to an analytics server. OpenVINO
 works without that package. A process that sees X-rays opens no connection that its
@@ -13,6 +13,6 @@ REPORTING_MODULES = ("openvino_telemetry",)
 
 
 def forbid_telemetry() -> None:
-    """Make the modules that report impossible to import; call it before what would import them."""
+    """Block the import of telemetry modules; call it before anything could import them."""
     for name in REPORTING_MODULES:
         sys.modules[name] = None  # type: ignore[assignment]  # documented: importing it then fails

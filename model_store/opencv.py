@@ -1,7 +1,7 @@
-"""OpenCV, set to work in the calling thread.
+"""OpenCV, limited to the calling thread.
 
-Its own threads would take cores from the network, and a process that forks must have none. All of
-the project imports it from here.
+Its own threads would take cores from the network, and a process that forks must have none. The
+whole project imports it from here.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Weights of few levels packed in bytes, as they are stored on disk.
+"""Weights of few levels packed into bytes, the form on disk.
 
 A weight is a digit to the base of the number of levels, and a byte holds as many digits as fit:
 eight of two levels, five of three, four of four, two of up to sixteen.
@@ -15,7 +15,7 @@ from model_store.weight_levels import WeightLevels
 
 
 def packed_length(weights: int, levels: WeightLevels) -> int:
-    """Return how many bytes so many weights take."""
+    """Return the number of bytes for a number of weights."""
     return math.ceil(weights / levels.weights_per_byte)
 
 
@@ -40,7 +40,8 @@ def unpack_weights(packed: Tensor, shape: tuple[int, ...], levels: WeightLevels)
     """Unpack uint8 (bytes,) into int8 of ``shape``.
 
     Raises:
-        ValueError: Not as many bytes as the shape takes, or one that `pack_weights` never writes.
+        ValueError: The number of bytes does not fit the shape, or a byte has a value that
+            `pack_weights` never writes.
     """
     count = math.prod(shape)
     if packed.dtype != torch.uint8 or packed.shape != (packed_length(count, levels),):
@@ -52,7 +53,7 @@ def unpack_weights(packed: Tensor, shape: tuple[int, ...], levels: WeightLevels)
         raise ValueError(
             f"a byte is no {levels.weights_per_byte} digits to the base {levels.count}"
         )
-    # Looked up, as dividing nine million digits one by one takes a second.
+    # A table, because dividing nine million digits one by one takes a second.
     table = torch.arange(256)[:, None] // _place_values(levels) % levels.count  # (256, places)
     integers = (table * levels.spacing - levels.largest).to(torch.int8)
     digits = integers[packed.to(torch.int64)].flatten()
@@ -62,5 +63,5 @@ def unpack_weights(packed: Tensor, shape: tuple[int, ...], levels: WeightLevels)
 
 
 def _place_values(levels: WeightLevels) -> Tensor:
-    """Value of each place of a byte, the first weight in the lowest, int64 (places,)."""
+    """Return the value of each digit of a byte, the first weight lowest, int64 (places,)."""
     return levels.count ** torch.arange(levels.weights_per_byte)

@@ -1,4 +1,4 @@
-"""Postprocessing: the network's mask logits become masks at the X-ray's own size.
+"""Postprocessing: turn the network's mask logits into masks at the X-ray's own size.
 
 Like preprocessing, it needs no PyTorch.
 """
@@ -22,10 +22,10 @@ from model_store.structures import LUNGS, Structure
 
 @dataclass(frozen=True)
 class MaskLogits:
-    """What the network says about one structure in one box.
+    """The network's output for one structure in one box.
 
     Attributes:
-        box: The box that was asked, in pixels of the X-ray.
+        box: The requested box, in pixels of the X-ray.
         logits: Mask logits over the whole padded input, float32 (M, M).
         score: Predicted IoU of the mask with the truth, 0..1.
         structure: What the mask shows.
@@ -39,7 +39,7 @@ class MaskLogits:
 
 @dataclass(frozen=True)
 class NetworkAnswer:
-    """What the network says about one X-ray, by boxes and then structures, and how long it took.
+    """The network's output for one X-ray, by boxes and then structures, and its times.
 
     ``quality`` as in `model_store.prediction.Prediction`.
     """
@@ -53,9 +53,9 @@ def mask_from(found: MaskLogits, geometry: InputGeometry, threshold: float) -> M
     """Return a mask at the X-ray's own size.
 
     Args:
-        found: What the network says about a box.
+        found: The network's output for a box.
         geometry: How the X-ray lay in the input.
-        threshold: Probability from which on a pixel belongs to the mask, 0 < threshold < 1.
+        threshold: Least probability of a pixel of the mask, 0 < threshold < 1.
     """
     mask = logits_above(found.logits, geometry, logit_of(threshold))
     confidence = soft_dice_confidence(found.logits, geometry)
@@ -66,7 +66,7 @@ def logit_of(threshold: float) -> float:
     """Return the logit of a probability.
 
     Raises:
-        ValueError: It does not lie between 0 and 1.
+        ValueError: It is not between 0 and 1.
     """
     if not 0.0 < threshold < 1.0:
         raise ValueError(f"threshold is {threshold}; it must lie between 0 and 1")

@@ -1,6 +1,6 @@
 """Requests to a stored model and its answers, as plain data.
 
-A module of its own, so that a process that only passes requests on needs no PyTorch.
+The module is separate, so that a process that only forwards requests needs no PyTorch.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from model_store.structures import LUNGS, Structure, mask_token
 
 @dataclass(frozen=True)
 class PredictionRequest:
-    """One X-ray and the request about it, checked against each other.
+    """One X-ray with its boxes and options, validated together.
 
     Attributes:
         image: Grey values, brighter = denser, uint8 or uint16 (H, W).
         boxes: Prompt boxes in pixels of ``image``; none means the whole image.
         convention: Which structure the mask follows.
-        threshold: Probability from which on a pixel belongs to the mask, 0 < threshold < 1.
+        threshold: Least probability of a pixel of the mask, 0 < threshold < 1.
         structure: What the masks show: the lungs, by the convention, or another structure.
         also: Further structures, each with a mask of its own from the same pass of the network.
 
@@ -57,10 +57,10 @@ class MaskPrediction:
     """One mask.
 
     Attributes:
-        box: The box that was asked.
+        box: The requested box.
         mask: bool (H, W).
         score: Predicted IoU of the mask with the truth, 0..1; 0 where the mask is empty.
-        confidence: Dice that the mask's own probabilities expect, 0..1
+        confidence: Expected Dice by the mask's own probabilities, 0..1
             (`soft_dice.soft_dice_confidence`); 0 where the mask is empty.
         structure: What it shows.
     """
@@ -80,7 +80,7 @@ class MaskPrediction:
         confidence: float,
         structure: Structure = LUNGS,
     ) -> MaskPrediction:
-        """Return a mask with what the model thinks of it, which is nothing where it is empty."""
+        """Return a mask with its score and confidence, which are 0 for an empty mask."""
         if not mask.any():
             score = confidence = 0.0
         return cls(box, mask, score, confidence, structure)
@@ -90,8 +90,8 @@ class MaskPrediction:
 class Prediction:
     """The masks of one X-ray, by boxes and then structures, and the seconds of each stage.
 
-    ``quality`` has the probability of each label of `model_store.quality_head`; None from a model
-    without such a head.
+    ``quality`` has the probability of each label of `model_store.quality_head`; None without such a
+    head.
     """
 
     masks: tuple[MaskPrediction, ...]

@@ -1,10 +1,9 @@
 """The inference API of a stored model: X-rays and boxes in, masks and scores out.
 
 A `Predictor` holds weights and nothing about its callers. A patient's mask must not depend on other
-X-rays in the batch, not by a pixel. Float kernels of PyTorch may add in another order when the
-batch has another size, so on the CPU each image and each box goes through the network alone. The
-fused kernels for GPUs add in the same order at any batch size, so there images share an encoder
-pass.
+X-rays in the batch, not even by a pixel. Float kernels of PyTorch may add in another order at
+another batch size, so on the CPU the network gets each image and each box alone. The fused kernels
+for GPUs add in the same order at any batch size, so there images share an encoder pass.
 """
 
 from __future__ import annotations
@@ -43,7 +42,7 @@ from model_store.structures import LUNGS, Structure, mask_token
 
 @dataclass(frozen=True)
 class _Found:
-    """What the network says about a structure in a box, on the device: logits (M, M)."""
+    """The network's output for a structure in a box, on the device: logits (M, M)."""
 
     box: Box
     logits: Tensor
@@ -53,7 +52,7 @@ class _Found:
 
 @dataclass(frozen=True)
 class _FoundOfXray:
-    """What the network says about one X-ray: each of its boxes, and the picture itself."""
+    """The network's output for one X-ray: for each of its boxes, and for the whole picture."""
 
     masks: list[_Found]
     quality: dict[str, float] | None
@@ -74,7 +73,7 @@ class _Stopwatch:
 
 
 def choose_device(wanted: str) -> torch.device:
-    """Turn ``auto``, ``cpu`` or ``cuda`` into a device.
+    """Return the device for ``auto``, ``cpu`` or ``cuda``.
 
     Raises:
         ValueError: Another word, or ``cuda`` where there is none.
@@ -100,15 +99,15 @@ class Predictor:
         engine: Engine | None = None,
         quality_head: QualityHead | None = None,
     ) -> None:
-        """Run ``model`` on ``device``, by its fastest engine or a given one; see also `load`."""
+        """Run ``model`` on ``device`` with its fastest or the given engine; see also `load`."""
         self._quality_head = quality_head
         self._device = device
         self._cache = cache
         self._model = model.to(device).eval().requires_grad_(False)
         self._input_size = int(manifest.architecture["input_size"])
         integers = any(isinstance(module, Int8Matrix) for module in self._model.modules())
-        # Each grey value normalised, (C, 256). On a CPU values are looked up, in this thread:
-        # PyTorch's would still be waiting for more work when those of the engine begin theirs.
+        # Each grey value normalised, (C, 256). On a CPU values are looked up in this thread,
+        # because PyTorch's threads would still spin when the engine's threads start.
         grey = torch.arange(256, device=device)
         self._levels = self._model.normalize(grey).view(-1, 256).cpu().numpy()
         self._engine = engine or choose_engine(self._model, self._input_size)
@@ -139,8 +138,8 @@ class Predictor:
             folder: Folder with ``manifest.json`` and the weights.
             device: ``auto`` (CUDA when there is one, else the CPU), ``cpu`` or ``cuda``.
             cache: Keeps embeddings of images seen before; None keeps none.
-            records_all: Whether everything is prepared that the engine can prepare; else
-                ``engine.record_further`` has to be called until nothing is left.
+            records_all: Whether the engine prepares everything now; otherwise call
+                ``engine.record_further`` until nothing is left.
 
         Raises:
             ArtifactError: The folder is refused.
@@ -161,7 +160,7 @@ class Predictor:
 
     @property
     def engine(self) -> Engine:
-        """Who executes the network, for measurements of its parts."""
+        """The engine, for measurements of its parts."""
         return self._engine
 
     def predict(self, request: PredictionRequest) -> Prediction:
@@ -199,10 +198,10 @@ class Predictor:
         return predictions
 
     def answer_batch(self, requests: Sequence[PreparedRequest]) -> list[NetworkAnswer]:
-        """Run the network alone, on X-rays that somebody else prepared.
+        """Run only the network, on prepared X-rays.
 
-        Masks made of the answers by `mask_from` are those that `predict_batch` predicts on a CPU.
-        On a GPU it adds in another order there, which tips a pixel in a million.
+        On a CPU `mask_from` turns the answers into the masks of `predict_batch`. On a GPU
+        `predict_batch` resamples in another order of sums, which can change single pixels.
 
         Raises:
             ValueError: An X-ray was prepared for another network, or an unknown convention.
@@ -222,7 +221,7 @@ class Predictor:
     def _answers(
         self, requests: Sequence[PreparedRequest], watches: Sequence[_Stopwatch]
     ) -> list[_FoundOfXray]:
-        """Return what the network says about each X-ray and each of its boxes."""
+        """Return the network's output for each X-ray and each of its boxes."""
         tokens = [self._tokens(request) for request in requests]
         with torch.inference_mode():
             embeddings = self._embeddings(requests, watches)
@@ -241,7 +240,7 @@ class Predictor:
             ]
 
     def _quality(self, embedding: Tensor, watch: _Stopwatch) -> dict[str, float] | None:
-        """Return what kind of picture an embedding (1, D, G, G) is of; None without such a head."""
+        """Return the quality head's probabilities for an embedding (1, D, G, G)."""
         if self._quality_head is None:
             return None
         with watch.stage("encode_image"):
@@ -268,7 +267,7 @@ class Predictor:
     def _embeddings(
         self, requests: Sequence[PreparedRequest], watches: Sequence[_Stopwatch]
     ) -> list[Tensor]:
-        """Embedding (1, D, G, G) of each X-ray, kept from before or encoded now."""
+        """Return the embedding (1, D, G, G) of each X-ray, from the cache or encoded now."""
         found: list[Tensor | None] = []
         keys: list[bytes] = []
         inputs: dict[int, Tensor] = {}
@@ -287,7 +286,7 @@ class Predictor:
         return [embedding for embedding in found if embedding is not None]
 
     def _encode(self, inputs: list[Tensor], watches: list[_Stopwatch]) -> list[Tensor]:
-        """Encode images (1, C, S, S), together where that changes nothing, to (1, D, G, G)."""
+        """Encode images (1, C, S, S) to (1, D, G, G), in batches where that changes nothing."""
         if not self._engine.batches_alike:
             embeddings = []
             for normalized, watch in zip(inputs, watches, strict=True):
@@ -300,11 +299,11 @@ class Predictor:
             for watch in watches:
                 stages.enter_context(watch.stage("encode_image"))
             together = self._engine.encode_image(torch.cat(inputs))
-        # Copies, so that one that is kept does not hold the memory of its whole batch.
+        # Copies, so that a cached embedding does not keep the memory of its whole batch.
         return [together[index : index + 1].clone() for index in range(len(inputs))]
 
     def _normalized(self, request: PreparedRequest) -> Tensor:
-        """Input of the network (1, C, S, S)."""
+        """Return the input of the network (1, C, S, S)."""
         if self._device.type == "cpu":
             return torch.from_numpy(request.geometry.look_up(request.pixels, self._levels)[None])
         pixels = torch.from_numpy(request.pixels)
@@ -321,12 +320,12 @@ class Predictor:
         geometry: InputGeometry,
         watch: _Stopwatch,
     ) -> list[_Found]:
-        """One pass of the decoder gives the masks of all tokens; those asked for are kept."""
+        """Decode all tokens in one pass and return those requested."""
         with watch.stage("decode_mask"):
             prompt = torch.tensor([geometry.box_to_input(box)], device=self._device)
             logits, predicted_iou = self._engine.decode_box(embedding, prompt)
             scores = predicted_iou[0].float().clamp(0.0, 1.0).tolist()
-            # Copies: an engine may put the next box's logits where these are.
+            # Copies, because an engine may reuse the buffer for the next box's logits.
             return [
                 _Found(box, logits[0, token].float().clone(), scores[token], structure)
                 for structure, token in tokens.items()

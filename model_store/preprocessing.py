@@ -1,8 +1,8 @@
-"""Preprocessing: an X-ray in the form that the network takes.
+"""Preprocessing: turn an X-ray into the network's input.
 
-It needs NumPy and Pillow alone, so a process without PyTorch preprocesses one X-ray while another
-process runs the network on the one before. Only the network's input goes from one to
-the other, not the X-ray itself.
+It needs only NumPy and Pillow. So a process without PyTorch can preprocess one X-ray while another
+process runs the network on the previous one. Only the network's input passes between them, not the
+X-ray itself.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from model_store.structures import LUNGS, Structure
 
 @dataclass(frozen=True)
 class PreparedRequest:
-    """An X-ray at the size of the network's input, and the request about it.
+    """An X-ray at the size of the network's input, with its boxes and options.
 
     Attributes:
         pixels: Grey values, windowed, scaled and padded, uint8 (S, S).
@@ -41,12 +41,12 @@ class PreparedRequest:
 def prepare(
     request: PredictionRequest, input_size: int, histogram: NDArray[np.int64] | None = None
 ) -> PreparedRequest:
-    """Bring an X-ray into the form that a network of this input size takes.
+    """Prepare an X-ray for a network of this input size.
 
     Args:
-        request: The X-ray and its boxes; no box stands for the whole image.
+        request: The X-ray and its boxes; without a box the whole image is used.
         input_size: Side of the network's input, in pixels.
-        histogram: ``grey_histogram`` of the X-ray, where that is known already.
+        histogram: ``grey_histogram`` of the X-ray, if it is already known.
 
     Raises:
         ValueError: Wrong image type.

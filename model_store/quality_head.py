@@ -1,10 +1,10 @@
-"""What kind of picture an X-ray is: a small head on the image embedding, stored beside the weights.
+"""A small head on the image embedding that tells what kind of picture an X-ray is.
 
-A network for masks answers any picture. This head says whether the picture is a frontal chest at
-all, how it is turned, whether it is inverted and whether it is cut off, from the same embedding, so
-it costs a tenth of a millisecond. The embedding is averaged over 4 x 4 parts of the picture: which
-way up a chest is depends on where things are. NumPy in float32; no batch, nothing learned at run
-time.
+A mask network gives a mask for any picture. This head tells whether the picture is a frontal chest
+at all, how it is turned, whether it is inverted and whether it is cut off. It uses the same
+embedding, so it costs a tenth of a millisecond. The embedding is averaged over 4 x 4 parts of the
+picture, because the orientation shows in where things are. It runs in NumPy, in float32, for one
+picture at a time.
 """
 
 from __future__ import annotations
@@ -22,18 +22,18 @@ from safetensors.numpy import load, save_file
 QUALITY_LABELS = (
     "not_frontal_chest", "turned_90", "turned_180", "turned_270", "mirrored", "inverted", "cut_off",
 )  # fmt: skip
-"""What a picture may be. Turns are counter-clockwise; by the opposite turn it stands upright.
+"""Labels of a picture. Turns are counter-clockwise; the opposite turn makes the picture upright.
 ``mirrored``: left and right are exchanged. ``cut_off``: part of a lung lies outside the picture."""
 
 PARTS = 4
-"""Parts along each side over which the embedding is averaged."""
+"""Number of parts along each side over which the embedding is averaged."""
 
 Floats = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
 class QualityHead:
-    """A perceptron of one hidden layer, a probability for each label.
+    """A perceptron with one hidden layer that gives a probability for each label.
 
     Attributes:
         labels: What each output stands for.
@@ -85,11 +85,11 @@ def write_quality_head(path: Path, head: QualityHead) -> str:
 def read_quality_head(
     path: Path, sha256: str, labels: tuple[str, ...], architecture: Mapping[str, object]
 ) -> QualityHead:
-    """Read a head and compare it with what the model's manifest says.
+    """Read a head and compare it with the model's manifest.
 
     Args:
         path: The file.
-        sha256: Its hash by the manifest.
+        sha256: Its hash in the manifest.
         labels: What its outputs stand for.
         architecture: Sizes of the model whose embedding it reads.
 

@@ -1,7 +1,7 @@
-"""Which layers of a SAM can become integers, by name, and how one module is swapped for another.
+"""Which layers of a SAM can be quantized, by name, and the replacement of a module by another.
 
-Every linear layer of the model, and the convolutions of the image encoder (patch embedding and
-neck). The transposed convolutions of the mask decoder and the three small ones of the mask prompt
+These are all linear layers and the convolutions of the image encoder (patch embedding and neck).
+The transposed convolutions of the mask decoder and the three small convolutions of the mask prompt
 stay float.
 """
 
@@ -13,7 +13,7 @@ from model_store.sam import PromptableSam
 
 
 def quantizable_layers(model: PromptableSam) -> dict[str, nn.Linear | nn.Conv2d]:
-    """Return the float layers that can become integers, by module name."""
+    """Return the float layers that can be quantized, by module name."""
     layers: dict[str, nn.Linear | nn.Conv2d] = {}
     for name, module in model.named_modules():
         if isinstance(module, nn.Linear) or (

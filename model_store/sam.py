@@ -1,4 +1,4 @@
-"""A batched SAM: image encoder, prompt encoder and mask decoder composed for many at once.
+"""A batched SAM: image encoder, prompt encoder and mask decoder for many prompts at once.
 
 ``segment_anything``'s own ``Sam.forward`` runs under ``no_grad`` and loops over images, and its
 mask decoder expects one image per call. Training needs gradients and batches, so the same parts
@@ -37,7 +37,7 @@ class PromptableSam(nn.Module):
     ) -> None:
         """Compose the three parts; the pixel statistics are per channel, of 0 to 255.
 
-        With ``box_as_mask`` a box enters as SAM's mask prompt too, beside its corners;
+        With ``box_as_mask`` a box is also given as SAM's mask prompt, beside its corners;
         ``box_shift_px`` is added to the corners, as `model_store.architecture` explains.
         """
         super().__init__()
@@ -73,7 +73,7 @@ class PromptableSam(nn.Module):
     def decode_masks(
         self, embeddings: Tensor, boxes: Tensor, image_index: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Decode one prompt box each against the image it belongs to.
+        """Decode each prompt box on its image.
 
         Args:
             embeddings: Image embeddings, (B, D, G, G).
@@ -83,7 +83,8 @@ class PromptableSam(nn.Module):
         Returns:
             Mask logits (N, T, 4G, 4G) and predicted IoU (N, T), for all T mask tokens.
         """
-        # Its prompt encoder adds half a pixel to reach pixel centres; continuous edges need none.
+        # SAM's prompt encoder adds half a pixel to reach pixel centres; continuous edges need no
+        # shift.
         prompts = self.prompt_encoder
         drawn = None
         if self.box_as_mask:

@@ -1,12 +1,12 @@
 """The building blocks of ``segment_anything.modeling``, loaded without their parent package.
 
-``import segment_anything`` runs an ``__init__`` that imports torchvision, whose PyPI build does
-not load beside a CPU build of torch. Only the ``modeling`` subpackage is needed here and it
-needs torch alone, so it is loaded from its folder under a name of our own. The private name
-leaves a real ``import segment_anything`` elsewhere in the process untouched.
+``import segment_anything`` runs an ``__init__`` that imports torchvision, whose PyPI build does not
+load beside a CPU build of torch. Only the ``modeling`` subpackage is needed here and it needs torch
+alone, so it is loaded from its folder under a private name. A real ``import segment_anything``
+elsewhere in the process still works.
 
-One function is replaced: the original numbers relative positions on the CPU at every call, and a
-GPU then waits for the copy, which a CUDA graph cannot record at all.
+One function is replaced. The original computes indices of relative positions on the CPU at every
+call. A GPU then waits for the copy, which a CUDA graph cannot record at all.
 """
 
 from __future__ import annotations

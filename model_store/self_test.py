@@ -1,4 +1,4 @@
-"""Does this model, on this machine, still predict the mask that it predicted when it was made?"""
+"""The self test: does a model on this machine still predict its golden mask?"""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class GoldenFiles:
 
 
 def read_golden_files(manifest: Manifest, folder: Path) -> GoldenFiles:
-    """Read what the self test compares with; later changes on disk then change nothing.
+    """Read the golden files into memory, so that later changes on disk have no effect.
 
     Args:
         manifest: The manifest of the loaded model.
@@ -77,10 +77,10 @@ def run_self_test(predictor: Predictor, folder: Path) -> SelfTestResult:
 def compare_with_golden(predictor: Predictor, golden: GoldenFiles) -> SelfTestResult:
     """Predict the golden image and compare with its golden mask."""
     test = predictor.info.manifest.self_test
-    assert test is not None  # its files have been read
+    assert test is not None  # its files were read
     started = time.perf_counter()
     request = PredictionRequest(golden.image, (test.box,), test.convention)
-    prepared = prepare(request, predictor.info.input_size)  # in steps, as masks are served
+    prepared = prepare(request, predictor.info.input_size)  # in steps, as the service makes masks
     found = predictor.answer_batch([prepared])[0].masks[0]
     mask = mask_from(found, prepared.geometry, request.threshold).mask
     seconds = time.perf_counter() - started

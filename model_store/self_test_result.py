@@ -1,4 +1,4 @@
-"""The result of a self test. A module of its own, so that its readers need no PyTorch."""
+"""The result of a self test, in a module that needs no PyTorch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The verbs of the pipeline: one name each for spans, metrics, latencies and functions."""
+"""The names of the pipeline's stages in spans, metrics, latencies and functions."""
 
 from __future__ import annotations
 

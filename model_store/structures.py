@@ -1,7 +1,7 @@
-"""What a mask can show beside both lungs, and the mask token that segments it.
+"""The structures that a mask can show, and the mask token of each.
 
-The lungs follow one of two conventions (`model_store.conventions`), each with a token of its own.
-Every other structure has one token after theirs. A model says in its manifest which it knows.
+The lungs follow one of two conventions (`model_store.conventions`), each with its own token. Every
+other structure has one token after theirs. A model's manifest lists the structures that it knows.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from typing import Literal, get_args
 from model_store.conventions import CONVENTIONS, token_of
 
 Structure = Literal["lungs", "heart"]
-"""``lungs``: both lungs by a convention. ``heart``: the cardiac silhouette with the great vessels'
-roots left out, as wingspan's annotators outlined it for the cardiothoracic ratio."""
+"""``lungs``: both lungs by a convention. ``heart``: the cardiac silhouette without the roots of the
+great vessels, as wingspan's annotators outlined it for the cardiothoracic ratio."""
 
 STRUCTURES: tuple[Structure, ...] = get_args(Structure)
 
@@ -28,8 +28,8 @@ def mask_token(structure: str, convention: str) -> int:
     """Return the index of the mask token that segments a structure.
 
     Args:
-        structure: One of `STRUCTURES`.
-        convention: Which lungs; of no meaning for other structures.
+        structure: A name in `STRUCTURES`.
+        convention: Convention of the lungs; without effect for other structures.
 
     Raises:
         ValueError: The structure or the convention is unknown.

@@ -1,11 +1,11 @@
-"""Weights of few levels: which integers they may be.
+"""The integers that weights of few levels can have.
 
 A weight of L levels is one of L integers around 0, evenly spaced. Odd L holds 0 (three levels: -1,
-0, 1), even L does not (four levels: -3, -1, 1, 3). All of them lie within the ±63 of
-`model_store.integers`, so whoever multiplies int8 weights multiplies these: only what lies on disk
-is smaller (`model_store.packed_weights`).
+0, 1), even L does not (four levels: -3, -1, 1, 3). All of them are within the ±63 of
+`model_store.integers`, so code for int8 weights works for these. Only their form on disk is smaller
+(`model_store.packed_weights`).
 
-Nothing here imports PyTorch: a manifest tells its bits in processes that have none.
+Nothing here imports PyTorch, because processes without it read the bits of a manifest.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ EIGHT_BIT_LEVELS: Final = 127
 """The integers of 8-bit models, ±63."""
 
 MOST_PACKED_LEVELS = 16
-"""With more, a byte holds one digit, and packing gains nothing."""
+"""With more levels a byte has one digit, and packing gains nothing."""
 
 
 @dataclass(frozen=True)
 class WeightLevels:
-    """The integers that a weight may be.
+    """The integers that a weight can have.
 
     Attributes:
-        count: How many: 2 to 16, or 127, which are the ±63 of 8-bit models.
+        count: Their number: 2 to 16, or 127 for the ±63 of 8-bit models.
 
     Raises:
         ValueError: Another count.
@@ -47,7 +47,7 @@ class WeightLevels:
 
     @property
     def spacing(self) -> int:
-        """Distance between neighbouring integers: 1 with a zero among them, else 2."""
+        """Distance between neighbouring integers: 1 if zero is one of them, otherwise 2."""
         return 1 if self.count % 2 else 2
 
     @property
@@ -62,12 +62,12 @@ class WeightLevels:
 
     @property
     def weights_per_byte(self) -> int:
-        """How many weights a byte holds, each a digit to the base ``count``."""
+        """Weights in a byte, each a digit to the base ``count``."""
         return max(1, int(math.log(256) / math.log(self.count) + 1e-9))
 
     @property
     def bits(self) -> int:
-        """Bits that tell the levels apart; 8 for those of 8-bit models, which are not packed."""
+        """Bits that distinguish the levels; 8 for 8-bit models, which are not packed."""
         return 8 if self.weights_per_byte == 1 else math.ceil(math.log2(self.count))
 
     def nearest(self, units: Tensor) -> Tensor:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 BATCH_SIZES = (1, 2, 4, 8)
 """Numbers of images for which the encoder is recorded; more are cut into these. Only the first is
-recorded before the model is used: each takes about as long as all that one image needs."""
+recorded before the model is used, because recording each takes about as long as the first."""
 
 
 class FusedEngine:
@@ -29,7 +29,7 @@ class FusedEngine:
     batches_alike = True
     fallback_reason: str | None = None
     batch_refusal: str | None = None
-    """Why images do not share larger batches; None where they may."""
+    """Why images do not share larger batches; None if they do."""
 
     def __init__(self, model: PromptableSam, input_shape: tuple[int, int]) -> None:
         """Record the encoder for one image and the decoder for one box.
@@ -61,8 +61,8 @@ class FusedEngine:
     def record_further(self) -> bool:
         """Record the encoder for the next of `BATCH_SIZES`; False when all of them are.
 
-        A batch of which an image comes out otherwise than alone, by a single bit, is not used, and
-        neither are larger ones: `batch_refusal` then says so.
+        A batch size is not used, and neither are larger ones, if it changes a single bit of an
+        image's result. `batch_refusal` then says so.
         """
         with self._lock:
             missing = [count for count in BATCH_SIZES if count not in self._encode]
@@ -80,7 +80,7 @@ class FusedEngine:
             return self.batch_refusal is None
 
     def _is_as_alone(self, count: int) -> bool:
-        """Whether each of some made-up images has the same embedding in a batch and alone."""
+        """Whether each of some random images has the same embedding in a batch and alone."""
         generator = torch.Generator().manual_seed(count)
         coarse = torch.rand((count, self._input_shape[0], 24, 24), generator=generator) * 4 - 2
         images = functional.interpolate(coarse, size=self._input_shape[1:], mode="bilinear")
@@ -144,7 +144,7 @@ class FusedLinear(nn.Module):
 
 
 def fuse_linear_layers(root: nn.Module) -> Callable[[], None]:
-    """Put `FusedLinear` in the place of every ``Int8Linear``; the returned call undoes it."""
+    """Replace every ``Int8Linear`` by a `FusedLinear`; the returned function undoes it."""
     replaced = {n: m for n, m in root.named_modules() if isinstance(m, Int8Linear)}
     for name, layer in replaced.items():
         replace_module(root, name, FusedLinear(layer))
@@ -157,10 +157,10 @@ def fuse_linear_layers(root: nn.Module) -> Callable[[], None]:
 
 
 class _exact_float_products:  # noqa: N801 - reads as a statement
-    """Within the block no float32 product is shortened to TF32, convolutions included.
+    """Compute float32 products within the block without TF32, convolutions included.
 
-    Nor does cuDNN choose an algorithm that adds in another order each time: what is recorded here
-    would give another last bit, and a mask another pixel, for the same X-ray.
+    cuDNN also uses deterministic algorithms only. Otherwise a recording could give another last
+    bit, and a mask another pixel, for the same X-ray.
     """
 
     def __enter__(self) -> None:

@@ -1,11 +1,11 @@
-"""Every kernel against its definition in plain PyTorch, on random and on extreme values.
+"""Compare every kernel with its definition in plain PyTorch, on random and on extreme values.
 
 The same checks run in three places: in the tests, through Triton's interpreter on the CPU; in the
-benchmark, on the GPU; and when a model is loaded onto a GPU, because a driver or compiler that
-computes something else must be noticed before a mask is predicted. Integers must be equal to the
-bit; so must everything that is only multiplied, added and rounded. Where a kernel sums floats in
-another order (LayerNorm, attention) or has another ``erf`` or ``exp``, single steps may differ by
-one, and the share that may is a constant here.
+benchmark, on the GPU; and when a model is loaded onto a GPU, because a wrong driver or compiler
+must be noticed before a mask is predicted. Integers must be equal to the bit; so must everything
+that is only multiplied, added and rounded. Where a kernel sums floats in another order (LayerNorm,
+attention) or has another ``erf`` or ``exp``, a few steps may differ by one; a constant here limits
+their share.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ FLOAT16_TOLERANCE, FLOAT32_TOLERANCE = 4e-3, 2e-5
 """Largest absolute error of attention on values of order 1."""
 
 SHAPES = ((1, 8, 8), (7, 128, 64), (130, 192, 200), (64, 1152, 128), (33, 2080, 17))
-"""Rows, terms and columns; none but one a multiple of a tile."""
+"""Rows, terms and columns of products; only one is a multiple of a tile."""
 
 SMALL_GRIDS = ((16, 5, 0), (32, 6, 4), (64, 4, 0))
 """Head width, grid size and window size (0: none) of attention."""
@@ -73,7 +73,7 @@ def check_kernels(
     Args:
         device: ``cuda``, or ``cpu`` under Triton's interpreter.
         shapes: Rows, terms and columns of the products.
-        tiles: Tiles of the products; None is the one that is chosen by size.
+        tiles: Tiles of the products; None stands for the tile chosen by size.
         grids: Head width, grid size and window size (0: none) of attention.
 
     Returns:
@@ -114,7 +114,7 @@ def check_everything(device: torch.device) -> list[KernelCheck]:
 def _outcome(name: str, check: Callable[[], tuple[bool, str]]) -> KernelCheck:
     try:
         passed, detail = check()
-    except Exception as error:  # whatever a compiler or driver throws is a failed kernel
+    except Exception as error:  # any error of a compiler or driver is a failed kernel
         last = traceback.extract_tb(error.__traceback__)[-1]
         first_line = (str(error).splitlines() or [""])[0]
         place = f"{last.name}, line {last.lineno}"
@@ -235,7 +235,7 @@ def _check_attention(
     steps = attention(qkv, table_y, table_x, grid, rows=rows, source_rows=source, step=step)
     error = float((floats.double() - wanted).abs().max())
     tolerance = FLOAT32_TOLERANCE if dtype == torch.float32 else FLOAT16_TOLERANCE
-    # The quantized result must be exactly that of the kernel's own floats.
+    # The quantized result must equal the kernel's own floats, quantized.
     unequal = int((steps.int() != quantize_activation(floats, step).int() - ZERO_POINT).sum())
     return error <= tolerance and unequal == 0, f"error {error:.1e}, {unequal} steps differ"
 

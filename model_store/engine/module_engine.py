@@ -1,4 +1,4 @@
-"""Execution layer by layer, by PyTorch's modules: possible everywhere, and the definition."""
+"""Execution layer by layer by PyTorch's modules, which works everywhere and is the definition."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ class ModuleEngine:
         return self._model.decode_masks(embedding, box, torch.zeros(1, dtype=torch.int64))
 
     def record_further(self) -> bool:
-        """Nothing is recorded."""
+        """Do nothing: this engine records nothing."""
         return False
 
 
 def layer_by_layer(model: PromptableSam) -> ModuleEngine:
-    """Execute a model by PyTorch's modules on a CPU, in the fastest way that they have there."""
+    """Execute a model by PyTorch's modules on a CPU, with their fastest attention."""
     widen_attention(model.image_encoder)
     for module in model.modules():
         if isinstance(module, Int8Matrix):

@@ -1,10 +1,10 @@
-"""Check that OpenVINO multiplies the stored integers exactly, by what it compiled.
+"""Check, in what OpenVINO compiled, that it multiplies the stored integers exactly.
 
 Two checks run before a mask is predicted, and again in the tests. One layer of each kind is
 compiled as the model's are, with scales of 1 and no bias, so that its float output is the
 accumulator. It is compared with `model_store.integers` at tolerance 0, for random and extreme
 inputs. The second check counts in every compiled graph how many products run on int8: nothing else
-would notice one that silently ran in float.
+would notice a product that silently runs in float.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from model_store.int8_layers import Int8Conv2d, Int8Linear, Int8Matrix
 from model_store.integers import WEIGHT_LIMIT, ZERO_POINT, reference_accumulate
 
 LARGEST_TERMS = 2080
-"""So many terms at the extremes stay below 2**24, beyond which float32 rounds."""
+"""Sums of this many terms at the extremes stay below 2**24, beyond which float32 rounds."""
 
 LINEAR_SHAPES = ((1, 32, 8), (7, 128, 64), (256, 192, 576), (196, 768, 100), (33, 3072, 17))
 """Rows, terms and columns."""
@@ -44,14 +44,14 @@ QUICK_LINEAR_SHAPES, QUICK_CONVOLUTION_SHAPES = LINEAR_SHAPES[1:3], CONVOLUTION_
 PRODUCTS = ("FullyConnected", "Convolution", "MatMul")
 
 GENERAL_PRIMITIVE = "jit_gemm_i8"
-"""oneDNN's product of int8 matrices where it has no code for the processor's own instructions."""
+"""oneDNN's generic int8 matrix product, for processors that it has no specialized code for."""
 
 _GRID = 3
 """Side of a convolution's result."""
 
 
 class InexactError(RuntimeError):
-    """OpenVINO computes something else than the definition here; the message says what."""
+    """OpenVINO differs from the definition on this processor; the message says where."""
 
 
 def check_products(
@@ -98,7 +98,7 @@ def extreme_rows(rows: int, terms: int) -> Tensor:
 
 
 def _unit_matrix(outputs: int, terms: int) -> Int8Matrix:
-    """Return weights at both ends in two rows of three, random in the third; scales of 1."""
+    """Return weights whose rows are in turn all lowest, all highest and random; scales of 1."""
     weight = torch.randint(
         -WEIGHT_LIMIT, WEIGHT_LIMIT + 1, (outputs, terms), generator=_generator(), dtype=torch.int8
     )
@@ -139,7 +139,7 @@ def _one_layer(sizes: Sequence[int], layer: Any, apply: Callable[..., Any]) -> M
 
 
 def fastest_linear(core: Core, config: Mapping[str, Any]) -> LinearProduct:
-    """Return how linear layers of many rows are best written on this processor.
+    """Return the fastest way to write linear layers of many rows on this processor.
 
     Without AVX-512 or VNNI oneDNN multiplies int8 rows by a general product, about half as fast as
     its convolution with a kernel of 1 x 1 (`benchmarks.engines.cpu_engines` measures it).
@@ -191,7 +191,7 @@ class ExecutedProduct:
 
 
 def executed_products(compiled: Any) -> list[ExecutedProduct]:
-    """Return the products that a compiled graph executes outside of joined operations."""
+    """Return the products that a compiled graph executes outside of fused operations."""
     found = []
     for node in compiled.get_runtime_model().get_ops():
         about = node.get_rt_info()

@@ -1,8 +1,8 @@
 """SAM's mask decoder as an OpenVINO graph for one box, from the stored integers.
 
-Image tokens stay rows (1, N, D) to the end: the two transposed convolutions of the decoder, whose
-kernels do not overlap, are products of rows too, and only the mask logits are reordered.
-(`model_store.engine.openvino_encoder` says why there is a first axis.)
+Image tokens stay rows (1, N, D) to the end. Kernels of the decoder's two transposed convolutions do
+not overlap, so they are products of rows, too. Only the mask logits are reordered.
+(`model_store.engine.openvino_encoder` explains the first axis.)
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ def decoder_graph(model: PromptableSam, input_size: int) -> Model:
         input_size: Side of the model's input, in pixels.
 
     Returns:
-        Maps an embedding (1, D, G, G) and a box (1, 4) in pixels of the input to mask logits
-        (1, T, 4G, 4G) and predicted IoU (1, T).
+        A graph from an embedding (1, D, G, G) and a box (1, 4) in pixels of the input to mask
+        logits (1, T, 4G, 4G) and predicted IoU (1, T).
     """
     grid = int(model.image_encoder.pos_embed.shape[1])
     decoder, prompts = model.mask_decoder, model.prompt_encoder

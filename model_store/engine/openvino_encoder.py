@@ -1,10 +1,10 @@
 """SAM's image encoder as an OpenVINO graph for one image, from the stored integers.
 
 The residual stream is rows (1, N, E). With four axes OpenVINO computes LayerNorm in two passes and
-transposes its inputs. With two it joins small layers into one operation that does not show whether
-it runs on integers. Tokens move between windows as int8 steps, a quarter of the
-bytes of float32: the input of the products is quantized first and cut into windows afterwards, and
-the result of attention is quantized before it is put back.
+transposes its inputs. With two it fuses small layers into one operation that does not show whether
+it runs on integers. Tokens move between windows as int8 steps, a quarter of the bytes of float32.
+So the input of the products is quantized before it is cut into windows, and the result of attention
+before it is put back.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ from model_store.engine.openvino_layers import (
 from model_store.sam import PromptableSam
 
 LARGEST_BIAS_BYTES = 64 * 2**20
-"""Position scores of all pairs of tokens are made for as many heads at a time as fit in here: one
-head on a grid of 64 x 64. Of a ViT-B's layer there the peak is then 153 MiB and not 854, in the
-same time (blocks of queries instead take a fifth longer)."""
+"""Most bytes of position scores at a time, which limits the number of heads: one head on a grid of
+64 x 64. A layer of ViT-B then peaks at 153 MiB instead of 854, in the same time. Blocks of queries
+instead of heads take a fifth longer."""
 
 
 def encoder_graph(model: PromptableSam, input_size: int, product: LinearProduct = linear) -> Model:
@@ -85,9 +85,10 @@ def _attention(rows: Node, block: Any, grid: int, width: int, product: LinearPro
 
 
 def _pad(rows: Node, grid: int, side: int, width: int) -> Node:
-    """Put rows of 0 (1, side ** 2, E) to the right of and below those of the grid (1, N, E).
+    """Pad the rows of a grid (1, N, E) with 0 at the right and bottom, to (1, side ** 2, E).
 
-    Before they are quantized: of padded steps OpenVINO makes floats where a convolution follows.
+    Padding precedes quantization: where a convolution follows, OpenVINO turns padded steps into
+    floats.
     """
     if side == grid:
         return rows
@@ -124,7 +125,7 @@ def _mix(rows: Node, attention: Any, side: int, width: int, product: LinearProdu
     size = width // heads
     windows = rows.get_output_partial_shape(0).to_shape()[1] // tokens
     parts = []
-    for index in range(3):  # three products leave nothing to be cut apart
+    for index in range(3):  # with three products nothing needs to be split
         part = product(rows, attention.qkv, slice(index * width, (index + 1) * width))
         by_head = transpose(reshape(part, [windows, tokens, heads, size]), [0, 2, 1, 3])
         parts.append(reshape(by_head, [windows * heads, tokens, size]))

@@ -27,7 +27,7 @@ from model_store.sam import PromptableSam
 
 
 class OpenVinoEngine:
-    """Encoder and decoder, each compiled once, asked one call at a time."""
+    """Encoder and decoder, each compiled once and called once at a time."""
 
     name = "openvino"
     batches_alike = False
@@ -41,10 +41,11 @@ class OpenVinoEngine:
         Args:
             model: A model on the CPU. Its tensors are shared and must not change any more.
             input_size: Side of the model's input.
-            product: How the encoder's linear layers are written; None takes what is fastest here.
+            product: How the encoder's linear layers are written; None chooses the fastest way on
+                this processor.
 
         Raises:
-            InexactError: OpenVINO computes something else than the definition here.
+            InexactError: OpenVINO differs from the definition on this processor.
         """
         core, config = shared_core(), compile_config(torch.get_num_threads())
         product = product or fastest_linear(core, config)
@@ -63,12 +64,12 @@ class OpenVinoEngine:
         return logits, iou
 
     def record_further(self) -> bool:
-        """Everything is compiled when the engine is made."""
+        """Do nothing: everything is compiled when the engine is made."""
         return False
 
 
 class _CompiledGraph:
-    """A compiled graph with its one place for inputs and outputs."""
+    """A compiled graph with one buffer for inputs and outputs."""
 
     def __init__(self, core: openvino.Core, graph: openvino.Model, config: dict[str, Any]) -> None:
         compiled = core.compile_model(graph, "CPU", config)
@@ -89,10 +90,10 @@ class _CompiledGraph:
 def shared_core() -> openvino.Core:
     """Return the one OpenVINO of this process, which lives as long as the process does.
 
-    OpenVINO's CPU plugin gives the thread that loads it another stack for signal handlers, and
-    frees that stack when the last model is gone, in whichever thread that happens. The next signal
-    that Python handles in the first thread (Ctrl-C, SIGTERM, the end of a worker process) then ends
-    the process by a segmentation fault. A plugin that is never unloaded frees nothing.
+    OpenVINO's CPU plugin sets a new stack for signal handlers in the thread that loads it. It frees
+    that stack with the last model, in any thread. The next signal in the first thread (Ctrl-C,
+    SIGTERM, the end of a worker process) then crashes the process with a segmentation fault. A
+    plugin that is never unloaded does not free the stack.
     """
     return openvino.Core()
 
@@ -104,6 +105,6 @@ def compile_config(threads: int) -> dict[str, Any]:
         "INFERENCE_NUM_THREADS": threads,
         "PERFORMANCE_HINT": "LATENCY",
         "NUM_STREAMS": 1,
-        # Threads that are tied to a core wait for whoever else works there.
+        # Threads pinned to a core would wait for other work on that core.
         "ENABLE_CPU_PINNING": False,
     }

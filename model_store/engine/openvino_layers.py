@@ -7,8 +7,8 @@ that number behind the product, so that int8 steps are multiplied with int8 weig
 int32. `model_store.engine.openvino_checks` verifies that it does so.
 
 One thing differs from the definition: OpenVINO multiplies by the reciprocal of the activation scale
-where the definition divides. Where the quotient lies within a float's last bits of half a step, the
-step may be the neighbouring one: one to six activations in a million.
+where the definition divides. Where the quotient is within a float's last bits of half a step, the
+result may be the neighbouring step.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def shape(sizes: Sequence[int]) -> Node:
 
 
 def reshape(node: Node, sizes: Sequence[int]) -> Node:
-    """Reshape; a size of -1 is what is left."""
+    """Reshape; a size of -1 stands for the remaining elements."""
     return opset13.reshape(node, shape(sizes), special_zero=False)
 
 
@@ -59,9 +59,10 @@ def transpose(node: Node, order: Sequence[int]) -> Node:
 
 
 def quantize(node: Node, layer: nn.Module) -> Node:
-    """Clip and round the input of an integer layer to its steps; a float layer's stays.
+    """Clip and round the input of an integer layer to its steps; leave that of a float layer.
 
-    Apart from `linear`, so that several products, or moves of tokens before one, can share it.
+    It is separate from `linear`, so that several products can share it, and tokens can be moved
+    before a product.
     """
     if not isinstance(layer, Int8Linear | Int8Conv2d):
         return node
@@ -93,11 +94,11 @@ def linear(node: Node, layer: nn.Module, rows: slice = ALL) -> Node:
 
 
 def pointwise_linear(node: Node, layer: nn.Module, rows: slice = ALL) -> Node:
-    """Apply a linear layer as a convolution with a kernel of 1 x 1; what `linear` computes.
+    """Apply a linear layer as a 1 x 1 convolution, with the result of `linear`.
 
-    The turns from rows to planes and back cost nothing: OpenVINO keeps the channels of an int8
-    convolution innermost in memory, as those of rows are. Layers in float are left to `linear`, and
-    so are those whose weights are too large, `is_exact_convolved`.
+    Transposing rows to planes and back costs nothing: OpenVINO keeps the channels of an int8
+    convolution innermost in memory, like those of rows. `linear` applies float layers, and layers
+    that fail `is_exact_convolved`.
     """
     if not isinstance(layer, Int8Linear) or not is_exact_convolved(layer.matrix):
         return linear(node, layer, rows)
@@ -114,7 +115,7 @@ def convolution(node: Node, layer: nn.Module) -> Node:
     """Apply a convolution, in integers or in float, to (B, C, H, W) from `quantize`.
 
     Raises:
-        ValueError: Its integers would be rounded on their way out.
+        ValueError: Its integers could be rounded when they become float32.
     """
     bias: Tensor | None
     if isinstance(layer, Int8Conv2d):
@@ -138,10 +139,10 @@ def convolution(node: Node, layer: nn.Module) -> Node:
 def is_exact_convolved(matrix: Int8Matrix) -> bool:
     """Return whether no input can make a convolution round an accumulator.
 
-    oneDNN moves int8 steps to 0..255, sums in int32, makes the sum a float32 and takes out what the
-    move put in: exact as long as no moved sum passes 2**24, be it of a row's positive weights or of
-    its negative ones. (With all weights at the limit that is so up to 1,044 terms; the tests hold
-    both sides of it.)
+    oneDNN shifts int8 steps to 0..255, sums in int32, converts the sum to float32 and subtracts
+    what the shift added. That is exact as long as no shifted sum exceeds 2**24, neither of a row's
+    positive weights nor of its negative ones. (With all weights at the limit that holds up to 1,044
+    terms; tests check both sides.)
     """
     weight = matrix.weight.numpy()  # NumPy adds int8 without an int32 copy of a large weight
     total, size = weight.sum(1, dtype=np.int32), np.abs(weight).sum(1, dtype=np.int32)

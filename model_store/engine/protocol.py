@@ -1,4 +1,4 @@
-"""What every engine offers: a model that encodes images and decodes boxes."""
+"""The interface of every engine: it encodes images and decodes boxes."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ class Engine(Protocol):
         name: ``modules``, ``openvino`` or ``fused``.
         fallback_reason: Why the fast engine of this device is not used, in a sentence; None when
             nothing fell back.
-        batches_alike: Whether images may share a call: it is faster, and an image's result is the
-            same to the bit in a batch of any size.
+        batches_alike: Whether images may share a call: batches are faster, and an image's result is
+            the same to the bit in a batch of any size.
     """
 
     name: str
@@ -33,8 +33,8 @@ class Engine(Protocol):
         """
 
     def record_further(self) -> bool:
-        """Do one more piece of what makes later calls faster, and the first not.
+        """Do one more step of the preparation that makes later calls faster.
 
         Returns:
-            Whether something was left to do.
+            Whether there was a step left to do.
         """

@@ -1,4 +1,4 @@
-"""Where the tokens of attention windows lie in an image, as row numbers instead of copies."""
+"""The rows of an image's tokens that attention windows read, so that windows need no copies."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""Bytes of a file in, grey pixels out: PNG, JPEG, TIFF and DICOM, bounded before decoding.
+"""Reading of PNG, JPEG, TIFF and DICOM files to grey pixels, with limits checked before decoding.
 
-Training and the service read X-rays by these functions. They know no HTTP and no network model:
-errors and warnings are their own, and torch is not loaded.
+Training and the service read X-rays by these functions. They depend neither on HTTP nor on the
+network model: they have their own errors and warnings, and do not import torch.
 """

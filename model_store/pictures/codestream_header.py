@@ -1,9 +1,9 @@
 """The header of a JPEG-family codestream, read before it is decoded.
 
-In DICOM both the header's rows and columns and the codestream state a size. A decoder uses the
-second, so a small header around a huge codestream would pass the pixel limit and still fill the
-memory. A codestream also states which codec it needs, whatever the file is called, and whether it
-is complete. Reading it takes microseconds.
+In DICOM both the header and the codestream state a size. A decoder uses the codestream's, so a
+small header around a huge codestream would pass the pixel limit and still fill the memory. A
+codestream also states which codec it needs, whatever the file's name, and whether it is complete.
+Reading its header takes microseconds.
 
 Formats: ITU-T T.81 annex B (JPEG), T.87 annex C (JPEG-LS, which shares its markers), T.800 annex
 A (JPEG 2000) and I (its boxes).
@@ -73,12 +73,12 @@ class CodestreamHeader:
 
     @property
     def pixel_coding(self) -> PixelCoding:
-        """What decoding costs; arithmetic coding costs as much as JPEG 2000, which uses it too."""
+        """The coding, for the cost of decoding; arithmetic coding costs as much as JPEG 2000."""
         return _COSTS_AS.get(self.coding, PixelCoding.JPEG_2000)
 
 
 def read_codestream_header(codestream: bytes) -> CodestreamHeader:
-    """Return what the frame header says.
+    """Return the frame header.
 
     Args:
         codestream: a JPEG, JPEG-LS or JPEG 2000 codestream (without a JP2 file wrapper).
@@ -118,7 +118,7 @@ def unboxed(data: bytes) -> bytes:
 
 
 def find_first_scan(codestream: bytes) -> int:
-    """Return where the first scan of a JPEG begins, behind its tables and any thumbnail.
+    """Return the position of a JPEG's first scan, after its tables and any thumbnail.
 
     Raises:
         ValueError: no scan was found.
@@ -133,7 +133,7 @@ def jpeg_segments(codestream: bytes) -> Iterator[tuple[int, int]]:
     """Yield (marker, position) of each segment up to the first scan.
 
     Raises:
-        ValueError: something else stands where a marker belongs.
+        ValueError: a marker is missing.
     """
     position = 2
     while position + 4 <= len(codestream):

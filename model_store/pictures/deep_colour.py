@@ -2,7 +2,7 @@
 
 Viewers export an X-ray of 16 bits as three equal channels. Pillow has no mode for them and drops
 the lower byte of each. Here the luma is computed at full depth, by Pillow's own weights (ITU-R
-BT.601), so that equal channels come out exactly as they were.
+BT.601), so that equal channels keep their exact values.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from model_store.pictures.picture_warnings import PictureWarning
 
 _LUMA_WEIGHTS = (19_595, 38_470, 7_471)  # of red, green and blue; together 65536
 _HALF = 32_768
-_ROWS_AT_ONCE = 128  # bounds what is held beside the picture
+_ROWS_AT_ONCE = 128  # bounds the memory beside the picture
 _OPAQUE = 65_535
 
 
@@ -33,8 +33,8 @@ def deep_colour_to_grey(
 
     Args:
         channels: (H, W, 3), or (H, W, 4) with alpha.
-        transparent: red, green and blue of pixels that are transparent, as a PNG can say.
-        is_premultiplied: the colours hold their alpha already.
+        transparent: red, green and blue that a PNG declares transparent.
+        is_premultiplied: the colours are already multiplied by alpha.
 
     Returns:
         Grey pixels (H, W) uint16, and what was changed.
@@ -65,11 +65,11 @@ def deep_colour_to_grey(
 def read_deep_png_colour(png: bytes) -> NDArray[np.uint16]:
     """Return the channels of a PNG with 16 bits of colour, (H, W, 3) or (H, W, 4).
 
-    Pillow keeps one byte of the two: the first, or the second where it takes them for little
-    endian. So it decodes twice.
+    Pillow keeps one byte of each two: the first, or the second in little endian. So it decodes
+    twice, once for each byte.
 
     Args:
-        png: the file, with its signature and the chunks of its pixels alone.
+        png: the file, with its signature and only the chunks of its pixels.
     """
     high, low = (_first_bytes(png, order) for order in ("B", "L"))
     return np.asarray(np.left_shift(high, 8, dtype=np.uint16) | low)

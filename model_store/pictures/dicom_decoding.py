@@ -1,7 +1,7 @@
 """DICOM projection X-rays to grey pixels.
 
-Read are single-frame computed and digital radiographs and secondary captures. Everything else is
-refused, with its reason.
+Computed and digital radiographs and secondary captures of a single frame are read. Everything else
+is refused with a reason.
 
 A DICOM file names a patient. No attribute value enters a message, a warning or a chained
 exception here, and pydicom's own log and warnings, which quote values, are silenced.
@@ -40,7 +40,7 @@ from model_store.pictures.picture_warnings import PictureWarning, PictureWarning
 from model_store.pictures.pixel_coding import BeforeDecoding, PixelCoding, accept_any
 
 _DICOM_ERRORS = (*DECODER_ERRORS, BytesLengthException, InvalidDicomError)
-"""What pydicom and the decoders were seen to raise on damaged files."""
+"""Exceptions that pydicom and the decoders raise on damaged files."""
 
 _CR = "1.2.840.10008.5.1.4.1.1.1"
 _DX_FOR_PRESENTATION = "1.2.840.10008.5.1.4.1.1.1.1"
@@ -71,7 +71,7 @@ class DicomPicture(NamedTuple):
         pixels: grey pixels as they are stored, (H, W) uint8 or uint16, in MONOCHROME2 order.
         warnings: what was changed or looks unsuitable.
         header: the header without pixels, for DICOM answers.
-        orientation: the way from the stored pixels to the upright picture.
+        orientation: how to turn the stored pixels upright.
     """
 
     pixels: NDArray[Any]
@@ -106,12 +106,12 @@ def decode_dicom(
     Args:
         data: the file.
         max_pixels: most pixels allowed; checked on the header and on the codestream.
-        before_decoding: told what decoding will cost.
+        before_decoding: called with coding and number of pixels; may refuse by raising.
 
     Raises:
         UndecodablePictureError: truncated, damaged, or its attributes contradict each other.
         UnsupportedPictureError: not a single-frame projection X-ray.
-        UnsupportedTransferSyntaxError: compressed in a way that is not read.
+        UnsupportedTransferSyntaxError: compressed by an unsupported transfer syntax.
         TooManyPixelsError: above the limit.
         PictureShapeError: a side is too short.
     """
@@ -128,7 +128,7 @@ def decode_dicom(
         check_picture_size(layout.columns, layout.rows, max_pixels)
         before_decoding(coding_of(file), layout.columns * layout.rows)
         stored = decode_frame(file, layout)
-        if stored.dtype.kind == "i":  # a JPEG 2000 codestream knows its own signs
+        if stored.dtype.kind == "i":  # a JPEG 2000 codestream states whether values are signed
             layout = dataclasses.replace(layout, is_signed=True)
         pixels, warnings = _to_grey(stored, layout, file)
         orientation = stored_orientation(dataset)
@@ -143,7 +143,7 @@ def decode_dicom(
 
 
 def orientation_of_dicom(data: bytes) -> Orientation:
-    """Return the way from the stored pixels to the upright picture, as the header alone says.
+    """Return how to turn the stored pixels upright, from the header alone.
 
     Raises:
         UndecodablePictureError: truncated or damaged.
@@ -162,7 +162,7 @@ def _damaged() -> UndecodablePictureError:
 def _silence_pydicom() -> None:
     """Stop pydicom from logging and warning: both quote attribute values.
 
-    Done at each call, because others may reset the process's warning filters.
+    Called for each file, because other code may reset the process's warning filters.
     """
     logging.getLogger("pydicom").setLevel(logging.CRITICAL + 1)
     if _IGNORE_PYDICOM not in python_warnings.filters:

@@ -1,4 +1,4 @@
-"""How a DICOM header says that its grey values are shown: what a presentation state repeats.
+"""How a DICOM header says to display its grey values, for presentation states that repeat it.
 
 Format: DICOM PS3.3, sections C.11.1 (modality), C.11.2 (VOI) and C.11.6 (softcopy presentation).
 """
@@ -21,12 +21,12 @@ _TABLE_RANGE = 65_535
 
 
 class GreyTables:
-    """The lookup tables of a header that are used.
+    """The lookup tables of a header.
 
     Attributes:
         modality: from stored values to those of the modality; None for none.
-        voi: what is shown of them; None for none.
-        presentation: in which order they are shown; None for none.
+        voi: table of the values of interest that are shown; None for none.
+        presentation: table of the displayed order; None for none.
     """
 
     def __init__(self, header: Dataset, layout: PixelLayout, is_little_endian: bool) -> None:
@@ -66,14 +66,14 @@ class ShownTable:
 
 @dataclass(frozen=True)
 class GreyDisplay:
-    """What a viewer applies to the stored values of an X-ray, one after another.
+    """The transformations that a viewer applies to the stored values of an X-ray, in this order.
 
     Attributes:
-        slope: of the linear modality transformation, where there is no table.
-        intercept: of the same.
-        modality: table in its place; None for none.
-        voi: table that chooses what is shown; None for none.
-        window: centre and width in its place; None for none.
+        slope: slope of the linear modality transformation, used without a table.
+        intercept: intercept of the same transformation.
+        modality: modality table, used instead of slope and intercept; None for none.
+        voi: VOI table; None for none.
+        window: centre and width of the window, used without a VOI table; None for none.
         function: how the window is applied.
         is_inverse: whether the result is inverted at the end.
         stored_range: lowest and highest value that can be stored.
@@ -89,15 +89,15 @@ class GreyDisplay:
     stored_range: tuple[int, int]
 
     def window_of(self, low: int, high: int) -> tuple[float, float]:
-        """Return centre and width that show decoded grey values; for headers without a window.
+        """Return a window (centre, width) for decoded grey values, for headers without one.
 
         Args:
-            low: decoded grey value (brighter is denser, from 0) that is shown black.
-            high: the one that is shown white, above `low`.
+            low: decoded grey value (brighter is denser, from 0) that is displayed black.
+            high: decoded grey value that is displayed white, above `low`.
         """
         lowest, highest = (0, _TABLE_RANGE) if self.modality is not None else self.stored_range
         falls = self.modality is None and self.slope < 0
-        if self.is_inverse != falls:  # decoding has inverted them
+        if self.is_inverse != falls:  # decoding inverted them
             ends = (highest - low, highest - high)
         else:
             ends = (lowest + low, lowest + high)
@@ -110,7 +110,7 @@ class GreyDisplay:
 
 
 def read_grey_display(header: Dataset) -> GreyDisplay | None:
-    """Return how the values of an X-ray are shown.
+    """Return how to display the values of an X-ray.
 
     Args:
         header: header of an X-ray that was decoded.
@@ -141,7 +141,7 @@ def read_grey_display(header: Dataset) -> GreyDisplay | None:
 
 
 def is_shown_inverted(layout: PixelLayout, header: Dataset, tables: GreyTables) -> bool:
-    """Return whether the highest values are shown black, apart from slope and VOI table."""
+    """Return whether the header shows the highest values black, ignoring slope and VOI table."""
     is_falling = layout.photometric == "MONOCHROME1"
     if tables.presentation is not None:
         last = len(tables.presentation.entries) - 1
@@ -159,7 +159,7 @@ def value_range(layout: PixelLayout) -> tuple[int, int]:
 
 
 def header_number(header: Dataset, keyword: str, default: float) -> float:
-    """Return a finite number of a header, `default` where there is none."""
+    """Return a finite number of a header; `default` without one."""
     try:
         value = float(header.get(keyword, default))
     except (TypeError, ValueError):
@@ -168,7 +168,7 @@ def header_number(header: Dataset, keyword: str, default: float) -> float:
 
 
 def header_numbers(header: Dataset, keyword: str) -> list[float]:
-    """Return the first numbers of a header's attribute; none where one of them is no number."""
+    """Return the first numbers of a header's attribute; none if one of them is not a number."""
     value = header.get(keyword)
     parts = value if isinstance(value, list | tuple | MultiValue) else [value]
     found = []
@@ -190,7 +190,7 @@ def _plain(table: LookupTable | None) -> ShownTable | None:
 
 
 def _first_window(header: Dataset) -> tuple[float, float] | None:
-    """Return the window that viewers show first."""
+    """Return the header's first window."""
     centers, widths = (header_numbers(header, f"Window{name}") for name in ("Center", "Width"))
     pairs = zip(centers, widths, strict=False)
     return next(((center, width) for center, width in pairs if width >= 1), None)

@@ -9,8 +9,8 @@
 | JPEG-LS | CharLS in imagecodecs |
 | JPEG 2000, High-Throughput JPEG 2000 | OpenJPEG in imagecodecs |
 
-What a codestream says of its size and depth is checked before it is decoded. Which codec is used
-is read from the codestream: archives change files and leave the old transfer syntax in them.
+The size and depth that a codestream states are checked before it is decoded. The codec is read from
+the codestream, because archives recompress files and leave the old transfer syntax in them.
 """
 
 from __future__ import annotations
@@ -94,11 +94,11 @@ def check_syntax(syntax: UID) -> None:
     """Refuse a transfer syntax that is not read.
 
     Raises:
-        UnsupportedTransferSyntaxError: names it, where the standard does.
+        UnsupportedTransferSyntaxError: the message has the syntax's name, if the standard names it.
     """
     if syntax in READ_SYNTAXES:
         return
-    # The names of the standard are a closed set; an unknown number is the sender's and not told.
+    # Only names of the standard appear in messages; an unknown number could be anything.
     name = syntax.name if syntax.name != syntax else "a private transfer syntax"
     raise UnsupportedTransferSyntaxError(
         f"The DICOM file's pixels are stored as {name}, which is not read. Read are uncompressed, "
@@ -108,7 +108,7 @@ def check_syntax(syntax: UID) -> None:
 
 
 def coding_of(file: DicomFile) -> PixelCoding:
-    """Return how the pixels are stored, as the pixels themselves say where they do.
+    """Return the coding of the pixels, from the codestream if there is one.
 
     Raises:
         ValueError: the codestream has no readable header.
@@ -129,15 +129,15 @@ def decode_frame(file: DicomFile, layout: PixelLayout) -> NDArray[Any]:
     """Decode the one frame of a DICOM file.
 
     Args:
-        file: the file; its syntax is one that is read.
-        layout: how the header says that the pixels are stored.
+        file: the file, of a supported transfer syntax.
+        layout: layout of the pixels, from the header.
 
     Returns:
-        Stored values, (H, W), or (H, W, 3) as RGB; unused bits are left as they are.
+        Stored values, (H, W), or (H, W, 3) as RGB; unused bits are unchanged.
 
     Raises:
         UndecodablePictureError: the pixels are incomplete, or contradict the header.
-        UnsupportedPictureError: a kind of JPEG that is not read.
+        UnsupportedPictureError: an unsupported kind of JPEG.
         ValueError: the codestream is damaged.
     """
     assert file.pixels is not None
@@ -163,7 +163,7 @@ def _native(
 ) -> NDArray[Any]:
     dtype = np.dtype(f"{'<' if is_little_endian else '>'}u{layout.bits_allocated // 8}")
     pixel_count = layout.rows * layout.columns
-    is_halved = layout.photometric == "YBR_FULL_422"  # two pixels share their colour
+    is_halved = layout.photometric == "YBR_FULL_422"  # two pixels share one colour
     value_count = pixel_count * (2 if is_halved else layout.samples)
     if len(value) < value_count * dtype.itemsize:
         raise UndecodablePictureError(
@@ -211,14 +211,14 @@ def _codestream(codestream: bytes, layout: PixelLayout) -> NDArray[Any]:
 
 
 def _without_overshoot(pixels: NDArray[Any], layout: PixelLayout) -> NDArray[Any]:
-    """Return lossily coded values within the bits stored.
+    """Clip lossily coded values to the stored bits.
 
-    Codecs clip at their own depth, which is often all 16 bits: white of 4095 comes out as 4098,
-    whose lower 12 bits are black.
+    Codecs clip at their own depth, often all 16 bits: white of 4095 can decode to 4098, whose lower
+    12 bits are black.
     """
     if not layout.is_grey or layout.high_bit != layout.bits_stored - 1:
         return pixels
-    if pixels.dtype.kind == "u" and layout.is_signed:  # two's complement: not of a lossy codec
+    if pixels.dtype.kind == "u" and layout.is_signed:  # two's complement, never lossy
         return pixels
     is_signed = pixels.dtype.kind == "i"
     highest = (1 << (layout.bits_stored - is_signed)) - 1

@@ -1,17 +1,16 @@
-"""From stored DICOM values to grey values where brighter means denser.
+"""Convert stored DICOM values to grey values, brighter for denser tissue.
 
-What is applied, and what is not, and why:
+What is applied and what is not:
 
-* Applied, because a wrong picture results without it: the position of the stored bits, the sign,
-  pixel padding, and everything that says which end is white: MONOCHROME1, a falling rescale slope,
-  a falling VOI lookup table, a falling or INVERSE presentation lookup table.
-* Applied when present: the modality lookup table (some older CR plates store a curve).
-* Applied where it is needed: a window that holds most of the pixels, when the values range several
-  times as wide. It is widened, and only what lies beyond it is clipped.
-* Not applied otherwise: rescale slope and intercept (they scale all values alike, which the model's
-  own percentile window undoes) and the VOI window or the shape of a rising lookup table. A window
-  clips, header windows are sometimes wrong, and what is clipped is lost; the model sees the whole
-  range instead.
+* Applied, because the picture is wrong without it: position of the stored bits, sign, pixel
+padding, and everything that decides which end is white: MONOCHROME1, a negative rescale slope, a
+falling VOI lookup table, a falling or INVERSE presentation lookup table. * Applied when present:
+the modality lookup table (some older CR plates store a curve). * Applied where needed: a window
+that has most of the pixels, when the values span several times its width. It is widened, and only
+values beyond it are clipped. * Not applied: rescale slope and intercept, because they scale all
+values alike and the model's percentile window undoes that. Nor are other VOI windows, nor the shape
+of a rising lookup table. Header windows are sometimes wrong, and clipped values are lost, so the
+model gets the whole range.
 """
 
 from __future__ import annotations
@@ -34,16 +33,16 @@ from model_store.pictures.edge_regions import surrounding_regions
 from model_store.pictures.picture_warnings import PictureWarning, PictureWarningCode
 
 LEAST_JUMP = 0.05
-"""Of the range of values: neighbours that differ by so much are padding and picture."""
+"""Share of the range of values; neighbours that differ by more are padding and picture."""
 MOST_UNEXPECTED_BITS = 0.05
-"""Share of pixels with bits above the highest one; letters of an overlay cover less."""
+"""Share of pixels with bits above the highest stored bit; letters of an overlay cover less."""
 LEAST_RANGE_IN_WINDOWS = 3.0
-"""Range of the values (percentiles 0.5 to 99.5) over the window's width, from which on the window
-is applied. Windows that fit an X-ray leave it near 1."""
+"""Least ratio of the range of values (percentiles 0.5 to 99.5) to the window's width at which the
+window is applied. A window that fits its X-ray has a ratio near 1."""
 LEAST_SHARE_IN_WINDOW = 0.6
-"""Share of the pixels that must lie in a window that is applied."""
+"""Least share of the pixels in a window that is applied."""
 WINDOW_MARGIN = 0.25
-"""Of its width: a window that is applied is widened by this at either end."""
+"""Share of its width by which an applied window is widened at either end."""
 _TABLE_RANGE = 65_535
 _OVERLAY_GROUPS = range(0x6000, 0x6020, 2)
 
@@ -51,11 +50,11 @@ _OVERLAY_GROUPS = range(0x6000, 0x6020, 2)
 def to_monochrome2(
     stored: NDArray[Any], layout: PixelLayout, header: Dataset, is_little_endian: bool = True
 ) -> tuple[NDArray[Any], list[PictureWarning]]:
-    """Turn decoded grey values into what the model takes.
+    """Convert decoded grey values to the model's: from 0 up, brighter for denser tissue.
 
     Args:
-        stored: decoded values, (H, W), `bits_allocated` wide, unused bits as they came.
-        layout: their layout.
+        stored: decoded values, (H, W), `bits_allocated` wide, unused bits unchanged.
+        layout: how `stored` represents values: bits, sign and photometric interpretation.
         header: the header, for padding, rescale slope, lookup tables and their presentation.
         is_little_endian: byte order of the header's tables.
 
@@ -83,9 +82,9 @@ def to_monochrome2(
 
 
 def _stored_values(stored: NDArray[Any], layout: PixelLayout) -> NDArray[Any]:
-    """Return the values without unused bits: as wide as they came, or int32 for signed ones."""
+    """Return the values without unused bits, in the type of `stored`, or int32 if signed."""
     shift = layout.high_bit + 1 - layout.bits_stored
-    mask = (1 << layout.bits_stored) - 1  # drops overlay planes kept in unused bits
+    mask = (1 << layout.bits_stored) - 1  # drops overlay planes in unused bits
     if stored.dtype.kind == "u" and not layout.is_signed:
         native = stored.astype(stored.dtype.newbyteorder("="), copy=False)
         most = int(np.iinfo(native.dtype).max)
@@ -105,7 +104,7 @@ def _stored_values(stored: NDArray[Any], layout: PixelLayout) -> NDArray[Any]:
 def _bits_warnings(
     stored: NDArray[Any], layout: PixelLayout, header: Dataset
 ) -> list[PictureWarning]:
-    """Warn where bits above the highest one are set across the picture: it may use them."""
+    """Warn if bits above the highest stored bit are set all over the picture: it may use them."""
     above = ((1 << layout.bits_allocated) - 1) >> (layout.high_bit + 1) << (layout.high_bit + 1)
     for group in _OVERLAY_GROUPS:
         position = header.get((group, 0x0102))
@@ -142,7 +141,7 @@ def _direction(
     header: Dataset,
     tables: GreyTables,
 ) -> tuple[bool, list[PictureWarning]]:
-    """Return whether white and black are to be exchanged, and what is to be said of it."""
+    """Return whether to exchange white and black, and warnings about it."""
     shape = str(header.get("PresentationLUTShape", "") or "").strip().upper()
     is_falling = is_shown_inverted(layout, header, tables)
     if tables.modality is None and header_number(header, "RescaleSlope", 1.0) < 0:
@@ -178,7 +177,7 @@ def _direction(
 def _voi_falls(
     tables: GreyTables, values: NDArray[Any], padding: NDArray[np.bool_] | None, header: Dataset
 ) -> bool:
-    """Return whether the VOI lookup table falls where the picture's values are."""
+    """Return whether the VOI lookup table falls over the range of the picture's values."""
     assert tables.voi is not None
     sample = values[::4, ::4]
     if padding is not None:
@@ -201,11 +200,11 @@ def _voi_falls(
 def _windowed(
     values: NDArray[Any], header: Dataset, tables: GreyTables, padding: NDArray[np.bool_] | None
 ) -> tuple[NDArray[Any], list[PictureWarning]]:
-    """Clip to the header's window where the range of the values is several times as wide.
+    """Clip to the header's window if the values span several times its width.
 
-    A white border far above the anatomy takes all grey levels for itself. What holds most of the
-    pixels is the picture then, and what lies beyond the widened window keeps its place above or
-    below it.
+    A white border far above the anatomy would squeeze the anatomy into few grey levels. The window
+    that has most of the pixels is then the picture, and values beyond it are clipped to its widened
+    ends.
     """
     bounds = _window_bounds(header, tables)
     if bounds is None:
@@ -232,7 +231,7 @@ def _windowed(
 
 
 def _window_bounds(header: Dataset, tables: GreyTables) -> tuple[float, float] | None:
-    """Return the widest window of the header in the values that it applies to."""
+    """Return the header's widest window, in units of the values that it applies to."""
     centers, widths = (header_numbers(header, f"Window{name}") for name in ("Center", "Width"))
     windows = [
         (width, center) for center, width in zip(centers, widths, strict=False) if width >= 1
@@ -251,7 +250,7 @@ def _window_bounds(header: Dataset, tables: GreyTables) -> tuple[float, float] |
 def _padding(
     values: NDArray[Any], layout: PixelLayout, header: Dataset
 ) -> NDArray[np.bool_] | None:
-    """Return where the picture is padded (PS3.3 C.7.5.1.1.2), or None where it is not.
+    """Return the padded pixels (PS3.3 C.7.5.1.1.2), or None without padding.
 
     Padding marks the surroundings of the exposed field with a value of its own, often white; left
     in place it would shift every percentile.
@@ -274,7 +273,7 @@ def _padding_value(header: Dataset, keyword: str, layout: PixelLayout) -> int | 
     value = header.get(keyword)
     if not isinstance(value, int):
         return None
-    # Read with the wrong sign (VR US or SS) in implicit files: bring it into the value range.
+    # Implicit files may give it the wrong sign (VR US or SS): bring it into the value range.
     lowest, highest = value_range(layout)
     span = highest - lowest + 1
     return value if lowest <= value <= highest else (int(value) - lowest) % span + lowest

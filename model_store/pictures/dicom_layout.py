@@ -16,7 +16,7 @@ _COLOURS = frozenset({"RGB", "YBR_FULL", "YBR_FULL_422", "YBR_RCT", "YBR_ICT"})
 
 @dataclass(frozen=True)
 class PixelLayout:
-    """How a DICOM image stores its pixels (PS3.3 C.7.6.3), as far as it is supported.
+    """How a DICOM image stores its pixels (PS3.3 C.7.6.3); supported layouts only.
 
     Attributes:
         rows: height in pixels.
@@ -27,7 +27,7 @@ class PixelLayout:
         high_bit: position of the highest of them.
         is_signed: two's complement values.
         photometric: photometric interpretation, upper case.
-        is_planar: colours lie one after another, and not pixel by pixel.
+        is_planar: colours are stored plane by plane, and not pixel by pixel.
     """
 
     rows: int

@@ -1,9 +1,9 @@
 """Run-length coded DICOM frames to stored values.
 
-A frame is a header of 16 numbers and a segment for each byte of a pixel, the highest byte first.
-Zeros after the codes of a segment are padding, however many: writers align segments to 2, 4 or more
-bytes. Segments that make fewer bytes than the picture has are refused: decoders leave the rest of
-their output as it was, which is the memory of another picture.
+A frame is a header of 16 numbers, and a segment for each byte of a pixel, the highest byte first.
+Any zeros after the codes of a segment are padding, because writers align segments to 2, 4 or more
+bytes. Segments that decode to too few bytes are refused: decoders leave the rest of their output
+uninitialized, and it can show another picture.
 
 Format: DICOM PS3.5, annex G.
 """
@@ -62,7 +62,7 @@ def _segments(frame: bytes) -> list[bytes]:
 
 
 def _decoded(segment: bytes, size_bytes: int) -> bytes:
-    """Return the bytes of a segment; padding, read as codes, gives zeros behind them."""
+    """Return the bytes of a segment; padding, decoded as codes, appends zeros."""
     padding_bytes = len(segment) - len(segment.rstrip(b"\0"))
     try:
         plain = imagecodecs.packbits_decode(segment, out=size_bytes + padding_bytes // 2)

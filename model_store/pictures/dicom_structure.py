@@ -1,9 +1,9 @@
-"""Finds header and pixels in a DICOM file with bounded work, before any library builds them.
+"""Find header and pixels in a DICOM file with bounded work, before any library parses them.
 
-A few megabytes can hold millions of empty items, for each of which a library makes an object: 16
-MB became 2.8 GB and a minute. Here elements are stepped over by their lengths. Only what the
-header of an X-ray needs is handed to pydicom; private groups, overlays, curves, icons and
-signatures never are. Deflated data sets are inflated up to a limit.
+A few megabytes can hold millions of empty items. A library makes an object of each: 16 MB took 2.8
+GB and a minute. Here elements are skipped by their lengths. pydicom gets only the elements that an
+X-ray needs, and never private groups, overlays, curves, icons and signatures. Deflated data sets
+are inflated up to a limit.
 
 Format: DICOM PS3.5, sections 7 (elements, items) and A.4 (fragments); PS3.10, section 7.1.
 """
@@ -32,18 +32,19 @@ from pydicom.uid import (
 from model_store.pictures.picture_errors import UndecodablePictureError
 
 MOST_VISITED = 10_000
-"""Elements, items and fragments stepped over in one file, about 3 microseconds each."""
+"""Most elements, items and fragments skipped in one file, about 3 microseconds each."""
 MOST_KEPT = 5_000
-"""Elements and items handed to pydicom, about 50 microseconds each. X-rays have a few hundred."""
+"""Most elements and items given to pydicom, about 50 microseconds each. X-rays have a few
+hundred."""
 MOST_LEVELS = 32
-"""Items within items; X-rays have two or three."""
+"""Deepest nesting of items; X-rays have two or three levels."""
 MOST_VALUE_BYTES = 1 << 20
-"""A longer element of a header is dropped; the largest that is used, a lookup table, has 128 KB."""
+"""Longer elements of a header are dropped; the largest in use, a lookup table, has 128 KB."""
 MOST_HEADER_BYTES = 4 << 20
 
 _UNDEFINED_LENGTH = 0xFFFFFFFF
 _ORDINARY_INFLATED_BYTES = 64 << 20
-"""An X-ray of 32 million pixels of 16 bits; more may be an honest one, or a bomb."""
+"""Bytes of an X-ray with 32 million pixels of 16 bits; larger files may be valid, or a bomb."""
 _ITEM, _ITEM_END, _SEQUENCE_END = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD
 _PIXEL_DATA = 0x7FE00010
 _META_KEPT = frozenset([0x00020002, 0x00020003, 0x00020010])
@@ -69,7 +70,7 @@ class StoredPixels:
 
     @property
     def frame(self) -> bytes:
-        """The one frame that the fragments make."""
+        """The frame, joined from its fragments."""
         return b"".join(self.fragments)
 
 
@@ -78,9 +79,9 @@ class DicomFile:
     """A DICOM file, read as far as an X-ray needs.
 
     Attributes:
-        header: the elements of the data set that are used, with `file_meta`; no pixels. It names
-            the patient: never log it.
-        syntax: transfer syntax; the one found where the file names none.
+        header: the elements in use, with `file_meta`, without pixels. It names the patient: never
+            log it.
+        syntax: transfer syntax; guessed from the data if the file names none.
         is_little_endian: byte order of the data set.
         pixels: the pixel data, or None where the file has none.
     """
@@ -139,8 +140,8 @@ def read_dicom_file(
     Args:
         data: the file, with or without preamble and file meta information.
         most_inflated_bytes: most bytes that a deflated data set may have.
-        before_much: called with the bytes inflated so far before more is inflated than ordinary
-            X-rays have.
+        before_much: called with the bytes inflated so far, before more is inflated than an ordinary
+            X-ray has.
 
     Raises:
         UndecodablePictureError: truncated, damaged, or with more elements than any X-ray has.
@@ -181,7 +182,7 @@ class _Scan:
         self.kept: list[bytes] = []
 
     def meta(self, position: int) -> tuple[bytes, int, _Coding]:
-        """Return the file meta information used, where it ends, and how it is coded."""
+        """Return the elements of the file meta information, its end, and its coding."""
         coding = _META_CODING
         if not _is_representation(self.data[position + 4 : position + 6]):
             coding = _coding(True, True)
@@ -193,7 +194,7 @@ class _Scan:
         return b"".join(self.kept), position, coding
 
     def data_set(self, position: int, coding: _Coding) -> tuple[bytes, StoredPixels | None]:
-        """Return the elements that are used, and the pixels."""
+        """Return the elements in use, and the pixels."""
         while position + 8 <= len(self.data):
             element = self._element(position, coding)
             if element.tag >= _PIXEL_DATA:
@@ -238,7 +239,7 @@ class _Scan:
             position = item.end
 
     def _end_of(self, element: _Element, coding: _Coding) -> int:
-        """Return where an element ends; sequences that are kept, or open, are walked through."""
+        """Return where an element ends; walk through kept sequences and undefined lengths."""
         if not element.is_open and not (_is_used(element.tag) and _is_sequence(element)):
             if element.end > len(self.data):
                 raise _truncated()
@@ -294,7 +295,7 @@ class _Scan:
 
 
 def _opened(element: _Element, coding: _Coding) -> tuple[_Level, int | None, _Coding]:
-    """Return the level that begins inside an element."""
+    """Return the nested level that begins inside an element."""
     end = None if element.is_open else element.end
     if element.tag == _PIXEL_DATA or element.representation in ("OB", "OW"):
         return _Level.FRAGMENTS, end, coding
@@ -313,7 +314,7 @@ def _is_sequence(element: _Element) -> bool:
 def _is_used(tag: int) -> bool:
     group = tag >> 16
     if group & 1 or not tag & 0xFFFF or group in (0x0400, 0x7FE0) or 0x5000 <= group < 0x5100:
-        return False  # private, a group's length, signatures, pixels in other forms, curves
+        return False  # private, group lengths, signatures, pixels in other forms, curves
     if 0x6000 <= group < 0x6100:
         return tag & 0xFFFF != 0x3000  # the description of an overlay, not its pixels
     return tag != _ICON_IMAGE_SEQUENCE
@@ -324,7 +325,7 @@ def _is_representation(letters: bytes) -> bool:
 
 
 def _coding_of(data: bytes, position: int, named: UID) -> _Coding:
-    """Return how the data set is coded: as its transfer syntax says, unless it visibly is not."""
+    """Return the coding of the data set: its transfer syntax's, unless the data contradict it."""
     is_little_endian = named != ExplicitVRBigEndian
     if not named and data[position : position + 1] == b"\0":  # group 0008, highest byte first
         is_little_endian = False

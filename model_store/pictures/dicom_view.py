@@ -1,9 +1,8 @@
-"""What a DICOM header says of view and body part: codes first, then orientation, then words.
+"""View and body part by a DICOM header: codes first, then orientation, then words.
 
-A warning is given where the header names another view or part than a frontal chest. An
-unknown word gives no warning: hospitals write many, and nobody reads a warning that is on every
-X-ray.
-Words are compared whole, without accents and case.
+A warning is given if the header names another view or part than a frontal chest. Unknown words give
+no warning: hospitals write many, and nobody would read a warning on every X-ray. Words are compared
+whole, without accents and case.
 """
 
 from __future__ import annotations
@@ -39,17 +38,17 @@ from model_store.pictures.view_vocabulary import (
 )
 
 Projection = Literal["AP", "PA"]
-"""Which way the beam goes: AP enters at the front, PA at the back."""
+"""Direction of the beam: AP enters at the front, PA at the back."""
 
 _WITHOUT_STROKES = str.maketrans(
     {"Ł": "L", "ł": "l", "Ø": "O", "ø": "o", "Đ": "D", "đ": "d", "Æ": "AE", "æ": "ae", "Œ": "OE"}
 )
-"""Letters that are no letter with an accent."""
+"""Letters that do not decompose into a letter and an accent."""
 _WORDS = re.compile(r"[^\W\d_]+")
 
 
 def view_warnings(header: Dataset) -> list[PictureWarning]:
-    """Return what the header says against a frontal X-ray of a chest.
+    """Return warnings where the header contradicts a frontal X-ray of a chest.
 
     Args:
         header: the DICOM header.
@@ -73,7 +72,7 @@ def view_warnings(header: Dataset) -> list[PictureWarning]:
 
 
 def frontal_projection(header: Dataset) -> Projection | None:
-    """Return whether the header says that an X-ray is AP or PA; None where it does not.
+    """Return AP or PA from the header; None if it says neither.
 
     Args:
         header: the DICOM header; ViewCodeSequence counts before ViewPosition and ViewName.
@@ -95,11 +94,11 @@ def _one_of_both(is_ap: bool, is_pa: bool) -> Projection | None:
 
 
 def stored_orientation(header: Dataset) -> Orientation:
-    """Return the way from the stored pixels to a frontal X-ray as it is looked at.
+    """Return how to turn the stored pixels to a frontal X-ray as radiologists view it.
 
     Args:
-        header: the DICOM header; PatientOrientation alone counts. FieldOfViewRotation and
-            FieldOfViewHorizontalFlip tell what was done to the pixels before they were stored.
+        header: the DICOM header; only PatientOrientation matters. FieldOfViewRotation and
+            FieldOfViewHorizontalFlip record changes made before the pixels were stored.
     """
     directions = _patient_directions(header)
     if directions is None:
@@ -152,9 +151,10 @@ def _code_values(header: Dataset, keyword: str) -> set[str]:
 
 
 def _text(header: Dataset, keyword: str) -> str:
-    """Return a code string (VR CS) as hospitals write it: in the header's character set.
+    """Return a code string (VR CS), decoded by the header's character set.
 
-    The standard allows ASCII alone, so that pydicom reads each byte as a letter of Latin 1.
+    The standard allows only ASCII, so pydicom reads each byte as Latin 1, but hospitals write other
+    scripts.
     """
     value = header.get(keyword)
     parts = [value] if isinstance(value, str) else value or ()
@@ -163,10 +163,10 @@ def _text(header: Dataset, keyword: str) -> str:
         return text
     try:
         raw = text.encode("latin_1")
-    except UnicodeEncodeError:  # read in its own set already
+    except UnicodeEncodeError:  # already read in its own set
         return text
     try:
-        return raw.decode("utf_8")  # chance hardly imitates it
+        return raw.decode("utf_8")  # other data are hardly ever valid by chance
     except UnicodeDecodeError:
         pass
     try:
@@ -177,7 +177,7 @@ def _text(header: Dataset, keyword: str) -> str:
 
 
 def _words(text: str) -> set[str]:
-    """Return the words of a text in capitals without accents, and two neighbours as one."""
+    """Return the words of a text, and pairs of neighbours, in capitals without accents."""
     words = _WORDS.findall(_folded(text).upper())
     return {*words, *(one + two for one, two in itertools.pairwise(words))}
 
@@ -191,7 +191,7 @@ def _folded(text: str) -> str:
     """Return a text without accents."""
     decomposed = unicodedata.normalize("NFKD", text.translate(_WITHOUT_STROKES))
     plain = "".join(one for one in decomposed if not unicodedata.combining(one))
-    return unicodedata.normalize("NFC", plain)  # syllables of Hangul in one piece
+    return unicodedata.normalize("NFC", plain)  # composes syllables of Hangul again
 
 
 _VIEW_SCRIPTS, _CHEST_SCRIPTS, _PART_SCRIPTS = (

@@ -1,11 +1,10 @@
-"""Which pixels of one grey value surround the picture, and which only happen to have that value.
+"""Tell padding around the picture from tissue that has the same grey value.
 
-Padding marks what was not exposed: it lies at the edge of the picture, and grey values jump where
-it ends. Saturated tissue can have the same value; it lies inside, or reaches the edge somewhere,
-and values rise to it smoothly.
+Padding marks what was not exposed: it is at the edge of the picture, and grey values jump where it
+ends. Saturated tissue can have the same value. It is inside, or reaches the edge somewhere, and
+values rise to it smoothly.
 
-Runs along rows are joined where they touch, so that the time depends on the number of runs and
-not on how far they wind.
+Runs along rows are joined where they touch, so the time depends only on the number of runs.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 JUMP_SHARE = 0.5
-"""Share of a region's border at which values must jump for it to be padding."""
+"""Least share of a padding region's border at which values jump."""
 
 
 def surrounding_regions(
@@ -34,7 +33,7 @@ def surrounding_regions(
         neighbours when they share a side.
     """
     height, width = marked.shape
-    stride = width + 1  # one unmarked pixel behind each row keeps runs of two rows apart
+    stride = width + 1  # an unmarked pixel after each row separates the runs of two rows
     flat = np.zeros(height * stride + 2, bool)
     flat[1:-1].reshape(height, stride)[:, :width] = marked
     changes = np.flatnonzero(flat[1:] != flat[:-1])
@@ -62,7 +61,7 @@ def _reach_edge(labels: NDArray[np.int32], count: int) -> NDArray[np.bool_]:
 def _end_in_jumps(
     labels: NDArray[np.int32], values: NDArray[np.integer], count: int, least_jump: float
 ) -> NDArray[np.bool_]:
-    """Return of each component whether most of its border is a jump; one without border is."""
+    """Return whether values jump along most of each component's border; true without a border."""
     borders = np.zeros(count, np.int64)
     jumps = np.zeros(count, np.int64)
     for one, other, first, second in (
@@ -81,7 +80,7 @@ def _touching(
     starts: NDArray[Any], ends: NDArray[Any], stride: int
 ) -> tuple[NDArray[Any], NDArray[Any]]:
     """Return pairs of runs, one below the other, that share a column."""
-    # The runs of the row above that end behind this one's start and start before its end.
+    # Runs of the row above that overlap this run.
     first = np.searchsorted(ends, starts - stride, side="right")
     last = np.searchsorted(starts, ends - stride, side="left")
     counts = np.maximum(last - first, 0)
@@ -91,7 +90,7 @@ def _touching(
 
 
 def _components(count: int, above: NDArray[Any], below: NDArray[Any]) -> NDArray[Any]:
-    """Return the number of each run's component: that of its first run."""
+    """Return each run's component, numbered by its first run."""
     labels = np.arange(count)
     while True:
         least = np.minimum(labels[above], labels[below])

@@ -1,12 +1,12 @@
-"""Pictures of any mode to grey, and turned as their tag asks.
+"""Convert pictures of any mode to grey, and apply their orientation tag.
 
 What is kept and what is changed:
 
-* grey with 16 bits stays 16 bits (`deep_colour` for colour); 1, 2 and 4 bits become 0..255;
-* colour becomes ITU-R BT.601 luma. Equal channels, the usual way in which viewers export an
-  X-ray, come out exactly as they were and cause no warning;
-* transparent pixels are laid over black, since that is what surrounds an X-ray;
-* an orientation tag (EXIF 0x0112) is obeyed, so boxes refer to what a viewer shows.
+* grey with 16 bits stays 16 bits (`deep_colour` for colour); 1, 2 and 4 bits become 0..255; *
+colour becomes ITU-R BT.601 luma. Equal channels, as viewers usually export an X-ray, keep their
+exact values and cause no warning; * transparent pixels are blended with black, because X-rays have
+black surroundings; * an orientation tag (EXIF 0x0112) is applied, so boxes refer to the picture
+that a viewer shows.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from model_store.pictures.picture_warnings import PictureWarning, PictureWarning
 
 Decoded = tuple[NDArray[Any], tuple[PictureWarning, ...]]
 
-# What Pillow was seen to raise on truncated, damaged and hostile files of these three formats.
+# Exceptions that Pillow raises on truncated, damaged and hostile files of these three formats.
 DECODER_ERRORS = (
     OSError,
     SyntaxError,
@@ -47,7 +47,7 @@ DECODER_ERRORS = (
 )
 
 _ORIENTATION_TAG = 0x0112
-_ROWS_AT_ONCE = 128  # bounds what is held beside the picture
+_ROWS_AT_ONCE = 128  # bounds the memory beside the picture
 
 
 def to_grey(image: Image.Image) -> Decoded:
@@ -77,7 +77,7 @@ def _grey_16_bit(image: Image.Image) -> Decoded:
 def without_transparent_grey(
     pixels: NDArray[Any], warnings: tuple[PictureWarning, ...], transparent: int
 ) -> Decoded:
-    """Make the pixels of one grey value black: a PNG can call it transparent."""
+    """Make the pixels of one grey value black, which a PNG declares transparent."""
     is_transparent = pixels == transparent
     if not is_transparent.any():
         return pixels, warnings
@@ -103,7 +103,7 @@ def _over_black(image: Image.Image) -> tuple[Image.Image, list[PictureWarning]]:
     layered = image.convert("LA" if is_grey else "RGBA")
     lowest, _ = layered.getchannel("A").getextrema()
     opaque_mode = "L" if is_grey else "RGB"
-    if lowest == 255:  # fully opaque: nothing is changed, so nothing is said
+    if lowest == 255:  # fully opaque: nothing changes, so no warning
         return layered.convert(opaque_mode), []
     black = Image.new(layered.mode, layered.size, (0, 255) if is_grey else (0, 0, 0, 255))
     if is_grey:
@@ -120,7 +120,7 @@ def _has_colour(image: Image.Image) -> bool:
 def turned(
     pixels: NDArray[Any], warnings: tuple[PictureWarning, ...], orientation: Orientation
 ) -> Decoded:
-    """Turn decoded pixels upright, and say so."""
+    """Turn decoded pixels upright, with a warning that says so."""
     if orientation.is_upright:
         return pixels, warnings
     remark = PictureWarning(
@@ -132,26 +132,26 @@ def turned(
 
 
 def orientation_of(exif: Callable[[], Image.Exif]) -> Orientation:
-    """Return what EXIF data ask for; nothing where they are absent or unreadable.
+    """Return the orientation in EXIF data; upright if they are absent or unreadable.
 
     Args:
-        exif: reads the data.
+        exif: function that reads the data.
     """
     try:
         return orientation_of_exif(exif().get(_ORIENTATION_TAG, 1))
-    except DECODER_ERRORS:  # damaged EXIF data say nothing about the pixels
+    except DECODER_ERRORS:  # damaged EXIF data do not mean damaged pixels
         return UPRIGHT
 
 
 def damaged(kind: str) -> UndecodablePictureError:
-    """Return the refusal of a file that cannot be decoded."""
+    """Return the error for a file that cannot be decoded."""
     return UndecodablePictureError(
         f"The {kind} file is truncated or damaged; send it again in full."
     )
 
 
 def coloured() -> PictureWarning:
-    """Return the remark that colours became grey."""
+    """Return the warning that colours became grey."""
     return PictureWarning(
         PictureWarningCode.COLOUR_TO_GREY,
         "The image has colour; it was turned to grey. An X-ray with drawings or a colour map may "
@@ -160,7 +160,7 @@ def coloured() -> PictureWarning:
 
 
 def composited() -> PictureWarning:
-    """Return the remark that transparent pixels became black."""
+    """Return the warning that transparent pixels became black."""
     return PictureWarning(
         PictureWarningCode.ALPHA_COMPOSITED,
         "The image has transparent pixels; they were put on black.",
@@ -168,7 +168,7 @@ def composited() -> PictureWarning:
 
 
 def inverted() -> PictureWarning:
-    """Return the remark that a white-is-zero file was inverted."""
+    """Return the warning that a white-is-zero file was inverted."""
     return PictureWarning(
         PictureWarningCode.INVERTED_TO_MONOCHROME2,
         "Zero means white in this file; the grey values were inverted.",

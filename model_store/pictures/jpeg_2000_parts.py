@@ -1,16 +1,15 @@
-"""Whether a JPEG 2000 codestream is complete, as far as it states that itself.
+"""Check that a JPEG 2000 codestream is complete, as far as it shows.
 
 A codestream has no checksum, and OpenJPEG decodes what it finds. Four signs show missing data:
 
-* each tile-part says its length, so that the next one, or the end, is where it points to;
-* where packets are numbered (SOP markers), no number is missing;
-* packets hold no run of FF: behind one coders stuff a bit. (FFmpeg cuts layers behind one, so that
-  two may meet);
-* codes of the arithmetic coder hold no runs of a thousand zeros. An empty packet is one zero
-  byte, so that there may be as many more as there are packets, which the header tells.
+* each tile-part states its length, so the next one, or the end, must follow there; * where packets
+are numbered (SOP markers), no number is missing; * packets have no run of FF, because coders stuff
+a bit after one. (FFmpeg cuts layers after one, so two may be adjacent); * codes of the arithmetic
+coder have no runs of a thousand zeros. An empty packet is one zero byte, so a run may be longer by
+the number of packets, which the header states.
 
-Runs are not judged where coefficients may stand uncoded: in the bypass mode, in High-Throughput
-JPEG 2000, and where tiles or components have a coding style of their own.
+Runs are not checked where coefficients may be uncoded: in bypass mode, in High-Throughput JPEG
+2000, and where tiles or components have their own coding style.
 
 Format: ITU-T T.800 annexes A.4 (parts), A.6.1 (coding style), A.8.1 (SOP), B.6 (precincts),
 B.10 (packets).
@@ -23,10 +22,10 @@ import struct
 from dataclasses import dataclass
 
 _MOST_TILES = 4096
-"""Tiles cost a decoder memory each, however small they are."""
+"""Most tiles: each costs a decoder memory, however small it is."""
 _LONGEST_RUN_IN_CODES = 1024
-"""Zero bytes in a row. Codes of X-rays hold 14 at the most, those of a ramp without noise 445: a
-run ends with its code-block, which has 4096 coefficients at most."""
+"""Most zero bytes in a row. Codes of X-rays have at most 14, codes of a ramp without noise 445. A
+run ends with its code-block, which has at most 4096 coefficients."""
 
 _CODING_STYLE, _COMPONENT_STYLE, _START_OF_DATA = 0xFF52, 0xFF53, 0xFF93
 _START_OF_TILE, _END = b"\xff\x90", b"\xff\xd9"
@@ -48,7 +47,7 @@ class _Grid:
 
 
 def check_jpeg_2000_parts(codestream: bytes) -> None:
-    """Refuse a JPEG 2000 codestream with a part missing, as far as its own words tell.
+    """Refuse a JPEG 2000 codestream that shows that a part is missing.
 
     Raises:
         ValueError: it is incomplete, or has an implausible number of tiles.
@@ -67,7 +66,7 @@ def check_jpeg_2000_parts(codestream: bytes) -> None:
     packets: dict[int, list[bytes]] = {}
     while codestream[position : position + 2] == _START_OF_TILE:
         tile, part_bytes = struct.unpack_from(">HI", codestream, position + 4)
-        if part_bytes == 0:  # the last one may say: up to the end
+        if part_bytes == 0:  # the last one may state 0: up to the end
             part_bytes = len(codestream.rstrip(b"\0")) - 2 - position
         if part_bytes < 14:
             raise ValueError("a tile-part is shorter than its header")
@@ -101,11 +100,11 @@ def _segment(codestream: bytes, position: int) -> tuple[int, int]:
 
 
 def _start_of_data(codestream: bytes, position: int) -> tuple[int, bool]:
-    """Return where the packets of a tile-part begin, and whether it has a coding style of its own.
+    """Return where the packets of a tile-part begin, and whether it has its own coding style.
 
     Args:
-        codestream: the whole of it.
-        position: of the tile-part.
+        codestream: the whole codestream.
+        position: start of the tile-part.
     """
     has_own_style = False
     position += 12

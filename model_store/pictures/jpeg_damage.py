@@ -1,12 +1,12 @@
-"""Whether a JPEG is complete: what libjpeg only warns of is an error here.
+"""Check that a JPEG is complete: libjpeg's warnings are errors here.
 
-A JPEG has no checksum. Where bytes are missing or changed, libjpeg notes a warning, fills what it
-cannot read with grey, and goes on. Most libraries drop the warnings, so that half an X-ray would
-be segmented silently. simplejpeg is the same libjpeg-turbo as Pillow's and imagecodecs' with
-the warnings as errors. It takes 8 bits alone, but codes do not depend on the depth: for 12 and 16
-bits the header that it gets says 8, and its pixels are discarded.
+A JPEG has no checksum. Where bytes are missing or changed, libjpeg records a warning, fills the
+unreadable part with grey, and continues. Most libraries drop the warnings, so half an X-ray would
+be segmented silently. simplejpeg uses the same libjpeg-turbo as Pillow and imagecodecs, but raises
+the warnings as errors. It reads only 8 bits, but codes do not depend on the depth. So for 12 and 16
+bits it gets a header that says 8, and its pixels are discarded.
 
-Zeros before a marker are padding of some encoders, where every part of the picture is whole.
+Some encoders pad with zeros before a marker; the picture is then still whole.
 
 Nothing can detect a changed bit that is still a valid code.
 """
@@ -33,12 +33,12 @@ from model_store.pictures.picture_errors import UndecodablePictureError
 _END = b"\xff\xd9"
 _DAMAGE = ("corrupt jpeg data", "premature end")
 _LEFT_OVER = re.compile(r"(\d+) extraneous bytes before marker 0x([0-9a-f]{2})")
-"""Bytes between a part of the picture and its end. Some encoders pad with zeros; where they are
-anything else, the part ended too early, because codes before them were changed."""
+"""Bytes between the codes of a part of the picture and its end. Zeros are padding by some encoders.
+Anything else means that the part ended too early, because its codes were changed."""
 _PADDING = re.compile(rb"(?<!\xff)(\x00+)(?=\xff[\x01-\xfe])")
 _MOST_READ_ZEROS = 12
-"""Zero bytes at the end that may have been read: 8 wait in libjpeg's bit buffer, and a few may be
-the picture's own. More were read as codes, in place of those that are missing."""
+"""Most zero bytes at the end that may have been consumed: libjpeg's bit buffer has 8, and a few may
+be codes. If more were consumed, they replaced missing codes."""
 _RESTART = re.compile(rb"\xff[\xd0-\xd7]")
 _RESTART_INTERVAL = 0xDD
 _FRAME_HEADERS = range(0xC0, 0xC4)
@@ -49,12 +49,12 @@ def read_whole_jpeg(codestream: bytes, channels: int) -> NDArray[Any] | None:
     """Decode a JPEG of 8 bits of which nothing is missing.
 
     Args:
-        codestream: its size and its scans were checked before.
+        codestream: a JPEG whose size and scans are checked.
         channels: 1 for grey, 3 for RGB.
 
     Returns:
-        (H, W) for grey, else (H, W, 3); None where simplejpeg does not take it although nothing
-        is missing, such as one with bytes behind its end.
+        (H, W) for grey, else (H, W, 3); None if simplejpeg refuses it although nothing is missing,
+        for example with bytes after its end.
 
     Raises:
         UndecodablePictureError: data are missing or damaged.
@@ -90,7 +90,7 @@ def check_deep_jpeg(codestream: bytes, header: CodestreamHeader) -> None:
 
 
 def damaged_jpeg() -> UndecodablePictureError:
-    """Return the refusal of a JPEG of which a part is missing."""
+    """Return the error for a JPEG with a missing part."""
     return UndecodablePictureError(
         "The JPEG data are damaged: a part of the picture is missing; send it again in full, or "
         "export it again."
@@ -104,10 +104,10 @@ def _strict(codestream: bytes, channels: int) -> NDArray[Any]:
 
 
 def _is_padded_at_end(codestream: bytes, reason: str) -> bool:
-    """Judge at the picture's own end: thumbnails before it and trailers behind it have one too.
+    """Return whether the zeros at the picture's end are padding.
 
-    The zeros that an encoder puts there are left over. Zeros in place of the last codes are read as
-    codes as far as they are needed.
+    Thumbnails before the picture and trailers after it have an end, too. The decoder leaves an
+    encoder's padding unread, but reads zeros that replace the last codes.
     """
     left_over = _LEFT_OVER.search(reason)
     if left_over is None or left_over[2] != "d9":
@@ -123,10 +123,10 @@ def _is_padded_at_end(codestream: bytes, reason: str) -> bool:
 
 
 def _without_padding(codestream: bytes, reason: str) -> list[bytes]:
-    """Return candidates without the zeros that an encoder put before markers.
+    """Return candidates without an encoder's zero padding before markers.
 
-    The last code of a part may end in a zero byte of its own: a length that is rarer than the one
-    below it is taken for that. The other candidate has no zeros at all.
+    The last code of a part may itself end in a zero byte: a run length that is rarer than the next
+    shorter one is treated as that. The other candidate has no zeros at all.
     """
     if _LEFT_OVER.search(reason) is None:
         return []
@@ -148,9 +148,9 @@ def _without_padding(codestream: bytes, reason: str) -> list[bytes]:
 
 
 def _has_all_restarts(codestream: bytes) -> bool:
-    """Return whether a single scan has its restart markers, each in its turn.
+    """Return whether a single scan has all its restart markers, in order.
 
-    Behind a missing one libjpeg fills the picture, and says no more than what it said before.
+    After a missing marker libjpeg fills the picture, without a further warning.
     """
     try:
         header = read_codestream_header(codestream)
@@ -173,7 +173,7 @@ def _has_all_restarts(codestream: bytes) -> bool:
 
 
 def _unit_size(codestream: bytes, frame: int, header: CodestreamHeader) -> tuple[int, int]:
-    """Return width and height in pixels of what is coded at a time (ITU-T T.81, A.2)."""
+    """Return width and height in pixels of a coded unit (ITU-T T.81, A.2)."""
     side = 1 if header.coding is Coding.JPEG_LOSSLESS else _BLOCK_SIDE
     if header.components == 1:
         return side, side

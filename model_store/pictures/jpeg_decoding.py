@@ -1,7 +1,7 @@
-"""JPEG files to grey pixels: grey, YCbCr, RGB, CMYK, YCCK; in grey 12 bits, lossless and JPEG-LS.
+"""Decode JPEG files to grey: from 8 bits of any colour space, 12 bits, lossless or JPEG-LS.
 
-`PIL.Image.open` is not used: it guesses among forty formats and judges size by a process-wide
-setting. Our own limit is applied to the header, and only then are pixels decoded.
+`PIL.Image.open` is not used: it tries forty formats and limits sizes by a process-wide setting. Our
+own limit is applied to the header before any pixel is decoded.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def decode_jpeg(
     Args:
         data: the file, with its JPEG signature.
         max_pixels: most pixels allowed.
-        before_decoding: told what decoding will cost.
+        before_decoding: called with coding and number of pixels; may refuse by raising.
 
     Returns:
         Grey pixels (H, W) uint8 or uint16, and what was changed.
@@ -80,8 +80,8 @@ def _common(data: bytes, header: CodestreamHeader) -> Decoded:
     check_picture_size(*image.size, header.width * header.height)
     if image.mode in ("L", "RGB"):
         picture = Image.fromarray(read_jpeg_8_bit(data, 3 if image.mode == "RGB" else 1))
-    else:  # CMYK: Pillow knows Adobe's inversion
-        read_jpeg_8_bit(data, 1)  # for what is missing
+    else:  # CMYK: Pillow handles Adobe's inversion
+        read_jpeg_8_bit(data, 1)  # refuses missing data
         image.load()
         picture = image
     return turned(*to_grey(picture), orientation_of(image.getexif))

@@ -1,9 +1,8 @@
-"""JPEG codestreams to pixels, once they are known to be whole (`jpeg_damage`).
+"""Decode JPEG codestreams that `jpeg_damage` found complete.
 
-* 8 bits: simplejpeg, whose pixels are equal to Pillow's (tested) and come in half the time; Pillow
-  where simplejpeg does not take them.
-* 12 bits and lossless: libjpeg-turbo in imagecodecs.
-* JPEG-LS: CharLS in imagecodecs.
+* 8 bits: simplejpeg, with Pillow's pixels (tested) in half the time; Pillow where simplejpeg
+refuses a file. * 12 bits and lossless: libjpeg-turbo in imagecodecs. * JPEG-LS: CharLS in
+imagecodecs.
 """
 
 from __future__ import annotations
@@ -27,29 +26,30 @@ from model_store.pictures.picture_errors import UndecodablePictureError, Unsuppo
 from model_store.pictures.pixel_coding import PixelCoding
 
 USUAL_SCANS = 32
-"""More than any encoder writes: about ten, and a few more in files that were made small."""
+"""More scans than any encoder writes: about ten, and a few more in files optimized for size."""
 
 MOST_SCANS = 200
 """A progressive JPEG may repeat scans over all its pixels without end at a few bytes each; real
 encoders write about ten."""
 MOST_SCANNED_PIXELS = 800_000_000
-"""Scans times pixels, 5 seconds of a slow core; ten scans of the largest X-ray are half of it."""
+"""Most scans times pixels: 5 seconds of a slow core. Ten scans of the largest X-ray are half of
+it."""
 
 _END = b"\xff\xd9"
-_APP14_ADOBE = b"\xff\xee\x00\x0eAdobe\x00\x64\x00\x00\x00\x00"  # then a byte: the transform
+_APP14_ADOBE = b"\xff\xee\x00\x0eAdobe\x00\x64\x00\x00\x00\x00"  # followed by the transform's byte
 
 
 def scans_in(data: bytes, start: int = 0, end: int | None = None) -> int:
-    """Return how many scans a codestream has, or a part of a file that holds it."""
-    return data.count(b"\xff\xda", start, end)  # entropy-coded bytes never hold FF DA
+    """Return the number of scans in a codestream, or in a part of a file that contains it."""
+    return data.count(b"\xff\xda", start, end)  # entropy-coded bytes never contain FF DA
 
 
 def jpeg_pixel_coding(codestream: bytes, header: CodestreamHeader) -> PixelCoding:
-    """Return what decoding a codestream of the JPEG family costs.
+    """Return the coding of a codestream of the JPEG family, for the cost of decoding.
 
     Args:
-        codestream: the codestream.
-        header: what it says of itself.
+        codestream: the whole codestream, whose scans are counted.
+        header: its frame header.
     """
     is_repeated = header.coding is not Coding.JPEG_2000 and scans_in(codestream) > USUAL_SCANS
     return PixelCoding.JPEG_SCANS if is_repeated else header.pixel_coding
@@ -67,9 +67,10 @@ def check_jpeg_scans(codestream: bytes, header: CodestreamHeader) -> None:
 
 
 def with_colour_transform(codestream: bytes, is_luma_chroma: bool) -> bytes:
-    """Return a JPEG that says how its three components are coded, where it does not say so itself.
+    """Return a JPEG that states the colour transform of its three components; add it if absent.
 
-    Without a JFIF or Adobe segment a decoder guesses; TIFF and DICOM say it outside.
+    Without a JFIF or Adobe segment a decoder would guess; TIFF and DICOM state the transform
+    outside the JPEG.
     """
     for marker, position in jpeg_segments(codestream):
         if marker == 0xE0 and codestream[position + 4 : position + 8] == b"JFIF":
@@ -84,7 +85,7 @@ def read_jpeg(codestream: bytes, header: CodestreamHeader, channels: int) -> NDA
 
     Args:
         codestream: the file, or a frame of a DICOM or TIFF file.
-        header: what it says of itself.
+        header: its frame header.
         channels: 1 for grey (of a colour image its luminance), 3 for RGB.
 
     Returns:
@@ -123,16 +124,16 @@ def read_jpeg_8_bit(codestream: bytes, channels: int) -> NDArray[Any]:
 
 
 def _read_by_pillow(codestream: bytes, channels: int) -> NDArray[Any]:
-    """Decode what simplejpeg does not take although nothing is missing, such as bytes behind."""
+    """Decode a whole JPEG that simplejpeg refuses, such as one with bytes after its end."""
     image = JpegImageFile(BytesIO(codestream))
     image.load()
     return np.asarray(image.convert("L" if channels == 1 else "RGB"))
 
 
 def _read_jpeg_ls(codestream: bytes) -> NDArray[Any]:
-    end = codestream.find(_END, find_first_scan(codestream))  # codes never hold it
+    end = codestream.find(_END, find_first_scan(codestream))  # codes never contain it
     if end < 0:
-        raise damaged_jpeg()  # CharLS reads on behind the last byte, for 10 seconds or more
+        raise damaged_jpeg()  # CharLS would read beyond the last byte, for 10 seconds or more
     try:
         return imagecodecs.jpegls_decode(codestream[: end + len(_END)])
     except imagecodecs.JpeglsError:

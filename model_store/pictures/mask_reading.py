@@ -1,8 +1,8 @@
-"""Masks from picture files, by one rule: two levels, and the higher one is inside.
+"""Read masks from picture files by one rule: two levels, of which the higher is inside.
 
-What a file cannot prove is not guessed. Noise of JPEG around a mask, soft edges and label maps
-have more than two levels; the caller has to name the threshold or the label. A
-mask held in transparency or in colours would be read as the whole picture, and is refused.
+Ambiguous files are not guessed at. JPEG noise around a mask, soft edges and label maps have more
+than two levels; the caller must name the threshold or the label. A mask in transparency or colours
+would be read as the whole picture, so it is refused.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _FORMATS = ("PNG", "TIFF", "GIF", "BMP", "JPEG")
 
 
 class MaskError(PictureError):
-    """A picture that is no mask: of one level, of several, or filled."""
+    """A picture that is not a mask: it has one level, several, or only inside pixels."""
 
     code = "unsuitable_mask"
 
@@ -41,12 +41,12 @@ def read_mask(
         may_be_empty: as of `inside_of`.
 
     Returns:
-        (H, W), turned as the file's orientation asks.
+        (H, W), turned by the file's orientation.
 
     Raises:
         MaskError: one level, more than two without a threshold, or everything is inside.
         UndecodablePictureError: damaged.
-        UnsupportedPictureError: coloured, or held in its transparency.
+        UnsupportedPictureError: coloured, or with its mask in the transparency.
     """
     return inside_of(read_levels(data), threshold=threshold, may_be_empty=may_be_empty)
 
@@ -61,9 +61,9 @@ def inside_of(
 
     Args:
         levels: the values as they are stored, (H, W).
-        threshold: share of the format's highest value from which on a pixel is inside, 0 to 1, for
-            soft masks; None asks for exactly two levels.
-        may_be_empty: whether a mask of zeros alone is taken, as one lung of a pair can be.
+        threshold: least share of the format's highest value of an inside pixel, 0 to 1, for soft
+            masks; None requires exactly two levels.
+        may_be_empty: whether a mask of zeros only is accepted, which one lung of a pair can be.
 
     Raises:
         MaskError: one level, more than two without a threshold, or everything is inside.
@@ -90,7 +90,7 @@ def read_levels(data: bytes) -> NDArray[np.unsignedinteger]:
     """Read the values of a mask or label map as they are stored.
 
     Returns:
-        (H, W) uint8 or uint16; of a palette its numbers; 0 and 1 where pixels are single bits.
+        (H, W) uint8 or uint16: indices for a palette, 0 and 1 for single bits.
 
     Raises:
         UndecodablePictureError: damaged.
@@ -98,7 +98,7 @@ def read_levels(data: bytes) -> NDArray[np.unsignedinteger]:
     """
     try:
         with warnings.catch_warnings(), Image.open(BytesIO(data), formats=_FORMATS) as file:
-            warnings.simplefilter("ignore")  # of Pillow about odd metadata
+            warnings.simplefilter("ignore")  # Pillow's, about odd metadata
             image = ImageOps.exif_transpose(file)
             image.load()
     except DECODER_ERRORS:

@@ -1,8 +1,8 @@
-"""How stored pixels lie in relation to the upright picture, and the way there and back.
+"""How stored pixels are turned relative to the upright picture, and the conversion both ways.
 
-A picture can be turned by quarters and mirrored: eight ways in all. Each is a transposition or
-none, then a mirroring of columns or none, then of rows or none. The serving process, which loads
-no NumPy, turns boxes by it.
+A picture can be turned by quarters and mirrored: eight ways in all. Each is an optional
+transposition, then an optional mirroring of columns, then of rows. The serving process, which loads
+no NumPy, turns boxes with it.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _Value = TypeVar("_Value", bound="np.generic")
 
 @dataclass(frozen=True)
 class Orientation:
-    """The way from stored pixels to the upright picture.
+    """How to turn stored pixels into the upright picture.
 
     Attributes:
         is_transposed: rows and columns are exchanged, first of all.
@@ -35,12 +35,12 @@ class Orientation:
 
     @property
     def is_upright(self) -> bool:
-        """Whether nothing is to be turned."""
+        """Whether the stored pixels are already upright."""
         return self == UPRIGHT
 
     @property
     def inverse(self) -> Orientation:
-        """The way back."""
+        """The opposite turn."""
         if not self.is_transposed:
             return self
         return Orientation(True, self.mirrors_rows, self.mirrors_columns)
@@ -52,7 +52,7 @@ class Orientation:
             stored: (H, W) or (H, W, C).
 
         Returns:
-            A contiguous array, (H, W) or (W, H); the same one where nothing is to be turned.
+            A contiguous array, (H, W) or (W, H); the same array if it is already upright.
         """
         import numpy as np
 
@@ -61,7 +61,7 @@ class Orientation:
         return np.ascontiguousarray(turned[::rows, ::columns])
 
     def invert(self, upright: NDArray[_Value]) -> NDArray[_Value]:
-        """Turn an upright picture or mask to how the pixels are stored; undoes `apply`."""
+        """Turn an upright picture or mask back to the stored orientation; undoes `apply`."""
         return self.inverse.apply(upright)
 
     def size_of(self, width: int, height: int) -> tuple[int, int]:
@@ -111,19 +111,19 @@ _EXIF = {
 
 
 def orientation_of_exif(value: object) -> Orientation:
-    """Return what an EXIF orientation tag (0x0112) asks for; upright for any other value."""
+    """Return the orientation of an EXIF tag (0x0112); upright for an unknown value."""
     return _EXIF.get(value, UPRIGHT) if isinstance(value, int) else UPRIGHT
 
 
 def orientation_of_patient(rows: str, columns: str) -> Orientation | None:
-    """Return the way to a frontal X-ray as it is looked at: left to the right, feet at the bottom.
+    """Return how to turn to the usual frontal view: the patient's left at the right, feet below.
 
     Args:
-        rows: where rows run to, as in DICOM PatientOrientation: "L", "R", "H" or "F".
-        columns: where columns run to, downwards.
+        rows: direction of rows, as in DICOM PatientOrientation: "L", "R", "H" or "F".
+        columns: direction of columns, downwards.
 
     Returns:
-        None where the two directions do not span a frontal picture.
+        None if the two directions do not span a frontal picture.
     """
     is_transposed = rows in ("H", "F") and columns in ("L", "R")
     if is_transposed:

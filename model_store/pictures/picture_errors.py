@@ -1,8 +1,8 @@
-"""Every reason for which a file is not read as an X-ray, as one tree of exceptions.
+"""The exceptions for files that cannot be read as an X-ray.
 
-The tree knows no HTTP: training and the service read by the same functions, and each says in its
-own way what went wrong. The `code` word of a class is stable, for programs. The `detail` sentence
-is for people and holds no file name, no path and no DICOM value.
+They are independent of HTTP, because training and the service read with the same functions. The
+`code` of a class is stable, for programs. The `detail` is a sentence for people, without file name,
+path and DICOM value.
 """
 
 from __future__ import annotations
@@ -37,13 +37,13 @@ class UndecodablePictureError(PictureError):
 
 
 class UnsupportedPictureError(PictureError):
-    """The file is valid, as far as one can tell, but of a kind that is not read."""
+    """The file seems valid, but its kind is not supported."""
 
     code = "unsupported_media_type"
 
 
 class UnsupportedTransferSyntaxError(UnsupportedPictureError):
-    """A DICOM file is compressed in a way that is not read."""
+    """The transfer syntax of a DICOM file is not supported."""
 
     code = "unsupported_transfer_syntax"
 
@@ -55,6 +55,6 @@ class TooManyPixelsError(PictureError):
 
 
 class PictureShapeError(PictureError):
-    """A side is too short, or one side far longer than the other: no X-ray."""
+    """A side is too short, or far longer than the other, for an X-ray."""
 
     code = "unsuitable_shape"

@@ -1,11 +1,10 @@
-"""From uploaded bytes to grey pixels, whatever the file's kind.
+"""Decode the bytes of any supported file to grey pixels.
 
 The kind is read from the first bytes: file names and content types are often wrong (hospital
-exports name DICOM files `.jpg` and worse). `DICM` at byte 128 decides before any other signature:
-the standard leaves the bytes before it free, and files that are TIFF and DICOM at once fill them
-with a TIFF header (PS3.10, section 7.1). The pixel count is checked in the header before anything
-is decoded. Precision is kept (16 bits stay 16 bits), and a warning names everything that was
-changed.
+exports name DICOM files `.jpg` and worse). `DICM` at byte 128 precedes any other signature: the
+standard leaves the bytes before it free, and files that are both TIFF and DICOM have a TIFF header
+there (PS3.10, section 7.1). The pixel count is checked in the header before anything is decoded.
+Precision is kept (16 bits stay 16 bits), and warnings name every change.
 """
 
 from __future__ import annotations
@@ -66,16 +65,16 @@ _SUPPORTED = "PNG, JPEG, TIFF or DICOM"
 
 @dataclass(frozen=True)
 class Picture:
-    """One X-ray, read.
+    """A decoded X-ray.
 
     Attributes:
         pixels: grey values, (H, W), uint8 or uint16, brighter = denser (MONOCHROME2). Boxes and
-            masks refer to them: to pixels turned as EXIF asks, and to those of DICOM as stored.
+            masks refer to them: pixels of DICOM are as stored, those of other files turned by EXIF.
         format: "png", "jpeg", "tiff" or "dicom".
         warnings: what was changed or looks wrong, in the order found.
         dicom: the header of a DICOM input without its pixels, for DICOM answers; else None. It
             names the patient: never log it.
-        orientation: the way from `pixels` to the upright picture that the model takes.
+        orientation: how to turn `pixels` into the upright picture for the model.
     """
 
     pixels: NDArray[Any]
@@ -86,7 +85,7 @@ class Picture:
 
     @property
     def upright(self) -> NDArray[Any]:
-        """The pixels as the model takes them: a frontal X-ray with its head up."""
+        """The pixels for the model: a frontal X-ray, head up."""
         return self.orientation.apply(self.pixels)
 
     @property
@@ -108,16 +107,16 @@ def read_picture(
     Args:
         data: the whole file.
         max_pixels: most pixels allowed (width times height), inclusive.
-        before_decoding: told coding and number of pixels once the header is read.
+        before_decoding: called with coding and number of pixels once the header is read.
 
     Returns:
-        The image; `pixels` is contiguous, in native byte order and not shared with `data`.
+        The X-ray; `pixels` is contiguous, in native byte order and not shared with `data`.
 
     Raises:
-        UndecodablePictureError: empty, truncated, damaged, or of no kind that is known.
-        UnsupportedPictureError: a known kind that is not read, an animation, several pages.
-        UnsupportedTransferSyntaxError: DICOM whose compression is not read.
-        TooManyPixelsError: more than `max_pixels`, said by the header.
+        UndecodablePictureError: empty, truncated, damaged, or of an unknown kind.
+        UnsupportedPictureError: an unsupported kind, an animation, or several pages.
+        UnsupportedTransferSyntaxError: an unsupported compression of DICOM.
+        TooManyPixelsError: more than `max_pixels`, by the header.
         PictureShapeError: a side shorter than 32 pixels.
     """
     kind = sniff_format(data)
@@ -130,7 +129,7 @@ def read_picture(
 
 
 def read_orientation(data: bytes) -> Orientation:
-    """Return the way to the upright picture without decoding pixels, as `Picture.orientation`.
+    """Return `Picture.orientation` without decoding pixels.
 
     Raises:
         UndecodablePictureError: empty, of no known kind, or a damaged DICOM header.
@@ -151,7 +150,7 @@ def sniff_format(data: bytes) -> str:
     """
     if not data:
         raise UndecodablePictureError(f"The image is empty (0 bytes); send a {_SUPPORTED} file.")
-    if data[128:132] == b"DICM":  # the 128 bytes before it are anybody's, a TIFF header too
+    if data[128:132] == b"DICM":  # the 128 bytes before it are free, and may be a TIFF header
         return "dicom"
     if data.startswith(PNG_SIGNATURE):
         return "png"

@@ -1,6 +1,6 @@
 """The limits on an image's width and height, checked on its header before any pixel is decoded.
 
-A few kilobytes can claim a hundred megapixels, so the claim is checked before memory is allocated.
+A few kilobytes can declare a hundred megapixels, so sizes are checked before memory is allocated.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ from model_store.pictures.picture_errors import (
 )
 
 MINIMUM_SIDE_PIXELS = 32
-"""Below this a side is shorter than two patches of the smallest model input, and no lung outline
-survives; such files are icons or thumbnails sent by mistake."""
+"""Shorter sides are less than two patches of the smallest model input, too few for a lung outline.
+Such files are icons or thumbnails sent by mistake."""
 
 MAXIMUM_ASPECT = 10
-"""Longest side over the shortest. Frontal chest X-rays are nearly square; a strip is no X-ray, and
-the model's square input would be almost all padding."""
+"""Largest ratio of the sides. Frontal chest X-rays are nearly square. A strip is not an X-ray, and
+would fill the model's square input almost only with padding."""
 
 
 def check_picture_size(width: int, height: int, max_pixels: int) -> None:

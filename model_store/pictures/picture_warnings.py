@@ -1,8 +1,7 @@
-"""What was changed or looks unsuitable in a picture that was read, with stable codes.
+"""Warnings about changed or unsuitable pictures, with stable codes.
 
-A warning never stops anything: the pixels are given, with the reason why their user should look
-again. Codes are never renamed once released. Messages hold no file name, no path
-and no DICOM value.
+A warning never stops the decoding: it comes with the pixels and says why to look again. Released
+codes are never renamed. Messages have no file name, no path and no DICOM value.
 """
 
 from __future__ import annotations
@@ -12,22 +11,23 @@ from enum import StrEnum
 
 
 class PictureWarningCode(StrEnum):
-    """Every code that a warning of decoding can have."""
+    """Every code of a decoding warning."""
 
     COLOUR_TO_GREY = "colour_to_grey"
     """The image had real colour (its channels differed); luma was used."""
     ALPHA_COMPOSITED = "alpha_composited"
     """Some pixels were transparent; they were laid over black."""
     ORIENTATION_APPLIED = "orientation_applied"
-    """The file asked to be turned or mirrored; boxes and masks refer to the turned image."""
+    """An orientation tag was applied; boxes and masks refer to the turned image."""
     INVERTED_TO_MONOCHROME2 = "inverted_to_monochrome2"
     """White meant zero in the file; the grey values were inverted (dense tissue is bright)."""
     CONTRADICTORY_PRESENTATION = "contradictory_presentation"
-    """The DICOM header says in one place that white means zero, and in another that it does not."""
+    """The DICOM header contradicts itself on whether white means zero."""
     WINDOW_APPLIED = "window_applied"
-    """The header's window holds the anatomy, and much lies far outside it: this was clipped."""
+    """The header's window has the anatomy, and many values are far outside it: these were
+    clipped."""
     BITS_BEYOND_STORED = "bits_beyond_stored"
-    """Much of the DICOM image has bits set that its header says are not used; they were dropped."""
+    """Much of the DICOM image has bits set that its header declares unused; they were dropped."""
     LOSSY_PRECISION = "lossy_precision"
     """The DICOM image says that it was compressed with loss."""
     NOT_FRONTAL_VIEW = "not_frontal_view"

@@ -1,4 +1,4 @@
-"""How a picture's pixels are stored, known after its header is read and before it is decoded.
+"""The coding of a picture's pixels, read from its header before decoding.
 
 The caller gets coding and size before decoding begins, and may refuse by raising.
 """
@@ -10,14 +10,14 @@ from enum import StrEnum
 
 
 class PixelCoding(StrEnum):
-    """Ways of storing pixels, as far as the cost of decoding them differs."""
+    """Codings of pixels that differ in the cost of decoding."""
 
     NATIVE = "native"
     DEFLATE = "deflate"
     RLE = "rle"
     JPEG = "jpeg"
     JPEG_SCANS = "jpeg_scans"
-    """With more scans than encoders write: each passes over all pixels again."""
+    """More scans than encoders write; each passes over all pixels again."""
 
     JPEG_LOSSLESS = "jpeg_lossless"
     JPEG_LS = "jpeg_ls"
@@ -25,8 +25,8 @@ class PixelCoding(StrEnum):
 
 
 BeforeDecoding = Callable[[PixelCoding, int], None]
-"""Told the coding and the number of pixels; what it raises ends the reading."""
+"""Called with the coding and the number of pixels; an exception ends the reading."""
 
 
 def accept_any(coding: PixelCoding, pixels: int) -> None:
-    """Let everything be decoded."""
+    """Accept everything."""

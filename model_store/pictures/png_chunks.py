@@ -1,10 +1,10 @@
-"""Reads a PNG file down to the chunks that hold its pixels, and drops the rest.
+"""Read the chunks of a PNG file that its pixels need, and drop the rest.
 
-Text, colour profile and other ancillary chunks may be compressed, and a few kilobytes of them
-can inflate to gigabytes; an animation hides more frames. None of them changes a grey value that
-we use, so they never reach the image library. Every kept chunk's checksum is verified here,
-because Pillow verifies those of the pixel data neither by CRC nor by Adler-32: a byte that
-changed on the way would otherwise turn into a wrong image silently.
+Text, colour profile and other ancillary chunks may be compressed, and a few kilobytes of them can
+inflate to gigabytes; an animation hides more frames. None of them changes a grey value that we use,
+so the image library never gets them. Every kept chunk's checksum is verified here, because Pillow
+verifies neither CRC nor Adler-32 of the pixel data: a corrupted byte would silently give a wrong
+image.
 
 Format: PNG specification, third edition (W3C), sections 5 and 11.
 """
@@ -30,7 +30,7 @@ _GREY, _INDEXED, _GREY_ALPHA, _RGBA = 0, 3, 4, 6  # colour types
 _CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # by colour type
 _INFLATE_ERROR: type[Exception] = isal_zlib.error  # type: ignore[assignment]  # a class, not one
 LARGEST_INFLATED_BYTES = 32 * 1024 * 1024
-"""Pixel data up to this size are inflated here, at once; larger ones by Pillow, piece by piece."""
+"""Most pixel data that are inflated here, at once; Pillow inflates larger ones piece by piece."""
 
 
 @dataclass(frozen=True)
@@ -62,12 +62,12 @@ class PngHeader:
 
     @property
     def has_palette(self) -> bool:
-        """Whether the pixels are numbers of colours."""
+        """Whether the pixels are indices of a palette."""
         return self.colour_type == _INDEXED
 
     @property
     def pixel_data_bytes(self) -> int | None:
-        """Bytes of the inflated pixel data with a filter byte a row; None where rows are others."""
+        """Bytes of the inflated pixel data with a filter byte a row; None where that is unknown."""
         channels = _CHANNELS.get(self.colour_type)
         if channels is None or self.interlace:
             return None
@@ -90,7 +90,7 @@ def read_png_header(data: bytes) -> PngHeader:
     """Return the header of a PNG file, without reading further.
 
     Args:
-        data: the file; its signature is taken as checked.
+        data: the file, whose signature was checked.
 
     Raises:
         UndecodablePictureError: the file ends early or does not start with an IHDR chunk.
@@ -105,14 +105,14 @@ def read_png_header(data: bytes) -> PngHeader:
 
 
 def keep_pixel_chunks(data: bytes) -> bytes:
-    """Return the same PNG with nothing but the chunks that its pixels need.
+    """Return the PNG with only the chunks that its pixels need.
 
-    A 16-bit grey+alpha image is relabelled as 8-bit RGBA: both have four bytes per pixel, so the
-    PNG filters undo in the same way, and the caller finds the high and low byte of grey in the
-    first two channels. Pillow would keep the high byte alone.
+    A 16-bit grey+alpha image is relabelled as 8-bit RGBA. Both have four bytes per pixel and the
+    same PNG filters, so the caller finds the high and low byte of grey in the first two channels.
+    Pillow would keep only the high byte.
 
-    The pixel data come out inflated where that is possible: ISA-L takes 1.3 ms for 1024 x 1024
-    pixels for which Pillow's zlib takes 3.2 ms, and wrapping the bytes again, uncompressed, 0.1.
+    The pixel data are inflated where possible: for 1024 x 1024 pixels ISA-L takes 1.3 ms where
+    Pillow's zlib takes 3.2, and wrapping the uncompressed bytes takes 0.1.
 
     Args:
         data: the file, with its PNG signature.
@@ -142,14 +142,14 @@ def _is_palette(kind: bytes, chunk: bytes) -> bool:
 
 
 def _inflated(deflated: bytes, size_bytes: int) -> bytes:
-    """Return the same zlib stream with its bytes uncompressed; what is beyond `size_bytes` is cut.
+    """Return the zlib stream with its bytes uncompressed, cut after `size_bytes`.
 
     Raises:
         UndecodablePictureError: damaged, or it ends early.
     """
     stream = isal_zlib.decompressobj()
     try:
-        # One byte more than there should be: the end, with its checksum, is then read too.
+        # Request one byte too many, so that the end with its checksum is read, too.
         plain = stream.decompress(deflated, size_bytes + 1)
     except _INFLATE_ERROR:
         raise UndecodablePictureError("The PNG file is damaged; send it again in full.") from None
@@ -159,7 +159,7 @@ def _inflated(deflated: bytes, size_bytes: int) -> bytes:
 
 
 def _stored(plain: memoryview) -> bytes:
-    """Return a zlib stream that holds the bytes as they are (RFC 1950; RFC 1951, 3.2.4)."""
+    """Return a zlib stream of the uncompressed bytes (RFC 1950; RFC 1951, 3.2.4)."""
     pieces: list[bytes | memoryview] = [b"\x78\x01"]
     for start in range(0, len(plain), _LONGEST_STORED_BLOCK):
         block = plain[start : start + _LONGEST_STORED_BLOCK]
@@ -205,7 +205,7 @@ def _is_kept(kind: bytes, length: int) -> bool:
 
 
 def _check_crc(data: bytes, start: int, end: int) -> None:
-    # memoryview: slicing bytes would copy the pixel data once more.
+    # memoryview, because slicing bytes would copy the pixel data once more.
     view = memoryview(data)
     (stored,) = struct.unpack_from(">I", data, end - 4)
     if isal_zlib.crc32(view[start + 4 : end - 4]) != stored:

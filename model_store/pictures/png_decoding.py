@@ -1,4 +1,4 @@
-"""PNG files to grey pixels, of any bit depth and colour type."""
+"""Decode PNG files of any bit depth and colour type to grey."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def decode_png(
     Args:
         data: the file, with its PNG signature.
         max_pixels: most pixels allowed.
-        before_decoding: told what decoding will cost.
+        before_decoding: called with coding and number of pixels; may refuse by raising.
 
     Returns:
         Grey pixels (H, W) uint8 or uint16, and what was changed.
@@ -69,7 +69,7 @@ def _grey(image: PngImageFile, header: PngHeader) -> Decoded:
     transparent = image.info.get("transparency")
     if not header.is_plain_grey or not isinstance(transparent, int):
         return to_grey(image)
-    # Pillow widens 1, 2 and 4 bits to 8, and leaves the transparent value as it was.
+    # Pillow widens 1, 2 and 4 bits to 8, but not the transparent value.
     del image.info["transparency"]
     highest = (1 << header.bit_depth) - 1
     scale = 1 if header.bit_depth >= 8 else 255 // highest

@@ -1,10 +1,9 @@
-"""TIFF files to grey pixels: 1 to 16 bits of grey, palettes, RGB of 8 and 16 bits, CMYK of 8.
+"""Decode TIFF files to grey: 1 to 16 bits of grey, palettes, RGB of 8 and 16 bits, CMYK of 8.
 
-Strips and tiles are decoded one by one, because libraries are lenient with them: a JPEG strip cut
-in half, a strip that is not there and a deflate stream with a wrong checksum all give pixels
-silently. What the file does not say is not guessed: without a photometric interpretation
-nobody knows whether zero is black or white. Fax codes (CCITT) are not read: libtiff fills what is
-damaged with white, and nothing else in them shows it.
+Strips and tiles are decoded one by one, because libraries are lenient: a JPEG strip cut in half, a
+missing strip and a deflate stream with a wrong checksum all silently give pixels. Nothing is
+guessed: without a photometric interpretation nobody knows whether zero is black or white. Fax codes
+(CCITT) are not supported, because libtiff fills damaged parts with white and nothing reveals it.
 """
 
 from __future__ import annotations
@@ -89,15 +88,16 @@ def decode_tiff(
     Args:
         data: the file, with its TIFF or BigTIFF signature.
         max_pixels: most pixels allowed.
-        before_decoding: told what decoding will cost.
+        before_decoding: called with coding and number of pixels; may refuse by raising.
 
     Returns:
         Grey pixels (H, W) uint8 or uint16, and what was changed.
 
     Raises:
-        UndecodablePictureError: truncated, damaged, a part is missing, or it does not say what
-            its values mean.
-        UnsupportedPictureError: several pages, signed or floating point samples, and other kinds.
+        UndecodablePictureError: truncated, damaged, incomplete, or without the meaning of its
+            values.
+        UnsupportedPictureError: several pages, signed or floating point samples, or another
+            unsupported kind.
         TooManyPixelsError: above the limit.
         PictureShapeError: a side is too short.
     """
@@ -234,7 +234,7 @@ def _jpeg_block(raw: bytes, layout: TiffLayout, number: int) -> NDArray[Any]:
 
 def _inflate(deflated: bytes, most_bytes: int) -> bytes:
     stream = isal_zlib.decompressobj()
-    try:  # more than needed: the end, with its checksum, is read too
+    try:  # more than needed, so that the end with its checksum is read, too
         plain = stream.decompress(deflated, most_bytes + 1)
     except _INFLATE_ERROR:
         plain = b""
@@ -250,7 +250,7 @@ def _undo_lzw(packed: bytes, most_bytes: int) -> bytes:
 
 
 def _undo_packbits(packed: bytes, most_bytes: int) -> bytes:
-    padding_bytes = len(packed) - len(packed.rstrip(b"\0"))  # read as codes, they make zeros
+    padding_bytes = len(packed) - len(packed.rstrip(b"\0"))  # decoded as codes, they give zeros
     return bytes(imagecodecs.packbits_decode(packed, out=most_bytes + padding_bytes // 2))
 
 
@@ -264,7 +264,7 @@ _DECODERS: dict[int, Callable[[bytes, int], bytes]] = {
 
 
 def _read_by_pillow(data: bytes, layout: TiffLayout) -> NDArray[Any]:
-    """Decode rare compressions through libtiff, in a file that holds the tags we know alone."""
+    """Decode rare compressions by libtiff, from a file with only the tags that we know."""
     if layout.samples != 1 or layout.photometric == _PALETTE or layout.bits not in (1, 8, 16):
         raise UnsupportedPictureError(
             f"TIFF compressed as {_BY_PILLOW[layout.compression]} is read as grey of 1, 8 or 16 "
@@ -279,7 +279,7 @@ def _read_by_pillow(data: bytes, layout: TiffLayout) -> NDArray[Any]:
 
 
 def _rewritten(data: bytes, layout: TiffLayout) -> bytes:
-    """Return a classic TIFF, black-is-zero, of the same compressed strips or tiles."""
+    """Return a classic black-is-zero TIFF with the same compressed strips or tiles."""
     count = len(layout.blocks)
     sizes = [size for _, size in layout.blocks]
     starts = [8 + sum(sizes[:number]) for number in range(count)]
@@ -329,7 +329,7 @@ def _meaning(samples: NDArray[Any], layout: TiffLayout) -> Decoded:
         return to_grey(Image.fromarray(samples, "RGBA"))
     grey, warnings = to_grey(Image.fromarray(np.ascontiguousarray(samples[..., :3])))
     if alpha == _ASSOCIATED_ALPHA and samples[..., 3].min() < 255:
-        return grey, (*warnings, composited())  # such colours lie on black already
+        return grey, (*warnings, composited())  # such colours are already blended with black
     return grey, warnings
 
 

@@ -1,8 +1,8 @@
-"""The tags of a TIFF file that its pixels need, read with bounds, and where the pixels lie.
+"""Read the tags of a TIFF file that its pixels need, with bounds, and find the pixels.
 
-A tag that nobody needs may hold millions of values, for each of which a library makes an object.
-Here only the tags named below are read, each up to its own number of values; the rest is stepped
-over. Classic TIFF and BigTIFF in both byte orders.
+An unneeded tag may have millions of values, and a library makes an object of each. Here only the
+tags named below are read, each up to its own number of values; the rest is skipped. Classic TIFF
+and BigTIFF in both byte orders.
 
 Format: TIFF revision 6.0, section 2 and 8; BigTIFF as libtiff describes it.
 """
@@ -16,7 +16,7 @@ from model_store.pictures.picture_errors import UndecodablePictureError, Unsuppo
 
 _MOST_ENTRIES = 4096
 _MOST_BLOCKS = 1 << 18
-"""Strips or tiles; tiles of 16 x 16 pixels, the smallest, make 67 megapixels."""
+"""Most strips or tiles; with the smallest tiles, 16 x 16 pixels, they make 67 megapixels."""
 
 _WIDTH, _HEIGHT, _BITS, _COMPRESSION, _PHOTOMETRIC = 256, 257, 258, 259, 262
 _FILL_ORDER, _STRIP_OFFSETS, _ORIENTATION, _SAMPLES, _ROWS_PER_STRIP = 266, 273, 274, 277, 278
@@ -50,11 +50,11 @@ class TiffLayout:
         bits: bits per sample, the same for each.
         samples: samples per pixel.
         compression: number of the compression scheme.
-        photometric: what the values mean; None where the file does not say.
+        photometric: meaning of the values; None if the file does not state it.
         is_bit_reversed: the first pixel of a byte is its lowest bit.
-        is_planar: each sample has blocks of its own.
+        is_planar: each sample has its own blocks.
         predictor: 1 for none, 2 for differences along a row.
-        sample_formats: 1 for unsigned, and others.
+        sample_formats: 1 for unsigned; other values are refused.
         extra_samples: meaning of the samples beyond those of the colour: 1 or 2 for alpha.
         colour_map: reds, greens and blues of a palette.
         jpeg_tables: tables that all blocks share.
@@ -87,12 +87,12 @@ class TiffLayout:
 
     @property
     def columns(self) -> int:
-        """Blocks beside each other."""
+        """Blocks in a row."""
         return -(-self.width // self.block_width)
 
     @property
     def rows(self) -> int:
-        """Blocks below each other."""
+        """Blocks in a column."""
         return -(-self.height // self.block_height)
 
     @property
@@ -108,7 +108,7 @@ class TiffLayout:
         return min(self.block_height, self.height - first)
 
     def check_blocks(self, file_bytes: int) -> None:
-        """Refuse a picture of which blocks are missing.
+        """Refuse a picture with missing blocks.
 
         Raises:
             UndecodablePictureError: sparse, truncated, or with too few blocks.
@@ -212,7 +212,7 @@ def _values(
 
 
 def _unpack(data: bytes, value_format: str, position: int) -> tuple[int, ...]:
-    if position > len(data):  # beyond what struct takes as an offset, perhaps
+    if position > len(data):  # perhaps too large an offset for struct
         raise UndecodablePictureError("The TIFF file is truncated; send it again in full.")
     return struct.unpack_from(value_format, data, position)
 

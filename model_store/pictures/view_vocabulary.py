@@ -1,7 +1,7 @@
-"""Codes and words for views and body parts, as DICOM headers of many countries have them.
+"""Codes and words for views and body parts in DICOM headers of many countries.
 
 Codes are those of SNOMED CT and of the older SNOMED RT. Words are in capitals without accents, in
-the languages of large populations; other scripts romanised, as headers mostly have them.
+widely spoken languages; other scripts are romanised, as in most headers.
 
 Sources: DICOM PS3.16, CID 4010 (DX view), CID 4031 (anatomic regions), annex L (body parts).
 """
@@ -76,7 +76,7 @@ OTHER_VIEW_SCRIPTS = (
     "側面", "侧面", "侧位", "側位", "斜位", "측면", "측방", "사위", "боков", "косая", "профил",
     "πλαγι", "جانبي", "جانبی", "نیم رخ", "نیمرخ", "पार्श्व", "ด้านข้าง",
 )  # fmt: skip
-"""The same in scripts of their own, as parts of words."""
+"""The same in their own scripts, as parts of words."""
 LYING_ON_A_SIDE = frozenset(
     one + two
     for lateral in ("LATERAL", "LATERALE", "LAT")
@@ -87,7 +87,7 @@ LYING_ON_A_SIDE = frozenset(
 LYING_ON_BACK_OR_FRONT = frozenset(
     "DORSAL DORSALE VENTRAL VENTRALE SUPINE SUPINO SUPINA PRONE PRONO PRONA".split()  # noqa: SIM905
 )
-"""With one of these the lateral word names the view, taken across the table."""
+"""With one of these, the lateral word does name the view, taken across the table."""
 CHEST_WORDS = frozenset(
     "CHEST THORAX TORAX TORACE THORACE TORAKS THORACIC LUNG LUNGS LUNGE LUNGEN LUNGA POUMON "  # noqa: SIM905
     "POUMONS PULMON PULMONES PULMAO PULMOES POLMONE POLMONI LONG LONGEN PLUCA PLICE TUDO MELLKAS "
@@ -96,7 +96,7 @@ CHEST_WORDS = frozenset(
     "WHOLEBODY BODY PHOI PARU PLUCA PLJUCA KOPSUD RINDKERE KRUTINE KRUTINES PLAUCIAI PLAUSAS "
     "BRYST BRYSTKASSE BROSTKORG GRUDNI PRSNI PRSA БЯЛ ΠΝΕΥΜΟΝΕΣ".split()
 )
-"""Words that a name of the chest may hold beside those of other parts."""
+"""Words that a name of the chest may contain beside those of other parts."""
 OTHER_PARTS = frozenset(
     # Defined terms of annex L, then the same parts in other languages.
     "ABDOMEN ABDOMENPELVIS ANKLE ARM BLADDER BRAIN BREAST BUTTOCK CALCANEUS CALF CLAVICLE COCCYX "  # noqa: SIM905
@@ -147,7 +147,7 @@ CHEST_SCRIPTS = (
     "πνευμον", "صدر", "سینه", "ریه", "الرئ", "חזה", "ריאות", "छाती", "वक्ष", "ทรวงอก",
     "หน้าอก", "ปอด",
 )  # fmt: skip
-"""Names of the chest in scripts of their own, as parts of words."""
+"""Names of the chest in their own scripts, as parts of words."""
 OTHER_PART_SCRIPTS = (
     "腹", "骨盤", "骨盆", "头", "頭", "颅", "頸", "颈", "腰椎", "脊椎", "肩", "肘", "手", "膝",
     "足", "踝", "腕", "髋", "髖", "股", "胫", "脛", "鼻骨", "下肢", "上肢", "脊柱", "大腿", "下腿",

@@ -19,7 +19,7 @@ from model_store.engine.kernels.tuned_tiles import tuned_tiles
 
 @dataclass(frozen=True)
 class Tile:
-    """How one program's share of the product is cut.
+    """The part of a product that one program computes.
 
     Attributes:
         rows: Rows of the output per program.
@@ -44,7 +44,7 @@ TILES = (
     Tile(64, 32, 128, 4, 4),
     Tile(32, 32, 64, 2, 4),
 )
-"""Tiles from large to small; the first that gives every multiprocessor work is taken."""
+"""Tiles from large to small; the first that gives every multiprocessor work is used."""
 
 _ROW_GROUP = tl.constexpr(8)  # neighbouring programs share weights in the L2 cache
 
@@ -106,7 +106,7 @@ def _int8_matrix_kernel(
 def choose_tile(rows: int, terms: int, columns: int, multiprocessors: int) -> Tile:
     """Return the tile that was measured to be fast for this product, or one by a rule.
 
-    The rule: the largest that still cuts an output (rows, columns) into enough programs.
+    The rule: the largest tile that still divides an output (rows, columns) into enough programs.
     """
     tuned = tuned_tiles().product(rows, terms, columns)
     if tuned is not None:
@@ -145,7 +145,7 @@ def int8_matrix(
     step: Tensor | None = None,
     tile: Tile | None = None,
 ) -> Tensor:
-    """Multiply, dequantize, and do what follows, in one kernel.
+    """Multiply, dequantize, and apply the operations that follow, in one kernel.
 
     Args:
         activation: int8 steps (M, K), contiguous.
@@ -154,7 +154,7 @@ def int8_matrix(
         bias: float32 (N,) or None.
         output: Where to write, (M, N) contiguous; None makes a tensor of ``dtype``.
         dtype: float32 or float16; ignored with ``output`` or ``step``.
-        gelu: Apply GELU (with the error function).
+        gelu: Whether to apply the exact GELU, by the error function.
         residual: float32 (R, N) that is added, row by row modulo R.
         step: Activation scale of the next layer; the result is int8 steps.
         tile: How to cut the work; None chooses by size.

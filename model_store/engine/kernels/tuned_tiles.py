@@ -1,8 +1,8 @@
-"""Tiles that were measured to be the fastest for the products and attention layers of known models.
+"""The fastest tiles, by measurement, for products and attention layers of known models.
 
-A tile never changes an integer, so products may use any. Attention adds floats in the order of
-its tile, therefore one table holds for a whole process and none of its entries depends on the
-number of images. The table is written by ``python -m benchmarks.engines.engine --device cuda``.
+A tile never changes an integer, so products may use any. Attention adds floats in the order of its
+tile. So one table holds for a whole process, and no entry depends on the number of images. The
+table is written by ``python -m benchmarks.engines.engine --device cuda``.
 """
 
 from __future__ import annotations
