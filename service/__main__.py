@@ -1,4 +1,4 @@
-"""`python -m service`: reads the settings, opens the port, serves until it is asked to stop.
+"""`python -m service`: reads the settings, opens the port, and serves until it is stopped.
 
 Exit codes: 0 stopped on request, 2 a setting is not usable, 3 the port cannot be opened, 4 the
 model was refused. Each comes with one sentence on standard error and no stack trace.
@@ -31,8 +31,8 @@ EXIT_MODEL_REFUSED = 4
 BACKLOG = 2048
 ADMIN_HOST = "127.0.0.1"
 SWITCH_INTERVAL_S = 0.0005
-"""How long a thread may keep Python's lock while another waits for it. By default 5 ms, which under
-load the event loop takes each time that the thread of a compute process has something to do."""
+"""How long a thread may keep Python's lock while another waits for it. By default it is 5 ms; under
+load each compute thread would wait that long for the event loop."""
 
 
 def main() -> int:
@@ -72,10 +72,10 @@ def main() -> int:
 
 
 def _listen(host: str, port: int) -> socket.socket:
-    """Open the port, before the slow imports: early callers wait instead of being refused."""
+    """Open the port before the slow imports, so that early callers wait and are not refused."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    # With its protocol named, asyncio sends every piece at once (TCP_NODELAY). Otherwise the body
-    # of an answer waits until the caller acknowledges the headers: 40 ms for each small answer.
+    # With the protocol named, asyncio sets TCP_NODELAY. Otherwise the body of an answer waits until
+    # the caller acknowledges the headers: 40 ms for each small answer.
     listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -155,7 +155,7 @@ def _serve(settings: Settings, listener: socket.socket, admin: socket.socket | N
         log_config=None,
         access_log=False,
         server_header=False,
-        proxy_headers=False,  # nothing here depends on who the caller says to be
+        proxy_headers=False,  # nothing here depends on addresses in headers
         lifespan="on",
         backlog=BACKLOG,
         timeout_graceful_shutdown=max(1, int(settings.drain_timeout_s)),
@@ -184,7 +184,7 @@ def _serve(settings: Settings, listener: socket.socket, admin: socket.socket | N
     if settings.greet:
         greet_when_ready(url, service.served)
     gc.collect()
-    gc.freeze()  # a full collection went through all imports: 28 ms in which nobody was served
+    gc.freeze()  # a full collection visited all imports: 28 ms without serving
     server.run(sockets=own)
     logger.info("stopped")
     return _explain_refusal(refusals[0]) if refusals else 0

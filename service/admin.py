@@ -1,11 +1,11 @@
-"""`python -m service.admin`: which model a running service serves, another one, and back.
+"""`python -m service.admin`: show, replace or roll back the model of a running service.
 
     python -m service.admin status   --key-file KEY [--port 8001]
     python -m service.admin reload   --key-file KEY [--model FOLDER] [--of NAME/VERSION]
     python -m service.admin rollback --key-file KEY [--of NAME/VERSION]
 
-On the machine, or in the container, of the service, which was started with --admin-port. The key
-has the scope `admin`. Exit codes: 0 done, 1 refused (nothing has changed), 2 nobody answers.
+Run it on the machine or in the container of a service started with --admin-port. The key has the
+scope `admin`. Exit codes: 0 done, 1 refused (nothing has changed), 2 no answer.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _post(port: int, command: str, key: str, fields: Any) -> tuple[int, dict[str, Any]]:
-    """Ask the admin port; http.client goes through no proxy."""
+    """Send a request to the admin port; http.client uses no proxy."""
     method = "GET" if command == "status" else "POST"
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=TIMEOUT_S)
     try:

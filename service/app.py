@@ -52,15 +52,15 @@ def create_app(
 
     Args:
         settings: the validated settings.
-        predictor_factory: loads the model; tests hand in another.
-        pool_factory: makes the image workers; tests hand in another.
-        on_refused: told the error when the model cannot be loaded at all.
-        admin_listener: bound to this machine alone, for the admin port; None for none.
-        shadow_factory: loads the shadow model; tests hand in another.
+        predictor_factory: loads the model; replaced in tests.
+        pool_factory: makes the image workers; replaced in tests.
+        on_refused: called with the error when the model cannot be loaded at all.
+        admin_listener: loopback socket of the admin port; None for none.
+        shadow_factory: loads the shadow model; replaced in tests.
 
     Returns:
-        The application; `app.state.service` is its `SegmentationService`, `app.state.masks` gives
-        its masks to routes and fronts.
+        The application; `app.state.service` is its `SegmentationService`, `app.state.masks` answers
+        requests of routes and fronts.
     """
     service = SegmentationService(
         settings, predictor_factory, pool_factory, on_refused, shadow_factory
@@ -94,8 +94,8 @@ def create_app(
         redirect_slashes=False,
     )
     app.state.service = service
-    # Straight onto the app's own router: an included one would hide its routes from `app.routes`,
-    # which the answer to a wrong method reads.
+    # Added directly to the app's router: an included router would hide its routes from
+    # `app.routes`, which the answer to a wrong method reads.
     masks = app.state.masks = ServedMasks(service, keys)
     add_segment_routes(app.router, masks)
     add_status_routes(app.router, service, keys)
@@ -111,7 +111,7 @@ def create_app(
 
 
 def _api_keys(settings: Settings, metrics: Metrics) -> ApiKeys | None:
-    """Return the API keys that the operator asks for, with their figures in the metrics."""
+    """Return the configured API keys and publish their metrics."""
     if settings.api_keys_file is None:
         return None
     keys = ApiKeys(
@@ -126,7 +126,7 @@ def _api_keys(settings: Settings, metrics: Metrics) -> ApiKeys | None:
 
 
 def _auditing(settings: Settings, metrics: Metrics) -> Auditing | None:
-    """Open the audit log that the operator wants, with its figures in the metrics."""
+    """Open the configured audit log and publish its metrics."""
     if settings.audit_log is None or settings.audit_key_file is None:
         return None
     watch = AuditWatch(

@@ -1,8 +1,8 @@
-"""Turns: of several callers' waiting items, each caller's oldest goes in turn.
+"""Fair turns: callers with waiting items are served in turn, each caller's oldest item first.
 
-So a caller that sends eight requests at a time waits eight times as long as one that sends one, and
-it delays every other caller by one turn only. Where there is no queue (a worker's time, a slot in
-the service), no single caller may hold the last quarter while others send requests.
+So a caller that sends eight requests at a time waits for eight turns, and delays every other caller
+by only one. Where there is no queue (a worker's time, a slot in the service), no single caller may
+hold the last quarter while others send requests.
 """
 
 from __future__ import annotations
@@ -13,39 +13,39 @@ from collections.abc import Callable, Iterator
 from typing import Generic, TypeVar
 
 SERVICE = ""
-"""Caller of what the service does for itself."""
+"""Caller of the service's own requests."""
 
 Item = TypeVar("Item")
 
 
 def most_of_one(places: int) -> int:
-    """Return how many of all places one caller may hold while others are about: three quarters."""
+    """Return how many of all places one caller may hold while others are active: three quarters."""
     return max(1, places - -(-places // 4))
 
 
 class RecentCallers:
-    """Who is about; grows by those of the latest seconds alone."""
+    """The callers of the latest seconds."""
 
     def __init__(self, seconds: float, clock: Callable[[], float] = time.monotonic) -> None:
-        """Start with nobody.
+        """Start without callers.
 
         Args:
-            seconds: for how long a caller is about after it was noted.
-            clock: seconds of a clock that never goes back.
+            seconds: how long a caller counts as active after it was noted.
+            clock: monotonic clock, in seconds.
         """
         self._seconds = seconds
         self._clock = clock
         self._noted_at: OrderedDict[str, float] = OrderedDict()  # the latest last
 
     def note(self, caller: str) -> None:
-        """Note that a caller is there; what the service does for itself is no caller."""
+        """Note a request of a caller; the service itself does not count."""
         if caller != SERVICE:
             self._noted_at[caller] = self._clock()
             self._noted_at.move_to_end(caller)
 
     @property
     def are_several(self) -> bool:
-        """Whether more than one caller is about."""
+        """Whether more than one caller is active."""
         oldest = self._clock() - self._seconds
         while self._noted_at and next(iter(self._noted_at.values())) < oldest:
             self._noted_at.popitem(last=False)
@@ -57,9 +57,9 @@ def _any(item: object) -> bool:
 
 
 class CallerTurns(Generic[Item]):
-    """What waits, by caller; those who have had their turn go behind the others.
+    """Waiting items by caller; a caller goes behind the others after its turn.
 
-    Only callers with waiting items are known, so that nothing grows.
+    It stores only callers with waiting items, so it cannot grow without bound.
     """
 
     def __init__(self) -> None:
@@ -79,7 +79,7 @@ class CallerTurns(Generic[Item]):
         self._lines.setdefault(caller, deque()).append(item)
 
     def put_back(self, caller: str, item: Item) -> None:
-        """Add an item that was taken and not begun: it is the next one again."""
+        """Put back an item that was taken but not begun: it is next again."""
         self._lines.setdefault(caller, deque()).appendleft(item)
         self._lines.move_to_end(caller, last=False)
 
@@ -87,7 +87,7 @@ class CallerTurns(Generic[Item]):
         """Take the next item; None when there is none.
 
         Args:
-            may: says of an item whether it may go now; others keep their places.
+            may: whether an item may go now; others keep their places.
         """
         for caller, line in self._lines.items():
             found = next((item for item in line if may(item)), None)
@@ -97,7 +97,7 @@ class CallerTurns(Generic[Item]):
         return None
 
     def remove(self, caller: str, item: Item) -> None:
-        """Take out an item that no longer waits to go; one that is not there is left."""
+        """Remove an item that no longer waits; do nothing if it is absent."""
         line = self._lines.get(caller)
         if line is None or item not in line:
             return
@@ -106,7 +106,7 @@ class CallerTurns(Generic[Item]):
             del self._lines[caller]
 
     def empty(self) -> list[Item]:
-        """Take out all items, each caller's together."""
+        """Remove all items, each caller's together."""
         items = [item for line in self._lines.values() for item in line]
         self._lines.clear()
         return items

@@ -1,10 +1,10 @@
-"""A child process that ends with this one, whatever thread asks for it and however this one ends.
+"""A child process that ends with this one, whichever thread starts it and however this one ends.
 
-Both kinds of child are started so: the template of the image workers, and the compute process. The
+Both kinds of child start this way: the template of the image workers, and the compute process. The
 kernel sends `SIGKILL` to a child whose parent ends (`PR_SET_PDEATHSIG`), and counts the *thread*
 that started the child as the parent. One thread therefore starts all children and lives as long as
-the process. The child sets the signal first of all. Then it checks that its parent is still the
-process that started it: one that ended earlier would send nothing.
+the process. The child first sets the signal. Then it checks that its parent is still the process
+that started it, because a parent that had already ended would not trigger the signal.
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ from typing import TypeVar
 Result = TypeVar("Result")
 
 SIGNALS_OF_THE_PARENT = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-"""Meant for the parent, which drains first; terminals and systemd send them to every process."""
+"""Signals meant for the parent, which drains first; terminals and systemd send them to every
+process."""
 
 _SET_PARENT_DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG of linux/prctl.h
 _PARENT_VARIABLE = "LUNGSEG_PARENT_PROCESS"
@@ -40,9 +41,9 @@ def start_child(
     """Start `python -m module FD ARGUMENTS...` with one end of a socket pair.
 
     Args:
-        module: its `main` has to call `die_with_parent` before anything else.
-        arguments: follow the number of the child's descriptor.
-        environment: set beside what this process has.
+        module: module whose `main` calls `die_with_parent` before anything else.
+        arguments: arguments after the number of the child's descriptor.
+        environment: variables beside those of this process.
 
     Returns:
         Our end, and the process.
@@ -73,12 +74,12 @@ def start_child(
 
 
 def die_with_parent(parent: int | None = None) -> None:
-    """Make the kernel kill the calling process when its parent ends; to be called first of all.
+    """Make the kernel kill the calling process when its parent ends; call it before anything else.
 
-    Elsewhere than on Linux nothing is set; the child ends when its socket does.
+    On systems other than Linux it does nothing; the child ends when its socket closes.
 
     Args:
-        parent: process id of the parent; default: what `start_child` said.
+        parent: process id of the parent; by default the one that `start_child` passed.
 
     Raises:
         ParentGoneError: it has ended already.
@@ -117,7 +118,7 @@ class _StarterThread:
             work, result = self._wanted.get()
             try:
                 result.set_result(work())
-            except BaseException as error:  # belongs to the thread that asked
+            except BaseException as error:  # belongs to the requesting thread
                 result.set_exception(error)
             del work, result
 

@@ -1,9 +1,9 @@
-"""What the container, or the systemd unit, may use: processors and memory, as the kernel says.
+"""Limits of the container or the systemd unit on processors and memory.
 
 Control groups of version 2 (`cpu.max`, `memory.max`) and of version 1 (`cpu.cfs_quota_us`,
-`memory.limit_in_bytes`; RHEL 8 and older hosts). The limit may stand at this process's own group
-or at any above it. In a container the group's own folder is often mounted as the root, and
-`/proc/self/cgroup` names a path that only the host has; paths that are not there are left out.
+`memory.limit_in_bytes`; RHEL 8 and older hosts). The limit may be at this process's own group or at
+any above it. In a container the group's own folder is often mounted as the root, and
+`/proc/self/cgroup` names a path that only the host has; missing paths are skipped.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from pathlib import Path
 CGROUPS = Path("/sys/fs/cgroup")
 MEMBERSHIP = Path("/proc/self/cgroup")
 _UNLIMITED_BYTES = 2**60
-"""Version 1 writes no limit as a number near 2^63."""
+"""Version 1 writes a number near 2^63 for no limit."""
 
 
 @dataclass(frozen=True)
 class ContainerLimits:
-    """What may be used; None for no limit."""
+    """The limits; None for no limit."""
 
     cpus: float | None = None  # such as 1.5
     memory_bytes: int | None = None
@@ -30,8 +30,8 @@ def read_limits(root: Path = CGROUPS, membership: Path = MEMBERSHIP) -> Containe
     """Return the limits now, the tightest of all groups above this process.
 
     Args:
-        root: where control groups are mounted.
-        membership: names the groups of this process.
+        root: mount point of control groups.
+        membership: file that names the groups of this process.
     """
     cpus = [*_unified_cpus(root, membership), *_first_version_cpus(root, membership)]
     sizes = [
@@ -43,9 +43,9 @@ def read_limits(root: Path = CGROUPS, membership: Path = MEMBERSHIP) -> Containe
 
 
 def memory_kills(root: Path = CGROUPS, membership: Path = MEMBERSHIP) -> int:
-    """Return how many processes of this container the kernel has ended for want of memory."""
+    """Return how many processes of this container the kernel killed for lack of memory."""
     files = _files(root, membership, "memory", "memory.events", "memory.oom_control")
-    # The group's own: those above count what was killed in other containers, too.
+    # The group's own count: groups above also count other containers.
     own = [path for folder, name in files if (path := folder / name).is_file()][-1:]
     for line in _lines(own[0]) if own else []:
         word, _, count = line.partition(" ")
@@ -77,7 +77,7 @@ def _first_version_cpus(root: Path, membership: Path) -> Iterator[float]:
 def _files(
     root: Path, membership: Path, controller: str, unified: str, first_version: str
 ) -> Iterator[tuple[Path, str]]:
-    """Yield folders with the name of a controller's file in them, of both versions."""
+    """Yield the folders of a controller and the name of its file in them, for both versions."""
     for folder in _groups(root, _path_of("", membership)):
         yield folder, unified
     for folder in _groups(root / controller, _path_of(controller, membership)):
@@ -85,7 +85,7 @@ def _files(
 
 
 def _path_of(controller: str, membership: Path) -> str:
-    """Return this process's path below a controller; of version 2 the controller is empty."""
+    """Return this process's path below a controller; the controller is empty for version 2."""
     for line in _lines(membership):
         _, names, path = [*line.split(":", 2), "", ""][:3]
         if controller in names.split(","):
@@ -94,14 +94,14 @@ def _path_of(controller: str, membership: Path) -> str:
 
 
 def _groups(mount: Path, path: str) -> Sequence[Path]:
-    """Return the folders of a group and of all above it, as far as they are there."""
+    """Return the existing folders of a group and of all groups above it."""
     parts = [part for part in path.split("/") if part not in ("", "..")]
     folders = [mount.joinpath(*parts[:count]) for count in range(len(parts) + 1)]
     return [folder for folder in folders if folder.is_dir()]
 
 
 def _number(path: Path) -> int | None:
-    """Return a number above 0 that a file holds; None for `max`, -1 or no file."""
+    """Return the positive number in a file; None for `max`, -1 or no file."""
     lines = _lines(path)
     return int(lines[0]) if lines and lines[0].isdecimal() and int(lines[0]) > 0 else None
 

@@ -1,9 +1,9 @@
-"""How many threads the model gets on a CPU when the operator does not set a number.
+"""Numbers of threads and processes when the operator does not set them.
 
 One core stays free for the other threads of the process, which decode uploads and render answers.
-This is worth more than it looks: OpenMP's threads meet at a barrier after every operation, so one
-that waits for a core holds up all of them. Measured on 2 cores beside another busy process, for
-a 1024 x 1024 PNG with overlay: 94 ms with 1 thread, 3337 ms with 2 (median of 15).
+This matters, because OpenMP's threads meet at a barrier after every operation, so one that waits
+for a core delays all of them. Measured on 2 cores beside another busy process, for a 1024 x 1024
+PNG with overlay: 94 ms with 1 thread, 3337 ms with 2 (median of 15).
 """
 
 from __future__ import annotations
@@ -18,21 +18,21 @@ from service.memory_allowance import workers_within_memory
 MOST_FRONTS = 8
 
 MOST_THREADS = 8
-"""The compact model's operations take well under a millisecond; more threads only wait."""
+"""Most threads of a model: the compact model's operations take well under a millisecond."""
 
 
 def model_threads(limits: ContainerLimits | None = None) -> int:
     """Return the number of threads: the allowed CPUs less one, 1 to `MOST_THREADS`.
 
     Args:
-        limits: the container's; read now when None. PyTorch by itself counts the cores of the
-            host, and a container with a limit of 2 on 64 cores would be throttled to a halt.
+        limits: the container's; read now when None. PyTorch itself counts the cores of the host; a
+            container limited to 2 of 64 cores would be throttled to a halt.
     """
     return max(1, min(_allowed_cpus(limits) - 1, MOST_THREADS))
 
 
 def models_at_a_time(threads: int, limits: ContainerLimits | None = None) -> int:
-    """Return how many models may compute at a time, one at least: those that the CPUs hold.
+    """Return how many models may compute at a time: as many as the CPUs hold, at least one.
 
     Args:
         threads: CPU threads of each model.
@@ -44,10 +44,10 @@ def models_at_a_time(threads: int, limits: ContainerLimits | None = None) -> int
 def image_workers(limits: ContainerLimits | None = None, *, gpus: int = 0, models: int = 1) -> int:
     """Return how many image workers there are.
 
-    Half of the allowed CPUs, 2 to `MOST_THREADS`: an X-ray takes them a third of the model's time,
-    and more of them only take the model's core. Two at least, so that one costly upload does not
-    hold up everybody else. A GPU leaves them all CPUs, and they yield to the serving process. Less
-    where the container's memory does not hold so many.
+    It is half of the allowed CPUs, 2 to `MOST_THREADS`: an X-ray takes a worker a third of the
+    model's time, and more workers would only take the model's core. Two is the least, so that one
+    costly upload does not delay everybody else. Beside a GPU workers may use all CPUs, and they
+    yield to the serving process. There are fewer if the container's memory does not hold so many.
 
     Args:
         limits: the container's; read now when None.
@@ -63,8 +63,9 @@ def image_workers(limits: ContainerLimits | None = None, *, gpus: int = 0, model
 def front_processes(limits: ContainerLimits | None = None, *, gpus: int = 0) -> int:
     """Return how many processes hold callers' connections; 1 for the serving process itself.
 
-    A model on the CPU is slower than what one process answers. Beside a GPU there is one for each
-    four CPUs, of which image workers need most (`python -m benchmarks.service.front_alone`).
+    One process answers faster than a model on the CPU computes. Beside a GPU there is one front for
+    each four CPUs, because image workers need most of them
+    (`python -m benchmarks.service.front_alone`).
 
     Args:
         limits: the container's; read now when None.
@@ -74,10 +75,10 @@ def front_processes(limits: ContainerLimits | None = None, *, gpus: int = 0) -> 
 
 
 def gpus_shown(folder: Path = Path("/dev")) -> int:
-    """Return how many NVIDIA GPUs this machine shows, without asking its driver.
+    """Return how many NVIDIA GPUs this machine shows, without calling the driver.
 
     Args:
-        folder: where devices stand.
+        folder: folder of device files.
     """
     return sum(name.name[len("nvidia") :].isdecimal() for name in folder.glob("nvidia[0-9]*"))
 

@@ -1,8 +1,8 @@
-"""Compares the X-rays of one period with those before it and with those that trained the model.
+"""Compare the X-rays of one period with earlier ones and with the model's training X-rays.
 
-No hospital looks like the mixture that trained the model, so two comparisons are made. Do its
-X-rays lie outside the range of training, and do they differ from its own of the weeks before? The
-alerts in `deploy/prometheus/rules.yml` make the same comparisons by the same limits.
+No hospital resembles the mixture of the training data, so there are two comparisons. Are its X-rays
+outside the range of training, and do they differ from its own of earlier weeks? The alerts in
+`deploy/prometheus/rules.yml` make the same comparisons with the same limits.
 """
 
 from __future__ import annotations
@@ -16,23 +16,23 @@ from typing import Any
 from service.trained_range import QUANTITIES, WARNED, TrainedRange
 
 MOST_OUTSIDE = 0.2
-"""Share outside of what trained from which on X-rays differ from it;
-`benchmarks.quality.drift_alarms` prints it for healthy hospitals and for X-rays that differ."""
+"""Least share of X-rays outside the range of training that counts as a difference;
+`benchmarks.quality.drift_alarms` prints it for ordinary hospitals and for X-rays that differ."""
 
 MOST_SHIFT = 0.25
-"""Distance to the weeks before from which on X-rays differ from them: the largest difference
-between shares below a quantile, a Kolmogorov-Smirnov distance at seven points."""
+"""Least distance from earlier weeks that counts as a difference: the largest difference between
+shares below a quantile, a Kolmogorov-Smirnov distance at seven points."""
 
 LEAST_XRAYS = 100
-"""With fewer in a period nothing is said: chance alone makes such distances."""
+"""Fewer X-rays in a period are not judged, because chance alone gives such distances."""
 
 
 @dataclass
 class Period:
-    """What was seen in some days.
+    """The numbers of the X-rays of some days.
 
     Attributes:
-        numbers: by names of `QUANTITIES`, and 1 or 0 for `WARNED`.
+        numbers: values by names of `QUANTITIES`, and 1 or 0 for `WARNED`.
         warnings: answers with each warning code.
     """
 
@@ -46,7 +46,7 @@ class Period:
         """Add an answered request.
 
         Args:
-            entry: of the audit log.
+            entry: entry of the audit log.
             is_warned: whether it has a warning to act on.
             is_whole_image: whether its lungs can be compared.
         """
@@ -65,15 +65,15 @@ class Period:
 
 @dataclass(frozen=True)
 class Compared:
-    """One number of one period.
+    """One quantity in one period.
 
     Attributes:
         count: X-rays in the period.
-        median: of the period; of `WARNED` the share.
-        median_before: of the time before; None without any.
-        median_trained: over the X-rays that trained; None where the manifest does not say.
-        outside: share outside of what trained, or of answers warned of; None where unknown.
-        shift: distance to the time before; None where either is too short.
+        median: median of the period; for `WARNED` the share.
+        median_before: the same of the earlier time; None without X-rays.
+        median_trained: median of the training X-rays; None if the manifest has none.
+        outside: share outside the range of training, or of answers with warnings; None if unknown.
+        shift: distance from the earlier time; None if either has too few X-rays.
     """
 
     name: str
@@ -86,23 +86,23 @@ class Compared:
 
     @property
     def differs_from_training(self) -> bool:
-        """Whether it lies outside of what trained."""
+        """Whether it differs from training."""
         is_enough = self.count >= LEAST_XRAYS
         return is_enough and self.outside is not None and self.outside > MOST_OUTSIDE
 
     @property
     def differs_from_before(self) -> bool:
-        """Whether it is not as it was."""
+        """Whether it differs from the earlier time."""
         return self.shift is not None and self.shift > MOST_SHIFT
 
 
 def compared(now: Period, before: Period, ranges: Mapping[str, TrainedRange]) -> list[Compared]:
-    """Compare each number.
+    """Compare each quantity.
 
     Args:
-        now: the period in question.
-        before: the time before it.
-        ranges: what trained the model.
+        now: period to judge.
+        before: earlier time.
+        ranges: ranges of the training X-rays.
     """
     return [
         _compared(name, now.numbers[name], before.numbers[name], ranges.get(name))
@@ -131,12 +131,12 @@ def _compared(
 def shift_of(
     now: Sequence[float], before: Sequence[float], known: TrainedRange | None
 ) -> float | None:
-    """Return the distance of two periods; None where one of them is too short.
+    """Return the distance of two periods; None if one has too few X-rays.
 
     Args:
         now: numbers of one period.
-        before: of the other.
-        known: at whose edges their shares are compared; None for numbers that are 0 or 1.
+        before: numbers of the other.
+        known: range whose quantiles divide the values; None for numbers that are 0 or 1.
     """
     if min(len(now), len(before)) < LEAST_XRAYS:
         return None

@@ -1,7 +1,8 @@
-"""Counts of served X-rays by where their numbers lie in the range of training, as metrics.
+"""Metrics that count served X-rays by the position of their numbers in the range of training.
 
-Counters, not a window: Prometheus takes the increase over a week, over all replicas and across
-restarts. Increments are of plain integers, since each X-ray makes up to thirty of them.
+They are counters and not a window: Prometheus computes the increase over a week, over all replicas
+and across restarts. They increment plain integers, because each X-ray makes up to thirty
+increments.
 """
 
 from __future__ import annotations
@@ -22,15 +23,15 @@ _LABELS = ("name", "version", "quantity")
 
 @dataclass(frozen=True)
 class ComparedModel:
-    """A model that X-rays are compared by."""
+    """A model whose training range X-rays are compared with."""
 
     name: str
     version: str
-    distributions: Distributions  # what its manifest says of the X-rays that trained it
+    distributions: Distributions  # distributions of its training X-rays, by its manifest
 
 
 class DriftCounters(Collector):
-    """Served X-rays beside those that trained; used by the event loop's thread."""
+    """Counters of served X-rays against the range of training; for the event loop's thread only."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         """Start at zero, and publish in a registry."""
@@ -41,7 +42,7 @@ class DriftCounters(Collector):
         registry.register(self)
 
     def show(self, model: ComparedModel) -> None:
-        """Publish zeros for each number that a model's manifest knows."""
+        """Publish zeros for each quantity in a model's manifest."""
         ranges = self._ranges_of(model.distributions)
         for quantity in (*ranges, WARNED):
             labels = (model.name, model.version, quantity)
@@ -54,7 +55,7 @@ class DriftCounters(Collector):
         """Count one X-ray.
 
         Args:
-            numbers: by names of `service.trained_range.QUANTITIES`; those that are known of it.
+            numbers: its known values, by names of `service.trained_range.QUANTITIES`.
             model: the model that answered.
         """
         ranges = self._ranges_of(model.distributions)
@@ -74,7 +75,7 @@ class DriftCounters(Collector):
         self._outside[model.name, model.version, WARNED] += is_warned
 
     def describe(self) -> Iterable[CounterMetricFamily]:
-        """Return the names, for the registry."""
+        """Return the metrics' names, for the registry."""
         return self.collect()
 
     def collect(self) -> Iterator[CounterMetricFamily]:
@@ -99,8 +100,8 @@ class DriftCounters(Collector):
         yield from (compared, outside, below)
 
     def _ranges_of(self, distributions: Distributions) -> dict[str, TrainedRange]:
-        """Return the ranges of a manifest, made once for each."""
+        """Return the ranges of a manifest, computed once for each."""
         known = self._ranges.get(id(distributions))
-        if known is None or known[0] is not distributions:  # the object is held, so its id is its
+        if known is None or known[0] is not distributions:  # kept, so its id stays unique
             known = self._ranges[id(distributions)] = distributions, trained_ranges(distributions)
         return known[1]

@@ -1,10 +1,10 @@
-"""`python -m service.drift_report AUDIT_LOG`: do X-rays of this week differ from those before?
+"""`python -m service.drift_report AUDIT_LOG`: do X-rays of this week differ from earlier ones?
 
     python -m service.drift_report /audit [--days 7] [--until 2027-01-31] [--key ct-room]
 
-It reads the audit log, so it needs no Prometheus, and what happened before a restart counts. The
-time before is three times as long. What the log does not hold cannot be compared: age, sex, view
-and device of an X-ray. Exit codes: 0 nothing differs, 1 something differs, 2 nothing to read.
+It reads the audit log, so it needs no Prometheus and covers restarts. The earlier time is three
+times as long as the period. The log has no age, sex, view and device of an X-ray, so these cannot
+be compared. Exit codes: 0 nothing differs, 1 something differs, 2 nothing to read.
 """
 
 from __future__ import annotations
@@ -70,15 +70,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 class _Report:
-    """Answers of one model, by the days that they were given in."""
+    """Answers of one model, by day."""
 
     def __init__(self, manifest: Manifest, until: datetime, length: timedelta) -> None:
         """Start empty.
 
         Args:
-            manifest: of the model.
+            manifest: manifest of the model.
             until: end of the period.
-            length: of the period.
+            length: length of the period.
         """
         self._manifest = manifest
         self._until, self._since = until, until - length
@@ -87,7 +87,7 @@ class _Report:
         self.now, self.before = Period(), Period()
 
     def take(self, entry: dict[str, Any]) -> None:
-        """Add an answered request, where its day and its model are meant."""
+        """Add an answered request, if its day and model belong to the report."""
         moment = datetime.fromisoformat(entry["time"])
         if not self._before_since <= moment < self._until:
             return

@@ -1,10 +1,10 @@
-"""Every refusal the service knows, as one tree of exceptions that carry their HTTP status.
+"""All refusals of the service, as one tree of exceptions with their HTTP status.
 
-A function deep in the pipeline raises the exception that names what is wrong. The HTTP edge
-turns it into an RFC 9457 problem document without a table of its own. The `code` of each class
-is part of the public contract: clients branch on it, so it never changes once released. The
-`detail` sentence is shown to the caller and must never hold a file name, a path, a DICOM value
-or anything else that could name a patient.
+Any function raises the exception that names the problem. The HTTP layer turns it into an RFC 9457
+problem document, without a table of its own. The `code` of each class is part of the public
+contract: clients branch on it, so it never changes once released. The caller sees the sentence in
+`detail`. It must never contain a file name, a path, a DICOM value or anything else that could name
+a patient.
 """
 # The classes are named after the problem they report (`QueueFull`), as httpx and starlette do.
 # ruff: noqa: N818
@@ -58,7 +58,7 @@ class MalformedRequest(ServiceError):
 
 
 class MissingKey(ServiceError):
-    """The service asks for an API key and none came."""
+    """The service requires an API key and the request has none."""
 
     status = 401
     code = "missing_key"
@@ -74,7 +74,7 @@ class WrongKey(ServiceError):
 
 
 class ExpiredKey(ServiceError):
-    """The API key was valid until its date."""
+    """The API key has expired."""
 
     status = 403
     code = "expired_key"
@@ -82,7 +82,7 @@ class ExpiredKey(ServiceError):
 
 
 class InsufficientScope(ServiceError):
-    """The API key is good for something else."""
+    """The API key has another scope."""
 
     status = 403
     code = "insufficient_scope"
@@ -90,7 +90,7 @@ class InsufficientScope(ServiceError):
 
 
 class HostNotAllowed(ServiceError):
-    """The service is called by a name that is not its own, as rebinding names do."""
+    """The request names a host that is not the service, as in DNS rebinding."""
 
     status = 403
     code = "host_not_allowed"
@@ -98,7 +98,7 @@ class HostNotAllowed(ServiceError):
 
 
 class ForeignOrigin(ServiceError):
-    """A web page of another origin sends what only the service's own page may."""
+    """A web page of another origin sent a request that only the service's own page may send."""
 
     status = 403
     code = "foreign_origin"
@@ -122,7 +122,7 @@ class MethodNotAllowed(ServiceError):
 
 
 class ReloadRefused(ServiceError):
-    """The model was not changed; the one that is served serves on."""
+    """The model was not changed; the current one continues to serve."""
 
     status = 409
     code = "reload_refused"
@@ -130,7 +130,7 @@ class ReloadRefused(ServiceError):
 
 
 class NotAcceptable(ServiceError):
-    """The `Accept` header asks for a form of answer that this request cannot have."""
+    """The `Accept` header requests a form of answer that this request cannot have."""
 
     status = 406
     code = "not_acceptable"
@@ -138,7 +138,7 @@ class NotAcceptable(ServiceError):
 
 
 class UploadTooSlow(ServiceError):
-    """The body arrives so slowly that the service stops waiting for it."""
+    """The body arrives too slowly."""
 
     status = 408
     code = "upload_too_slow"
@@ -162,7 +162,7 @@ class TooManyPixels(ServiceError):
 
 
 class UnsupportedMediaType(ServiceError):
-    """The request body or the file in it is of a kind that the service does not read."""
+    """The service does not support the kind of the request body or of its file."""
 
     status = 415
     code = "unsupported_media_type"
@@ -170,7 +170,7 @@ class UnsupportedMediaType(ServiceError):
 
 
 class UnsupportedTransferSyntax(ServiceError):
-    """The DICOM file is compressed in a way that the service does not read."""
+    """The service does not support the DICOM file's compression."""
 
     status = 415
     code = "unsupported_transfer_syntax"
@@ -186,7 +186,7 @@ class InvalidBox(ServiceError):
 
 
 class InvalidField(ServiceError):
-    """A form field is unknown, repeated or holds a value that is not allowed."""
+    """A form field is unknown, repeated or has an invalid value."""
 
     status = 422
     code = "invalid_field"
@@ -226,7 +226,7 @@ class ImageTooCostly(ServiceError):
 
 
 class QueueFull(ServiceError):
-    """As many requests wait as the service is willing to hold."""
+    """The queue of waiting requests is full."""
 
     status = 429
     code = "queue_full"
@@ -242,7 +242,7 @@ class TooManyAttempts(ServiceError):
 
 
 class InternalError(ServiceError):
-    """Something failed inside; the caller gets a fixed sentence and the request id."""
+    """Something failed in the service; the caller gets a fixed sentence and the request id."""
 
     status = 500
     code = "internal_error"
@@ -250,7 +250,7 @@ class InternalError(ServiceError):
 
 
 class AuditUnavailable(ServiceError):
-    """The audit log cannot be written, and the operator wants no mask without an entry."""
+    """The audit log cannot be written, and the operator requires an entry for every mask."""
 
     status = 503
     code = "audit_unavailable"
@@ -266,7 +266,7 @@ class NotReady(ServiceError):
 
 
 class ComputeLost(ServiceError):
-    """The compute process or its device was lost while the request was in its hands."""
+    """The compute process or its device was lost while it had the request."""
 
     status = 503
     code = "compute_lost"
@@ -274,7 +274,7 @@ class ComputeLost(ServiceError):
 
 
 class WorkerLost(ServiceError):
-    """The image worker was lost while the request was in its hands, by no fault of the image."""
+    """The image worker was lost while it had the request, and the image did not cause it."""
 
     status = 503
     code = "worker_lost"
@@ -290,7 +290,7 @@ class OutOfMemory(ServiceError):
 
 
 class Draining(ServiceError):
-    """The process is shutting down and takes no new work."""
+    """The process is shutting down and accepts no new work."""
 
     status = 503
     code = "draining"

@@ -1,4 +1,4 @@
-"""What the service prints when a person starts it in a terminal: its address and its model."""
+"""The line that the service prints in a terminal: its address and its model."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ _PERIOD_S = 0.1
 def greet_when_ready(
     url: str, sentence: Callable[[], str | None], output: TextIO = sys.stdout
 ) -> threading.Thread:
-    """Write one line as soon as the service may answer.
+    """Write one line as soon as the service is ready.
 
     Args:
-        url: where it listens.
-        sentence: says what is served, None until it is ready.
-        output: where to write.
+        url: address of the service.
+        sentence: returns what is served; None until the service is ready.
+        output: stream to write to.
 
     Returns:
         The thread that waits; it ends with the process.

@@ -1,12 +1,13 @@
 """`python -m service.healthcheck`: exit code 0 when the service of this container is ready, else 1.
 
-It reads the same `LUNGSEG_*` variables as the service, so that another port or TLS needs no other
-check. Flags given to the service alone it cannot know. It never asks through a proxy: Docker may
-inject `http_proxy` into every container.
+It reads the same `LUNGSEG_*` variables as the service, so another port or TLS needs no other check.
+It cannot know flags of the service's command line. It uses no proxy, because Docker may inject
+`http_proxy` into every container.
 
-With `--restart-frozen` it also ends a process that takes connections and has answered none of three
-checks in a row, since Docker only marks it unhealthy; `restart: unless-stopped` then starts it
-again. The container needs an init (`init: true`), because process 1 cannot be killed from inside.
+With `--restart-frozen` it also kills a process that accepts connections but answered none of three
+checks in a row. Docker itself would only mark it unhealthy; `restart: unless-stopped` then starts
+it again. The container needs an init (`init: true`), because process 1 cannot be killed from
+inside.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ MOST_SILENT_CHECKS = 3
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Ask once.
+    """Check once.
 
     Args:
         arguments: without the program's name; `sys.argv`'s when None.
@@ -39,10 +40,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     flags = _parser().parse_args(arguments)
     settings = settings_from([], os.environ)
-    # The certificate is for the name that callers use; this call does not leave the container.
+    # The certificate has the name that callers use; this call does not leave the container.
     context = ssl._create_unverified_context() if settings.tls_cert else None
     opener = urllib.request.build_opener(
-        urllib.request.ProxyHandler({}),  # none, whatever `http_proxy` says
+        urllib.request.ProxyHandler({}),  # no proxy, whatever `http_proxy` is
         urllib.request.HTTPSHandler(context=context),
     )
     is_silent = False
@@ -84,7 +85,7 @@ def _note_silence(*, is_silent: bool) -> None:
         print("frozen, and process 1 itself: start the container with an init", file=sys.stderr)
         return
     print(f"frozen: no answer to {count} checks, so it is ended", file=sys.stderr)
-    os.kill(min(map(int, children)), signal.SIGKILL)  # what the init started first
+    os.kill(min(map(int, children)), signal.SIGKILL)  # the process that init started first
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -1,10 +1,9 @@
-"""How the C library keeps the memory of images that were freed.
+"""Settings of the C library for the memory of freed images.
 
-glibc gives each thread an arena of its own, and each keeps what was freed for its next image: over
-20,000 mixed requests the serving process grew by 79 MB that way, at an unforeseeable moment each
-time. One arena for all threads, with fixed limits, stays where the first large images left it.
-Giving everything back at once instead would cost 8 ms a request, for pages that have to be cleared
-and mapped again.
+glibc gives each thread its own arena, and each keeps freed memory for its next image. Over 20,000
+mixed requests the serving process grew by 79 MB that way, at unpredictable moments. One arena for
+all threads, with fixed limits, stays at its size after the first large images. Returning everything
+at once instead would cost 8 ms a request, for pages to be cleared and mapped again.
 """
 
 from __future__ import annotations
@@ -14,24 +13,24 @@ import ctypes
 _ARENA_MAX, _TRIM_THRESHOLD, _MMAP_THRESHOLD = -8, -1, -3  # malloc.h of glibc
 KEPT_BYTES = 64 * 1024 * 1024
 OWN_MAPPING_BYTES = 32 * 1024 * 1024
-"""Larger blocks go back to the system as soon as they are freed."""
+"""Larger blocks are returned to the system as soon as they are freed."""
 
 
 def give_back_free_memory() -> bool:
-    """Give the system what is free now, without changing what is kept later.
+    """Return the memory that is free now to the system.
 
     Returns:
-        Whether anything was given back.
+        Whether anything was returned.
     """
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     return trim is not None and bool(trim(0))
 
 
 def keep_one_heap() -> bool:
-    """Set this for the whole process; to be called before other threads start.
+    """Use one arena for the whole process; call it before other threads start.
 
     Returns:
-        Whether it took effect: False where the C library is not glibc.
+        Whether it took effect: False if the C library is not glibc.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is None:

@@ -3,14 +3,15 @@
 What is applied and what is not:
 
 * Applied, because the picture is wrong without it: position of the stored bits, sign, pixel
-padding, and everything that decides which end is white: MONOCHROME1, a negative rescale slope, a
-falling VOI lookup table, a falling or INVERSE presentation lookup table. * Applied when present:
-the modality lookup table (some older CR plates store a curve). * Applied where needed: a window
-that has most of the pixels, when the values span several times its width. It is widened, and only
-values beyond it are clipped. * Not applied: rescale slope and intercept, because they scale all
-values alike and the model's percentile window undoes that. Nor are other VOI windows, nor the shape
-of a rising lookup table. Header windows are sometimes wrong, and clipped values are lost, so the
-model gets the whole range.
+  padding, and everything that decides which end is white: MONOCHROME1, a negative rescale slope, a
+  falling VOI lookup table, a falling or INVERSE presentation lookup table.
+* Applied when present: the modality lookup table (some older CR plates store a curve).
+* Applied where needed: a window that has most of the pixels, when the values span several times its
+  width. It is widened, and only values beyond it are clipped.
+* Not applied: rescale slope and intercept, because they scale all values alike and the model's
+  percentile window undoes that. Nor are other VOI windows, nor the shape of a rising lookup table.
+  Header windows are sometimes wrong, and clipped values are lost, so the model gets the whole
+  range.
 """
 
 from __future__ import annotations

@@ -2,11 +2,11 @@
 
 What is kept and what is changed:
 
-* grey with 16 bits stays 16 bits (`deep_colour` for colour); 1, 2 and 4 bits become 0..255; *
-colour becomes ITU-R BT.601 luma. Equal channels, as viewers usually export an X-ray, keep their
-exact values and cause no warning; * transparent pixels are blended with black, because X-rays have
-black surroundings; * an orientation tag (EXIF 0x0112) is applied, so boxes refer to the picture
-that a viewer shows.
+* grey with 16 bits stays 16 bits (`deep_colour` for colour); 1, 2 and 4 bits become 0..255;
+* colour becomes ITU-R BT.601 luma. Equal channels, as viewers usually export an X-ray, keep their
+  exact values and cause no warning;
+* transparent pixels are blended with black, because X-rays have black surroundings;
+* an orientation tag (EXIF 0x0112) is applied, so boxes refer to the picture that a viewer shows.
 """
 
 from __future__ import annotations

@@ -2,11 +2,12 @@
 
 A codestream has no checksum, and OpenJPEG decodes what it finds. Four signs show missing data:
 
-* each tile-part states its length, so the next one, or the end, must follow there; * where packets
-are numbered (SOP markers), no number is missing; * packets have no run of FF, because coders stuff
-a bit after one. (FFmpeg cuts layers after one, so two may be adjacent); * codes of the arithmetic
-coder have no runs of a thousand zeros. An empty packet is one zero byte, so a run may be longer by
-the number of packets, which the header states.
+* each tile-part states its length, so the next one, or the end, must follow there;
+* where packets are numbered (SOP markers), no number is missing;
+* packets have no run of FF, because coders stuff a bit after one. (FFmpeg cuts layers after one, so
+  two may be adjacent);
+* codes of the arithmetic coder have no runs of a thousand zeros. An empty packet is one zero byte,
+  so a run may be longer by the number of packets, which the header states.
 
 Runs are not checked where coefficients may be uncoded: in bypass mode, in High-Throughput JPEG
 2000, and where tiles or components have their own coding style.

@@ -1,8 +1,9 @@
 """Decode JPEG codestreams that `jpeg_damage` found complete.
 
 * 8 bits: simplejpeg, with Pillow's pixels (tested) in half the time; Pillow where simplejpeg
-refuses a file. * 12 bits and lossless: libjpeg-turbo in imagecodecs. * JPEG-LS: CharLS in
-imagecodecs.
+  refuses a file.
+* 12 bits and lossless: libjpeg-turbo in imagecodecs.
+* JPEG-LS: CharLS in imagecodecs.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """`python -m service.archive`: segments an archive of X-rays, here or over a cluster.
 
 Exit codes: 0 every X-ray has a row and none failed; 1 internal failure; 2 bad flags; 3 every X-ray
-has a row and some failed; 4 the run could not begin or go on (the same command goes on from where
-it was). The result is one line of JSON on standard output.
+has a row and some failed; 4 the run could not begin or continue (the same command continues it).
+The result is one line of JSON on standard output.
 """
 
 from __future__ import annotations
@@ -26,7 +26,8 @@ EXIT_DONE, EXIT_INTERNAL, EXIT_SOME_FAILED, EXIT_STOPPED = 0, 1, 3, 4
 REQUEST_TIMEOUT_S = 300.0
 QUEUE_LIMIT = 10_000
 GPU_SHARE = 0.25
-"""Of an actor; one cannot keep a large GPU busy: four gave 196 X-rays a second, one 74."""
+"""GPUs of an actor. One actor cannot keep a large GPU busy: four gave 196 X-rays a second, one
+74."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -1,7 +1,7 @@
-"""Ray, started here or joined: how many actors it has room for, and the stream of batches.
+"""Ray, started here or joined: its room for actors, and the stream of batches.
 
-All settings of Ray are made here. Its usage reports are off, and every caller needs its token.
-Whoever can reach its ports and has the token can run any program.
+All settings of Ray are here. Usage reports are off, and every client needs the token. Anyone who
+reaches its ports and has the token can run any program.
 """
 
 from __future__ import annotations
@@ -20,22 +20,22 @@ from service.archive.errors import ArchiveError
 from service.archive.units import Unit, UnitPlan
 
 OBJECT_STORE_BYTES = 200 * 1024 * 1024
-"""Names of files and counts are all that lies in it."""
+"""Size of the object store, which has only names of files and counts."""
 BATCHES_AT_ONCE = 2
-"""Of an actor: while the last X-rays of one batch are rendered, the next ones are opened."""
+"""Batches of an actor at a time: while the last X-rays of one are rendered, the next are opened."""
 
 
 @dataclass(frozen=True)
 class UnitSize:
-    """What an actor takes of its host."""
+    """The processors and GPUs of an actor."""
 
     cpus: float
-    gpus: float  # may be a fraction of one; 0 for none
+    gpus: float  # may be a fraction; 0 for none
 
 
 @contextmanager
 def joined(address: str | None, cpus: int | None = None) -> Iterator[None]:
-    """Within the block, Ray runs: a cluster's, or one of this machine that ends with the block.
+    """Run Ray within the block: join a cluster, or start Ray here and stop it at the end.
 
     Args:
         address: of a cluster's head; None starts Ray here.
@@ -44,7 +44,7 @@ def joined(address: str | None, cpus: int | None = None) -> Iterator[None]:
     Raises:
         ArchiveError: Ray is not installed, or there is no cluster at the address.
     """
-    # Ray reads them when it is imported.
+    # Ray reads them at import.
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     os.environ.setdefault("RAY_AUTH_MODE", "token")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
@@ -60,7 +60,7 @@ def joined(address: str | None, cpus: int | None = None) -> Iterator[None]:
     }
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of its own deprecations
+            warnings.simplefilter("ignore")  # Ray's own deprecations
             ray.init(
                 address=address or "local",
                 log_to_driver=False,
@@ -77,7 +77,7 @@ def joined(address: str | None, cpus: int | None = None) -> Iterator[None]:
 
 
 def most_units(size: UnitSize) -> int:
-    """Return how many actors of this size the hosts have room for, 1 at least."""
+    """Return how many actors of this size fit on the hosts, at least 1."""
     import ray
 
     rooms = []
@@ -102,10 +102,9 @@ def gpu_hosts() -> list[tuple[float, float]]:
 def segmented_batches(
     plan: UnitPlan, batches: Sequence[pyarrow.Table], size: UnitSize, actors: int
 ) -> Iterator[tuple[int, int]]:
-    """Segment batches on a pool of actors; Ray holds no more of them than it works on.
+    """Segment batches on a pool of actors; Ray holds only batches in work.
 
-    An actor that is killed is started again, on another host where its own is gone, and gets its
-    batches again.
+    A killed actor starts again, on another host if its own is gone, and gets its batches again.
 
     Args:
         plan: what each actor does.
@@ -114,14 +113,14 @@ def segmented_batches(
         actors: how many there are.
 
     Yields:
-        X-rays done and failed of a batch, as it is finished.
+        X-rays done and failed of each finished batch.
 
     Raises:
-        ArchiveError: an actor cannot go on; what is finished stays.
+        ArchiveError: an actor cannot continue; finished parts stay.
     """
     import ray
 
-    logging.getLogger("ray.data").setLevel(logging.ERROR)  # it announces every run
+    logging.getLogger("ray.data").setLevel(logging.ERROR)  # Ray announces every run
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     context.enable_operator_progress_bars = False
@@ -148,14 +147,14 @@ def segmented_batches(
 
 
 def _gpu_room(gpus: float, share: float) -> float:
-    """Return how many actors fit on GPUs; a share of a GPU never spans two."""
+    """Return how many actors fit on GPUs; a share of a GPU never spans two GPUs."""
     if share >= 1:
         return gpus / share
     return int(gpus) * int(1 / share + 1e-6)
 
 
 def _reason(error: BaseException) -> str:
-    """Return the innermost sentence: Ray wraps what an actor raised, more than once."""
+    """Return the innermost message: Ray wraps an actor's exception more than once."""
     cause: BaseException | None = error
     while cause is not None:
         error, cause = cause, getattr(cause, "cause", None) or cause.__cause__

@@ -1,7 +1,7 @@
-"""How an archive run fails as a whole; a file that cannot be segmented only fails its own row."""
+"""The failure of a whole archive run; a file that cannot be segmented fails only its own row."""
 
 from __future__ import annotations
 
 
 class ArchiveError(Exception):
-    """The run cannot begin or go on; the message is one sentence for the operator."""
+    """The run cannot begin or continue; the message is one sentence for the operator."""

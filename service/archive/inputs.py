@@ -1,4 +1,4 @@
-"""Which X-rays a run segments, with boxes and convention: from folders, patterns and tables."""
+"""The X-rays of a run with boxes and convention, from folders, patterns and tables."""
 
 from __future__ import annotations
 
@@ -41,9 +41,9 @@ class ArchiveInput:
 
     Attributes:
         address: path or address of the file.
-        boxes: `x0,y0,x1,y1` of each box, with `;` between; empty for the whole image. Checked when
-            the X-ray is segmented: a wrong box costs its own row.
-        convention: what its mask follows.
+        boxes: `x0,y0,x1,y1` of each box, separated by `;`; empty for the whole image. They are
+            checked when the X-ray is segmented, so a wrong box fails only its own row.
+        convention: convention of its mask.
     """
 
     address: str
@@ -52,7 +52,7 @@ class ArchiveInput:
 
     @property
     def input_id(self) -> str:
-        """Names file, boxes and convention together: 16 hexadecimal digits."""
+        """Identifies file, boxes and convention together: 16 hexadecimal digits."""
         named = json.dumps([self.address, self.boxes, self.convention])
         return hashlib.sha256(named.encode()).hexdigest()[:16]
 
@@ -67,14 +67,14 @@ class ArchiveInput:
 
 
 def inputs_of(sources: Sequence[str], convention: str) -> Iterator[ArchiveInput]:
-    """Yield the X-rays that sources name, each once.
+    """Yield the X-rays of all sources, each once.
 
     Args:
         sources: folders (to any depth, hidden files left out), files, patterns such as
-            `xrays/**/*.dcm`, and tables (`.csv`, `.parquet`) with a column `input`, and, if wanted,
-            `boxes` or `x0`, `y0`, `x1`, `y1`, and `convention`. Paths in a table are relative to
-            its folder.
-        convention: for what names none.
+            `xrays/**/*.dcm`, and tables (`.csv`, `.parquet`) with a column `input`, and optional
+            columns `boxes` or `x0`, `y0`, `x1`, `y1`, and `convention`. Paths in a table are
+            relative to its folder.
+        convention: default for X-rays without one.
 
     Raises:
         ArchiveError: a source is not there, or a table lacks its column.
@@ -148,7 +148,7 @@ def _of_table(location: Location, convention: str) -> Iterator[ArchiveInput]:
 
 
 def _as_text(data: io.BytesIO) -> dict[str, pyarrow.DataType]:
-    """Read every column as text: a file that is named 007 keeps its zeros."""
+    """Read every column as text, so that a file named 007 keeps its zeros."""
     names = csv.open_csv(data).schema.names
     data.seek(0)
     return dict.fromkeys(names, pyarrow.string())

@@ -1,4 +1,4 @@
-"""Files and folders by path or address: local, `s3://`, `gs://` and what else Arrow reads."""
+"""Files and folders by path or address: local, `s3://`, `gs://` and others that Arrow supports."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Location:
 
     @property
     def address(self) -> str:
-        """What `location_of` reads as this location."""
+        """The address of this location, as `location_of` reads it."""
         return f"{self.scheme}{self.path}{self.options}"
 
     def below(self, name: str) -> Location:
@@ -40,10 +40,10 @@ class Location:
         return replace(self, path=path)
 
     def read(self, most_bytes: int) -> bytes:
-        """Return the bytes of a file, at most so many.
+        """Return the bytes of a file, up to a limit.
 
         Raises:
-            OSError: it is no file, or cannot be read.
+            OSError: it is not a file, or cannot be read.
         """
         if self.files.get_file_info(self.path).type is not fs.FileType.File:
             raise FileNotFoundError("There is no such file.")
@@ -55,7 +55,7 @@ class Location:
         return b"".join(pieces)
 
     def write(self, data: bytes) -> None:
-        """Write a file whole or not at all, also when this process is killed meanwhile.
+        """Write a file whole or not at all, even if this process is killed meanwhile.
 
         Raises:
             OSError: it cannot be written.
@@ -72,7 +72,7 @@ class Location:
         self.files.move(unfinished, self.path)
 
     def exists(self) -> bool:
-        """Tell whether a file or folder is there."""
+        """Tell whether a file or folder exists."""
         return bool(self.files.get_file_info(self.path).type is not fs.FileType.NotFound)
 
     def files_below(self) -> Iterator[str]:
@@ -90,10 +90,10 @@ def location_of(address: str) -> Location:
 
     Args:
         address: a path of this machine, or `scheme://…` of a file system that Arrow knows. Names
-            are taken as they are, with spaces and all; options begin at `?NAME=`.
+            may contain any character, spaces included; options begin at `?NAME=`.
 
     Raises:
-        ArchiveError: no file system reads it.
+        ArchiveError: no known file system has such addresses.
     """
     if "://" not in address:
         return Location(fs.LocalFileSystem(), str(Path(address).absolute()), "")
@@ -113,7 +113,7 @@ def _options_of(address: str) -> str:
 
 
 def _as_uri(address: str) -> str:
-    """Return an address in which no letter of a name means anything else."""
+    """Return an address with the special characters of names escaped."""
     options = _options_of(address)
     scheme, _, names = address.removesuffix(options).partition("://")
     return f"{scheme}://{quote(names, safe='/:@')}{options}"

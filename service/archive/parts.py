@@ -1,7 +1,7 @@
-"""Parts of the result: a Parquet file for the X-rays of one batch, written whole or not at all.
+"""The parts of a result: a Parquet file for each batch of X-rays, written whole or not at all.
 
-A part is named by the X-rays in it. An actor gets the same batch again when it, or another actor,
-was killed before it could report it. It then finds the part and does nothing.
+The name of a part is a digest of its X-rays. An actor gets a batch again if an actor was killed
+before it reported the batch. It then finds the part and does nothing.
 """
 
 from __future__ import annotations
@@ -35,11 +35,11 @@ class ResultFolder:
         self.location = location_of(output)
 
     def require_same(self, asked: Mapping[str, Any]) -> None:
-        """Note what a run asks, or refuse to mix it with rows that were asked otherwise.
+        """Store a run's settings, or refuse to mix its rows with rows of other settings.
 
         Raises:
-            ArchiveError: an earlier run in this folder asked for something else, or the folder
-                cannot be written.
+            ArchiveError: an earlier run in this folder had other settings, or the folder cannot be
+                written.
         """
         plan = self.location.below(_PLAN_NAME)
         try:
@@ -57,7 +57,7 @@ class ResultFolder:
                 )
 
     def part_of(self, input_ids: Sequence[str]) -> Location:
-        """Return where the rows of these X-rays lie."""
+        """Return the file for the rows of these X-rays."""
         digest = hashlib.sha256("\n".join(sorted(input_ids)).encode()).hexdigest()[:24]
         return self.location.below(f"{RESULTS}/part-{digest}.parquet")
 
@@ -70,7 +70,7 @@ class ResultFolder:
         part.write(_as_parquet(table_of(rows)))
 
     def parts(self) -> list[Location]:
-        """Return the parts that are there."""
+        """Return the existing parts."""
         folder = self.location.below(RESULTS)
         return [folder.at(path) for path in folder.files_below() if path.endswith(".parquet")]
 
@@ -90,7 +90,7 @@ class ResultFolder:
             yield self._read(part, list(columns))
 
     def forget_failures(self) -> int:
-        """Take the rows of failures away, so that they are tried again; return how many."""
+        """Remove the rows of failures, so that they are tried again; return their number."""
         forgotten = 0
         for part in self.parts():
             if not self.counts(part)[1]:

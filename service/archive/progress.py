@@ -1,4 +1,4 @@
-"""Says how far a run is, how fast it goes, and how long it still takes."""
+"""The progress of a run: X-rays done, rate, and remaining time."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Progress:
         Args:
             total: X-rays of the archive.
             finished_before: how many of them an earlier run finished.
-            stream: where it is said.
+            stream: where the progress is written.
         """
         self._total, self._done, self._failed = total, finished_before, 0
         self._stream, self._is_terminal = stream, stream.isatty()
@@ -45,7 +45,7 @@ class Progress:
         return self._done >= self._total
 
     def text(self) -> str:
-        """Return how far it is."""
+        """Return the progress as text."""
         (began, before), (now, done) = self._lately[0], self._lately[-1]
         rate = (done - before) / (now - began) if now > began else 0.0
         left = "unknown" if not rate else _duration((self._total - self._done) / rate)

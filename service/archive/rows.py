@@ -82,8 +82,9 @@ ROW_SCHEMA = pyarrow.schema(
         ("seg_file", _TEXT),
     ]
 )
-"""`code` and `reason` are those of `POST /segment`; `confidence`, `score` and `area_fraction` those
-of the least sure mask; `rle_counts` is COCO's; `png_sha256` is of the mask's PNG."""
+"""`code` and `reason` are those of `POST /segment`. `confidence`, `score` and `area_fraction` are
+those of the least confident mask. `rle_counts` is COCO's; `png_sha256` is the hash of the mask's
+PNG."""
 
 
 def done_row(
@@ -132,12 +133,12 @@ def failed_row(one: ArchiveInput, code: str, reason: str) -> dict[str, Any]:
 
 
 def refused_row(one: ArchiveInput, error: ServiceError) -> dict[str, Any]:
-    """Return the row of an X-ray that the service refuses."""
+    """Return the row of an X-ray that the service refused."""
     return failed_row(one, error.code, error.detail)
 
 
 def table_of(rows: Sequence[Mapping[str, Any]]) -> pyarrow.Table:
-    """Return rows as a table; what a row lacks is null."""
+    """Return rows as a table; missing values are null."""
     return pyarrow.Table.from_pylist([dict(row) for row in rows], schema=ROW_SCHEMA)
 
 

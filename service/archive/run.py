@@ -1,4 +1,4 @@
-"""One run over an archive: finds what is left to do, segments it on the hosts, writes the page."""
+"""One run over an archive: find X-rays without a row, segment them, write the page."""
 
 from __future__ import annotations
 
@@ -24,21 +24,21 @@ from service.settings import Settings
 
 @dataclass(frozen=True)
 class ArchiveRun:
-    """What an operator asks for.
+    """The settings of a run.
 
     Attributes:
         sources: folders, files, patterns and tables.
         output: folder or address of the results.
         convention: for X-rays whose table names none.
         settings: limits and model of the service.
-        options: what is made of each X-ray.
-        size: what an actor takes of its host.
-        actors: how many there are; None for as many as there is room for.
+        options: results to make of each X-ray.
+        size: processors and GPUs of an actor.
+        actors: their number; None for as many as fit.
         rows_per_part: X-rays of a batch.
         ray_address: of a cluster; None starts Ray here.
         local_cpus: processors that a Ray started here may use; None for all.
         retries_failures: whether X-rays that failed in an earlier run are tried again.
-        contact_sheet: X-rays on the page's sheet of the least sure.
+        contact_sheet: number of least confident X-rays shown on the page.
     """
 
     sources: Sequence[str]
@@ -56,14 +56,14 @@ class ArchiveRun:
 
 
 def run_archive(run: ArchiveRun) -> dict[str, Any]:
-    """Segment what has no row yet, and write the page about all of it.
+    """Segment X-rays without a row, and write the page about all of them.
 
     Returns:
-        Numbers of X-rays, of those done here, and of failures, and where the page is.
+        Numbers of X-rays, of those done in this run, and of failures, and the page's address.
 
     Raises:
-        ArchiveError: the run cannot begin or go on; what is finished stays, and the same command
-            goes on from there.
+        ArchiveError: the run cannot begin or continue; finished parts stay, and the same command
+            continues from them.
     """
     folder = ResultFolder(run.output)
     folder.require_same(_plan_of(run))
@@ -88,7 +88,7 @@ def run_archive(run: ArchiveRun) -> dict[str, Any]:
 
 
 def _plan_of(run: ArchiveRun) -> dict[str, Any]:
-    """Return what must not change between runs into one folder."""
+    """Return the settings that must not change between runs into one folder."""
     model = run.settings.model or default_model_folder()
     try:
         digest = hashlib.sha256((model / "manifest.json").read_bytes()).hexdigest()
@@ -110,7 +110,7 @@ def _batches(inputs: Iterable[ArchiveInput], size: int) -> Iterator[pyarrow.Tabl
 
 
 def _overlays(run: ArchiveRun, least_sure: Sequence[ArchiveInput]) -> ResultFolder:
-    """Segment some X-rays once more, with their overlays, into a folder of their own."""
+    """Segment some X-rays once more, with overlays, into a separate folder."""
     output = ResultFolder(run.output).location.below("contact_sheet").address
     plan = UnitPlan(output, run.settings, ResultOptions(run.options.threshold, overlays=True))
     batches = list(_batches(least_sure, run.rows_per_part))

@@ -34,10 +34,11 @@ from service.workers.sharing import copy_of, share
 logger = logging.getLogger("service.archive")
 
 ATTEMPTS = 4
-"""A process that is killed for memory takes its neighbours' X-rays along; each is tried again."""
+"""Attempts for an X-ray. A process killed for memory loses the X-rays of its neighbours, too; each
+is tried again."""
 START_TIMEOUT_S = 300.0
 PAUSE_S = 1.0
-"""After a first attempt; longer after each further one."""
+"""Pause after the first attempt; it grows with each further one."""
 _LOOK_S = 0.05
 _RETRYABLE = (
     errors.QueueFull,
@@ -51,10 +52,10 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True)
 class ResultOptions:
-    """What is made of each X-ray of a run.
+    """The results to make of each X-ray of a run.
 
     Attributes:
-        threshold: probability from which a pixel is lung.
+        threshold: least probability of a lung pixel.
         lungs: both lungs in one mask, or each in its own.
         masks: whether masks are written as PNG.
         overlays: whether overlays are written.
@@ -69,7 +70,7 @@ class ResultOptions:
 
 
 class Segmenter:
-    """The service's pipeline in a thread of its own; safe to call from several threads."""
+    """The service's pipeline in its own thread; safe to call from several threads."""
 
     def __init__(
         self,
@@ -79,14 +80,14 @@ class Segmenter:
         predictor_factory: PredictorFactory = start_compute_child,
         pool_factory: PoolFactory = make_worker_pool,
     ) -> None:
-        """Start the processes and wait until the golden mask has proven them.
+        """Start the processes and wait until they gave the golden mask.
 
         Args:
             settings: limits and model of the service.
             options: what is made of each X-ray.
             output: where masks, overlays and segmentations go.
-            predictor_factory: loads the model; tests hand in another.
-            pool_factory: makes the image workers; tests hand in another.
+            predictor_factory: loads the model; replaced in tests.
+            pool_factory: makes the image workers; replaced in tests.
 
         Raises:
             ArchiveError: the model or the image workers cannot be used on this host.
@@ -111,7 +112,7 @@ class Segmenter:
         """Return a row for each X-ray, in order.
 
         Raises:
-            ArchiveError: the model cannot be used any more; nothing is known about these X-rays.
+            ArchiveError: the model became unusable; these X-rays have no result.
             OSError: a result cannot be written.
         """
         return self._wait_for(self._rows(inputs))
@@ -168,7 +169,7 @@ class Segmenter:
                 return refused_row(one, error)
 
     async def _read(self, one: ArchiveInput) -> bytes:
-        most = self._settings.max_upload_bytes + 1  # one more tells that it is too large
+        most = self._settings.max_upload_bytes + 1  # one more byte shows that it is too large
         return await self._in_thread(lambda: location_of(one.address).read(most))
 
     async def _segmented(self, one: ArchiveInput, data: bytes) -> dict[str, Any]:
@@ -208,7 +209,7 @@ class Segmenter:
         )
 
     async def _answer(self, data: bytes, request: SegmentRequest) -> tuple[bytes, RequestRecord]:
-        """Ask the pipeline, again where another attempt may do better; return the answer's body."""
+        """Call the pipeline, again if another attempt may succeed; return the answer's body."""
         for attempt in range(1, ATTEMPTS + 1):
             await self._until_ready()
             record = RequestRecord(request_id="archive", trace_id=None)
@@ -239,5 +240,5 @@ class Segmenter:
 
 
 def _most_at_once(settings: Settings) -> int:
-    """Enough that neither the model nor a worker waits, and no more: X-rays take memory."""
+    """Return how many X-rays keep model and workers busy; more would only take memory."""
     return 2 * settings.image_workers + 2 * settings.max_batch

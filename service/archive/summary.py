@@ -1,4 +1,4 @@
-"""The page at the end of a run: counts, warnings, distributions, and the least sure X-rays.
+"""The page at the end of a run: counts, warnings, distributions, and the least confident X-rays.
 
 It is one HTML file beside the results that loads nothing from elsewhere. The rows are read part by
 part, so it takes as little memory for a million X-rays as for ten.
@@ -31,7 +31,7 @@ _MODEL = ("model_name", "model_version", "model_sha256", "precision", "device")
 
 @dataclass
 class Figures:
-    """What is counted over all rows.
+    """Counts over all rows.
 
     Attributes:
         statuses: rows by status.
@@ -42,7 +42,7 @@ class Figures:
         models: rows by model, precision and device.
         confidence: done rows by bin of confidence, 0 to 1.
         area: done rows by bin of area fraction, 0 to 1.
-        least_sure: the rows of lowest confidence, least sure first.
+        least_sure: the rows of lowest confidence, lowest first.
     """
 
     statuses: Counter[str] = field(default_factory=Counter)
@@ -64,7 +64,7 @@ def write_summary(
     """Write the page and its figures as JSON.
 
     Args:
-        folder: the results.
+        folder: where the run wrote its rows.
         most_shown: X-rays on the contact sheet.
         with_overlays: makes overlays of X-rays and returns the folder with their rows.
 
@@ -142,7 +142,7 @@ def page_of(figures: Figures, overlays: Mapping[str, str]) -> str:
 
     Args:
         figures: what was counted.
-        overlays: by id of an X-ray, where its overlay lies beside the page.
+        overlays: by id of an X-ray, path of its overlay relative to the page.
     """
     total = figures.statuses.total()
     cards = "".join(

@@ -1,4 +1,4 @@
-"""What Ray places on hosts: an actor with a model process and the image workers that feed it."""
+"""The actor that Ray places on hosts: a model process and its image workers."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from service.settings import Settings
 
 @dataclass(frozen=True)
 class UnitPlan:
-    """What an actor does: made by the driver, sent to every actor."""
+    """The settings of an actor, which the driver sends to every actor."""
 
     output: str  # folder or address of the results; every host must reach it
     settings: Settings
@@ -38,7 +38,7 @@ class Unit:
         self._segmenter = Segmenter(plan.settings, plan.options, self._folder.location)
 
     def __call__(self, batch: pyarrow.Table) -> pyarrow.Table:
-        """Segment a batch, unless its part is there already.
+        """Segment a batch, unless its part exists.
 
         Args:
             batch: rows of `INPUT_SCHEMA`.

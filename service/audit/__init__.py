@@ -1,1 +1,1 @@
-"""The audit log: who had which X-ray segmented by which model, as a chain of sealed lines."""
+"""The audit log: caller, X-ray, model and answer of each request, in a chain of sealed lines."""

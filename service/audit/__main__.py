@@ -1,4 +1,4 @@
-"""`python -m service.audit`: verifies an audit log, or finds what was done with a file.
+"""`python -m service.audit`: verifies an audit log, or finds the entries about a file.
 
     python -m service.audit verify FOLDER --key-file KEY [--head SEAL]
     python -m service.audit digest FILE --log FOLDER

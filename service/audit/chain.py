@@ -1,8 +1,8 @@
-"""Lines of an audit log, each sealed by a keyed hash (HMAC-SHA-256) over itself and the one before.
+"""Lines of an audit log, each sealed by a keyed hash (HMAC-SHA-256) over it and its predecessor.
 
-Somebody who can write the file but does not have the key can neither change nor remove a line
-unnoticed. A plain hash chain could simply be computed again. Lines cut off at the end show by the
-head: the seal of the latest line, which the service also writes to its log and its metrics.
+Without the key nobody can change or remove a line unnoticed, even with write access to the file. A
+hash chain without a key could be computed again. The head reveals lines cut off at the end. It is
+the seal of the latest line, which the service also writes to its log and its metrics.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import Any
 START_OF_CHAIN = "0" * 64
 LEAST_KEY_BYTES = 16
 BEGUN, CONTINUED, TORN = "begun", "continued", "torn line"
-"""Events of the log itself: a new chain, a new file of a chain, a line that a crash cut off."""
+"""Events of the log itself: a new chain, a new file of a chain, a line torn by a crash."""
 _SEAL = re.compile(rb',"seal":"([0-9a-f]{64})"\}')
 _SEAL_BYTES = len(',"seal":""}') + 64
 
@@ -29,16 +29,16 @@ class AuditError(ValueError):
 
 
 class BrokenChainError(AuditError):
-    """A line is not what was written, or one is missing; the message names file and line."""
+    """A line was changed or is missing; the message names file and line."""
 
 
 @dataclass(frozen=True)
 class ChainState:
-    """Where a chain stands.
+    """The state of a chain.
 
     Attributes:
         entries: number of lines so far, over all files.
-        seal: of the latest line.
+        seal: seal of the latest line.
     """
 
     entries: int = 0
@@ -47,13 +47,13 @@ class ChainState:
 
 @dataclass(frozen=True)
 class Verified:
-    """What a verification found.
+    """The result of a verification.
 
     Attributes:
         first_entry: number of the first line; 0 unless older files are kept elsewhere.
-        state: where the chain stands at its end.
-        seals: of all lines, in their order.
-        torn_lines: number of lines that a crash cut off.
+        state: state of the chain at its end.
+        seals: seals of all lines, in order.
+        torn_lines: number of lines torn by a crash.
     """
 
     first_entry: int
@@ -84,12 +84,12 @@ def sealed_line(
     """Make the next line of a chain.
 
     Args:
-        fields: what it says.
+        fields: content of the line.
         state: where the chain stands.
         key: the secret.
 
     Returns:
-        The line with its line feed, and where the chain stands then.
+        The line with its line feed, and the new state of the chain.
     """
     body = json.dumps({"n": state.entries, **fields}, separators=(",", ":")).encode("ascii")
     seal = _seal(body, state.seal, key)
@@ -119,7 +119,7 @@ def verify_files(paths: Iterable[Path], key: bytes) -> Verified:
 
 
 class _Verifier:
-    """Takes the lines of a log one after another."""
+    """Verifies the lines of a log one after another."""
 
     def __init__(self, key: bytes) -> None:
         self._key = key
@@ -160,13 +160,13 @@ class _Verifier:
 
     def _begin(self, fields: Mapping[str, Any], place: str) -> None:
         self._first = fields["n"] if isinstance(fields.get("n"), int) else 0
-        if fields.get("event") == CONTINUED:  # what came before is kept elsewhere
+        if fields.get("event") == CONTINUED:  # earlier lines are stored elsewhere
             self._state = ChainState(self._first, str(fields.get("previous_seal")))
         elif self._first != 0:
             raise BrokenChainError(f"{place}: the entries before {self._first} are missing.")
 
     def _excuse(self, fields: Mapping[str, Any]) -> None:
-        """Accept a line that a crash cut off, when the next one, sealed, says which it was."""
+        """Accept a line torn by a crash if the next, sealed line describes it."""
         assert self._torn is not None
         torn, place = self._torn
         if fields.get("event") != TORN or fields.get("sha256") != _sha256(torn):
@@ -176,10 +176,10 @@ class _Verifier:
 
 
 def state_at_end(path: Path, key: bytes) -> tuple[ChainState, bytes]:
-    """Read where a file's chain stands, from its latest whole line.
+    """Read the state of a file's chain from its latest whole line.
 
     Returns:
-        The state, and the bytes of a line that a crash cut off behind it.
+        The state, and the bytes of a torn line after it.
 
     Raises:
         BrokenChainError: the latest line was not sealed with this key.
@@ -203,12 +203,12 @@ def state_at_end(path: Path, key: bytes) -> tuple[ChainState, bytes]:
 
 
 def torn_fields(torn: bytes) -> dict[str, Any]:
-    """Return what the line after a line that a crash cut off says of it."""
+    """Return the fields that describe a torn line in the line after it."""
     return {"event": TORN, "sha256": _sha256(torn), "bytes": len(torn)}
 
 
 def entries_of(path: Path) -> Iterable[dict[str, Any]]:
-    """Yield what the lines of a file say, verified or not."""
+    """Yield the fields of a file's lines, verified or not."""
     for line in _lines_of(path):
         fields = _fields_of(_split(line)[0])
         if fields is not None:
@@ -236,7 +236,7 @@ def _lines_of(path: Path) -> list[bytes]:
 
 
 def _split(line: bytes) -> tuple[bytes, str]:
-    """Split a line into what was sealed and the seal; an empty seal where there is none."""
+    """Split a line into its sealed part and its seal; the seal is empty if absent."""
     found = _SEAL.fullmatch(line[-_SEAL_BYTES:])
     if found is None:
         return line, ""

@@ -1,7 +1,7 @@
-"""The thread that writes an audit log: lines at once, fsync at most once a second, files by size.
+"""The thread that writes an audit log: lines at once, fsync once a second, new files by size.
 
-A full disk or a missing folder delays no answer: lines wait in memory until they can be written.
-Only with `--audit-required` is a request refused when its line cannot be written.
+A full disk or a missing folder delays no answer: lines wait in memory until they can be written. A
+request is refused for an unwritable line only with `--audit-required`.
 """
 
 from __future__ import annotations
@@ -34,18 +34,18 @@ logger = logging.getLogger("service.audit")
 SYNC_INTERVAL_S = 1.0
 HEAD_INTERVAL_S = 3600.0
 MOST_WAITING = 10_000
-"""Lines kept in memory while they cannot be written; some 10 MB."""
+"""Most lines kept in memory while they cannot be written; about 10 MB."""
 
 
 @dataclass(frozen=True)
 class AuditWatch:
-    """Calls about the state of the log, from its thread.
+    """Callbacks about the state of the log, called in its thread.
 
     Attributes:
-        on_written: lines were written, so many.
-        on_lost: lines were given up, so many.
-        on_failing: whether writing fails now.
-        on_head: the chain's head is to be published.
+        on_written: called with the number of lines written.
+        on_lost: called with the number of lines given up.
+        on_failing: called with whether writing fails now.
+        on_head: called with the chain's head, to publish it.
     """
 
     on_written: Callable[[int], None] = lambda count: None
@@ -63,7 +63,7 @@ class _Waiting:
 
 
 class AuditLog:
-    """An audit log that this process alone writes."""
+    """An audit log with this process as its only writer."""
 
     def __init__(
         self,
@@ -77,11 +77,11 @@ class AuditLog:
         """Open the log and continue its chain.
 
         Args:
-            path: the file; older ones lie beside it, with the number of their first entry.
+            path: the file; older files are beside it, named by the number of their first entry.
             key: the secret of the seals.
-            max_bytes: size from which a new file is begun.
-            keeps_waiting: whether lines that cannot be written wait; else they fail.
-            watch: told how it fares.
+            max_bytes: size at which a new file begins.
+            keeps_waiting: whether unwritable lines wait; otherwise they fail.
+            watch: gets changes of the log's state.
 
         Raises:
             AuditError: the file cannot be written, another process writes it, or it was written
@@ -111,7 +111,7 @@ class AuditLog:
 
     @property
     def state(self) -> ChainState:
-        """Where the chain stands."""
+        """The state of the chain."""
         return self._state
 
     @property
@@ -120,13 +120,13 @@ class AuditLog:
         return self._is_failing
 
     def append(self, fields: Mapping[str, Any]) -> Future[None]:
-        """Hand a line over; return at once.
+        """Queue a line; return at once.
 
         Args:
-            fields: what it says; the time is added.
+            fields: content of the line; the time is added.
 
         Returns:
-            Done when the line is written; fails with OSError when it cannot be.
+            A future that is done when the line is written, and fails with OSError if it cannot be.
         """
         moment = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
         waiting = _Waiting({"time": moment, **fields})
@@ -138,7 +138,7 @@ class AuditLog:
         return waiting.written
 
     def close(self, timeout_s: float = 5.0) -> None:
-        """Write what waits, publish the head and end the thread."""
+        """Write waiting lines, publish the head and end the thread."""
         with self._changed:
             self._is_closing = True
             self._changed.notify()
@@ -159,7 +159,7 @@ class AuditLog:
                 return
 
     def _write(self, batch: list[_Waiting]) -> None:
-        """Write lines, or nothing of them; fsync when it is due."""
+        """Write all lines or none; fsync when it is due."""
         try:
             self._begin_file_if_due()
             lines = [*self._remarks(), *(one.fields for one in batch)]
@@ -184,7 +184,7 @@ class AuditLog:
         self._watch.on_written(len(batch))
 
     def _remarks(self) -> list[dict[str, Any]]:
-        """Return lines that tell of a failure; the first also tries whether it is over."""
+        """Return lines about a past failure; writing the first also tests whether it is over."""
         remarks: list[dict[str, Any]] = [{"event": "written again"}] if self._is_failing else []
         return remarks + ([{"event": "lines lost", "lines": self._lost}] if self._lost else [])
 
@@ -193,7 +193,7 @@ class AuditLog:
         for fields in lines:
             piece, state = sealed_line(fields, state, self._key)
             pieces.append(piece)
-        if self._half_line_at is not None:  # of a failure before; it would break the chain
+        if self._half_line_at is not None:  # of an earlier failure; it would break the chain
             os.ftruncate(self._descriptor, self._half_line_at)
         data, self._half_line_at = b"".join(pieces), os.fstat(self._descriptor).st_size
         written = 0
@@ -249,7 +249,7 @@ class AuditLog:
         return {"event": CONTINUED, "previous_seal": self._state.seal}
 
     def _begin_file_if_due(self) -> None:
-        """Begin a new file when this one is large, or somebody has moved it away."""
+        """Begin a new file if this one is large or was moved away."""
         try:
             is_ours = os.stat(self._path).st_ino == os.fstat(self._descriptor).st_ino
         except FileNotFoundError:

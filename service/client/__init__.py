@@ -1,4 +1,4 @@
-"""A client of the segmentation service for Python programs; it needs httpx alone.
+"""A client of the segmentation service for Python programs; it needs only httpx.
 
 `pip install "lungseg-client @ git+ADDRESS#subdirectory=service/client"` installs these files as
 `lungseg_client`; inside the repository they are `service.client`. Hence the relative imports.

@@ -1,4 +1,4 @@
-"""Answers of the service as plain data; anything that is not one becomes an error."""
+"""Answers of the service as plain data; anything else becomes an error."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ Box = tuple[float, float, float, float]
 
 
 class SegmentError(Exception):
-    """The service refused, or did not answer in the time allowed.
+    """The service refused, or did not answer in time.
 
     Attributes:
         status: HTTP status, 0 when no answer came.
-        code: the service's stable code; `no_answer` when none came, `unexpected_answer` when
-            something else than the service answered.
-        request_id: what its operator needs to find the request, or "".
+        code: the service's stable code; `no_answer` when none came, `unexpected_answer` when the
+            answer was not the service's.
+        request_id: id of the request in the operator's log, or "".
     """
 
     def __init__(self, status: int, code: str, sentence: str, request_id: str = "") -> None:
-        """Take over what the service said."""
+        """Keep the service's problem."""
         super().__init__(sentence)
         self.status = status
         self.code = code
@@ -37,8 +37,8 @@ class SegmentWarning:
     """One reason to look twice.
 
     Attributes:
-        severity: `info`, `look` or `refuse`; "" from a service that does not say.
-        action: what to do about it; "" from a service that does not say.
+        severity: `info`, `look` or `refuse`; "" from an older service.
+        action: what to do about it; "" from an older service.
     """
 
     code: str
@@ -52,11 +52,11 @@ class SegmentedMask:
     """One mask.
 
     Attributes:
-        box: the box that was asked, in pixels.
+        box: the requested box, in pixels.
         score: predicted IoU with the truth, 0 to 1.
         area_px: pixels of the mask.
-        png: the mask as 8-bit PNG, 0 or 255, of the image's size; empty where `shapes` left it out.
-        fields: everything that the answer says about it, by the names of `docs/http.md`.
+        png: the mask as 8-bit PNG, 0 or 255, of the image's size; empty if `shapes` excludes it.
+        fields: all members of the mask in the answer, by the names of `docs/http.md`.
     """
 
     box: Box
@@ -67,7 +67,7 @@ class SegmentedMask:
 
     @property
     def confidence(self) -> float | None:
-        """Dice that the mask's own probabilities expect, 0 to 1; None from an older service."""
+        """Expected Dice by the mask's own probabilities, 0 to 1; None from an older service."""
         return self.fields.get("confidence")
 
     @property
@@ -84,7 +84,7 @@ class Segmentation:
         request_id: its id in the service's log.
         masks: one per box, in the order of the boxes.
         warnings: reasons to look twice.
-        overlay: the X-ray with its masks, as PNG or as the JPEG that was asked for; else None.
+        overlay: the X-ray with its masks, as PNG or JPEG; None if not requested.
         body: the whole JSON answer.
     """
 
@@ -104,7 +104,7 @@ def read_segmentation(answer: httpx.Response) -> Segmentation:
     """Read a JSON answer.
 
     Raises:
-        SegmentError: the service refused, or something else than the service answered.
+        SegmentError: the service refused, or the answer is not the service's.
     """
     require_ok(answer)
     body = _object_of(answer)
@@ -134,7 +134,7 @@ def read_file(answer: httpx.Response, media_type: str) -> bytes:
 
 
 def require_ok(answer: httpx.Response) -> None:
-    """Raise what a refusal says.
+    """Raise the error of a refusal.
 
     Raises:
         SegmentError: the status is not 200.

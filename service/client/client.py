@@ -1,7 +1,7 @@
-"""Sends X-rays to one service, and sends them again when the service says that this makes sense.
+"""Send X-rays to one service, and retry where the service says that a retry makes sense.
 
-That is after 429 and 503, `Retry-After` seconds later, and after connections that broke before an
-answer came. Segmenting changes nothing on the server, so sending twice is harmless.
+It retries 429 and 503 after `Retry-After` seconds, and connections that broke before an answer.
+Segmenting changes nothing on the server, so sending twice is harmless.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ LONGEST_PAUSE_S = 30.0
 
 
 class Client:
-    """Asks one service; use it as a context manager, from one thread or several."""
+    """A client of one service; use it as a context manager, from one thread or several."""
 
     def __init__(
         self,
@@ -39,15 +39,15 @@ class Client:
         """Make a client; nothing is sent yet.
 
         Args:
-            base_url: where the service is.
-            api_key: sent with each request where the operator asks for keys.
-            timeout_s: seconds for one attempt.
+            base_url: address of the service.
+            api_key: key sent with each request, if the operator requires one.
+            timeout_s: most seconds for one attempt.
             patience_s: seconds after which no further attempt is made.
             trusted: certificates to trust over HTTPS, for a service whose certificate the hospital
-                signed itself: `ssl.create_default_context(cafile="ca.pem")`. Default: those that
-                this machine trusts.
-            transport: of httpx; for tests.
-            sleep: waits; for tests.
+                signed itself: `ssl.create_default_context(cafile="ca.pem")`. Default: the
+                machine's.
+            transport: transport of httpx, for tests.
+            sleep: function that waits, for tests.
         """
         headers = {} if api_key is None else {"Authorization": f"Bearer {api_key}"}
         self._http = httpx.Client(
@@ -79,12 +79,11 @@ class Client:
             image: bytes of a PNG, JPEG, TIFF or DICOM file.
             boxes: boxes in pixels; none means the whole image.
             convention: `lung_field` or `whole_lung`.
-            threshold: probability from which a pixel is lung, between 0 and 1.
-            overlay: whether to get the X-ray with its masks as a picture, too: True for a PNG,
-                "jpeg" for a smaller and quicker JPEG.
+            threshold: least probability of a lung pixel, between 0 and 1.
+            overlay: whether to get a picture of the X-ray with its masks: True for a PNG, "jpeg"
+                for a smaller and faster JPEG.
             fields: further form fields, by the names of `docs/http.md`.
-            model: which of several served models answers, `name/version` or a name; None for the
-                service's first.
+            model: the served model to use, `name/version` or a name; None for the service's first.
 
         Raises:
             SegmentError: the service refused, or was too busy for longer than `patience_s`.
@@ -127,14 +126,14 @@ class Client:
         self.close()
 
     def _send(self, image: bytes, form: Mapping[str, Any], accept: str) -> httpx.Response:
-        """Send until an answer comes that another attempt would not change."""
+        """Send until the answer needs no further attempt."""
         give_up_at = time.monotonic() + self._patience_s
         pause_s = 0.5
         while True:
             answer = self._attempt(image, form, accept)
             if answer is not None and answer.status_code not in RETRIED_STATUSES:
                 return answer
-            # A little more than asked, each caller another bit: else all come back together.
+            # A random bit longer than announced, so that callers do not all return together.
             wait_s = max(_announced_s(answer), pause_s) * random.uniform(1.0, 1.25)
             if time.monotonic() + wait_s > give_up_at:
                 break
@@ -169,7 +168,7 @@ def _form(
 
 
 def _decimal(value: float) -> str:
-    """Return a number in full, without an exponent: nothing is rounded on the way."""
+    """Return all digits of a number, without an exponent and without rounding."""
     return f"{Decimal(repr(float(value))):f}"
 
 

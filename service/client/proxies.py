@@ -1,7 +1,7 @@
-"""Which proxy leads to an address, by the environment, as the standard library reads it.
+"""The proxy for an address, from the environment, as the standard library reads it.
 
-httpx reads `NO_PROXY` itself and raises at forms that other programs accept (`::1`, `[::1]`,
-`10.0.0.0/8`), and it sends loopback addresses through a proxy.
+httpx parses `NO_PROXY` itself. It fails on forms that other programs accept (`::1`, `[::1]`,
+`10.0.0.0/8`), and sends loopback addresses through a proxy.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 
 def proxy_for(address: str) -> str | None:
-    """Return the address of the proxy, None when there is none or it is not for this address."""
+    """Return the address of the proxy; None if the address needs no proxy."""
     parts = urlsplit(address)
     host = parts.hostname or ""
     if _is_loopback(host):

@@ -1,10 +1,10 @@
-"""The queue that requests wait in, and how many of them leave it together.
+"""The queue of waiting requests, which leave it in batches.
 
-A batch is what waits, at most `max_batch`. Under load it may pay to wait a little for more. The
-window opens when the *first* request of the batch was queued, not when the worker looks. So no
-request waits longer than the window for others, and one that already waited that long leaves at
-once. The window is used only while requests come faster than one a window, by a moving average of
-the time between them; a single request leaves at once. Callers with waiting requests take turns.
+A batch has the waiting requests, at most `max_batch`. Under load it can pay to wait a little for
+more. The window opens when the *first* request of the batch was queued, not when the worker looks.
+So no request waits longer than the window for others. The window is used only while requests come
+faster than one a window, by a moving average of their intervals; a single request leaves at once.
+Callers with waiting requests take turns.
 """
 
 from __future__ import annotations
@@ -20,20 +20,20 @@ _LONGEST_DISTANCE_S = 1.0
 
 
 class Queued(Protocol):
-    """What can wait in the queue."""
+    """An item of the queue."""
 
     queued_at: float
     """`time.perf_counter()` when it was queued."""
 
     caller: str
-    """Whose turn it takes."""
+    """The caller whose turns it uses."""
 
 
 Item = TypeVar("Item", bound=Queued)
 
 
 class BatchQueue(Generic[Item]):
-    """Each caller's first in, first out, callers in turn, in batches; safe from any thread."""
+    """First in, first out for each caller, callers in turn, in batches. Thread-safe."""
 
     def __init__(self, max_batch: int, window_s: float) -> None:
         """Make an empty queue.
@@ -52,7 +52,7 @@ class BatchQueue(Generic[Item]):
 
     @property
     def has_due(self) -> bool:
-        """Whether there is a batch that would leave now."""
+        """Whether a batch would leave now."""
         with self._changed:
             return self._is_due()
 
@@ -69,17 +69,17 @@ class BatchQueue(Generic[Item]):
             return True
 
     def remove(self, item: Item) -> None:
-        """Take an item out, wherever it is; nothing happens when it is not there."""
+        """Remove an item; do nothing if it is absent."""
         with self._changed:
             self._items.remove(item.caller, item)
 
     def empty(self) -> list[Item]:
-        """Take everything out."""
+        """Remove and return everything."""
         with self._changed:
             return self._items.empty()
 
     def close(self) -> None:
-        """Let nothing in any more; what waits is left for `empty`."""
+        """Accept no more items; waiting ones stay for `empty`."""
         with self._changed:
             self._is_closed = True
             self._changed.notify_all()
@@ -88,11 +88,11 @@ class BatchQueue(Generic[Item]):
         """Wait for a batch.
 
         Args:
-            timeout_s: seconds to wait.
+            timeout_s: most seconds to wait.
             most: most items wanted, where that is fewer than a batch has.
 
         Returns:
-            One item or more; none when nothing came within `timeout_s` seconds; None when the
+            Items of a batch; an empty list after `timeout_s` seconds without one; None when the
             queue is closed.
         """
         give_up_at = time.perf_counter() + max(0.0, timeout_s)
@@ -106,7 +106,7 @@ class BatchQueue(Generic[Item]):
         return None
 
     def take_due(self, most: int | None = None) -> list[Item]:
-        """Take the batch that would leave now; none when there is none, without waiting.
+        """Take the batch that would leave now, without waiting; an empty list without one.
 
         Args:
             most: most items wanted, where that is fewer than a batch has.

@@ -1,8 +1,7 @@
 """The serving process's handle on the compute process: starts, calls and ends it.
 
 Every wait for the other side is bounded: a process whose call takes longer than `stall_timeout_s`
-hangs, and is killed. Whether it was killed from here or from outside, the caller of this module
-gets `ComputeLost`.
+counts as hung and is killed. Whoever killed it, the caller of this module gets `ComputeLost`.
 """
 
 from __future__ import annotations
@@ -60,9 +59,9 @@ class ComputeChild:
         """Start the process and wait until its model is loaded.
 
         Args:
-            settings: handed to the process; of `cuda:N` it sees that GPU alone, as `cuda`.
-            source: `module:function` that makes the model there.
-            early: has a process already, unless another one took it.
+            settings: settings for the process; with `cuda:N` it sees only that GPU, as `cuda`.
+            source: `module:function` that makes the model in the process.
+            early: a process started earlier, used unless it is already taken.
 
         Raises:
             ModelRefusedError: the model cannot be used.
@@ -102,20 +101,20 @@ class ComputeChild:
 
     @property
     def memory(self) -> Memory:
-        """Main memory of the process now, and GPU memory as it was after its latest answer."""
+        """Main memory of the process now, and GPU memory after its latest answer."""
         return Memory(resident_bytes(self.process_id), self._gpu_bytes)
 
     @property
     def is_running(self) -> bool:
-        """Whether the compute process has not ended."""
+        """Whether the compute process is running."""
         return self._process.poll() is None
 
     def answer_batch(self, inputs: Sequence[NetworkInput]) -> Iterator[NetworkOutput | Exception]:
-        """Hand images over at once; the answers can be had as soon as they are there.
+        """Send images at once, and return an iterator over the answers as they arrive.
 
-        The process works on the next image, or on the next batch handed over, while the caller
-        uses the one before. An image whose call failed yields the error, `ModelCallError` or
-        `OutOfMemory`, in its place. Batches are answered in their order.
+        The process works on the next image or batch while the caller uses the previous answer. A
+        failed image yields its error, `ModelCallError` or `OutOfMemory`. Batches are answered in
+        order.
 
         Raises:
             ComputeLost: the process ended, hung, or answered about another image.
@@ -127,7 +126,7 @@ class ComputeChild:
         return self._answers(first, self._next_number)
 
     def answer_is_there(self, wake: int) -> bool:
-        """Wait for an answer, or until a descriptor can be read; False when it is the latter.
+        """Wait for an answer, or until a descriptor is readable; False for the latter.
 
         Args:
             wake: the descriptor.
@@ -182,7 +181,7 @@ class ComputeChild:
 
     @contextmanager
     def _bounded(self, timeout_s: float) -> Generator[None, None, None]:
-        """Kill the process when the block takes longer; a process that is gone is ComputeLost."""
+        """Kill the process if the block takes too long; ComputeLost if the process is gone."""
         self._deadline = time.monotonic() + timeout_s
         try:
             yield
@@ -204,7 +203,7 @@ class ComputeChild:
 
 
 def resident_bytes(process_id: int) -> int:
-    """Return the main memory of a process, 0 when it is gone or where there is no `/proc`."""
+    """Return the main memory of a process; 0 if it is gone or there is no `/proc`."""
     try:
         statm = Path(f"/proc/{process_id}/statm").read_text(encoding="ascii")
         return int(statm.split()[1]) * os.sysconf("SC_PAGE_SIZE")

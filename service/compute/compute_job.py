@@ -1,4 +1,4 @@
-"""One request on its way through the compute thread, and what it gets from the model."""
+"""One request in the compute thread, and its result."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from service.compute.network_data import NetworkInput, NetworkOutput
 
 @dataclass(frozen=True)
 class ComputeResult:
-    """What one request got from the model.
+    """The model's result for one request.
 
     Attributes:
-        output: what the network says, and its stage times.
-        queue_s: seconds between being queued and being answered in which the model did not work
-            on this request.
-        batch_size: requests that were handed over with this one, itself included.
+        output: the network's output, and the times of its stages.
+        queue_s: seconds from queueing to the answer in which the model did not work on this
+            request.
+        batch_size: requests in its batch, itself included.
     """
 
     output: NetworkOutput
@@ -31,12 +31,12 @@ class ComputeResult:
 
 @dataclass(eq=False)
 class Job:
-    """One request on its way through the worker.
+    """One request in the worker.
 
     Attributes:
-        given: what the model gets.
+        given: input of the model.
         on_taken: called by the worker when it starts on this job.
-        caller: whose turn it takes.
+        caller: whose turns it uses.
         future: gets the result, or the error; cancel it to withdraw.
         queued_at: `time.perf_counter()` when it was queued.
     """
@@ -48,7 +48,7 @@ class Job:
     queued_at: float = field(default_factory=time.perf_counter)
 
     def refuse(self, error: Exception) -> None:
-        """Answer with an error, unless the caller has left or has its answer."""
+        """Answer with an error, unless the caller has left or already has its answer."""
         if self.future.done():
             return
         if self.future.running() or self.future.set_running_or_notify_cancel():

@@ -1,12 +1,11 @@
-"""The compute process: loads the model and answers what the serving process hands over.
+"""The compute process: loads the model and answers the serving process.
 
 It is a process of its own because a model call can fail without an exception: the kernel kills it
-for memory, a native library crashes, a GPU is lost for as long as its process lives. The process
-that holds the callers' connections survives, answers them, and starts this one again. This process
-ends when the other side is gone. It ignores signals, since a terminal or systemd sends them to
-both.
+for memory, a native library crashes, a GPU is lost for as long as its process lives. The serving
+process survives, answers its callers, and starts this process again. This process ends when the
+serving process is gone. It ignores signals, because a terminal or systemd sends them to both.
 
-`python -m service.compute.compute_process FD MODULE:FUNCTION` is how `compute_child` starts it.
+`compute_child` starts it by `python -m service.compute.compute_process FD MODULE:FUNCTION`.
 """
 
 from __future__ import annotations
@@ -46,7 +45,7 @@ logger = logging.getLogger("service.compute_process")
 
 ModelMaker = Callable[[Settings], HostedModel]
 Batch = list[tuple[int, "PreparedRequest"]]
-"""Images that were handed over together, each with the number of its answer."""
+"""Images sent together, each with the number of its answer."""
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -67,7 +66,7 @@ def main(arguments: Sequence[str]) -> int:
     module, _, function = arguments[1].partition(":")
     make_model: ModelMaker = getattr(importlib.import_module(module), function)
     connection = MessageSocket(socket.socket(fileno=int(arguments[0])))
-    # It ends when the serving process has ended, or wants another compute process.
+    # The connection ended: the serving process is gone or wants another compute process.
     with connection, contextlib.suppress(EOFError, ConnectionError):
         _serve(connection, make_model)
     return 0
@@ -84,7 +83,7 @@ def _serve(connection: MessageSocket, make_model: ModelMaker) -> None:
     inbox = _Inbox(connection, settings.max_batch if model.shares_calls else 0)
     may_record = False
     while True:
-        if may_record and inbox.is_empty:  # never before the self test, which opens the service
+        if may_record and inbox.is_empty:  # only after the self test, which makes the service ready
             may_record = _has_recorded(model)
             continue
         batch = inbox.take()
@@ -97,22 +96,22 @@ def _serve(connection: MessageSocket, make_model: ModelMaker) -> None:
 
 
 def _has_recorded(model: HostedModel) -> bool:
-    """Let the model prepare for larger batches; False when nothing is left, or it failed."""
+    """Let the model prepare for larger batches; False if nothing is left, or it failed."""
     try:
         return model.record_further()
-    except Exception as error:  # the border: what is prepared already goes on
+    except Exception as error:  # the border: what is already prepared still works
         logger.error("preparing for batches failed", extra={"fields": describe_error(error)})
         return False
 
 
 class _Inbox:
-    """Receives while the model computes, so that the next image is there when it is wanted."""
+    """Receives while the model computes, so that the next image is ready."""
 
     def __init__(self, connection: MessageSocket, most_together: int) -> None:
         self._connection = connection
         self._most_together = most_together  # 0: each is computed alone
         self._received: SimpleQueue[Batch | Exception | None] = SimpleQueue()
-        self._next: list[Batch | Exception | None] = []  # taken, and not of the batch before
+        self._next: list[Batch | Exception | None] = []  # taken, and not of the previous batch
         threading.Thread(target=self._receive, name="inbox", daemon=True).start()
 
     @property
@@ -121,9 +120,9 @@ class _Inbox:
         return not self._next and self._received.empty()
 
     def take(self) -> Batch | None:
-        """Wait for images, one where each is computed alone; None asks for the self test.
+        """Wait for images, a single one if each is computed alone; None requests the self test.
 
-        Those that share a call are all that have come, up to the most in a call.
+        A shared call has all images received so far, up to the most in a call.
 
         Raises:
             EOFError: the other side has gone.
@@ -162,7 +161,7 @@ class _Inbox:
 
 
 def _answer_together(connection: MessageSocket, model: HostedModel, batch: Batch) -> bool:
-    """Answer several images by one call; False when it failed and each has to be asked alone."""
+    """Answer several images by one call; False if it failed and each needs its own call."""
     try:
         answers = model.answer_batch([request for _, request in batch])
         if len(answers) != len(batch):
@@ -184,7 +183,7 @@ def _answer_together(connection: MessageSocket, model: HostedModel, batch: Batch
 def _answer(
     connection: MessageSocket, model: HostedModel, number: int, request: PreparedRequest
 ) -> None:
-    """Answer one image; its failure is its own, so that the neighbours get their masks."""
+    """Answer one image; its failure does not affect its neighbours."""
     found: NetworkOutput | Failure
     try:
         found = network_output(model.answer(request))
@@ -206,14 +205,14 @@ def _tested(model: HostedModel) -> SelfTestResult | Refusal | Failure:
 
 
 def refusal_of(error: Exception) -> Refusal:
-    """Say why a model cannot be used."""
+    """Return why a model cannot be used."""
     logger.error("model refused", extra={"fields": describe_error(error)})
     sentence = " ".join(str(error).split()) or type(error).__name__
     return Refusal(sentence, isinstance(error, ModelRefusedError) and error.is_setting)
 
 
 def failure_of(error: Exception) -> Failure:
-    """Describe a failed call without its words, and tell what kind of failure it is."""
+    """Describe a failed call without its message, with the kind of failure."""
     cause = error.__cause__ if isinstance(error, DeviceLostError | OutOfDeviceMemoryError) else None
     described = describe_error(cause or error)
     return Failure(

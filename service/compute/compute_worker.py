@@ -1,14 +1,14 @@
-"""The one thread that calls the model: it loads and proves it, and hands over waiting requests.
+"""The thread that calls the model: it loads and proves the model, and sends it waiting requests.
 
 It is one thread because two model calls at a time on one device only slow each other down. While a
-device computes, it already gets the next work, so that it never waits for this process: a GPU gets
-a batch, a CPU, which computes X-ray by X-ray, one. Requests that wait here leave by turns of the
-callers; those handed to a device no longer do, so a device gets no more than it needs.
+device computes, it already gets its next work, so that it never waits for this process. A GPU gets
+a batch; a CPU, which computes one X-ray at a time, gets one. Callers take turns only while requests
+wait here, so a device gets no more than it needs.
 
 Every caller gets an answer. A request whose call failed gets its error, and its neighbours get
 their masks. When the compute process is lost, or its answers are out of step, all accepted requests
-are refused at once, with the advice to come back, and a new process is started. When the thread
-itself ends, it refuses the rest. A request whose caller has left is dropped before compute.
+are refused at once, with the advice to retry, and a new process starts. When the thread itself
+ends, it refuses the rest. A request whose caller has left is dropped before compute.
 """
 
 from __future__ import annotations
@@ -37,22 +37,22 @@ logger = logging.getLogger("service.compute")
 
 INTERNAL_SENTENCE = "The image could not be segmented because of an error inside the service."
 FAILURES_BEFORE_RECHECK = 3
-"""Calls that fail in a row before the worker doubts the device and repeats the self test."""
+"""Failed calls in a row after which the worker repeats the self test."""
 
 LONGEST_RESTART_PAUSE_S = 30.0
 LOOK_INTERVAL_S = 0.25
-"""How often an idle worker looks whether its compute process is there: the next caller has to
-meet its successor, and `/readyz` must not call ready what is gone."""
+"""How often an idle worker checks that its compute process runs. The next caller then finds its
+successor, and `/readyz` does not stay ready without a model."""
 
 
 class ModelSource(Protocol):
-    """Brings a model up and judges it; `service.compute.model_loading.ModelLoader` has it."""
+    """Starts and proves a model; `service.compute.model_loading.ModelLoader` implements it."""
 
     def load(self) -> SegmentationModel | None:
-        """Make the first model ready; None when there is none to run, ComputeLost to try again."""
+        """Start the first model; None if there is none, ComputeLost if a retry may succeed."""
 
     def reload(self) -> SegmentationModel | None:
-        """Replace the model by a new one; None when that did not work this time."""
+        """Replace the model by a new one; None if that failed this time."""
 
     def recheck(self) -> bool:
         """Repeat the self test; False when the model must not be used any more."""
@@ -63,11 +63,11 @@ class ModelSource(Protocol):
 
 @dataclass(frozen=True)
 class _Handed:
-    """A batch that the model has.
+    """A batch sent to the model.
 
     Attributes:
-        answers: the model's, in their order, as they come.
-        began_at: `time.perf_counter()` when it was handed over.
+        answers: the model's answers, in order, as they arrive.
+        began_at: `time.perf_counter()` when it was sent.
     """
 
     jobs: list[Job]
@@ -91,12 +91,12 @@ class ComputeWorker:
         """Make the worker; `start` runs it.
 
         Args:
-            source: brings models up, in the worker's thread.
-            max_batch: most requests handed over at a time.
-            on_batch: told the size and the seconds of each batch.
+            source: starts models, in the worker's thread.
+            max_batch: most requests in a batch.
+            on_batch: called with size and seconds of each batch.
             batch_window_s: how long after the first waiting request others may join it.
             recheck_interval_s: seconds between repetitions of the self test.
-            turns: taken by a model on a CPU while it computes; None where it is the only one.
+            turns: turns of the models on the CPUs; None for a single model.
         """
         self._turns = turns
         self._turn: object | None = None
@@ -122,12 +122,12 @@ class ComputeWorker:
     def submit(
         self, given: NetworkInput, on_taken: Callable[[], None], caller: str = SERVICE
     ) -> Job:
-        """Put a request behind those of its caller.
+        """Queue a request behind its caller's earlier ones.
 
         Args:
             given: the prepared image with its boxes.
             on_taken: called, in the worker's thread, when the model starts on it.
-            caller: whose turn it takes.
+            caller: whose turns it uses.
 
         Returns:
             The job; wait for its `future`.
@@ -142,12 +142,12 @@ class ComputeWorker:
         return job
 
     def withdraw(self, job: Job) -> None:
-        """Take a job out of the queue when its caller no longer waits (a job done is left)."""
+        """Remove a job from the queue when its caller no longer waits; ignore a finished job."""
         job.future.cancel()
         self._queue.remove(job)
 
     def close(self, timeout_s: float) -> bool:
-        """Refuse what still waits, let the running call end, and stop the thread.
+        """Refuse waiting requests, let the running call end, and stop the thread.
 
         Returns:
             Whether the thread ended within `timeout_s` seconds.
@@ -197,7 +197,7 @@ class ComputeWorker:
             self._refuse_waiting(lambda: Draining("The service is shutting down.", retry_after_s=5))
 
     def _take_turn(self, model: SegmentationModel) -> None:
-        """Wait until other models leave the CPUs to this one; GPUs share themselves."""
+        """Wait for this model's turn on the CPUs; GPUs need no turns."""
         is_on_cpu = not model.info.device.startswith("cuda")
         if self._turns is not None and self._turn is None and is_on_cpu:
             self._turn = self._turns.take()
@@ -208,10 +208,10 @@ class ComputeWorker:
             self._turns.give_back(turn)
 
     def _wants_more(self, model: SegmentationModel, is_recheck_due: bool) -> bool:
-        """Wait until an answer is there or the model can have more; True for the latter.
+        """Wait until an answer arrives or the model can take more; True for the latter.
 
-        It has up to two batches, one that it computes and one that comes meanwhile. Where
-        several models share the CPUs, none comes meanwhile, so that its turn ends.
+        It has up to two batches, one that it computes and the next. If several models share the
+        CPUs it has no next batch, so that its turn ends.
         """
         in_hand = sum(len(handed.jobs) for handed in self._handed)
         if is_recheck_due or self._turn is not None or in_hand >= 2 * self._most_together(model):
@@ -220,21 +220,21 @@ class ComputeWorker:
         try:
             return self._queue.has_due or not model.answer_is_there(self._wake.fileno())
         except ComputeLost:
-            return False  # as the answer will say
+            return False  # as the answer will state
         finally:
             self._wake.ignore()
 
     def _next_batch(
         self, model: SegmentationModel, is_recheck_due: bool, recheck_at: float
     ) -> list[Job] | None:
-        """Wait for a batch, unless the model has one; before a recheck it gets no more."""
+        """Wait for a batch, unless the model has one; give it none before a recheck."""
         most = self._most_together(model)
         if not self._handed:
             return self._queue.take(min(recheck_at - time.monotonic(), LOOK_INTERVAL_S), most)
         return [] if is_recheck_due else self._queue.take_due(most)
 
     def _most_together(self, model: SegmentationModel) -> int:
-        """Return how many X-rays a batch may have: on a CPU more than one would gain nothing."""
+        """Return the largest batch: one X-ray on a CPU, where more would gain nothing."""
         if model.info.device.startswith("cuda"):
             return self._max_batch
         return 1 if self._turns is None else min(2, self._max_batch)
@@ -297,19 +297,19 @@ class ComputeWorker:
             self._note_batch(alone, handed)
 
     def _note_shared_call(self, size: int, handed: _Handed) -> None:
-        """Note a call once, by the first of its answers; a call may answer several batches."""
+        """Record a call once, at the first of its answers; a call may answer several batches."""
         if self._rest_of_call == 0:
             self._rest_of_call = size
             self._note_batch(size, handed)
         self._rest_of_call -= 1
 
     def _note_batch(self, size: int, handed: _Handed) -> None:
-        began_at = max(handed.began_at, self._answered_at)  # it waited for the one before
+        began_at = max(handed.began_at, self._answered_at)  # it waited for the previous one
         self._answered_at = time.perf_counter()
         self._on_batch(size, self._answered_at - began_at)
 
     def _lose(self, error: Exception, batch: list[Job]) -> None:
-        """Refuse everything that the model has: nobody can say whose the next answer would be."""
+        """Refuse all requests sent to the model: the next answer could be another request's."""
         if not isinstance(error, ComputeLost):
             _log_failure(error, len(batch))
         for job in batch:
@@ -344,7 +344,7 @@ class ComputeWorker:
 
 
 def _fitting(model: SegmentationModel, batch: list[Job]) -> list[Job]:
-    """Refuse what was prepared for the model before and does not fit this one."""
+    """Refuse requests that were prepared for the previous model and do not fit this one."""
     size, manifest = model.info.input_size, model.info.manifest
     structures = {LUNGS, *manifest.structures}
     for job in batch:
@@ -361,10 +361,10 @@ def _fitting(model: SegmentationModel, batch: list[Job]) -> list[Job]:
 def _checked(
     found: Iterable[NetworkOutput | Exception], batch: list[Job]
 ) -> Iterable[NetworkOutput | Exception]:
-    """Check that each answer of the model can only belong to its own request.
+    """Check that each answer of the model belongs to its own request.
 
     Raises:
-        ValueError: one belongs to another: those after it may do so, too.
+        ValueError: an answer belongs to another request, and later ones may, too.
     """
     if isinstance(found, Sized) and len(found) != len(batch):
         raise ValueError("the model gave another number of answers than it got requests")
@@ -380,7 +380,7 @@ def _answered(output: NetworkOutput) -> list[tuple[Box, Structure]]:
 
 
 def _log_failure(error: Exception, batch_size: int) -> None:
-    """Log where a model call failed, without the message, which could quote its input."""
+    """Log where a model call failed, without its message, which could quote the input."""
     if isinstance(error, ModelCallError):
         failure = error.failure
         fields = {"error_type": failure.error_type, "where": list(failure.where)}

@@ -1,9 +1,9 @@
-"""Turns of several models on the CPUs: no more of them compute at a time than the CPUs hold.
+"""Turns of several models on the CPUs: only as many compute at a time as the CPUs can hold.
 
 Each model has a process and threads of its own, as many as there are CPUs available. If all
-computed at the same time, their threads would take each other's cores, and one that waits for a
-core holds up its whole model (`service.cpu_allowance` has the figures). Turns go in the order of
-request, so that no model waits for more than one batch of each other.
+computed at once, their threads would compete for cores, and one waiting thread delays its whole
+model (`service.cpu_allowance` has figures). Turns go in the order of request, so no model waits for
+more than one batch of each other model.
 """
 
 from __future__ import annotations
@@ -13,19 +13,19 @@ import time
 from collections import deque
 
 LONGEST_TURN_S = 10.0
-"""A model that computes for longer hangs, or is large: the others then go on beside it."""
+"""A model that computes longer is hung or large: others then compute beside it."""
 _LOOK_INTERVAL_S = 0.25
 
 
 class CpuTurns:
-    """Gives turns, first come first served; safe from any thread."""
+    """Gives turns, first come first served. Thread-safe."""
 
     def __init__(self, places: int, longest_s: float = LONGEST_TURN_S) -> None:
         """Start with every place free.
 
         Args:
             places: models that may compute at a time.
-            longest_s: seconds after which a turn holds up nobody any more.
+            longest_s: seconds after which a turn no longer delays others.
         """
         self._places = places
         self._longest_s = longest_s

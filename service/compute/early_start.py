@@ -1,7 +1,7 @@
 """The first compute process, started before the serving process imports its own modules.
 
-The imports of the compute process take longer than the rest of a start and need no settings. It
-waits for its settings afterwards. This module imports little, so that it can run first.
+The imports of the compute process take most of the start and need no settings. Afterwards it waits
+for its settings. This module imports little, so that it can run first.
 """
 
 from __future__ import annotations
@@ -24,26 +24,26 @@ Started = tuple[socket.socket, subprocess.Popen[bytes]]
 
 
 class EarlyStart:
-    """A compute process that nobody has told anything yet; safe from any thread."""
+    """A compute process that still waits for its settings. Thread-safe."""
 
     def __init__(self, device: str) -> None:
-        """Start it, if a process is to be had now.
+        """Start it, if the system has a process now.
 
         Args:
-            device: where the model will run; of `cuda:N` the process sees that GPU alone.
+            device: where the model will run; with `cuda:N` the process sees only that GPU.
         """
         self._lock = threading.Lock()
         self._environment = environment_of(device, os.environ.get("CUDA_VISIBLE_DEVICES"))
         self._started: Started | None = None
-        with contextlib.suppress(OSError):  # whoever needs one tries again, and says why not
+        with contextlib.suppress(OSError):  # `compute_child` tries again and reports the reason
             self._started = start_compute_process(STORED_MODEL, self._environment)
 
     def take(self, source: str, environment: Mapping[str, str]) -> Started | None:
-        """Return the process to the first who needs one like it; None for everybody else.
+        """Return the process to the first caller with the same arguments, otherwise None.
 
         Args:
             source: `module:function` that makes the model.
-            environment: variables that the process has to have.
+            environment: variables that the process must have.
         """
         with self._lock:
             if source != STORED_MODEL or environment != self._environment:
@@ -52,7 +52,7 @@ class EarlyStart:
             return started
 
     def close(self) -> None:
-        """End it, where nobody has taken it."""
+        """End it unless it was taken."""
         with self._lock:
             started, self._started = self._started, None
         if started is not None:
@@ -70,6 +70,6 @@ def start_compute_process(source: str, environment: Mapping[str, str]) -> Starte
         environment: variables beside those of this process.
 
     Raises:
-        OSError: no process is to be had.
+        OSError: no process is available.
     """
     return start_child(_MODULE, [source], environment)

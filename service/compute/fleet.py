@@ -1,8 +1,8 @@
 """All devices that run the network, one compute process each; a request goes to the least busy one.
 
-Each device has its own queue, thread and process (`compute_worker`, `model_loading`), so that a
-fault of one does not affect the others. Requests that it has are refused with the advice to come
-back, later ones go to the others, and it is started again.
+Each device has its own queue, thread and process (`compute_worker`, `model_loading`), so a fault of
+one does not affect the others. Its requests are refused with the advice to retry, later ones go to
+the others, and it starts again.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ model_logger = logging.getLogger("service.model")
 
 
 class Device:
-    """One device: its model, its queue, and how many requests it has."""
+    """One device: its model, its queue, and its number of requests."""
 
     def __init__(self, loader: ModelLoader, worker: ComputeWorker) -> None:
-        """Start with no request."""
+        """Start without requests."""
         self.loader = loader
         self.worker = worker
         self._lock = threading.Lock()
@@ -57,10 +57,10 @@ class Device:
 
 
 class ComputeFleet:
-    """The devices, and which of them gets a request.
+    """The devices, and the choice of one for each request.
 
     Attributes:
-        devices: those known so far; further GPUs are found while the first model loads.
+        devices: the devices known so far; further GPUs are found while the first model loads.
     """
 
     def __init__(
@@ -79,15 +79,15 @@ class ComputeFleet:
         """Build the devices that the settings name; nothing runs before `start`.
 
         Args:
-            settings: name the devices.
-            readiness: told how all of them are.
-            metrics: told about restarts and faults.
-            predictor_factory: loads a model; settings say on which device.
-            on_batch: told size and seconds of each batch.
+            settings: settings that name the devices.
+            readiness: gets the state of all devices together.
+            metrics: counts restarts and faults.
+            predictor_factory: loads a model on the device in its settings.
+            on_batch: called with size and seconds of each batch.
             on_refused: told the error when no model can be loaded at all.
-            turns: shared with the fleets of other models; None where there are none.
-            takes_all_gpus: whether further GPUs are looked for, where the settings allow it.
-            log: where it says how the models are.
+            turns: turns shared with the fleets of other models; None for a single model.
+            takes_all_gpus: whether to look for further GPUs, if the settings allow it.
+            log: logger for the state of the models.
         """
         self._takes_all_gpus = takes_all_gpus
         self._log = log
@@ -108,18 +108,18 @@ class ComputeFleet:
 
     @property
     def model(self) -> SegmentationModel | None:
-        """A model that is proven; None while there is none."""
+        """A proven model; None while there is none."""
         return next(iter(self.models), None)
 
     @property
     def models(self) -> Sequence[SegmentationModel]:
         """The proven model of each device that has one."""
-        found = [device.loader.model for device in self.devices]  # threads may take them away
+        found = [device.loader.model for device in self.devices]  # threads may remove them
         return [model for model in found if model is not None]
 
     @property
     def identity(self) -> ModelInfo | None:
-        """The model that these devices serve, also while it is lost; None before the first."""
+        """The model that these devices serve, even while it is lost; None before the first."""
         return self._started.info
 
     @property
@@ -143,12 +143,12 @@ class ComputeFleet:
     def submit(
         self, given: NetworkInput, on_taken: Callable[[], None], caller: str = SERVICE
     ) -> Job:
-        """Queue a request where fewest wait, among the devices whose model is proven.
+        """Queue a request at the proven device with the fewest requests.
 
         Args:
             given: the prepared image with its boxes.
             on_taken: called when a model starts on it.
-            caller: whose turn it takes.
+            caller: whose turns it uses.
 
         Raises:
             Draining: the fleet is closed.
@@ -158,7 +158,7 @@ class ComputeFleet:
         return chosen.submit(given, on_taken, caller)
 
     def withdraw(self, job: Job) -> None:
-        """Take a job out of its queue when its caller no longer waits."""
+        """Remove a job from its queue when its caller no longer waits."""
         if not job.future.done():
             for device in self.devices:
                 device.worker.withdraw(job)
@@ -173,7 +173,7 @@ class ComputeFleet:
         )
 
     def close(self, timeout_s: float) -> None:
-        """Refuse what waits, let running calls end within `timeout_s`, end all processes."""
+        """Refuse waiting requests, let running calls end within `timeout_s`, end all processes."""
         with self._lock:
             self._is_closed = True
         until = time.monotonic() + timeout_s
@@ -215,7 +215,7 @@ class ComputeFleet:
             device.worker.start()
 
     def _note_refused(self, error: Exception) -> None:
-        """Tell a refusal that concerns everybody: all devices', or a setting that is wrong."""
+        """Report a refusal that concerns the whole service: of all devices, or of a setting."""
         with self._lock:
             self._refusals += 1
             is_last = self._refusals >= len(self.devices)

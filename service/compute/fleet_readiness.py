@@ -10,10 +10,10 @@ from service.compute.readiness import ReadinessSink, State
 
 
 class FleetReadiness:
-    """Gathers what each device's loader tells, and tells the process's readiness.
+    """Combines the states that devices' loaders report into the process's readiness.
 
-    A device that is lost, or fails its self test, takes its share alone; the last one that was
-    ready takes the readiness along.
+    A device that is lost or fails its self test only reduces capacity; the last ready one makes the
+    service unready.
     """
 
     def __init__(self, readiness: ReadinessSink) -> None:
@@ -23,7 +23,7 @@ class FleetReadiness:
         self._states: list[State] = []
 
     def add_device(self) -> DeviceReadiness:
-        """Add a device that is loading; return where its loader tells how it goes."""
+        """Add a device that is loading; return the sink for its state."""
         with self._lock:
             self._states.append(State.LOADING)
             number = len(self._states) - 1
@@ -45,10 +45,10 @@ class FleetReadiness:
 
 
 class DeviceReadiness:
-    """What one device's loader tells; named as the methods of `Readiness`."""
+    """Receives the state of one device; its methods are those of `Readiness`."""
 
     def __init__(self, note: Callable[[State, Callable[[ReadinessSink], None]], None]) -> None:
-        """Keep the fleet's readiness, and the call that reports a state to it."""
+        """Keep the fleet's readiness, and the function that reports a state to it."""
         self._note = note
 
     def mark_ready(self, self_test: SelfTestResult) -> None:
@@ -56,9 +56,9 @@ class DeviceReadiness:
         self._note(State.READY, lambda readiness: readiness.mark_ready(self_test))
 
     def mark_recovering(self, reason: str) -> None:
-        """Note that the device's model is gone; another is being started."""
+        """Note that the device's model is gone and another starts."""
         self._note(State.RECOVERING, lambda readiness: readiness.mark_recovering(reason))
 
     def mark_broken(self, reason: str) -> None:
-        """Note that the device gives no masks, for good."""
+        """Note that the device will never give masks."""
         self._note(State.BROKEN, lambda readiness: readiness.mark_broken(reason))

@@ -1,6 +1,6 @@
-"""What the compute process needs of the model that it holds, and how that model fails.
+"""The interface and the errors of the model inside the compute process.
 
-The model knows its libraries' errors; the process knows these kinds alone.
+The model translates its libraries' errors into these.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ class OutOfDeviceMemoryError(MemoryError):
 
 
 class DeviceLostError(Exception):
-    """The device cannot be used by this process any more."""
+    """This process can no longer use the device."""
 
 
 class HostedModel(Protocol):
-    """A model inside the compute process; `service.compute.stored_model` has the real one."""
+    """A model inside the compute process; `service.compute.stored_model` implements it."""
 
     @property
     def info(self) -> ModelInfo:
@@ -32,21 +32,21 @@ class HostedModel(Protocol):
 
     @property
     def shares_calls(self) -> bool:
-        """Whether images handed over together share a call, because each mask stays the same."""
+        """Whether images sent together share a call, which must not change any mask."""
 
     def answer(self, request: PreparedRequest) -> NetworkAnswer:
         """Run the network on one image.
 
         Raises:
             MemoryError: the device's memory did not suffice.
-            DeviceLostError: the device cannot be used any more.
+            DeviceLostError: the device is lost.
         """
 
     def answer_batch(self, requests: Sequence[PreparedRequest]) -> Sequence[NetworkAnswer]:
-        """Run the network on several images in one call; raise as `answer` does."""
+        """Run the network on several images in one call, with the errors of `answer`."""
 
     def record_further(self) -> bool:
-        """Do one more piece of what makes later calls faster; False when nothing is left."""
+        """Do one more step of the preparation for faster calls; False when nothing is left."""
 
     def self_test(self) -> SelfTestResult:
         """Prove the model by its golden mask.
@@ -56,7 +56,7 @@ class HostedModel(Protocol):
         """
 
     def free_memory(self) -> None:
-        """Give memory back that is only kept for later use."""
+        """Release cached memory."""
 
     def gpu_memory(self) -> dict[str, int]:
         """Return bytes of GPU memory by kind; empty on a CPU."""

@@ -1,8 +1,8 @@
-"""Messages over one end of a socket pair: a small pickled header, then raw pieces, in few calls.
+"""Messages over a socket pair: a small pickled header, then raw pieces, in few system calls.
 
 Each system call releases Python's global lock, and another thread may keep it for milliseconds. So
-a message of whatever size is one call to send and two to receive; `multiprocessing.Connection`
-takes four and more for each piece.
+a message of any size takes one call to send and two to receive; `multiprocessing.Connection` takes
+four or more for each piece.
 """
 
 from __future__ import annotations
@@ -13,16 +13,16 @@ import struct
 from collections.abc import Sequence
 from typing import Any
 
-_PREFIX = struct.Struct("<IQ")  # bytes of the header, bytes of everything
+_PREFIX = struct.Struct("<IQ")  # bytes of the header, bytes of the whole message
 _MOST_BUFFERS = 512
-"""In one call to send; Linux takes 1,024."""
+"""Most pieces in one call to send; Linux takes 1,024."""
 
 
 class MessageSocket:
-    """One end; a context manager that closes it. One thread may send while another receives."""
+    """One end, and a context manager that closes it. One thread may send while another receives."""
 
     def __init__(self, connection: socket.socket) -> None:
-        """Take the socket over."""
+        """Take ownership of the socket."""
         self._connection = connection
 
     def send(self, content: Any, pieces: Sequence[bytes | memoryview] = ()) -> None:

@@ -1,4 +1,4 @@
-"""What the compute thread needs of a model, wherever it runs; and how such a model fails."""
+"""The interface and the errors of a model, as the compute thread uses it."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ class Memory:
 
 @dataclass(frozen=True)
 class Failure:
-    """A model call that raised: where and what kind, never its words, which may quote the input.
+    """The kind and place of a failed model call, without its message, which may quote the input.
 
     Attributes:
         error_type: name of the exception's class.
-        where: functions it passed, outermost first.
-        out_of_memory: the device's memory did not suffice.
-        device_lost: the device cannot be used by this process any more.
+        where: functions of its traceback, outermost first.
+        out_of_memory: whether the device's memory did not suffice.
+        device_lost: whether this process can no longer use the device.
     """
 
     error_type: str
@@ -50,7 +50,7 @@ class ModelRefusedError(Exception):
     """The model cannot be used; the message is a sentence for the operator.
 
     Attributes:
-        is_setting: whether another setting would help (a device that is not there).
+        is_setting: whether a setting is wrong, such as a missing device.
     """
 
     def __init__(self, sentence: str, *, is_setting: bool = False) -> None:
@@ -63,17 +63,17 @@ class ModelCallError(Exception):
     """A model call raised.
 
     Attributes:
-        failure: kind of error and where, without its words.
+        failure: kind and place of the error, without its message.
     """
 
     def __init__(self, failure: Failure) -> None:
-        """Keep what is known about it."""
+        """Keep the failure."""
         super().__init__(failure.error_type)
         self.failure = failure
 
 
 class SegmentationModel(Protocol):
-    """A model that is loaded; `service.compute.compute_child.ComputeChild` is one."""
+    """A loaded model; `service.compute.compute_child.ComputeChild` implements it."""
 
     @property
     def info(self) -> ModelInfo:
@@ -81,21 +81,21 @@ class SegmentationModel(Protocol):
 
     @property
     def is_running(self) -> bool:
-        """Whether the process that holds the model is there."""
+        """Whether the model's process is running."""
 
     @property
     def memory(self) -> Memory:
-        """Memory of the process that holds the model."""
+        """Memory of the model's process."""
 
     def answer_batch(self, inputs: Sequence[NetworkInput]) -> Iterable[NetworkOutput | Exception]:
-        """Run the network on images, in the order given; an error stands for a failed one.
+        """Run the network on images, in this order; a failed image gives its error.
 
         Raises:
             ComputeLost: the model is gone, or its answers are out of step.
         """
 
     def answer_is_there(self, wake: int) -> bool:
-        """Wait for the next answer, or until a descriptor can be read; False for the latter.
+        """Wait for the next answer, or until a descriptor is readable; False for the latter.
 
         Args:
             wake: the descriptor.

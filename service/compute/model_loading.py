@@ -49,14 +49,14 @@ PredictorFactory = Callable[[Settings], SegmentationModel]
 def start_compute_child(settings: Settings, early: EarlyStart | None = None) -> ComputeChild:
     """Start a compute process with the stored model.
 
-    Where there are several GPUs, each has its number in its name.
+    With several GPUs each device has its number in its name.
 
     Args:
-        settings: name model and device.
-        early: has a process already, which the first to ask takes over.
+        settings: settings that name model and device.
+        early: a process started earlier, which the first caller uses.
 
     Raises:
-        ModelRefusedError: the folder holds no usable model, or the device is absent.
+        ModelRefusedError: the folder has no usable model, or the device is absent.
         ComputeLost: the process ended before the model was loaded.
     """
     child = ComputeChild(settings, early=early)
@@ -66,7 +66,7 @@ def start_compute_child(settings: Settings, early: EarlyStart | None = None) -> 
 
 
 class FaultMetrics(Protocol):
-    """Counters of what goes wrong with a model; `service.metrics.Metrics` has them."""
+    """Counters of a model's faults; `service.metrics.Metrics` implements them."""
 
     @property
     def compute_restarts(self) -> Counter:
@@ -86,7 +86,7 @@ class FaultMetrics(Protocol):
 
 
 class ModelLoader:
-    """Brings models up, in the compute thread, and tells readiness how it went.
+    """Starts and proves models, in the compute thread, and reports to readiness.
 
     Attributes:
         model: the model in use once its self test passed, else None.
@@ -102,16 +102,16 @@ class ModelLoader:
         started: StartedModel,
         log: logging.Logger = logger,
     ) -> None:
-        """Keep what it needs; nothing is loaded yet.
+        """Keep the parts; nothing is loaded yet.
 
         Args:
-            settings: names the model folder and the device.
-            readiness: told about success and failure.
-            metrics: told about restarts and faults.
+            settings: settings that name the model folder and the device.
+            readiness: gets success and failure.
+            metrics: counts restarts and faults.
             predictor_factory: loads a model.
-            on_refused: told the error when the first model cannot be loaded at all.
-            started: the model of the start, shared by all devices.
-            log: where it says what happens.
+            on_refused: called with the error when the first model cannot be loaded at all.
+            started: the model of the service's start, shared by all devices.
+            log: logger for what happens.
         """
         self._log = log
         self.model: SegmentationModel | None = None
@@ -126,11 +126,11 @@ class ModelLoader:
         """Load and prove the first model.
 
         Returns:
-            The model; None when there is none to use, now or later (readiness says why).
+            The model; None if there will never be one (readiness says why).
 
         Raises:
-            ComputeLost: the compute process died, the forward pass raised, or another device
-                serves another model by now; a later attempt may do better.
+            ComputeLost: the compute process died, the forward pass raised, or another device now
+                serves another model; a later attempt may succeed.
         """
         model: SegmentationModel | None = None
         try:
@@ -169,14 +169,14 @@ class ModelLoader:
         return outcome.passed
 
     def lose(self) -> None:
-        """Close the service and end the model, which is gone or must not be used any more."""
+        """Close the service and end the model, which is gone or no longer usable."""
         fields = {"device": self._settings.device}
         self._log.error("model lost", extra={"fields": fields})
         self._readiness.mark_recovering(RECOVERING_SENTENCE)
         self.close()
 
     def reload(self) -> SegmentationModel | None:
-        """Start and prove a new model; None when that did not work."""
+        """Start and prove a new model; None if that failed."""
         self._metrics.compute_restarts.inc()
         began = time.perf_counter()
         model: SegmentationModel | None = None
@@ -203,7 +203,7 @@ class ModelLoader:
 
     def memory(self) -> Memory:
         """Memory of the compute process, zeros while there is none."""
-        model = self.model  # read once: the compute thread may take it away
+        model = self.model  # read once: the compute thread may remove it
         return Memory() if model is None else model.memory
 
     def close(self) -> None:
@@ -212,11 +212,11 @@ class ModelLoader:
         _end(model)
 
     def _is_served(self, info: ModelInfo) -> bool:
-        """Return whether a proven model is the one of all devices; the first one becomes it."""
+        """Return whether a proven model is the one that all devices serve; the first decides."""
         return self._started.claim(info) or self._may_follow(info)
 
     def _may_follow(self, info: ModelInfo) -> bool:
-        """Return whether a new process may serve this model; any change is an error line."""
+        """Return whether a new process may serve this model; log any change as an error."""
         before = self._started.other_than(info)
         if before is None:
             return True

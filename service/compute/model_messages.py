@@ -1,13 +1,11 @@
-"""What the serving process and the compute process say to each other, over one socket pair.
+"""Messages between the serving process and the compute process, over one socket pair.
 
-The network's input goes there and mask logits come back, as raw bytes behind a small header
-(`message_socket`). With the default model these are 147 and 37 kB whatever the size of the X-ray.
-Raw bytes cost least (measured for 1 MB there and 131 kB back, 2 cores, median of 30: raw 1.1 ms,
-pickled arrays 3.7 ms, shared memory 2.5 ms). A socket leaves nothing behind when one side is
-killed. X-rays handed over together are one message, and so are answers that the network gave
-together. Every request has a number, which its answer repeats: an answer out of step would be
-another patient's mask. Both ends run the same code and nobody else can reach the socket, so pickle
-is safe here.
+The network's input is sent and mask logits come back, as raw bytes after a small header
+(`message_socket`). With the default model these are 147 and 37 kB, whatever the size of the X-ray.
+Raw bytes are cheaper than pickled arrays and shared memory, and a socket leaves nothing behind when
+one side is killed. X-rays sent together are one message, and so are answers of one call. Every
+request has a number, which its answer repeats: an answer out of step would be another patient's
+mask. Both ends run the same code and nobody else can reach the socket, so pickle is safe here.
 """
 
 from __future__ import annotations
@@ -48,7 +46,7 @@ class Refusal:
 def send_inputs(
     connection: MessageSocket, first_number: int, inputs: Sequence[NetworkInput]
 ) -> None:
-    """Send X-rays with their requests; they are numbered from `first_number` on.
+    """Send X-rays with their requests, numbered from `first_number`.
 
     Raises:
         OSError: the other side is gone.
@@ -63,7 +61,7 @@ def send_inputs(
 def inputs_in(
     headers: Sequence[Any], pieces: Sequence[bytes]
 ) -> Iterator[tuple[int, NetworkInput]]:
-    """Yield what `send_inputs` sent, with numbers; `headers` and `pieces` came in one message."""
+    """Yield the requests of one message of `send_inputs`, with their numbers."""
     for (number, *asked), pixels in zip(headers, pieces, strict=True):
         yield number, NetworkInput(pixels, *asked)
 
@@ -73,7 +71,7 @@ def send_outputs(
     outputs: Sequence[tuple[int, NetworkOutput | Failure]],
     gpu_bytes: Mapping[str, int],
 ) -> None:
-    """Send what the network says about X-rays, by their numbers, or why it says nothing."""
+    """Send the network's outputs for X-rays, by their numbers, or the errors instead."""
     headers: list[tuple[Any, ...]] = []
     pieces: list[bytes] = []
     for number, found in outputs:
@@ -89,13 +87,13 @@ def send_outputs(
 def receive_outputs(
     connection: MessageSocket, first_number: int
 ) -> tuple[list[NetworkOutput | Failure], Mapping[str, int]]:
-    """Receive what the network says about the X-rays from this number on, one or several.
+    """Receive the network's outputs for one or several X-rays, numbered from `first_number`.
 
-    Beside it: the bytes of GPU memory by kind.
+    Also return the bytes of GPU memory by kind.
 
     Raises:
         EOFError: the other side is gone.
-        OSError: likewise, or an answer belongs to another X-ray or has another size than it says.
+        OSError: likewise, or an answer belongs to another X-ray or has a wrong size.
     """
     (headers, gpu_bytes), pieces = connection.receive()
     found: list[NetworkOutput | Failure] = []

@@ -1,4 +1,4 @@
-"""Bytes that crossed between two processes, as the arrays that models take, and back."""
+"""Conversion between bytes of messages and the arrays of models."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from service.compute.network_data import BoxLogits, NetworkInput, NetworkOutput
 
 
 def prepared_request(given: NetworkInput) -> PreparedRequest:
-    """Return what a model takes; its array may be written to, as the predictor wants."""
+    """Return a model's input; its array is writable, as the predictor requires."""
     pixels = np.frombuffer(bytearray(given.pixels), np.uint8).reshape(given.side, given.side)
     geometry = InputGeometry(given.width, given.height, given.side)
     return PreparedRequest(pixels, geometry, given.boxes, given.convention, given.structures)
 
 
 def network_output(answer: NetworkAnswer) -> NetworkOutput:
-    """Return what a model said.
+    """Return a model's output as bytes.
 
     Raises:
-        ValueError: logits are not square, or something in them is not a number: it would be below
-            any threshold, an empty mask, silently. Likewise of the quality head.
+        ValueError: logits are not square or have NaN, which would silently be below any threshold,
+            an empty mask; or probabilities of the quality head have NaN.
     """
     quality = None if answer.quality is None else dict(answer.quality)
     if quality is not None and not all(map(math.isfinite, quality.values())):

@@ -1,7 +1,7 @@
 """The network's input and output for one X-ray, as bytes.
 
-The serving process passes them on and reads none of their values, so it needs no NumPy.
-`service.compute.network_arrays` makes arrays of them, in the compute process.
+The serving process forwards them and reads none of their values, so it needs no NumPy.
+`service.compute.network_arrays` converts them to arrays, in the compute process.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from model_store.structures import LUNGS, Structure
 
 @dataclass(frozen=True)
 class NetworkInput:
-    """An X-ray at the size of the network's input, and the request about it.
+    """An X-ray at the size of the network's input, with its boxes and options.
 
     Attributes:
         pixels: grey values, uint8 (S, S), rows first.
@@ -38,16 +38,16 @@ class NetworkInput:
 
     @property
     def requested_masks(self) -> list[tuple[Box, Structure]]:
-        """Box and structure of each mask that belongs to this request, in their order."""
+        """Box and structure of each mask of this request, in order."""
         return [(box, structure) for box in self.boxes for structure in self.structures]
 
 
 @dataclass(frozen=True)
 class BoxLogits:
-    """What the network says about one structure in one box.
+    """The network's output for one structure in one box.
 
     Attributes:
-        box: the box that was asked, in pixels of the X-ray.
+        box: the requested box, in pixels of the X-ray.
         logits: mask logits over the whole padded input, native float32 (M, M), rows first.
         side: M.
         score: predicted IoU of the mask with the truth, 0..1.
@@ -63,13 +63,13 @@ class BoxLogits:
 
 @dataclass(frozen=True)
 class NetworkOutput:
-    """What the network says about one X-ray, by boxes and then structures, and how long it took.
+    """The network's output for one X-ray, by boxes and then structures, and its times.
 
     Attributes:
         masks: one for each structure of each box.
         stage_seconds: seconds of the network's stages.
         quality: probability of each label of the quality head; None from a model without one.
-        together: X-rays that shared the call of the network, where X-rays share calls.
+        together: number of X-rays in the network's call, on devices that batch them.
     """
 
     masks: tuple[BoxLogits, ...]

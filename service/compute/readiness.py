@@ -1,10 +1,10 @@
-"""Whether this process may answer with masks: one state, with the reason when it may not.
+"""Whether this process may answer with masks: a state, and the reason if it may not.
 
 The state moves loading -> ready -> draining, or loading -> broken. A ready process whose compute
-process is lost, or whose self test fails, is recovering until a new one is proven. Ready means
-that a real forward pass on this machine gave the stored golden mask, and that an image worker
-decoded the golden image. A service that cannot show that never hands out a mask, because a wrong
-mask given silently is the worst failure.
+process is lost, or whose self test fails, is recovering until a new one is proven. Ready means that
+a real forward pass on this machine gave the stored golden mask, and that an image worker decoded
+the golden image. Otherwise the service gives no mask, because a silently wrong mask is the worst
+failure.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ DRAINING_RETRY_S = 5
 
 
 class State(Enum):
-    """What the process is doing."""
+    """The states of the process."""
 
     LOADING = "loading"
     READY = "ready"
@@ -38,14 +38,14 @@ class ReadinessSink(Protocol):
         """Note that the model gave the golden mask."""
 
     def mark_recovering(self, reason: str) -> None:
-        """Note that the model is gone; another process is being started."""
+        """Note that the model is gone and another process starts."""
 
     def mark_broken(self, reason: str) -> None:
-        """Note that the model gives no masks, for good."""
+        """Note that the model will never give masks."""
 
 
 class Readiness:
-    """The state of the process, safe to read and write from any thread."""
+    """The state of the process. Thread-safe."""
 
     def __init__(self) -> None:
         """Start in the state `loading`."""
@@ -74,21 +74,21 @@ class Readiness:
         return self._self_test
 
     def mark_ready(self, self_test: SelfTestResult) -> None:
-        """Open the service after a passed self test; a draining process stays draining."""
+        """Make the service ready after a passed self test; a draining process stays draining."""
         with self._lock:
             self._self_test = self_test
             if self._state in (State.LOADING, State.RECOVERING):
                 self._state = State.READY
 
     def mark_recovering(self, reason: str) -> None:
-        """Close the service until `mark_ready`; `reason` is a sentence that callers may read."""
+        """Make the service unready until `mark_ready`; callers see the sentence `reason`."""
         with self._lock:
             if self._state is not State.DRAINING:
                 self._state = State.RECOVERING
                 self._reason = reason
 
     def mark_broken(self, reason: str) -> None:
-        """Close the service for good; `reason` is a sentence that callers may read."""
+        """Make the service unready forever; callers see the sentence `reason`."""
         with self._lock:
             if self._state is not State.DRAINING:
                 self._state = State.BROKEN
@@ -100,7 +100,7 @@ class Readiness:
             self._has_images = True
 
     def mark_images_lost(self, reason: str) -> None:
-        """Close the service until `mark_images_ready`; `reason` may be read by callers."""
+        """Make the service unready until `mark_images_ready`; callers see `reason`."""
         with self._lock:
             if self._has_images:
                 self._images_state = State.RECOVERING
@@ -108,17 +108,17 @@ class Readiness:
             self._images_reason = reason
 
     def mark_draining(self) -> None:
-        """Close the service because the process was asked to stop."""
+        """Make the service unready because the process stops."""
         with self._lock:
             self._state = State.DRAINING
 
     def note_other_models(self, are_there: bool) -> None:
-        """Note whether a model beside the first gives masks, where several are served."""
+        """Note whether another of several served models gives masks."""
         with self._lock:
             self._has_other_models = are_there
 
     def require_some_model(self) -> None:
-        """Let a request pass whose model is not known yet, or refuse it as `require_ready` does."""
+        """Accept a request whose model is not known yet, or refuse it like `require_ready`."""
         with self._lock:
             has_other = self._has_other_models and self._has_images
             if has_other and self._state is State.RECOVERING:
@@ -126,7 +126,7 @@ class Readiness:
         self.require_ready()
 
     def require_ready(self) -> None:
-        """Let a request pass, or refuse it.
+        """Accept a request, or refuse it.
 
         Raises:
             NotReady: the model is loading, recovering or broken.

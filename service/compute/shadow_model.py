@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 SHADOW_MODEL = "service.compute.shadow_model:make_shadow_model"
 LOWEST_PRIORITY = 19
 FIRST_TO_BE_KILLED = "1000"
-"""Of `oom_score_adj`: where memory is short, this process goes before all others."""
+"""Value of `oom_score_adj`: when memory is short, the kernel kills this process first."""
 
 
 def start_shadow_child(settings: Settings) -> ComputeChild:
@@ -30,7 +30,7 @@ def start_shadow_child(settings: Settings) -> ComputeChild:
 
 
 def make_shadow_model(settings: Settings) -> StoredModel:
-    """Load the model that the settings name, in a process that yields to every other."""
+    """Load the configured model in a process of the lowest priority."""
     give_way()
     from service.compute.stored_model import make_stored_model  # starts PyTorch's threads
 
@@ -38,18 +38,18 @@ def make_shadow_model(settings: Settings) -> StoredModel:
 
 
 def give_way() -> None:
-    """Let this process have only what others leave: processor time, and memory."""
+    """Give this process the lowest priority for processor time and memory."""
     for thread in _threads():
-        with contextlib.suppress(OSError):  # it has ended, or a sandbox knows no policies
+        with contextlib.suppress(OSError):  # it has ended, or a sandbox has no policies
             os.setpriority(os.PRIO_PROCESS, thread, LOWEST_PRIORITY)
             if hasattr(os, "SCHED_IDLE"):
                 os.sched_setscheduler(thread, os.SCHED_IDLE, os.sched_param(0))
-    with contextlib.suppress(OSError):  # elsewhere than on Linux
+    with contextlib.suppress(OSError):  # not on Linux
         Path("/proc/self/oom_score_adj").write_text(FIRST_TO_BE_KILLED, encoding="ascii")
 
 
 def _threads() -> list[int]:
-    """Return the ids of this process's threads; 0, the calling one, where they are not told."""
+    """Return the ids of this process's threads; only 0, the calling one, if they are unknown."""
     try:
         return [int(one.name) for one in Path("/proc/self/task").iterdir()]
     except OSError:

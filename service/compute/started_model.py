@@ -1,4 +1,4 @@
-"""Which model a service was started with: one for all its devices, whatever lies on disk later."""
+"""The model that a service started with, for all its devices, whatever is on disk later."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from model_store.model_info import ModelInfo
 
 
 class StartedModel:
-    """The model of the device that was proven first; every other one has to serve the same."""
+    """The model of the first proven device, which every other device must serve, too."""
 
     def __init__(self) -> None:
         """Start with none."""
@@ -21,12 +21,12 @@ class StartedModel:
         return self._info
 
     def other_than(self, info: ModelInfo) -> ModelInfo | None:
-        """Return the model of the start where this one is another; None before there is one."""
+        """Return the model of the start if it differs from this one; otherwise None."""
         started = self._info
         return None if started is None or _is_same(started, info) else started
 
     def claim(self, info: ModelInfo) -> bool:
-        """Make a proven model that of the start where there is none yet.
+        """Make a proven model the model of the start, if there is none yet.
 
         Returns:
             Whether the service serves this model.
@@ -36,7 +36,7 @@ class StartedModel:
             return _is_same(self._info, info)
 
     def replace(self, info: ModelInfo) -> None:
-        """Take another model for that of the start, as the operator allowed."""
+        """Replace the model of the start, as the operator allowed."""
         with self._lock:
             self._info = info
 

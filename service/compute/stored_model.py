@@ -1,4 +1,4 @@
-"""The stored model as the compute process holds it: predictor, golden mask and GPU memory."""
+"""The stored model in the compute process: predictor, golden mask and GPU memory."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from service.settings import Settings
 logger = logging.getLogger("service.model")
 
 _LOST_DEVICE_WORDS = ("CUDA error", "CUDNN_STATUS", "CUBLAS_STATUS", "device-side assert")
-"""PyTorch raises a plain RuntimeError for most of these; only its words tell."""
+"""PyTorch raises a plain RuntimeError for most of these; only the message tells them apart."""
 
 
 def make_stored_model(settings: Settings) -> StoredModel:
@@ -55,12 +55,12 @@ def model_folder(settings: Settings) -> Path:
 
 
 class StoredModel:
-    """A loaded predictor with what the compute process asks beside masks."""
+    """A loaded predictor with the further interface that the compute process needs."""
 
     def __init__(
         self, predictor: Predictor, golden: GoldenFiles, cache: EmbeddingCache | None
     ) -> None:
-        """Keep the predictor, its golden files as they were then, and its cache of embeddings."""
+        """Keep the predictor, its golden files and its cache of embeddings."""
         self._predictor = predictor
         self._golden = golden
         self._cache = cache
@@ -77,7 +77,7 @@ class StoredModel:
 
     @property
     def shares_calls(self) -> bool:
-        """Whether images share an encoder pass: on GPUs, whose kernels add in one order always."""
+        """Whether images share an encoder pass: on GPUs, which always add in the same order."""
         return self._predictor.engine.batches_alike
 
     def answer_batch(self, requests: Sequence[PreparedRequest]) -> list[NetworkAnswer]:
@@ -95,14 +95,14 @@ class StoredModel:
         return is_more_left
 
     def self_test(self) -> SelfTestResult:
-        """Predict the golden image and compare; embeddings kept from before prove nothing."""
+        """Predict the golden image and compare, without cached embeddings, which prove nothing."""
         if self._cache is not None:
             self._cache.clear()
         with _device_errors():
             return compare_with_golden(self._predictor, self._golden)
 
     def free_memory(self) -> None:
-        """Drop kept embeddings and give the GPU's cached blocks back."""
+        """Drop cached embeddings and release the GPU's cached blocks."""
         if self._cache is not None:
             self._cache.clear()
         if torch.cuda.is_available():
@@ -122,7 +122,7 @@ class StoredModel:
 
 @contextmanager
 def _device_errors() -> Generator[None, None, None]:
-    """Raise what PyTorch says of a full or a lost device as the kinds that the process knows."""
+    """Translate PyTorch's errors of a full or lost device into `hosted_model`'s."""
     try:
         yield
     except torch.OutOfMemoryError as error:

@@ -1,7 +1,7 @@
-"""How many GPUs this process could use, as a short-lived child learns from NVIDIA's driver.
+"""The number of usable GPUs, which a short-lived child reads from NVIDIA's driver.
 
-The serving process itself must not open a GPU: it would hold some of its memory for as long as it
-lives, and a driver that hangs would hang it. `CUDA_VISIBLE_DEVICES` counts as it does for PyTorch.
+The serving process itself must not open a GPU: it would hold GPU memory as long as it runs, and a
+hung driver would hang it. `CUDA_VISIBLE_DEVICES` has the same effect as for PyTorch.
 
 `python -m service.compute.visible_gpus` prints the number.
 """
@@ -20,7 +20,7 @@ _found: int | None = None
 
 
 def visible_gpus() -> int:
-    """Return the number, 0 without a GPU or a driver; asked once in the life of a process."""
+    """Return the number of GPUs, 0 without a driver; a process determines it once."""
     global _found
     with _lock:
         if _found is None:
@@ -29,13 +29,13 @@ def visible_gpus() -> int:
 
 
 def environment_of(device: str, visible: str | None) -> dict[str, str]:
-    """Return what makes a process see one GPU alone, as its first.
+    """Return the environment that makes a process see only one GPU, as its first.
 
-    Its kernels, graphs and memory are then those of "the" GPU, whatever library asks.
+    Then every library in it uses that GPU.
 
     Args:
-        device: `cuda:N`; nothing is returned for any other.
-        visible: what `CUDA_VISIBLE_DEVICES` is here; None where it is not set.
+        device: `cuda:N`; the result is empty for any other.
+        visible: value of `CUDA_VISIBLE_DEVICES` here; None if it is not set.
     """
     kind, _, number = device.partition(":")
     if kind != "cuda" or not number:

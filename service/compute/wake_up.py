@@ -1,4 +1,4 @@
-"""A descriptor that one thread makes readable to wake another, which also waits for a socket."""
+"""A descriptor that one thread makes readable to wake another that also waits for a socket."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ import os
 
 
 class WakeUp:
-    """Wakes the one thread that watches; calls while nobody watches cost no system call.
+    """Wakes the thread that watches; calls while no thread watches cost no system call.
 
-    The watcher looks for what it would be woken for after `watch`: whoever puts it there before
-    that did not call, and whoever does later calls.
+    The watcher must look for work after `watch`: work added before did not wake it, work added
+    later does.
     """
 
     def __init__(self) -> None:
@@ -25,11 +25,11 @@ class WakeUp:
         return self._reader
 
     def watch(self) -> None:
-        """Begin: calls from now on make the descriptor readable."""
+        """Begin to watch: from now on calls make the descriptor readable."""
         self._is_watched = True
 
     def ignore(self) -> None:
-        """End, and forget calls that came."""
+        """Stop watching, and forget past calls."""
         self._is_watched = False
         with contextlib.suppress(BlockingIOError):
             os.read(self._reader, 65536)
@@ -37,7 +37,7 @@ class WakeUp:
     def call(self) -> None:
         """Wake the watcher."""
         if self._is_watched:
-            with contextlib.suppress(BlockingIOError):  # it has been called often enough
+            with contextlib.suppress(BlockingIOError):  # its buffer is full of calls
                 os.write(self._writer, b"\0")
 
     def __del__(self) -> None:

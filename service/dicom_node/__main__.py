@@ -2,8 +2,8 @@
 
 `--fetch STUDY[/SERIES[/INSTANCE]]` puts X-rays of a WADO-RS server into the spool.
 
-Exit codes: 0 stopped, or all is well; 2 the file is not usable; 3 cannot listen or use the spool;
-4 `--check` found a fault, or `--fetch` got nothing.
+Exit codes: 0 stopped, or no fault; 2 the configuration is not usable; 3 cannot listen or use the
+spool; 4 `--check` found a fault, or `--fetch` got nothing.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from service.logging import configure_logging
 
     configure_logging()
-    warnings.simplefilter("ignore")  # libraries quote values of headers
+    warnings.simplefilter("ignore")  # libraries log values of headers
     for library in ("pydicom", "pynetdicom", "dicomweb_client"):
         logging.getLogger(library).setLevel(logging.CRITICAL + 1)
     try:
@@ -77,7 +77,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _fetch(settings: NodeSettings, uids: tuple[str, ...]) -> int:
-    """Put X-rays of a WADO-RS server into the spool, which the next start works off."""
+    """Put X-rays of a WADO-RS server into the spool, for the next start."""
     from service.dicom_node.fetching import FetchFailed, fetch
     from service.dicom_node.spool import Spool, SpoolFull
 

@@ -1,7 +1,7 @@
 """HTTP connections of the node: through the hospital's proxy, but never to this machine.
 
 The libraries requests and httpx send loopback addresses through `http_proxy`, which Docker may set
-in every container. A service or an archive beside the node would then seem down forever.
+in every container. A service or an archive on the same host would then always seem down.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from service.client.proxies import proxy_for
 
 
 class ProxyByAddress(HTTPAdapter):
-    """Chooses the proxy by the address alone, whatever requests read from the environment."""
+    """Chooses the proxy by the address, whatever requests read from the environment."""
 
     def send(
         self,
@@ -27,14 +27,14 @@ class ProxyByAddress(HTTPAdapter):
         cert: Any = None,
         proxies: Mapping[str, str] | None = None,
     ) -> requests.Response:
-        """Send one request; the arguments are those of requests, `proxies` is not looked at."""
+        """Send one request; the arguments are those of requests, and `proxies` is ignored."""
         proxy = proxy_for(str(request.url))
         chosen = {} if proxy is None else {"all": proxy}
         return super().send(request, stream, timeout, verify, cert, chosen)
 
 
 def with_right_proxies(session: requests.Session) -> requests.Session:
-    """Return the session, which from now on reaches this machine directly."""
+    """Return the session, changed to reach this machine directly."""
     for scheme in ("http://", "https://"):
         session.mount(scheme, ProxyByAddress())
     return session

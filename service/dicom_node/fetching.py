@@ -1,4 +1,4 @@
-"""Fetches X-rays from a WADO-RS server into the spool, by their UIDs."""
+"""Fetch X-rays from a WADO-RS server into the spool, by their UIDs."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ from service.dicom_node.spool import Job, Spool
 
 
 class FetchFailed(Exception):  # noqa: N818 - names what happened
-    """The server does not give what was asked for; the message says why."""
+    """The server does not give the requested objects; the message says why."""
 
 
 def fetch(
     settings: FetchSettings, select: SelectSettings, spool: Spool, uids: tuple[str, ...]
 ) -> tuple[list[Job], int]:
-    """Put what is wanted into the spool.
+    """Put the requested X-rays into the spool.
 
     Args:
         settings: the server.
-        select: what is segmented.
-        spool: gets the X-rays.
-        uids: a study, and if wanted its series, and its instance.
+        select: rule for objects to segment.
+        spool: spool for the X-rays.
+        uids: UIDs of a study and, optionally, its series and instance.
 
     Returns:
-        The jobs, and how many objects were skipped as no frontal chest X-rays.
+        The jobs, and the number of skipped objects that are not frontal chest X-rays.
 
     Raises:
         FetchFailed: the server does not answer, or has nothing of these UIDs.

@@ -1,4 +1,4 @@
-"""The node's Prometheus metrics, in a registry of their own."""
+"""The node's Prometheus metrics, in their own registry."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ class NodeMetrics:
     """All metrics of one node.
 
     Attributes:
-        registry: what is scraped.
-        received: objects taken, by sort of outcome.
+        registry: registry that Prometheus scrapes.
+        received: objects received, by status.
         skipped: objects not segmented, by reason.
         segmented: X-rays that a service answered.
         sent: objects that a destination confirmed.
-        failures: attempts that failed, by what was asked.
+        failures: failed attempts, by target.
         died: X-rays given up.
-        delivery_seconds: from the end of C-STORE until every destination had everything.
+        delivery_seconds: seconds from the end of C-STORE until every destination had everything.
     """
 
     def __init__(self, spool: Spool) -> None:
-        """Make them; the figures of the spool are read when they are scraped."""
+        """Make the metrics; those of the spool are read at each scrape."""
         self.registry = CollectorRegistry()
         registry = self.registry
         self.received = Counter(

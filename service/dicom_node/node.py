@@ -24,7 +24,7 @@ class Node:
     """One node, from its start to its stop."""
 
     CLEARING_INTERVAL_S: ClassVar[float] = 600.0
-    """Seconds between two looks at what broken associations left behind."""
+    """Seconds between two searches for files that broken associations left behind."""
 
     def __init__(self, settings: NodeSettings) -> None:
         """Open the spool.
@@ -46,10 +46,10 @@ class Node:
         self._metrics_server: Any = None
 
     def start(self) -> None:
-        """Work off what waits, and listen.
+        """Process waiting X-rays, and listen.
 
         Raises:
-            OSError: an address cannot be had.
+            OSError: an address is not available.
         """
         metrics = self._settings.metrics
         if metrics.port:
@@ -61,12 +61,12 @@ class Node:
         logger.info("listening", extra={"fields": {"port": self._settings.receive.port}})
 
     def clear_stale(self) -> None:
-        """Delete what broken associations left behind, and what was delivered long enough ago."""
+        """Delete files of broken associations, and X-rays whose time in `delivered` is over."""
         self._spool.clear_stale()
         self._spool.forget_delivered(self._settings.spool.keep_delivered_s)
 
     def stop(self) -> None:
-        """Take no more, finish the steps that run; what waits stays on disk."""
+        """Accept no more, finish running steps, and leave the rest on disk."""
         self._receiver.stop()
         self._work.stop(_STOP_TIMEOUT_S)
         self._segmenter.close()
@@ -77,10 +77,10 @@ class Node:
 
 
 def faults_of(settings: NodeSettings) -> list[str]:
-    """Ask every service and destination; say in a sentence each what fails.
+    """Check every service and destination; return a sentence for each fault.
 
     Args:
-        settings: the node's.
+        settings: settings of the node.
     """
     segmenter = Segmenter(settings.segment)
     faults = segmenter.check()

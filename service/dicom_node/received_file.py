@@ -1,8 +1,8 @@
-"""The file into which pynetdicom writes an object while it comes; a full disk ends no association.
+"""The file that pynetdicom writes while it receives an object; a full disk ends no association.
 
 An error in its `write` would end the thread that reads the association: the sender would get no
-status, and the association would keep its place forever. Here the error is kept, and what still
-comes is thrown away, so that the sender gets a status at the end.
+status, and the association would keep its place forever. Here the error is kept and further bytes
+are discarded, so that the sender gets a status at the end.
 """
 
 from __future__ import annotations
@@ -16,18 +16,18 @@ from typing import Any
 
 
 class ReceivedFile:
-    """What pynetdicom uses of a `NamedTemporaryFile`.
+    """The part of `NamedTemporaryFile` that pynetdicom uses.
 
     Attributes:
-        name: its path.
-        error: why it is not whole, None while it is.
+        name: path of the file.
+        error: why the file is incomplete; None while it is complete.
     """
 
     def __init__(self, folder: Path) -> None:
-        """Make the file; one that cannot be made is one that cannot be written.
+        """Create the file; a failure counts as one of writing.
 
         Args:
-            folder: where.
+            folder: folder of the file.
         """
         self.error: OSError | None = None
         self.name = str(folder / "not-made.dcm")
@@ -40,19 +40,19 @@ class ReceivedFile:
         return self
 
     def write(self, data: bytes) -> int:
-        """Write, or throw away once that has failed; returns the bytes taken."""
+        """Write, or discard after a failure; return the number of bytes."""
         self._attempt(lambda: self._file.write(data))
         return len(data)
 
     def flush(self) -> None:
-        """Hand everything to the system."""
+        """Flush everything to the system."""
         self._attempt(lambda: self._file.flush())
 
     def close(self) -> None:
         """Close it; may be repeated."""
         if self._file is not None:
             self._attempt(lambda: self._file.close())
-            with contextlib.suppress(OSError):  # once more what could not be written
+            with contextlib.suppress(OSError):  # repeats the failed write
                 self._file.close()
 
     def _make(self, folder: Path) -> None:
@@ -67,4 +67,4 @@ class ReceivedFile:
         except OSError as error:
             self.error = error
             with contextlib.suppress(OSError):
-                os.truncate(self.name, 0)  # others need the room
+                os.truncate(self.name, 0)  # others need the disk space

@@ -1,4 +1,4 @@
-"""The storage SCP: accepts X-rays from known senders, and answers success once they are on disk."""
+"""The storage SCP: accepts X-rays from known senders, and answers success when they are on disk."""
 
 from __future__ import annotations
 
@@ -53,15 +53,16 @@ TRANSFER_SYNTAXES = (
     "1.2.840.10008.1.2.4.90",  # JPEG 2000 lossless
     "1.2.840.10008.1.2.4.91",  # JPEG 2000
 )
-"""What the service reads, so that a sender need not decompress."""
+"""The transfer syntaxes that the service reads, so that senders need not decompress."""
 
 SUCCESS = 0x0000
 NOT_AUTHORIZED = 0x0124
 OUT_OF_RESOURCES = 0xA700
 CANNOT_UNDERSTAND = 0xC000
-_COMMAND_BYTES = 64 * 1024  # room for the messages around an object
+_COMMAND_BYTES = 64 * 1024  # for the messages around an object
 _PDU_BYTES = 65_536
-"""Most of a message; 14 MB in pieces of 16 KB, the library's size, take half as much again."""
+"""Largest piece of a message; in the library's default pieces of 16 KB, 14 MB take half as long
+again."""
 _STATUS_NAMES = {
     SUCCESS: "success",
     NOT_AUTHORIZED: "not_authorized",
@@ -74,11 +75,11 @@ class Receiver:
     """Listens until it is stopped.
 
     Args:
-        settings: who may send, and the limits.
+        settings: senders and limits.
         select: what is segmented.
         spool: gets the X-rays.
-        metrics: counts them.
-        on_job: told of each new job, from the association's thread.
+        metrics: counts the objects.
+        on_job: called with each new job, in the association's thread.
     """
 
     def __init__(
@@ -92,7 +93,7 @@ class Receiver:
         """Keep the parts; nothing listens before `start`."""
         self._settings, self._select = settings, select
         self._spool, self._metrics, self._on_job = spool, metrics, on_job
-        self._received_bytes: dict[int, int] = {}  # since the last object, by association
+        self._received_bytes: dict[int, int] = {}  # bytes since the last object, by association
         self._lock = threading.Lock()
         self._server: Any = None
         self._before = (_config.STORE_RECV_CHUNKED_DATASET, _made_files())
@@ -101,7 +102,7 @@ class Receiver:
         """Listen.
 
         Raises:
-            OSError: the address or port cannot be had, or a file of TLS cannot be used.
+            OSError: the address or port is not available, or a TLS file is not usable.
         """
         _config.STORE_RECV_CHUNKED_DATASET = True  # objects go to disk while they come
         incoming = self._spool.incoming  # so that keeping one is a rename
@@ -134,7 +135,7 @@ class Receiver:
         self._thread.start()
 
     def stop(self) -> None:
-        """Take no more; an object that is being received is refused and sent again."""
+        """Accept no more; an object in transfer is refused, and its sender sends it again."""
         if self._server is not None:
             self._server.shutdown()
             self._thread.join()
@@ -143,7 +144,7 @@ class Receiver:
             _make_files(made_files)
 
     def _forget_connection(self, event: Any) -> None:
-        """Drop what is known of an association, and the object that it was in the midst of."""
+        """Drop the state of an association, and its unfinished object."""
         with self._lock:
             self._received_bytes.pop(id(event.assoc), None)
         unfinished = getattr(event.assoc.dimse.message, "_data_set_file", None)
@@ -184,7 +185,7 @@ class Receiver:
             if reason is not None:
                 self._metrics.skipped.labels(reason).inc()
                 logger.info("skipped", extra={"fields": {"reason": reason}})
-                return SUCCESS  # it is well received; nothing is to be done with it
+                return SUCCESS  # it was received; it needs no processing
             self._spool.require_room(path.stat().st_size)
             job = self._spool.keep(path)
         except UnreadableObject:
@@ -199,7 +200,7 @@ class Receiver:
         return SUCCESS
 
     def _may_send(self, event: Any) -> bool:
-        """Whether the title calls from an address that is its own."""
+        """Whether the title calls from one of its addresses."""
         requestor = event.assoc.requestor
         return any(
             sender.ae_title == requestor.ae_title.strip()
@@ -215,7 +216,7 @@ class Receiver:
 
 
 def _made_files() -> Any:
-    """Return what pynetdicom makes its files by."""
+    """Return the function by which pynetdicom creates its files."""
     return dimse_messages.NamedTemporaryFile  # type: ignore[attr-defined]
 
 
@@ -224,21 +225,21 @@ def _make_files(factory: Any) -> None:
 
 
 def _server_for(is_known: Callable[[str], bool]) -> type[ThreadedAssociationServer]:
-    """Return a server that closes connections from addresses which are not known, unread."""
+    """Return a server that closes connections from unknown addresses, unread."""
 
     class KnownAddressServer(ThreadedAssociationServer):
         def verify_request(self, request: Any, client_address: Any) -> bool:
             return is_known(client_address[0])
 
         def shutdown(self) -> None:
-            BaseServer.shutdown(self)  # pynetdicom's looks for servers that it has started itself
+            BaseServer.shutdown(self)  # pynetdicom's own only finds servers that it started itself
             self.server_close()
 
     return KnownAddressServer
 
 
 def server_context(tls: TlsSettings) -> ssl.SSLContext:
-    """Return the context of a server that asks for the other side's certificate."""
+    """Return the TLS context of a server that requires the client's certificate."""
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=tls.trusted)
     context.load_cert_chain(tls.certificate, tls.key)
     context.verify_mode = ssl.CERT_REQUIRED

@@ -1,4 +1,4 @@
-"""Has X-rays segmented by services, over HTTP."""
+"""Segmentation of X-rays by services, over HTTP."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class ServiceBusy(Exception):  # noqa: N818 - names what happened
     """No service can answer now.
 
     Attributes:
-        retry_after_s: seconds after which one may.
+        retry_after_s: seconds after which a service may be free.
     """
 
     def __init__(self, retry_after_s: float) -> None:
@@ -41,23 +41,23 @@ class ServiceBusy(Exception):  # noqa: N818 - names what happened
 
 
 class XrayRefused(Exception):  # noqa: N818 - names what happened
-    """The service will never answer about this X-ray."""
+    """The service will never segment this X-ray."""
 
     def __init__(self, status: int, code: str, detail: str) -> None:
-        """Keep what the service said, which names no patient."""
+        """Keep the service's problem, which names no patient."""
         super().__init__(f"the service refused the X-ray ({status} {code}): {detail}")
         self.code = code
 
 
 @dataclass(frozen=True)
 class Segmented:
-    """What a service answered.
+    """The answer of a service.
 
     Attributes:
         objects: the files by kind.
         model: name and version of the model that answered.
         warnings: codes of the warnings.
-        is_refused: whether one of them says that the masks are not to be used.
+        is_refused: whether one of them forbids the use of the masks.
     """
 
     objects: Mapping[str, bytes]
@@ -77,10 +77,10 @@ class _Service:
 
 
 class Segmenter:
-    """Shares X-rays out among services; its methods may be called from several threads."""
+    """Distributes X-rays among services. Thread-safe."""
 
     def __init__(self, settings: SegmentSettings) -> None:
-        """Open the clients; nothing is asked yet.
+        """Open the clients, without any request.
 
         Raises:
             NodeSettingsError: a file with a key cannot be read.
@@ -92,11 +92,11 @@ class Segmenter:
         self._lock = threading.Lock()
 
     def segment(self, xray: Path, kinds: tuple[str, ...]) -> Segmented:
-        """Ask for the objects of one X-ray.
+        """Request the objects of one X-ray.
 
         Args:
-            xray: its file.
-            kinds: the objects wanted, of `seg`, `sc`, `sr` and `gsps`.
+            xray: file of the X-ray.
+            kinds: requested objects, of `seg`, `sc`, `sr` and `gsps`.
 
         Raises:
             ServiceBusy: no service can answer now.
@@ -118,7 +118,7 @@ class Segmenter:
         return Segmented(objects, _model_of(response), warnings, is_refused)
 
     def check(self) -> list[str]:
-        """Say in a sentence each what is wrong with the services; nothing when all is well."""
+        """Return a sentence for each fault of a service."""
         return [
             f"service {one.url}: {fault}"
             for one, service in zip(self._settings.services, self._services, strict=True)
@@ -161,7 +161,7 @@ class Segmenter:
         return response
 
     def _fault_that_is_not_the_xrays(self, response: httpx.Response) -> str | None:
-        """Say what has to be put right in the service or in the node's file."""
+        """Return a fault that must be corrected in the service or the node's configuration."""
         wanted = self._settings.model
         if response.status_code == httpx.codes.OK:
             served = _model_of(response)
@@ -173,7 +173,7 @@ class Segmenter:
         return None
 
     def _resting(self, service: _Service, response: httpx.Response | None) -> ServiceBusy:
-        """Leave a service in peace for a while, as long as it asks for."""
+        """Send a service no requests for as long as it asks."""
         service.failures += 1
         doubled_s = _DEFAULT_PAUSE_S * 2 ** min(service.failures - 1, 5)
         pause_s = min(max(_announced_s(response), doubled_s), _LONGEST_PAUSE_S)
@@ -202,8 +202,8 @@ def parts_of(content_type: str, body: bytes) -> list[bytes]:
     """Return the files in a body of the type multipart/related.
 
     Args:
-        content_type: the header, which names the boundary.
-        body: the body.
+        content_type: value of the header, which names the boundary.
+        body: bytes of the whole body.
     """
     _, _, rest = content_type.partition("boundary=")
     boundary = rest.split(";")[0].strip().strip('"').encode()
@@ -214,7 +214,7 @@ def parts_of(content_type: str, body: bytes) -> list[bytes]:
 
 
 def trusting(trusted: Path | None) -> ssl.SSLContext | bool:
-    """Return what httpx verifies certificates by."""
+    """Return httpx's setting for verifying certificates."""
     return True if trusted is None else ssl.create_default_context(cafile=trusted)
 
 
@@ -271,7 +271,7 @@ def _model_of(response: httpx.Response) -> str:
 
 
 def _is_named(wanted: str, model: str) -> bool:
-    """Return whether NAME/VERSION or NAME means a model."""
+    """Return whether NAME/VERSION or NAME refers to a model."""
     return wanted in (model, model.partition("/")[0])
 
 

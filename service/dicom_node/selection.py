@@ -1,4 +1,4 @@
-"""Which received objects are segmented, by a few attributes of their header."""
+"""The rule for objects to segment, by a few attributes of their header."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ _UNREADABLE = (
 
 
 class UnreadableObject(Exception):  # noqa: N818 - names what happened
-    """The object is no DICOM that can be parsed."""
+    """The object cannot be parsed as DICOM."""
 
 
 def reason_to_skip(path: Path, settings: SelectSettings) -> str | None:
-    """Say why an object is not segmented.
+    """Return why an object is not segmented.
 
     Args:
-        path: its file; only its first elements are read, never its pixels.
+        path: file of the object; its pixels are never read.
         settings: the rule.
 
     Returns:
-        The name of the attribute that decides, `modality`, `body_part` or `view`; None when it is
-        to be segmented.
+        The deciding attribute, `modality`, `body_part` or `view`; None if the object is to be
+        segmented.
 
     Raises:
         UnreadableObject: the header cannot be parsed.

@@ -1,4 +1,4 @@
-"""Sends results to archives: by C-STORE or by STOW-RS."""
+"""Sending of results to archives, by C-STORE or by STOW-RS."""
 
 from __future__ import annotations
 
@@ -38,44 +38,44 @@ STORAGE_CLASSES = {
     "sr": ComprehensiveSRStorage,
     "gsps": GrayscaleSoftcopyPresentationStateStorage,
 }
-_WARNINGS = range(0xB000, 0xC000)  # stored, with a remark (PS3.4 B.2.3)
+_WARNINGS = range(0xB000, 0xC000)  # stored with a warning (PS3.4 B.2.3)
 _OUT_OF_RESOURCES = range(0xA700, 0xA800)
 _BUSY_STATUSES = (408, 429, 500, 502, 503, 504)
 
 
 class DestinationDown(Exception):  # noqa: N818 - names what happened
-    """The destination cannot take anything now; the message says why, for an operator."""
+    """The destination cannot accept objects now; the message tells the operator why."""
 
 
 class ObjectRefused(Exception):  # noqa: N818 - names what happened
-    """The destination will never take this object; the message says why."""
+    """The destination will never accept this object; the message says why."""
 
 
 class Connection(Protocol):
-    """Takes objects until it is closed."""
+    """Sends objects until it is closed."""
 
     def send(self, file: Path) -> None:
-        """Send one object; when this returns, the destination has confirmed it.
+        """Send one object and wait until the destination confirms it.
 
         Raises:
-            DestinationDown: it cannot take it now.
-            ObjectRefused: it never will.
+            DestinationDown: the destination cannot accept it now.
+            ObjectRefused: the destination will never accept it.
         """
 
     def close(self) -> None:
-        """End it."""
+        """Close the connection."""
 
 
 def connect(destination: Destination, own_title: str, kinds: Sequence[str]) -> Connection:
     """Open a connection.
 
     Args:
-        destination: where to.
+        destination: archive that gets the objects.
         own_title: the node's AE title.
-        kinds: what will be sent.
+        kinds: kinds of objects to send.
 
     Raises:
-        DestinationDown: it does not answer, or not as an archive does.
+        DestinationDown: it does not answer, or not like an archive.
     """
     if isinstance(destination, StowDestination):
         return _StowConnection(destination)
@@ -83,9 +83,10 @@ def connect(destination: Destination, own_title: str, kinds: Sequence[str]) -> C
 
 
 def fault_of(destination: Destination, own_title: str) -> str | None:
-    """Say in a sentence what is wrong with a destination, None when it answers.
+    """Return the fault of a destination in a sentence; None without one.
 
-    A DIMSE one is asked to echo and to accept each kind of object, a DICOMweb one to search.
+    A DIMSE destination must answer C-ECHO and accept each kind of object; a DICOMweb one must
+    answer a search.
     """
     try:
         connection = connect(destination, own_title, destination.results)
@@ -105,7 +106,7 @@ class _DimseConnection:
     """One association."""
 
     def __init__(self, destination: DimseDestination, own_title: str, kinds: Sequence[str]) -> None:
-        _config.STORE_SEND_CHUNKED_DATASET = True  # files are sent piece by piece, unparsed
+        _config.STORE_SEND_CHUNKED_DATASET = True  # files are sent in pieces, unparsed
         entity = AE(own_title)
         entity.acse_timeout = entity.dimse_timeout = destination.timeout_s
         entity.network_timeout = entity.connection_timeout = destination.timeout_s
@@ -158,7 +159,7 @@ class _DimseConnection:
         raise ObjectRefused(f"it refuses the object (status {code:04X}).")
 
     def require_contexts(self) -> None:
-        """Ask it to echo, and look whether it takes every kind of object."""
+        """Send C-ECHO, and check that it accepts every kind of object."""
         status = self._association.send_c_echo()
         if "Status" not in status or status.Status != 0x0000:
             raise DestinationDown("it does not answer to C-ECHO.")
@@ -200,7 +201,7 @@ class _StowConnection:
             raise ObjectRefused(f"it refuses the object (reason {reason:04X}).")
 
     def search(self) -> None:
-        """Ask for one study."""
+        """Search for one study."""
         self._checked(lambda: self._client.search_for_studies(limit=1))
 
     def close(self) -> None:
@@ -221,10 +222,10 @@ class _StowConnection:
 
 
 def client_context(tls: TlsSettings) -> ssl.SSLContext:
-    """Return the context of a client that shows its own certificate."""
+    """Return the TLS context of a client with its own certificate."""
     context = ssl.create_default_context(cafile=tls.trusted)
     context.load_cert_chain(tls.certificate, tls.key)
-    context.check_hostname = False  # certificates in hospitals name AE titles, if anything
+    context.check_hostname = False  # certificates in hospitals hardly ever name hosts
     return context
 
 
@@ -232,21 +233,21 @@ class Rest:
     """The pause of one destination, which doubles while it is down."""
 
     def __init__(self, settings: RetrySettings) -> None:
-        """Begin without a pause."""
+        """Start without a pause."""
         self._settings = settings
         self._failures = 0
         self._until = 0.0
 
     def remaining_s(self, now: float) -> float:
-        """Return the seconds until it may be asked again."""
+        """Return the seconds until the destination may be tried again."""
         return max(0.0, self._until - now)
 
     def begin(self, now: float) -> None:
-        """Note a failure."""
+        """Record a failure."""
         pause_s = self._settings.first_pause_s * 2 ** min(self._failures, 20)
         self._failures += 1
         self._until = now + min(pause_s, self._settings.longest_pause_s)
 
     def end(self) -> None:
-        """Note a success."""
+        """Record a success."""
         self._failures, self._until = 0, 0.0

@@ -46,7 +46,7 @@ class TlsSettings(_Section):
     Attributes:
         certificate: own certificate and its chain.
         key: its private key.
-        trusted: certificates of the authorities that the other side's must come from.
+        trusted: certificates of the authorities that must have signed the other side's.
     """
 
     certificate: Path
@@ -58,7 +58,7 @@ class Sender(_Section):
     """Who may send."""
 
     ae_title: AeTitle
-    # Addresses or networks that it may call from.
+    # addresses or networks that it may call from
     addresses: tuple[Network, ...] = Field(min_length=1)
 
 
@@ -68,13 +68,13 @@ class ReceiveSettings(_Section):
     Attributes:
         ae_title: the node's own AE title.
         host: address to listen on.
-        port: port; DICOM's own are 104 and 11112.
+        port: port; 104 and 11112 are DICOM's registered ones.
         senders: who may send.
-        max_associations: most at a time.
+        max_associations: most associations at a time.
         acse_timeout_s: seconds to wait for the negotiation of an association.
         dimse_timeout_s: seconds to wait for a message.
         network_timeout_s: seconds without a byte after which an association is aborted.
-        tls: listens with TLS alone, when given.
+        tls: if given, accept only TLS.
     """
 
     ae_title: AeTitle = "LUNGSEG"
@@ -90,12 +90,12 @@ class ReceiveSettings(_Section):
 
 
 class SelectSettings(_Section):
-    """Which X-rays are segmented; others are received, counted and dropped.
+    """The rule for objects to segment; others are received, counted and dropped.
 
     Attributes:
-        modalities: values of Modality; an absent one is taken.
-        other_body_parts: values of BodyPartExamined that name another part; others are taken.
-        other_views: values of ViewPosition that are not frontal; others are taken.
+        modalities: accepted values of Modality; an absent value is accepted.
+        other_body_parts: values of BodyPartExamined to skip.
+        other_views: values of ViewPosition to skip.
     """
 
     modalities: tuple[str, ...] = ("CR", "DX", "RG", "OT")
@@ -112,8 +112,8 @@ class ServiceSettings(_Section):
     """One segmentation service.
 
     Attributes:
-        api_key_file: file whose first line is the key that it asks for.
-        trusted: certificates to trust over HTTPS, PEM; the system's when left out.
+        api_key_file: file whose first line is the service's key.
+        trusted: certificates to trust over HTTPS, PEM; by default the system's.
     """
 
     url: str = Field(pattern=r"^https?://[^/?#]+(/[^?#]*)?$")
@@ -122,19 +122,19 @@ class ServiceSettings(_Section):
 
 
 class SegmentSettings(_Section):
-    """What the services are asked.
+    """The requests to the services.
 
     Attributes:
-        services: one or more; the one with the fewest open requests is asked.
-        model: which of a service's models answers, NAME/VERSION or NAME for the first of that name;
-            the service's first when left out.
-        convention: what the masks follow.
+        services: one or more; each request goes to the one with the fewest open requests.
+        model: the model to use, NAME/VERSION or NAME for the first of that name; by default the
+            service's first.
+        convention: convention of the masks.
         lungs: one segment for both lungs, or one for each.
-        view: what the secondary capture shows.
-        timeout_s: seconds for one answer.
-        parallel: most X-rays in work at a time.
-        refuse_warnings: warnings after which no mask is sent but the report that says so, beside
-            those whose severity is `refuse`.
+        view: content of the secondary capture.
+        timeout_s: most seconds for one answer.
+        parallel: most X-rays at a time.
+        refuse_warnings: warnings that stop the masks, beside those of severity `refuse`; only the
+            report is sent, and it names the warning.
     """
 
     services: tuple[ServiceSettings, ...] = Field(min_length=1)
@@ -155,14 +155,14 @@ class _Destination(_Section):
 
 
 class DimseDestination(_Destination):
-    """An archive that takes C-STORE.
+    """An archive that accepts C-STORE.
 
     Attributes:
         name: its name in logs and metrics.
-        results: which objects it gets.
-        send_refused_masks: masks are sent also after a warning that refuses them.
+        results: kinds of objects that it gets.
+        send_refused_masks: whether to send masks even after a warning that stops them.
         timeout_s: seconds for one message.
-        tls: connects with TLS, when given.
+        tls: if given, connect with TLS.
     """
 
     kind: Literal["dimse"]
@@ -173,7 +173,7 @@ class DimseDestination(_Destination):
 
 
 class StowDestination(_Destination):
-    """An archive that takes STOW-RS.
+    """An archive that accepts STOW-RS.
 
     Attributes:
         url: its DICOMweb root.
@@ -193,7 +193,7 @@ Destination = Annotated[DimseDestination | StowDestination, Field(discriminator=
 
 
 class FetchSettings(_Section):
-    """A WADO-RS server that X-rays are fetched from, on demand.
+    """A WADO-RS server for `--fetch`.
 
     Attributes:
         url: its DICOMweb root.
@@ -209,7 +209,7 @@ class FetchSettings(_Section):
 
 
 class RetrySettings(_Section):
-    """What happens when a service or a destination does not answer.
+    """Retries when a service or a destination does not answer.
 
     Attributes:
         first_pause_s: pause after the first failure; it doubles with each further one.
@@ -222,14 +222,15 @@ class RetrySettings(_Section):
 
 
 class SpoolSettings(_Section):
-    """Where X-rays and results wait.
+    """The folder in which X-rays and results wait.
 
     Attributes:
-        folder: on a disk that survives a restart; made when missing.
-        max_bytes: most bytes in it; then C-STORE answers that the node is out of resources.
-        min_free_bytes: free bytes of the disk below which it answers so too.
+        folder: folder on a disk that survives a restart; created if missing.
+        max_bytes: most bytes in it; beyond, C-STORE answers that the node is out of resources.
+        min_free_bytes: free bytes of the disk below which C-STORE answers the same.
         keep_delivered_s: seconds for which an X-ray and its results stay after every destination
-            has confirmed them; 0 deletes them at once. They go earlier when the disk is short.
+            has confirmed them; 0 deletes them at once. They are deleted earlier when the disk is
+            nearly full.
     """
 
     folder: Path
@@ -239,7 +240,7 @@ class SpoolSettings(_Section):
 
 
 class MetricsSettings(_Section):
-    """Where Prometheus reads.
+    """The address for Prometheus.
 
     Attributes:
         host: address to listen on.
@@ -251,7 +252,7 @@ class MetricsSettings(_Section):
 
 
 class NodeSettings(_Section):
-    """Everything that an operator says about one node."""
+    """The whole configuration of a node."""
 
     spool: SpoolSettings
     receive: ReceiveSettings
@@ -277,7 +278,7 @@ def read_node_settings(path: Path) -> NodeSettings:
         path: the TOML file.
 
     Raises:
-        NodeSettingsError: it cannot be read, is no TOML, or says something that is not allowed.
+        NodeSettingsError: it cannot be read, is not TOML, or has an invalid setting.
     """
     try:
         values = tomllib.loads(path.read_text("utf-8"))
@@ -292,7 +293,7 @@ def read_node_settings(path: Path) -> NodeSettings:
 
 
 def first_line(path: Path) -> str:
-    """Return a secret that stands in a file.
+    """Return the secret in the first line of a file.
 
     Raises:
         NodeSettingsError: the file cannot be read or is empty.
@@ -307,7 +308,7 @@ def first_line(path: Path) -> str:
 
 
 def _sentence(error: ValidationError) -> str:
-    """Return the first fault, by the name of its setting."""
+    """Return the first fault as a sentence that names the setting."""
     first: Any = error.errors()[0]
     place = ".".join(str(part) for part in first["loc"]) or "the file"
     reason = first["msg"].removeprefix("Value error, ")

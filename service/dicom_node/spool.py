@@ -1,17 +1,17 @@
-"""X-rays and results on disk, so that nothing is lost or doubled when the power fails.
+"""X-rays and results on disk, so that a power failure neither loses nor doubles anything.
 
 A job is a folder that appears, changes and disappears by one rename each:
 
-    incoming/           what is being received; worthless after a restart
+    incoming/           objects in transfer; discarded at a restart
     jobs/KEY/xray.dcm   received: it was on disk before the sender got a success
-    jobs/KEY/answer/    what the service answered, whole, with `answer.json`
+    jobs/KEY/answer/    the service's whole answer, with `answer.json`
     jobs/KEY/sent/      an empty file for each object that a destination has confirmed
     dead/KEY/           given up, with `reason.txt`
-    delivered/KEY/      finished, where the operator keeps such for a time
+    delivered/KEY/      finished, kept for a time if configured
     trash/              finished, being deleted
 
-KEY is a digest of the file, so that an X-ray that is sent again while it waits is one job, and no
-name on disk identifies a patient.
+KEY is a digest of the file. So an X-ray that is sent again while it waits is one job, and no name
+on disk identifies a patient.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _STALE_AFTER_S = 3600.0
 
 
 class SpoolFull(Exception):  # noqa: N818 - names what happened, like the errors of the service
-    """There is no room for another object."""
+    """The spool has no room for another object."""
 
 
 class SpoolInUse(Exception):  # noqa: N818
@@ -43,10 +43,10 @@ class SpoolInUse(Exception):  # noqa: N818
 
 @dataclass(frozen=True)
 class Answer:
-    """What the service answered about an X-ray.
+    """The service's answer for an X-ray.
 
     Attributes:
-        files: kind of each object to its file.
+        files: file of each kind of object.
         warnings: codes of the warnings.
         is_refused: whether one of them says that the masks are not to be used.
     """
@@ -60,7 +60,7 @@ class Job:
     """One X-ray in the spool."""
 
     def __init__(self, folder: Path) -> None:
-        """Name the folder; nothing is read."""
+        """Keep the path; nothing is read."""
         self.key = folder.name
         self.folder = folder
 
@@ -75,7 +75,7 @@ class Job:
         return self.xray.stat().st_mtime
 
     def answer(self) -> Answer | None:
-        """Return what the service answered, None when it has not yet."""
+        """Return the service's answer, None before there is one."""
         folder = self.folder / "answer"
         if not folder.exists():
             return None
@@ -89,9 +89,9 @@ class Job:
         """Write an answer, whole or not at all.
 
         Args:
-            objects: the files by kind, in the order in which they are to be sent.
+            objects: the files by kind, in the order to send them.
             warnings: codes of the warnings.
-            is_refused: whether the masks are not to be used.
+            is_refused: whether a warning forbids the use of the masks.
         """
         unfinished = self.folder / "answer.new"
         shutil.rmtree(unfinished, ignore_errors=True)
@@ -113,7 +113,7 @@ class Job:
         return (self.folder / "sent" / f"{destination}.{kind}").exists()
 
     def note_sent(self, destination: str, kind: str) -> None:
-        """Note that a destination has confirmed an object."""
+        """Record that a destination has confirmed an object."""
         folder = self.folder / "sent"
         folder.mkdir(exist_ok=True)
         _write(folder / f"{destination}.{kind}", b"")
@@ -122,14 +122,14 @@ class Job:
 
 
 class Spool:
-    """The folder of one node. One process uses it; its threads share this object.
+    """The folder of one node. Only one process uses it; its threads share this object.
 
     Attributes:
-        incoming: where objects are received.
+        incoming: folder of objects in transfer.
     """
 
     def __init__(self, folder: Path, max_bytes: int, min_free_bytes: int) -> None:
-        """Make the folders and clear away what a killed process left unfinished.
+        """Create the folders and delete unfinished files of a killed process.
 
         Raises:
             OSError: the folder cannot be made or written.
@@ -163,10 +163,10 @@ class Spool:
         return [Job(folder) for _, folder in sorted(dated)]
 
     def require_room(self, size_bytes: int) -> None:
-        """Refuse an object for which there is no room.
+        """Refuse an object if there is no room for it.
 
         Args:
-            size_bytes: its size.
+            size_bytes: bytes that the object needs.
 
         Raises:
             SpoolFull: the spool or its disk is full.
@@ -175,18 +175,18 @@ class Spool:
         if used + size_bytes > self._max_bytes:
             raise SpoolFull
         if shutil.disk_usage(self._jobs).free - size_bytes < self._min_free_bytes:
-            self.forget_delivered(0.0)  # what is delivered makes room for what is not
+            self.forget_delivered(0.0)  # delivered X-rays make room for waiting ones
             if shutil.disk_usage(self._jobs).free - size_bytes < self._min_free_bytes:
                 raise SpoolFull
 
     def keep(self, received: Path) -> Job:
-        """Make a job of a received file; it is on disk when this returns.
+        """Make a received file a job; the job is on disk when this returns.
 
         Args:
             received: a file in `incoming`, closed; it is moved.
 
         Returns:
-            The job; the one that waits already when the same file came before.
+            The job; the existing one if the same file already waits.
         """
         _sync_file(received)
         key = _digest(received)
@@ -205,14 +205,14 @@ class Spool:
         return Job(folder)
 
     def finish(self, job: Job, *, is_kept: bool = False) -> None:
-        """Take a job whose results every destination has out of the queue.
+        """Remove a job from the queue after every destination has its results.
 
         Args:
-            job: the job.
-            is_kept: whether it stays among the delivered ones; else it is deleted.
+            job: job to move.
+            is_kept: whether to move it to `delivered`; otherwise it is deleted.
         """
         if is_kept:
-            self._discard(self._delivered / job.key)  # it came before
+            self._discard(self._delivered / job.key)  # it was received before
             os.utime(job.folder)
             os.rename(job.folder, self._delivered / job.key)
             _sync_folder(self._delivered)
@@ -221,10 +221,10 @@ class Spool:
             self._discard(job.folder)
 
     def forget_delivered(self, kept_s: float) -> None:
-        """Delete what was delivered longer ago.
+        """Delete X-rays that were delivered longer ago.
 
         Args:
-            kept_s: seconds.
+            kept_s: seconds since the delivery.
         """
         for folder in self._delivered.iterdir():
             with contextlib.suppress(FileNotFoundError):
@@ -232,7 +232,7 @@ class Spool:
                     self._discard(folder)
 
     def _discard(self, folder: Path) -> None:
-        """Delete a folder, which is gone at once for whoever looks; nothing where there is none."""
+        """Delete a folder, if it exists; it disappears at once, by a rename."""
         resting = self._trash / f"{folder.name}.{time.time_ns()}"
         try:
             os.rename(folder, resting)
@@ -242,40 +242,40 @@ class Spool:
         shutil.rmtree(resting, ignore_errors=True)
 
     def bury(self, job: Job, reason: str) -> None:
-        """Put a job aside for a person, with the reason.
+        """Move a job to the dead letters, with the reason.
 
         Args:
-            job: the job.
-            reason: one sentence without anything of a patient.
+            job: job to move.
+            reason: one sentence without patient data.
         """
         _write(job.folder / "reason.txt", (reason + "\n").encode())
         grave = self._dead / job.key
-        if grave.exists():  # it died before, and was sent again
+        if grave.exists():  # it was a dead letter before, and was sent again
             shutil.rmtree(grave)
         os.rename(job.folder, grave)
         _sync_folder(self._dead)
         _sync_folder(self._jobs)
 
     def close(self) -> None:
-        """Let another process use the folder."""
+        """Release the folder for other processes."""
         self._lock_file.close()
 
     def dead_count(self) -> int:
-        """Return how many jobs were put aside."""
+        """Return the number of dead letters."""
         return sum(1 for _ in self._dead.iterdir())
 
     def clear_stale(self) -> None:
-        """Delete what broken associations left behind."""
+        """Delete files that broken associations left behind."""
         for path in self.incoming.iterdir():
             try:
                 if time.time() - path.stat().st_mtime > _STALE_AFTER_S:
                     path.unlink()
-            except FileNotFoundError:  # it became a job meanwhile
+            except FileNotFoundError:  # it has become a job meanwhile
                 continue
 
 
 def _file_sizes(folder: Path) -> Iterator[int]:
-    """Yield the bytes of each file; what other threads move or delete meanwhile is left out."""
+    """Yield the size of each file, without those that other threads move or delete meanwhile."""
     with os.scandir(folder) as entries:
         for entry in entries:
             try:
@@ -308,7 +308,7 @@ def _sync_file(path: Path) -> None:
 
 
 def _sync_folder(path: Path) -> None:
-    """Make the names in a folder durable."""
+    """Sync the names in a folder to disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -1,4 +1,4 @@
-"""The queue of one node: takes each X-ray through segmenting and sending until all is confirmed."""
+"""The queue of one node: segments and sends each X-ray until every destination confirms."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _SHORTEST_PAUSE_S = 0.1
 
 
 class Work:
-    """Threads that work the spool off; what waits is on disk, the queue only says when."""
+    """Threads that process the spool; jobs are on disk, and the queue only orders them in time."""
 
     def __init__(
         self,
@@ -53,14 +53,14 @@ class Work:
         ]
 
     def start(self) -> None:
-        """Begin with what a former process left in the spool."""
+        """Start with the jobs that an earlier process left in the spool."""
         for job in self._spool.jobs():
             self.add(job)
         for thread in self._threads:
             thread.start()
 
     def stop(self, timeout_s: float) -> None:
-        """Finish the steps that run; the rest stays on disk."""
+        """Finish running steps; the rest stays on disk."""
         with self._changed:
             self._is_stopping = True
             self._changed.notify_all()
@@ -69,7 +69,7 @@ class Work:
             thread.join(max(0.0, give_up_at - time.monotonic()))
 
     def add(self, job: Job) -> None:
-        """Take a job, at once; one that waits already is not taken twice."""
+        """Queue a job for now, unless it already waits."""
         self._schedule(job, 0.0, is_new=True)
 
     def _schedule(self, job: Job, pause_s: float, *, is_new: bool = False) -> None:
@@ -77,7 +77,7 @@ class Work:
             if is_new and job.key in self._known:
                 return
             self._known.add(job.key)
-            self._number += 1  # the first come of two that are due together
+            self._number += 1  # of two due together, the first queued
             heapq.heappush(self._due, (time.monotonic() + pause_s, self._number, job))
             self._changed.notify()
 
@@ -94,9 +94,9 @@ class Work:
         while (job := self._next()) is not None:
             try:
                 pause_s = self._advance(job)
-            except FileNotFoundError:  # a person has taken it out of the spool
+            except FileNotFoundError:  # a person removed it from the spool
                 pause_s = None
-            except Exception as error:  # the thread must live: other X-rays wait
+            except Exception as error:  # the thread must continue, because other X-rays wait
                 logger.exception("step_failed", extra={"fields": {"job": job.key}})
                 self._metrics.failures.labels("node").inc()
                 pause_s = self._after_failure(job, f"the node failed ({type(error).__name__})")
@@ -108,14 +108,14 @@ class Work:
     def _forget(self, job: Job) -> None:
         with self._changed:
             self._known.discard(job.key)
-        if job.folder.exists():  # sent again at the moment in which it was finished
+        if job.folder.exists():  # sent again just when it was finished
             self.add(job)
 
     def _advance(self, job: Job) -> float | None:
-        """Do what can be done for a job now.
+        """Do all steps of a job that are possible now.
 
         Returns:
-            Seconds until it is to be taken up again; None when it has left the spool.
+            Seconds until the next attempt; None when the job has left the spool.
         """
         answer = job.answer()
         if answer is None:
@@ -151,10 +151,10 @@ class Work:
         return answer
 
     def _send_to_all(self, job: Job, answer: Answer) -> tuple[list[float], list[str]]:
-        """Send to every destination what it lacks; one that refuses keeps no other waiting.
+        """Send missing objects to every destination; a refusal does not delay the others.
 
         Returns:
-            Pauses until destinations may be asked again, and sentences of those that refuse.
+            Pauses until the next attempts, and a sentence for each refusal.
         """
         pending: list[float] = []
         refusals: list[str] = []
@@ -169,13 +169,13 @@ class Work:
         return pending, refusals
 
     def _send(self, job: Job, answer: Answer, destination: Destination) -> float | None:
-        """Send what a destination lacks.
+        """Send a destination its missing objects.
 
         Returns:
-            Seconds until it may be asked again; None when it has everything.
+            Seconds until the next attempt; None when it has everything.
 
         Raises:
-            ObjectRefused: it will never take an object.
+            ObjectRefused: it will never accept an object.
         """
         kinds = [kind for kind in self._kinds_for(answer, destination) if kind in answer.files]
         missing = [kind for kind in kinds if not job.is_sent(destination.name, kind)]
@@ -217,7 +217,7 @@ class Work:
             raise ObjectRefused(" ".join(refusals))
 
     def _kinds_for(self, answer: Answer, destination: Destination) -> tuple[str, ...]:
-        """Leave masks out after a warning that forbids them; the report says which."""
+        """Return the kinds to send: no masks after a warning that forbids them."""
         if not answer.is_refused or destination.send_refused_masks:
             return destination.results
         return tuple(kind for kind in destination.results if kind == "sr")

@@ -1,1 +1,1 @@
-"""Several processes that hold callers' connections, before the one that serves them."""
+"""Fronts: processes that hold callers' connections, in front of the serving process."""

@@ -15,7 +15,7 @@ from service.workers.framing import Frame, Kind
 from service.workers.shared_memory import Blob, BlobWriter
 
 _LINE_END = b"\r\n"
-"""No header can hold it."""
+"""A separator that no header can contain."""
 
 
 def forwarded(number: int, scope: Scope) -> Frame:
@@ -39,7 +39,7 @@ async def answer_forwarded(app: ASGIApp, frame: Frame) -> tuple[dict[str, Any], 
 
     Args:
         app: the whole app of the serving process.
-        frame: of `forwarded`.
+        frame: message made by `forwarded`.
     """
     fields = frame.fields
     lines = frame.body.split(_LINE_END) if frame.body else []
@@ -78,7 +78,7 @@ async def answer_forwarded(app: ASGIApp, frame: Frame) -> tuple[dict[str, Any], 
 
 
 async def send_forwarded(send: Send, fields: Mapping[str, Any], body: Blob) -> None:
-    """Send what the serving process answered to the caller, and give its memory back."""
+    """Send the serving process's answer to the caller, and free its memory."""
     with body:
         headers = _as_bytes(fields["headers"])
         await send({"type": "http.response.start", "status": fields["status"], "headers": headers})

@@ -16,14 +16,14 @@ from service.workers.framing import Frame, Kind
 
 
 class RemoteCounter:
-    """Tells the serving process of each request that is over."""
+    """Reports each finished request to the serving process."""
 
     def __init__(self, send: Callable[[Frame], object]) -> None:
-        """Keep what sends to the serving process."""
+        """Keep the function that sends to the serving process."""
         self._send = send
 
     def count_request(self, record: RequestRecord, status: int, *, has_left: bool) -> None:
-        """Tell of one; what the serving process held for it is free then."""
+        """Report a request; the serving process then frees what it holds for it."""
         fields = {
             "number": record.number or 0,
             "route": record.route,
@@ -42,9 +42,9 @@ def create_front_app(
     """Build the app.
 
     Args:
-        masks: the serving process.
-        counter: told of each request for masks.
-        traces: get those requests.
+        masks: connection to the serving process.
+        counter: counts each request for masks.
+        traces: records those requests.
     """
     routes = XrayRoutes(masks.forward, masks)
     served = RequestMiddleware(guarded(routes, masks.settings), counter, traces)

@@ -1,9 +1,9 @@
 """The serving process's handle on one front: connections go there, and requests come back.
 
-A front can end, and it can hang: stopped, without memory, in a call that does not return. Nothing
-comes then, as from one without callers. So it is asked each second whether its event loop runs.
-What is counted are questions without an answer and not seconds: where the serving process itself
-stands still, it does not ask, and takes no front for hung.
+A front can end, and it can hang: stopped, out of memory, or in a call that does not return. A hung
+front is silent, like one without callers. So it is pinged each second. Unanswered pings are
+counted, not seconds: if the serving process itself stands still, it sends no pings and counts no
+front as hung.
 """
 
 from __future__ import annotations
@@ -27,19 +27,19 @@ from service.workers.framing import Frame, FrameError, Kind
 _MODULE = "service.fronts.front_process"
 
 BEAT_S = 1.0
-"""Between two questions whether a front runs."""
+"""Seconds between two pings of a front."""
 SILENT_AFTER = 2
-"""Questions without an answer from which on others get the new connections."""
+"""Unanswered pings after which other fronts get new connections."""
 HUNG_AFTER = 10
-"""Questions without an answer after which a front is ended. Its event loop is held up for some
-milliseconds by the largest upload, and for a second where memory is short."""
+"""Unanswered pings after which a front is killed. The largest upload delays its event loop by some
+milliseconds, and short memory by a second."""
 NOT_STARTED_AFTER = 60
-"""The same for one that has never been ready; it takes a second or two."""
+"""The same for a front that is not ready yet, which takes a second or two."""
 
 
 @dataclass(frozen=True)
 class FrontEvents:
-    """What a front tells beside requests.
+    """Events of a front beside requests.
 
     Attributes:
         on_ready: it takes connections.
@@ -62,21 +62,21 @@ class FrontHandle:
     """A running front.
 
     Attributes:
-        is_ready: whether it takes connections.
-        connections: those handed to it that have not ended.
-        unanswered: questions in a row that it has not answered.
+        is_ready: whether it accepts connections.
+        connections: number of its open connections.
+        unanswered: unanswered pings in a row.
     """
 
     def __init__(
         self, config: dict[str, Any], masks: ServedMasks, app: ASGIApp, events: FrontEvents
     ) -> None:
-        """Start the process; it is ready when `on_ready` says so.
+        """Start the process; it is ready when `on_ready` is called.
 
         Args:
-            config: what it has to know, as JSON.
+            config: its settings, as JSON.
             masks: answers its requests for masks.
             app: answers its other requests.
-            events: told what happens.
+            events: callbacks for its events.
 
         Raises:
             OSError: no process is available.
@@ -94,21 +94,21 @@ class FrontHandle:
 
     @property
     def is_silent(self) -> bool:
-        """Whether it may hang: it has not answered for a moment."""
+        """Whether it may hang: some pings are unanswered."""
         return self.unanswered >= SILENT_AFTER
 
     def hand(self, connection: socket.socket) -> None:
-        """Give a caller's connection to it; ours is closed.
+        """Pass a caller's connection to it and close our copy.
 
         Raises:
-            OSError: no descriptor is left.
+            OSError: no descriptor is available.
         """
         with connection:
             self._channel.send(Frame(Kind.CONNECTION, descriptors=(connection.fileno(),)))
         self.connections += 1
 
     async def stop(self, timeout_s: float) -> None:
-        """Let it answer who is connected, and end; kill it when that takes longer."""
+        """Let it answer its callers and end; kill it if that takes too long."""
         self._beat.cancel()
         self._channel.send(Frame(Kind.STOP))
         try:
@@ -120,7 +120,7 @@ class FrontHandle:
         self._requests.close()
 
     def _ask(self) -> None:
-        """Ask whether it runs; end it where it has not answered for long."""
+        """Ping it; kill it after too many unanswered pings."""
         if self.unanswered >= (HUNG_AFTER if self.is_ready else NOT_STARTED_AFTER):
             self._channel.close()
             self._end("hung")
@@ -158,5 +158,5 @@ class FrontHandle:
         self._requests.close()
         self.process.kill()
         with contextlib.suppress(subprocess.TimeoutExpired):
-            self.process.wait(1.0)  # it has ended, or is killed
+            self.process.wait(1.0)  # it ended or was killed
         self._events.on_lost(self, how)

@@ -1,7 +1,7 @@
-"""A front: HTTP, uploads and answers of some connections. `python -m service.fronts.front_process`.
+"""A front: serves HTTP for some connections. `python -m service.fronts.front_process`.
 
-Started by `front_handle`, which hands it connections over a socket pair. It ends when that is
-closed, and leaves signals to the serving process.
+`front_handle` starts it and passes it connections over a socket pair. It ends when that is closed,
+and ignores signals, which the serving process handles.
 """
 
 from __future__ import annotations
@@ -39,17 +39,18 @@ from service.workers.memory_release import release_memory_in_thread
 logger = logging.getLogger("service.fronts")
 
 EVENTS_PAUSE_S = 0.02
-"""News of connections are gathered for so long: some callers make one for each request."""
+"""Seconds for which changes of connections are collected: some callers open one for each
+request."""
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Serve what is handed over.
+    """Serve the connections that the serving process passes.
 
     Args:
         arguments: number of the socket's file descriptor.
 
     Returns:
-        The exit code: 0 when it was asked to end, or the other side has ended.
+        The exit code: 0 when it was told to end, or the other side has ended.
     """
     try:
         die_with_parent()
@@ -73,7 +74,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 class FrontServer(uvicorn.Server):
-    """uvicorn, with connections that the serving process has accepted."""
+    """A uvicorn server for connections that the serving process accepted."""
 
     def __init__(
         self, connection: socket.socket, fields: Mapping[str, Any], log: LineHandler
@@ -116,11 +117,11 @@ class FrontServer(uvicorn.Server):
 
     @contextmanager
     def capture_signals(self) -> Generator[None, None, None]:
-        """Take none: they are meant for the serving process."""
+        """Capture no signals: the serving process handles them."""
         yield
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Begin to take what the serving process hands over."""
+        """Begin to accept connections from the serving process."""
         await super().startup(sockets)
         self._channel = Channel(self._connection, self._take, self._lost)
         settings = self._settings
@@ -133,13 +134,13 @@ class FrontServer(uvicorn.Server):
         self._channel.send(Frame(Kind.READY))
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Answer who waits, then send the spans that wait."""
+        """Answer waiting callers, then send waiting spans."""
         await super().shutdown(sockets)
         if self._traces is not None:
             await asyncio.to_thread(self._traces.close)
 
     async def on_tick(self, counter: int) -> bool:
-        """End once nobody is left who has connected and not asked yet."""
+        """End when no connection still waits for its first request."""
         if self._stop_by is not None and not self._expects_requests():
             self.should_exit = True
         return await super().on_tick(counter)
@@ -174,7 +175,7 @@ class FrontServer(uvicorn.Server):
             await asyncio.get_running_loop().connect_accepted_socket(
                 self._protocol, caller, ssl=self.config.ssl
             )
-        except OSError:  # it is gone, or its TLS handshake failed
+        except OSError:  # the caller is gone, or its TLS handshake failed
             caller.close()
             self._news.note_gone()
 
@@ -190,33 +191,33 @@ class FrontServer(uvicorn.Server):
 
 
 class ConnectionNews:
-    """News of this front's connections for the serving process, gathered for a moment."""
+    """Changes of this front's connections for the serving process, collected for a moment."""
 
     def __init__(self) -> None:
-        """Start with nothing to tell."""
+        """Start without changes."""
         self._channel: Channel | None = None
         self._open = self._ended = self._unparsed = 0
         self._closed: Counter[str] = Counter()
         self._is_due = False
 
     def begin(self, channel: Channel) -> None:
-        """Tell from now on."""
+        """Begin to report."""
         self._channel = channel
 
     def note_connections(self, count: int) -> None:
-        """Note how many connections there are."""
+        """Note the number of connections."""
         if count < self._open:
             self._ended += self._open - count
             self._tell_soon()
         self._open = count
 
     def note_gone(self) -> None:
-        """Note a connection that ended before it was one."""
+        """Note a connection that ended before it began."""
         self._ended += 1
         self._tell_soon()
 
     def note_closed(self, reason: str) -> None:
-        """Note a connection that is closed by us."""
+        """Note a connection that this front closed."""
         self._closed[reason] += 1
         self._tell_soon()
 

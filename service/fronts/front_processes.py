@@ -1,9 +1,9 @@
-"""All fronts: starts them, hands each new connection to the least busy, replaces one that is lost.
+"""All fronts: start them, pass each new connection to the least busy, replace lost ones.
 
-The serving process keeps the port, so that no waiting connection is lost with a front, and all
-fronts have equally many connections. It keeps everything else that must exist once: admission, API
-keys, metrics, the audit log, readiness. A front holds only connections and unfinished uploads. When
-it ends, its connections end and their requests are given up.
+The serving process owns the port, so that a lost front loses no waiting connection and all fronts
+have equally many. It also has everything else that must exist once: admission, API keys, metrics,
+the audit log, readiness. A front has only connections and unfinished uploads. When it ends, its
+connections end and their requests are given up.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ logger = logging.getLogger("service.fronts")
 
 ACCEPTED_AT_ONCE = 64
 FULL_PAUSE_S = 0.1
-"""After a connection that could not be taken, for want of descriptors."""
+"""Pause after a connection that could not be accepted for lack of descriptors."""
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 5.0
-"""Before a front that is lost is replaced; it doubles until one has become ready."""
+"""Pause before a lost front is replaced; it doubles until a new one is ready."""
 STOP_BEYOND_S = 5.0
-"""A front may take so much longer to end than its callers have time to take their answers."""
+"""Further seconds for a front to end, after the time that callers have for their answers."""
 
 
 class FrontProcesses:
-    """The fronts of one service; belongs to the event loop. `servers` of uvicorn may hold it."""
+    """The fronts of one service, for the event loop only; uvicorn can use it as a server."""
 
     def __init__(
         self,
@@ -41,14 +41,14 @@ class FrontProcesses:
         app: ASGIApp,
         most_connections: int,
     ) -> None:
-        """Build it; nothing runs before `start`.
+        """Build the fronts; nothing runs before `start`.
 
         Args:
-            count: fronts.
-            listener: the port.
+            count: number of fronts.
+            listener: socket that listens on the port.
             masks: answers requests for masks.
             app: answers all other requests.
-            most_connections: connections at a time, of all fronts together.
+            most_connections: most connections at a time, of all fronts together.
         """
         self._count = count
         self._listener = listener
@@ -89,7 +89,7 @@ class FrontProcesses:
 
     @property
     def sockets(self) -> tuple[socket.socket, ...]:
-        """The port, as a server of asyncio names it; nothing once it is closed."""
+        """The listening socket, as in asyncio's servers; none after `close`."""
         return () if self._is_closed else (self._listener,)
 
     @property
@@ -104,23 +104,23 @@ class FrontProcesses:
             self._start_one()
 
     def close(self) -> None:
-        """Take no more connections; those that are there are served on."""
+        """Accept no more connections; open ones are still served."""
         self._is_closed = True
         self._stop_listening()
         self._listener.close()
 
     async def wait_closed(self) -> None:
-        """Return at once: the port is closed when `close` returns."""
+        """Return at once, because `close` already closed the port."""
 
     async def stop(self) -> None:
-        """Let the fronts answer who is connected, and end them."""
+        """Let the fronts answer their callers, and end them."""
         self.close()
         timeout_s = self._masks.settings.drain_timeout_s + STOP_BEYOND_S
         await asyncio.gather(*(front.stop(timeout_s) for front in self._fronts))
         self._fronts.clear()
 
     def _upload_budget_bytes(self) -> int:
-        """Return each front's share of the memory for unfinished uploads: one at least."""
+        """Return each front's share of the memory for unfinished uploads: at least one upload."""
         share = self._masks.uploads.limit_bytes // self._count
         return max(share, self._masks.settings.max_upload_bytes)
 
@@ -170,7 +170,7 @@ class FrontProcesses:
             asyncio.get_running_loop().remove_reader(self._listener.fileno())
 
     def _accept(self) -> None:
-        """Hand over what waits at the port; a front that is lost meanwhile loses its own."""
+        """Pass on connections that wait at the port; a front lost meanwhile loses its own."""
         for _ in range(ACCEPTED_AT_ONCE):
             ready = [front for front in self._fronts if front.is_ready]
             if not ready:
@@ -194,5 +194,5 @@ class FrontProcesses:
 
 
 def freest(fronts: Sequence[FrontHandle]) -> FrontHandle:
-    """Return the one with the fewest connections of those that answer, else of all."""
+    """Return the front with the fewest connections, of those that answer pings if any does."""
     return min(fronts, key=lambda front: (front.is_silent, front.connections))

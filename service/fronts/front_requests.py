@@ -40,9 +40,9 @@ class _Begun:
     """One request that a front has begun.
 
     Attributes:
-        running: ends its count among those that run.
-        work: makes its answer.
-        uncount_answer: gives back the bytes of its answer.
+        running: context that counts it as running.
+        work: task that makes its answer.
+        uncount_answer: function that uncounts the bytes of its answer.
     """
 
     running: ExitStack
@@ -50,7 +50,7 @@ class _Begun:
     uncount_answer: Callable[[], None] = field(default=lambda: None)
 
     def end(self) -> None:
-        """Give everything back; may be called more than once."""
+        """Release everything; may be called more than once."""
         self.running.close()
         if self.work is not None:
             self.work.cancel()
@@ -58,7 +58,7 @@ class _Begun:
 
 
 class FrontRequests:
-    """The requests that one front has in hand."""
+    """The requests of one front."""
 
     def __init__(self, masks: ServedMasks, app: ASGIApp, send: Send) -> None:
         """Start without requests.
@@ -75,10 +75,10 @@ class FrontRequests:
         self._forwarded: set[asyncio.Task[None]] = set()
 
     def take(self, frame: Frame) -> None:
-        """Take a message of the front.
+        """Handle a message of the front.
 
         Raises:
-            FrameError: no front of ours sends it.
+            FrameError: not a message of our fronts.
         """
         kind, fields = frame.kind, frame.fields
         if kind in (Kind.SEGMENT, Kind.PREVIEW):
@@ -112,7 +112,7 @@ class FrontRequests:
         self._begun[number] = _Begun(running)
         try:
             key_name = self._masks.key_name(fields["headers"], fields["address"])
-            # What the front itself would refuse it for comes in its turn, before a full queue.
+            # Refusals by the front itself keep their order: they precede a full queue.
             self._masks.require_readiness(for_masks=fields["for_masks"])
             if not fields["is_refused"]:
                 caller = caller_of(key_name, fields["address"])
@@ -135,7 +135,7 @@ class FrontRequests:
         begun.work = asyncio.ensure_future(self._work(begun, frame, image))
 
     async def _work(self, begun: _Begun, frame: Frame, image: Blob) -> None:
-        """Answer a request, whatever happens to it."""
+        """Answer a request, even if it fails."""
         fields = frame.fields
         number, record = fields["number"], begun_record(fields["record"])
         try:
@@ -175,13 +175,13 @@ class FrontRequests:
         self._send(Frame(Kind.REFUSED, {"number": number, **refusal_fields(error), **beside}))
 
     def _end(self, number: int) -> None:
-        """End a request that its front gave up; what it held is free now."""
+        """End a request that its front gave up, and free what it held."""
         begun = self._begun.get(number)
         if begun is not None:
             begun.end()
 
     def _count(self, fields: Mapping[str, Any]) -> None:
-        """Account for a request that its front has answered, or could not answer any more."""
+        """Account for a request that its front answered or gave up."""
         begun = self._begun.pop(fields["number"], None)
         if begun is not None:
             begun.end()

@@ -1,4 +1,4 @@
-"""The server of a process whose callers are connected to fronts: it accepts none, and drains."""
+"""The server of a serving process with fronts: it accepts no connections itself."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class FrontedServer(DrainingServer):
         must_end: Callable[[], bool],
         drain_timeout_s: float,
     ) -> None:
-        """Make the server; arguments as those of `DrainingServer`, and the fronts."""
+        """Make the server, with the arguments of `DrainingServer` and the fronts."""
         super().__init__(
             config,
             on_stop=on_stop,
@@ -35,13 +35,13 @@ class FrontedServer(DrainingServer):
         self._fronts = fronts
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Start the app, then the fronts, which keep the port until the service drains."""
+        """Start the app, then the fronts."""
         await super().startup(sockets)
         self.servers.append(self._fronts)  # type: ignore[arg-type]
         self._fronts.start()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """End the fronts while the app still answers them, then the app."""
+        """End the fronts, which the app still answers, then the app."""
         if not self.force_exit:
             await self._fronts.stop()
         await super().shutdown(sockets)

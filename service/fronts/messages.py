@@ -1,7 +1,7 @@
-"""What fronts and the serving process say to each other about a request, as JSON.
+"""The messages of fronts and the serving process about a request, as JSON.
 
-Both ends run the same code, and nobody else reaches the socket. An X-ray and an answer's body are
-passed as shared memory. Times are those of a clock that all processes of a machine share.
+Both ends run the same code, and nobody else reaches the socket. X-rays and bodies of answers are
+passed as shared memory. Times are of a clock that all processes of a machine share.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from service.request_record import RequestRecord, ServedName
 REQUEST: TypeAdapter[SegmentRequest] = TypeAdapter(SegmentRequest)
 
 KEY_HEADERS = ("authorization", "x-api-key")
-"""What the serving process has to see of a request to know its key."""
+"""Headers that the serving process needs to find a request's key."""
 
 MOST_KEY_LENGTH = 8192
-"""What is longer is no key."""
+"""Longest header value that can be a key."""
 
 GIVEN_UP = "given_up"
-"""In place of a code: the request was ended because nobody waits for it."""
+"""Stands for a code: the request ended because nobody waits for it."""
 
 _LEARNED = (
     "decode_began_at",
@@ -43,18 +43,18 @@ _KINDS = {
 
 
 def refusal_fields(error: errors.ServiceError) -> dict[str, Any]:
-    """Return what makes the same refusal on the other side."""
+    """Return a refusal as fields."""
     return {"code": error.code, "detail": error.detail, "retry_after_s": error.retry_after_s}
 
 
 def refusal_of(fields: Mapping[str, Any]) -> errors.ServiceError:
-    """Return the refusal that the other side made."""
+    """Return the refusal in fields."""
     kind = _KINDS[fields["code"]]
     return kind(fields["detail"], retry_after_s=fields["retry_after_s"])
 
 
 def begun_fields(record: RequestRecord) -> dict[str, Any]:
-    """Return what the serving process has to know of a request that a front has begun."""
+    """Return the fields of a new request for the serving process."""
     return {
         "request_id": record.request_id,
         "started_at": record.started_at,
@@ -64,7 +64,7 @@ def begun_fields(record: RequestRecord) -> dict[str, Any]:
 
 
 def begun_record(fields: Mapping[str, Any]) -> RequestRecord:
-    """Return the serving process's record of a request that a front has begun."""
+    """Return the serving process's record of a front's new request."""
     return RequestRecord(
         request_id=fields["request_id"],
         trace_id=None,
@@ -75,7 +75,7 @@ def begun_record(fields: Mapping[str, Any]) -> RequestRecord:
 
 
 def learned_fields(record: RequestRecord) -> dict[str, Any]:
-    """Return what the serving process has learned of a request."""
+    """Return what the serving process added to a request's record, as fields."""
     learned = {name: getattr(record, name) for name in _LEARNED}
     return learned | {
         "requested_model": record.requested_model,
@@ -84,7 +84,7 @@ def learned_fields(record: RequestRecord) -> dict[str, Any]:
 
 
 def note_learned(record: RequestRecord, fields: Mapping[str, Any]) -> None:
-    """Take over what the serving process has learned."""
+    """Add the serving process's fields to a request's record."""
     for name in _LEARNED:
         setattr(record, name, fields[name])
     model = fields["requested_model"]

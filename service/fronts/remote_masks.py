@@ -1,4 +1,4 @@
-"""Masks that a front requests from the serving process."""
+"""A front's requests for masks to the serving process."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ from service.workers.framing import Frame, FrameError, Kind
 from service.workers.shared_memory import Blob
 
 GIVING_UP_S = 1.0
-"""How long a request that is given up waits for the word that nothing is held for it any more."""
+"""How long a given-up request waits until the serving process has released everything."""
 
 _ANSWERS = (Kind.ADMITTED, Kind.ANSWERED, Kind.REFUSED, Kind.FORWARDED)
 
 
 class RemoteMasks:
-    """The serving process, as a front sees it; belongs to the event loop.
+    """The serving process as seen by a front; for the event loop only.
 
     Attributes:
         uploads: memory for this front's unfinished uploads.
@@ -55,23 +55,23 @@ class RemoteMasks:
         self._waiting: dict[int, asyncio.Future[Frame]] = {}
 
     def take(self, frame: Frame) -> None:
-        """Take an answer of the serving process.
+        """Handle an answer of the serving process.
 
         Raises:
-            FrameError: nothing of ours sends it.
+            FrameError: not a message of our serving process.
         """
         if frame.kind not in _ANSWERS:
             frame.close()
             raise FrameError(f"{frame.kind.name} came unasked")
         waiting = self._waiting.pop(frame.fields["number"], None)
         if waiting is None or waiting.done():
-            frame.close()  # nobody waits for it any more
+            frame.close()  # nobody waits for it now
         else:
             waiting.set_result(frame)
 
     @contextmanager
     def counted(self, record: RequestRecord) -> Generator[None, None, None]:
-        """Count a request as running in the serving process, from its admission on."""
+        """Give a request its number; the serving process counts it from its admission on."""
         record.number = next(self._numbers)
         is_answered = False
         try:
@@ -82,7 +82,7 @@ class RemoteMasks:
                 self._send(Frame(Kind.END, {"number": record.number}))
 
     async def admit(self, request: Request, own: ServiceError | None, *, for_masks: bool) -> None:
-        """Let a request pass before its upload is read, or refuse it."""
+        """Admit a request before its upload is read, or refuse it."""
         record = record_of(request.scope)
         fields = {
             "headers": {
@@ -117,7 +117,7 @@ class RemoteMasks:
         return lambda: None
 
     async def forward(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Let the serving process answer a request of any other route."""
+        """Have the serving process answer a request of any other route."""
         number = next(self._numbers)
         waiting = self._wait_for(number)
         self._send(forwarded(number, scope))
@@ -141,7 +141,7 @@ class RemoteMasks:
     async def _request(
         self, kind: Kind, record: RequestRecord, fields: dict[str, object], *blobs: Blob
     ) -> Frame:
-        """Ask the serving process about a request and wait for its word."""
+        """Send a message about a request and wait for the answer."""
         assert record.number is not None
         waiting = self._wait_for(record.number)
         descriptors = tuple(blob.fileno() for blob in blobs)
@@ -153,7 +153,7 @@ class RemoteMasks:
             raise
 
     async def _give_up(self, record: RequestRecord, waiting: asyncio.Future[Frame]) -> None:
-        """End a request; wait until what it held is free, and learn what was known of it."""
+        """End a request, wait until its memory is free, and get its final record."""
         self._send(Frame(Kind.END, {"number": record.number}))
         with suppress(TimeoutError):
             last = await asyncio.wait_for(waiting, GIVING_UP_S)

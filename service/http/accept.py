@@ -1,4 +1,4 @@
-"""Which form of answer the caller's `Accept` header asks for (RFC 9110, section 12.5.1)."""
+"""The form of answer that an `Accept` header requests (RFC 9110, section 12.5.1)."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ def wanted_answer(accept: str | None) -> AnswerKind:
     """Choose the form of the answer.
 
     Args:
-        accept: the header, or None when there is none.
+        accept: value of the header; None without it.
 
     Returns:
-        The kind with the highest quality; JSON before PNG before DICOM when equal. Several DICOM
-        objects are asked for as DICOMweb does: `multipart/related; type="application/dicom"`.
+        The kind with the highest quality; JSON before PNG before DICOM when equal. As in DICOMweb,
+        `multipart/related; type="application/dicom"` requests several DICOM objects.
 
     Raises:
-        NotAcceptable: none of them is wanted.
+        NotAcceptable: the header accepts none of them.
     """
     if accept is None or not accept.strip():
         return AnswerKind.JSON
     ranges = [_media_range(part) for part in accept[:LONGEST_ACCEPT].split(",")]
     qualities = {kind: _quality(kind.value, ranges) for kind in AnswerKind}
-    best = max(AnswerKind, key=lambda kind: qualities[kind])  # the first of equals
+    best = max(AnswerKind, key=lambda kind: qualities[kind])  # the first of equal ones
     if qualities[best] <= 0:
         raise NotAcceptable(
             "The answer can be application/json, image/png (one mask) or, when the image is "
@@ -50,7 +50,7 @@ def _media_range(part: str) -> tuple[str, float]:
 
 
 def _quality(media: str, ranges: list[tuple[str, float]]) -> float:
-    """Quality of one media type: the most specific range that covers it decides."""
+    """Return the quality of a media type, by the most specific range that covers it."""
     group = media.split("/")[0] + "/*"
     for pattern in (media, group, "*/*"):
         found = [quality for name, quality in ranges if name == pattern]

@@ -1,7 +1,6 @@
-"""The operator's own address: which model is served, another one, and back.
+"""The admin port: show, replace or roll back the served model.
 
-It is on a port of its own, bound to this machine alone, and each request needs an API key of the
-scope `admin`.
+It is a separate port on loopback, and each request needs an API key with the scope `admin`.
 """
 
 from __future__ import annotations
@@ -32,8 +31,8 @@ def create_admin_app(service: SegmentationService, keys: ApiKeys) -> FastAPI:
     """Build the application of the admin port.
 
     Args:
-        service: whose model is changed.
-        keys: one of the scope `admin` is needed.
+        service: service whose model is changed.
+        keys: the API keys; each request needs one with the scope `admin`.
     """
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None, redirect_slashes=False)
 
@@ -77,7 +76,7 @@ def create_admin_app(service: SegmentationService, keys: ApiKeys) -> FastAPI:
         return JSONResponse({"served": _identity(info), "before": _identity(before)})
 
     def _note(request: Request, event: str, outcome: str, info: ModelInfo | None) -> None:
-        """Write the change into the audit log, where there is one."""
+        """Write the change to the audit log, if there is one."""
         if service.auditing is None:
             return
         entry = {
@@ -98,7 +97,7 @@ def create_admin_app(service: SegmentationService, keys: ApiKeys) -> FastAPI:
 
 
 async def _fields_of(request: Request, *names: str) -> dict[str, str]:
-    """Read an object of these text members, such as `{"model": "/models/name/1"}`, or nothing.
+    """Read an object of text members, such as `{"model": "/models/name/1"}`, or nothing.
 
     Raises:
         InvalidField: the body is something else.

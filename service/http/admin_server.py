@@ -1,4 +1,4 @@
-"""The server of the admin port, beside the callers' in one event loop."""
+"""The server of the admin port, in the event loop of the callers' server."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ HEADER_TIMEOUT_S = 10.0
 
 
 class AdminServer(uvicorn.Server):
-    """A uvicorn server that leaves signals to the callers' one, which ends it."""
+    """A uvicorn server without signal handling; the callers' server ends it."""
 
     def __init__(self, app: FastAPI, listener: socket.socket) -> None:
-        """Make the server; `listener` is bound to this machine alone."""
+        """Make the server; `listener` is bound to loopback."""
         super().__init__(
             uvicorn.Config(
                 app,
@@ -36,15 +36,15 @@ class AdminServer(uvicorn.Server):
 
     @contextmanager
     def capture_signals(self) -> Generator[None, None, None]:
-        """Take none."""
+        """Capture no signals."""
         yield
 
     def begin(self) -> None:
-        """Serve in the running event loop."""
+        """Begin to serve in the running event loop."""
         self._serving = asyncio.create_task(self.serve(sockets=[self._listener]))
 
     async def end(self) -> None:
-        """End."""
+        """Stop the server."""
         self.should_exit = True
         if self._serving is not None:
             await self._serving

@@ -1,4 +1,4 @@
-"""Headers of answers, as the interface is described and as pages of other origins read them."""
+"""Headers of answers, for the OpenAPI description and for pages of other origins."""
 
 from __future__ import annotations
 
@@ -37,4 +37,4 @@ MASK_HEADERS: dict[str, Any] = {
         ("Latency-Ms", "milliseconds of the request", "number"),
     )
 }
-"""Headers of an answer that is one picture: what JSON says in its members."""
+"""Headers of an answer that is one picture, with the content of JSON's members."""

@@ -1,11 +1,11 @@
-"""Keeps web pages of others from using a service that requires no key.
+"""Protect a service without keys from foreign web pages.
 
-Without keys the service trusts whoever reaches its port, and a browser on this machine reaches it
-for every page that it shows. Two attacks are refused, as Go's `http.CrossOriginProtection` and
-Django's `ALLOWED_HOSTS` do. A page of another origin posts; `Sec-Fetch-Site` or `Origin`, which no
-page can forge, show it. Or the page's owner lets a name resolve to this machine ("DNS rebinding"),
-so that the page counts as ours; `Host` shows it. Navigations, and programs that send none of these
-headers, pass.
+Without keys the service trusts everybody who reaches its port, and a browser on this machine
+reaches it for every page that it shows. Two attacks are refused, as by Go's
+`http.CrossOriginProtection` and Django's `ALLOWED_HOSTS`. In the first, a page of another origin
+posts; `Sec-Fetch-Site` or `Origin`, which no page can forge, reveal it. In the second, a foreign
+name resolves to this machine ("DNS rebinding"), so that the page has the service's origin; `Host`
+reveals it. Navigations, and programs that send none of these headers, are accepted.
 """
 
 from __future__ import annotations
@@ -35,11 +35,11 @@ class AllowedHosts:
     """The names by which the service may be called."""
 
     def __init__(self, bound_host: str, further: Sequence[str]) -> None:
-        """Keep the names; those of this machine's loopback are always allowed.
+        """Keep the names; loopback names are always allowed.
 
         Args:
-            bound_host: address or name that the service listens on. A wildcard allows every
-                address written as numbers: no name server can make those mean another machine.
+            bound_host: address or name that the service listens on. A wildcard allows every numeric
+                address, because no name server can redirect those.
             further: further names, without ports; `*` allows all.
         """
         self._names = {bound_host.lower(), *(name.lower().rstrip(".") for name in further)}
@@ -47,7 +47,7 @@ class AllowedHosts:
         self._allows_addresses = bound_host in _WILDCARD_ADDRESSES
 
     def allow(self, host: str) -> bool:
-        """Return whether a `Host` header names the service; an absent one names nobody else."""
+        """Return whether a `Host` header names the service; an absent header is allowed."""
         if not host or self._allows_any:
             return True
         name = _name_of(host)
@@ -58,7 +58,7 @@ class AllowedHosts:
 
 
 class BrowserGuard:
-    """ASGI middleware that answers 403 to what a foreign web page makes a browser send."""
+    """ASGI middleware that answers 403 to requests from foreign web pages."""
 
     def __init__(
         self,
@@ -70,7 +70,7 @@ class BrowserGuard:
         """Wrap an app.
 
         Args:
-            app: answers what passes.
+            app: app that answers accepted requests.
             hosts: names by which the service may be called.
             trusted_origins: origins whose pages may post, such as `https://viewer.example`.
             idle_timeout_s: seconds without a byte of a refused upload, which is read and dropped.
@@ -93,7 +93,7 @@ class BrowserGuard:
     def _refusal(self, scope: Scope, receive: Receive, error: ServiceError) -> Response:
         answer = noted_problem(Request(scope), error)
         if Headers(scope=scope).get("expect", "").lower() == "100-continue":
-            return answer  # such a client has sent nothing that could be lost
+            return answer  # such a client has sent nothing yet
         return EarlyResponse(answer, RequestBody(receive, self._idle_timeout_s))
 
     def _require_own(self, method: str, headers: Headers) -> None:
@@ -115,7 +115,7 @@ class BrowserGuard:
             return False
         if site in ("cross-site", "same-site"):
             return True
-        # Proxies may leave the port out of `Host`; the browser's own word stands for it then.
+        # Proxies may omit the port in `Host`; then the browser's `Sec-Fetch-Site` decides.
         return origin is not None and not _is_origin_of(origin, host, site == "same-origin")
 
 
@@ -133,10 +133,10 @@ def _is_origin_of(origin: str, host: str, ignores_port: bool) -> bool:
 
 
 def _name_of(host: str) -> str | None:
-    """Return the name or address in a `Host` header without its port; None for nonsense."""
+    """Return the name or address in a `Host` header without its port; None if it is invalid."""
     try:
         parts = urlsplit(f"//{host}")
-        _ = parts.port  # raises where it is no number
+        _ = parts.port  # raises if it is not a number
     except ValueError:
         return None
     if parts.netloc != host or "@" in host or not parts.hostname:

@@ -1,9 +1,9 @@
-"""One HTTP connection, with an end for callers who keep it busy without sending or reading.
+"""An HTTP connection that ends if its caller stops sending or reading.
 
 uvicorn waits forever for the rest of a request's headers, for the rest of a body that was refused,
 and for a caller to take its answer. A few hundred such connections ("slowloris") would use up the
-process's file descriptors. Beyond a number of connections, the one that has waited longest for the
-head of a request makes room for the new one, so that whoever does ask is answered.
+process's file descriptors. Beyond a number of connections, a new one replaces the one that has
+waited longest for the head of a request, so that callers who do send requests are answered.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ class BoundedConnection(KnownLengthBodyConnection):
     """uvicorn's HTTP/1.1 connection with two clocks; `bounded_connection` sets their times."""
 
     header_timeout_s: float
-    """Seconds for the request line and all headers, counted from their first chance to come."""
+    """Seconds for the request line and all headers, from the moment they can be sent."""
     answer_timeout_s: float
-    """Seconds without a byte taken by a caller who is being answered."""
+    """Seconds without a byte read by a caller who is being answered."""
     most_connections: int
-    """Connections at a time."""
+    """Most connections at a time."""
     on_unreadable: Callable[[], None]
-    """Told of each request that is not HTTP."""
+    """Called for each request that is not HTTP."""
     on_change: Callable[[int], None]
-    """Told how many connections there are, when one comes or goes."""
+    """Called with the number of connections when one comes or goes."""
     on_closed: Callable[[str], None]
-    """Told why a connection is closed by the service: one of `CLOSING_REASONS`."""
+    """Called with the reason when the service closes a connection: one of `CLOSING_REASONS`."""
     without_request: dict[BoundedConnection, None]
     """Connections that have not sent the head of a request, the oldest first."""
 
@@ -42,20 +42,20 @@ class BoundedConnection(KnownLengthBodyConnection):
 
     @property
     def awaits_request(self) -> bool:
-        """Whether the head of a request is due: of the first one, or of one that has begun."""
+        """Whether the connection waits for the head of its first or of a begun request."""
         return self in self.without_request
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Start the clock: a connection is made to send something."""
+        """Start the timeout for the first request."""
         super().connection_made(transport)
         type(self).on_change(len(self.connections))
         self._start_head_clock()
         if len(self.connections) > self.most_connections:
             type(self).on_closed("room_made")
-            next(iter(self.without_request)).transport.abort()  # at the worst, this one
+            next(iter(self.without_request)).transport.abort()  # at worst, this one
 
     def data_received(self, data: bytes) -> None:
-        """Take bytes; those of an unfinished head never set the clock back."""
+        """Receive bytes; those of an unfinished head do not restart the timeout."""
         super().data_received(data)
         if self.conn.their_state is not h11.IDLE or self.conn.trailing_data[0] == b"":
             self._stop_head_clock()
@@ -65,18 +65,18 @@ class BoundedConnection(KnownLengthBodyConnection):
             self._stop_rest_clock()
 
     def send_400_response(self, msg: str) -> None:
-        """Refuse what is not HTTP, and count it."""
+        """Refuse a request that is not HTTP, and count it."""
         type(self).on_unreadable()
         super().send_400_response(msg)
 
     def on_response_complete(self) -> None:
-        """Start a clock for a body of which the answer did not wait for the end."""
+        """Start a timeout for the rest of a body that the answer did not wait for."""
         super().on_response_complete()
         if self.conn.their_state is h11.SEND_BODY and not self.transport.is_closing():
             self._rest_clock = self.loop.call_later(self.header_timeout_s, self.transport.close)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Stop all clocks."""
+        """Stop all timeouts."""
         self._stop_head_clock()
         self._stop_rest_clock()
         self._stop_answer_clock()
@@ -84,12 +84,12 @@ class BoundedConnection(KnownLengthBodyConnection):
         type(self).on_change(len(self.connections))
 
     def pause_writing(self) -> None:
-        """Note that the caller takes the answer more slowly than it comes."""
+        """Note that the caller reads more slowly than the answer is sent."""
         super().pause_writing()
         self._watch_answer(self.transport.get_write_buffer_size())
 
     def resume_writing(self) -> None:
-        """Note that the caller has taken what waited."""
+        """Note that the caller has read the waiting bytes."""
         self._stop_answer_clock()
         super().resume_writing()
 
@@ -111,7 +111,7 @@ class BoundedConnection(KnownLengthBodyConnection):
     def _refuse_slow_head(self) -> None:
         self._head_clock = None
         type(self).on_closed("header_timeout")
-        if self.conn.trailing_data[0] != b"":  # who has sent nothing at all gets no answer
+        if self.conn.trailing_data[0] != b"":  # a caller who has sent nothing gets no answer
             self.transport.write(_TOO_SLOW)
         self.transport.close()
 
@@ -142,15 +142,15 @@ def bounded_connection(
     on_change: Callable[[int], None] = lambda count: None,
     on_closed: Callable[[str], None] = lambda reason: None,
 ) -> type[BoundedConnection]:
-    """Return the class of connections with these bounds, which uvicorn makes instances of.
+    """Return a class of connections with these bounds, for uvicorn.
 
     Args:
         header_timeout_s: seconds for the head of a request.
-        answer_timeout_s: seconds in which a caller must take something of its answer.
-        most_connections: connections at a time.
-        on_unreadable: told of each request that is not HTTP.
-        on_change: told how many connections there are, when one comes or goes.
-        on_closed: told why a connection is closed by the service.
+        answer_timeout_s: seconds in which a caller must read some of its answer.
+        most_connections: most connections at a time.
+        on_unreadable: called for each request that is not HTTP.
+        on_change: called with the number of connections when one comes or goes.
+        on_closed: called with the reason when the service closes a connection.
     """
     bounds = {
         "header_timeout_s": header_timeout_s,

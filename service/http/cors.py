@@ -1,6 +1,6 @@
-"""Pages of listed origins may call the service from a browser and read its answers.
+"""CORS: pages of listed origins may call the service from a browser and read its answers.
 
-For pages of any other origin nothing changes: no header lets them read anything.
+Pages of other origins get no such headers and can read nothing.
 """
 
 from __future__ import annotations
@@ -16,19 +16,19 @@ from service.errors import ForeignOrigin
 from service.http.problems import noted_problem
 
 SENT_HEADERS = ("Authorization", "Content-Type", "X-API-Key", "X-Request-ID", "traceparent")
-"""What a page may send beside what every browser may."""
+"""Headers that a page may send beside the usual ones."""
 
 _PREFLIGHT_HOLDS_S = 600
 
 
 class ListedOrigins:
-    """ASGI middleware that tells browsers which pages may read the answers; no credentials."""
+    """ASGI middleware that allows listed origins to read answers, without credentials."""
 
     def __init__(self, app: ASGIApp, origins: Sequence[str], read_headers: Sequence[str]) -> None:
         """Wrap an app.
 
         Args:
-            app: answers what is no preflight of a listed origin.
+            app: app that answers everything but preflights of listed origins.
             origins: exact origins, as browsers write them: `https://viewer.example`.
             read_headers: headers of answers that a page may read.
         """

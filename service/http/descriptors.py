@@ -1,4 +1,4 @@
-"""How many connections the process's file descriptors are enough for."""
+"""The number of connections that the process's file descriptors allow."""
 
 from __future__ import annotations
 
@@ -7,20 +7,21 @@ import resource
 
 WANTED_DESCRIPTORS = 65_536
 OWN_DESCRIPTORS = 64
-"""The event loop, the log, sockets to workers and compute process, and some to spare."""
+"""Descriptors of the event loop, the log, sockets to workers and compute process, and a reserve."""
 DESCRIPTORS_OF_CONNECTION = 2
-"""Its socket, and shared memory: its unfinished upload, or the answer that it is taking."""
+"""Descriptors of a connection: its socket, and shared memory for its unfinished upload or its
+answer."""
 DESCRIPTORS_OF_REQUEST = 5
-"""The upload, pixels, state, logits and body of one request in shared memory."""
+"""Descriptors of a request: upload, pixels, state, logits and body in shared memory."""
 LEAST_CONNECTIONS = 16
 
 
 def most_connections(wanted: int, most_requests: int) -> int:
-    """Raise the process's limit of descriptors as far as allowed, and share them out.
+    """Raise the process's limit of descriptors as far as allowed, and divide them.
 
     Args:
         wanted: connections that the operator allows.
-        most_requests: requests that may be inside at a time.
+        most_requests: most requests at a time.
 
     Returns:
         Connections that may be open at a time.
@@ -33,7 +34,7 @@ def most_connections(wanted: int, most_requests: int) -> int:
             soft = enough
     if soft == resource.RLIM_INFINITY:
         return wanted
-    # A request needs its connection as well; half of them at least are left for those who ask.
+    # A request also needs its connection, so at least half of the descriptors stay for connections.
     free = soft - OWN_DESCRIPTORS
     inside = min(DESCRIPTORS_OF_REQUEST * most_requests, free // 2)
     most = (free - inside) // DESCRIPTORS_OF_CONNECTION

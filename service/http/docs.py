@@ -1,8 +1,8 @@
 """The interactive documentation at `/docs`, served whole from this process.
 
 Hospitals have no internet, so the Swagger UI files come from the package `fastapi-offline` (only
-its files are used; the page is ours). A Content-Security-Policy holds the browser to this origin,
-and the validator badge, which Swagger UI would load from its maker's site, is off.
+its files are used; the page is ours). A Content-Security-Policy restricts the browser to this
+origin, and the validator badge, which Swagger UI would load from the internet, is off.
 """
 
 from __future__ import annotations

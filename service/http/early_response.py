@@ -1,9 +1,9 @@
-"""A refusal that is sent at once, although the caller may still be sending the X-ray.
+"""A refusal that is sent at once, even while the caller still sends the X-ray.
 
-The answer is sent before the rest of the body has come, so that an overloaded service refuses
-within milliseconds however slow the upload is. What still comes is read and discarded, within
-bounds. If the server closed the connection instead, most clients would report a broken pipe and
-never show the answer.
+The answer does not wait for the rest of the body, so an overloaded service refuses within
+milliseconds however slow the upload is. The rest is read and discarded, within bounds. If the
+server closed the connection instead, most clients would report a broken pipe and never show the
+answer.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ class EarlyResponse(Response):
     """Wraps a finished answer; the connection stays usable for the next request."""
 
     def __init__(self, answer: Response, body: RequestBody) -> None:
-        """Take over status, headers and content of `answer`."""
+        """Keep status, headers and content of `answer`."""
         super().__init__(answer.body, answer.status_code)
         self.raw_headers = answer.raw_headers
         self._request_body = body

@@ -1,7 +1,7 @@
-"""The form of `POST /segment`, checked: known fields only, each at most as often as it may be.
+"""Validation of the form of `POST /segment`: only known fields, each at most as often as allowed.
 
-An unknown field is refused rather than ignored: a misspelt `convention` that is dropped would
-give a mask of another shape than the caller believes, and nobody would notice.
+An unknown field is refused and not ignored: without a misspelt `convention` the mask would silently
+have another shape than the caller expects.
 """
 
 from __future__ import annotations
@@ -38,17 +38,17 @@ LUNG_WORDS = tuple(one.value for one in LungChoice)
 VIEW_WORDS = tuple(one.value for one in View)
 ISLAND_WORDS = ("keep", "drop")
 RATIO_WORD = "cardiothoracic"
-"""What `measurements` may be beside true and false: true, with the heart and the ratio."""
+"""Value of `measurements` beside true and false: measurements with the heart and the ratio."""
 OVERLAY_WORDS = (OverlayFormat.JPEG.value,)
-"""What `overlay` may be beside true (a PNG) and false."""
+"""Value of `overlay` beside true (a PNG) and false."""
 _TRUE_WORDS = ("true", "1", "yes", "on")
 _FALSE_WORDS = ("false", "0", "no", "off")
 
 
 def most_fields(max_boxes: int) -> int:
-    """Return how many form fields are read: some more than make sense.
+    """Return the most form fields that are read, a few more than are allowed.
 
-    The refusal of one box too many then names boxes and not fields.
+    So the refusal of one box too many names boxes and not fields.
     """
     return max_boxes + len(FIELDS) + 8
 
@@ -60,11 +60,11 @@ def read_form(
 
     Args:
         fields: name and value of each field, in the order sent; no value of an image is needed.
-        answer_kind: form of the answer, which the form does not say.
+        answer_kind: form of the answer, from the `Accept` header.
         max_boxes: most boxes in one request.
 
     Returns:
-        The request about the one image.
+        The validated request.
 
     Raises:
         InvalidField: a field is unknown, repeated, or holds a value that is not allowed.
@@ -147,10 +147,10 @@ def _refuse_several_masks(request: SegmentRequest) -> None:
 
 
 def require_image_alone(fields: Sequence[tuple[str, bytes]]) -> None:
-    """Check that a form holds one image and nothing else.
+    """Check that a form has one image and nothing else.
 
     Raises:
-        InvalidField: another field came, or more than one file.
+        InvalidField: the form has another field, or more than one file.
         MissingField: there is no image.
     """
     for name, _ in fields:
@@ -180,7 +180,7 @@ def _one_of(name: str, known: Sequence[str], value: str) -> str:
 
 
 def _structures(value: str) -> tuple[Structure, ...]:
-    """Read structures, with commas; return them in the order of an answer's masks."""
+    """Read structures, separated by commas; return them in the order of an answer's masks."""
     names = [name.strip() for name in value.split(",")]
     if not set(names) <= set(STRUCTURES) or len(set(names)) < len(names):
         raise InvalidField(
@@ -234,7 +234,7 @@ def _threshold(value: str) -> float:
 
 
 def _overlay(value: str) -> tuple[bool, OverlayFormat]:
-    """Return whether an overlay is wanted, and how it is written."""
+    """Return whether an overlay is requested, and its file format."""
     word = value.lower()
     if word in OVERLAY_WORDS:
         return True, OverlayFormat(word)

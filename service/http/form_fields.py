@@ -1,7 +1,7 @@
-"""Gathers the fields of a form from the events of python-multipart's parser.
+"""Collect the fields of a form from the events of python-multipart's parser.
 
-The X-ray goes into shared memory as it comes, so that it is copied once and a worker maps it; all
-other fields are short. File names, which often carry patient names, are dropped here.
+The X-ray is written to shared memory while it arrives, so it is copied only once and a worker maps
+it. All other fields are short. File names, which often carry patient names, are dropped here.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ MAX_FIELD_BYTES = 1024
 
 
 class FieldCollector:
-    """Receives the parser's events and gathers the fields.
+    """Receives the parser's events and collects the fields.
 
     Attributes:
         fields: `(name, value)` in the order sent; images have no value here.
-        image: the first image; a form with two is refused by whoever reads its fields.
-        has_ended: whether the closing boundary came.
+        image: the first image; `form.read_form` refuses a form with two.
+        has_ended: whether the closing boundary was received.
     """
 
     def __init__(self, max_fields: int) -> None:
@@ -44,7 +44,7 @@ class FieldCollector:
         self._writer: BlobWriter | None = None
 
     def parser(self, boundary: bytes) -> MultipartParser:
-        """Return a parser that tells this collector what it finds.
+        """Return a parser whose events this collector receives.
 
         Raises:
             MalformedRequest: the boundary is not usable.
@@ -79,7 +79,7 @@ class FieldCollector:
         self._add_data(data, 0, len(data))
 
     def close(self) -> None:
-        """Give the shared memory of an image back that nobody takes over."""
+        """Release the shared memory of an image that nobody has taken."""
         for held in (self._writer, self.image):
             if held is not None:
                 held.close()
@@ -133,6 +133,6 @@ class FieldCollector:
 
 
 def shown_name(name: str) -> str:
-    """Quote a field name of the caller for a sentence, shortened and without control marks."""
+    """Quote a caller's field name for a sentence, shortened and without control characters."""
     clean = "".join(character if character.isprintable() else "?" for character in name)
     return f"'{clean[:64]}'" + (" (shortened)" if len(clean) > 64 else "")

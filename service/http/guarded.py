@@ -1,4 +1,4 @@
-"""Middleware before the routes, by the settings: pages of other origins, and who may read."""
+"""The configured middleware before the routes: foreign pages, and CORS."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from service.settings import Settings
 
 
 def guarded(app: ASGIApp, settings: Settings) -> ASGIApp:
-    """Return an app behind the guards that the settings ask for."""
+    """Return an app behind the configured middleware."""
     if settings.api_keys_file is None:
         app = BrowserGuard(
             app,

@@ -1,9 +1,9 @@
-"""Answers a caller that has closed its sending side and still waits for the answer.
+"""Answer a caller that has closed its sending side and still waits for the answer.
 
-A closed sending side looks the same whether the caller still reads (`shutdown`, as some middleware
-does) or is gone. Only sending something shows the difference. So the connection sends interim
-answers, which every HTTP/1.1 client skips (RFC 9110, section 15.2). The system of a caller that is
-gone replies with a reset, and the next interim answer ends the connection.
+A closed sending side looks the same whether the caller still reads (some middleware calls
+`shutdown`) or is gone. Only sending reveals the difference. So the connection sends interim
+answers, which every HTTP/1.1 client skips (RFC 9110, section 15.2). If the caller is gone, its
+system replies with a reset, and the next interim answer ends the connection.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 PROBES_S = (0.1, 1.0)
-"""After the first interim answer: time for a reset to come back, nearby and from far away."""
+"""Pauses after the first interim answer, in which a reset can arrive from near or far."""
 
 
 class HalfClosedConnection(H11Protocol):
-    """uvicorn's HTTP/1.1 connection, which would close at the end of what the caller sends."""
+    """uvicorn's HTTP/1.1 connection, which by itself would close when the caller stops sending."""
 
     _probes: tuple[asyncio.TimerHandle, ...] = ()
 
@@ -34,19 +34,19 @@ class HalfClosedConnection(H11Protocol):
         return True
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Send nothing more."""
+        """Stop sending."""
         for probe in self._probes:
             probe.cancel()
         super().connection_lost(exc)
 
     def _owes_answer(self) -> bool:
-        """Whether a request came in full, over a connection with two directions of its own."""
+        """Whether a whole request was received, on a connection that can be half closed."""
         return (
             self.scheme == "http"  # TLS closes both directions at once
             and self.cycle is not None
             and not self.cycle.response_complete
             and self.conn.their_state in (h11.DONE, h11.MUST_CLOSE)
-            and self.conn.their_http_version != b"1.0"  # it knows no interim answers
+            and self.conn.their_http_version != b"1.0"  # HTTP/1.0 has no interim answers
         )
 
     def _send_interim_answer(self) -> None:

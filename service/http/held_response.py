@@ -1,4 +1,4 @@
-"""An answer whose bytes count as held until its caller has taken it, or is gone."""
+"""An answer whose bytes count as held until its caller has read it, or is gone."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from service.workers.shared_memory import Blob
 
 
 class HeldResponse(Response):
-    """Sends an answer out of the memory of its worker, and then gives that back."""
+    """Sends an answer from the shared memory of its worker, and then releases it."""
 
     def __init__(
         self, answer: HeldAnswer, hold: Callable[[int], Callable[[], None]], vary: str | None
@@ -23,7 +23,7 @@ class HeldResponse(Response):
 
         Args:
             answer: what to send; closed afterwards.
-            hold: counts so many bytes and returns what gives them back.
+            hold: counts bytes as held and returns the function that releases them.
             vary: value of the header `Vary`; None for no such header.
         """
         facts, body = answer.facts, answer.body
@@ -32,11 +32,11 @@ class HeldResponse(Response):
             headers["Vary"] = vary
         super().__init__(headers=headers, media_type=facts.media_type)
         self._held = body
-        # Also where it is never sent, because its caller left at the last moment.
+        # Also if it is never sent, because its caller has left.
         self._give_back = weakref.finalize(self, _give_back, body, hold(body.size_bytes))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send it; return when the connection has taken it, or is gone."""
+        """Send the answer; return when the connection has accepted it, or is gone."""
         try:
             await send(
                 {

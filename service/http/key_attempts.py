@@ -1,4 +1,4 @@
-"""How often an address may try keys that are not valid."""
+"""Limits on attempts with invalid keys from one address."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ from service.http.callers import network_of
 
 MINUTE_S = 60.0
 MOST_ADDRESSES = 10_000
-"""Addresses remembered; the one seen longest ago makes room."""
+"""Most addresses remembered; a new one replaces the one seen longest ago."""
 
 
 class FailedAttempts:
-    """Counts failed attempts of each address; the allowance grows back evenly over a minute.
+    """Counts failed attempts of each address; the allowance is refilled evenly over a minute.
 
-    An address above its limit has to wait, with a valid key as well: else every further guess would
-    be answered. A key that this address was let in with before is no guess, so that somebody who
-    guesses behind the same proxy keeps nobody out who works.
+    An address above its limit must wait even with a valid key; otherwise every further guess would
+    be answered. A key that was accepted from this address before is not a guess, so somebody who
+    guesses behind a shared proxy does not lock out other users.
     """
 
     def __init__(self, per_minute: int, clock: Callable[[], float]) -> None:
-        """Start with no address seen.
+        """Start without addresses.
 
         Args:
             per_minute: failed attempts a minute from one address, 0 for any number.
-            clock: seconds of a clock that never goes back.
+            clock: monotonic clock, in seconds.
         """
         self._per_minute = per_minute
         self._clock = clock
@@ -46,7 +46,7 @@ class FailedAttempts:
         return 0 if left >= 1 else math.ceil((1 - left) * MINUTE_S / self._per_minute)
 
     def note_failed(self, address: str) -> None:
-        """Count one attempt with a key that is not valid."""
+        """Count an attempt with an invalid key."""
         network = network_of(address)
         self._spent[network] = (self._spent_now(network) + 1, self._clock())
         self._spent.move_to_end(network)
@@ -54,7 +54,7 @@ class FailedAttempts:
             self._spent.popitem(last=False)
 
     def note_proven(self, address: str, sha256: str) -> None:
-        """Remember that this address was let in with this key."""
+        """Remember that this key was accepted from this address."""
         pair = (network_of(address), sha256)
         self._proven[pair] = None
         self._proven.move_to_end(pair)

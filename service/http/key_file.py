@@ -2,8 +2,8 @@
 
     <SHA-256 of the key> name=ct-room scopes=segment,metrics expires=2027-03-31
 
-All but the hash may be left out. Only hashes are stored; plain SHA-256 is enough because a key is a
-long random string, not a password. Empty lines and lines that start with `#` are skipped.
+Everything but the hash is optional. Only hashes are stored; plain SHA-256 is enough because a key
+is a long random string, not a password. Empty lines and lines that start with `#` are skipped.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _END_OF_DAY = time(23, 59, 59, 999_999, tzinfo=UTC)
 
 
 class KeyScope(Enum):
-    """What a key is good for."""
+    """The scopes of a key."""
 
     SEGMENT = "segment"
     METRICS = "metrics"
@@ -29,11 +29,11 @@ class KeyScope(Enum):
 
 
 SCOPES_OF_A_BARE_KEY = frozenset({KeyScope.SEGMENT, KeyScope.METRICS})
-"""Of a line that names no scopes: everything that keys could do before they had scopes."""
+"""Scopes of a line that names none: everything that keys could do before there were scopes."""
 
 
 class KeyFileError(ValueError):
-    """The file of keys cannot be read, or holds no key; the message is a sentence."""
+    """The file of keys cannot be read, or has no key; the message is a sentence."""
 
 
 @dataclass(frozen=True)
@@ -42,8 +42,8 @@ class ApiKey:
 
     Attributes:
         sha256: hash of the key, 64 lower-case hexadecimal digits.
-        name: who it was given to; stands in logs.
-        expires_at: when it ends; None for never.
+        name: name of its user, for logs.
+        expires_at: time of expiry; None for never.
     """
 
     sha256: str
@@ -52,13 +52,13 @@ class ApiKey:
     expires_at: datetime | None = None
 
     def has_expired(self, now: datetime) -> bool:
-        """Return whether the key is not valid any more."""
+        """Return whether the key has expired."""
         return self.expires_at is not None and now >= self.expires_at
 
 
 @dataclass(frozen=True)
 class KeyFileContent:
-    """What a file of keys holds.
+    """The content of a file of keys.
 
     Attributes:
         keys: the usable lines.
@@ -70,7 +70,7 @@ class KeyFileContent:
 
 
 def read_key_file(path: Path) -> KeyFileContent:
-    """Read a file of keys; lines that cannot be used are ignored and said.
+    """Read a file of keys; unusable lines are ignored and reported.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -100,7 +100,7 @@ def read_key_file(path: Path) -> KeyFileContent:
 
 
 def require_a_key(path: Path) -> KeyFileContent:
-    """Read a file of keys at the start, where one without a usable key is a mistake.
+    """Read a file of keys at the start, when a file without a usable key is an error.
 
     Raises:
         KeyFileError: it cannot be read, or holds no key.
@@ -115,7 +115,7 @@ def require_a_key(path: Path) -> KeyFileContent:
 
 
 def _read_line(text: str) -> ApiKey:
-    """Read one line; the errors never quote it, since it may hold a key by mistake."""
+    """Read one line; errors never quote it, because it may contain a key by mistake."""
     sha256, *words = text.split()
     if not _HASH.fullmatch(sha256):
         raise ValueError("does not begin with a SHA-256 in 64 lower-case hexadecimal digits")
@@ -144,7 +144,7 @@ def _scopes(text: str) -> frozenset[KeyScope]:
 
 
 def _expiry(text: str) -> datetime:
-    """Read a day, to whose end (UTC) the key is valid, or a moment."""
+    """Read an expiry: the end of a day (UTC), or a moment."""
     try:
         if len(text) == len("2027-03-31"):
             return datetime.combine(date.fromisoformat(text), _END_OF_DAY)

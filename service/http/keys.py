@@ -1,9 +1,9 @@
-"""Who may call: keys from a file that is read again when it changes.
+"""API keys from a file that is read again when it changes.
 
 Several keys are valid at once, so that one can be replaced without an interruption. A file without
-a usable key admits nobody: emptying it, or deleting it, is what an operator does in an emergency.
-Programs that rewrite a file may leave it empty for a moment, so it has to be so twice, a second
-apart. While a file is there and cannot be read, the keys stay as they were.
+a usable key admits nobody: in an emergency an operator empties or deletes it. Programs that rewrite
+a file may leave it empty for a moment, so it must be empty twice, a second apart. While an existing
+file cannot be read, the keys stay valid.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ _UNREADABLE, _NO_KEY = "unreadable", "no key"
 
 
 class ApiKeys:
-    """The keys that are valid now; used by one thread."""
+    """The keys that are valid now; for one thread only."""
 
     def __init__(
         self,
@@ -54,13 +54,13 @@ class ApiKeys:
 
         Args:
             path: the file.
-            failures_per_minute: attempts with a key that is not valid, from one address, 0 for any
+            failures_per_minute: most attempts with an invalid key from one address, 0 for any
                 number.
-            clock: seconds of a clock that never goes back.
-            on_failed: told of each attempt with a key that is not valid.
+            clock: monotonic clock, in seconds.
+            on_failed: called for each attempt with an invalid key.
 
         Raises:
-            KeyFileError: it cannot be read or holds no key.
+            KeyFileError: it cannot be read or has no key.
         """
         self._path = path
         self._clock = clock
@@ -74,10 +74,10 @@ class ApiKeys:
         self._take(require_a_key(path))
 
     def admit(self, request: Request, *scopes: KeyScope) -> ApiKey:
-        """Let a request pass and note by whose key, or refuse it.
+        """Accept a request and note the name of its key, or refuse it.
 
         Args:
-            request: the request.
+            request: request whose headers have the key.
             scopes: the key must have one of them.
 
         Raises:
@@ -89,7 +89,7 @@ class ApiKeys:
         return key
 
     def require(self, headers: Mapping[str, str], *scopes: KeyScope, address: str = "") -> ApiKey:
-        """Return the key of a request that may pass, or refuse it.
+        """Return the valid key of a request, or refuse the request.
 
         Args:
             headers: request headers, lower-case names; the key comes as `Authorization: Bearer`
@@ -98,11 +98,11 @@ class ApiKeys:
             address: the caller's IP address.
 
         Raises:
-            MissingKey: there is none.
-            WrongKey: it is not valid.
-            ExpiredKey: it was valid.
-            InsufficientScope: it is good for something else.
-            TooManyAttempts: this address has tried too many that are not valid.
+            MissingKey: the request has no key.
+            WrongKey: the key is not valid.
+            ExpiredKey: the key has expired.
+            InsufficientScope: the key has other scopes.
+            TooManyAttempts: this address has tried too many invalid keys.
         """
         text = _key_of(headers)
         if not text:
@@ -114,7 +114,7 @@ class ApiKeys:
             raise TooManyAttempts(
                 "Too many invalid keys came from this address.", retry_after_s=wait_s
             )
-        # Every hash is compared, each in constant time: the time tells nothing about the keys.
+        # Every hash is compared, each in constant time, so the time reveals nothing about the keys.
         found = [one for one in self._content.keys if hmac.compare_digest(given, one.sha256)]
         if not found:
             self._on_failed()
@@ -125,7 +125,7 @@ class ApiKeys:
         return _usable(found, scopes or (KeyScope.SEGMENT,))
 
     def refresh(self) -> None:
-        """Take over a changed file, and look again at one that held no key."""
+        """Read a changed file, and check again a file without a key."""
         stamp, now = _stamp(self._path), self._clock()
         is_due = self._look_again_at is not None and now >= self._look_again_at
         if stamp == self._stamp and not is_due:
@@ -153,7 +153,7 @@ class ApiKeys:
 
     @property
     def keys_expiring_soon(self) -> int:
-        """Number of valid keys that end within `SOON`."""
+        """Number of valid keys that expire within `SOON`."""
         self.refresh()
         now = _now()
         return sum(
@@ -162,7 +162,7 @@ class ApiKeys:
 
     @property
     def file_problems(self) -> int:
-        """Number of ignored lines, and one more when the file holds no key or cannot be read."""
+        """Number of ignored lines, plus one if the file has no key or cannot be read."""
         self.refresh()
         return len(self._content.problems) + (self._trouble is not None)
 
@@ -180,12 +180,12 @@ class ApiKeys:
 
 
 def note_key(record: RequestRecord, name: str) -> None:
-    """Note by whose key a request passes, which also says whose turn it takes."""
+    """Note the name of a request's key, which also identifies its caller for turns."""
     record.key_name, record.caller = name, caller_with_key(name)
 
 
 def _usable(found: list[ApiKey], scopes: tuple[KeyScope, ...]) -> ApiKey:
-    """Return the line that lets the request pass, when the same key stands in several."""
+    """Return the line that admits the request, if the same key is in several lines."""
     valid = [key for key in found if not key.has_expired(_now())]
     if not valid:
         raise ExpiredKey("This API key has expired; ask the operator for a new one.")
@@ -208,7 +208,7 @@ def _key_of(headers: Mapping[str, str]) -> str:
 
 
 def _stamp(path: Path) -> tuple[int, int, int]:
-    """Return what changes when a file is written or replaced; zeros when it is gone."""
+    """Return numbers that change when a file is written or replaced; zeros if it is gone."""
     try:
         status = path.stat()
     except OSError:

@@ -1,6 +1,6 @@
-"""How many connections the kernel has taken for a port and the process has not accepted yet.
+"""The number of connections that the kernel has completed and the process has not yet accepted.
 
-Closing the port resets them, although their callers believe that they are connected.
+Closing the port resets them, although their callers are already connected.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import struct
 from typing import Protocol
 
 _UNACKED_OFFSET = 24
-"""Of `tcpi_unacked` in `struct tcp_info` (linux/tcp.h); of a port that listens: its queue."""
+"""Offset of `tcpi_unacked` in `struct tcp_info` (linux/tcp.h): the queue of a listening port."""
 _INFO_BYTES = 104
 
 
@@ -19,17 +19,17 @@ class _Listener(Protocol):
 
 
 def waiting_connections(listener: _Listener) -> int:
-    """Return how many connections wait to be accepted; 0 where the system does not say.
+    """Return how many connections wait to be accepted; 0 if the system does not tell.
 
     Args:
-        listener: a TCP socket that listens.
+        listener: listening TCP socket.
     """
     option = getattr(socket, "TCP_INFO", None)
     if option is None:
         return 0
     try:
         info = listener.getsockopt(socket.IPPROTO_TCP, option, _INFO_BYTES)
-    except OSError:  # no TCP, or no such option in this kernel
+    except OSError:  # not TCP, or no such option in this kernel
         return 0
     if len(info) < _UNACKED_OFFSET + 4:
         return 0

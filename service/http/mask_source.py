@@ -1,4 +1,4 @@
-"""Where masks come from, as the routes see it: this process, or the one behind a front."""
+"""The source of masks for routes: this process, or the serving process behind a front."""
 
 from __future__ import annotations
 
@@ -39,8 +39,8 @@ class MaskSource(Protocol):
 
         Args:
             request: the request, its body unread.
-            own: what the caller of this would refuse it for; raised in its turn.
-            for_masks: whether it asks for masks, which an audit log has to note.
+            own: refusal by the caller of this function; raised in order with the others.
+            for_masks: whether it requests masks, which an audit log records.
 
         Raises:
             ServiceError: it is refused.
@@ -55,14 +55,14 @@ class MaskSource(Protocol):
         """Return the grey values of one X-ray; as `SegmentationService.preview`."""
 
     def keep_answer(self, size_bytes: int) -> Callable[[], None]:
-        """Count an answer until it is taken; return what ends that."""
+        """Count an answer until it is sent; return the function that ends the count."""
 
 
 class ServedMasks:
     """Masks of the service in this process."""
 
     def __init__(self, service: SegmentationService, keys: ApiKeys | None) -> None:
-        """Keep what answers, and the API keys of which one is needed; None for no key."""
+        """Keep the service and its API keys; None if no key is required."""
         self.service = service
         self._keys = keys
 
@@ -90,21 +90,21 @@ class ServedMasks:
         self.refuse(own, record.caller, for_masks=for_masks)
 
     def key_name(self, headers: Mapping[str, str], address: str) -> str | None:
-        """Return the name of the key that a request came with; None where none is needed.
+        """Return the name of a request's key; None if no key is required.
 
         Args:
             headers: lower-case names, those of `KEY_HEADERS` at least.
             address: the caller's.
 
         Raises:
-            ServiceError: it has no key that would do.
+            ServiceError: it has no suitable key.
         """
         if self._keys is None:
             return None
         return self._keys.require(headers, KeyScope.SEGMENT, address=address).name
 
     def require_readiness(self, *, for_masks: bool) -> None:
-        """Refuse a request while nothing could answer it.
+        """Refuse a request while the service is not ready.
 
         Raises:
             ServiceError: why.
@@ -115,12 +115,12 @@ class ServedMasks:
             self.service.readiness.require_ready()
 
     def refuse(self, own: ServiceError | None, caller: str, *, for_masks: bool) -> None:
-        """Refuse a request that has its key and cannot be answered now.
+        """Refuse a request with a valid key that cannot be answered now.
 
         Args:
-            own: what it would be refused for whatever the service does.
-            caller: who sends it.
-            for_masks: whether it asks for masks.
+            own: refusal that does not depend on the service's state.
+            caller: name of its caller.
+            for_masks: whether it requests masks.
 
         Raises:
             ServiceError: why.
@@ -143,5 +143,5 @@ class ServedMasks:
         return await self.service.preview(image, upload_bytes, record)
 
     def keep_answer(self, size_bytes: int) -> Callable[[], None]:
-        """Count an answer until it is taken."""
+        """Count an answer until it is sent."""
         return self.service.admission.keep_answer(size_bytes)

@@ -1,8 +1,8 @@
-"""Writes a form as python-multipart reads it, where the RFCs allow more.
+"""Normalize a form for python-multipart, which accepts less than the RFCs allow.
 
-A preamble before the first boundary and an epilogue behind the last one are ignored, blanks behind
-a boundary are padding (RFC 2046, section 5.1.1), and a header may go on in the next line (RFC 5322,
-section 2.2.3). The bytes of fields pass as they are; what is no form is left to the parser.
+A preamble before the first boundary and an epilogue after the last one are ignored. Blanks after a
+boundary are padding (RFC 2046, section 5.1.1). A header may continue in the next line (RFC 5322,
+section 2.2.3). The bytes of fields are unchanged; the parser refuses what is not a form.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from service.errors import MalformedRequest
 
 MAX_PREAMBLE_BYTES = 65_536
 MAX_HEAD_BYTES = 16_384
-"""Longest headers of one part."""
+"""Most bytes of one part's headers."""
 
 _REST_OF_LINE = re.compile(rb"(--)?[ \t]*\r\n")
 _BEGUN_LINE = re.compile(rb"-?-?[ \t]*\r?")
@@ -30,7 +30,7 @@ class _Place(Enum):
 
 
 class MultipartLines:
-    """A form that comes in pieces."""
+    """A form that arrives in pieces."""
 
     def __init__(self, boundary: bytes) -> None:
         """Start before the first boundary."""
@@ -40,7 +40,7 @@ class MultipartLines:
         self._has_begun = False
 
     def rewritten(self, chunk: bytes) -> bytes:
-        """Return what the parser gets for the next piece of the body.
+        """Return the parser's input for the next piece of the body.
 
         Raises:
             MalformedRequest: there is no boundary, or the headers of a part do not end.
@@ -56,7 +56,7 @@ class MultipartLines:
         return b"".join(ready)
 
     def rest(self) -> bytes:
-        """Return what was held back when the body has ended, for the parser to judge."""
+        """Return the bytes held back, at the end of the body."""
         return self._held if self._has_begun else b""
 
     def is_inside_field(self, chunk: bytes) -> bool:
@@ -69,7 +69,7 @@ class MultipartLines:
         )
 
     def _step(self, data: bytes) -> tuple[bytes, bytes]:
-        """Return what of the data is ready, and the rest."""
+        """Return the bytes that are ready, and the rest."""
         if self._place is _Place.PREAMBLE:
             return self._skip_preamble(data)
         if self._place is _Place.HEAD:
@@ -105,7 +105,7 @@ class MultipartLines:
             if _BEGUN_LINE.fullmatch(after) and len(after) < MAX_HEAD_BYTES:
                 return b"", data
             self._place = _Place.FIELD if self._has_begun else _Place.PREAMBLE
-            return (self._delimiter if self._has_begun else b""), after  # it only looked like one
+            return (self._delimiter if self._has_begun else b""), after  # it was not a boundary
         delimiter = self._delimiter if self._has_begun else self._delimiter[2:]
         if line[1]:
             self._place, self._has_begun = _Place.EPILOGUE, True

@@ -1,4 +1,4 @@
-"""What the description of the interface holds beyond the routes' own models."""
+"""Additions to the OpenAPI description beyond the routes' own models."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _KEY_SCHEMES = {
     "key": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
 }
 OPEN_PATHS = ("/livez", "/readyz", "/health", "/healthz", "/metrics")
-"""Paths that ask for no key; the operator may want one for the metrics."""
+"""Paths without a key; the operator may require one for the metrics."""
 
 
 def describe_app(app: FastAPI, *, asks_for_keys: bool, metrics_ask_for_keys: bool = False) -> None:
@@ -24,7 +24,7 @@ def describe_app(app: FastAPI, *, asks_for_keys: bool, metrics_ask_for_keys: boo
 
     Args:
         app: its `openapi` is replaced.
-        asks_for_keys: whether the operator asks for API keys.
+        asks_for_keys: whether the operator requires API keys.
         metrics_ask_for_keys: whether `/metrics` does, too.
     """
     open_paths = set(OPEN_PATHS) - ({"/metrics"} if metrics_ask_for_keys else set())

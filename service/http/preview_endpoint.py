@@ -19,7 +19,7 @@ class PreviewEndpoint:
     """Reads requests for grey values and answers them."""
 
     def __init__(self, masks: MaskSource) -> None:
-        """Keep what answers."""
+        """Keep the source of answers."""
         self._masks = masks
 
     async def answer(self, request: Request, body: RequestBody) -> Response:
@@ -31,7 +31,7 @@ class PreviewEndpoint:
 
         Raises:
             ServiceError: the request is refused.
-            CallerLeft: there is nobody to answer.
+            CallerLeft: the caller has left.
         """
         unread = None
         if request.url.query:
@@ -50,7 +50,7 @@ class PreviewEndpoint:
         most = most_fields(self._masks.settings.max_boxes)
         with await receive_upload(request, body, self._masks, most) as upload:
             require_image_alone(upload.fields)
-            assert upload.image is not None  # a form without one is refused
+            assert upload.image is not None  # a form without an image is refused
             record = record_of(request.scope)
             work = self._masks.preview(upload.image, upload.size_bytes, record)
             return await unless_caller_leaves(body, work)

@@ -1,8 +1,8 @@
-"""Every error as an RFC 9457 problem document, from one place.
+"""RFC 9457 problem documents for all errors.
 
-`application/problem+json` with `type`, `title`, `status`, `detail`, and our members `code`
-(stable, for programs), `request_id` (for a telephone call with the operator) and `error` (the
-sentence again, where simple clients look for it).
+`application/problem+json` with `type`, `title`, `status`, `detail`, and our members `code` (stable,
+for programs), `request_id` (for a telephone call with the operator) and `error` (the sentence
+again, for simple clients).
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from fastapi import FastAPI
 
 KEY_REFUSALS = (WrongKey, ExpiredKey, InsufficientScope, TooManyAttempts)
-"""What may be wrong with an API key that was sent."""
+"""Problems of an API key."""
 
 PROBLEM_MEDIA_TYPE = "application/problem+json"
 INTERNAL_SENTENCE = (
@@ -43,11 +43,11 @@ def problem_response(error: ServiceError, request_id: str) -> Response:
     """Render an error as a problem document.
 
     Args:
-        error: what is wrong.
+        error: error to report.
         request_id: id of the request that is answered.
 
     Returns:
-        The answer, with `Retry-After` when the error knows one.
+        The answer, with `Retry-After` if the error has one.
     """
     headers = {}
     if error.retry_after_s is not None:
@@ -74,7 +74,7 @@ def internal_problem(request_id: str) -> Response:
 
 
 def install_problem_handlers(app: FastAPI) -> None:
-    """Make the app answer its own errors and the router's with problem documents."""
+    """Make the app answer all errors, the router's included, with problem documents."""
 
     async def answer_service_error(request: Request, error: Exception) -> Response:
         assert isinstance(error, ServiceError)
@@ -101,7 +101,7 @@ def noted_problem(request: Request, error: ServiceError) -> Response:
 
 
 def _method_not_allowed(app: FastAPI, request: Request) -> Response:
-    """Answer 405 with every method of the path; the router itself names the first route's only."""
+    """Answer 405 with all methods of the path; the router itself names only the first route's."""
     methods: set[str] = set()
     for route in app.routes:
         match, _ = route.matches(request.scope)

@@ -1,7 +1,7 @@
-"""The outermost layer around every request: identity, common headers, counting, the log line.
+"""The outermost middleware: request id, common headers, counting, the log line.
 
-It also catches every unforeseen error and answers with a fixed sentence and the request id, so that
-no stack trace, path or image value ever leaves the process.
+It also catches every unforeseen error and answers with a fixed sentence and the request id, so no
+stack trace, path or image value ever leaves the process.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ from service.request_record import RequestRecord, new_record, server_timing
 logger = logging.getLogger("service.edge")
 
 STATUS_CALLER_LEFT = 499
-"""What logs and metrics say when nobody was left to answer (nginx's number for it)."""
+"""Status in logs and metrics for a caller who left before the answer (nginx's number)."""
 
 MAX_HEADERS = 100
 
 
 class RequestCounter(Protocol):
-    """Accounts for requests; `service.metrics.Metrics` does."""
+    """Accounts for requests; `service.metrics.Metrics` implements it."""
 
     def count_request(self, record: RequestRecord, status: int, *, has_left: bool) -> None:
-        """Account for one that is over."""
+        """Account for a finished request."""
 
 
 class RequestMiddleware:
@@ -78,7 +78,7 @@ class RequestMiddleware:
             await self._app(scope, receive, send_with_headers)
         except CallerLeft:
             has_left = True
-        except Exception as error:  # the top of the process
+        except Exception as error:  # the border of the process
             fields = {"request_id": record.request_id, **describe_error(error)}
             logger.error("unforeseen error", extra={"fields": fields})
             if not started:
@@ -101,7 +101,7 @@ def _too_many_headers(scope: Scope, record: RequestRecord) -> Response:
 
 
 def to_origin_form(scope: Scope) -> None:
-    """Take scheme and host off a target in absolute form (RFC 9112, section 3.2.2)."""
+    """Remove scheme and host from a target in absolute form (RFC 9112, section 3.2.2)."""
     for scheme in ("http://", "https://"):
         if scope["path"].lower().startswith(scheme):
             _, slash, path = scope["path"][len(scheme) :].partition("/")
@@ -109,10 +109,10 @@ def to_origin_form(scope: Scope) -> None:
 
 
 def _must_close(headers: Headers, status: int) -> bool:
-    """Whether what follows on this connection could be taken for something else.
+    """Whether later bytes on this connection could be misread.
 
-    A caller that waits for `100 Continue` and is refused may send its body or not (RFC 9110,
-    section 10.1.1); a length beside an encoding is how requests are smuggled (RFC 9112, 6.1).
+    A refused caller that waits for `100 Continue` may send its body or not (RFC 9110, section
+    10.1.1). A length together with an encoding is used to smuggle requests (RFC 9112, 6.1).
     """
     waits = headers.get("expect", "").lower() == "100-continue"
     return (waits and status >= 400) or (

@@ -1,7 +1,7 @@
-"""The page at `/`: an X-ray in, its mask over it, all from this process.
+"""The page at `/`, which shows an X-ray with its mask; served whole from this process.
 
-Plain files without a build step and without anything from elsewhere; a Content-Security-Policy
-holds the browser to this origin.
+It has plain files, without a build step and external resources. A Content-Security-Policy restricts
+the browser to this origin.
 """
 
 from __future__ import annotations

@@ -68,8 +68,8 @@ def add_preview_route(router: APIRouter, masks: MaskSource) -> None:
     """Add the route.
 
     Args:
-        router: gets the route; `XrayRoutes` answers it before it is asked.
-        masks: what answers it.
+        router: router that gets the route, for OpenAPI; `XrayRoutes` answers its requests.
+        masks: source of the answers.
     """
     endpoint = PreviewEndpoint(masks)
 

@@ -58,7 +58,8 @@ _REFUSALS = (
 )
 
 BOX_PATTERN = r"^\s*-?[0-9.]+\s*(,\s*-?[0-9.]+\s*){3}$"
-"""Four decimal numbers. No example: the page of the documentation would send it as a box."""
+"""Four decimal numbers, without an example, because the documentation page would send it as a
+box."""
 
 SHAPES_PATTERN = f"^({'|'.join(SHAPE_WORDS)})( *, *({'|'.join(SHAPE_WORDS)})){{0,4}}$"
 
@@ -223,8 +224,8 @@ def add_segment_routes(router: APIRouter, masks: MaskSource) -> None:
     """Add the routes that answer with masks.
 
     Args:
-        router: gets the routes; `XrayRoutes` answers them before it is asked.
-        masks: what answers them.
+        router: router that gets the routes, for OpenAPI; `XrayRoutes` answers their requests.
+        masks: source of the answers.
     """
     endpoint = SegmentEndpoint(masks)
 

@@ -1,4 +1,4 @@
-"""Routes for operators and monitors: alive, ready, which model, which figures."""
+"""Routes for operators and monitors: liveness, readiness, models and metrics."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ _NamedModel = Annotated[
 def add_status_routes(
     router: APIRouter, service: SegmentationService, keys: ApiKeys | None
 ) -> None:
-    """Add the routes that tell about the process.
+    """Add the routes about the process.
 
     Args:
-        router: gets the routes.
-        service: what they tell about.
-        keys: the API keys of which the model's card needs one; None for no key.
+        router: router that gets the routes.
+        service: service that they describe.
+        keys: API keys for the model's card; None if no key is required.
     """
 
     async def liveness() -> LivenessAnswer:
@@ -111,7 +111,7 @@ def _add(
     summary: str,
     responses: dict[int | str, dict[str, Any]],
 ) -> None:
-    """Add a route for GET, with its aliases, and for HEAD, which some balancers probe with."""
+    """Add a route for GET, with its aliases, and for HEAD, which some balancers use for probes."""
     for path in paths:
         name = path.strip("/").replace("/", "_")
         router.add_api_route(

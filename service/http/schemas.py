@@ -1,4 +1,4 @@
-"""JSON bodies other than the segmentation's: problems, probes and the model's card."""
+"""JSON bodies of problems, probes and the model's card."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class SelfTestReport(Answer):
 
 
 class ServedModel(Answer):
-    """One of the models that are served side by side."""
+    """One of several served models."""
 
     model: ModelIdentity
     is_ready: bool = Field(description="whether it gives masks now")
@@ -76,7 +76,7 @@ class ReadinessAnswer(Answer):
 
 
 class Limits(Answer):
-    """What one request may ask for."""
+    """The limits of one request."""
 
     max_upload_bytes: int
     max_pixels: int

@@ -1,4 +1,4 @@
-"""Answers one `POST /segment`: reads its headers and form, and makes the HTTP answer."""
+"""Answer one `POST /segment`: read its headers and form, and make the HTTP answer."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class SegmentEndpoint:
     """Reads requests for masks and answers them."""
 
     def __init__(self, masks: MaskSource) -> None:
-        """Keep what answers."""
+        """Keep the source of answers."""
         self._masks = masks
 
     async def answer(self, request: Request, body: RequestBody) -> Response:
@@ -32,11 +32,11 @@ class SegmentEndpoint:
             body: the incoming side of the same request.
 
         Returns:
-            The answer in the form that `Accept` asks for.
+            The answer in the form that `Accept` requests.
 
         Raises:
             ServiceError: the request is refused.
-            CallerLeft: there is nobody to answer.
+            CallerLeft: the caller has left.
         """
         kind, unacceptable = AnswerKind.JSON, None
         try:
@@ -61,6 +61,6 @@ class SegmentEndpoint:
         record, max_boxes = record_of(request.scope), self._masks.settings.max_boxes
         with await receive_upload(request, body, self._masks, most_fields(max_boxes)) as upload:
             segment_request = read_form(upload.fields, kind, max_boxes=max_boxes)
-            assert upload.image is not None  # a form without one is refused
+            assert upload.image is not None  # a form without an image is refused
             work = self._masks.segment(upload.image, segment_request, upload.size_bytes, record)
             return await unless_caller_leaves(body, work)

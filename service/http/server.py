@@ -1,4 +1,4 @@
-"""uvicorn, with a stop that drains: unready at once, running requests end, exit code 0."""
+"""uvicorn with a draining stop: unready at once, running requests end, exit code 0."""
 
 from __future__ import annotations
 
@@ -16,18 +16,19 @@ from service.http.connection import BoundedConnection
 from service.http.listen_queue import waiting_connections
 
 LINGER_S = 0.5
-"""Between closing the port and closing connections: who had just connected is still answered."""
+"""Seconds between closing the port and closing connections, to answer callers who just
+connected."""
 FIRST_REQUEST_S = 3.0
-"""After the port is closed: time for the first request of a caller who had connected before."""
+"""Seconds after closing the port for the first request of a connected caller."""
 _ACCEPT_TURNS = 1000
-"""Turns of the event loop before the port is closed whoever waits; each accepts all of a moment."""
+"""Most turns of the event loop before the port closes; each accepts all waiting connections."""
 
 
 class DrainingServer(uvicorn.Server):
     """A uvicorn server whose first SIGTERM, SIGINT or SIGHUP drains; a second one stops at once.
 
     While requests run, the port stays open and answers 503 `draining`, so that a load balancer
-    sees it. By itself uvicorn would close the port first and end the process by the signal.
+    notices. uvicorn itself would close the port first and end the process by the signal.
     """
 
     def __init__(
@@ -43,10 +44,11 @@ class DrainingServer(uvicorn.Server):
 
         Args:
             config: uvicorn's own settings.
-            on_stop: called once, when the process is asked to stop.
-            running: reads how many requests are being worked on.
-            must_end: whether the process has to end by itself (there is nothing to serve).
-            drain_timeout_s: seconds after which the process stops with requests still running.
+            on_stop: called once, when the process is told to stop.
+            running: returns the number of running requests.
+            must_end: returns whether the process must end by itself, because there is nothing to
+                serve.
+            drain_timeout_s: seconds after which the process stops even with running requests.
         """
         super().__init__(config)
         self._on_stop = on_stop
@@ -58,9 +60,9 @@ class DrainingServer(uvicorn.Server):
 
     @contextmanager
     def capture_signals(self) -> Generator[None, None, None]:
-        """Take SIGHUP as well, which a terminal that is closed sends."""
+        """Also capture SIGHUP, which a closing terminal sends."""
         if threading.current_thread() is not threading.main_thread():
-            yield  # signals reach the main thread alone
+            yield  # only the main thread gets signals
             return
         before = signal.signal(signal.SIGHUP, self.handle_exit)
         try:
@@ -70,7 +72,7 @@ class DrainingServer(uvicorn.Server):
             signal.signal(signal.SIGHUP, before)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """Take the signals that ask the process to stop."""
+        """Handle the signals that stop the process."""
         if self._stop_by is None:
             self._stop_by = time.monotonic() + self._drain_timeout_s
             self._on_stop()
@@ -78,7 +80,7 @@ class DrainingServer(uvicorn.Server):
             self.should_exit = self.force_exit = True
 
     async def on_tick(self, counter: int) -> bool:
-        """Leave the main loop once the last request is answered or the time is over."""
+        """Leave the main loop when the last request is answered or the time is over."""
         now = time.monotonic()
         if self._stop_by is not None and (self._running() == 0 or now >= self._stop_by):
             if self._linger_until is None:
@@ -93,10 +95,10 @@ class DrainingServer(uvicorn.Server):
         return await super().on_tick(counter)
 
     async def _accept_those_who_wait(self) -> None:
-        """Let the event loop accept whom the kernel has taken; closing the port resets the rest.
+        """Let the event loop accept completed connections; closing the port resets the rest.
 
-        A connection whose transport is not made yet when its server is closed is never answered and
-        never closed: asyncio fails in the midst of it. So accepting ends two turns before.
+        If a server closes before a connection has its transport, asyncio fails, and the connection
+        is neither answered nor closed. So accepting ends two turns before.
         """
         ports = [one for listener in self.servers for one in listener.sockets]
         for _ in range(_ACCEPT_TURNS):
@@ -109,7 +111,7 @@ class DrainingServer(uvicorn.Server):
             await asyncio.sleep(0)
 
     def _expects_requests(self, now: float) -> bool:
-        """Return whether a caller who was accepted may still send a first request."""
+        """Return whether an accepted caller may still send a first request."""
         assert self._stop_by is not None and self._linger_until is not None
         until = min(self._stop_by, self._linger_until - LINGER_S + FIRST_REQUEST_S)
         return now < until and any(

@@ -1,9 +1,9 @@
 """Optional export of one trace per request to an OpenTelemetry collector (`--otlp-endpoint`).
 
-Off unless an endpoint is set, and nothing of OpenTelemetry is imported then: the service opens no
-connection by itself. The spans are made from the request's record once it is answered, so that
-log, metrics and traces say the same, and they hold no more than the log does. Sending happens in
-a thread of the exporter's own; a collector that is away costs spans, never an answer.
+Without an endpoint nothing of OpenTelemetry is imported and no connection is opened. Spans are made
+from the record of an answered request, so log, metrics and traces agree, and spans hold no more
+than the log. The exporter's own thread sends them; an unreachable collector costs spans, never an
+answer.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ SEND_TIMEOUT_S = 3.0
 
 
 class TraceSink(Protocol):
-    """Takes finished requests."""
+    """Receives finished requests."""
 
     def send(self, record: RequestRecord, status: int) -> None:
         """Make the spans of one request and queue them."""
@@ -47,20 +47,20 @@ class TraceExport:
         from opentelemetry.sdk.trace.sampling import ALWAYS_ON, ParentBased
 
         resource = Resource({"service.name": "lungseg", "service.version": model_store.__version__})
-        # The caller's decision whether to sample is kept; a request without one is traced.
+        # The caller decides whether to sample; a request without a decision is traced.
         self._provider = TracerProvider(
             sampler=ParentBased(ALWAYS_ON), resource=resource, shutdown_on_exit=False
         )
         url = endpoint.rstrip("/") + "/v1/traces"
         session = requests.Session()
-        # A collector on this machine is never behind the proxy that the environment names.
+        # A collector on this machine is never behind the environment's proxy.
         session.trust_env = not is_loopback(urlsplit(url).hostname or "")
         exporter = OTLPSpanExporter(endpoint=url, timeout=SEND_TIMEOUT_S, session=session)
         self._provider.add_span_processor(BatchSpanProcessor(exporter))
         self._tracer = self._provider.get_tracer("service")
 
     def send(self, record: RequestRecord, status: int) -> None:
-        """Make the spans of one request and queue them; the record learns its trace id.
+        """Make the spans of one request and queue them; the record gets its trace id.
 
         Args:
             record: the request, answered.
@@ -70,7 +70,7 @@ class TraceExport:
         from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
         parent = {} if record.traceparent is None else {"traceparent": record.traceparent}
-        clock_ns = time.time_ns() - time.perf_counter_ns()  # of record's times
+        clock_ns = time.time_ns() - time.perf_counter_ns()  # clock of the record's times
         root = self._tracer.start_span(
             f"POST {record.route}",
             context=TraceContextTextMapPropagator().extract(parent),
@@ -82,8 +82,8 @@ class TraceExport:
             root.set_status(trace.StatusCode.ERROR)
         inside = trace.set_span_in_context(root)
         at_ns = clock_ns + _ns(record.decode_began_at or record.started_at)
-        # In the order in which they happen, each from the end of the one before. Waiting for an
-        # image thread after the network counts as render and happens before postprocess.
+        # Stages follow each other in time. Waiting for an image worker after the network counts as
+        # render and happens before postprocess.
         for stage, seconds in record.stages():
             span = self._tracer.start_span(stage, context=inside, start_time=at_ns)
             at_ns += _ns(seconds)

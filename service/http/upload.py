@@ -1,12 +1,14 @@
-"""Reads a form, or a DICOM file as it is, counting every byte while it arrives.
+"""Read a form, or a raw DICOM file, and count every byte while it arrives.
 
 It uses python-multipart's event parser instead of Starlette's `request.form()`, for four reasons:
 
 * A limit must hold for chunked bodies, which announce no length.
 * An X-ray of a patient must never reach a temporary file.
-* File names, which often carry patient names, are dropped here, so that no later line can log one.
-* The X-ray goes straight into the shared memory that an image worker maps, so that this process
-  copies it once. `python -m benchmarks.service.front_costs` prints what a megabyte of upload takes.
+* File names, which often contain patient names, are dropped here, so that no later code can log
+  one.
+* The X-ray is written directly to the shared memory that an image worker maps, so this process
+  copies it only once. `python -m benchmarks.service.front_costs` prints the cost of a megabyte of
+  upload.
 """
 
 from __future__ import annotations
@@ -38,14 +40,14 @@ from service.workers.shared_memory import Blob, BlobWriter
 
 RAW_TYPE = b"application/dicom"
 LEAST_WINDOW_BYTES = 4096
-"""Of an upload, in each `--upload-idle-timeout-s`: by default 0.4 kB a second."""
+"""Least bytes of an upload in each `--upload-idle-timeout-s`: by default 0.4 kB a second."""
 
 DISCARD_BYTES = 256 * 1024 * 1024
 DISCARD_TIMEOUT_S = 5.0
 
 
 class CallerLeft(Exception):  # noqa: N818 - names what happened, like the errors of the service
-    """The caller closed the connection; there is nobody to answer."""
+    """The caller closed the connection."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +65,7 @@ class UploadLimits:
 
 @dataclass(frozen=True)
 class Upload:
-    """A request body, read; a context manager that gives its shared memory back.
+    """A whole request body, and a context manager that releases its shared memory.
 
     Attributes:
         fields: `(name, value)` in the order sent; no file names, and no value of an image.
@@ -80,24 +82,24 @@ class Upload:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Give the shared memory back."""
+        """Release the shared memory."""
         if self.image is not None:
             self.image.close()
 
 
 class RequestBody:
-    """The incoming side of one request: its bytes, and afterwards the news that it was closed.
+    """The incoming side of one request: its bytes, then the end of its connection.
 
     Attributes:
         is_complete: whether the last byte has been received.
     """
 
     def __init__(self, receive: Receive, idle_timeout_s: float = 60.0) -> None:
-        """Wrap the ASGI channel of a request that nothing was read from yet.
+        """Wrap the ASGI channel of an unread request.
 
         Args:
             receive: the channel.
-            idle_timeout_s: seconds in which at least `LEAST_WINDOW_BYTES` must come.
+            idle_timeout_s: seconds in which at least `LEAST_WINDOW_BYTES` must arrive.
         """
         self._receive = receive
         self._idle_timeout_s = idle_timeout_s
@@ -108,7 +110,7 @@ class RequestBody:
         self._must_give_way = False
 
     def give_way(self) -> None:
-        """End an upload whose memory others need: whoever reads it gets `UploadTooSlow`."""
+        """End an upload whose memory others need: its reader gets `UploadTooSlow`."""
         self._must_give_way = True
         if self._waiting is not None:
             self._waiting.reschedule(asyncio.get_running_loop().time())
@@ -118,7 +120,7 @@ class RequestBody:
 
         Raises:
             CallerLeft: the connection was closed before the end.
-            UploadTooSlow: nothing came for too long; the rest is not waited for.
+            UploadTooSlow: nothing arrived for too long.
         """
         while not self.is_complete:
             message = await self._next_message()
@@ -131,10 +133,11 @@ class RequestBody:
                 yield message["body"]
 
     async def _next_message(self) -> Message:
-        """Wait for a piece; a caller who trickles bytes is too slow like one who sends none.
+        """Wait for a piece; a caller who trickles bytes is as slow as one who sends none.
 
         Raises:
-            UploadTooSlow: less than `LEAST_WINDOW_BYTES` came in a window, or it made room.
+            UploadTooSlow: less than `LEAST_WINDOW_BYTES` arrived in a window, or `give_way` was
+                called.
         """
         if self._must_give_way:
             raise self._too_slow_for_others()
@@ -169,7 +172,7 @@ class RequestBody:
         )
 
     async def discard_rest(self) -> None:
-        """Read and forget what is left of a refused body, within bounds.
+        """Read and discard the rest of a refused body, within bounds.
 
         Most clients read the answer only after they have sent everything. A server that closes
         the connection early makes them report a broken pipe instead of the 413 that explains it.
@@ -182,7 +185,7 @@ class RequestBody:
                     if discarded > DISCARD_BYTES:
                         return
         except (TimeoutError, CallerLeft, UploadTooSlow):
-            return  # the answer is out already
+            return  # the answer is already sent
 
     async def wait_until_caller_leaves(self) -> None:
         """Return when the connection closes; call it once the whole body has been read."""
@@ -197,14 +200,14 @@ async def read_upload(
     limits: UploadLimits,
     hold_bytes: Callable[[int], None],
 ) -> Upload:
-    """Read the whole body of a request: a form, or a DICOM file as it is.
+    """Read the whole body of a request: a form, or a raw DICOM file.
 
     Args:
         body: the incoming side of the request.
         headers: request headers, lower-case names.
-        query: parameters of the address, which stand for the form's fields beside a DICOM file.
+        query: parameters of the URL, which replace the form's fields for a raw DICOM file.
         limits: bounds of the body.
-        hold_bytes: told the size of each chunk before it is kept; may refuse by raising.
+        hold_bytes: called with the size of each chunk before it is stored; may refuse by raising.
 
     Returns:
         The fields of the form; the caller closes it.
@@ -212,9 +215,9 @@ async def read_upload(
     Raises:
         UnsupportedMediaType: the body is neither multipart/form-data nor application/dicom, or it
             is compressed as a whole.
-        PayloadTooLarge: the body is announced, or turns out, larger than the limit.
+        PayloadTooLarge: the body is larger than the limit, by its header or its bytes.
         MalformedRequest: the body is not valid multipart, or has too many fields.
-        InvalidField: a field other than the image is too long, or a form came with a query.
+        InvalidField: a field other than the image is too long, or a form has a query.
         CallerLeft: the connection was closed.
     """
     _refuse_encoded(headers.get("content-encoding", ""))
@@ -267,7 +270,7 @@ async def _read_file(
     limits: UploadLimits,
     hold_bytes: Callable[[int], None],
 ) -> Upload:
-    """Read a body that is the file itself; its options stand in the address."""
+    """Read a body that is the file itself; its options are in the URL."""
     if len(query) > limits.max_fields:
         raise MalformedRequest(f"The address has more than {limits.max_fields} parameters.")
     for name, value in query:
@@ -308,7 +311,7 @@ async def _counted(
 
 
 def _refuse_encoded(encoding: str) -> None:
-    """Refuse a compressed body by its name; inflating untrusted bytes would need a limit."""
+    """Refuse a compressed body by its header: inflating untrusted bytes would need limits."""
     if encoding.strip().lower() not in ("", "identity"):
         raise UnsupportedMediaType(
             "The body is compressed (Content-Encoding), which is not read; send it as it is. PNG, "

@@ -1,4 +1,4 @@
-"""What all requests that bring an X-ray have in common: their upload, their end, their refusal."""
+"""The common parts of requests with an X-ray: upload, end and refusal."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ Endpoint = Callable[[Request, RequestBody], Awaitable[Response]]
 
 
 async def answer_xray(request: Request, masks: MaskSource, endpoint: Endpoint) -> Response:
-    """Answer a request that brings an X-ray, or refuse it at once.
+    """Answer a request with an X-ray, or refuse it at once.
 
     Args:
         request: the request, its body unread.
-        masks: counts it.
-        endpoint: answers it, or refuses it by raising.
+        masks: source of the answers, which counts the request.
+        endpoint: function that answers it, or refuses it by raising.
 
     Raises:
-        CallerLeft: there is nobody to answer.
+        CallerLeft: the caller has left.
     """
     body = RequestBody(request.receive, masks.settings.upload_idle_timeout_s)
     with masks.counted(record_of(request.scope)):
@@ -37,7 +37,7 @@ async def answer_xray(request: Request, masks: MaskSource, endpoint: Endpoint) -
             return await endpoint(request, body)
         except ServiceError as error:
             problem = noted_problem(request, error)
-            # A client that waits for "100 Continue" has sent nothing that could be lost.
+            # A client that waits for "100 Continue" has sent no body yet.
             if request.headers.get("expect", "").lower() == "100-continue":
                 return problem
             return EarlyResponse(problem, body)
@@ -48,7 +48,7 @@ async def receive_upload(
 ) -> Upload:
     """Read the form of a request within the limits of the service, and note its size.
 
-    The caller closes what is returned.
+    The caller closes the result.
 
     Raises:
         ServiceError: the upload is refused.
@@ -66,7 +66,7 @@ async def receive_upload(
 
 
 def deadline(timeout_s: float) -> asyncio.Timeout:
-    """Return the block that ends with TimeoutError after `timeout_s` seconds."""
+    """Return a context that raises TimeoutError after `timeout_s` seconds."""
     return asyncio.timeout(timeout_s)
 
 

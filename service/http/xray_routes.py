@@ -1,4 +1,4 @@
-"""Routes that take an X-ray, answered before any framework looks at the request.
+"""Routes that accept an X-ray, answered without the framework's routing.
 
 OpenAPI describes them among the other routes. Matching them here saves each request the time of
 routing and of injecting parameters.
@@ -22,10 +22,10 @@ PREVIEW_PATH = "/preview"
 
 
 class XrayRoutes:
-    """ASGI app that answers requests with an X-ray, before another that answers the rest."""
+    """ASGI app that answers requests with an X-ray and passes the rest to another app."""
 
     def __init__(self, app: ASGIApp, masks: MaskSource) -> None:
-        """Keep `app` for the rest, and what answers requests for masks."""
+        """Keep `app` for other requests, and the source of masks."""
         self._app = app
         self._masks = masks
         segment, preview = SegmentEndpoint(masks).answer, PreviewEndpoint(masks).answer

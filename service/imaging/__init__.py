@@ -1,1 +1,1 @@
-"""Pictures: from decoded pixels to the answer's body. No HTTP, and no network model."""
+"""Pictures, from decoded pixels to the answer's body, without HTTP and without the network."""

@@ -1,4 +1,4 @@
-"""All warnings on the picture and the masks of one answer, by the quality head and by rules."""
+"""All warnings about the picture and the masks of one answer, by the quality head and by rules."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from service.imaging.response_warnings import ImageWarning
 
 @dataclass(frozen=True)
 class AnswerRemarks:
-    """What is remarked.
+    """The warnings of one answer.
 
     Attributes:
-        picture: on the picture, by the quality head.
-        masks: on each mask, in their order.
+        picture: warnings about the picture, by the quality head.
+        masks: warnings about each mask, in order.
     """
 
     picture: tuple[ImageWarning, ...]
@@ -28,7 +28,7 @@ class AnswerRemarks:
 
     @property
     def every(self) -> tuple[ImageWarning, ...]:
-        """All remarks, those on the picture first."""
+        """All warnings, those about the picture first."""
         return self.picture + tuple(one for found in self.masks for one in found)
 
 
@@ -39,10 +39,10 @@ def check_answer(
     *,
     is_whole_image: bool = False,
 ) -> AnswerRemarks:
-    """Return what is remarked on masks of the lungs and on their picture.
+    """Return warnings about masks of the lungs and about their picture.
 
     Args:
-        masks: as the model gave them.
+        masks: the model's masks.
         pixels: the X-ray, (H, W) uint8 or uint16.
         kind: labels of the model's quality head (`QualityHeadFile.labels_for`).
         is_whole_image: whether the caller gave no box.

@@ -11,15 +11,16 @@ from service.imaging.dicom_options import DEFAULT_OPTIONS, ObjectOptions
 
 @dataclass(frozen=True)
 class AnswerContext:
-    """What an answer says beside what was found.
+    """The input of an answer beside the masks.
 
     Attributes:
         stage_seconds: seconds of the stages before `postprocess`.
         request_began_at: `time.perf_counter()` when the request began; one clock for all processes.
-        requested_at: `time.perf_counter()` when it was requested; waiting counts as `render`.
-        object_options: what the deployment chose for DICOM answers.
-        kind: what the model's quality head says of the picture, by its labels; empty where it
-            finds an upright, whole frontal chest, and from a model without such a head.
+        requested_at: `time.perf_counter()` when the answer was requested; waiting counts as
+            `render`.
+        object_options: settings of the deployment for DICOM answers.
+        kind: labels of the model's quality head; empty for an upright, whole frontal chest, and for
+            a model without a head.
     """
 
     request_id: str
@@ -36,13 +37,13 @@ class RenderedAnswer:
     """An answer, ready to be sent.
 
     Attributes:
-        headers: what the JSON body says, for answers whose body is a picture.
+        headers: the content of the JSON answer, for answers whose body is a picture.
         warning_codes: codes of the warnings given, each once.
         area_ratios: share of the image that each mask covers, 0 to 1.
         stage_seconds: seconds of `postprocess` and `render`.
         areas_px: pixels inside each answered mask.
         confidences: the confidence of each answered mask.
-        lungs_confidences: the confidence of the lungs as found, by boxes.
+        lungs_confidences: the confidence of the model's lung mask in each box.
     """
 
     media_type: str

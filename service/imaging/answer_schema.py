@@ -13,7 +13,7 @@ _SHA256 = "b9d9a1f2c3e4d5061728394a5b6c7d8e9f00112233445566778899aabbccddee"
 
 
 class Answer(BaseModel):
-    """Frozen, and free to have members that begin with `model`."""
+    """A frozen model that allows members whose names begin with `model`."""
 
     model_config = ConfigDict(frozen=True, protected_namespaces=())
 
@@ -48,11 +48,11 @@ class RunLengthMask(Answer):
 
 
 Polygons = tuple[tuple[tuple[tuple[int, int], ...], ...], ...]
-"""Polygons of rings of corners x, y: pixel i covers i to i + 1."""
+"""Polygons, each of rings, each of corners x, y; pixel i covers i to i + 1."""
 
 
 class UncertaintyBand(Answer):
-    """Where the border may run: between the contours of probability 0.25 and 0.75."""
+    """Where the border may be: between the contours of probability 0.25 and 0.75."""
 
     outer: Polygons = Field(description="polygons of the contour of probability 0.25")
     inner: Polygons = Field(description="polygons of the contour of probability 0.75")
@@ -126,7 +126,7 @@ class ResponseWarning(Answer):
 
 
 class UsedSpacing(Answer):
-    """The size of a pixel that lengths and areas in mm follow."""
+    """The size of a pixel used for lengths and areas in mm."""
 
     row_mm: float = Field(description="distance between two rows")
     column_mm: float = Field(description="distance between two columns")
@@ -197,7 +197,7 @@ class Measurements(Answer):
 
 
 class Latency(Answer):
-    """Milliseconds per pipeline verb; `total` also holds the time to receive the upload."""
+    """Milliseconds of each stage; `total` includes receiving the upload."""
 
     decode: float
     preprocess: float
@@ -210,7 +210,7 @@ class Latency(Answer):
 
 
 def _add_example(schema: dict[str, Any]) -> None:
-    """Show an answer of the served model; the index is read when the interface is described."""
+    """Add an example with the default model, read from the index when OpenAPI is generated."""
     served = default_model()
     schema["example"] = {
         "request_id": "5f0c6f0e3f4d4c0f8f4b6a1f0e9d8c7b",

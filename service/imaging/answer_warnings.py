@@ -1,4 +1,4 @@
-"""The warnings of one answer, in order: on file, picture and masks, and on what was done."""
+"""The warnings of one answer, in order: about file, picture, masks, and changes to masks."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from service.imaging.warning_advice import advice_on
 
 @dataclass(frozen=True)
 class FoundMasks:
-    """What the model found on the upright X-ray.
+    """The model's result on the upright X-ray.
 
     Attributes:
-        lungs: one mask for each box; none where they are not asked for.
+        lungs: one mask for each box; empty if not requested.
         hearts: likewise.
-        kind: what its quality head says of the picture.
-        is_turn_doubtful: whether the X-ray probably does not lie as its header says.
+        kind: labels of its quality head.
+        is_turn_doubtful: whether the header's orientation of the X-ray is probably wrong.
     """
 
     lungs: Sequence[MaskPrediction]
@@ -39,9 +39,9 @@ def warnings_about(
     """Return the warnings of an answer.
 
     Args:
-        opened: the X-ray with the request about it.
-        found: what the model found.
-        remarks: on what was done to the masks.
+        opened: the X-ray with its request.
+        found: the model's result.
+        remarks: warnings about changes to the masks.
     """
     request = opened.request
     before = [*warnings_of(opened.decoded.warnings), *opened.remarks]
@@ -60,11 +60,11 @@ def warnings_about(
 
 
 def response_warning(remark: ImageWarning, place: str = "") -> ResponseWarning:
-    """Return a remark as the answer shows it, with its severity and what to do.
+    """Return a warning as in the answer, with severity and action.
 
     Args:
-        remark: the remark.
-        place: what it is about, before its sentence.
+        remark: code and message of the warning.
+        place: subject that precedes its message.
     """
     advice = advice_on(remark.code)
     return ResponseWarning(

@@ -1,6 +1,6 @@
-"""The masks that an answer holds, made from what the model found: each lung, without islands.
+"""The masks of an answer, made from the model's: each lung by itself, or without islands.
 
-Warnings are not made here: they judge what the model found.
+Warnings judge the model's masks and are made elsewhere.
 """
 
 from __future__ import annotations
@@ -39,12 +39,12 @@ class AnsweredMask:
     """One mask of an answer.
 
     Attributes:
-        box: the box that was asked.
+        box: the requested box.
         mask: (H, W) bool.
-        score: predicted IoU of both lungs' mask with the truth, 0 to 1; 0 for an empty mask.
-        confidence: Dice that the mask's own probabilities expect, 0 to 1; 0 for an empty mask.
+        score: predicted IoU of the mask of both lungs with the truth, 0 to 1; 0 for an empty mask.
+        confidence: expected Dice by the mask's own probabilities, 0 to 1; 0 for an empty mask.
         structure: what it shows, a name of `structures.STRUCTURES`.
-        box_index: place of its box among those asked, from 0.
+        box_index: index of its box in the request.
     """
 
     box: Box
@@ -62,13 +62,13 @@ class AnsweredMask:
 
 @dataclass(frozen=True)
 class MaskOptions:
-    """How the masks of an answer are wanted.
+    """Options for the masks of an answer.
 
     Attributes:
         lungs: both in one mask, each in its own, or one.
         drops_islands: whether small pieces are removed.
-        towards_left: how columns and rows change towards the patient's left.
-        are_sides_certain: whether the X-ray is known to lie as its header says.
+        towards_left: changes of column and row towards the patient's left.
+        are_sides_certain: whether the header's orientation can be trusted.
     """
 
     lungs: LungChoice = LungChoice.BOTH
@@ -85,14 +85,14 @@ def answered_masks(
     *,
     are_packed: bool = False,
 ) -> tuple[Sequence[AnsweredMask], list[ImageWarning]]:
-    """Return the masks of an answer, by box and then right before left, and remarks on them.
+    """Return the masks of an answer, by box and then right before left, and warnings about them.
 
     Args:
-        found: what the model found, one per box.
-        logits: what the network said, one per box.
+        found: the model's masks, one for each box.
+        logits: the network's output, one for each box.
         geometry: how the X-ray lies in the network's input.
-        options: how they are wanted.
-        are_packed: whether they wait as bits.
+        options: options for the masks.
+        are_packed: whether masks are stored as bits.
     """
     masks: HeldMasks[AnsweredMask] = HeldMasks(are_packed)
     remarks: list[ImageWarning] = []
@@ -151,7 +151,7 @@ def _clipped(one: AnsweredMask, box: Box, index: int) -> AnsweredMask:
 def _each_lung(
     whole: AnsweredMask, mask_logits: MaskLogits, geometry: InputGeometry, options: MaskOptions
 ) -> list[AnsweredMask]:
-    """Return the lungs that are wanted; none where the sides cannot be told."""
+    """Return the requested lungs; none if the sides are unknown."""
     sides = lung_sides(whole.mask, options.towards_left)
     if sides.right is None or sides.left is None:
         return []

@@ -1,4 +1,4 @@
-"""The second half of one answer: logits become masks, and masks become the answer's body.
+"""The second half of one answer: turn logits into masks, and masks into the answer's body.
 
 The body is JSON, the mask itself, or DICOM objects.
 """
@@ -56,12 +56,13 @@ from service.imaging.views import ViewedMasks, encode_view, legend_of, view_of, 
 from service.imaging.warning_advice import advice_on, gravest, gravest_of_masks
 
 _PICTURE = "<picture>"
-"""Stands for a picture until the rest is JSON: looking for quotes in its base64 costs 1 ms."""
+"""Placeholder for a picture while the rest is encoded as JSON, because escaping its base64 costs 1
+ms."""
 
 
 @dataclass
 class _Rendering:
-    """One answer in the making: what the model found, and the masks that are made of it."""
+    """The state of one rendering: the model's masks, and the answer's masks."""
 
     opened: OpenedXray
     pixels: NDArray[Any]  # of the upright X-ray, as `found` is
@@ -73,7 +74,7 @@ class _Rendering:
     seconds: dict[str, float] = field(default_factory=dict)
 
     def end_render(self) -> None:
-        """Note the time: what comes after is in no stage."""
+        """Note the time; later work belongs to no stage."""
         render_s = time.perf_counter() - self.context.requested_at - self.postprocess_s
         self.seconds = {"postprocess": self.postprocess_s, "render": render_s}
 
@@ -83,12 +84,12 @@ class _Rendering:
 
 @dataclass(frozen=True)
 class _Described:
-    """What an answer says beside its overlay.
+    """The content of an answer beside its overlay.
 
     Attributes:
-        warnings: what looks wrong.
-        masks: what JSON says of each mask.
-        pictures: files that JSON holds, in their order.
+        warnings: warnings of the answer.
+        masks: JSON member of each mask.
+        pictures: picture files in the JSON, in order.
     """
 
     warnings: tuple[ResponseWarning, ...]
@@ -99,12 +100,12 @@ class _Described:
 def answer_of(
     opened: OpenedXray, found: Sequence[MaskLogits], context: AnswerContext
 ) -> RenderedAnswer:
-    """Make the masks and render the answer in the form asked for.
+    """Make the masks and render the answer in the requested form.
 
     Args:
-        opened: the X-ray with the request about it.
-        found: what the network says, by boxes and then structures.
-        context: what the answer says beside.
+        opened: the X-ray with its request.
+        found: the network's output, by boxes and then structures.
+        context: input beside the masks.
 
     Raises:
         ServiceError: the answer is not available for this image.
@@ -154,9 +155,9 @@ def answer_of(
 def _masks_of(
     opened: OpenedXray, found: Sequence[MaskLogits], context: AnswerContext
 ) -> tuple[FoundMasks, Sequence[AnsweredMask], Sequence[ImageWarning]]:
-    """Return masks as found and as answered, and remarks on them.
+    """Return the model's masks, the answer's masks, and warnings about them.
 
-    Those of a large answer wait as bits, and each step makes one after the other.
+    A large answer stores masks as bits, and each step handles one after the other.
     """
     geometry, threshold = opened.geometry, opened.request.threshold
     mask_logits = [one for one in found if one.structure == LUNGS]
@@ -177,7 +178,7 @@ def _masks_of(
         not is_doubtful,
     )
     upright, remarks = answered_masks(lungs, mask_logits, geometry, options, are_packed=are_packed)
-    if LUNGS not in opened.request.structures:  # they were found to be measured
+    if LUNGS not in opened.request.structures:  # they are only measured
         upright, remarks = [], []
     if HEART in opened.request.structures:
         drops_islands = opened.request.drops_islands
@@ -197,7 +198,7 @@ def _masks_of(
 
 
 def _wait_packed(opened: OpenedXray, found: Sequence[MaskLogits]) -> bool:
-    """Return whether the masks together are so large that they wait as bits."""
+    """Return whether the masks together are so large that they are stored as bits."""
     masks_px = opened.decoded.pixels.size * max(len(found), len(opened.request.boxes))
     return masks_px > KEPT_WHOLE_PX
 
@@ -205,10 +206,10 @@ def _wait_packed(opened: OpenedXray, found: Sequence[MaskLogits]) -> bool:
 def _described_and_drawn(
     rendering: _Rendering, remarks: Sequence[ImageWarning]
 ) -> tuple[_Described, NDArray[np.uint32] | None]:
-    """Return what is said of the answer, and the colours of its overlay where it holds one.
+    """Return the description of the answer, and the colours of its overlay if it has one.
 
-    One is made beside the other where a core is idle. In a large answer they come one after the
-    other, so that one mask at a time is there at its size.
+    They are made in parallel if a core is idle. In a large answer they are made in turn, so that
+    only one mask at a time is unpacked.
     """
     opened, request = rendering.opened, rendering.opened.request
     is_json = request.answer_kind is AnswerKind.JSON
@@ -262,7 +263,7 @@ def _json_body(
 
 
 def _with_pictures(answer: SegmentAnswer, encoded: Sequence[bytes]) -> bytes:
-    """Return the JSON with the pictures, in base64, in the places left for them, in order."""
+    """Return the JSON with the pictures, in base64, in place of their placeholders, in order."""
     pieces = answer.model_dump_json().encode().split(_PICTURE.encode())
     if len(pieces) != len(encoded) + 1:
         raise ValueError("the answer has another number of places than pictures")
@@ -314,13 +315,13 @@ def _dicom_answer(rendering: _Rendering, warning_codes: Sequence[str]) -> tuple[
 
 
 def _ratio_of(rendering: _Rendering) -> float | None:
-    """Return the cardiothoracic ratio of the one box; of several there is none in a report."""
+    """Return the cardiothoracic ratio of a single box; a report has none for several boxes."""
     found = [one.cardiothoracic for one in _measured(rendering)]
     return found[0].ratio if len(found) == 1 and found[0] is not None else None
 
 
 def _headers(rendering: _Rendering, warning_codes: Sequence[str]) -> dict[str, str]:
-    """Return what the JSON body says, for answers whose body is a picture."""
+    """Return headers with the content of the JSON answer, for answers whose body is a picture."""
     model, request = rendering.context.model, rendering.opened.request
     return {
         "X-Lungseg-Model": f"{model.name}/{model.version}",
@@ -348,7 +349,7 @@ def _mask_headers(found: AnsweredMask) -> dict[str, str]:
 
 
 def _measured(rendering: _Rendering) -> tuple[Measurements, ...]:
-    """Measure what was found in each box, without islands where that is asked for."""
+    """Measure the masks of each box, without islands if requested."""
     opened, wants_heart = rendering.opened, HEART in rendering.opened.request.network_structures
     measured = []
     for index, found in enumerate(rendering.found.lungs):
@@ -363,7 +364,7 @@ def _measured(rendering: _Rendering) -> tuple[Measurements, ...]:
 
 
 def _segmented(rendering: _Rendering, found: AnsweredMask, pictures: list[bytes]) -> SegmentedMask:
-    """Return one mask in the forms asked for; its pictures are added to those of the answer."""
+    """Return one mask in the requested forms; add its pictures to those of the answer."""
     area_px = int(np.count_nonzero(found.mask))
     shapes = rendering.opened.request.shapes
     has_png, has_rle = MaskShape.PNG in shapes, MaskShape.RLE in shapes

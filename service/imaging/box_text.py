@@ -1,4 +1,4 @@
-"""Reads a box as a caller writes it: `x0,y0,x1,y1` in pixels of the decoded image."""
+"""Parse a caller's box: `x0,y0,x1,y1` in pixels of the decoded image."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ _FORM = "write x0,y0,x1,y1 (left, top, right, bottom), for example 0,0,512,512"
 def parse_box(text: str) -> Box:
     """Return the four numbers of a box, checked by themselves.
 
-    Whether the box lies inside the image is `model_store.geometry.validate_box`'s question, since
-    the image is not known yet.
+    The image is not known yet; `model_store.boxes.validate_box` checks later whether the box is
+    inside.
 
     Args:
         text: four decimal numbers with commas between; blanks around a number are ignored.

@@ -1,4 +1,4 @@
-"""Messages of the serving process and an image worker about two models' masks, as JSON.
+"""Messages between serving process and image worker about two models' masks, as JSON.
 
 As in `task_data`: each value has its type and its bounds, and logits travel as shared memory.
 """
@@ -31,7 +31,7 @@ class LogitsPair:
     """Two masks of one structure in one box.
 
     Attributes:
-        given: the mask that was given.
+        given: the mask of the served model.
         other: the mask of another model.
     """
 
@@ -42,7 +42,7 @@ class LogitsPair:
 @with_config(_STRICT)
 @dataclass(frozen=True)
 class CompareOrder:
-    """Asks how much two models' masks are alike.
+    """Request to compare two models' masks.
 
     Attributes:
         width: width of the upright X-ray, pixels.
@@ -59,10 +59,10 @@ class CompareOrder:
 @with_config(_STRICT)
 @dataclass(frozen=True)
 class ComparedMasks:
-    """How much two masks are alike.
+    """The similarity of two masks.
 
     Attributes:
-        dice: of the two, 0 to 1; 1 where both are empty.
+        dice: Dice of the two, 0 to 1; 1 if both are empty.
         area_ratio: the other's area over the given one's; None where the latter is empty.
     """
 

@@ -1,4 +1,4 @@
-"""Reads a convention as a caller writes it."""
+"""Parse a caller's convention."""
 
 from __future__ import annotations
 

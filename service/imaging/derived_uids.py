@@ -1,4 +1,4 @@
-"""UIDs that follow from what they name, so that the same request makes the same object.
+"""UIDs derived from an object's content, so that the same request makes the same object.
 
 A repeated request must not leave two objects in an archive, and two different masks must never
 share a UID. Both hold when the UID is a digest of the object's own bytes. Somebody who has an
@@ -21,14 +21,14 @@ _VARIANT_MASK = ~(0b11 << 62)
 
 
 def derive_uid(key: str, *parts: bytes | str) -> str:
-    """Return a UID that depends on the key and all parts alone.
+    """Return a UID that depends only on the key and the parts.
 
     Args:
         key: secret of the deployment; empty for a plain digest that anybody can compute.
-        parts: what is named; their division counts.
+        parts: content to name; other divisions give other UIDs.
 
     Returns:
-        A UID of at most 44 characters below 2.25.
+        A UID of at most 44 characters under 2.25.
     """
     digest = hmac.digest(key.encode(), b"".join(_framed(parts)), hashlib.sha256)
     number = int.from_bytes(digest[:16], "big")
@@ -38,11 +38,11 @@ def derive_uid(key: str, *parts: bytes | str) -> str:
 
 
 def derive_key(key: str, name: str) -> str:
-    """Return a key for the UIDs of one X-ray, which tells nothing about those of others.
+    """Return a key for the UIDs of one X-ray, which reveals nothing about those of others.
 
     Args:
         key: secret of the deployment.
-        name: what tells the X-ray from others.
+        name: identifier of the X-ray.
     """
     return hmac.digest(key.encode(), b"".join(_framed(["key", name])), hashlib.sha256).hex()
 

@@ -1,9 +1,8 @@
-"""What objects made from a DICOM X-ray repeat of its header, read so that nothing can fail later.
+"""The attributes of an X-ray's header that DICOM answers repeat, validated before the network runs.
 
-The header comes from any of a country's devices. Everything that an answer in DICOM repeats is
-read here once, before the network runs: a value that cannot be read is blank where the standard
-allows it, and only identifiers that the answer must refer to are refused, by the name of their
-attribute.
+Headers come from many devices. Everything that an answer in DICOM repeats is read here once. A
+value that cannot be read becomes empty where the standard allows it. An X-ray is refused only if an
+identifier is invalid that the answer must refer to; the message names the attribute.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ from service.imaging.dicom_plane import (
 )
 from service.imaging.dicom_values import HeaderValues
 
-# Type 2 of the patient and study modules: always written, empty where nothing can be read.
+# Type 2 of the patient and study modules: always written, empty if nothing can be read.
 _MAY_BE_EMPTY = {
     "PatientID": "LO",
     "PatientName": "PN",
@@ -86,10 +85,10 @@ class SourceHeader:
         sop_class_uid: kind of the X-ray.
         rows: height in pixels.
         columns: width in pixels.
-        identity: patient and study by keyword; empty strings where the X-ray says nothing valid.
-        device: the machine that took it, by keyword.
+        identity: patient and study by keyword; empty strings for invalid or absent values.
+        device: the acquiring machine, by keyword.
         content_date: date of the X-ray's content, `YYYYMMDD`.
-        body_part: code of the body part; `CHEST` where the X-ray says none.
+        body_part: code of the body part; `CHEST` if the X-ray has none.
         patient_orientation: directions of its rows and columns; none where unknown.
         plane: its own plane in the patient, if it has one.
         spacing: size of its pixels, if known.
@@ -116,14 +115,14 @@ class SourceHeader:
 
 
 def read_source_header(dataset: Dataset) -> SourceHeader:
-    """Read what an answer in DICOM repeats.
+    """Read the attributes that an answer in DICOM repeats.
 
     Args:
-        dataset: header of an X-ray that was decoded, so that its size is known to be valid.
+        dataset: header of a decoded X-ray, whose size is therefore valid.
 
     Raises:
-        InvalidField: an identifier that the answer must refer to is missing or no UID; the
-            sentence names the attribute, never its value.
+        InvalidField: an identifier that the answer must refer to is missing or not a UID; the
+            message names the attribute, never its value.
     """
     values = HeaderValues(dataset)
     date, time = _content_moment(values)
@@ -148,7 +147,7 @@ def read_source_header(dataset: Dataset) -> SourceHeader:
 
 
 def _uid(values: HeaderValues, dataset: Dataset, keyword: str) -> str:
-    """Return an identifier, for the object's own also from the file meta information."""
+    """Return a UID; the object's own may also be in the file meta information."""
     found = values.one(keyword, "UI")
     if found is None and keyword.startswith("SOP"):
         meta = getattr(dataset, "file_meta", None)
@@ -191,8 +190,8 @@ def _found(values: HeaderValues, keywords: Mapping[str, str]) -> dict[str, str]:
 def _content_moment(values: HeaderValues) -> tuple[str, str]:
     """Return the date and time of the content.
 
-    Without any date the one that de-identification puts in its place (PS3.15 E.1-1, dummy
-    values) is taken: the present would make another object of each repetition.
+    Without any date it is the dummy date of de-identification (PS3.15 E.1-1). The current time
+    would make another object of each repetition.
     """
     for date_keyword, time_keyword in _MOMENTS:
         date = values.one(date_keyword, "DA")

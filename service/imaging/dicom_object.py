@@ -1,8 +1,7 @@
-"""What every DICOM answer has in common: patient and study, dates, equipment, UIDs, the file.
+"""The common parts of DICOM answers: patient and study, dates, equipment, UIDs, the file.
 
-highdicom builds the objects, but reads headers only of one kind: it refuses or logs much of what
-real ones hold. So it builds upon a template without a patient, and what the X-ray says is put in
-afterwards, as `dicom_header` has read it.
+highdicom builds the objects, but it refuses or logs many values of real headers. So it gets a
+template without a patient, and the values that `dicom_header` read are added afterwards.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ from service.imaging.derived_uids import derive_uid
 from service.imaging.dicom_header import SourceHeader
 
 MANUFACTURER = "adalora-qat"
-# Stand where highdicom wants UIDs; `finish` replaces them. 2.25.0 is nobody's.
+# Placeholders for highdicom's UIDs, which `finish` replaces; nobody owns 2.25.0.
 SOURCE_CLASS = ComputedRadiographyImageStorage
 STUDY, SERIES, SOURCE_SERIES, SOURCE_INSTANCE, INSTANCE = (f"2.25.{n}" for n in range(1, 6))
 _UNKNOWN_DEVICE = "unknown"  # the manufacturer is type 1 of contributing equipment
@@ -31,7 +30,7 @@ _DATED = (VR.DA, VR.TM, VR.DT)
 
 
 class NamedModel(Protocol):
-    """What an object says about the model; `model_store.predictor.ModelInfo` fits."""
+    """The model's identity in an object; `model_store.model_info.ModelInfo` has it."""
 
     @property
     def name(self) -> str:
@@ -48,11 +47,11 @@ class NamedModel(Protocol):
 
 @dataclass(frozen=True)
 class SegmentationMethod:
-    """How masks came about.
+    """The method of a segmentation.
 
     Attributes:
-        convention: lung convention that it segmented by; None where the model has one.
-        threshold: probability from which a pixel belongs to a mask; None where it is not known.
+        convention: convention of the lungs; None for a model with a single one.
+        threshold: least probability of a mask pixel; None if it is unknown.
         is_prompted: whether a person gave a box, which makes the method semi-automatic.
     """
 
@@ -62,7 +61,7 @@ class SegmentationMethod:
     is_prompted: bool = False
 
     def parameters(self) -> dict[str, str]:
-        """Return what is needed beside the model's name to repeat it, by name."""
+        """Return the parameters that are needed to repeat it, by name."""
         known = {"weights_sha256": self.model.sha256, "convention": self.convention}
         if self.threshold is not None:
             known["threshold"] = f"{self.threshold:g}"
@@ -70,7 +69,7 @@ class SegmentationMethod:
 
 
 def template_of(header: SourceHeader) -> Dataset:
-    """Return an X-ray's header that highdicom takes: its size, and nothing of a patient.
+    """Return a header for highdicom with the X-ray's size and without patient data.
 
     Args:
         header: the X-ray.
@@ -88,11 +87,11 @@ def template_of(header: SourceHeader) -> Dataset:
 
 
 def put(dataset: Dataset, keyword: str, value: Any) -> None:
-    """Set an attribute without pydicom's checks, which warn with the value in their text.
+    """Set an attribute without pydicom's checks, whose warnings quote the value.
 
     Args:
-        dataset: gets the attribute.
-        keyword: its keyword.
+        dataset: data set that gets the attribute.
+        keyword: DICOM keyword of the attribute, such as `PatientID`.
         value: its value, already known to be valid.
     """
     tag = tag_for_keyword(keyword)
@@ -114,7 +113,7 @@ def item(**attributes: Any) -> Dataset:
 
 
 def coded(code: tuple[str, str, str]) -> Dataset:
-    """Return an item that holds a code: its value, its scheme and its meaning."""
+    """Return an item for a code: value, scheme and meaning."""
     value, scheme, meaning = code
     return item(CodeValue=value, CodingSchemeDesignator=scheme, CodeMeaning=meaning)
 
@@ -127,15 +126,15 @@ def finish(
     kind: str,
     own_uids: Mapping[str, str] | None = None,
 ) -> bytes:
-    """Complete an object that was built upon `template_of` and return its file.
+    """Complete an object built from `template_of` and return its file.
 
     Args:
         dataset: the object; changed.
         header: the X-ray.
-        method: how the masks came about.
+        method: method of the segmentation.
         uid_key: secret of the derived UIDs, or nothing.
-        kind: what sort of object it is; different sorts never share a UID.
-        own_uids: further UIDs in the object to be replaced.
+        kind: kind of object; different kinds never share a UID.
+        own_uids: further UIDs in the object to replace.
 
     Returns:
         A DICOM file, explicit VR little endian, ISO_IR 192. Equal arguments give equal bytes.
@@ -145,7 +144,7 @@ def finish(
         put(dataset, keyword, value)
     if kind != "SR":  # documents have no body part
         put(dataset, "BodyPartExamined", header.body_part)
-    if kind != "PR":  # presentation states have a date of their own
+    if kind != "PR":  # presentation states have a separate date
         put(dataset, "ContentDate", header.content_date)
         put(dataset, "ContentTime", header.content_time)
     for keyword in ("InstanceCreationDate", "InstanceCreationTime"):
@@ -181,7 +180,7 @@ def file_bytes(dataset: Dataset) -> bytes:
 
 
 def replace_uids(dataset: Dataset, uids: Mapping[str, str]) -> None:
-    """Replace UIDs wherever they stand, in sequences too.
+    """Replace UIDs everywhere, also in sequences.
 
     Args:
         dataset: changed.
@@ -198,8 +197,8 @@ def replace_uids(dataset: Dataset, uids: Mapping[str, str]) -> None:
 def _bytes_without_dates(dataset: Dataset) -> bytes:
     """Return the object's bytes for its digest.
 
-    Dates are left out: they say when, not what. They come from the X-ray, so an archive that
-    corrects its dates gets the same object, corrected as well.
+    Dates are left out. They come from the X-ray, so an archive that corrects its dates gets the
+    same object with corrected dates.
     """
     undated = Dataset()
     undated.file_meta = dataset.file_meta
@@ -210,7 +209,7 @@ def _bytes_without_dates(dataset: Dataset) -> bytes:
 
 
 def _put_equipment(dataset: Dataset, header: SourceHeader) -> None:
-    """Say which machine took the X-ray and which library wrote the object, without a time."""
+    """Name the acquiring machine and the library that wrote the object, without a time."""
     import highdicom
     from pydicom.sr.codedict import codes
 

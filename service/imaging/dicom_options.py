@@ -1,4 +1,4 @@
-"""What a deployment chooses for all its DICOM objects; this module needs no pydicom."""
+"""Settings of a deployment for all its DICOM objects, in a module that needs no pydicom."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from service.imaging.derived_uids import derive_key, derive_uid
 
 
 class PlaneChoice(Enum):
-    """What an object says about its plane when its X-ray has none.
+    """The plane of an object whose X-ray has none.
 
     Attributes:
-        DETECTOR: the detector's plane, in a frame of reference of the image's own.
-        NONE: nothing.
+        DETECTOR: the detector's plane, in a frame of reference for this image alone.
+        NONE: no plane.
     """
 
     DETECTOR = "detector"
@@ -23,13 +23,12 @@ class PlaneChoice(Enum):
 
 @dataclass(frozen=True)
 class ObjectOptions:
-    """What a deployment chooses for all its DICOM objects.
+    """Settings of a deployment for all its DICOM objects.
 
     Attributes:
         uid_key: secret that the derived UIDs depend on; empty for none.
-        plane: what is said about the plane when the X-ray has none of its own.
-        device_uid: UID of the service as a device, where it is known; it follows from the
-            deployment's key.
+        plane: plane of objects whose X-ray has none.
+        device_uid: UID of the service as a device, derived from the deployment's key, if known.
     """
 
     uid_key: str = field(default="", repr=False)
@@ -37,14 +36,14 @@ class ObjectOptions:
     device_uid: str = ""
 
     def of_xray(self, xray_digest: str, model_sha256: str) -> ObjectOptions:
-        """Return what an image worker gets to render the objects of one X-ray.
+        """Return the options for an image worker that renders the objects of one X-ray.
 
-        The deployment's key stays in the serving process: who takes a worker over learns nothing
+        The deployment's key stays in the serving process, so a compromised worker reveals nothing
         about the UIDs of other X-rays.
 
         Args:
-            xray_digest: names the X-ray.
-            model_sha256: names the model.
+            xray_digest: digest that identifies the X-ray.
+            model_sha256: digest of the model's weights.
         """
         return dataclasses.replace(
             self,
@@ -53,7 +52,7 @@ class ObjectOptions:
         )
 
     def without_key(self) -> ObjectOptions:
-        """Return what an image worker gets for an answer that holds no object."""
+        """Return the options for an answer without DICOM objects."""
         return dataclasses.replace(self, uid_key="")
 
 

@@ -1,8 +1,8 @@
-"""Where a projection X-ray lies, and how large its pixels are.
+"""The plane of a projection X-ray, and the size of its pixels.
 
-A radiograph seldom has a position in the patient: it is a projection on a detector. Viewers need a
-plane all the same. So an object made from it may state the detector's plane, in a frame of
-reference that belongs to this image alone.
+A radiograph seldom has a position in the patient, because it is a projection on a detector. Viewers
+still need a plane. So an object made from it may state the detector's plane, in a frame of
+reference for this image alone.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ SpacingPlane = Literal["calibrated", "detector", "scanned"]
 _SMALLEST_MM, _LARGEST_MM = 1e-3, 100.0
 _UNIT_TOLERANCE = 1e-3
 NOMINAL_THICKNESS = "1"
-"""Thickness in mm that stands for a projection's, which has none: dciodvfy and dcmqi need one."""
-# In the order in which they are believed (PS3.3 10.7 and C.8.7.1).
+"""Nominal thickness in mm: a projection has none, but dciodvfy and dcmqi need one."""
+# In order of preference (PS3.3 10.7 and C.8.7.1).
 _SPACINGS: tuple[tuple[str, SpacingPlane], ...] = (
     ("PixelSpacing", "calibrated"),
     ("ImagerPixelSpacing", "detector"),
@@ -31,9 +31,10 @@ class PixelSpacing:
     """Size of a pixel.
 
     Attributes:
-        keyword: the attribute it was read from.
-        plane: where it holds: `calibrated` in the patient or on the detector as the header says,
-            `detector` on the detector, where the patient is magnified, `scanned` on a sheet.
+        keyword: attribute that it comes from.
+        plane: plane in which it holds: `calibrated` in the patient or on the detector, by the
+            header; `detector` on the detector, where the patient is magnified; `scanned` on a
+            sheet.
         texts: distance between rows and between columns in mm, as the header writes them.
     """
 
@@ -59,7 +60,7 @@ class ImagePlane:
     Attributes:
         position: centre of the first pixel, x, y, z in mm, as decimal strings.
         orientation: directions of a row and of a column, as decimal strings.
-        is_own: whether it is the X-ray's own; else the detector's plane was taken.
+        is_own: whether it is the X-ray's own plane, and not the detector's.
     """
 
     frame_of_reference_uid: str
@@ -86,13 +87,13 @@ def read_spacing(values: HeaderValues) -> PixelSpacing | None:
 
 
 def read_thickness(values: HeaderValues) -> str | None:
-    """Return the slice thickness in mm as the header writes it; None where it is not positive."""
+    """Return the slice thickness in mm as the header writes it; None if it is not positive."""
     text = values.one("SliceThickness", "DS")
     return text if text is not None and _SMALLEST_MM <= float(text) <= _LARGEST_MM else None
 
 
 def read_plane(values: HeaderValues) -> ImagePlane | None:
-    """Return the plane that the X-ray has of its own.
+    """Return the X-ray's own plane.
 
     Args:
         values: the header.
@@ -120,7 +121,7 @@ def detector_plane(frame_of_reference_uid: str) -> ImagePlane:
     """Return the plane of a detector whose first pixel is the origin.
 
     Args:
-        frame_of_reference_uid: a UID of the image's own.
+        frame_of_reference_uid: UID for this image alone.
     """
     return ImagePlane(
         frame_of_reference_uid,

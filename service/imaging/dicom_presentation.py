@@ -1,9 +1,9 @@
 """Outlines of masks as a DICOM Grayscale Softcopy Presentation State, for viewers without SEG.
 
-A presentation state says how an X-ray is shown: its grey values as its own header has them, and
-lines and text over it, which a viewer can hide. It holds no pixels, so it has a hundredth of a
-secondary capture's size. The lines run along the edges of the mask's pixels, in the X-ray's own
-frame (PS3.3 C.10.5: the first pixel's upper left corner is 0, 0).
+A presentation state describes how to show an X-ray: its grey values as in its own header, with
+lines and text over it, which a viewer can hide. It has no pixels, so it has a hundredth of a
+secondary capture's size. The lines follow the edges of the mask's pixels, in the X-ray's own frame
+(PS3.3 C.10.5: the first pixel's upper left corner is 0, 0).
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 _SERIES_NUMBER = 303  # behind the reports
 _TEXT_LAYER = "REMARKS"
 _TEXT_BOX = (0.01, 0.01, 0.99, 0.15)
-"""Left, top, right and bottom, as shares of what is displayed."""
+"""Left, top, right and bottom, as shares of the displayed area."""
 _LONGEST_TEXT = 1024
 _LINE_END = "\r\n"
 _WHITE = 65_535
@@ -61,13 +61,13 @@ def encode_presentation_state(
 
     Args:
         header: the X-ray.
-        display: how its header says that it is shown.
-        pixels: (H, W) uint8 or uint16, the X-ray; gives a window where the header has none.
-        segments: masks whose outlines are shown, a layer for each structure.
-        method: how they came about.
-        lines: text over the X-ray, in a layer of its own.
+        display: how its header says to display it.
+        pixels: (H, W) uint8 or uint16, the X-ray; gives a window if the header has none.
+        segments: masks to outline, in a layer for each structure.
+        method: method of the segmentation.
+        lines: text over the X-ray, in a separate layer.
         description: name of the series, at most 64 letters.
-        options: what the deployment chose.
+        options: settings of the deployment.
 
     Returns:
         The file. Equal arguments give equal bytes.
@@ -138,7 +138,7 @@ def _annotations(
 
 
 def _outlines(mask: NDArray[np.bool_]) -> list[highdicom.pr.GraphicObject]:
-    """Return the closed outlines of a mask, those of its holes too."""
+    """Return the closed outlines of a mask and of its holes."""
     import highdicom
 
     return [
@@ -153,7 +153,7 @@ def _outlines(mask: NDArray[np.bool_]) -> list[highdicom.pr.GraphicObject]:
 
 
 def _put_area(dataset: Dataset, header: SourceHeader) -> None:
-    """Say how large the pixels are: those of some X-rays are not square."""
+    """Add the size of the pixels, which are not square in some X-rays."""
     (area,) = dataset.DisplayedAreaSelectionSequence
     for keyword in ("PixelOriginInterpretation", "PresentationPixelAspectRatio"):
         if keyword in area:
@@ -165,7 +165,7 @@ def _put_area(dataset: Dataset, header: SourceHeader) -> None:
 
 
 def _put_grey_values(dataset: Dataset, display: GreyDisplay, pixels: NDArray[Any]) -> None:
-    """Repeat how the X-ray's header shows it: a viewer takes nothing from there any more."""
+    """Repeat the display attributes of the X-ray's header, which viewers then ignore."""
     if display.modality is not None:
         table = _table_item(display.modality)
         put(table, "ModalityLUTType", "US")
@@ -186,7 +186,7 @@ def _put_grey_values(dataset: Dataset, display: GreyDisplay, pixels: NDArray[Any
 
 
 def _in_16_bits(table: ShownTable) -> ShownTable:
-    """Return a table that shows the same: dciodvfy knows none of 9 to 15 bits."""
+    """Return an equivalent table in 16 bits, because dciodvfy accepts none of 9 to 15."""
     entries = np.array(table.entries, np.float64) * (65_535 / (2**table.bits - 1))
     scaled = np.clip(np.rint(entries), 0, 65_535).astype(int)
     return ShownTable(table.first, tuple(scaled.tolist()), 16)
@@ -202,5 +202,5 @@ def _table_item(table: ShownTable) -> Dataset:
 
 
 def _decimal(value: float) -> str:
-    """Return a number in at most 16 letters, as the representation DS wants."""
+    """Return a number in at most 16 characters, for the representation DS."""
     return f"{value:.9g}"

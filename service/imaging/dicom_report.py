@@ -65,7 +65,7 @@ UNITS: Mapping[str, Code] = MappingProxyType(
         "1": ("1", "UCUM", "no units"),
     }
 )
-"""Names to codes of UCUM. An area in pixels has the unit `px` too, as the API says it."""
+"""Names to codes of UCUM. An area in pixels has the unit `px`, as in the API."""
 
 
 @dataclass(frozen=True)
@@ -111,14 +111,14 @@ class Remark:
     """A warning about the answer."""
 
     code: str
-    severity: str = ""  # as the API says
+    severity: str = ""  # as in the API
 
 
 def reference_to(data: bytes) -> ObjectReference:
-    """Return how to refer to an object.
+    """Return a reference to an object.
 
     Args:
-        data: its file, such as `encode_dicom_segmentation` returned it.
+        data: its file, for example from `encode_dicom_segmentation`.
     """
     keywords = ["SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID"]
     dataset = pydicom.dcmread(BytesIO(data), stop_before_pixels=True, specific_tags=keywords)
@@ -139,18 +139,18 @@ def encode_measurement_report(
 
     Args:
         header: the X-ray.
-        segments: measurements of each segment; none where no mask is sent.
-        method: how the masks came about.
-        segmentation: the segmentation object that holds the segments.
-        image_measures: what is measured of several structures, such as the cardiothoracic ratio.
+        segments: measurements of each segment; none if no mask is sent.
+        method: method of the segmentation.
+        segmentation: segmentation object with the segments.
+        image_measures: measures of several structures, such as the cardiothoracic ratio.
         remarks: warnings about the answer.
-        options: what the deployment chose.
+        options: settings of the deployment.
 
     Returns:
         The file, complete and unverified. Equal arguments give equal bytes.
 
     Raises:
-        ValueError: segments are measured without a segmentation that holds them.
+        ValueError: segments are measured without their segmentation object.
     """
     import highdicom
 
@@ -190,7 +190,7 @@ def encode_measurement_report(
 
 
 def _refer_to_segments_alone(dataset: Dataset) -> None:
-    """Take the frame from each reference to a segment: PS3.3 10.3 allows one of the two."""
+    """Remove the frame from each reference to a segment: PS3.3 10.3 allows only one of the two."""
     if "ReferencedSegmentNumber" in dataset and "ReferencedFrameNumber" in dataset:
         del dataset.ReferencedFrameNumber
     for element in dataset:

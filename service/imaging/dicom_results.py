@@ -55,17 +55,17 @@ _WORDS = {
 
 @dataclass
 class DicomResults:
-    """What was found on one X-ray, ready to become DICOM objects.
+    """The results on one X-ray, from which DICOM objects are made.
 
     Attributes:
         header: the X-ray's header.
         pixels: (H, W) uint8 or uint16, the X-ray.
-        masks: what was found.
-        remarks: what looks wrong about it.
-        options: what the deployment chose.
-        view: what the secondary capture shows.
+        masks: masks of the answer.
+        remarks: warnings of the answer.
+        options: settings of the deployment.
+        view: content of the secondary capture.
         cardiothoracic_ratio: for the report; None for none.
-        display: how the X-ray's grey values are shown, for a presentation state.
+        display: how to display the X-ray's grey values, for a presentation state.
     """
 
     header: SourceHeader
@@ -129,7 +129,7 @@ class DicomResults:
         )
 
     def _words(self) -> tuple[str, str]:
-        """Return what is shown, as part of a name and by itself."""
+        """Return the names of the structures, for use in a title and alone."""
         return _WORDS[shown_structures(mask.structure for mask in self.masks)]
 
     def _lines(self) -> list[str]:
@@ -165,7 +165,7 @@ class DicomResults:
         )
 
     def _image_measures(self) -> list[Measure]:
-        """Return the cardiothoracic ratio, and that of the areas of one right and one left lung."""
+        """Return the cardiothoracic ratio, and the ratio of the areas of right and left lung."""
         measures = []
         if self.cardiothoracic_ratio is not None:
             measures.append(Measure("cardiothoracic_ratio", self.cardiothoracic_ratio, "1"))
@@ -185,7 +185,7 @@ def multipart(files: Sequence[bytes]) -> tuple[bytes, str]:
     """Return DICOM files as one body, as DICOMweb sends them (PS3.18 8.6.1.2).
 
     Args:
-        files: the files, in their order.
+        files: the files, in order.
 
     Returns:
         The body and its media type, which names the boundary: a digest of the files, so that
@@ -201,7 +201,7 @@ def multipart(files: Sequence[bytes]) -> tuple[bytes, str]:
 def _measures(
     found: AnsweredMask, pixels: NDArray[Any], spacing: PixelSpacing | None
 ) -> list[Measure]:
-    """Return what is measured of a mask; in mm where the pixels' size is known."""
+    """Return the measures of a mask, in mm if the size of a pixel is known."""
     measured = measure_structure(found.mask, pixels, spacing)
     named = [
         ("confidence", found.confidence, "1"),

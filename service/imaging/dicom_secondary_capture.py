@@ -1,6 +1,6 @@
 """A picture made from an X-ray as a DICOM Secondary Capture, for viewers that show no SEG.
 
-The text burnt into it says that no person made it; BurnedInAnnotation says that it is there.
+Text burnt into it says that no person made it; BurnedInAnnotation declares that text.
 """
 
 from __future__ import annotations
@@ -48,11 +48,11 @@ def encode_secondary_capture(
     Args:
         header: the X-ray.
         picture: in the X-ray's own frame: (H, W, 3) uint8 RGB, such as its overlay, or (H, W) grey,
-            uint8 or uint16, such as the lungs alone; grey values are kept with all of their bits.
-        method: how the masks in it came about; model, version and digest are burnt in.
+            uint8 or uint16, such as the lungs alone; grey values keep all of their bits.
+        method: method of the segmentation; model, version and digest are burnt in.
         remarks: further lines to burn in, such as the confidence and the warnings.
         description: name of the series, at most 64 letters.
-        options: what the deployment chose.
+        options: settings of the deployment.
 
     Returns:
         The file. Equal arguments give equal bytes.
@@ -101,7 +101,7 @@ def encode_secondary_capture(
     for keyword, values in header.lossy.items():
         if values:
             put(dataset, keyword, list(values))
-    # A secondary capture has no place for a spacing on the detector.
+    # A secondary capture has no attribute for a spacing on the detector.
     if header.spacing is not None and header.spacing.plane != "detector":
         put(dataset, header.spacing.keyword, list(header.spacing.texts))
     return finish(dataset, header, method, options.uid_key, "SC")
@@ -112,7 +112,7 @@ def _identity_line(method: SegmentationMethod) -> str:
 
 
 def identity_of(method: SegmentationMethod) -> list[str]:
-    """Return model, weights, convention and threshold, as far as they are known, as text."""
+    """Return model, weights, convention and threshold, as far as known, as text."""
     model = method.model
     known = [f"{model.name} {model.version}", f"weights {model.sha256[:12]}"]
     if method.convention:

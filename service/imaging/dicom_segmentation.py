@@ -1,11 +1,11 @@
 """Masks as a DICOM Segmentation object, for archives and viewers.
 
-One binary segment per mask, coded as lung anatomy, made by a named algorithm with its version,
-threshold and digest, and referring to the X-ray, so that a viewer lays it over the right image
-of the right patient.
+It has one binary segment per mask, coded as lung anatomy, and names the algorithm with version,
+threshold and digest. It refers to the X-ray, so that a viewer shows it over the right image of the
+right patient.
 
-highdicom writes the object. It takes 0.3 s to import after pydicom (0.5 s alone), and few
-deployments ask for this form of answer, so it is imported on first use.
+highdicom writes the object. Its import takes 0.3 s after pydicom (0.5 s alone), and few deployments
+use this form of answer, so it is imported on first use.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class Segment:
     """One mask and what it shows.
 
     Attributes:
-        mask: (H, W) bool, H and W as in the X-ray; an empty one is kept as an empty segment.
+        mask: (H, W) bool, H and W as in the X-ray; an empty mask stays an empty segment.
         structure: a name of `structures.STRUCTURES`.
     """
 
@@ -72,8 +72,8 @@ def encode_dicom_segmentation(
     Args:
         header: the X-ray.
         segments: one or more masks in the order of the object's segments.
-        method: how they came about.
-        options: what the deployment chose.
+        method: method of the segmentation.
+        options: settings of the deployment.
 
     Returns:
         The file. Equal arguments give equal bytes, UIDs included; any other mask has another UID.
@@ -83,7 +83,7 @@ def encode_dicom_segmentation(
     """
     import highdicom  # slow, see the module's docstring
 
-    logging.getLogger("highdicom").setLevel(logging.ERROR)  # it reports empty frames
+    logging.getLogger("highdicom").setLevel(logging.ERROR)  # highdicom reports empty frames
     shape = (header.rows, header.columns)
     if not segments or any(segment.mask.shape != shape for segment in segments):
         raise ValueError("masks must be one or more, each with the shape of the X-ray")
@@ -117,8 +117,8 @@ def encode_dicom_segmentation(
 def _labels_or_stack(masks: Sequence[NDArray[np.bool_]]) -> NDArray[np.uint8]:
     """Return the number of each pixel's segment, (H, W), or overlapping masks, (H, W, segments).
 
-    Both make the same object; of two lungs of 2048 x 2048 pixels highdicom makes the first in
-    31 ms and the second in 91.
+    Both give the same object; for two lungs of 2048 x 2048 pixels highdicom takes 31 ms for the
+    first and 91 for the second.
     """
     labels = np.zeros(masks[0].shape, np.uint8)
     if len(masks) <= np.iinfo(labels.dtype).max:
@@ -130,7 +130,7 @@ def _labels_or_stack(masks: Sequence[NDArray[np.bool_]]) -> NDArray[np.uint8]:
 
 
 def shown_structures(structures: Iterable[str]) -> tuple[str, ...]:
-    """Return which of lungs and heart are among structures."""
+    """Return the names of lungs and heart that are among the structures."""
     hearts = {one == HEART for one in structures}
     return ("lungs",) * (False in hearts) + ("heart",) * (True in hearts)
 
@@ -148,7 +148,7 @@ def _put_image_attributes(dataset: Dataset, header: SourceHeader) -> None:
 
 
 def _put_plane(dataset: Dataset, header: SourceHeader, options: ObjectOptions, title: str) -> None:
-    """Add frame of reference, plane and the pixels' size, as far as they are known or chosen."""
+    """Add frame of reference, plane and the size of a pixel, as far as known or configured."""
     plane = header.plane
     if plane is None and options.plane is PlaneChoice.DETECTOR:
         plane = detector_plane(derive_uid(options.uid_key, "frame", header.sop_instance_uid))
@@ -156,8 +156,8 @@ def _put_plane(dataset: Dataset, header: SourceHeader, options: ObjectOptions, t
     remark = f"; {_PLANE_REMARK}" if is_detector else ""
     put(dataset, "ContentDescription", f"{title} segmentation{remark}")
     if plane is None:
-        # Type 2C of the general image module without a frame of reference; highdicom leaves it
-        # out, and dciodvfy reports that as an error.
+        # Type 2C of the general image module without a frame of reference; highdicom omits it, and
+        # dciodvfy reports that as an error.
         put(dataset, "PatientOrientation", list(header.patient_orientation))
     else:
         _put_frame_of_reference(dataset, plane)
@@ -222,7 +222,7 @@ def _descriptions(
 
 
 def _names(segments: Sequence[Segment]) -> list[str]:
-    """Return a name for each segment, numbered where a structure comes several times."""
+    """Return a name for each segment, numbered if a structure occurs several times."""
     totals = Counter(segment.structure for segment in segments)
     met: Counter[str] = Counter()
     names = []

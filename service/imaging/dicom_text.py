@@ -1,9 +1,9 @@
-"""Text of DICOM headers, decoded by the character sets that hospitals really write.
+"""Decode text of DICOM headers by the character sets that hospitals really use.
 
-Headers hold bytes, and Specific Character Set (0008,0005) says what they mean: PS3.3 C.12.1.1.2
-and PS3.5 6.1. In practice the attribute is absent, empty, misspelt, or names a set in the form
-that belongs to the other kind. Decoding here is exact: no replacement characters, and
-None where the bytes are not text of the set.
+Specific Character Set (0008,0005) gives the encoding of a header's bytes: PS3.3 C.12.1.1.2 and
+PS3.5 6.1. In practice the attribute can be absent, empty or misspelt, or name a set in the form of
+the other kind. Decoding here is exact: no replacement characters, and None if the bytes are not
+text of the set.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from pydicom.charset import CODES_TO_ENCODINGS, default_encoding, python_encodin
 _ASCII = "ascii"
 _ESCAPE = b"\x1b"
 _FRAGMENT = re.compile(rb"^[^\x1b]+|\x1b[^\x1b]*")
-_RESETS = frozenset(b"\\^=")  # PS3.5 6.1.2.5.3: the first set is active again behind them
+_RESETS = frozenset(b"\\^=")  # PS3.5 6.1.2.5.3: the first set is active again after them
 _READS_ITS_ESCAPES = frozenset({"iso2022_jp", "iso2022_jp_2"})
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _LINE_BREAKS = re.compile(r"[\t\n\f\r]")
 _ESCAPE_OR_C1 = re.compile(r"[\x1b\x7f-\x9f]")
 _UNDECLARED = ("utf_8", "iso8859_1")
-# Names from outside DICOM that stand in headers, without spaces, hyphens and underscores.
+# Names from outside DICOM that occur in headers, without spaces, hyphens and underscores.
 _FOREIGN_NAMES = {
     "ansi": "cp1252",
     "big5": "big5hkscs",
@@ -35,7 +35,7 @@ _FOREIGN_NAMES = {
     "eucjp": "euc_jp",
     "euckr": "cp949",
     "gb2312": "gbk",
-    "isoir203": "iso8859_15",  # of the standard since 2024, which pydicom 3.0 does not know yet
+    "isoir203": "iso8859_15",  # in the standard since 2024, unknown to pydicom 3.0
     "iso2022ir203": "iso8859_15",
     "koi8r": "koi8_r",
     "koi8u": "koi8_u",
@@ -52,7 +52,7 @@ _FOREIGN_NAMES = {
     **{f"latin{number}": f"latin{number}" for number in range(1, 11)},
     **{f"{maker}{page}": f"cp{page}" for maker in ("cp", "windows") for page in range(1250, 1259)},
 }
-"""Of sets that name the same letters the larger one: those who write the name mean that."""
+"""Larger sets that include the named one: writers of the name mean these."""
 
 
 def python_encodings(character_sets: Sequence[str]) -> tuple[str, ...]:
@@ -62,8 +62,8 @@ def python_encodings(character_sets: Sequence[str]) -> tuple[str, ...]:
         character_sets: the values of the attribute, in order; empty when it is absent.
 
     Returns:
-        The encoding at the start of a text, then those that escape sequences switch to. The
-        first is ASCII where the header names none, or none that is known.
+        The encoding at the start of a text, then those that escape sequences switch to. The first
+        is ASCII if the header names none, or an unknown one.
     """
     names = [name.strip(" \0") for name in character_sets]
     found = [_encoding_of(name) for name in names]
@@ -79,8 +79,8 @@ def decode_text(raw: bytes, encodings: Sequence[str]) -> str | None:
         encodings: from `python_encodings`.
 
     Returns:
-        The text; None where the bytes are no text of these sets. Bytes beyond ASCII for which
-        the header names no set are tried as UTF-8, which chance hardly imitates, and as Latin 1.
+        The text; None if the bytes are not text of these sets. Without a named set, bytes beyond
+        ASCII are tried as UTF-8, which is hardly ever valid by chance, and then as Latin 1.
     """
     if _ESCAPE in raw:
         return _exact(lambda: _decode_fragments(raw, encodings))
@@ -97,7 +97,7 @@ def has_controls(text: str, *, are_lines_allowed: bool = False) -> bool:
 
     Args:
         text: any text.
-        are_lines_allowed: whether tabs and line ends are no fault (VR ST, LT and UT).
+        are_lines_allowed: whether tabs and line ends are allowed (VR ST, LT and UT).
     """
     checked = _LINE_BREAKS.sub("", text) if are_lines_allowed else text
     return _CONTROL.search(checked) is not None
@@ -127,9 +127,9 @@ def _decode_fragments(raw: bytes, encodings: Sequence[str]) -> str:
 
 
 def _decode_fragment(fragment: bytes, first: str) -> str:
-    """Decode what follows one escape sequence, up to the next.
+    """Decode the bytes between one escape sequence and the next.
 
-    The sequence alone says the set, whether the header lists it or not.
+    The sequence alone decides the set, whether the header lists it or not.
     """
     if not fragment.startswith(_ESCAPE):
         return fragment.decode(first)

@@ -1,8 +1,8 @@
-"""Single header values, read by the rules of their value representation (PS3.5 6.2).
+"""Read single header values by the rules of their value representation (PS3.5 6.2).
 
-A value that breaks its rules is not repaired: what was meant by a sex `m` or a birth date of
-`00000000` is a guess, and an archive matches patients by these values. Such a value counts as
-absent. Padding alone is taken off.
+A value that breaks its rules is not repaired: a sex `m` or a birth date `00000000` would need a
+guess, and archives match patients by these values. Such a value counts as absent. Only padding is
+removed.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _UID = re.compile(r"\d+(\.\d+)*", re.ASCII)
 _LONGEST_UID = 64
 _LONGEST_DECIMAL = 16
 _LONGEST_NAME_GROUP = 64
-# What pydicom was seen to raise for elements whose bytes are not of their representation.
+# Exceptions that pydicom raises for elements whose bytes do not fit their representation.
 _CONVERSION_ERRORS = (
     ArithmeticError,
     AttributeError,
@@ -63,7 +63,7 @@ class HeaderValues:
             representation: its value representation, such as `DA`.
 
         Returns:
-            The value; None where it is absent, empty, several, or breaks its rules.
+            The value; None if it is absent, empty, multiple, or breaks its rules.
         """
         found = self.several(keyword, representation)
         return found[0] if len(found) == 1 else None
@@ -76,7 +76,7 @@ class HeaderValues:
             representation: its value representation.
 
         Returns:
-            The values in order; none where any is empty or breaks its rules.
+            The values in order; none if any is empty or breaks its rules.
         """
         is_valid = _RULES[representation]
         is_undivided = representation in _UNDIVIDED
@@ -86,7 +86,7 @@ class HeaderValues:
         return tuple(text for text in texts if text is not None)
 
     def numbers(self, keyword: str) -> tuple[float, ...]:
-        """Return the decimal values of an attribute; none where any is no finite number."""
+        """Return the decimal values of an attribute; none if any is not a finite number."""
         return tuple(float(text) for text in self.several(keyword, "DS"))
 
     def _texts(
@@ -102,7 +102,7 @@ class HeaderValues:
         return [_text_of(one, encodings) for one in (value if several else [value])]
 
     def _stored(self, keyword: str) -> Any:
-        """Return the bytes of an element, or what pydicom has already made of them."""
+        """Return the bytes of an element, or the value that pydicom already converted."""
         try:
             element = self._dataset.get_item(keyword)
         except _CONVERSION_ERRORS:
@@ -114,13 +114,13 @@ def is_uid(text: str) -> bool:
     """Return whether a text can be a UID.
 
     A component that begins with zero breaks PS3.5 9.1, but such images exist and have no other
-    name to be referred to by.
+    identifier.
     """
     return len(text) <= _LONGEST_UID and _UID.fullmatch(text) is not None
 
 
 def _split(value: bytes, encodings: Sequence[str], *, is_undivided: bool) -> list[str | None]:
-    """Divide at backslashes after decoding, since Japanese letters hold that byte."""
+    """Split at backslashes after decoding, because Japanese characters can contain that byte."""
     text = decode_text(value.rstrip(b" \0"), encodings)
     if text is None:
         return [None]
@@ -129,11 +129,11 @@ def _split(value: bytes, encodings: Sequence[str], *, is_undivided: bool) -> lis
 
 
 def _text_of(value: Any, encodings: Sequence[str]) -> str | None:
-    """Return the text of a value that pydicom has converted."""
+    """Return the text of a value that pydicom converted."""
     if isinstance(value, PersonName):
         original = value.original_string
         value = original if isinstance(original, bytes) else str(value)
-    elif hasattr(value, "original_string"):  # DS and IS keep what was written
+    elif hasattr(value, "original_string"):  # DS and IS keep the original text
         value = value.original_string
     if isinstance(value, bytes):
         return decode_text(value.rstrip(b" \0"), encodings)

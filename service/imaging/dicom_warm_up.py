@@ -1,9 +1,8 @@
-"""Every DICOM object made once, in the process that image workers are forked from.
+"""Encode every DICOM object once, in the process that image workers are forked from.
 
-Importing highdicom and setting up its tables takes half a second of a processor and 90 MB, of which
-60 are its table of every object of the standard. It is done when the first answer in DICOM is
-wanted. Each worker would do it for itself otherwise, and answers of large X-rays are costly, after
-which a worker is forked again.
+Importing highdicom and its tables takes half a second of CPU time and 90 MB, of which 60 are its
+table of every object of the standard. This happens before the first answer in DICOM. Otherwise each
+worker would repeat it, and a worker is replaced after each costly answer.
 """
 
 from __future__ import annotations
@@ -11,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.ma  # highdicom checks a label map by np.unique, which loads it when it is first asked
+import numpy.ma  # highdicom checks a label map by np.unique, which imports it on first use
 
 from model_store.boxes import Box
 from model_store.pictures.dicom_display import GreyDisplay
@@ -35,7 +34,7 @@ class _NoModel:
 
 
 def encode_objects_once() -> None:
-    """Make every DICOM object of a made-up X-ray, in the calling thread."""
+    """Encode every DICOM object of a synthetic X-ray, in the calling thread."""
     side = _SIDE_PX
     pixels = np.add.outer(np.arange(side), np.arange(side)).astype(np.uint16)
     box: Box = (0.0, 0.0, float(side), float(side))

@@ -1,8 +1,7 @@
-"""Distances of pixels to the nearest pixel outside a region, the same on every processor.
+"""Distances of pixels to the nearest pixel outside a region, equal on every processor.
 
-OpenCV's precise transform gives roots whose last digit depends on the processor and on where an
-array lies in memory. Their squares are whole numbers, so two distances are compared, and measured,
-by these.
+OpenCV's precise transform gives roots whose last digit depends on the processor and on the
+alignment of memory. Their squares are integers, so distances are compared and measured by these.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ from model_store.opencv import cv2
 
 
 def distances_within(region: NDArray[np.bool_]) -> NDArray[np.float32]:
-    """Return how far each pixel of a region is from the nearest one outside it.
+    """Return the distance of each pixel of a region from the nearest pixel outside it.
 
     Args:
         region: (H, W) bool, C-contiguous.
@@ -27,8 +26,8 @@ def distances_within(region: NDArray[np.bool_]) -> NDArray[np.float32]:
 
 
 def squares_of(distances: NDArray[np.float32]) -> NDArray[np.int64]:
-    """Return the squares of distances between pixels, same shape.
+    """Return the squares of distances between pixels, of the same shape.
 
-    Exact up to 700 pixels: beyond, OpenCV itself may miss the nearest pixel by one.
+    They are exact up to 700 pixels; beyond, OpenCV itself can miss the nearest pixel by one.
     """
     return np.rint(np.square(distances.astype(np.float64))).astype(np.int64)

@@ -1,4 +1,4 @@
-"""The forms of a mask that are made on request: polygons, the band around it, its probabilities."""
+"""Optional forms of a mask: polygons, the band around its border, its probabilities."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from service.imaging.uncertainty import Probabilities
 
 @dataclass(frozen=True)
 class FurtherShapes:
-    """What was asked for; None for the rest.
+    """The requested forms; None for the others.
 
     Attributes:
         polygon: the mask as polygons.
-        band: where its border may run.
+        band: where its border may be.
         probability_png: its probabilities as a PNG file.
     """
 
@@ -39,9 +39,9 @@ def further_shapes(
     """Return the further forms of one mask.
 
     Args:
-        found: the mask, in the pixels that the caller knows.
-        mask_logits: what the network says, by boxes and then structures.
-        opened: the X-ray with the request about it.
+        found: the mask, in the caller's pixels.
+        mask_logits: the network's output, by boxes and then structures.
+        opened: the X-ray with its request.
     """
     shapes = opened.request.shapes
     polygon = _polygons(found.mask) if MaskShape.POLYGON in shapes else None

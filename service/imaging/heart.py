@@ -1,8 +1,8 @@
-"""The heart as a structure of its own: its masks in an answer, and the warnings on them.
+"""The heart as a separate structure: its masks in an answer, and their warnings.
 
 A heart follows no lung convention, and there are no human heart masks to compare it with. Warnings
-come from the model's own score and confidence, and from the number of pieces. The quality head
-warns of the picture, as for lungs.
+use the model's own score and confidence, and the number of pieces. The quality head warns about the
+picture, as for lungs.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ from service.imaging.response_warnings import ImageWarning, WarningCode
 from service.imaging.structures import HEART
 
 MINIMUM_HEART_CONFIDENCE = 0.9
-"""Soft Dice confidence. Of the hearts of 178 X-rays of `val` one is below, a child's; of 80
-portable ones none. Turned by a quarter, X-rays have 0.71 in the median, by a half 0.88."""
+"""Least soft Dice confidence. Of the hearts of 178 X-rays of `val` one is below, a child's; of 80
+portable X-rays none. The median is 0.71 for X-rays turned by a quarter, and 0.88 by a half."""
 MINIMUM_MAIN_PIECE = 0.9
-"""Share of the mask that its largest piece holds at the least: of `val` 174 of 178 hold as much."""
+"""Least share of the mask in its largest piece, which 174 of 178 X-rays of `val` reach."""
 
 
 def heart_masks(found: Sequence[MaskPrediction], *, drops_islands: bool) -> Iterator[AnsweredMask]:
     """Yield the hearts of an answer, one for each box.
 
     Args:
-        found: what the model found, one per box.
+        found: the model's masks, one for each box.
         drops_islands: whether small pieces are removed.
     """
     for index, one in enumerate(found):
@@ -37,10 +37,10 @@ def heart_masks(found: Sequence[MaskPrediction], *, drops_islands: bool) -> Iter
 
 
 def check_heart(found: MaskPrediction) -> list[ImageWarning]:
-    """Return what is remarked on one heart.
+    """Return warnings about one heart.
 
     Args:
-        found: the mask and what the model thinks of it.
+        found: the mask with its score and confidence.
     """
     if not found.mask.any():
         return [ImageWarning(WarningCode.EMPTY_MASK, "No heart was found: the mask is empty.")]
@@ -50,7 +50,7 @@ def check_heart(found: MaskPrediction) -> list[ImageWarning]:
         remarks.append(
             ImageWarning(WarningCode.FRAGMENTED_MASK, "The mask of the heart falls into pieces.")
         )
-    # Both also true of what is not a number.
+    # Both comparisons are also true for NaN.
     if not found.confidence >= MINIMUM_HEART_CONFIDENCE:
         remarks.append(
             ImageWarning(
@@ -69,10 +69,10 @@ def check_heart(found: MaskPrediction) -> list[ImageWarning]:
 
 
 def ratio_remarks(projection: str | None) -> list[ImageWarning]:
-    """Return what is to be said of a cardiothoracic ratio; nothing on a PA X-ray.
+    """Return warnings about a cardiothoracic ratio; none on a PA X-ray.
 
     Args:
-        projection: PA or AP; None where the header does not say, or there is none.
+        projection: PA or AP; None if there is no header or it does not say.
     """
     if projection == "PA":
         return []

@@ -1,7 +1,7 @@
-"""What a DICOM header says about measuring its image: size of a pixel, the patient's sides.
+"""Size of a pixel and the patient's sides, from a DICOM header.
 
-The sides of a picture without such a header are those of the usual display, the patient's right
-at the picture's left. A mirrored picture without such a header cannot be recognized.
+Without such a header the sides are those of the usual display, the patient's right at the picture's
+left. A mirrored picture without such a header cannot be recognized.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ class ImageScale:
     """How pixels of an image relate to the patient.
 
     Attributes:
-        spacing: size of a pixel; None where the header has none.
+        spacing: size of a pixel; None if the header has none.
         towards_left: how columns and rows change towards the patient's left, each -1, 0 or 1.
-        projection: AP or PA; None where that is not known.
+        projection: AP or PA; None if unknown.
     """
 
     spacing: PixelSpacing | None = None
@@ -34,10 +34,10 @@ USUAL_DISPLAY = ImageScale()
 
 
 def read_scale(header: Dataset | None) -> ImageScale:
-    """Return what a header says, and the usual display where it says nothing.
+    """Return the scale in a header, with the usual display for what it lacks.
 
     Args:
-        header: the image's header; None for a picture that is no DICOM.
+        header: the image's header; None for a picture that is not DICOM.
     """
     if header is None:
         return USUAL_DISPLAY
@@ -47,7 +47,7 @@ def read_scale(header: Dataset | None) -> ImageScale:
 
 
 def _towards_left(directions: tuple[str, ...]) -> tuple[int, int]:
-    """Return the way to the patient's left from the directions of rows and of columns."""
+    """Return the direction of the patient's left from the directions of rows and columns."""
     if len(directions) != 2:
         return USUAL_DISPLAY.towards_left
     rows, columns = (one[:1] for one in directions)

@@ -1,4 +1,4 @@
-"""Lines of text burnt into a margin below a picture, so that they hide nothing of it."""
+"""Lines of text in a margin below a picture, so that they hide none of it."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-_SHARE_OF_WIDTH = 45  # letters of this many to a line keep the smallest picture readable
+_SHARE_OF_WIDTH = 45  # this many letters in a line are readable on the smallest picture
 _SMALLEST_SIZE, _LARGEST_SIZE = 10, 40
 _INK, _PAPER = (255, 255, 255), (0, 0, 0)
-_LINE_HEIGHT = 1.35  # of the letters' size
+_LINE_HEIGHT = 1.35  # relative to the letters' size
 
 
 def with_legend(picture: NDArray[np.uint8], lines: Sequence[str]) -> NDArray[np.uint8]:
@@ -20,7 +20,7 @@ def with_legend(picture: NDArray[np.uint8], lines: Sequence[str]) -> NDArray[np.
 
     Args:
         picture: (H, W, 3) RGB.
-        lines: the text; a line too long for the width goes on in the next.
+        lines: the text; a line that is too long is wrapped.
 
     Returns:
         (H + margin, W, 3) RGB; the first H rows are the picture's.

@@ -1,11 +1,11 @@
-"""How far the shape of a mask is from the shapes of human lung masks.
+"""The distance of a mask's shape from the shapes of human lung masks.
 
-A mask is cut out by its bounding box and scaled to 24 x 24 cells, so that neither size nor place
-counts. Its distance to the human masks is that of a Gaussian with few directions (probabilistic
-PCA, Tipping and Bishop 1999): mean square of its coordinates along the first 16 principal
-components in units of their deviation, plus the rest that they do not explain in units of the rest
-that human masks have. Human masks have 2 on average. The proportion of the box is measured
-separately, in deviations of its logarithm.
+A mask is cropped to its bounding box and scaled to 24 x 24 cells, so that size and position do not
+matter. Its distance from the human masks is that of a Gaussian with few directions (probabilistic
+PCA, Tipping and Bishop 1999). It has two terms. One is the mean square of the coordinates along the
+first 16 principal components, in units of their deviation. The other is the unexplained rest, in
+units of that of human masks. Human masks have a distance of 2 on average. The aspect ratio of the
+box is measured separately, in deviations of its logarithm.
 
 `python -m benchmarks.quality.lung_shapes --data DATA` makes the file from human masks.
 """
@@ -30,13 +30,13 @@ Cells = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class LungShapes:
-    """What human lung masks look like.
+    """The distribution of the shapes of human lung masks.
 
     Attributes:
         mean: share of each cell that is lung, on average, (CELLS * CELLS,).
         directions: principal components, orthonormal, (COMPONENTS, CELLS * CELLS).
         variances: variance along each, (COMPONENTS,).
-        rest: mean square of what they leave unexplained.
+        rest: mean square of the unexplained rest.
         proportion: mean of log(width / height) of the bounding boxes.
         proportion_deviation: its standard deviation.
     """
@@ -49,7 +49,7 @@ class LungShapes:
     proportion_deviation: float
 
     def distance(self, cells: Cells) -> float:
-        """Return how unlike lungs a shape is; human masks have 2 on average.
+        """Return the distance of a shape from human lung masks, which have 2 on average.
 
         Args:
             cells: share of each cell that is lung, (CELLS, CELLS).
@@ -60,7 +60,7 @@ class LungShapes:
         return float(np.mean(along**2 / self.variances)) + rest / self.rest
 
     def proportion_deviations(self, width: float, height: float) -> float:
-        """Return by how many deviations a bounding box is wider (above 0) or narrower."""
+        """Return by how many deviations a bounding box is wider (above 0) than the mean."""
         return float((np.log(width / height) - self.proportion) / self.proportion_deviation)
 
 
@@ -82,12 +82,12 @@ def shape_of(mask: NDArray[np.bool_]) -> tuple[Cells, int, int]:
 def fit_lung_shapes(
     shapes: NDArray[np.float64], proportions: NDArray[np.float64], weights: NDArray[np.float64]
 ) -> LungShapes:
-    """Return what masks look like.
+    """Return the distribution of the shapes of masks.
 
     Args:
         shapes: one mask in each row, (n, CELLS * CELLS).
         proportions: log(width / height) of each, (n,).
-        weights: how much each counts, adding up to 1, (n,).
+        weights: weight of each, with the sum 1, (n,).
     """
     mean = weights @ shapes
     offsets = shapes - mean
@@ -106,7 +106,7 @@ def fit_lung_shapes(
 
 
 def save_lung_shapes(shapes: LungShapes, path: Path) -> None:
-    """Write them; directions and mean with 16 bits, which moves no distance by 0.01."""
+    """Write the shapes; directions and mean in 16 bits change no distance by 0.01."""
     np.savez_compressed(
         path,
         mean=shapes.mean.astype(np.float16),
@@ -120,7 +120,7 @@ def save_lung_shapes(shapes: LungShapes, path: Path) -> None:
 
 @functools.cache
 def load_lung_shapes() -> LungShapes:
-    """Return the shapes that come with the service, read once."""
+    """Return the shapes in the service's package, read once."""
     with np.load(SHAPES_FILE, allow_pickle=False) as stored:
         return LungShapes(
             stored["mean"].astype(np.float64),

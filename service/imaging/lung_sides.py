@@ -1,9 +1,9 @@
-"""Which of a mask's pixels belong to the patient's right lung, and which to the left.
+"""Divide a mask into the patient's right and left lung.
 
-Two lungs are two pieces in every human mask known here. They are found at the mask's grid; every
-other piece goes to the lung that is nearer, and so does every pixel. Where both lungs touch, the
-mask is eroded until it falls in two. Which one is the right lung follows from the
-direction to the patient's left, so a mirrored picture whose header says so keeps its sides.
+Two lungs are two pieces in every human mask of the data. They are found on a coarse grid; every
+other piece and every pixel belongs to the nearer lung. If both lungs touch, the mask is eroded
+until it has two pieces. The direction of the patient's left tells which is the right lung, so a
+picture whose header says that it is mirrored keeps its sides.
 """
 
 from __future__ import annotations
@@ -19,20 +19,20 @@ from service.imaging.mask_grid import MaskGrid, grid_of
 
 Mask = NDArray[np.bool_]
 MOST_EROSION = 8
-"""Samples that are taken off at the most to part lungs that touch: 6 % of the longer side."""
+"""Most samples of erosion to separate touching lungs: 6 % of the longer side."""
 SMALLEST_SEED_SHARE = 0.05
-"""Share of the mask that each of the two parts must keep while it is eroded."""
+"""Least share of the mask that each part must keep during erosion."""
 ONE_SIDE_SHARE = 0.80
-"""A single lung has a side when so much of it lies in one half of the picture."""
+"""Least share of a single lung in one half of the picture that gives it a side."""
 _NEAREST = np.ones((3, 3), np.uint8)
 
 
 @dataclass(frozen=True)
 class LungSides:
-    """A mask by the patient's sides; both are None where they cannot be told.
+    """A mask by the patient's sides; both are None if they are unknown.
 
     Attributes:
-        right: the right lung, (H, W) bool; empty where there is none.
+        right: the right lung, (H, W) bool; empty if there is none.
         left: the left lung, likewise.
     """
 
@@ -44,15 +44,15 @@ UNKNOWN_SIDES = LungSides(None, None)
 
 
 def lung_sides(mask: Mask, towards_left: tuple[int, int] = (1, 0)) -> LungSides:
-    """Part a mask into the patient's lungs.
+    """Divide a mask into the patient's lungs.
 
     Args:
         mask: (H, W) bool.
-        towards_left: how columns and rows change towards the patient's left.
+        towards_left: changes of column and row towards the patient's left.
 
     Returns:
-        Two masks that have no pixel in common and together are the mask. The sides are unknown
-        where it is one piece that lies in the middle, or empty.
+        Two disjoint masks whose union is the mask. The sides are unknown if the mask is empty, or
+        one piece in the middle.
     """
     if not mask.any():
         return LungSides(mask, mask)
@@ -70,7 +70,7 @@ def lung_sides(mask: Mask, towards_left: tuple[int, int] = (1, 0)) -> LungSides:
 
 
 def _seeds(grid: MaskGrid) -> tuple[Mask, Mask] | None:
-    """Return the two large pieces, or what is left of them where they touch."""
+    """Return the two large pieces, eroded if they touch."""
     large = grid.large_pieces
     if len(large) >= 2:
         return grid.labels == large[0], grid.labels == large[1]
@@ -99,9 +99,9 @@ def _place(seed: Mask, towards_left: tuple[int, int]) -> float:
 
 
 def nearer_to_second(first: Mask, second: Mask) -> Mask:
-    """Return which samples are nearer to the second seed than to the first, (h, w) bool.
+    """Return the samples that are nearer to the second seed than to the first, (h, w) bool.
 
-    A sample as far from both goes to the first.
+    A sample at equal distances belongs to the first.
     """
     away = [squares_of(distances_within(~seed)) for seed in (first, second)]
     nearer: Mask = away[1] < away[0]

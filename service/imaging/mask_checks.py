@@ -1,20 +1,21 @@
-"""Checks an answer before it is sent, and warns when its masks do not look like lungs.
+"""Check an answer before it is sent, and warn if its masks do not look like lungs.
 
-The model answers every request, even for a lateral X-ray, a hand, or a box over the abdomen. These
-checks cannot prove a mask right. They catch masks that are wrong in ways that need no radiologist
-to see, so that no such mask is given silently.
+The model gives a mask for every request, even for a lateral X-ray, a hand, or a box over the
+abdomen. These checks cannot prove that a mask is right. They find masks that are obviously wrong,
+so that no such mask is given silently.
 
-Where the limits come from: over 680 human masks of the `train` and `val` splits (four sources,
-both conventions) the lungs fill 0.34 to 0.69 of the tight box around both (1st and 99th
-percentile 0.36 and 0.67) and 0.10 to 0.61 of the whole image (0.11 and 0.56). In the same X-rays
-at most 0.5 % of the pixels have the brightest value, and the 1st and 99th percentile of grey lie
-at least 49 of 255 levels apart. The limits below leave room for boxes of a single lung, loose
-boxes and unusual patients: a warning that comes too often is not read.
+The limits come from 680 human masks of `train` and `val` (four sources, both conventions). The
+lungs fill 0.34 to 0.69 of the tight box around both (1st and 99th percentile 0.36 and 0.67) and
+0.10 to 0.61 of the whole image (0.11 and 0.56). In the same X-rays at most 0.5 % of the pixels have
+the brightest value, and the 1st and 99th percentile of grey are at least 49 of 255 levels apart.
+The limits below allow for boxes of a single lung, loose boxes and unusual patients, because nobody
+reads a warning that is too frequent.
 
-A box whose edge cuts through a lung is the hardest case: the lung may be segmented, left out,
-or segmented in pieces. The limits for that were set on boxes of `val` whose edges had moved by up
-to 20 % of their side. `test` was not used: `python -m benchmarks.quality.sloppy_boxes --split test
---draws 3` counts there how many poor masks such boxes make, and how many are warned of.
+A box whose edge cuts through a lung is the hardest case: the lung may be segmented, left out, or
+segmented in pieces. The limits for that were set on boxes of `val` whose edges had moved by up to
+20 % of their side. `test` was not used: there
+`python -m benchmarks.quality.sloppy_boxes --split test --draws 3` counts how many poor masks such
+boxes give, and how many get a warning.
 """
 
 from __future__ import annotations
@@ -31,64 +32,69 @@ from service.imaging.response_warnings import ImageWarning, WarningCode
 from service.imaging.shape_checks import check_lung_shapes
 
 MINIMUM_BOX_FRACTION = 0.05
-"""Less of the box than this is no lung: half of the smallest whole-image fraction seen, 0.10."""
+"""Least share of the box that a lung fills: half of the smallest whole-image fraction, 0.10."""
 MAXIMUM_BOX_FRACTION = 0.95
-"""A box of one lung is filled to about 0.8; a mask that fills it wholly copies the box."""
+"""Largest share of the box: one lung fills its box to about 0.8; a mask that fills it wholly copies
+it."""
 MAXIMUM_IMAGE_FRACTION = 0.75
-"""The most seen was 0.61, on an X-ray cropped to the lungs."""
+"""Largest share of the image: the most was 0.61, on an X-ray cropped to the lungs."""
 MAXIMUM_OUTSIDE_FRACTION = 0.25
-"""A jittered or tight box cuts off a few per cent; a quarter outside is another structure."""
+"""Largest share outside the box: a jittered or tight box cuts off a few per cent; a quarter is
+another structure."""
 ROOM_FOR_A_LUNG = 0.45
-"""Of the mask's width: free between it and a box's edge inside the picture. On `val`, with edges
-moved by 20 %, it was 0.52 or more where one of two lungs was left out, and at most 0.29 beside
-both. In a tight box around one lung it is at most 0.36, in half of the picture 0.33 at the 95th
-percentile (`python -m benchmarks.quality.sloppy_boxes`)."""
+"""Free width between mask and a box's edge inside the picture, as a share of the mask's width. On
+`val`, with edges moved by 20 %, it was 0.52 or more when one of two lungs was left out, and at most
+0.29 beside both. In a tight box around one lung it is at most 0.36, in half of the picture 0.33 at
+the 95th percentile (`python -m benchmarks.quality.sloppy_boxes`)."""
 ROOM_AT_THE_PICTURES_EDGE = 1.0
-"""The same where the box ends at the picture's edge. In half of the picture an arm takes 0.73 at
-the 95th percentile; another lung and what lies between take more than one width."""
+"""The same if the box ends at the picture's edge. In half of the picture an arm takes 0.73 at the
+95th percentile; another lung and the mediastinum take more than one width."""
 INSIDE_THE_PICTURE = 0.01
-"""Of the picture's width: a box's edge nearer to the picture's lies on it."""
+"""Share of the picture's width within which a box's edge counts as the picture's."""
 MAIN_COLUMN_SHARE = 0.25
-"""A column counts as lung from this share of the fullest column on, so that specks do not."""
+"""Least share of the fullest column at which a column counts as lung, so that specks do not
+count."""
 MAXIMUM_RUNS_PER_COLUMN = 1.5
-"""Human masks have 1.19 at the most, good masks of tight boxes 1.42; those in pieces 1.6 to 3.1."""
+"""Most runs of mask per column: human masks have at most 1.19, good masks of tight boxes 1.42,
+masks in pieces 1.6 to 3.1."""
 _EMPTY_SENTENCE = {
     True: "No lung was found: the mask is empty.",
     False: "No lung was found: the mask is empty. A box means the lungs of which half or more lies "
     "in it; clip=true gives the part of the lungs that lies in the box.",
 }
 WHOLE_IMAGE_SHARE = 0.98
-"""Share of the image from which on a box says nothing: clients send the image's size for "all"."""
+"""Share of the image at which a box counts as none, because clients send the image's size for
+"all"."""
 MINIMUM_SCORE = 0.75
-"""The score is the model's own estimate of intersection over union; 0.75 is a Dice of 0.86,
-below which its users would redraw the mask."""
+"""Least score, the model's own estimate of intersection over union; 0.75 is a Dice of 0.86, below
+which users would redraw the mask."""
 MINIMUM_CONFIDENCE = 0.94
-"""Soft Dice confidence. No X-ray of `val` (178) is below it with its own box and convention;
-children, by a convention that no child's mask of training follows, are in 18 % of cases
+"""Least soft Dice confidence. None of the 178 X-rays of `val` is below it with its own box and
+convention. Children are below it in 18 % of cases in a convention that has no masks of children
 (`python -m benchmarks.quality.undecided_masks`)."""
 MAXIMUM_SATURATED_FRACTION = 0.25
-"""Share of pixels at the brightest value present; the most seen was 0.005."""
+"""Largest share of pixels at the brightest value present; the data have at most 0.005."""
 MINIMUM_CONTRAST = 0.02
-"""Spread of the 1st to 99th percentile over the range of the values; 0.19 was the least seen."""
+"""Least ratio of the spread of the 1st to 99th percentile to the range of the values; the data have
+at least 0.19."""
 
 
 def check_image(counts: NDArray[np.int64]) -> tuple[ImageWarning, ...]:
-    """Return warnings on an X-ray that holds too little to segment.
+    """Return warnings about an X-ray with too little content to segment.
 
-    A constant image has nothing in it. A burnt-out one has lost detail, or is inverted without
-    saying so: an X-ray's black surroundings are then white.
+    A constant image has no content. A burnt-out one has lost detail, or is inverted without stating
+    it: then the black surroundings of an X-ray are white.
 
     Args:
-        counts: how often each grey value comes, from `model_store.grey_levels`, (256,) or
-            (65536,).
+        counts: pixels of each grey value, from `model_store.grey_levels`, (256,) or (65536,).
     """
     pixel_count = int(counts.sum())
     present = np.flatnonzero(counts)
     lowest, highest = int(present[0]), int(present[-1])
     cumulative = np.cumsum(counts)
     first, last = (int(np.searchsorted(cumulative, pixel_count * share)) for share in (0.01, 0.99))
-    # 16-bit files often use 10 to 14 of their bits, so contrast is judged on what is used; but a
-    # range of a few levels is constant, whatever fraction of it the percentiles span.
+    # 16-bit files often use 10 to 14 of their bits, so contrast is judged over the range in use.
+    # But a range of a few levels is constant, whatever share of it the percentiles span.
     used_range = max(highest, 255 if counts.size == 256 else 1023)
     if highest == lowest or (last - first) < MINIMUM_CONTRAST * used_range:
         return (
@@ -114,16 +120,15 @@ def check_mask(
     *,
     is_whole_image: bool = False,
 ) -> tuple[ImageWarning, ...]:
-    """Return warnings on one mask.
+    """Return warnings about one mask.
 
-    An empty mask, and one that misses its box, are reported alone, since the other remarks would
-    follow from them.
+    An empty mask, and one that misses its box, get only that warning, because the others would
+    follow from it.
 
     Args:
-        answer: the mask, its box and what the model thinks of it.
-        pixels: the X-ray, (H, W) uint8 or uint16; None leaves out what needs its grey values.
-        is_whole_image: whether the caller gave no box, so that the image was the box; a box
-            that covers the image is none.
+        answer: the mask with its box, score and confidence.
+        pixels: the X-ray, (H, W) uint8 or uint16; None omits the checks of grey values.
+        is_whole_image: whether the caller gave no box, or a box that covers the image.
     """
     mask, box = answer.mask, answer.box
     is_whole_image = is_whole_image or covers_image(box, mask.shape)
@@ -193,7 +198,7 @@ def _check_shape(
     mask: NDArray[np.bool_], pixels: NDArray[Any] | None, box: Box, is_whole_image: bool
 ) -> list[ImageWarning]:
     found: list[ImageWarning] = []
-    # Added up as bytes: a quarter of the time of counting along an axis.
+    # Sums of bytes take a quarter of the time of counting along an axis.
     columns = np.add.reduce(mask.view(np.uint8), axis=0, dtype=np.uint32)
     main = np.flatnonzero(columns >= MAIN_COLUMN_SHARE * columns.max())
     first, last = max(float(main[0]), box[0]), min(float(main[-1] + 1), box[2])
@@ -232,7 +237,7 @@ def _has_room_beside(first: float, last: float, box: Box, width: int) -> bool:
 
 
 def covers_image(box: Box, shape: tuple[int, ...]) -> bool:
-    """Return whether a box is as good as none: it holds at least 98 % of the image.
+    """Return whether a box covers at least 98 % of the image, and so counts as none.
 
     Args:
         box: half-open pixels.

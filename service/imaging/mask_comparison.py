@@ -1,7 +1,7 @@
 """How similar two models' masks of one X-ray are.
 
-Masks are made of logits as answers make them, but at most `LONGEST_SIDE` pixels wide and high: the
-Dice is the same to three decimals, and an X-ray of any size takes a few milliseconds.
+Masks are made from logits as for answers, but at most `LONGEST_SIDE` pixels wide and high. The Dice
+is equal to three decimals, and an X-ray of any size takes a few milliseconds.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ def compare(order: CompareOrder, logits: NDArray[np.float32]) -> tuple[ComparedM
 
     Args:
         order: size of the X-ray and of each pair's logits.
-        logits: of each pair, the given mask's and then the other's, one after another.
+        logits: logits of each pair, the given mask's first.
     """
     scale = min(1.0, LONGEST_SIDE / max(order.width, order.height))
     width, height = (max(1, round(side * scale)) for side in (order.width, order.height))

@@ -1,7 +1,7 @@
-"""A mask at a size at which its shape is quick to judge, and the pieces that it consists of.
+"""A coarse grid of a mask, on which its shape and its pieces are quick to find.
 
-Masks come from logits of some 96 x 96 cells, so about 128 samples along the longer side hold all
-of their shape. Finding the pieces takes 0.1 ms there; at 2048 x 2048 pixels it takes 86 ms.
+Masks come from logits of about 96 x 96 cells, so about 128 samples along the longer side keep all
+of their shape. Finding the pieces takes 0.1 ms on the grid, and 86 ms at 2048 x 2048 pixels.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 from model_store.opencv import cv2
 
 GRID_SIDE = 128
-"""About this many samples along the longer side."""
+"""Approximate number of samples along the longer side."""
 LARGE_PIECE_SHARE = 0.10
-"""A piece from this share of the mask on counts as a lung. In all 178 human masks of `val`, and in
-all that the model makes of them in either convention, exactly two pieces are as large."""
+"""Least share of the mask of a piece that counts as a lung. All 178 human masks of `val`, and all
+masks of the model in either convention, have exactly two such pieces."""
 
 _Value = TypeVar("_Value", bound=np.generic)
 _FOUR_NEIGHBOURS = 4
@@ -44,13 +44,13 @@ class MaskGrid:
 
     @property
     def large_pieces(self) -> tuple[int, ...]:
-        """Numbers of the pieces that are large enough to be a lung, the largest first."""
+        """Numbers of the pieces that count as lungs, the largest first."""
         order = np.argsort(-self.shares, kind="stable")
         return tuple(int(n) + 1 for n in order if self.shares[n] >= LARGE_PIECE_SHARE)
 
 
 def sampling_step(shape: tuple[int, ...]) -> int:
-    """Return how many pixels of an array (H, W) lie between two samples of its grid."""
+    """Return the number of pixels of an array (H, W) between two samples of its grid."""
     return max(1, round(max(shape) / GRID_SIDE))
 
 

@@ -1,8 +1,9 @@
-"""Numbers about lungs and heart on one X-ray: area, height, width, grey values, ratios.
+"""Measurements of lungs and heart on one X-ray: area, height, width, grey values, ratios.
 
-Lengths are along the picture's rows and columns. In mm they are as true as the pixel's size that
-the header gives: on the detector the patient is magnified by some 5 to 15 %. Grey values are those
-of the decoded picture, brighter is denser; they compare the lungs of one X-ray, and not X-rays.
+Lengths are along the picture's rows and columns. In mm they are as accurate as the pixel size in
+the header: on the detector the patient is magnified by some 5 to 15 %. Grey values are those of the
+decoded picture, brighter for denser tissue. They serve to compare the lungs of one X-ray, and not
+different X-rays.
 """
 
 from __future__ import annotations
@@ -37,12 +38,12 @@ def measure_lungs(
     """Measure the lungs of one box, and the heart.
 
     Args:
-        box_index: place of the box among those asked.
+        box_index: index of the box in the request.
         mask: both lungs, (H, W) bool.
-        sides: the same by the patient's sides.
+        sides: the lungs by the patient's sides.
         pixels: the X-ray, (H, W) uint8 or uint16.
         scale: how pixels relate to the patient.
-        heart: (H, W) bool; None where it is not to be measured.
+        heart: (H, W) bool; None if it is not to be measured.
     """
     spacing = scale.spacing
     right, left = sides.right, sides.left
@@ -65,12 +66,12 @@ def measure_lungs(
 
 
 def cardiothoracic_ratio(heart: Mask, lungs: Mask, scale: ImageScale) -> CardiothoracicRatio | None:
-    """Return the widest heart over the widest inner thorax; None where there is no heart.
+    """Return the widest heart over the widest inner thorax; None without a heart.
 
     Danzer, "The cardiothoracic ratio: an index of cardiac enlargement", Am J Med Sci 1919;157:513:
     the heart's largest transverse diameter over the largest inner diameter of the thorax. Both are
-    taken between outermost columns. The lungs' outer edges stand for the inner edges of the ribs:
-    so do the masks by which the ratio of a model is judged
+    measured between outermost columns. The lungs' outer edges stand for the inner edges of the
+    ribs, as in the masks that evaluate the ratio
     (`python -m benchmarks.quality.portable_xrays --hearts`).
 
     Args:
@@ -136,7 +137,7 @@ def _extent(present: NDArray[np.bool_]) -> int:
 
 
 def _grey_values(values: NDArray[Any]) -> dict[str, float | None]:
-    """Return mean, deviation and percentiles, by counting: sorting takes five times as long."""
+    """Return mean, deviation and percentiles from counts: sorting takes five times as long."""
     names = ("grey_mean", "grey_sd", "grey_p5", "grey_p50", "grey_p95")
     if values.size == 0:
         return dict.fromkeys(names)

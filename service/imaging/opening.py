@@ -1,4 +1,4 @@
-"""The first half of one answer: an upload becomes pixels and the network's input."""
+"""The first half of one answer: turn an upload into pixels and the network's input."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ from service.imaging.upright import upright_request, upright_scale
 
 @dataclass(frozen=True)
 class OpenedXray:
-    """An upload, decoded: what an answer about it is rendered from.
+    """A decoded upload with everything that rendering its answer needs.
 
     Attributes:
         decoded: the X-ray.
         geometry: how the X-ray lies in the network's input.
-        remarks: what looks wrong about its grey values.
-        header: what a DICOM answer repeats of the X-ray, when one was asked for.
+        remarks: warnings about its grey values.
+        header: attributes for a DICOM answer, if one was requested.
         scale: how pixels of the upright X-ray relate to the patient.
-        display: how the X-ray's grey values are shown, when an answer repeats that.
+        display: how to display the X-ray's grey values, for answers that repeat it.
     """
 
     request: SegmentRequest
@@ -49,11 +49,11 @@ class OpenedXray:
 
 @dataclass(frozen=True)
 class Opening:
-    """An upload, opened.
+    """The result of opening an upload.
 
     Attributes:
-        xray: what its answer is rendered from.
-        prepared: what the network gets.
+        xray: the decoded upload, for rendering.
+        prepared: the network's input.
         stage_seconds: seconds of `decode` and `preprocess`.
         grey_level: mean of the windowed grey values, 0 to 255.
     """
@@ -76,11 +76,11 @@ def open_xray(
 
     Args:
         data: the file.
-        request: what the caller wants of it; a DICOM SEG needs a DICOM image.
+        request: the caller's request; a DICOM SEG needs a DICOM image.
         input_size: side of the network's input, pixels.
         max_pixels: most pixels allowed.
-        requested_at: `time.perf_counter()` when this was asked for; waiting counts as `decode`.
-        before_decoding: told what decoding will cost; what it raises ends this.
+        requested_at: `time.perf_counter()` of the request; waiting counts as `decode`.
+        before_decoding: called with coding and number of pixels; may refuse by raising.
 
     Raises:
         ServiceError: the image or a box is refused, or the answer is not available for it.
@@ -100,7 +100,7 @@ def open_xray(
 
 
 def _refuse_jpeg_of_long_sides(request: SegmentRequest, decoded: Picture) -> None:
-    """Refuse an overlay that no JPEG can hold, before the network works for nothing."""
+    """Refuse an overlay that is too large for JPEG, before the network runs."""
     longest = max(decoded.width, decoded.height)
     if request.overlay_in_answer is OverlayFormat.JPEG and longest > LONGEST_SIDE_PX:
         raise InvalidField(
@@ -110,10 +110,10 @@ def _refuse_jpeg_of_long_sides(request: SegmentRequest, decoded: Picture) -> Non
 
 
 def _header_of(decoded: Picture) -> SourceHeader:
-    """Read what a DICOM answer repeats, before the network works for nothing.
+    """Read the attributes for a DICOM answer, before the network runs.
 
     Raises:
-        NotAcceptable: the image is no DICOM.
+        NotAcceptable: the image is not DICOM.
         InvalidField: its header lacks what an answer must refer to.
     """
     if decoded.dicom is None:
@@ -125,7 +125,7 @@ def _header_of(decoded: Picture) -> SourceHeader:
 
 
 def _display_of(decoded: Picture) -> GreyDisplay:
-    """Read how the grey values are shown, before the network works for nothing.
+    """Read how to display the grey values, before the network runs.
 
     Raises:
         InvalidField: the image is in colour.

@@ -1,4 +1,4 @@
-"""What an upload costs, judged once its header is read and before any pixel is decoded."""
+"""The cost of an upload, estimated from its header before any pixel is decoded."""
 
 from __future__ import annotations
 
@@ -8,24 +8,24 @@ from service.workers.costs import opening_budget_s
 from service.workers.task import Task
 
 MOST_MASK_PIXELS = 160_000_000
-"""Boxes times pixels of one request: 32 boxes on 5 million pixels, 4 on the largest X-ray. Their
-masks, as found and as answered, then fit into a worker's memory."""
+"""Most boxes times pixels of one request: 32 boxes on 5 million pixels, 4 on the largest X-ray.
+Their masks, the model's and the answer's, then fit into a worker's memory."""
 
 
 class StatedNeed:
-    """What a decoder tells, by `state`, before it decodes pixels.
+    """Sets a task's time from the cost that a decoder states before it decodes pixels.
 
     Attributes:
-        is_decoding: whether it was told: native code may see pixels from then on.
+        is_decoding: whether `state` was called; afterwards native code may read pixels.
     """
 
     def __init__(self, task: Task, upload_bytes: int, boxes: int = 0) -> None:
-        """Keep what the cost depends on.
+        """Keep the inputs of the cost.
 
         Args:
             task: the task that opens the file.
             upload_bytes: length of the file.
-            boxes: boxes that masks are asked for.
+            boxes: number of requested boxes.
         """
         self.is_decoding = False
         self._task = task
@@ -33,7 +33,7 @@ class StatedNeed:
         self._boxes = boxes
 
     def state(self, coding: PixelCoding, pixels: int) -> None:
-        """Set the task's processor time to three times what an honest file of this kind needs.
+        """Set the task's CPU time to three times the need of an ordinary file of this kind.
 
         Raises:
             ImageTooCostly: there are too many boxes for so many pixels.

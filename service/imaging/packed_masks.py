@@ -1,8 +1,7 @@
-"""Masks of one answer, stored as bits, so that only one at a time takes a byte a pixel.
+"""Masks of one answer stored as bits, so that only one at a time takes a byte a pixel.
 
-Thirty-two boxes on a large X-ray, each mask as found, as answered and as stored, took a gigabyte
-at a byte a pixel. Unpacking 40 million pixels takes some milliseconds; small masks stay as they
-are.
+With a byte a pixel, thirty-two boxes on a large X-ray took a gigabyte, because each mask exists
+three times. Unpacking 40 million pixels takes some milliseconds; small masks are not packed.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 KEPT_WHOLE_PX = 16_000_000
-"""Pixels of all masks of an answer together up to which nothing is packed: 15 MB."""
+"""Most pixels of all masks of an answer that are not packed: 15 MB."""
 
 
 class _Masked(Protocol):
@@ -31,21 +30,21 @@ Masked = TypeVar("Masked", bound=_Masked)
 
 
 class HeldMasks(Sequence[Masked]):
-    """Things with a mask each; reading one unpacks its mask again."""
+    """A sequence of items with masks; reading an item unpacks its mask."""
 
     def __init__(self, are_packed: bool, items: Iterable[Masked] = ()) -> None:
         """Hold the items.
 
         Args:
             are_packed: whether masks are packed.
-            items: taken one after another, so that an iterator's are never there together.
+            items: items, consumed one at a time, so that those of an iterator never exist together.
         """
         self._are_packed = are_packed
         self._held: list[tuple[Masked, tuple[int, ...] | None]] = []
         self.extend(items)
 
     def append(self, item: Masked) -> None:
-        """Add one."""
+        """Append an item."""
         if not self._are_packed:
             self._held.append((item, None))
             return
@@ -53,12 +52,12 @@ class HeldMasks(Sequence[Masked]):
         self._held.append((_with_mask(item, bits), item.mask.shape))
 
     def extend(self, items: Iterable[Masked]) -> None:
-        """Add some."""
+        """Append several items."""
         for item in items:
             self.append(item)
 
     def __len__(self) -> int:
-        """Return how many there are."""
+        """Return the number of items."""
         return len(self._held)
 
     @overload
@@ -68,7 +67,7 @@ class HeldMasks(Sequence[Masked]):
     def __getitem__(self, index: slice) -> list[Masked]: ...
 
     def __getitem__(self, index: int | slice) -> Masked | list[Masked]:
-        """Return one, its mask as it was, or several, which are then there together."""
+        """Return an item with its mask unpacked, or several."""
         if isinstance(index, slice):
             return [self[each] for each in range(*index.indices(len(self)))]
         item, shape = self._held[index]

@@ -1,7 +1,7 @@
-"""Reads an upload, with the errors and warnings of decoding as those of the service.
+"""Read an upload, with errors and warnings of decoding translated to the service's.
 
-Decoding knows no HTTP. Each of its errors gets the status and the code of the HTTP contract here
-and nowhere else.
+Decoding is independent of HTTP. Only here its errors get the status and the code of the HTTP
+contract.
 """
 
 from __future__ import annotations
@@ -51,11 +51,11 @@ def read_upload(
 
 
 def service_error_of(error: pictures.PictureError) -> ServiceError:
-    """Return the refusal of the request that a refusal of its picture means."""
+    """Return the service's error for an error of decoding."""
     kinds = (_ANSWERS[kind] for kind in type(error).__mro__ if kind in _ANSWERS)
     return next(kinds, UndecodableImage)(error.detail)
 
 
 def warnings_of(found: Iterable[PictureWarning]) -> list[ImageWarning]:
-    """Return what decoding remarked on a picture as remarks on the answer."""
+    """Return the warnings of decoding as warnings of the answer."""
     return [ImageWarning(WarningCode(one.code), one.message) for one in found]

@@ -1,11 +1,11 @@
 """Warnings by the model's quality head, reconciled with those of the rules on masks.
 
-The head sees the picture, and the rules (`shape_checks`) see its mask. Both use the same warning
-codes, and no picture gets two that contradict each other. Where both warn, the head's warning
-counts: on a crop the rules find a shape unlike lungs, and the head a chest that is cut off. Two
-things a mask shows better. Lungs that are darker than what lies between them are not inverted.
-Lungs with space on all sides are not cut off, although a squeezed X-ray looks so to the head. Where
-the head gives no warning, those of the rules stay. A model without a head has the rules alone.
+The head judges the picture, and the rules (`shape_checks`) judge its mask. Both use the same
+warning codes, and no picture gets two that contradict each other. If both warn, the head's warning
+counts: on a crop the rules find a shape unlike lungs, and the head a chest that is cut off. The
+mask decides in two cases. Lungs that are darker than the space between them are not inverted. Lungs
+with space on all sides are not cut off, although a squeezed X-ray looks so to the head. If the head
+gives no warning, those of the rules stay. A model without a head has only the rules.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _TURNS: Mapping[str, str] = MappingProxyType(
         "turned_270": "The model sees a chest turned a quarter to the right: turn it to the left.",
     }
 )
-"""What is said of each turn; the head counts them counter-clockwise."""
+"""Description of each turn; the head counts them counter-clockwise."""
 _SENTENCES: Mapping[WarningCode, str] = MappingProxyType(
     {
         WarningCode.NOT_A_FRONTAL_CHEST: "The model sees no single frontal chest X-ray.",
@@ -46,10 +46,10 @@ _NOT_MIRRORED = frozenset({"not_a_frontal_chest", "turned", "cut_off_mask", "one
 def consistent_labels(
     kind: Collection[str], masks: Sequence[MaskPrediction], pixels: NDArray[Any]
 ) -> frozenset[str]:
-    """Return the labels of the head without those that its masks disprove.
+    """Return the labels of the head that the masks do not disprove.
 
     Args:
-        kind: labels of `model_store.quality_head.QUALITY_LABELS` that the head says.
+        kind: labels of the head, of `model_store.quality_head.QUALITY_LABELS`.
         masks: masks of the lungs.
         pixels: the X-ray, (H, W) uint8 or uint16.
     """
@@ -64,14 +64,14 @@ def consistent_labels(
 
 
 def kind_warnings(kind: Collection[str], by_rules: Collection[str] = ()) -> list[ImageWarning]:
-    """Return warnings on a picture, none that contradicts another.
+    """Return warnings about a picture that do not contradict each other.
 
-    What is no frontal chest has no right way up, no right grey values and no edge that cuts it.
-    Half a chest need not show its heart, so only a whole, upright one is called mirrored.
+    A picture that is not a frontal chest gets no warnings about orientation, grey values or cut
+    edges. Half a chest need not show its heart, so only a whole, upright chest is called mirrored.
 
     Args:
         kind: labels of the head, as `consistent_labels` returns them.
-        by_rules: codes that rules on its masks say.
+        by_rules: codes of the warnings by rules on its masks.
     """
     if NOT_FRONTAL in kind:
         return [_remark(WarningCode.NOT_A_FRONTAL_CHEST)]
@@ -89,7 +89,7 @@ def kind_warnings(kind: Collection[str], by_rules: Collection[str] = ()) -> list
 def without_contradictions(
     found: Sequence[ImageWarning], kind: Collection[str]
 ) -> list[ImageWarning]:
-    """Return the warnings on a mask that go together with what the head says of its picture.
+    """Return the warnings about a mask that do not contradict the head's labels.
 
     Args:
         found: warnings by rules on the mask.
@@ -104,7 +104,7 @@ def without_contradictions(
 
 
 def is_turned(kind: Collection[str]) -> bool:
-    """Return whether the head says that the X-ray lies on a side or upside down."""
+    """Return whether the head finds the X-ray on a side or upside down."""
     return not _TURNS.keys().isdisjoint(kind)
 
 
@@ -115,7 +115,7 @@ _OVERRULED: Mapping[str, frozenset[str]] = MappingProxyType(
         str(WarningCode.CUT_OFF_MASK): frozenset({"not_a_frontal_chest", "turned"}),
     }
 )
-"""What rules may not say beside each code of the head's."""
+"""Codes of rules that each code of the head excludes."""
 
 
 def _remark(code: WarningCode, sentence: str = "") -> ImageWarning:

@@ -1,4 +1,4 @@
-"""Writes PNG files several times as fast as Pillow does, for the answers of the service.
+"""Write PNG files several times as fast as Pillow, for the answers of the service.
 
 Pillow tries all five row filters on every row. One fixed filter, the difference to the row above,
 takes one subtraction in numpy and compresses X-rays as well; Intel's ISA-L deflates, on any
@@ -94,7 +94,7 @@ def _colour_type(pixels: Pixels) -> int:
 
 @dataclass(frozen=True)
 class _Part:
-    """Neighbouring rows, deflated: a chunk, and what the checksum over all rows needs."""
+    """Deflated rows: a chunk, and the data for the checksum over all rows."""
 
     chunk: bytes
     adler: int
@@ -112,7 +112,7 @@ def _part(pixels: Pixels, first: int, end: int) -> _Part:
 
 
 def _filtered_up(pixels: Pixels, first: int, end: int) -> NDArray[np.uint8]:
-    """Return (rows, 1 + row bytes): the filter's number, then each row less the row above."""
+    """Return (rows, 1 + row bytes): the filter's number, then each row minus the row above."""
     above = max(0, first - 1)
     rows = _bytes_of(pixels[above:end]).reshape(end - above, -1)
     filtered = np.empty((end - first, rows.shape[1] + 1), dtype=np.uint8)
@@ -121,7 +121,7 @@ def _filtered_up(pixels: Pixels, first: int, end: int) -> NDArray[np.uint8]:
     if first == 0:
         changes[0] = rows[0]
         changes = changes[1:]
-    np.subtract(rows[1:], rows[:-1], out=changes)  # modulo 256, as PNG asks
+    np.subtract(rows[1:], rows[:-1], out=changes)  # modulo 256, as PNG requires
     return filtered
 
 
@@ -130,7 +130,7 @@ def _bytes_of(pixels: Pixels) -> NDArray[np.uint8]:
 
 
 def _joined_adler(before: int, after: int, after_bytes: int) -> int:
-    """Return the Adler-32 of two byte strings in a row from those of each (RFC 1950, 8.2)."""
+    """Return the Adler-32 of two concatenated byte strings from those of each (RFC 1950, 8.2)."""
     low = ((before & 0xFFFF) + (after & 0xFFFF) - 1) % _ADLER_MODULUS
     shift = after_bytes * ((before & 0xFFFF) - 1)
     high = ((before >> 16) + (after >> 16) + shift) % _ADLER_MODULUS

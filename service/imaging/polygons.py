@@ -1,9 +1,9 @@
 """A mask as polygons: rings along the edges of its pixels, with holes.
 
-Pixel i covers i to i + 1, as boxes count, so a ring without simplification encloses exactly the
-mask's pixels. Outer rings run clockwise on the screen, holes the other way; pixels that touch at a
-corner alone belong to different rings. OpenCV's contours run through pixel centres: an area by
-them lacks half a pixel all around, 1 % of a lung.
+Pixel i covers i to i + 1, as for boxes, so a ring without simplification encloses exactly the
+mask's pixels. Outer rings run clockwise on the screen, holes counter-clockwise. Pixels that touch
+only at a corner belong to different rings. OpenCV's contours run through pixel centres, so their
+area lacks half a pixel all around, 1 % of a lung.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from model_store.opencv import cv2
 
 TOLERANCE_PX = 1.0
-"""No point of a ring is moved farther by simplification (Douglas and Peucker 1973)."""
+"""Largest distance by which simplification moves a point of a ring (Douglas and Peucker 1973)."""
 
 Mask = NDArray[np.bool_]
 Ring = NDArray[np.int32]
@@ -70,9 +70,9 @@ def rings_of(mask: Mask) -> list[Ring]:
 def _edges(
     padded: NDArray[np.int8],
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
-    """Return start, end and way of each pixel edge, the mask at its right hand.
+    """Return start, end and direction of each pixel edge, with the mask on its right.
 
-    Ways are 0 right, 1 down, 2 left, 3 up. A vertex is numbered by row and column.
+    Directions are 0 right, 1 down, 2 left, 3 up. A vertex is numbered by row and column.
     """
     width = padded.shape[1] + 1
     starts, ends, ways = [], [], []
@@ -94,7 +94,7 @@ def _edges(
 def _following(
     starts: NDArray[np.int64], ends: NDArray[np.int64], ways: NDArray[np.int64]
 ) -> NDArray[np.int64]:
-    """Return the edge after each; where two go on, the one that turns right stays at its pixel."""
+    """Return the edge after each; of two, the right turn, which stays at its pixel."""
     order = np.argsort(starts, kind="stable")
     first = np.searchsorted(starts[order], ends)
     last = np.searchsorted(starts[order], ends, side="right") - 1
@@ -126,7 +126,7 @@ def _signed_area(ring: Ring) -> float:
 
 
 def _around(hole: Ring, outer: list[Ring]) -> int:
-    """Return which outer ring holds a hole: the smallest one around it."""
+    """Return the outer ring of a hole: the smallest one around it."""
     x, y = (float(value) for value in hole[0])
     holding = [n for n, ring in enumerate(outer) if cv2.pointPolygonTest(ring, (x, y), False) >= 0]
     return holding[-1]

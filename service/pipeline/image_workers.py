@@ -218,7 +218,7 @@ class ImageWorkers:
             request: what the caller wants of it.
             input_size: side of the network's input, pixels.
             max_pixels: most pixels allowed, where that is not the setting.
-            caller: whose turn it takes.
+            caller: whose turns it uses.
             urgency: lower is sooner.
 
         Raises:
@@ -241,7 +241,7 @@ class ImageWorkers:
 
         Args:
             image: the file; stays the caller's.
-            caller: whose turn it takes.
+            caller: whose turns it uses.
 
         Raises:
             ServiceError: the image is refused, or its worker was lost.

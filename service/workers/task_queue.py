@@ -38,7 +38,7 @@ class Job:
         wall_s: time granted from being handed to a worker, seconds.
         is_costly: whether it counts against the half.
         urgency: lower is sooner.
-        caller: whose turn it takes.
+        caller: whose turns it uses.
         result: where the caller waits.
     """
 
