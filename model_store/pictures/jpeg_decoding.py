@@ -25,6 +25,7 @@ from model_store.pictures.grey_conversion import (
     to_grey,
     turned,
 )
+from model_store.pictures.jpeg_metadata import without_long_metadata
 from model_store.pictures.jpeg_pixels import (
     check_jpeg_scans,
     jpeg_pixel_coding,
@@ -58,6 +59,7 @@ def decode_jpeg(
         PictureShapeError: a side is too short.
     """
     try:
+        data = without_long_metadata(data)
         header = read_codestream_header(data)
         check_picture_size(header.width, header.height, max_pixels)
         before_decoding(jpeg_pixel_coding(data, header), header.width * header.height)

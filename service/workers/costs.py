@@ -63,6 +63,9 @@ OPENING = {
 """Decoding and preparing for the network. No device writes `JPEG_SCANS`, so nobody measures it: its
 base makes it costly at any size, and is 150 scans of 3 megapixels (1.3 ms each)."""
 
+MOST_CODED_BYTES_PER_PIXEL = 16
+"""Four channels of 16 bits, and as much again for codes that are longer than what they code."""
+
 MASK = Cost(0.0050, 0.0080, 0.0)
 """Making one mask and rendering it."""
 
@@ -83,8 +86,13 @@ def first_grant_s(upload_bytes: int) -> float:
 
 
 def opening_budget_s(coding: PixelCoding, pixels: int, upload_bytes: int) -> float:
-    """Return what decoding a file and preparing it for the network may take."""
-    return max(LEAST_S, FACTOR * OPENING[coding].seconds(pixels, upload_bytes))
+    """Return what decoding a file and preparing it for the network may take.
+
+    Bytes that cannot be codes of so many pixels are metadata, whatever the coding.
+    """
+    coded_bytes = min(upload_bytes, MOST_CODED_BYTES_PER_PIXEL * pixels)
+    rest_s = OPENING[PixelCoding.NATIVE].per_megabyte_s * (upload_bytes - coded_bytes) * 1e-6
+    return max(LEAST_S, FACTOR * (OPENING[coding].seconds(pixels, coded_bytes) + rest_s))
 
 
 def most_opening_budget_s(most_pixels: int, most_upload_bytes: int) -> float:

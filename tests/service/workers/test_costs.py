@@ -8,6 +8,7 @@ from model_store.pictures.pixel_coding import PixelCoding
 from service.workers.costs import (
     FACTOR,
     LEAST_S,
+    MOST_CODED_BYTES_PER_PIXEL,
     OPENING,
     ORDINARY_OPENING_S,
     ORDINARY_RENDERING_S,
@@ -32,6 +33,19 @@ def test_a_budget_is_three_times_the_cost_and_grows_with_pixels_and_bytes(
 def test_the_smallest_x_ray_has_a_budget_that_the_kernel_can_count() -> None:
     assert opening_budget_s(PixelCoding.JPEG, 1024, 100) == LEAST_S
     assert rendering_budget_s(1024, 1, wants_overlay=True) == LEAST_S
+
+
+@pytest.mark.parametrize("codec", [one for one in PixelCoding if one is not PixelCoding.NATIVE])
+def test_bytes_that_code_no_pixels_are_no_reason_for_a_larger_budget(codec: PixelCoding) -> None:
+    pixels = 64 * 64
+    most_coded = MOST_CODED_BYTES_PER_PIXEL * pixels
+    of_a_header = opening_budget_s(PixelCoding.NATIVE, pixels, 10_000_000)
+    grown_by_s = opening_budget_s(codec, pixels, 10_000_000) - opening_budget_s(
+        codec, pixels, most_coded
+    )
+    assert 0 <= grown_by_s <= of_a_header
+    if codec is not PixelCoding.JPEG_SCANS:
+        assert opening_budget_s(codec, pixels, 10_000_000) <= first_grant_s(10_000_000)
 
 
 def test_an_ordinary_x_ray_needs_no_more_than_the_first_grant() -> None:
