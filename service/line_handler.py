@@ -1,8 +1,8 @@
-"""Writes log lines where they may be lost: a full disk, a reader that is gone.
+"""A log handler for streams that can fail: a full disk, a reader that is gone.
 
-By default Python's logging prints a traceback for each line that it cannot write, and what its
-stream keeps of such lines is written later in pieces. Here a line is written whole and at once, or
-it is counted. The first line that can be written again follows one that says how many were lost.
+By default Python's logging prints a traceback for each line that it cannot write, and its stream
+writes parts of such lines later. Here a line is written whole and at once, or counted as lost. When
+writing works again, a line first states how many were lost.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ class LineHandler(logging.Handler):
 
     Attributes:
         lost_lines: lines that could not be written, since the start.
-        on_lost: called for each of them.
+        on_lost: called for each lost line.
     """
 
     def __init__(self, stream: TextIO) -> None:
-        """Write to a stream; past its buffer, if it stands for a file."""
+        """Write to a stream, without its buffer if it has a file descriptor."""
         super().__init__()
         self.lost_lines = 0
         self.on_lost: Callable[[], None] = lambda: None
@@ -46,7 +46,7 @@ class LineHandler(logging.Handler):
     def _text_of(self, record: logging.LogRecord) -> str:
         try:
             return self.format(record)
-        except Exception as error:  # the border: whoever logs must not fail by it
+        except Exception as error:  # the border: logging must never raise
             return self.format(_unreadable(record, error))
 
     def _write(self, text: str) -> None:
@@ -72,7 +72,7 @@ def _lines_lost(count: int) -> logging.LogRecord:
 
 
 def _unreadable(record: logging.LogRecord, error: Exception) -> logging.LogRecord:
-    """Return what stands for a record that cannot be formatted; its words may name a patient."""
+    """Return a line for an unformattable record, without its text, which may name a patient."""
     found = logging.LogRecord(
         record.name, record.levelno, record.pathname, record.lineno, "line not readable", (), None
     )

@@ -1,8 +1,8 @@
 """Logs as JSON lines on standard output: one line per request, one per event of the process.
 
-A line holds what an operator needs (ids, route, status, times, sizes, codes) and nothing that
-could name a patient. Exceptions are logged by type and place only: their messages may quote a
-file name or a DICOM value.
+A line has ids, route, status, times, sizes and codes, and nothing that could name a patient.
+Exceptions are logged only by type and place, because their messages may quote a file name or a
+DICOM value.
 """
 
 from __future__ import annotations
@@ -29,9 +29,10 @@ warnings_logger = logging.getLogger("service.warnings")
 
 DEEPEST_FRAMES = 8
 PROBE_ROUTES = frozenset({"/livez", "/health", "/readyz", "/healthz", "/metrics"})
-"""Asked every few seconds: those answered well are at the level debug, which is not written."""
+"""Routes called every few seconds: their successful answers are logged at debug, which is not
+written."""
 _QUOTING_LIBRARIES = frozenset({"pydicom", "highdicom", "PIL", "imagecodecs", "py"})
-"""Their messages quote what they read; "py.warnings" is where Python's warnings may go."""
+"""Loggers whose messages quote their input; Python's warnings may go to "py.warnings"."""
 _KIND_LENGTH, _MOST_KINDS = 80, 1000
 
 
@@ -55,17 +56,17 @@ class JsonLineFormatter(logging.Formatter):
 
 
 class OneLineASecond(logging.Filter):
-    """Lets one line a second of each kind of warning or error pass, then says how many it kept.
+    """Writes one line a second of each kind of warning or error, and counts the others.
 
-    Who can make the service complain must not be able to fill its disk. The line of a request is
-    never kept: there is one for each.
+    Callers who cause warnings must not be able to fill the disk. Lines of requests are never
+    suppressed.
     """
 
     def __init__(self, now_s: Callable[[], float] = time.monotonic) -> None:
-        """Start with no line seen.
+        """Start without lines.
 
         Args:
-            now_s: a clock that nobody can set; one that is set back would keep lines for hours.
+            now_s: monotonic clock; a clock that is set back would suppress lines for hours.
         """
         super().__init__()
         self._now_s = now_s
@@ -73,7 +74,7 @@ class OneLineASecond(logging.Filter):
         self._kinds: dict[tuple[str, int, str], _Kept] = {}
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Return whether the record is written; one that is may say how many were not."""
+        """Return whether to write the record; it may state how many were suppressed."""
         if record.levelno < logging.WARNING:
             return True
         kind = (record.name, record.levelno, str(record.msg)[:_KIND_LENGTH])
@@ -93,7 +94,7 @@ class OneLineASecond(logging.Filter):
 
 @dataclass
 class _Kept:
-    """One kind of line: when the next may be written, and how many were not."""
+    """One kind of line: time of the next, and number of suppressed ones."""
 
     next_at: float = -math.inf
     count: int = 0
@@ -138,7 +139,7 @@ def _log_python_warning(
     file: TextIO | None = None,
     line: str | None = None,
 ) -> None:
-    """Log a warning of any library by category and place: its text may quote a header's value."""
+    """Log a library's warning by category and place; its text may quote a header's value."""
     where = f"{'/'.join(Path(filename).parts[-2:])}:{lineno}"
     fields = {"category": category.__name__, "where": where}
     warnings_logger.warning("a library warned", extra={"fields": fields})
@@ -148,7 +149,7 @@ def log_request(record: RequestRecord, status: int) -> None:
     """Write the line of one request.
 
     Args:
-        record: what is known about it.
+        record: record of the request.
         status: HTTP status of the answer; 499 when the caller left before it.
     """
     model = record.requested_model

@@ -1,4 +1,4 @@
-"""Which addresses never leave this machine."""
+"""Loopback addresses."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import ipaddress
 
 
 def is_loopback(host: str) -> bool:
-    """Return whether a name or an address (without brackets) means this machine.
+    """Return whether a name or an address (without brackets) is loopback.
 
-    `localhost` and all names below it do, whatever a name server says (RFC 6761, section 6.3).
+    `localhost` and all names below it are, whatever a name server says (RFC 6761, section 6.3).
     """
     try:
         return ipaddress.ip_address(host).is_loopback

@@ -1,8 +1,8 @@
-"""Notices changes of the machine that a service runs on: clock, processors, memory.
+"""Detect changes of the machine: clock, processors, memory.
 
-It reports each in one sentence and does nothing else. A clock that jumps makes the times of logs,
-audit entries and keys doubtful. A quota that changes leaves the model with the threads of its
-start. In a container that is too small the kernel kills processes.
+It only reports each, in one sentence. A clock that jumps makes the times of logs, audit entries and
+keys doubtful. When a CPU quota changes, the model keeps its number of threads. In a container that
+is too small the kernel kills processes.
 """
 
 from __future__ import annotations
@@ -16,17 +16,18 @@ from service.container_limits import ContainerLimits, memory_kills, read_limits
 from service.memory_allowance import BYTES_BESIDE_WORKERS, MIB, workers_bytes
 
 LEAST_JUMP_S = 2.0
-"""Time servers that slew move a clock by less than a millisecond a second."""
+"""Least jump of the clock that is reported; slewing time servers move it by less than a millisecond
+a second."""
 
 
 @dataclass(frozen=True)
 class MachineRemark:
-    """Something that happened.
+    """A change of the machine.
 
     Attributes:
         kind: `clock`, `cpu` or `memory`.
         event: name of the log event.
-        sentence: what it means and what to do.
+        sentence: its consequence and what to do.
     """
 
     kind: str
@@ -39,7 +40,7 @@ KINDS = ("clock", "cpu", "memory")
 
 
 class MachineWatch:
-    """Compares the machine with what it was at the last look."""
+    """Compares the machine with its state at the previous look."""
 
     def __init__(
         self,
@@ -52,9 +53,9 @@ class MachineWatch:
 
         Args:
             limits: reads the container's limits.
-            kills: reads how many processes the kernel ended for want of memory.
+            kills: reads how many processes the kernel killed for lack of memory.
             wall_s: reads the clock.
-            steady_s: reads a clock that nobody can set.
+            steady_s: reads a monotonic clock.
         """
         self._read_limits, self._read_kills = limits, kills
         self._wall_s, self._steady_s = wall_s, steady_s
@@ -62,15 +63,15 @@ class MachineWatch:
         self._offset_s = wall_s() - steady_s()
 
     def look(self) -> list[MachineRemark]:
-        """Return what happened since the last look."""
+        """Return the changes since the previous look."""
         found = [self._clock(), self._processors(), self._memory()]
         return [remark for remark in found if remark is not None]
 
     def at_start(self, workers: int) -> list[MachineRemark]:
-        """Return what is too small from the beginning.
+        """Return what is too small at the start.
 
         Args:
-            workers: image workers that are started.
+            workers: number of image workers.
         """
         limit_bytes = self._limits.memory_bytes
         needed_bytes = BYTES_BESIDE_WORKERS + workers_bytes(workers)

@@ -1,7 +1,7 @@
-"""How much memory the service may take, and how many image workers a container's limit allows.
+"""The memory of the service, and the number of image workers that fit a container's limit.
 
-Peaks are those of the largest X-rays that are allowed, 40 million pixels, as
-`python -m benchmarks.service.image_memory` measures them.
+Peaks are those of the largest allowed X-rays, 40 million pixels, measured by
+`python -m benchmarks.service.image_memory`.
 """
 
 from __future__ import annotations
@@ -21,19 +21,19 @@ BYTES_OF_COSTLY_WORKER = 700 * MIB
 """Peak of a worker with a costly X-ray: 40 million pixels in three channels."""
 
 BYTES_OF_WORKER = 500 * MIB
-"""Peak with any other: 40 million pixels of 16 bits, stored as they are."""
+"""Peak of a worker with any other X-ray: 40 million uncompressed pixels of 16 bits."""
 
 UNFINISHED_UPLOADS = 8
-"""Unfinished uploads of the largest size that may be held in memory together."""
+"""Most unfinished uploads of the largest size in memory at a time."""
 
 
 def most_costly_tasks(workers: int) -> int:
-    """Return how many workers costly tasks may hold: half of them, a single one's only one."""
+    """Return how many workers costly tasks may hold: half of them, at least one."""
     return max(1, workers // 2)
 
 
 def workers_bytes(workers: int) -> int:
-    """Return what so many workers take when all of them are at their peak."""
+    """Return the memory of this number of workers, all at their peak."""
     costly = most_costly_tasks(workers)
     return costly * BYTES_OF_COSTLY_WORKER + (workers - costly) * BYTES_OF_WORKER
 
@@ -41,7 +41,7 @@ def workers_bytes(workers: int) -> int:
 def workers_within_memory(
     wanted: int, limit_bytes: int | None, gpus: int = 0, models: int = 1
 ) -> int:
-    """Return how many workers the container's memory holds, of those wanted; one at least.
+    """Return how many of the wanted workers fit the container's memory, at least one.
 
     Args:
         wanted: most workers.
@@ -59,7 +59,7 @@ def workers_within_memory(
 
 
 def most_service_bytes(workers: int, queue_limit_bytes: int, max_upload_bytes: int) -> int:
-    """Return the most memory of all processes together, whatever callers send.
+    """Return the largest memory of all processes together, whatever callers send.
 
     Args:
         workers: image workers.

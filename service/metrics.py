@@ -1,12 +1,12 @@
-"""The Prometheus metrics of the service, in a registry of their own.
+"""The Prometheus metrics of the service, in their own registry.
 
-The registry is in the serving process. The compute process has none: its figures come with its
-answers or are read from outside. So one scrape covers both, and no figure is lost or counted twice
-when the compute process is replaced.
+The registry is in the serving process. Figures of the compute process come with its answers or are
+read from outside. So one scrape covers both, and no figure is lost or counted twice when the
+compute process is replaced.
 
-The registry is made with the app, so that two apps in one test process do not share counters.
-Label values come from closed sets only (route templates, status codes, problem codes, stage
-verbs, warning codes): nothing that a caller can choose becomes a label.
+The registry is made with the app, so that two apps in one test process do not share counters. Label
+values come from closed sets only (route templates, status codes, problem codes, stages, warning
+codes): no caller can choose a label.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from service.shadow_metrics import ShadowMetrics
 SEGMENT_PATHS = ("/segment", "/v1/segment")
 
 TIMED_STATUSES = (200, 500, 504)
-"""Statuses whose duration is observed; refusals take no time and would hide slow answers."""
+"""Statuses whose duration is recorded; quick refusals would hide slow answers."""
 
 DURATION_BUCKETS_S = (
     0.005,
@@ -63,16 +63,16 @@ AREA_RATIO_BUCKETS = (0.0, 0.01, 0.05, 0.10, 0.15, 0.20, 0.25, 0.30, 0.35, 0.40,
 
 
 CLOSING_REASONS = ("header_timeout", "answer_timeout", "room_made")
-"""Why the service closes a connection: its caller is too slow, or another needs its place."""
+"""Reasons to close a connection: its caller is too slow, or another caller needs its place."""
 
 
 class Metrics:
     """All metrics of one process.
 
     Attributes:
-        registry: what `/metrics` renders.
+        registry: registry of `/metrics`.
         shadow: the figures of the shadow model.
-        drift: served X-rays beside those that trained.
+        drift: counters of served X-rays against the range of training.
     """
 
     def __init__(
@@ -87,7 +87,7 @@ class Metrics:
         Args:
             queue_limit: most requests that may wait.
             queue_depth: reads how many wait now; called at each scrape.
-            queue_bytes: reads how many bytes the requests inside hold.
+            queue_bytes: reads how many bytes the accepted requests hold.
         """
         registry = self.registry = CollectorRegistry()
         self.models = ModelMetrics(registry, DURATION_BUCKETS_S)
@@ -95,7 +95,7 @@ class Metrics:
         self.requests = Counter(
             "lungseg_requests", "Answered requests.", ["route", "code"], registry=registry
         )
-        self.requests.labels("unmatched", "400")  # what is not HTTP: 0 until the first comes
+        self.requests.labels("unmatched", "400")  # requests that are not HTTP: 0 until the first
         self.request_duration = Histogram(
             "lungseg_request_duration_seconds",
             "Time from the first byte of a segmentation request to the end of its answer.",
@@ -257,12 +257,12 @@ class Metrics:
         ProcessCollector(registry=registry)
 
     def count_request(self, record: RequestRecord, status: int, *, has_left: bool) -> None:
-        """Account for a request that is over.
+        """Account for a finished request.
 
         Args:
-            record: what is known about it.
+            record: record of the request.
             status: HTTP status of the answer.
-            has_left: whether its caller left before it.
+            has_left: whether its caller left before the answer.
         """
         seconds, model = record.elapsed_s(), record.requested_model
         self.count_answer(
@@ -284,10 +284,10 @@ class Metrics:
         Args:
             route: template of the route.
             status: HTTP status.
-            seconds: what it took.
+            seconds: duration of the request.
             problem_code: code of the problem that was answered, or None.
-            model: what was to answer; None where that is not known.
-            has_left: whether the caller left before it.
+            model: model of the request; None if unknown.
+            has_left: whether the caller left before the answer.
         """
         if has_left:
             self.cancelled.inc()
@@ -315,7 +315,7 @@ class Metrics:
         self.requests.labels("unmatched", "400").inc()
 
     def show_audit_head(self, seal: str, entries: int) -> None:
-        """Publish where the audit log stands, so that lines cut off at its end are noticed."""
+        """Publish the head of the audit log, which reveals lines cut off at its end."""
         self._audit_head.clear()
         self._audit_head.labels(seal).set(entries)
 
@@ -325,31 +325,31 @@ class Metrics:
         expiring_soon: Callable[[], int],
         problems: Callable[[], int],
     ) -> None:
-        """Let the gauges of API keys be read at each scrape."""
+        """Read the gauges of API keys at each scrape."""
         self._keys["keys_valid"].set_function(valid)
         self._keys["keys_expiring_soon"].set_function(expiring_soon)
         self._keys["key_file_problems"].set_function(problems)
 
     def follow_readiness(self, is_ready: Callable[[], bool]) -> None:
-        """Let `lungseg_ready` read the state of the process at each scrape."""
+        """Read `lungseg_ready` from the state of the process at each scrape."""
         self._ready.set_function(lambda: 1.0 if is_ready() else 0.0)
 
     def follow_devices(self, ready: Callable[[], int], known: Callable[[], int]) -> None:
-        """Let the gauges of devices read how many there are at each scrape."""
+        """Read the gauges of devices at each scrape."""
         self._devices.set_function(known)
         self._devices_ready.set_function(ready)
 
     def show_model(
         self, number: int, *, name: str, version: str, sha256: str, precision: str, device: str
     ) -> None:
-        """Publish the model that a device has loaded, in place of what it had before.
+        """Publish the model of a device, replacing its previous one.
 
         Args:
-            number: place of the model among those served, from 0.
-            name: its name.
-            version: its version.
+            number: index of the served model, from 0.
+            name: name of the model.
+            version: version of the model.
             sha256: digest of its weights.
-            precision: of its products.
+            precision: precision of its products.
             device: where it runs.
         """
         labels = (name, version, sha256, precision, device)

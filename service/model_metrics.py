@@ -1,7 +1,7 @@
 """The metrics of each served model, beside those of the whole service.
 
-Their names are new: what counts for all models together keeps its name and its labels. The labels
-`name` and `version` are those of models that the operator serves.
+Their names differ from the service's metrics, which keep their names and labels. The labels `name`
+and `version` are those of served models.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ class ModelMetrics:
     """Figures by the name and version of a model."""
 
     def __init__(self, registry: CollectorRegistry, duration_buckets_s: Sequence[float]) -> None:
-        """Register them.
+        """Register the metrics.
 
         Args:
-            registry: gets them.
+            registry: registry for the metrics.
             duration_buckets_s: bounds of the histogram of durations.
         """
         labels = ["name", "version"]
@@ -47,10 +47,10 @@ class ModelMetrics:
         """Count an answered request.
 
         Args:
-            name: the model's.
-            version: the model's.
-            status: of the answer.
-            duration_s: seconds that it took; None where they say nothing of the model.
+            name: name of the model.
+            version: version of the model.
+            status: HTTP status of the answer.
+            duration_s: seconds of the request; None if they do not concern the model.
         """
         self._requests.labels(name, version, str(status)).inc()
         if duration_s is not None:
@@ -61,7 +61,7 @@ class ModelMetrics:
         self._warnings.labels(name, version, code).inc()
 
     def forget_states(self) -> None:
-        """Take back what was shown; models that are served are shown again at each scrape."""
+        """Remove the states of models; each scrape shows the served ones again."""
         self._ready.clear()
         self._memory.clear()
 

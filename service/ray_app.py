@@ -1,9 +1,9 @@
-"""The same application over replicas: `serve run service.ray_app:app`, or a config file.
+"""The application as Ray Serve replicas: `serve run service.ray_app:app`, or a config file.
 
-A replica is a process with its own image workers and compute process, as `python -m service` is;
-Ray Serve starts, spreads, watches and replaces replicas and hands requests to the least busy one.
-Settings are the `LUNGSEG_` variables, and arguments of the application by the same names, which a
-config file can change while it runs: Ray then replaces one replica after another.
+A replica is a process with its own image workers and compute process, like `python -m service`. Ray
+Serve starts, places, watches and replaces replicas, and sends requests to the least busy one.
+Settings are the `LUNGSEG_` variables, or arguments of the application with the same names. A config
+file can change these while it runs: Ray then replaces one replica after another.
 """
 
 from __future__ import annotations
@@ -28,7 +28,8 @@ from service.settings_checks import require_safe_address
 START_TIMEOUT_S = 300.0
 RETRY_AFTER_S = 2.0
 ONGOING_BEYOND_THE_QUEUE = 64
-"""A replica takes more than its queue holds, so that it refuses the rest itself, with its 429."""
+"""A replica accepts more requests than its queue holds, so that it refuses the rest itself, with
+its 429."""
 LONGEST_REQUEST_S = 120.0
 _LOOK_S = 0.05
 
@@ -38,7 +39,7 @@ Send = Callable[[Message], Awaitable[None]]
 
 
 class ReplicaUnusableError(RuntimeError):
-    """The replica cannot give masks; Ray replaces it."""
+    """The replica cannot give masks, so Ray replaces it."""
 
 
 class Replica:
@@ -48,8 +49,8 @@ class Replica:
         """Build the application; it starts with the ASGI lifespan.
 
         Args:
-            settings: those of the service.
-            figures: handle of the deployment that keeps all replicas' figures.
+            settings: settings of the service.
+            figures: handle of the deployment that stores all replicas' metrics.
         """
         keep_one_heap()
         configure_logging()
@@ -73,10 +74,10 @@ class Replica:
         return answer
 
     async def check_health(self) -> None:
-        """Wait for the golden mask at first; later fail when the replica may give no masks.
+        """Wait for the golden mask at first; later fail if the replica is not ready.
 
         Raises:
-            ReplicaUnusableError: it may not.
+            ReplicaUnusableError: it is not ready.
         """
         state = self._app.state.service.readiness
         async with asyncio.timeout(START_TIMEOUT_S):
@@ -100,10 +101,10 @@ def app(arguments: dict[str, str]) -> Any:
     """Build the application for `serve run` and `serve deploy`.
 
     Args:
-        arguments: settings of the service by their names, such as `model`; they win over variables.
+        arguments: settings of the service by their names, such as `model`; they override variables.
 
     Raises:
-        SettingsError: a setting is not usable, or everyone would be let in by accident.
+        SettingsError: a setting is not usable, or the service would be open by accident.
     """
     flags = [word for name, value in arguments.items() for word in (_flag(name), str(value))]
     settings = settings_from(flags, os.environ, program="serve run service.ray_app:app")
@@ -129,7 +130,7 @@ def _flag(name: str) -> str:
 
 
 def _with_body(send: Send, body: bytes) -> Send:
-    """Replace the body of an answer of 200; a refusal (a missing key) stays as it is."""
+    """Replace the body of an answer of 200; leave a refusal (a missing key) unchanged."""
     is_replaced = False
 
     async def replace(message: Message) -> None:

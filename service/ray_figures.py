@@ -1,7 +1,7 @@
-"""Metrics of all replicas in one answer: a scrape reaches one replica, which collects from all.
+"""Metrics of all replicas in one answer: a scrape reaches one replica, which returns those of all.
 
-Each sample gets the label `replica`; names, other labels and values stay, so that
-`sum without (replica)` adds up what one process would have counted.
+Each sample gets the label `replica`; names, other labels and values stay. So
+`sum without (replica)` gives the metrics of the whole service.
 """
 
 from __future__ import annotations
@@ -14,34 +14,35 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
 FORGET_AFTER_S = 20.0
-"""A replica tells its figures at every health check, each five seconds; a dead one no more."""
+"""Seconds after which a replica counts as dead; it reports its metrics at every health check, each
+five seconds."""
 
 
 class FigureTable:
-    """The last figures of each replica; one for all of them."""
+    """The latest metrics of each replica, in one place."""
 
     def __init__(self) -> None:
-        """Know no replica."""
+        """Start without replicas."""
         self._told: dict[str, tuple[float, str]] = {}
 
     def tell(self, replica: str, text: str) -> None:
-        """Keep a replica's figures.
+        """Store a replica's metrics.
 
         Args:
-            replica: its name.
-            text: its figures in Prometheus' text format.
+            replica: name of the replica.
+            text: its metrics in Prometheus' text format.
         """
         self._told[replica] = (time.monotonic(), text)
 
     def told(self) -> dict[str, str]:
-        """Return the figures of the replicas that were heard of lately."""
+        """Return the metrics of replicas that reported recently."""
         oldest = time.monotonic() - FORGET_AFTER_S
         self._told = {name: one for name, one in self._told.items() if one[0] >= oldest}
         return {name: text for name, (_, text) in self._told.items()}
 
 
 class _Together:
-    """A collector of what replicas told."""
+    """A collector for the replicas' metrics."""
 
     def __init__(self, told: Mapping[str, str]) -> None:
         self._told = told
@@ -61,10 +62,10 @@ class _Together:
 
 
 def together(told: Mapping[str, str]) -> bytes:
-    """Return the figures of several replicas as one text.
+    """Return the metrics of several replicas as one text.
 
     Args:
-        told: Prometheus' text format by name of the replica.
+        told: metrics in Prometheus' text format, by name of the replica.
     """
     registry = CollectorRegistry()
     registry.register(_Together(told))

@@ -1,8 +1,8 @@
-"""What is known about one request while it is worked on: identity, times and sizes.
+"""The record of one request: identity, times and sizes.
 
 The log line, the metrics and the answer's headers are all made from this record, so they agree,
-except for what an image worker adds after a deadline has been answered. It has no field that could
-hold a file name, a query, a box or a DICOM value.
+except for times that an image worker adds after a deadline. It has no field for a file name, a
+query, a box or a DICOM value.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _TRACEPARENT = re.compile(r"(?!ff)[0-9a-f]{2}-([0-9a-f]{32})-([0-9a-f]{16})-[0-9
 
 
 class ServedName(NamedTuple):
-    """Name and version of a model that is served."""
+    """Name and version of a served model."""
 
     name: str
     version: str
@@ -39,23 +39,23 @@ class RequestRecord:
         trace_id: trace id of a valid W3C `traceparent`, or of the exported trace, or None.
         traceparent: the whole of a valid `traceparent`, or None.
         started_at: `time.perf_counter()` at the start, in seconds.
-        decode_began_at: `time.perf_counter()` when decoding was asked for, or None.
+        decode_began_at: `time.perf_counter()` when decoding was requested, or None.
         route: template of the route, never the raw path.
         problem_code: code of the problem that was answered, or None.
-        stage_seconds: seconds per pipeline verb, as far as the request got.
+        stage_seconds: seconds of each stage that the request reached.
         upload_bytes: bytes of the body.
         image_format: "png", "jpeg", "tiff" or "dicom".
         width: width of the decoded image in pixels.
         height: height of the decoded image in pixels.
         grey_level: mean of the X-ray's windowed grey values, 0 to 255.
-        box_count: number of boxes asked for.
+        box_count: number of requested boxes.
         batch_size: requests in the model call that answered this one.
         warning_codes: codes of the warnings given.
         model: the model that answered, or None.
-        requested_model: the model that is to answer, once that is known.
-        key_name: name of the API key that came with it, or None.
-        caller: whose turn it takes; holds an address, so it is not logged.
-        number: what its front and the serving process call it; None where there is no front.
+        requested_model: the model to answer with, when it is known.
+        key_name: name of its API key, or None.
+        caller: its caller, for turns; contains an address, so it is not logged.
+        number: its number between front and serving process; None without fronts.
     """
 
     request_id: str
@@ -81,9 +81,9 @@ class RequestRecord:
     number: int | None = None
 
     def stages(self) -> list[tuple[str, float]]:
-        """Return seconds per pipeline verb so far, in their order.
+        """Return the seconds of each stage so far, in order.
 
-        A copy: after a deadline an image thread may still be at work, and write its time.
+        It is a copy, because after a deadline a stage may still end and add its time.
         """
         return list(self.stage_seconds.items())
 
@@ -99,9 +99,9 @@ def new_record(headers: Mapping[str, str]) -> RequestRecord:
         headers: request headers, lower-case names.
 
     Returns:
-        A record that carries the caller's ids where they are well-formed. A request id with other
-        characters than letters, digits and `._:-`, or longer than 128, is replaced: it goes
-        into headers and logs, where it must not be able to forge anything.
+        A record with the caller's ids if they are well-formed. A request id with characters other
+        than letters, digits and `._:-`, or longer than 128, is replaced, because it could forge
+        headers and log lines.
     """
     given_id = headers.get("x-request-id", "")
     usable = _REQUEST_ID.fullmatch(given_id) is not None
@@ -115,7 +115,7 @@ def new_record(headers: Mapping[str, str]) -> RequestRecord:
 
 
 def record_of(scope: Mapping[str, Any]) -> RequestRecord:
-    """Return the record that the outermost layer attached to a request's ASGI scope."""
+    """Return the record that the middleware attached to a request's ASGI scope."""
     record = scope["lungseg.record"]
     assert isinstance(record, RequestRecord)
     return record

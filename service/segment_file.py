@@ -1,9 +1,9 @@
 """Segments X-ray files without a server: `python -m service.segment_file --help`.
 
-The flags are those of the published AdaLoRA-QAT inference script, so its users' commands keep
-working. The ones that described the network (`--max_rank` and so on) are accepted and have no
-effect, because a stored model says that itself. The same decoding, prediction, checks and
-drawing run as behind `POST /segment`.
+The flags are those of the published AdaLoRA-QAT inference script, so its users' commands still
+work. Flags that describe the network (`--max_rank` and so on) are accepted without effect, because
+a stored model's manifest has these values. Decoding, prediction, checks and rendering are those of
+`POST /segment`.
 
 Exit codes: 0 done; 1 internal failure; 2 bad flags or box; 3 the image cannot be read; 4 the
 checkpoint is refused; 5 a result cannot be written. Each failure is one sentence on the standard
@@ -61,14 +61,14 @@ LoadPredictor = Callable[[Path, str], "Predictor"]
 
 
 OUTPUTS = Path("outputs")
-"""Where results go whose place was not said."""
+"""Default paths of results."""
 
 
 class FileFailure(Exception):  # noqa: N818  -- it carries an exit code, like ServiceError a status
     """A failure with its exit code and the sentence to print."""
 
     def __init__(self, exit_code: int, sentence: str) -> None:
-        """Keep both.
+        """Keep exit code and sentence.
 
         Args:
             exit_code: one of the module's `EXIT_` constants.
@@ -79,10 +79,10 @@ class FileFailure(Exception):  # noqa: N818  -- it carries an exit code, like Se
 
 
 class _OneSentenceParser(argparse.ArgumentParser):
-    """Reports bad flags in one line; argparse prints the whole usage before it."""
+    """Reports bad flags in one line, without argparse's usage text."""
 
     def error(self, message: str) -> NoReturn:
-        """Raise instead of exiting, so that there is one place where failures end."""
+        """Raise instead of exiting, so that all failures end in one place."""
         raise FileFailure(EXIT_USAGE, f"{message} (see --help)")
 
 
@@ -109,7 +109,7 @@ def main(argv: Sequence[str] | None = None, load_predictor: LoadPredictor | None
     except FileFailure as failure:
         print(f"segment_file: {_one_line(failure)}", file=sys.stderr)
         return failure.exit_code
-    except Exception as failure:  # process top: the caller gets a sentence, never a traceback
+    except Exception as failure:  # the border: the caller gets a sentence, never a traceback
         print(f"segment_file: internal failure, {_one_line(failure)}", file=sys.stderr)
         return EXIT_INTERNAL
     print(json.dumps(result))
@@ -117,7 +117,7 @@ def main(argv: Sequence[str] | None = None, load_predictor: LoadPredictor | None
 
 
 def _segment_many(flags: argparse.Namespace, load_predictor: LoadPredictor) -> dict[str, Any]:
-    """Segment every file of folders, patterns and several paths; the model is loaded once."""
+    """Segment every file of folders, patterns and several paths with one loaded model."""
     if flags.visualize:
         raise FileFailure(EXIT_USAGE, "--visualize is for one file; use --save_overlay FOLDER.")
     files = files_of(flags.image_path)
@@ -133,17 +133,17 @@ def _segment_many(flags: argparse.Namespace, load_predictor: LoadPredictor) -> d
 
 
 def segment_file(flags: argparse.Namespace, load_predictor: LoadPredictor) -> dict[str, Any]:
-    """Segment the file that the flags name, and write what they ask for.
+    """Segment the file in the flags, and write the requested results.
 
     Args:
         flags: parsed flags.
-        load_predictor: takes the checkpoint folder and the device.
+        load_predictor: loads a model from checkpoint folder and device.
 
     Returns:
         The result line: area, score, box, model, warnings, files and `latency_ms`.
 
     Raises:
-        FileFailure: every failure that has an exit code of its own.
+        FileFailure: every failure with its own exit code.
     """
     _say_what_is_ignored(flags)
     results = ResultFiles(
@@ -157,7 +157,7 @@ def segment_file(flags: argparse.Namespace, load_predictor: LoadPredictor) -> di
     image = _read_image(flags.image_path, flags.max_pixels)
     seconds = {"decode": time.perf_counter() - started}
     request = _request(flags, image)
-    # The model is loaded last: a bad flag, box or image is reported at once.
+    # The model is loaded last, so that a bad flag, box or image is reported at once.
     predictor = _checked_predictor(flags, load_predictor)
     _check_convention(flags.convention, predictor)
     if HEART in predictor.info.manifest.structures:  # for the cardiothoracic ratio
@@ -271,7 +271,7 @@ def _read_image(path: Path, max_pixels: int) -> Picture:
 
 
 def _load_predictor(folder: Path, device: str) -> Predictor:
-    # torch takes seconds to import, and --help or a bad image needs none of it.
+    # torch takes seconds to import, and --help or a bad image does not need it.
     from model_store.predictor import Predictor
 
     return Predictor.load(folder, device=device)

@@ -1,4 +1,4 @@
-"""The files that `service.segment_file` leaves behind: mask, overlay and side-by-side figure."""
+"""The files that `service.segment_file` writes: mask, overlay and side-by-side figure."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ _GAP_PIXELS = 8  # black stripe between the two halves of the figure
 
 @dataclass(frozen=True)
 class ResultFiles:
-    """Where results go; None for what was not asked for.
+    """Paths of results; None for results that were not requested.
 
     Attributes:
-        image_path: the X-ray that was read, which must survive.
+        image_path: the input X-ray, which must not be overwritten.
         mask_path: the mask, `.png` or `.dcm`.
         figure_path: X-ray and overlay side by side, PNG.
         overlay_path: the overlay, PNG.
@@ -41,13 +41,13 @@ class ResultFiles:
 
 
 def check_result_paths(results: ResultFiles) -> None:
-    """Refuse paths that would write a wrong kind of file, or over the X-ray itself.
+    """Refuse paths of a wrong kind of file, and the path of the X-ray itself.
 
     Args:
         results: the paths.
 
     Raises:
-        ValueError: with a sentence for the caller.
+        ValueError: a path is refused; the message is a sentence for the caller.
     """
     mask_path = results.mask_path
     if mask_path is not None and mask_path.suffix.lower() not in (".png", ".dcm"):
@@ -64,22 +64,21 @@ def write_results(
     mask: NDArray[np.bool_],
     info: NamedModel,
 ) -> dict[str, str]:
-    """Write what was asked for.
+    """Write the requested results.
 
     Args:
         results: the paths.
-        request: what was asked; its box is drawn into the overlay.
+        request: the request, whose box is drawn into the overlay.
         image: the decoded X-ray.
         mask: (H, W) bool.
         info: the model, named in a DICOM segmentation.
 
     Returns:
-        Kind of file to its path, for the files that were written.
+        Path of each written file, by kind.
 
     Raises:
         OSError: a file cannot be written.
-        InvalidField: a `.dcm` mask was asked for, but the X-ray is not DICOM or cannot be
-            referred to.
+        InvalidField: a `.dcm` mask was requested, but the X-ray is not DICOM or lacks identifiers.
     """
     written: dict[str, str] = {}
     if results.mask_path is not None:
@@ -115,7 +114,7 @@ def _mask_bytes(
 
 
 def _side_by_side(image: Picture, overlay: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Return (H, 2 W + gap, 3): the X-ray as it is on the left, the overlay on the right."""
+    """Return (H, 2 W + gap, 3): the X-ray on the left, the overlay on the right."""
     plain = np.repeat(window_for_display(image.pixels)[..., np.newaxis], 3, axis=2)
     gap = np.zeros((image.height, _GAP_PIXELS, 3), dtype=np.uint8)
     return np.concatenate([plain, gap, overlay], axis=1)
@@ -128,7 +127,7 @@ def _write(path: Path, data: bytes) -> str:
 
 
 def _show(path: Path) -> None:
-    """Open the picture where there is a display, and say where it lies in any case."""
+    """Print the picture's path, and open it if there is a display."""
     print(f"segment_file: figure written to {path}", file=sys.stderr)
     has_display = sys.platform in ("win32", "darwin") or any(
         os.environ.get(name) for name in ("DISPLAY", "WAYLAND_DISPLAY")

@@ -1,7 +1,7 @@
-"""Segments many X-ray files with one model: `segment_file` on folders, globs and several paths.
+"""Segment many X-ray files with one model: `segment_file` on folders, globs and several paths.
 
-Leaves a table with one row for each file, failures included: what was found, what is warned of,
-and the measurements. A file that fails stops no other.
+It writes a table with one row for each file, failures included: result, warnings and measurements.
+A file that fails does not stop the others.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def is_many(paths: Sequence[Path]) -> bool:
 
 
 def files_of(paths: Sequence[Path]) -> list[Path]:
-    """Return the files that paths name, each once, sorted within each path.
+    """Return the files of all paths, each once, sorted within each path.
 
     Args:
         paths: files, folders (searched to any depth, hidden files left out) and patterns such as
@@ -53,9 +53,9 @@ def segment_files(
     """Segment files one after another and write the table beside the masks.
 
     Args:
-        flags: those of the command; `output_mask_path` gives the folder and the kind of masks.
+        flags: flags of the command; `output_mask_path` gives the folder and the kind of masks.
         files: the X-rays.
-        segment_one: segments one file by flags that name it, and raises where it cannot.
+        segment_one: segments one file by its flags, or raises.
 
     Returns:
         Numbers of files and failures, and the path of the table.
@@ -78,7 +78,7 @@ def segment_files(
             }
             try:
                 row = _row_of(segment_one(argparse.Namespace(**{**vars(flags), **own})))
-            except Exception as failure:  # one file's border: the others are segmented all the same
+            except Exception as failure:  # the border of one file: the others are still segmented
                 failures += 1
                 row = {"status": "failed", "error": " ".join(str(failure).split())}
             table.writerow({"file": str(path), **row})
@@ -101,7 +101,7 @@ def _files_below(path: Path) -> Iterator[Path]:
         matching = (one for one in sorted(root.glob(pattern)) if one.is_file())
         yield from (one for one in matching if one.name[0] != ".")
     else:
-        yield path  # one that is missing becomes a row that says so
+        yield path  # a missing file becomes a row that says so
 
 
 def _is_pattern(path: Path) -> bool:
@@ -109,7 +109,7 @@ def _is_pattern(path: Path) -> bool:
 
 
 def _names(files: Sequence[Path]) -> list[str]:
-    """Return how the results of each file begin; files of one name get a number."""
+    """Return the prefix of each file's results; files of equal names get a number."""
     totals = Counter(file.stem for file in files)
     met: Counter[str] = Counter()
     names = []
@@ -144,7 +144,7 @@ def _row_of(result: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _say_progress(done: int, total: int, failures: int) -> None:
-    """Draw a bar on a terminal; elsewhere say every hundredth file."""
+    """Show a bar on a terminal; elsewhere print every hundredth file."""
     text = f"{done} of {total} files, {failures} failed"
     if sys.stderr.isatty():
         filled = 30 * done // total

@@ -1,9 +1,9 @@
-"""The settings of one service process: validated once at the edge, frozen, passed in.
+"""The settings of one service process: validated once, frozen, and passed in.
 
 Each setting has one name in three spellings: the field `max_upload_bytes`, the variable
 `LUNGSEG_MAX_UPLOAD_BYTES` and the flag `--max-upload-bytes` (or `--max_upload_bytes`). A flag
-wins over the environment, the environment over the default. Nothing here reads the environment
-by itself: the caller hands in a mapping.
+overrides the environment, which overrides the default. Nothing here reads the environment itself:
+the caller passes a mapping.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ ALL_DEVICES = "all"
 
 
 class SettingsError(ValueError):
-    """A setting has a value that is not allowed; the message is one sentence that names it."""
+    """A setting has an invalid value; the message is one sentence that names it."""
 
 
 class Settings(BaseModel):
-    """Everything an operator may choose for one service process."""
+    """All settings of one service process."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
 
@@ -242,7 +242,7 @@ class Settings(BaseModel):
     @field_validator("allowed_hosts", mode="before")
     @classmethod
     def _split_hosts(cls, value: Any) -> Any:
-        """Read `a, b` as two names; each is a name or an address, without scheme and port."""
+        """Parse `a, b` as two names or addresses, without scheme and port."""
         names = value.split(",") if isinstance(value, str) else value
         found = tuple(name.strip() for name in names if name.strip())
         for name in found:
@@ -253,19 +253,19 @@ class Settings(BaseModel):
     @field_validator("further_models", mode="before")
     @classmethod
     def _split_folders(cls, value: Any) -> Any:
-        """Read `a,b` as two folders."""
+        """Parse `a,b` as two folders."""
         return [one for one in value.split(",") if one] if isinstance(value, str) else value
 
     @field_validator("cors_origins", mode="before")
     @classmethod
     def _split_origins(cls, value: Any) -> Any:
-        """Read `a, b` as two origins, each written as browsers write it."""
+        """Parse `a, b` as two origins, in the form of browsers."""
         origins = value.split(",") if isinstance(value, str) else value
         return tuple(web_origin(one) for one in origins if one.strip())
 
     @property
     def device_names(self) -> tuple[str, ...]:
-        """Devices that are known from the beginning: those listed, or the one that `device` is."""
+        """Devices known from the start: those listed, or `device`."""
         return (self.device,) if self.devices == ALL_DEVICES else tuple(self.devices.split(","))
 
 
@@ -281,15 +281,15 @@ def settings_from(
 
     Args:
         arguments: the arguments without the program's name.
-        environment: variables; those that do not start with `LUNGSEG_` are not looked at.
-        program: how the usage text calls the program.
+        environment: variables; those that do not start with `LUNGSEG_` are ignored.
+        program: name of the program in the usage text.
 
     Returns:
         The validated settings.
 
     Raises:
-        SettingsError: a value is not allowed; the message is one sentence.
-        SystemExit: `--help` was asked for, or a flag is unknown (code 2, argparse's own text).
+        SettingsError: a value is invalid; the message is one sentence.
+        SystemExit: `--help` was given, or a flag is unknown (code 2, argparse's own text).
     """
     values: dict[str, Any] = {}
     spelling: dict[str, str] = {}
@@ -308,7 +308,7 @@ def settings_from(
 
 
 def unknown_variables(environment: Mapping[str, str]) -> list[str]:
-    """List variables that look like settings but are none, such as a misspelt one.
+    """List variables that look like settings but are not, such as misspelt ones.
 
     They are worth a warning, not a refusal: Kubernetes adds variables of its own, like
     `LUNGSEG_SERVICE_HOST`, when a Service is named `lungseg`.
@@ -338,7 +338,7 @@ def _argument_parser(program: str) -> argparse.ArgumentParser:
 
 
 def _split_models(flags: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the flags with the second and later `--model` among the further models."""
+    """Return the flags with the second and later `--model` moved to the further models."""
     first, *others = flags["model"] or [None]
     listed = flags["further_models"]
     if others:

@@ -1,6 +1,6 @@
 """Checks of settings that belong together, made once before the service opens its port.
 
-Each refuses a combination that would be unsafe or could not work; `Settings` checks single values.
+Each refuses a combination that is unsafe or cannot work; `Settings` checks single values.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from service.settings import Settings, SettingsError, admin_keys_file
 
 
 def require_safe_address(settings: Settings) -> None:
-    """Refuse to let everyone in by accident.
+    """Refuse a service that is open to other machines by accident.
 
     Raises:
-        SettingsError: the address can be reached from other machines, no API key is required,
-            and nobody said that this is meant.
+        SettingsError: the address can be reached from other machines, no API key is required, and
+            the setting that allows this is not set.
     """
     if settings.api_keys_file or settings.allow_anyone or is_loopback(settings.host):
         return
@@ -29,7 +29,7 @@ def require_safe_address(settings: Settings) -> None:
 
 
 def require_usable_certificate(settings: Settings) -> None:
-    """Refuse a certificate with which no TLS connection could be made.
+    """Refuse a certificate that cannot be used for TLS.
 
     Raises:
         SettingsError: one of certificate and key is missing, unreadable, locked by a passphrase, or
@@ -41,7 +41,7 @@ def require_usable_certificate(settings: Settings) -> None:
         raise SettingsError("TLS needs both --tls-cert FILE and --tls-key FILE.")
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     try:
-        # Without a passphrase of its own OpenSSL would ask for one on the terminal, and wait.
+        # Without a given passphrase OpenSSL would prompt for one on the terminal, and wait.
         context.load_cert_chain(settings.tls_cert, settings.tls_key, password="")
     except (OSError, ValueError) as error:  # ssl.SSLError is an OSError
         reason = getattr(error, "reason", None) or getattr(error, "strerror", None) or "locked"
@@ -52,10 +52,10 @@ def require_usable_certificate(settings: Settings) -> None:
 
 
 def require_whole_audit(settings: Settings) -> None:
-    """Refuse half of what an audit log needs.
+    """Refuse an audit log without a key, and a key without a log.
 
     Raises:
-        SettingsError: there is a log without a key, or the other way round.
+        SettingsError: one of the two is missing.
     """
     if (settings.audit_log is None) != (settings.audit_key_file is None):
         raise SettingsError("The audit log needs both --audit-log FILE and --audit-key-file FILE.")
@@ -64,7 +64,7 @@ def require_whole_audit(settings: Settings) -> None:
 
 
 def require_admin_keys(settings: Settings) -> None:
-    """Refuse an admin port that nobody could use, or everybody.
+    """Refuse an admin port without a file of keys.
 
     Raises:
         SettingsError: there is no file of keys for it.
@@ -74,7 +74,7 @@ def require_admin_keys(settings: Settings) -> None:
 
 
 def require_trace_exporter(settings: Settings) -> None:
-    """Refuse to promise traces that cannot be sent.
+    """Refuse an endpoint for traces that cannot be exported.
 
     Raises:
         SettingsError: an endpoint is set and the extra `otel` is not installed.
@@ -91,5 +91,5 @@ def require_trace_exporter(settings: Settings) -> None:
 def _are_installed(names: Sequence[str]) -> bool:
     try:
         return all(find_spec(name) is not None for name in names)
-    except ModuleNotFoundError:  # a package that one of them lies in
+    except ModuleNotFoundError:  # a parent package
         return False

@@ -1,6 +1,6 @@
-"""The metrics of a shadow model: how its masks compare with those that were given.
+"""The metrics of a shadow model: how its masks compare with the served ones.
 
-Its faults have names of their own, so that none of them is counted as the service's.
+Its faults have separate metrics, so that none counts as the service's.
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ DICE_BUCKETS = (0.0, 0.5, 0.7, 0.8, 0.9, 0.95, 0.97, 0.98, 0.99, 0.995, 1.0)
 AREA_BUCKETS = (0.5, 0.8, 0.9, 0.95, 0.98, 1.0, 1.02, 1.05, 1.1, 1.25, 2.0)
 
 OUTCOMES = ("compared", "dropped", "not_ready", "not_comparable", "failed")
-"""What became of an X-ray that was chosen: `dropped` is the service being busy, `not_comparable` an
-X-ray about which the shadow model cannot be asked the same."""
+"""Outcomes of a chosen X-ray: `dropped` when the service is busy, `not_comparable` when the shadow
+model cannot answer the same request."""
 
 
 class ShadowMetrics:
-    """Figures of the one shadow model; all stay at 0 where there is none.
+    """Metrics of the shadow model; all stay at 0 without one.
 
     Attributes:
         compute_restarts: attempts to start its process again.
@@ -26,7 +26,7 @@ class ShadowMetrics:
     """
 
     def __init__(self, registry: CollectorRegistry) -> None:
-        """Register them."""
+        """Register the metrics."""
         self._requests = Counter(
             "lungseg_shadow_requests", "X-rays chosen for the shadow model, by outcome.",
             ["outcome"], registry=registry,
@@ -69,14 +69,14 @@ class ShadowMetrics:
         )  # fmt: skip
 
     def count_outcome(self, outcome: str) -> None:
-        """Count what became of an X-ray that was chosen."""
+        """Count the outcome of a chosen X-ray."""
         self._requests.labels(outcome).inc()
 
     def note_comparison(self, dice: float, area_ratio: float | None) -> None:
-        """Note how two masks compare.
+        """Record the comparison of two masks.
 
         Args:
-            dice: of the two, 0 to 1.
+            dice: Dice of the two, 0 to 1.
             area_ratio: the shadow's area over the given one's; None where the latter is empty.
         """
         self._dice.observe(dice)
@@ -84,15 +84,15 @@ class ShadowMetrics:
             self._area_ratio.observe(area_ratio)
 
     def want_one(self) -> None:
-        """Note that there is to be a shadow model."""
+        """Note that a shadow model is configured."""
         self._models.set(1)
 
     def show(self, *, is_ready: bool, resident_bytes: int) -> None:
-        """Publish whether it is there, and the memory of its process."""
+        """Publish whether it is loaded, and the memory of its process."""
         self._ready.set(float(is_ready))
         self._memory.set(resident_bytes)
 
     def show_model(self, *, name: str, version: str, sha256: str, device: str) -> None:
-        """Publish which model it is."""
+        """Publish its identity."""
         self._info.clear()
         self._info.labels(name, version, sha256, device).set(1)

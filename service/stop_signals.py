@@ -1,8 +1,8 @@
-"""Whether a signal told this process to stop, also when several come at once.
+"""Signals that stop this process, safe when several arrive at once.
 
-A handler may interrupt another one, or whatever the main thread is doing, at any bytecode. An
-`Event` takes a lock that is not reentrant, so its `set` in a handler can block without end. The
-`put` of a `SimpleQueue` is reentrant.
+A handler may interrupt another handler or the main thread at any bytecode. An `Event` has a lock
+that is not reentrant, so its `set` in a handler can block forever. The `put` of a `SimpleQueue` is
+reentrant.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from collections.abc import Iterable
 
 
 class StopSignals:
-    """The signals that stop this process; belongs to the main thread."""
+    """Handlers of the signals that stop this process; for the main thread only."""
 
     def __init__(self, numbers: Iterable[signal.Signals]) -> None:
         """Handle these signals from now on."""
@@ -24,11 +24,11 @@ class StopSignals:
             signal.signal(number, lambda *_: self._note())
 
     def is_set(self) -> bool:
-        """Return whether one of them has come."""
+        """Return whether a signal has arrived."""
         return self._is_set
 
     def wait(self, timeout_s: float) -> bool:
-        """Wait for one of them, at most so long; return whether one has come."""
+        """Wait for a signal until the timeout; return whether one has arrived."""
         if not self._is_set:
             with contextlib.suppress(queue.Empty):
                 self._came.get(timeout=timeout_s)

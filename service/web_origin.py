@@ -1,4 +1,4 @@
-"""What browsers call an origin: `https://viewer.example` or `http://127.0.0.1:8080`."""
+"""Origins as in browsers: `https://viewer.example` or `http://127.0.0.1:8080`."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ _USUAL_PORTS = {"http": "80", "https": "443"}
 
 
 def web_origin(text: str) -> str:
-    """Return an origin as browsers write it: lower case, without the usual port of its scheme.
+    """Return an origin in the form of browsers: lower case, without the default port of its scheme.
 
     Raises:
-        ValueError: it is none; one with a path, a user or a pattern is not taken either.
+        ValueError: it is not an origin, or has a path, a user or a pattern.
     """
     found = _ORIGIN.fullmatch(text.strip().lower())
     if found is None:

@@ -1,4 +1,4 @@
-"""Sends the body of an answer out of shared memory, piece by piece, and lets others run."""
+"""Send the body of an answer from shared memory in pieces, and let other requests run."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ from starlette.types import Send
 from service.workers.shared_memory import Blob
 
 PIECE_BYTES = 256 * 1024
-"""Sent at a time; an answer may have 150 MB, and others wait while a piece is copied."""
+"""Bytes sent at a time: an answer may have 150 MB, and others wait while a piece is copied."""
 
 TURN_BYTES = 4 * PIECE_BYTES
-"""Sent before others have their turn. A caller that takes its answer as quickly as it is sent never
+"""Bytes sent before other requests run. A caller that reads as fast as the answer is sent never
 fills the connection, and nothing else would run until the last piece."""
 
 
 async def send_body(send: Send, body: Blob) -> None:
-    """Send a body; return when the connection has taken it, or is gone.
+    """Send a body; return when the connection has accepted it, or is gone.
 
     Args:
-        send: of a request whose head was sent.
-        body: stays the caller's.
+        send: ASGI channel of an answer whose head was sent.
+        body: body of the answer, which the caller closes.
     """
     sent, more = 0, True
-    while more:  # the connection would copy what does not go at once, all of it
+    while more:  # the connection would copy everything that it cannot send at once
         piece = body.read_at(sent, min(PIECE_BYTES, body.size_bytes - sent))
         sent += len(piece)
         more = sent < body.size_bytes

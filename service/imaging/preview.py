@@ -1,8 +1,8 @@
-"""A picture to look at before segmentation: the grey values, and how to window them.
+"""The grey values of an X-ray for display before segmentation, with a window.
 
-A browser cannot read DICOM, 16-bit PNGs lose half their bits in one, and codecs written in
-JavaScript would be a second opinion about what a file shows. So the page gets the values that the
-service itself decodes, 16 bits each, and windows them.
+A browser cannot read DICOM, and reduces 16-bit PNGs to 8 bits. Codecs in JavaScript could decode a
+file differently. So the page gets the values that the service itself decodes, 16 bits each, and
+windows them.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ def preview_of(
         before_decoding: told what decoding will cost.
 
     Returns:
-        Little-endian uint16 values (H, W), brighter = denser, in the frame that boxes and masks
-        have. Headers `X-Lungseg-Preview-Width` and `-Height` are H and W, `-Image-Width` and
-        `-Height` the size of the X-ray itself, `-Window-Low` and `-High` what to show as black and
-        as white, `-Image-Format` its format.
+        Little-endian uint16 values (H, W), brighter = denser, in the frame of boxes and masks.
+        Headers `X-Lungseg-Preview-Width` and `-Height` are H and W, `-Image-Width` and `-Height`
+        the size of the X-ray itself, `-Window-Low` and `-High` what to show as black and as white,
+        `-Image-Format` its format.
 
     Raises:
         ServiceError: the image is refused.
@@ -63,7 +63,7 @@ def preview_of(
 
 
 def reduced(pixels: NDArray[Any], longest_side: int) -> NDArray[np.uint16]:
-    """Return grey values whose longer side fits, each the mean of a square of pixels.
+    """Reduce grey values until the longer side fits, each to the mean of a square of pixels.
 
     Args:
         pixels: (H, W) uint8 or uint16.

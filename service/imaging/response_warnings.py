@@ -1,9 +1,8 @@
-"""The remarks that accompany an answer, and the closed set of their codes.
+"""The warnings of an answer, and the closed set of their codes.
 
-A warning never stops a request: the mask is still given, with the reason why the caller, or the
-person who reads the overlay, should look again. Clients branch on the codes and the
-metric `lungseg_warnings_total{code}` counts them, so codes are never renamed once released.
-Messages hold no file name, no path and no DICOM value.
+A warning never stops a request: the mask is still given, with the reason to look again. Clients
+branch on the codes and the metric `lungseg_warnings_total{code}` counts them, so codes are never
+renamed once released. Messages hold no file name, no path and no DICOM value.
 """
 
 from __future__ import annotations
@@ -32,13 +31,13 @@ class WarningCode(StrEnum):
     FOR_PROCESSING_IMAGE = "for_processing_image"
     """A raw detector image, which looks unlike what radiologists (and the model) see."""
     CONTRADICTORY_PRESENTATION = "contradictory_presentation"
-    """The DICOM header says two things about how its grey values are to be shown."""
+    """The DICOM header contradicts itself on the display of its grey values."""
     WINDOW_APPLIED = "window_applied"
-    """The header's window holds the anatomy, and much lies far outside it: this was clipped."""
+    """The header's window has the anatomy; values far outside it were clipped."""
     ORIENTATION_DOUBTFUL = "orientation_doubtful"
-    """The DICOM image was turned as its header says, and the model is far less sure that way."""
+    """The DICOM image was turned by its header, and the model is then unsure."""
     BITS_BEYOND_STORED = "bits_beyond_stored"
-    """Pixels use bits that the DICOM header does not name; these were left out."""
+    """Pixels use bits that the DICOM header declares unused; these were dropped."""
     CONSTANT_IMAGE = "constant_image"
     """(Nearly) every pixel has the same grey value."""
     SATURATED_IMAGE = "saturated_image"
@@ -56,31 +55,31 @@ class WarningCode(StrEnum):
     NARROW_MASK = "narrow_mask"
     """The mask leaves much of its box's width empty; a lung may be missing."""
     FRAGMENTED_MASK = "fragmented_mask"
-    """The mask falls into pieces, as where the model does not know whether a lung is meant."""
+    """The mask is in pieces, as when the model is unsure whether a lung is meant."""
     UNDECIDED_MASK = "undecided_mask"
-    """Much of the mask has probabilities between yes and no: its border is a guess."""
+    """Much of the mask has probabilities near one half: its border is a guess."""
     LOW_SCORE = "low_score"
     """The model itself expects the mask to be poor."""
     CUT_OFF_MASK = "cut_off_mask"
-    """The lungs are not all in the picture, by what the model sees or by the mask's outline."""
+    """The lungs are not wholly in the picture, by the quality head or the mask's outline."""
     ONE_LUNG = "one_lung"
     """The mask is one piece."""
     TOO_MANY_LUNGS = "too_many_lungs"
     """The mask has three or more parts of the size of a lung."""
     MASK_BEYOND_THORAX = "mask_beyond_thorax"
-    """Much of the mask lies where the picture shows no body."""
+    """Much of the mask is where the picture shows no body."""
     NOT_A_FRONTAL_CHEST = "not_a_frontal_chest"
     """The picture, or the mask's shape, is not that of one whole frontal chest X-ray."""
     TURNED = "turned"
-    """The X-ray is turned or upside down, by what the model sees or by the mask's shape."""
+    """The X-ray is turned or upside down, by the quality head or the mask's shape."""
     MIRRORED = "mirrored"
-    """Left and right of the X-ray look exchanged: the heart lies on the patient's right."""
+    """Left and right of the X-ray look exchanged: the heart is on the patient's right."""
     ISLANDS_REMOVED = "islands_removed"
     """Small pieces of the mask were removed, because the caller asked for that."""
     SIDES_UNKNOWN = "sides_unknown"
-    """The mask could not be parted into the patient's lungs."""
+    """The mask could not be divided into the patient's lungs."""
     INVERTED = "inverted"
-    """The grey values are inverted: the lungs are brighter than what lies between them."""
+    """The grey values are inverted: the lungs are brighter than the space between them."""
     CARDIOTHORACIC_RATIO_ON_AP = "cardiothoracic_ratio_on_ap"
     """The cardiothoracic ratio of an AP X-ray, on which the heart is magnified."""
     CARDIOTHORACIC_VIEW_UNKNOWN = "cardiothoracic_view_unknown"
@@ -89,7 +88,7 @@ class WarningCode(StrEnum):
 
 @dataclass(frozen=True)
 class ImageWarning:
-    """One remark on an answer.
+    """A warning about an answer.
 
     Attributes:
         code: a member of `WarningCode`, stable.

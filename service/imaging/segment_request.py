@@ -1,4 +1,4 @@
-"""A caller's request about one X-ray, as plain data: made from HTTP fields, read by imaging."""
+"""A caller's request for one X-ray, as plain data."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from model_store.conventions import Convention
 from model_store.structures import HEART, LUNGS, STRUCTURES, Structure
 
 DEFAULT_THRESHOLD = 0.5
-"""Probability from which a pixel is lung, where nothing else is asked for."""
+"""Default least probability of a lung pixel."""
 
 
 class AnswerKind(Enum):
-    """A form that the answer of `POST /segment` can have; the value is its media type."""
+    """The forms of an answer of `POST /segment`; the value is the media type."""
 
     JSON = "application/json"
     PNG = "image/png"
@@ -23,7 +23,7 @@ class AnswerKind(Enum):
 
 
 class DicomObject(Enum):
-    """An object that an answer of several DICOM objects can hold; the value is its short name."""
+    """The objects in an answer of several DICOM objects; the value is the short name."""
 
     SEGMENTATION = "seg"
     SECONDARY_CAPTURE = "sc"
@@ -32,11 +32,11 @@ class DicomObject(Enum):
 
 
 DEFAULT_OBJECTS = (DicomObject.SEGMENTATION, DicomObject.SECONDARY_CAPTURE, DicomObject.REPORT)
-"""What an answer of several objects holds when it is not said."""
+"""The default objects of an answer of several objects."""
 
 
 class View(Enum):
-    """A picture to look at."""
+    """The pictures for people."""
 
     OVERLAY = "overlay"
     OUTLINE = "outline"
@@ -45,7 +45,7 @@ class View(Enum):
 
 
 class MaskShape(Enum):
-    """A form in which a JSON answer holds a mask, or what is known of its border."""
+    """The forms of a mask or its border in a JSON answer."""
 
     PNG = "png"
     RLE = "rle"
@@ -55,11 +55,11 @@ class MaskShape(Enum):
 
 
 UNCERTAINTY_SHAPES = frozenset({MaskShape.BAND, MaskShape.PROBABILITY})
-"""Shapes of what the network says, and so of whole masks alone."""
+"""Shapes made from the network's output, and so of whole masks only."""
 
 
 class LungChoice(Enum):
-    """Which lungs the masks of an answer show."""
+    """The lungs in the masks of an answer."""
 
     BOTH = "both"
     EACH = "each"
@@ -68,7 +68,7 @@ class LungChoice(Enum):
 
 
 class OverlayFormat(Enum):
-    """How the overlay of a JSON answer is written; the value is the format's name."""
+    """The file formats of the overlay in a JSON answer; the value is the format's name."""
 
     PNG = "png"
     JPEG = "jpeg"
@@ -76,26 +76,26 @@ class OverlayFormat(Enum):
 
 @dataclass(frozen=True)
 class SegmentRequest:
-    """A request about one X-ray, apart from the X-ray itself.
+    """A request for one X-ray, without the X-ray itself.
 
     Attributes:
         boxes: boxes in pixels as given, not yet compared with the image; empty = whole image.
-        convention: what the masks follow.
-        threshold: probability from which a pixel is lung, between 0 and 1.
-        wants_overlay: whether a JSON answer holds the overlay picture.
-        objects: what an answer of several DICOM objects holds, in this order.
+        convention: convention of the masks.
+        threshold: least probability of a lung pixel, between 0 and 1.
+        wants_overlay: whether a JSON answer has the overlay picture.
+        objects: objects of an answer of several DICOM objects, in this order.
         lungs: both lungs in one mask, each in its own, or one of them.
         drops_islands: whether small pieces of a mask are removed.
-        wants_measurements: whether a JSON answer holds measurements.
-        view: a picture to look at, beside masks or in their place; None for none.
-        wants_legend: whether a margin of that picture says what it shows.
-        clips_to_boxes: whether the lungs of the whole image are cut at the boxes, in place of
-            segmenting the lungs that the boxes mean.
-        overlay_format: how the overlay is written, where one is wanted.
+        wants_measurements: whether a JSON answer has measurements.
+        view: picture for people, beside masks or instead of them; None for none.
+        wants_legend: whether that picture has a margin with a legend.
+        clips_to_boxes: whether to segment the whole image and cut the lungs at the boxes, instead
+            of segmenting the lungs that the boxes select.
+        overlay_format: file format of the overlay.
         structures: what the masks show, each once, the lungs before the heart.
-        measures_heart: whether measurements hold the heart and the cardiothoracic ratio.
-        shapes: forms in which a JSON answer holds each mask.
-        model: which of several models is to answer, `name/version` or a name; None for the first.
+        measures_heart: whether measurements include the heart and the cardiothoracic ratio.
+        shapes: forms of each mask in a JSON answer.
+        model: the model to use, `name/version` or a name; None for the first.
     """
 
     boxes: tuple[Box, ...]
@@ -118,14 +118,14 @@ class SegmentRequest:
 
     @property
     def network_structures(self) -> tuple[Structure, ...]:
-        """What the network is asked for: the masks, and what is measured beside them."""
+        """Structures for the network: those of the masks, and those to measure."""
         measured = (LUNGS,) * self.wants_measurements + (HEART,) * self.wants_ratio
         wanted = {*self.structures, *measured, *((LUNGS,) if self.wants_ratio else ())}
         return tuple(one for one in STRUCTURES if one in wanted)
 
     @property
     def wants_ratio(self) -> bool:
-        """Whether the answer holds the cardiothoracic ratio."""
+        """Whether the answer has the cardiothoracic ratio."""
         has_both = set(self.structures) >= {LUNGS, HEART}
         has_report = (
             self.answer_kind is AnswerKind.DICOM_OBJECTS and DicomObject.REPORT in self.objects
@@ -134,7 +134,7 @@ class SegmentRequest:
 
     @property
     def overlay_in_answer(self) -> OverlayFormat | None:
-        """Format of the overlay that the answer holds; None for none."""
+        """Format of the overlay in the answer; None for none."""
         has_overlay = self.wants_overlay and self.answer_kind is AnswerKind.JSON
         return self.overlay_format if has_overlay else None
 
@@ -145,7 +145,7 @@ class SegmentRequest:
 
     @property
     def needs_grey_dicom(self) -> bool:
-        """Whether the answer says how the grey values of a DICOM image are shown."""
+        """Whether the answer repeats the display of a DICOM image's grey values."""
         is_listed = DicomObject.PRESENTATION_STATE in self.objects
         return self.answer_kind is AnswerKind.DICOM_OBJECTS and is_listed
 

@@ -1,9 +1,9 @@
-"""Warns when a mask does not have the shape, the position or the grey values of two lungs.
+"""Warn if a mask does not have the shape, the position or the grey values of two lungs.
 
 A picture that is not an upright, whole, frontal chest X-ray seldom gives an empty mask: the model
-finds something lung-like in everything. These rules compare its mask with human masks. Limits
-are set on `val` alone; `python -m benchmarks.quality.gating --data DATA` prints how often each
-rule warns on good X-rays, on corrupted ones and on pictures of other things.
+finds something lung-like in everything. These rules compare its mask with human masks. Limits are
+set on `val` only; `python -m benchmarks.quality.gating --data DATA` prints how often each rule
+warns on good X-rays, on corrupted ones and on pictures of other things.
 """
 
 from __future__ import annotations
@@ -19,35 +19,37 @@ from service.imaging.mask_grid import MaskGrid, sampled
 from service.imaging.response_warnings import ImageWarning, WarningCode
 
 EDGE_MARGIN = 0.01
-"""The outline is looked at this share of the longer side inside the picture: the model ends a
-mask a pixel or two before an edge that cuts through a lung."""
+"""Margin inside the picture's edge at which the outline is examined, as a share of the longer side:
+the model ends a mask a pixel or two before an edge that cuts through a lung."""
 WIDE_MARGIN = 0.02
-"""As above, for masks that prove that no lung is cut."""
+"""The same margin for masks that prove that no lung is cut."""
 MAXIMUM_EDGE_SHARE = 0.12
-"""Share of the outline that may run along the picture's edge: 2 of the 178 human masks of `val`
-have more."""
+"""Largest share of the outline along the picture's edge: 2 of the 178 human masks of `val` have
+more."""
 MAXIMUM_DISTANCE = 7.5
-"""Of human masks of `val` 95 % are nearer than 3.4, all nearer than 6.7."""
+"""Largest distance from human masks: of those of `val` 95 % are below 3.4, all below 6.7."""
 MAXIMUM_PROPORTION_DEVIATIONS = 4.0
-"""Human masks of `val` deviate by 3.3 at the most, sides squeezed to 40 % by 5 and more."""
+"""Largest deviation of the aspect ratio: human masks of `val` deviate by at most 3.3, sides
+squeezed to 40 % by 5 or more."""
 TURNED_FROM_DISTANCE = 4.5
 TURNED_RATIO = 0.8
-"""A shape is turned when turning it makes it so much nearer to lungs. An upright mask of `val`
-gets 1.9 times farther at the least."""
+"""Ratio of distances at which a shape counts as turned: turning it brings it this much nearer to
+lungs. Upright masks of `val` get at least 1.9 times farther."""
 MAXIMUM_FLAT_SHARE = 0.08
-"""Share of the mask that may lie where the picture has one grey value all around."""
+"""Largest share of the mask where the picture has a single grey value."""
 INVERTED_FROM = 0.06
-"""How much brighter the lungs may be than what lies between them, over the range of grey."""
+"""Most by which the lungs may be brighter than the space between them, as a share of the grey
+range."""
 _FLAT_WINDOW = np.ones((5, 5), np.uint8)
-_SMALLEST_GAP = 30  # samples between the lungs from which on they are compared
+_SMALLEST_GAP = 30  # least samples between the lungs for a comparison
 
 
 def check_lung_shapes(grid: MaskGrid, pixels: NDArray[Any] | None) -> list[ImageWarning]:
-    """Return warnings on a mask of both lungs.
+    """Return warnings about a mask of both lungs.
 
     Args:
         grid: the mask, not empty.
-        pixels: the X-ray, (H, W) uint8 or uint16; None where grey values are not to be judged.
+        pixels: the X-ray, (H, W) uint8 or uint16; None to skip the grey values.
     """
     found = [*_check_pieces(grid), *_check_edge(grid)]
     unlike = _check_against_lungs(grid)
@@ -62,7 +64,7 @@ def edge_share(mask: NDArray[np.bool_], margin: float = EDGE_MARGIN) -> float:
 
     Args:
         mask: (h, w) bool.
-        margin: the picture's edge is taken so far inside, as a share of the longer side.
+        margin: distance from the picture's edge, as a share of the longer side.
     """
     inside = round(margin * max(mask.shape))
     height, width = mask.shape
@@ -74,19 +76,19 @@ def edge_share(mask: NDArray[np.bool_], margin: float = EDGE_MARGIN) -> float:
 
 
 def shows_whole_lungs(grid: MaskGrid) -> bool:
-    """Return whether a mask has two lungs, and its outline stays away from the picture's edges."""
+    """Return whether a mask has two lungs, and its outline keeps away from the picture's edges."""
     return len(grid.large_pieces) == 2 and edge_share(grid.mask, WIDE_MARGIN) == 0.0
 
 
 def are_lungs_dark(grid: MaskGrid, grey: NDArray[Any]) -> bool:
-    """Return whether a mask of the shape of lungs lies on darker grey than what lies between them.
+    """Return whether a mask of the shape of lungs is darker than the space between its parts.
 
     Args:
         grid: the mask.
         grey: the X-ray at the same samples (`mask_grid.sampled`), brighter = denser.
 
     Returns:
-        False as well where that cannot be told.
+        False if it cannot be determined.
     """
     if _check_against_lungs(grid) or not _between(grid.mask).any():
         return False
@@ -179,18 +181,18 @@ def _flat_share(mask: NDArray[np.bool_], grey: NDArray[Any]) -> float:
 
 
 def _brightness_over_the_middle(mask: NDArray[np.bool_], grey: NDArray[Any]) -> float:
-    """Return how much brighter the lungs are than what lies between them, over the grey range."""
+    """Return how much brighter the lungs are than the space between them, over the grey range."""
     between = _between(mask)
     if not between.any():
         return 0.0
-    ordered = np.sort(grey, axis=None, kind="stable")  # by radix: a tenth of a percentile's time
+    ordered = np.sort(grey, axis=None, kind="stable")  # radix sort: a tenth of a percentile's time
     low, high = ordered[ordered.size // 100], ordered[-1 - ordered.size // 100]
     difference = float(grey[mask].mean()) - float(grey[between].mean())
     return difference / max(1.0, float(high) - float(low))
 
 
 def _between(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Return the samples between the lungs, (h, w) bool; none where they are too few."""
+    """Return the samples between the lungs, (h, w) bool; none if there are too few."""
     samples = mask.view(np.uint8)
     from_left = np.maximum.accumulate(samples, axis=1)
     from_right = np.maximum.accumulate(samples[:, ::-1], axis=1)[:, ::-1]

@@ -1,11 +1,10 @@
 """Further threads that do parts of a large picture, if cores are idle.
 
-Cores are idle while one caller is served alone: the model has just finished, and one thread
-deflates. Where cores are mostly idle, Linux wakes a thread on the core of the thread that woke it,
-and both take turns there. On 2 cores, of which one was idle, halves of an overlay took 4.9 ms by
-two threads, as long as by one. Kept away from that core, the second thread runs on the other one:
-3.1 ms. Their scheduling class is "idle", so that they get nothing of a core on which the model or
-another caller's work runs. The calling thread does every piece then.
+With a single caller, cores are idle while one thread deflates the answer. If cores are mostly idle,
+Linux wakes a thread on the core of the thread that woke it, and both take turns there, so two
+threads gain nothing. So these threads are kept off the caller's core. Their scheduling class is
+"idle", so they never take a core from the model or another caller's work. In that case the calling
+thread does every piece.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ CORES_PER_THREAD = 4
 
 
 def in_turn(here: Callable[[], Here], there: Callable[[], There]) -> tuple[Here, There]:
-    """Do one after the other, in the calling thread."""
+    """Do both in turn, in the calling thread."""
     return here(), there()
 
 
@@ -36,38 +35,37 @@ def in_turn(here: Callable[[], Here], there: Callable[[], There]) -> tuple[Here,
 def side_threads() -> SideThreads:
     """Return the side threads of this process, made at the first call.
 
-    One on a small machine, one for each `CORES_PER_THREAD` cores on a large one.
+    There is one thread for each `CORES_PER_THREAD` cores, and at least one.
     """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return SideThreads(min(MOST_THREADS, max(1, (cores or 1) // CORES_PER_THREAD)))
 
 
 class SideThreads:
-    """Threads that take pieces of work beside the calling thread."""
+    """Threads that do pieces of work beside the calling thread."""
 
     def __init__(self, count: int = 1) -> None:
         """Make the threads; each starts with its first piece.
 
         Args:
-            count: threads beside the calling one.
+            count: number of threads beside the calling one.
         """
         self._thread_ids: set[int] = set()
         self._pool = ThreadPoolExecutor(count, thread_name_prefix="side", initializer=self._begin)
         self._current_core = _current_core_reader()
 
     def both(self, here: Callable[[], Here], there: Callable[[], There]) -> tuple[Here, There]:
-        """Do `there` in a side thread while the calling thread does `here`.
+        """Call `there` in a side thread while the calling thread calls `here`.
 
-        Where no side thread has begun by the time `here` is done, because all are busy with other
-        callers' pieces, or because there is one core only, the calling thread does both. So does a
-        side thread itself, for a piece of a piece.
+        If no side thread has begun when `here` is done (all are busy, or there is only one core),
+        the calling thread does both. A nested call in a side thread does both there.
 
         Args:
-            here: what the calling thread does; the longer piece.
-            there: what a side thread does; must not touch what `here` changes.
+            here: the longer piece, for the calling thread.
+            there: the piece for a side thread; it must not touch what `here` changes.
 
         Returns:
-            What they returned. The first error of the two is raised.
+            The two results. The first error of the two is raised.
         """
         beside = self._handed_over([there])
         if not beside:
@@ -84,15 +82,16 @@ class SideThreads:
         return result, begun.result()
 
     def each(self, pieces: Sequence[Callable[[], Piece]]) -> list[Piece]:
-        """Do all pieces, as many at a time as cores are idle, and return their results in order.
+        """Do all pieces, one on each idle core at a time, and return their results in order.
 
-        The calling thread takes the first piece, and then the last that no side thread has begun.
+        The calling thread does the first piece, and then the last pieces that no side thread has
+        begun.
 
         Args:
-            pieces: none may touch what another changes.
+            pieces: pieces of work; none may touch what another changes.
 
         Returns:
-            What they returned. The first error is raised.
+            The results. The first error is raised.
         """
         beside = self._handed_over(pieces[1:])
         if not beside:
@@ -114,7 +113,7 @@ class SideThreads:
         return [found[number] for number in range(len(pieces))]
 
     def close(self) -> None:
-        """End the threads; a piece that has not begun is done by its caller."""
+        """End the threads; callers do pieces that have not begun."""
         self._pool.shutdown(wait=False, cancel_futures=True)
 
     def _handed_over(self, pieces: Sequence[Callable[[], Piece]]) -> list[Future[Piece]]:

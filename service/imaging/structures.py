@@ -29,7 +29,7 @@ class Structure:
     Attributes:
         label: its English name.
         code: value, scheme and meaning of its anatomy.
-        laterality: value, scheme and meaning of its side; None where it has none.
+        laterality: value, scheme and meaning of its side; None without a side.
         display_cielab: colour, as DICOM stores CIELab in 16 bits.
     """
 
@@ -47,4 +47,4 @@ STRUCTURES: Mapping[str, Structure] = MappingProxyType(
         HEART: Structure("Heart", _HEART_CODE, None, _PURPLE),
     }
 )
-"""By the names that the API uses."""
+"""All structures, by their names in the API."""

@@ -1,8 +1,8 @@
-"""Messages of the serving process and an image worker about one X-ray, as JSON.
+"""Messages between serving process and image worker about one X-ray, as JSON.
 
 Pixels, the network's input, logits and the answer's body are passed as shared memory beside them.
-The serving process does not trust a worker's messages, since the worker parsed untrusted bytes:
-each value has its type and its bounds here, and text is short and printable.
+The serving process does not trust a worker's messages, because the worker parsed untrusted bytes.
+So each value has a type and bounds here, and text is short and printable.
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ OPEN_TASK, ANSWER_TASK, PREVIEW_TASK = "open", "answer", "preview"
 
 PREVIEW_MEDIA_TYPE = "application/octet-stream"
 PREVIEW_LONGEST_SIDE = 1600
-"""Pixels; a larger X-ray is reduced by a whole number. A screen shows no more, and 5 MB travel."""
+"""Longest side of a preview in pixels; larger X-rays are reduced by an integer. A screen shows no
+more, and 5 MB are sent."""
 
 _STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
 _Seconds = Annotated[float, Field(ge=0, le=1e6)]
@@ -42,13 +43,13 @@ _Side = Annotated[int, Field(ge=1, le=2**20)]
 @with_config(_STRICT)
 @dataclass(frozen=True)
 class OpenOrder:
-    """Asks for an upload to be decoded and prepared.
+    """Order to decode and prepare an upload.
 
     Attributes:
-        request: what the caller wants of it.
+        request: the caller's request.
         input_size: side of the network's input, pixels.
         max_pixels: most pixels allowed.
-        requested_at: `time.perf_counter()` when this was asked for.
+        requested_at: `time.perf_counter()` of the order.
     """
 
     request: SegmentRequest
@@ -60,7 +61,7 @@ class OpenOrder:
 @with_config(_STRICT)
 @dataclass(frozen=True)
 class PreviewOrder:
-    """Asks for the grey values of an upload for a screen.
+    """Order for the grey values of an upload, for display.
 
     Attributes:
         max_pixels: most pixels allowed.
@@ -72,16 +73,16 @@ class PreviewOrder:
 @with_config(_STRICT)
 @dataclass(frozen=True)
 class OpenedFacts:
-    """What the serving process learns of an X-ray that was opened.
+    """Facts about an opened X-ray for the serving process.
 
     Attributes:
         format: kind of the file.
         width: width in pixels.
         height: height in pixels.
-        orientation: the way from these pixels to the upright X-ray that the network takes.
+        orientation: how to turn these pixels upright for the network.
         stage_seconds: seconds of `decode` and `preprocess`.
         grey_level: mean of the windowed grey values.
-        xray_digest: names the X-ray where an answer in DICOM is asked for; else empty.
+        xray_digest: digest that identifies the X-ray for an answer in DICOM; otherwise empty.
     """
 
     format: Literal["png", "jpeg", "tiff", "dicom"]
@@ -97,7 +98,7 @@ class OpenedFacts:
 @with_config(_STRICT)
 @dataclass(frozen=True)
 class BoxScore:
-    """What the network says about one structure in one box, beside its logits.
+    """The network's output for one structure in one box, without its logits.
 
     Attributes:
         box: the box, in pixels.
@@ -115,13 +116,13 @@ class BoxScore:
 @with_config(_STRICT)
 @dataclass(frozen=True)
 class AnswerOrder:
-    """Asks for masks and their rendering.
+    """Order for masks and their rendering.
 
     Attributes:
-        context: what the answer says beside.
-        facts: what opening told.
+        context: input of the answer beside the masks.
+        facts: facts about the opened X-ray.
         input_size: side of the network's input, pixels.
-        masks: what the network says, one for each structure of each box.
+        masks: the network's output, one for each structure of each box.
     """
 
     context: AnswerContext
@@ -133,11 +134,11 @@ class AnswerOrder:
 @with_config(_STRICT)
 @dataclass(frozen=True)
 class AnswerFacts:
-    """What the serving process learns of an answer beside its body.
+    """Facts about an answer for the serving process, beside its body.
 
     Attributes:
         media_type: form of the body.
-        headers: headers of our own.
+        headers: the answer's own headers.
         warning_codes: codes of the warnings given.
         area_ratios: share of the image that the lungs cover, by boxes.
         lungs_confidences: the confidence of these masks.
@@ -162,7 +163,7 @@ class AnswerFacts:
 @with_config(_STRICT)
 @dataclass(frozen=True)
 class RefusedFacts:
-    """Why a worker refused an upload.
+    """A worker's refusal of an upload.
 
     Attributes:
         code: code of a refusal of the service.

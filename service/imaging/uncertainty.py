@@ -1,7 +1,7 @@
-"""How sure the model is of each part of a mask: its probabilities, and a band around the outline.
+"""The certainty of each part of a mask: its probabilities, and a band around the outline.
 
 The band lies between the contours of probability 0.25 and 0.75. Where it is wide, the model is
-unsure where the border runs; where it is narrow, it is sure.
+unsure of the border; where it is narrow, the model is sure.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class Probabilities:
     """The probabilities of one mask at the pixels of the X-ray."""
 
     def __init__(self, mask_logits: MaskLogits, geometry: InputGeometry) -> None:
-        """Resample what the network said."""
+        """Resample the network's output."""
         self._logits = logits_at_pixels(
             np.asarray(mask_logits.logits, np.float32), geometry
         )  # (H, W)
@@ -61,9 +61,8 @@ class Probabilities:
     def band(self, mask: Mask) -> Band:
         """Return the band around a mask.
 
-        Its width at a pixel of the outline is the distance to the nearest pixel outside the outer
-        contour and that to the nearest one inside the inner contour, less the one pixel that two
-        neighbours are apart.
+        Its width at a pixel of the outline is the sum of two distances minus one pixel: to the
+        nearest pixel outside the outer contour, and to the nearest pixel inside the inner contour.
 
         Args:
             mask: the mask whose outline is followed, (H, W) bool.
@@ -75,7 +74,7 @@ class Probabilities:
             return Band(outer, inner, None, None)
         window = _window_of(outer | mask)
         outline = (mask & ~_eroded(mask))[window]
-        within = np.pad(outer[window], 1)  # what is around it is outside
+        within = np.pad(outer[window], 1)  # beyond the window is outside
         outwards = squares_of(distances_within(within)[1:-1, 1:-1][outline])
         inwards = squares_of(distances_within(np.ascontiguousarray(~inner[window]))[outline])
         widths = np.maximum(np.sqrt(outwards) + np.sqrt(inwards) - 1, 0)
@@ -83,7 +82,7 @@ class Probabilities:
 
 
 def _window_of(mask: Mask) -> tuple[slice, slice]:
-    """Return the rows and columns that a mask reaches."""
+    """Return the rows and columns of a mask's bounding box."""
     rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
     return slice(int(rows[0]), int(rows[-1]) + 1), slice(int(columns[0]), int(columns[-1]) + 1)
 

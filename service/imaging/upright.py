@@ -1,7 +1,7 @@
-"""Converts between the pixels that a caller sees and the upright X-ray that the model takes.
+"""Convert between a caller's pixels and the upright X-ray for the model.
 
-A DICOM header can say that its pixels are stored turned or mirrored. Boxes and masks of DICOM
-refer to the pixels as stored, because archives and viewers lay them over these.
+A DICOM header can say that its pixels are stored turned or mirrored. Boxes and masks of DICOM refer
+to the pixels as stored, because archives and viewers show them over these.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def upright_scale(scale: ImageScale, picture: Picture) -> ImageScale:
     """Return how pixels of the upright X-ray relate to the patient.
 
     Args:
-        scale: how pixels as stored do.
+        scale: how stored pixels relate to the patient.
         picture: the X-ray.
     """
     if picture.orientation.is_upright:
@@ -41,14 +41,14 @@ def upright_scale(scale: ImageScale, picture: Picture) -> ImageScale:
 def upright_request(
     picture: Picture, boxes: Sequence[Box], convention: Convention, threshold: float
 ) -> PredictionRequest:
-    """Return the request to the model about a picture.
+    """Return the model's request for a picture.
 
     Args:
         picture: the X-ray.
-        boxes: in its pixels as the caller knows them, checked by `validate_box`, whose sentences
-            name the size that the caller knows.
-        convention: which structure the masks follow.
-        threshold: probability from which on a pixel belongs to a mask.
+        boxes: boxes in the caller's pixels; `validate_box` checks them there, so that its messages
+            have the caller's sizes.
+        convention: convention of the masks.
+        threshold: least probability of a mask pixel.
     """
     width, height = picture.width, picture.height
     upright = tuple(picture.orientation.apply_to_box(box, width, height) for box in boxes)
@@ -56,7 +56,7 @@ def upright_request(
 
 
 def as_stored(found: _Mask, picture: Picture) -> _Mask:
-    """Return a mask of the upright X-ray as one of the pixels that the caller knows."""
+    """Turn a mask of the upright X-ray to the caller's pixels."""
     orientation = picture.orientation
     if orientation.is_upright:
         return found
@@ -67,16 +67,16 @@ def as_stored(found: _Mask, picture: Picture) -> _Mask:
 def is_turn_doubtful(
     picture: Picture, found: Sequence[MaskPrediction], kind: Collection[str] = ()
 ) -> bool:
-    """Return whether an X-ray probably does not lie as its header says.
+    """Return whether the header's orientation of an X-ray is probably wrong.
 
     Some modalities write the same PatientOrientation into every file. Of 178 X-rays of `val` the
     confidence of version 5 was below the limit for none upright, for 178 turned by a quarter and
-    for 150 turned upside down. It was below for no mirrored one, which a quality head tells.
+    for 150 turned upside down. It was below for no mirrored X-ray; the quality head finds those.
 
     Args:
         picture: the X-ray.
-        found: what the model found after turning it.
-        kind: what the model's quality head says of it after turning.
+        found: the model's result after turning.
+        kind: labels of the quality head after turning.
     """
     if picture.orientation.is_upright:
         return False
@@ -85,7 +85,7 @@ def is_turn_doubtful(
 
 
 def doubtful_turn() -> ImageWarning:
-    """Return the remark on such an X-ray."""
+    """Return the warning about such an X-ray."""
     return ImageWarning(
         WarningCode.ORIENTATION_DOUBTFUL,
         "The X-ray was turned as its DICOM header says, and the model is far less sure of its mask "

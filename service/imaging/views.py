@@ -1,10 +1,10 @@
-"""Pictures to look at, made from an X-ray and its masks: overlay, outline, isolated, enhanced.
+"""Pictures for people, made from an X-ray and its masks: overlay, outline, isolated, enhanced.
 
 Isolated and enhanced lungs are what the published method was made for: parenchyma alone, and
 abnormalities that are easier to see. Isolated pixels keep their values and all of their bits.
-Enhanced ones do not: their contrast is equalised by CLAHE (Zuiderveld 1994) in tiles, so the
-picture says of itself that nothing may be measured in it. Masks with warnings look different from
-good ones: a dashed outline where a person is to look, dashes in red where the mask is refused.
+Enhanced ones do not: CLAHE (Zuiderveld 1994) equalises their contrast in tiles, so their legend
+says not to measure in them. Masks with warnings look different: a dashed outline if a person must
+look, red dashes if the mask is refused.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from service.imaging.segment_request import View
 from service.imaging.warning_advice import Severity
 
 CLAHE_CLIP_LIMIT = 2.0
-"""A grey value's share of a tile counts as at most so many times the mean share."""
+"""CLAHE's clip limit: largest share of a grey value in a tile, over the mean share."""
 CLAHE_TILES = (8, 8)
 NOT_FOR_MEASURING = "for viewing, not for measuring"
 _STYLES = {
@@ -45,13 +45,13 @@ Picture = NDArray[np.uint8] | NDArray[np.uint16]
 
 @dataclass(frozen=True)
 class ViewedMasks:
-    """What a view shows.
+    """The content of a view.
 
     Attributes:
         pixels: the X-ray, (H, W) uint8 or uint16.
         masks: (H, W) bool each.
         boxes: the caller's boxes, drawn into overlays.
-        severity: the gravest among the warnings; None for none.
+        severity: gravest severity of the warnings; None for none.
     """
 
     pixels: NDArray[Any]
@@ -101,12 +101,12 @@ def _enhanced(shown: ViewedMasks) -> NDArray[np.uint8]:
 def legend_of(
     view: View, convention: str, confidences: Sequence[float], warnings: Sequence[tuple[str, str]]
 ) -> list[str]:
-    """Return the lines that say what a view shows.
+    """Return the lines of a view's legend.
 
     Args:
         view: which one.
-        convention: what the masks follow.
-        confidences: one for each mask.
+        convention: convention of the masks.
+        confidences: confidence of each mask.
         warnings: code and severity of each.
     """
     numbers = ", ".join(f"{value:.2f}" for value in confidences)
@@ -124,7 +124,7 @@ def with_margin(picture: Picture, lines: Sequence[str]) -> Picture:
     """Return a picture with lines of text in a margin below it, of the picture's own type.
 
     With 16 bits the text is as bright as the picture's brightest pixel: viewers stretch the range
-    of what they show, and an X-ray of 12 bits below a white of 65535 would be black.
+    of values, and white of 65535 would make an X-ray of 12 bits black.
     """
     if picture.ndim == 3:
         return with_legend(picture.astype(np.uint8, copy=False), lines)

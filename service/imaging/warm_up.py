@@ -1,4 +1,4 @@
-"""Work done once before the first caller comes, so that the first answer is no slower than others.
+"""Work done once before the first caller, so that the first answer is as fast as others.
 
 The libraries set up their tables when they are first used. It runs in the process that image
 workers are forked from, where no thread may be left behind.
@@ -23,7 +23,7 @@ SIDE_PX = 1024
 
 
 def decode_and_render_once() -> None:
-    """Decode a made-up picture and render a made-up mask, in the calling thread."""
+    """Decode a synthetic picture and render a synthetic mask, in the calling thread."""
     ramp = np.add.outer(np.arange(SIDE_PX), np.arange(SIDE_PX))
     pixels = read_picture(encode_png((ramp // 9).astype(np.uint8)), max_pixels=SIDE_PX**2).pixels
     mask = abs(ramp - SIDE_PX) < SIDE_PX // 4
@@ -38,4 +38,4 @@ def decode_and_render_once() -> None:
     encode_rle(mask)
     colours = overlay_colours(pixels, [mask], [box])
     encode_jpeg(colours)
-    encode_png(colours[: SIDE_PX // 2])  # no more, or it would start a thread for the other half
+    encode_png(colours[: SIDE_PX // 2])  # a large one would start a further thread

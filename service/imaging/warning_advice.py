@@ -1,8 +1,8 @@
-"""What each warning means for whoever uses the mask: how grave it is, and what to do about it.
+"""The severity of each warning, and what to do about it.
 
-One table for all answers, so that a program can gate on `severity` alone and never needs a new
-release when a code is added. Severities were set by what a code says about masks of known
-quality: `python -m benchmarks.quality.gating` prints how many poor and good masks each one takes.
+One table serves all answers, so a program can gate on `severity` alone and needs no new release
+when a code is added. Severities were set by masks of known quality:
+`python -m benchmarks.quality.gating` prints how many poor and good masks get each code.
 """
 
 from __future__ import annotations
@@ -19,11 +19,12 @@ class Severity(StrEnum):
     """How grave a warning is, from the least to the most."""
 
     INFO = "info"
-    """Something was done to the picture or the mask; the mask is as good as without it."""
+    """Picture or mask was changed, without harm to the mask."""
     LOOK = "look"
-    """The mask may be wrong: a person looks at it before it is used."""
+    """The mask may be wrong: a person must look at it before it is used."""
     REFUSE = "refuse"
-    """The mask is not to be used: it, or the picture, is not what the model was made for."""
+    """The mask must not be used: it or the picture is not of the kind that the model was made
+    for."""
 
 
 @dataclass(frozen=True)
@@ -113,11 +114,11 @@ ADVICE: Mapping[WarningCode, Advice] = MappingProxyType(
         ),
     }
 )
-"""By code; every code has its entry."""
+"""Advice by code; every code has an entry."""
 
 
 def advice_on(code: str) -> Advice:
-    """Return what to do about a warning.
+    """Return the advice on a warning.
 
     Args:
         code: a member of `WarningCode`.
@@ -131,15 +132,15 @@ def advice_on(code: str) -> Advice:
 ABOUT_NUMBERS = frozenset(
     {WarningCode.CARDIOTHORACIC_RATIO_ON_AP, WarningCode.CARDIOTHORACIC_VIEW_UNKNOWN}
 )
-"""Warnings about a number; masks look as good ones beside them."""
+"""Warnings about a number only, which do not change how masks are shown."""
 
 
 def gravest_of_masks(codes: Iterable[str]) -> Severity | None:
-    """Return the gravest severity among warnings that are about masks or their picture."""
+    """Return the gravest severity among warnings about masks or their picture."""
     return gravest(code for code in codes if code not in ABOUT_NUMBERS)
 
 
 def gravest(codes: Iterable[str]) -> Severity | None:
-    """Return the gravest severity among warnings; None where there are none."""
+    """Return the gravest severity among warnings; None without warnings."""
     found = {advice_on(code).severity for code in codes}
     return next((one for one in reversed(Severity) if one in found), None)

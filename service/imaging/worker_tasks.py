@@ -1,9 +1,9 @@
 """The tasks of an image worker: open an X-ray, render the answer, compare masks, preview.
 
-Opening and rendering are independent: a worker keeps nothing between them, so either half may run
-in any worker. What the second half needs of the first goes through the serving process: pixels and
-a state, in shared memory that the serving process holds and does not read. The state is JSON, so
-that a worker that parsed hostile bytes cannot make the next one execute anything.
+Opening and rendering are independent: a worker keeps nothing between them, so either half can run
+in any worker. The first half passes pixels and a state to the second, in shared memory that the
+serving process holds and does not read. The state is JSON, so a worker that parsed hostile bytes
+cannot make the next one execute anything.
 """
 
 from __future__ import annotations
@@ -57,15 +57,15 @@ from service.workers.task import Answer, Function, Refusal, Task
 
 @dataclass(frozen=True)
 class _State:
-    """What rendering needs of opening, beside the pixels.
+    """The result of opening that rendering needs, beside the pixels.
 
     Attributes:
-        warnings: what decoding remarked.
-        remarks: what looks wrong about the grey values.
-        header: what a DICOM answer repeats of the X-ray.
+        warnings: warnings of decoding.
+        remarks: warnings about the grey values.
+        header: attributes for a DICOM answer.
         scale: how pixels of the upright X-ray relate to the patient.
-        orientation: the way from its pixels to the upright X-ray.
-        display: how its grey values are shown, where an answer repeats that.
+        orientation: how to turn its pixels upright.
+        display: how to display its grey values, for answers that repeat it.
     """
 
     request: SegmentRequest
@@ -84,7 +84,7 @@ def open_task(task: Task) -> Answer:
     """Decode an upload and prepare it for the network.
 
     Args:
-        task: an `OpenOrder`, and the file as its one piece of shared memory.
+        task: an `OpenOrder`, with the file in shared memory.
 
     Returns:
         `OpenedFacts`; shared memory: the pixels, the network's input, the state.
@@ -132,7 +132,7 @@ def open_task(task: Task) -> Answer:
 
 
 def answer_task(task: Task) -> Answer:
-    """Make masks of logits and render the answer.
+    """Turn logits into masks and render the answer.
 
     Args:
         task: an `AnswerOrder`; shared memory: the pixels and the state of `open_task`, and the
@@ -151,10 +151,10 @@ def answer_task(task: Task) -> Answer:
 
 
 def preview_task(task: Task) -> Answer:
-    """Decode an upload for a screen.
+    """Decode an upload for display.
 
     Args:
-        task: a `PreviewOrder`, and the file as its one piece of shared memory.
+        task: a `PreviewOrder`, with the file in shared memory.
 
     Returns:
         `AnswerFacts`; shared memory: the body.
@@ -169,10 +169,10 @@ def preview_task(task: Task) -> Answer:
 
 
 def compare_task(task: Task) -> Answer:
-    """Say how much two models' masks are alike.
+    """Compare two models' masks.
 
     Args:
-        task: a `CompareOrder`, and the logits of its pairs as its one piece of shared memory.
+        task: a `CompareOrder`, with the logits of its pairs in shared memory.
 
     Returns:
         The comparisons, under `masks`.
@@ -183,13 +183,13 @@ def compare_task(task: Task) -> Answer:
 
 
 def warm_up() -> None:
-    """Run everything once in the process that workers are forked from."""
+    """Run everything once, in the process that workers are forked from."""
     keep_one_heap()
     decode_and_render_once()
 
 
 def warm_up_extras() -> None:
-    """Make every DICOM object once there, when an answer in DICOM is first wanted: 90 MB."""
+    """Encode every DICOM object once, before the first answer in DICOM: 90 MB."""
     from service.imaging.dicom_warm_up import encode_objects_once
 
     encode_objects_once()
@@ -218,7 +218,7 @@ def _sent(answer: RenderedAnswer) -> Answer:
 
 
 def _digest_of(header: SourceHeader | None) -> str:
-    """Name an X-ray to the serving process, which does not learn the identifier itself."""
+    """Return a digest of the X-ray's identifier, which the serving process does not get."""
     if header is None:
         return ""
     return hashlib.sha256(header.sop_instance_uid.encode()).hexdigest()
@@ -230,7 +230,7 @@ def _bytes_of(array: NDArray[Any]) -> memoryview:
 
 def _refusal(error: ServiceError, is_last: bool = False) -> Refusal:
     facts = RefusedFacts(error.code, error.detail)
-    # Native code that stumbled over damaged pixels may have left damage of its own behind.
+    # Native code that failed on damaged pixels may have corrupted the process.
     is_damage = is_last and isinstance(error, UndecodableImage)
     return Refusal(as_json(REFUSED_FACTS, facts), is_damage)
 

@@ -1,1 +1,1 @@
-"""One request from its bytes to its answer: admission, the steps, the service object."""
+"""One request from its bytes to its answer: admission, stages, the service object."""

@@ -1,16 +1,16 @@
-"""How many requests are accepted at a time: each takes a slot and gives it back.
+"""Limits on the number of requests at a time; each holds a slot.
 
 Three bounds limit memory and waiting time:
 
 * `queue_limit` requests may wait for the model, while they are decoded or queued.
-* A few times `max_batch` more may be past the model, being rendered.
+* A few times `max_batch` more may be past the queue, in the model or being rendered.
 * All of them hold at most `queue_limit_bytes` of uploads, decoded images, inputs of the network and
-  unsent answers. A single larger request is accepted when there is no other.
+  unsent answers. A single larger request is accepted if there is no other.
 
 Overload is refused at once with 429, if possible before the upload is read, instead of letting
 every caller wait longer. While several callers send requests, none holds the last quarter of the
-slots, so that a caller of few requests always finds one. Bytes of unfinished uploads have a bound
-of their own (`service.pipeline.upload_budget`), so that slow senders hold no slot of a fast one.
+slots, so a caller of few requests always finds one. Bytes of unfinished uploads have a separate
+bound (`service.pipeline.upload_budget`), so slow senders hold no slots.
 """
 
 from __future__ import annotations
@@ -25,18 +25,18 @@ from service.errors import QueueFull
 from service.pipeline.upload_budget import UploadBudget
 
 PAST_THE_MODEL_BATCHES = 4
-"""Batches that may be past the model, being computed or rendered."""
+"""Most batches past the queue, being computed or rendered."""
 
 LONGEST_RETRY_S = 30
 ABOUT_S = 2.0 * LONGEST_RETRY_S
-"""For how long a caller is about: one who was refused comes again within this time."""
+"""How long a caller counts as active; a refused caller retries within this time."""
 
 
 class AdmissionControl:
-    """Counts the requests inside and what they hold; safe from any thread.
+    """Counts the accepted requests and their bytes. Thread-safe.
 
     Attributes:
-        uploads: memory for unfinished uploads; belongs to the event loop.
+        uploads: memory for unfinished uploads; for the event loop only.
     """
 
     def __init__(
@@ -54,8 +54,8 @@ class AdmissionControl:
             queue_limit: most requests that wait for the model.
             max_batch: most requests in one model call.
             upload_budget_bytes: most bytes of unfinished uploads held in memory.
-            queue_limit_bytes: most bytes that the requests inside hold.
-            clock: seconds of a clock that never goes back.
+            queue_limit_bytes: most bytes that accepted requests hold.
+            clock: monotonic clock, in seconds.
         """
         self._queue_limit_bytes = queue_limit_bytes
         self._inside_bytes = 0
@@ -72,42 +72,42 @@ class AdmissionControl:
 
     @property
     def waiting(self) -> int:
-        """Requests that hold a place and have not reached the model."""
+        """Accepted requests that have not reached the model."""
         return self._waiting
 
     @property
     def inside(self) -> int:
-        """Requests that hold a place, wherever they are."""
+        """Accepted requests, at any stage."""
         return self._inside
 
     @property
     def inside_bytes(self) -> int:
-        """Bytes of uploads and images that the requests inside hold."""
+        """Bytes of uploads and images of accepted requests."""
         return self._inside_bytes
 
     def refuse_if_full(self, caller: str = SERVICE) -> None:
-        """Refuse a request before its upload, without taking a place.
+        """Refuse a request before its upload if the service is full; take no slot.
 
         Args:
-            caller: who sends it.
+            caller: its caller.
 
         Raises:
-            QueueFull: as many requests wait as are allowed, all together or of this caller.
+            QueueFull: too many requests wait, in total or of this caller.
         """
         with self._lock:
             self._refuse_if_full_locked(caller)
 
     def enter(self, caller: str = SERVICE) -> Slot:
-        """Take a place.
+        """Take a slot.
 
         Args:
-            caller: whose request it is.
+            caller: caller of the request.
 
         Returns:
-            The place, a context manager that gives itself back.
+            The slot, a context manager that releases itself.
 
         Raises:
-            QueueFull: as many requests wait as are allowed, all together or of this caller.
+            QueueFull: too many requests wait, in total or of this caller.
         """
         with self._lock:
             self._refuse_if_full_locked(caller)
@@ -116,10 +116,10 @@ class AdmissionControl:
         return Slot(self, caller)
 
     def keep_answer(self, size_bytes: int) -> Callable[[], None]:
-        """Count an answer that waits to be taken by its caller; it is never refused.
+        """Count the bytes of an answer that waits for its caller; never refuse it.
 
         Returns:
-            What gives the bytes back; may be called more than once.
+            The function that uncounts the bytes; it may be called more than once.
         """
         left = [size_bytes]
 
@@ -133,7 +133,7 @@ class AdmissionControl:
         return give_back
 
     def note_pace(self, seconds_per_request: float) -> None:
-        """Learn how long one request keeps the model, for `Retry-After` (moving average)."""
+        """Update the moving average of the model's time per request, for `Retry-After`."""
         with self._lock:
             self._seconds_per_request += 0.2 * (seconds_per_request - self._seconds_per_request)
 
@@ -168,7 +168,7 @@ class AdmissionControl:
         )
 
     def _retry_after_s_locked(self) -> int:
-        """Return seconds until those who wait now will have been served, at the latest pace."""
+        """Return the seconds until all waiting requests are served, at the latest rate."""
         wait_s = int(self._waiting * self._seconds_per_request) + 1
         return min(wait_s, LONGEST_RETRY_S)
 
@@ -176,14 +176,14 @@ class AdmissionControl:
 def _count(places: Counter[str], caller: str, change: int) -> None:
     places[caller] += change
     if not places[caller]:
-        del places[caller]  # who has none is forgotten
+        del places[caller]  # callers without requests are forgotten
 
 
 class Slot:
-    """One request's place in the service; both ways out may be called more than once."""
+    """The slot of one request; its methods may be called more than once."""
 
     def __init__(self, admission: AdmissionControl, caller: str) -> None:
-        """Hold a place that admission has already counted for its caller."""
+        """Hold a slot that admission has already counted for its caller."""
         self._admission = admission
         self._caller = caller
         self._waits = True
@@ -194,7 +194,7 @@ class Slot:
         """Count bytes that this request keeps in memory until it leaves.
 
         Raises:
-            QueueFull: with the others inside it holds more than `queue_limit_bytes`.
+            QueueFull: all accepted requests together hold more than `queue_limit_bytes`.
         """
         admission = self._admission
         with admission._lock:
@@ -209,14 +209,14 @@ class Slot:
                 )
 
     def reach_model(self) -> None:
-        """Give the waiting place to the next caller: the model works on this request now."""
+        """Release the waiting slot: the model works on this request now."""
         with self._admission._lock:
             if self._waits:
                 self._waits = False
                 self._admission._count_waiting_locked(self._caller, -1)
 
     def leave(self) -> None:
-        """Give everything back: the request is answered, refused or its caller has left."""
+        """Release everything: the request is answered, refused, or its caller has left."""
         with self._admission._lock:
             self._admission._inside_bytes -= self._bytes
             self._bytes = 0
@@ -232,5 +232,5 @@ class Slot:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Give the place back however the block ended."""
+        """Release the slot however the block ended."""
         self.leave()

@@ -1,7 +1,7 @@
-"""Writes down in the audit log what was done with each X-ray, and for whom.
+"""Write an audit entry for each X-ray and its caller.
 
-An entry holds digests in place of X-ray and answer, and nothing that names a patient. The X-ray is
-digested in a thread while workers and network are busy with it.
+An entry has digests of X-ray and answer, and nothing that names a patient. A thread digests the
+X-ray while workers and network process it.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ UNAVAILABLE_SENTENCE = (
     "The audit log cannot be written, and this service gives no mask without it; tell its operator."
 )
 GIVEN_UP = "given_up"
-"""Outcome of a request whose caller left, or whose time was over."""
+"""Outcome of a request whose caller left or whose deadline passed."""
 
 
 class Auditing:
-    """Surrounds requests for masks."""
+    """Wraps requests for masks with audit entries."""
 
     def __init__(self, log: AuditLog, *, is_required: bool) -> None:
         """Keep the log.
@@ -40,7 +40,7 @@ class Auditing:
         self._is_required = is_required
 
     def refuse_if_unavailable(self) -> None:
-        """Refuse a request whose entry could not be written anyhow.
+        """Refuse a request whose entry could not be written.
 
         Raises:
             AuditUnavailable: writing fails, and entries are required.
@@ -55,12 +55,12 @@ class Auditing:
         record: RequestRecord,
         work: Callable[[], Awaitable[HeldAnswer]],
     ) -> HeldAnswer:
-        """Wait for an answer, and return it once its entry is handed over.
+        """Wait for an answer, and return it when its entry is queued.
 
         Args:
-            image: the upload; stays the caller's.
-            request: what the caller wants of it.
-            record: knows request, key and model.
+            image: the upload, which the caller closes.
+            request: the caller's request.
+            record: record with request id, key and model.
             work: makes the answer.
 
         Raises:
@@ -113,7 +113,7 @@ def _entry(record: RequestRecord, request: SegmentRequest, outcome: str) -> dict
 
 
 def _image(record: RequestRecord) -> dict[str, float] | None:
-    """Return what is known of an X-ray that was opened: its size and mean grey level."""
+    """Return the size and mean grey level of an opened X-ray."""
     if record.width is None or record.height is None or record.grey_level is None:
         return None
     grey_level = round(record.grey_level, 2)
@@ -135,7 +135,7 @@ def _answered(answer: HeldAnswer) -> dict[str, Any]:
 
 
 def _digest_of(held: Blob) -> str:
-    """Digest an upload or an answer piece by piece, and give this hold of it back."""
+    """Digest an upload or an answer in pieces, and close this handle of it."""
     digest = hashlib.sha256()
     with held:
         for offset in range(0, held.size_bytes, PIECE_BYTES):

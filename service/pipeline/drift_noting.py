@@ -1,8 +1,8 @@
-"""Counts where an answered X-ray's numbers lie in the model's range of training.
+"""Count where an answered X-ray's numbers are in the model's range of training.
 
-Grey level and size are the X-ray's own. Confidence, area and warnings count only for the whole
-image at the default threshold, as they were measured over the X-rays of training. A box of one lung
-makes another area, and that is not drift.
+Grey level and size always count. Confidence, area and warnings count only for the whole image at
+the default threshold, as for the X-rays of training. A box around one lung gives another area,
+which is not drift.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ def note_drift(
     """Count one answered X-ray.
 
     Args:
-        counters: of this process.
-        request: what the caller wants of it.
-        record: knows its size and grey level.
-        facts: what is known of the answer.
+        counters: counters of this process.
+        request: the caller's request.
+        record: record with size and grey level.
+        facts: facts about the answer.
         model: the model that answered.
     """
     compared, numbers = compared_model(model), dict[str, float]()
@@ -48,5 +48,5 @@ def note_drift(
 
 
 def compared_model(info: ModelInfo) -> ComparedModel:
-    """Return a model as X-rays are compared by it."""
+    """Return a model with its training range."""
     return ComparedModel(info.name, info.version, info.manifest.training_distributions)

@@ -1,4 +1,4 @@
-"""An answer on its way to its caller: its body stays in the memory that its worker wrote."""
+"""An answer before it is sent: its body stays in the shared memory that its worker wrote."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from service.workers.shared_memory import Blob
 
 @dataclass(frozen=True)
 class HeldAnswer:
-    """An answer, ready to be sent; a context manager that gives its memory back.
+    """An answer, and a context manager that releases its memory.
 
-    Whoever gets it closes it. A forgotten one is closed when it is collected.
+    Its receiver closes it. A forgotten one is closed by the garbage collector.
     """
 
-    facts: AnswerFacts  # what is known of it beside its bytes
+    facts: AnswerFacts  # facts about the answer beside its bytes
     body: Blob
 
     def close(self) -> None:
-        """Give the memory back; may be called more than once."""
+        """Release the memory; may be called more than once."""
         self.body.close()
 
     def __enter__(self) -> HeldAnswer:
@@ -33,5 +33,5 @@ class HeldAnswer:
         error: BaseException | None,
         at: TracebackType | None,
     ) -> None:
-        """Give the memory back."""
+        """Release the memory."""
         self.close()

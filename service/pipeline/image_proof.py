@@ -1,4 +1,4 @@
-"""Proves again and again that an image worker decodes the model's golden image.
+"""Prove repeatedly that image workers decode the model's golden image.
 
 A ready service needs more than a model that gives the right mask: workers that decode X-rays.
 """
@@ -26,19 +26,19 @@ logger = logging.getLogger("service.images")
 
 LOOK_INTERVAL_S, LONGEST_PAUSE_S = 0.25, 8.0
 PATIENCE_S = 2.0
-"""How long there may be no worker at all: one that is replaced is back in a tenth of it."""
+"""How long there may be no worker at all; a replacement takes a tenth of it."""
 PROOF_TIMEOUT_S = 30.0
-"""A proof waits for its turn behind the uploads of callers."""
+"""Deadline of a proof, which waits for its turn behind callers' uploads."""
 
 LOST_SENTENCE = "No image worker can decode the golden image; new ones are being started."
 _WORKERS_ASKED = 3
 _MAX_PIXELS = 2**26
-"""Of the golden image, which may have more than the operator allows to callers."""
+"""Most pixels of the golden image, which may exceed the callers' limit."""
 _ASKED = SegmentRequest((), DEFAULT_CONVENTION, 0.5, False, AnswerKind.JSON)
 
 
 class ImageProof:
-    """Watches the image workers and tells readiness."""
+    """Watches the image workers and reports to readiness."""
 
     def __init__(
         self,
@@ -47,13 +47,13 @@ class ImageProof:
         model: Callable[[], ModelInfo | None],
         settings: Callable[[], Settings],
     ) -> None:
-        """Keep what it watches; nothing runs before `watch`.
+        """Keep the parts; nothing runs before `watch`.
 
         Args:
-            images: the workers.
-            readiness: told what was found.
-            model: reads which model is loaded; None while there is none.
-            settings: read what names the model's folder and the seconds between two proofs.
+            images: image workers to prove.
+            readiness: gets the result.
+            model: returns the loaded model; None while there is none.
+            settings: settings with the model's folder and the seconds between two proofs.
         """
         self._images = images
         self._readiness = readiness
@@ -63,7 +63,7 @@ class ImageProof:
         self._golden_images: dict[str, bytes] = {}
 
     async def watch(self) -> None:
-        """Prove the workers, at once and then from time to time, until it is cancelled."""
+        """Prove the workers at once and then periodically, until cancelled."""
         proven_at, last_seen, pause_s = -float("inf"), time.monotonic(), LOOK_INTERVAL_S
         while True:
             now = time.monotonic()
@@ -83,7 +83,7 @@ class ImageProof:
             await asyncio.sleep(pause_s)
 
     async def _is_proven_by_any(self, model: ModelInfo) -> bool:
-        """Ask some workers: one may have been killed with the image in its hands."""
+        """Try several workers, because one may be killed during the proof."""
         for _ in range(_WORKERS_ASKED):
             if await self._is_proven(model):
                 return True
@@ -99,14 +99,14 @@ class ImageProof:
             fields = {"error_type": type(error).__name__}
             logger.error("golden image not decoded", extra={"fields": fields})
             return False
-        # What one worker made of it, every later one must make of it, too.
+        # Every later worker must give the first one's result.
         return self._digests.setdefault(model.sha256, digest) == digest
 
     def _golden_image(self, model: ModelInfo) -> bytes:
-        """Return the image as it was when the model was loaded, whatever lies on disk now."""
+        """Return the image from when the model was loaded, whatever is on disk now."""
         if model.sha256 not in self._golden_images:
             test = model.manifest.self_test
-            assert test is not None  # a model without one is not served
+            assert test is not None  # a model without a golden image is not served
             folder: Path = self._settings().model or default_model_folder()
             self._golden_images[model.sha256] = (folder / test.image_file).read_bytes()
         return self._golden_images[model.sha256]

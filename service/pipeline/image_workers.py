@@ -1,8 +1,7 @@
 """The serving process's side of the image workers: sends them tasks and checks their replies.
 
-No picture is opened here. A worker parsed untrusted bytes. So its reply is checked against
-`service.imaging.task_data`, and the size of shared memory against the size it states, before any of
-it is used.
+No picture is opened here. A worker parsed untrusted bytes, so its reply is validated before use:
+fields against `service.imaging.task_data`, and the size of shared memory against the stated size.
 """
 
 from __future__ import annotations
@@ -71,8 +70,8 @@ logger = logging.getLogger("service.images")
 _TASKS_MODULE = "service.imaging.worker_tasks"
 
 ANSWER_URGENCY, OPEN_URGENCY, IDLE_URGENCY = 0, 1, 2
-"""What the network has answered goes first: it is nearly done, and its pixels take memory. What no
-caller waits for goes last."""
+"""Urgencies. Answers go first, because they are nearly done and their pixels take memory. Tasks
+that no caller waits for go last."""
 
 _INTERNAL_SENTENCE = "The image could not be segmented because of an error inside the service."
 _LOST_RETRY_S = 2
@@ -89,11 +88,11 @@ _REFUSALS: Mapping[str, type[errors.ServiceError]] = {
         errors.ImageTooCostly,
     )
 }
-"""What a worker may say; anything else is an error of ours."""
+"""Errors that a worker may state; anything else is an error of ours."""
 
 
 class TaskPool(Protocol):
-    """Runs tasks; `service.workers.pool.WorkerPool` does so in processes."""
+    """Runs tasks; `service.workers.pool.WorkerPool` implements it with processes."""
 
     @property
     def ready(self) -> int:
@@ -106,7 +105,7 @@ class TaskPool(Protocol):
         """End them."""
 
     def prepare_extras(self) -> None:
-        """Have workers hold what few tasks need."""
+        """Load the libraries that few tasks need in workers."""
 
     async def run(
         self,
@@ -127,11 +126,11 @@ class TaskPool(Protocol):
 
 
 PoolFactory = Callable[[Settings, Callable[[str], None]], TaskPool]
-"""Makes a pool; the function gets the reason each time that a worker ends."""
+"""Makes a pool; its argument is called with the reason when a worker ends."""
 
 
 def make_worker_pool(settings: Settings, on_ended: Callable[[str], None]) -> WorkerPool:
-    """Make the pool of processes that the settings ask for."""
+    """Make the configured pool of processes."""
     config = PoolConfig(
         tasks=_TASKS_MODULE,
         limits=WorkerLimits.for_pictures(settings.max_pixels),
@@ -142,14 +141,14 @@ def make_worker_pool(settings: Settings, on_ended: Callable[[str], None]) -> Wor
 
 
 def worker_count(settings: Settings) -> int:
-    """Return how many image workers there are: those asked for, or as many as fit."""
+    """Return the number of image workers: the configured number, or as many as fit."""
     wanted = settings.image_workers or settings.image_threads
     models = 1 + len(settings.further_models) + (settings.shadow_model is not None)
     return wanted or image_workers(gpus=gpus_of(settings), models=models)
 
 
 def gpus_of(settings: Settings) -> int:
-    """Return on how many GPUs the model will run, as far as is known before it is loaded."""
+    """Return the number of GPUs for the model, as far as known before it is loaded."""
     names = settings.device_names
     if "cpu" in names:
         return 0
@@ -159,12 +158,12 @@ def gpus_of(settings: Settings) -> int:
 
 @dataclass(frozen=True)
 class OpenedImage:
-    """An X-ray that was opened; a context manager that gives its shared memory back.
+    """An opened X-ray, and a context manager that releases its shared memory.
 
     Attributes:
         pixels: its grey values.
-        state: what rendering needs beside; not looked into.
-        caller: whose X-ray it is.
+        state: further input of rendering, not read here.
+        caller: caller of its request.
     """
 
     facts: OpenedFacts
@@ -176,7 +175,7 @@ class OpenedImage:
 
     @property
     def size_bytes(self) -> int:
-        """Bytes that are held for it."""
+        """Bytes of its shared memory."""
         return self.pixels.size_bytes + self.state.size_bytes + len(self.given.pixels)
 
     def __enter__(self) -> OpenedImage:
@@ -184,13 +183,13 @@ class OpenedImage:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Give its shared memory back."""
+        """Release its shared memory."""
         self.pixels.close()
         self.state.close()
 
 
 class ImageWorkers:
-    """Opens X-rays and renders answers, in workers."""
+    """Opens X-rays and renders answers in workers."""
 
     def __init__(self, pool: TaskPool, max_pixels: int) -> None:
         """Keep the pool and the most pixels of an X-ray."""
@@ -214,10 +213,10 @@ class ImageWorkers:
         """Decode an upload and prepare it for the network.
 
         Args:
-            image: the file; stays the caller's.
-            request: what the caller wants of it.
+            image: the file, which the caller closes.
+            request: the caller's request.
             input_size: side of the network's input, pixels.
-            max_pixels: most pixels allowed, where that is not the setting.
+            max_pixels: most pixels allowed; None for the setting.
             caller: whose turns it uses.
             urgency: lower is sooner.
 
@@ -232,7 +231,7 @@ class ImageWorkers:
             held.callback(reply.close)
             opened = _opened(reply, request, input_size, caller)
             held.pop_all()
-        if request.needs_dicom:  # loaded while the network computes
+        if request.needs_dicom:  # loads while the network computes
             self._pool.prepare_extras()
         return opened
 
@@ -240,7 +239,7 @@ class ImageWorkers:
         """Decode an upload for a screen.
 
         Args:
-            image: the file; stays the caller's.
+            image: the file, which the caller closes.
             caller: whose turns it uses.
 
         Raises:
@@ -253,7 +252,7 @@ class ImageWorkers:
     async def answer(
         self, opened: OpenedImage, output: NetworkOutput, context: AnswerContext
     ) -> HeldAnswer:
-        """Make masks of what the network says and render the answer.
+        """Turn the network's output into masks and render the answer.
 
         Raises:
             ServiceError: the answer is not available, or its worker was lost.
@@ -273,14 +272,14 @@ class ImageWorkers:
     async def compare(
         self, order: CompareOrder, logits: Sequence[bytes]
     ) -> tuple[ComparedMasks, ...]:
-        """Compare two models' masks, when the workers have nothing else to do.
+        """Compare two models' masks, when the workers are idle.
 
         Args:
-            order: what is compared.
-            logits: of each pair, the given mask's and then the other's.
+            order: masks to compare.
+            logits: logits of each pair, the given mask's first.
 
         Raises:
-            ServiceError: the worker was lost, or said what none of ours says.
+            ServiceError: the worker was lost, or sent an invalid reply.
         """
         fields = as_json(COMPARE_ORDER, order)
         budget = TaskBudget(ORDINARY_RENDERING_S, ORDINARY_RENDERING_S)
@@ -336,7 +335,7 @@ def _opened(reply: Reply, request: SegmentRequest, input_size: int, caller: str)
     try:
         facts = OPENED_FACTS.validate_python(dict(reply.fields))
         pixels, network_input, state = reply.blobs
-    except ValueError:  # pydantic's errors are such
+    except ValueError:  # pydantic's errors are ValueErrors
         raise _garbled(OPEN_TASK) from None
     pixel_bytes = facts.width * facts.height * facts.bytes_per_pixel
     if (pixels.size_bytes, network_input.size_bytes) != (pixel_bytes, input_size**2):
@@ -349,7 +348,7 @@ def _opened(reply: Reply, request: SegmentRequest, input_size: int, caller: str)
 def _given(
     pixels: bytes, input_size: int, facts: OpenedFacts, request: SegmentRequest
 ) -> NetworkInput:
-    """Return what the network gets: the upright X-ray, with the boxes that lie on it."""
+    """Return the network's input: the upright X-ray with its boxes."""
     stored = (facts.width, facts.height)
     whole: Box = (0.0, 0.0, float(facts.width), float(facts.height))
     boxes = (facts.orientation.apply_to_box(box, *stored) for box in request.prompts or (whole,))
@@ -384,6 +383,6 @@ def _refusal(fields: Mapping[str, Any]) -> errors.ServiceError:
 
 
 def _garbled(task: str) -> errors.ServiceError:
-    """Answer a worker that said what none of ours says: the image made it do so."""
+    """Return the error for an invalid reply: the image must have caused it."""
     logger.error("image worker not understood", extra={"fields": {"task": task}})
     return errors.ImageTooCostly(COSTLY_SENTENCE)

@@ -1,4 +1,4 @@
-"""Reports changes of the machine in log and metrics."""
+"""Report changes of the machine in log and metrics."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ LOOK_INTERVAL_S = 2.0
 
 
 async def watch_machine(watch: MachineWatch, metrics: Metrics, workers: int) -> None:
-    """Look from time to time, until it is cancelled.
+    """Look periodically, until cancelled.
 
     Args:
-        watch: compares the machine with what it was.
-        metrics: counts what happened.
-        workers: image workers that are started.
+        watch: detects changes of the machine.
+        metrics: counts the changes.
+        workers: number of image workers.
     """
     _say(watch.at_start(workers))
     while True:

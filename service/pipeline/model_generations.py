@@ -1,9 +1,9 @@
-"""The model that is served, the one before it, and the change from one to the other under load.
+"""The served model, its predecessor, and the change between them under load.
 
-A change never touches what runs: compute processes of its own load the new model, and its golden
-mask proves it. Requests that begin later use it; those that have begun stay with the model that
-they were prepared for. The previous model stays loaded, so that a rollback takes no time, needs no
-file, and returns exactly the model that served before.
+A change does not disturb running requests: separate compute processes load the new model, and its
+golden mask proves it. Later requests use it; earlier ones stay with the model that they were
+prepared for. The previous model stays loaded, so a rollback takes no time, needs no file, and
+returns exactly the model that served before.
 """
 
 from __future__ import annotations
@@ -34,16 +34,16 @@ class ReloadError(Exception):
 
 
 class GenerationReadiness:
-    """Readiness of one generation; the process's readiness follows the served one only.
+    """Readiness of one generation; the process's readiness follows only the served one.
 
     Attributes:
         is_ready: whether the model is proven.
         reason: why it is not; None while it loads.
-        self_test: the one that it passed last.
+        self_test: the latest passed self test.
     """
 
     def __init__(self, readiness: ReadinessSink) -> None:
-        """Start without handlers or state."""
+        """Start without handlers and state."""
         self._readiness = readiness
         self._lock = threading.Lock()
         self._latest: Callable[[ReadinessSink], None] | None = None
@@ -53,14 +53,14 @@ class GenerationReadiness:
         self.self_test: SelfTestResult | None = None
 
     def serve(self) -> None:
-        """Tell the process's readiness what was said last, and all that follows."""
+        """Report the latest state and all later ones to the process's readiness."""
         with self._lock:
             self._is_served = True
             if self._latest is not None:
                 self._latest(self._readiness)
 
     def leave(self) -> None:
-        """Tell the process's readiness nothing more."""
+        """Stop reporting to the process's readiness."""
         with self._lock:
             self._is_served = False
 
@@ -70,11 +70,11 @@ class GenerationReadiness:
         self._say(lambda readiness: readiness.mark_ready(self_test), is_ready=True)
 
     def mark_recovering(self, reason: str) -> None:
-        """Note that the model is gone; another process is being started."""
+        """Note that the model is gone and another process starts."""
         self._say(lambda readiness: readiness.mark_recovering(reason), reason)
 
     def mark_broken(self, reason: str) -> None:
-        """Note that the model gives no masks, for good."""
+        """Note that the model will never give masks."""
         self._say(lambda readiness: readiness.mark_broken(reason), reason)
 
     def _say(
@@ -95,9 +95,9 @@ class Generation:
     """One model with the processes that run it.
 
     Attributes:
-        settings: of the process, with the folder of this model.
-        requests: requests that have begun with it and not ended.
-        refusals: why it could not be loaded.
+        settings: settings of the process, with the folder of this model.
+        requests: running requests that use it.
+        refusals: reasons why it could not be loaded.
     """
 
     settings: Settings
@@ -108,7 +108,7 @@ class Generation:
 
     @property
     def info(self) -> ModelInfo | None:
-        """The model, once it is proven."""
+        """The proven model; None before."""
         model = self.host.model
         return None if model is None else model.info
 
@@ -117,11 +117,11 @@ HostFactory = Callable[[Settings, GenerationReadiness, Callable[[Exception], Non
 
 
 class ModelGenerations:
-    """The served generation and the one before; used by the event loop's thread.
+    """The served generation and its predecessor; for the event loop's thread only.
 
     Attributes:
-        served: where requests that begin go.
-        before: what a rollback returns to; None before the first change.
+        served: generation of new requests.
+        before: generation that a rollback restores; None before the first change.
     """
 
     def __init__(
@@ -137,12 +137,12 @@ class ModelGenerations:
         """Make the first generation; nothing runs before `start`.
 
         Args:
-            settings: name the folder of the first model.
-            readiness: told of the served model.
-            make_host: makes what runs the model of a generation.
-            on_refused: told why the first model cannot be loaded at all.
-            changing: held while a model is changed; several models may share it.
-            objection: says why a proven model cannot be served; None where it can.
+            settings: settings with the folder of the first model.
+            readiness: gets the state of the served model.
+            make_host: makes the processes for the model of a generation.
+            on_refused: called with the reason if the first model cannot be loaded at all.
+            changing: lock held during a change; several models may share it.
+            objection: returns why a proven model cannot be served; None if it can.
         """
         self._objection = objection
         self._readiness = readiness
@@ -159,7 +159,7 @@ class ModelGenerations:
 
     @contextmanager
     def use(self) -> Generator[Generation, None, None]:
-        """Give the served generation to a request, which keeps it to its end."""
+        """Return the served generation to a request, which keeps it to its end."""
         generation = self.served
         generation.requests += 1
         try:
@@ -171,14 +171,14 @@ class ModelGenerations:
         """Load and prove a model beside the served one, and then serve it.
 
         Args:
-            folder: its folder; None for the folder of the served one, as it is on disk now.
+            folder: its folder; None to read the served model's folder again.
 
         Returns:
-            The model that is served from now on.
+            The newly served model.
 
         Raises:
-            ReloadError: it was not changed: another change is under way, or the model is refused or
-                fails its self test. The served model serves on.
+            ReloadError: another change is running, or the model is refused or fails its self test.
+                The served model stays.
         """
         with self._one_change():
             async with self._changing:
@@ -201,10 +201,10 @@ class ModelGenerations:
                 return info
 
     async def rollback(self) -> ModelInfo:
-        """Serve the model before again; a second rollback takes the first one back.
+        """Serve the previous model again; a second rollback undoes the first.
 
         Raises:
-            ReloadError: there is none, it is not proven now, or another change is under way.
+            ReloadError: there is none, it is not proven now, or another change is running.
         """
         with self._one_change():
             async with self._changing:
@@ -241,7 +241,7 @@ class ModelGenerations:
         return Generation(settings, self._make_host(settings, readiness, on_refused), readiness)
 
     def _serve(self, generation: Generation) -> None:
-        """Send requests that begin to this generation; the other one stays loaded."""
+        """Direct new requests to this generation; the other one stays loaded."""
         before = self.served
         before.readiness.leave()
         generation.readiness.serve()
@@ -259,12 +259,12 @@ class ModelGenerations:
                 raise ReloadError(_sentence(generation.refusals[0]))
             reason = generation.readiness.reason
             await asyncio.sleep(LOOK_INTERVAL_S)
-            if reason is not None and not generation.refusals:  # a refusal says more, a bit later
+            if reason is not None and not generation.refusals:  # a refusal follows shortly
                 raise ReloadError(reason)
         raise ReloadError(f"The model was not ready within {LOAD_TIMEOUT_S:g} seconds.")
 
     def _close_soon(self, generation: Generation) -> None:
-        """End a generation once the last request that began with it has ended."""
+        """End a generation when its last request has ended."""
 
         async def close() -> None:
             while generation.requests:

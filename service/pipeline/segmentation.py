@@ -1,9 +1,9 @@
-"""One segmentation request from its upload to its answer, and the parts that all of them share.
+"""One segmentation request from its upload to its answer, and the shared parts.
 
-decode -> preprocess -> queue -> (encode_image -> decode_mask) -> postprocess -> render: the verbs
+decode -> preprocess -> queue -> (encode_image -> decode_mask) -> postprocess -> render: the stages
 in brackets run in the compute process, the others in image workers, while the network works on
 another X-ray. This process opens no picture. Whatever ends a request early (a refusal, its
-deadline, a caller who left), its slot, its bytes and its shared memory are released.
+deadline, a caller who left) releases its slot, its bytes and its shared memory.
 """
 
 from __future__ import annotations
@@ -48,20 +48,20 @@ from service.settings import Settings
 from service.workers.shared_memory import Blob
 
 THREAD_END_TIMEOUT_S = 5.0
-"""How long `stop` waits for the running model call; the requests have been drained before."""
+"""How long `stop` waits for the running model call, after the requests were drained."""
 
 SHADOW_END_TIMEOUT_S = 1.0
-"""The same of the shadow model, whose call may wait long for a processor; nobody waits for it."""
+"""The same for the shadow model, whose call may wait long for a processor."""
 
 
 class SegmentationService:
-    """Everything that the requests of one process share.
+    """The parts that all requests of one process share.
 
     Attributes:
         readiness: whether masks may be given.
-        admission: counts who is inside.
-        requests_running: segmentation requests being worked on.
-        auditing: writes each request down; None where the operator wants no audit log.
+        admission: limits and counts accepted requests.
+        requests_running: number of running segmentation requests.
+        auditing: writes audit entries; None without an audit log.
     """
 
     def __init__(
@@ -116,7 +116,7 @@ class SegmentationService:
             )
 
     async def start(self) -> None:
-        """Start loading the models in their compute threads, and the image workers meanwhile."""
+        """Start loading the models in their compute threads, and start the image workers."""
         self.models.start()
         await self._pool.start()
         if self._shadow is not None:
@@ -141,26 +141,26 @@ class SegmentationService:
 
     @property
     def host(self) -> ComputeFleet:
-        """Runs the first model that is served."""
+        """The processes of the first served model."""
         return self.models.first.served.host
 
     @property
     def hosts(self) -> tuple[ComputeFleet, ...]:
-        """What runs each of the models that are served."""
+        """The processes of each served model."""
         return tuple(one.served.host for one in self.models.each)
 
     @property
     def loader(self) -> ModelLoader:
-        """Holds the model that is served on the first device, once it is proven."""
+        """The loader of the first device, with the proven model."""
         return self.host.devices[0].loader
 
     @property
     def worker(self) -> ComputeFleet:
-        """Takes requests for the model that is served."""
+        """The worker of the first device, which accepts requests for the served model."""
         return self.host
 
     def show_served(self) -> None:
-        """Let the metrics say what is served now, and the memory of its processes."""
+        """Publish the served models and the memory of their processes."""
         self.metrics.models.forget_states()
         resident_bytes, gpu_bytes = 0, Counter[str]()
         for number, host in enumerate(self.hosts):
@@ -181,14 +181,14 @@ class SegmentationService:
             self._shadow.show()
 
     def served(self) -> str | None:
-        """Return which models are served, how and with what, in words; None until it is ready."""
+        """Return a sentence about the served models and how they run; None until ready."""
         descriptions = [self._description_of(host) for host in self.hosts]
         if descriptions[0] is None or self.readiness.state is not State.READY:
             return None
         return "; ".join(sentence for sentence in descriptions if sentence is not None)
 
     def _description_of(self, host: ComputeFleet) -> str | None:
-        model = host.model  # read once: the compute thread may take it away
+        model = host.model  # read once: the compute thread may remove it
         if model is None:
             return None
         info = model.info
@@ -202,7 +202,7 @@ class SegmentationService:
 
     @contextmanager
     def count_running(self) -> Generator[None, None, None]:
-        """Count a request as running, for the metric and for the drain, however it ends."""
+        """Count a request as running until it ends, for the metric and for draining."""
         self.requests_running += 1
         self.metrics.inflight.inc()
         try:
@@ -214,10 +214,10 @@ class SegmentationService:
     async def segment(
         self, image: Blob, request: SegmentRequest, upload_bytes: int, record: RequestRecord
     ) -> HeldAnswer:
-        """Answer one request about an X-ray.
+        """Answer one request for an X-ray.
 
         Args:
-            image: the file; stays the caller's.
+            image: the file, which the caller closes.
             request: what the caller wants of it.
             upload_bytes: size of the whole upload, held meanwhile.
             record: gets times, sizes and warnings.
@@ -249,7 +249,7 @@ class SegmentationService:
         upload_bytes: int,
         record: RequestRecord,
     ) -> HeldAnswer:
-        """Answer by one model from beginning to end, whatever is served meanwhile."""
+        """Answer with one model from beginning to end, whatever is served meanwhile."""
         input_size = _model_for(host, request).input_size
         record.box_count = len(request.boxes)
         with self.admission.enter(record.caller) as place:
@@ -283,10 +283,10 @@ class SegmentationService:
         return answer
 
     async def preview(self, image: Blob, upload_bytes: int, record: RequestRecord) -> HeldAnswer:
-        """Return the grey values of one X-ray, to be looked at; the network is not asked.
+        """Return the grey values of one X-ray for display, without the network.
 
         Args:
-            image: the file; stays the caller's.
+            image: the file, which the caller closes.
             upload_bytes: size of the whole upload, held meanwhile.
             record: says whose it is.
 
@@ -304,7 +304,7 @@ class SegmentationService:
     def _options_for(
         self, request: SegmentRequest, facts: OpenedFacts, model: ModelInfo
     ) -> ObjectOptions:
-        """Return what the answer's worker has to know: never the deployment's key."""
+        """Return the options for the answer's worker, without the deployment's key."""
         if not request.needs_dicom:
             return self._object_options.without_key()
         return self._object_options.of_xray(facts.xray_digest, model.sha256)
@@ -382,14 +382,13 @@ def _note_opened(record: RequestRecord, facts: OpenedFacts) -> None:
 
 
 def _model_for(host: ComputeFleet, request: SegmentRequest) -> ModelInfo:
-    """Return the model that will answer; imported ones know one convention and no other.
+    """Return the model that will answer; imported models know only one convention.
 
     Raises:
-        ComputeLost: it was lost while the upload came.
-        InvalidField: it was never trained to follow the convention, or to segment the
-            structure, that is asked for.
+        ComputeLost: it was lost during the upload.
+        InvalidField: it was not trained on the requested convention or structure.
     """
-    model = host.model  # read once: the compute thread may take it away
+    model = host.model  # read once: the compute thread may remove it
     if model is None:
         raise ComputeLost(LOST_SENTENCE, retry_after_s=2)
     info = model.info

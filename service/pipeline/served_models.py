@@ -1,7 +1,7 @@
-"""The models that are served side by side, and which of them a request names.
+"""The models that are served side by side, and the choice of one by a request.
 
 Each has its own compute processes, so that no batch mixes two models and a fault of one does not
-affect the others. Each is changed by itself (`model_generations`).
+affect the others. Each is changed separately (`model_generations`).
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from service.settings import Settings
 
 
 class ServedModels:
-    """The served models in the order of the settings; used by the event loop's thread.
+    """The served models in the order of the settings; for the event loop's thread only.
 
     Attributes:
-        each: one for each model; the first answers who names none.
+        each: generations of each model; the first is the default.
     """
 
     def __init__(
@@ -36,10 +36,10 @@ class ServedModels:
         """Make the models; nothing runs before `start`.
 
         Args:
-            settings: name their folders.
-            readiness: of the process.
-            make_host: makes what runs a model.
-            on_refused: told why a model cannot be loaded at all.
+            settings: settings with their folders.
+            readiness: readiness of the process.
+            make_host: makes the processes of a model.
+            on_refused: called with the reason if a model cannot be loaded at all.
         """
         self._on_refused = on_refused
         folders = (settings.model, *settings.further_models)
@@ -59,7 +59,7 @@ class ServedModels:
 
     @property
     def first(self) -> ModelGenerations:
-        """The model that answers who names none."""
+        """The default model."""
         return self.each[0]
 
     def is_ready(self, number: int) -> bool:
@@ -77,7 +77,7 @@ class ServedModels:
 
     @contextmanager
     def use(self, wanted: str | None) -> Generator[Generation, None, None]:
-        """Give a request the served generation of the model that it means, to its end.
+        """Return the served generation of the requested model, which a request keeps to its end.
 
         Args:
             wanted: `name/version`, or a name for the first of it; None for the first model.
@@ -89,7 +89,7 @@ class ServedModels:
             yield generation
 
     def named(self, wanted: str | None) -> ModelGenerations:
-        """Return the model that is meant; raises and takes what `use` does."""
+        """Return the requested model; arguments and errors as in `use`."""
         if wanted is None:
             return self.first
         served = [(one, one.served.host.identity) for one in self.each]
@@ -101,7 +101,7 @@ class ServedModels:
         raise UnknownModel(f"The field model names no model that is served; these are: {names}.")
 
     def _objection_to(self, number: int) -> Callable[[ModelInfo], str | None]:
-        """Return what says why a model cannot take a place: another one has its name."""
+        """Return the check that no other served model has a new model's name."""
 
         def objection(info: ModelInfo) -> str | None:
             others = (one.served.host.identity for one in self.each if one is not self.each[number])
@@ -111,7 +111,7 @@ class ServedModels:
         return objection
 
     def _same_name_twice(self) -> str | None:
-        """Refuse to serve two models that no request could tell apart."""
+        """Refuse to serve two models of the same name and version."""
         infos = [one.served.host.identity for one in self.each]
         names = [name_of(info) for info in infos if info is not None]
         twice = next((name for name in names if names.count(name) > 1), None)
@@ -124,7 +124,7 @@ class ServedModels:
 
 
 def name_of(info: ModelInfo) -> str:
-    """Return the name by which a request asks for a model: `name/version`."""
+    """Return the name of a model in requests: `name/version`."""
     return f"{info.name}/{info.version}"
 
 

@@ -1,7 +1,7 @@
-"""Readiness of several models as one: all are proven before the first mask is given.
+"""Readiness of several models as one: all must be proven before the first mask is given.
 
-Later the first model, which answers requests that name none, decides whether the service is ready.
-Another model that is lost only refuses its own requests.
+Later the first model, the default, decides whether the service is ready. Another lost model only
+refuses its own requests.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ class ServedReadiness:
 
         Args:
             readiness: of the process.
-            models: how many there are.
-            objection: asked when all are proven; a sentence that says why they cannot be served
-                together closes the service for good.
+            models: number of models.
+            objection: called when all are proven; a returned sentence, why they cannot be served
+                together, makes the service unready forever.
         """
         self._readiness = readiness
         self._objection = objection
@@ -35,7 +35,7 @@ class ServedReadiness:
         self._first_test: SelfTestResult | None = None
 
     def of_model(self, number: int) -> ReadinessSink:
-        """Return the readiness of one model, to be reported to; 0 is the first."""
+        """Return the readiness of one model, for its reports; 0 is the first."""
         return _ModelReadiness(self, number)
 
     def is_ready(self, number: int) -> bool:
@@ -55,12 +55,12 @@ class ServedReadiness:
                     return
                 self._was_open = True
             if self._was_open and self._states[0] is State.READY:
-                assert self._first_test is not None  # it is ready
+                assert self._first_test is not None  # the service is ready
                 self._readiness.mark_ready(self._first_test)
             self._note_others()
 
     def note_closed(self, number: int, state: State, tell: Callable[[Readiness], None]) -> None:
-        """Note that a model gives no masks, for now or for good."""
+        """Note that a model gives no masks, for now or forever."""
         with self._lock:
             self._states[number] = state
             if number == 0 or not self._was_open:
@@ -72,7 +72,7 @@ class ServedReadiness:
 
 
 class _ModelReadiness:
-    """Readiness of one model; its methods are named as those of `Readiness`."""
+    """Readiness of one model; its methods are those of `Readiness`."""
 
     def __init__(self, gathered: ServedReadiness, number: int) -> None:
         self._gathered = gathered

@@ -1,9 +1,9 @@
 """A shadow model: its masks are compared with the served model's and never sent to a caller.
 
-An X-ray is chosen once its answer is made, so that no caller waits. It then waits in a short queue
-until no request runs, and is dropped when that takes too long or the queue is full. The model has a
-process of its own that computes while a processor is idle (`service.compute.shadow_model`). Its
-faults change neither readiness nor other metrics of the service.
+An X-ray is chosen after its answer, so that no caller waits. It then waits in a short queue until
+no request runs, and is dropped if that takes too long or the queue is full. The model has its own
+process, which computes while a processor is idle (`service.compute.shadow_model`). Its faults
+change neither readiness nor other metrics of the service.
 """
 
 from __future__ import annotations
@@ -36,24 +36,24 @@ from service.workers.shared_memory import Blob
 logger = logging.getLogger("service.shadow")
 
 QUEUE_LIMIT = 4
-"""X-rays that may wait; each takes what the network gets and says: 0.2 MB of the default model."""
+"""Most waiting X-rays; each holds the network's input and output: 0.2 MB with the default model."""
 MOST_UPLOAD_BYTES = 32 * 1024 * 1024
-"""Uploads that may be kept for a shadow model whose input has another size."""
+"""Most uploads kept for a shadow model with another input size."""
 MOST_MASKS = 8
-"""Masks of one X-ray that are compared."""
+"""Most masks of one X-ray that are compared."""
 PATIENCE_S = 5.0
-"""How long an X-ray waits until no request is inside."""
+"""How long an X-ray may wait until no request runs."""
 LONGEST_S = 120.0
 STALL_TIMEOUT_S = 600.0
-"""Of its process: one that gets no processor time does not hang."""
+"""Timeout of its process, long because a process without processor time is not hung."""
 LOOK_INTERVAL_S = 0.05
 DIFFERENT_DICE = 0.9
-"""Below it a line of the log names the request."""
+"""Dice below which a line of the log names the request."""
 
 
 @dataclass(frozen=True)
 class AnsweredXray:
-    """An X-ray that was answered, and what the served model said about it."""
+    """An answered X-ray, with the served model's output."""
 
     request_id: str
     request: SegmentRequest
@@ -63,23 +63,23 @@ class AnsweredXray:
 
 @dataclass
 class _Chosen:
-    """An X-ray that waits; `upload` is kept where it has to be prepared again."""
+    """A waiting X-ray; `upload` is kept if it must be prepared again."""
 
     xray: AnsweredXray
     upload: Blob | None = field(repr=False, default=None)
 
 
 class _ShadowReadiness:
-    """What the loader of the shadow model tells; nothing of it reaches the service's readiness."""
+    """Receives the shadow model's state, which does not affect the service's readiness."""
 
     def mark_ready(self, self_test: SelfTestResult) -> None:
-        """Note nothing: the model is there."""
+        """Do nothing."""
 
     def mark_recovering(self, reason: str) -> None:
-        """Note nothing: the model is not there."""
+        """Do nothing."""
 
     def mark_broken(self, reason: str) -> None:
-        """Note nothing, as above; the log says why."""
+        """Do nothing; the log has the reason."""
 
 
 class Shadow:
@@ -96,13 +96,13 @@ class Shadow:
         """Build the parts; nothing runs before `start`.
 
         Args:
-            settings: name the shadow model's folder and its share.
-            images: the service's workers.
-            metrics: told what is found.
+            settings: settings with the shadow model's folder and share.
+            images: image workers of the service.
+            metrics: gets the comparisons.
             factory: loads the model.
-            is_busy: says whether a request is inside.
+            is_busy: returns whether a request runs.
         """
-        assert settings.shadow_model is not None  # else there is no shadow
+        assert settings.shadow_model is not None  # otherwise there is no shadow model
         self._share = settings.shadow_share
         self._images = images
         self._metrics = metrics
@@ -128,7 +128,7 @@ class Shadow:
         self._running = asyncio.create_task(self._run())
 
     async def close(self, timeout_s: float) -> None:
-        """End the model; what waits is dropped."""
+        """End the model and drop waiting X-rays."""
         if self._running is not None:
             self._running.cancel()
             await asyncio.gather(self._running, return_exceptions=True)
@@ -137,7 +137,7 @@ class Shadow:
         await asyncio.to_thread(self._fleet.close, timeout_s)
 
     def show(self) -> None:
-        """Let the metrics say whether the model is there, and its memory."""
+        """Publish whether the model is loaded, and its memory."""
         model = self._fleet.model
         self._metrics.show(
             is_ready=model is not None, resident_bytes=self._fleet.memory().resident_bytes
@@ -149,11 +149,11 @@ class Shadow:
             )
 
     def offer(self, xray: AnsweredXray, upload: Blob) -> None:
-        """Choose an X-ray or not; takes no time and raises nothing.
+        """Choose an X-ray or not, at once and without errors.
 
         Args:
             xray: the X-ray with its answer.
-            upload: its file; stays the caller's.
+            upload: its file, which the caller closes.
         """
         if random.random() >= self._share:
             return
@@ -167,7 +167,7 @@ class Shadow:
         else:
             try:
                 self._queue.put_nowait(self._chosen(xray, upload, model.info))
-            except OSError:  # no descriptor is left for the upload
+            except OSError:  # no descriptor is available for the upload
                 self._metrics.count_outcome("dropped")
 
     def _has_room(self, xray: AnsweredXray, upload: Blob, info: ModelInfo) -> bool:
@@ -202,13 +202,13 @@ class Shadow:
         except (ServiceError, TimeoutError) as error:
             logger.warning("shadow failed", extra={"fields": {"error_type": type(error).__name__}})
             return "failed"
-        except Exception as error:  # the border: the next X-ray may do better
+        except Exception as error:  # the border: the next X-ray may succeed
             logger.error("shadow failed", extra={"fields": describe_error(error)})
             return "failed"
         return "compared"
 
     async def _may_begin(self) -> bool:
-        """Wait until no request is inside; False when that takes too long."""
+        """Wait until no request runs; False if that takes too long."""
         with suppress(TimeoutError):
             async with asyncio.timeout(PATIENCE_S):
                 while self._is_busy():
@@ -248,7 +248,7 @@ class Shadow:
                 logger.info("shadow differs", extra={"fields": fields})
 
     async def _given(self, chosen: _Chosen) -> NetworkInput:
-        """Return what the shadow model gets: the same, or the X-ray prepared for its input."""
+        """Return the shadow model's input: the served model's, or the X-ray prepared again."""
         model = self._fleet.model
         structures = _structures(chosen.xray, None if model is None else model.info)
         given = chosen.xray.given
@@ -263,7 +263,7 @@ class Shadow:
 
 
 def _shadow_settings(settings: Settings, folder: Path) -> Settings:
-    """Return settings of one process that needs little."""
+    """Return the settings of the shadow model's process."""
     one_device = settings.devices.split(",")[0] if settings.devices != ALL_DEVICES else ALL_DEVICES
     return settings.model_copy(
         update={
@@ -280,7 +280,7 @@ def _shadow_settings(settings: Settings, folder: Path) -> Settings:
 
 
 def _is_comparable(xray: AnsweredXray, info: ModelInfo) -> bool:
-    """Return whether the shadow model can be asked the same."""
+    """Return whether the shadow model can answer the same request."""
     return xray.given.convention in info.manifest.conventions and bool(_structures(xray, info))
 
 

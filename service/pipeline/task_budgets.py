@@ -1,4 +1,4 @@
-"""How much processor time and wall clock an image task may take."""
+"""Limits on CPU time and wall time of image tasks."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from service.workers.costs import (
 )
 
 _WALL_PER_CPU_S = 10.0
-"""A worker may have to share its core; the wall clock is for what uses no processor at all."""
+"""Ratio of wall time to CPU time: a worker may share its core, and wall time limits tasks that use
+no CPU."""
 _LEAST_WALL_S = 20.0
 
 
@@ -22,8 +23,8 @@ class TaskBudget:
     """Bounds of one task.
 
     Attributes:
-        cpu_s: processor time, seconds.
-        most_cpu_s: processor time that a worker may ask for once it has read the header.
+        cpu_s: CPU time, seconds.
+        most_cpu_s: most CPU time that a worker may request after reading the header.
         is_costly: whether it is one of those that get at most half of the workers.
     """
 
@@ -33,12 +34,12 @@ class TaskBudget:
 
     @property
     def wall_s(self) -> float:
-        """Time from its start, seconds."""
+        """Wall time from its start, seconds."""
         return max(_LEAST_WALL_S, _WALL_PER_CPU_S * self.most_cpu_s)
 
 
 def opening_budget(upload_bytes: int, max_pixels: int) -> TaskBudget:
-    """Return what opening an upload may take.
+    """Return the limits for opening an upload.
 
     Args:
         upload_bytes: length of the file.
@@ -49,12 +50,12 @@ def opening_budget(upload_bytes: int, max_pixels: int) -> TaskBudget:
 
 
 def answering_budget(pixels: int, masks: int, request: SegmentRequest) -> TaskBudget:
-    """Return what masks and their rendering may take.
+    """Return the limits for making masks and rendering them.
 
     Args:
         pixels: pixels of the X-ray.
-        masks: masks of it.
-        request: what the caller wants; each thing beside plain masks counts as a picture more.
+        masks: number of masks in the answer.
+        request: the caller's request; each addition to plain masks counts as a further picture.
     """
     is_apart = request.lungs is not LungChoice.BOTH
     pictures = sum(

@@ -1,9 +1,8 @@
-"""Memory for unfinished uploads, and which upload ends when it is used up.
+"""Memory for unfinished uploads, and the choice of the upload to end when it is full.
 
-A caller that sends most of a large upload and then next to nothing would hold memory that others
-need, for as long as a request may take. Eight of them would hold all of it. So the upload that has
-waited longest for its next piece is ended for a new one. While all uploads come quickly, the newest
-is refused.
+A caller that sends most of a large upload and then almost nothing would hold memory for the whole
+time of a request. Eight such callers would hold all of it. So a new upload replaces the one that
+has waited longest for its next piece. If all uploads are fast, the newest is refused.
 """
 
 from __future__ import annotations
@@ -15,15 +14,15 @@ from service.errors import QueueFull
 
 PIECE_BYTES = 65_536
 SLOW_S = 1.0
-"""An upload whose next `PIECE_BYTES` take longer makes room: below half a megabit a second."""
+"""Seconds for `PIECE_BYTES` after which an upload may be ended: below half a megabit a second."""
 
 
 class UploadBudget:
-    """Counts the bytes of all unfinished uploads; belongs to the event loop.
+    """Counts the bytes of all unfinished uploads; for the event loop only.
 
     Attributes:
-        limit_bytes: most of them.
-        held_bytes: how many there are.
+        limit_bytes: most bytes.
+        held_bytes: bytes held now.
     """
 
     def __init__(self, limit_bytes: int, now: Callable[[], float] = time.monotonic) -> None:
@@ -34,10 +33,10 @@ class UploadBudget:
         self._shares: set[UploadShare] = set()
 
     def begin(self, give_way: Callable[[], None]) -> UploadShare:
-        """Return the share of an upload that begins.
+        """Return the share of a new upload.
 
         Args:
-            give_way: ends that upload; its bytes count no longer.
+            give_way: ends the upload, whose bytes then no longer count.
         """
         share = UploadShare(self, give_way, self._now())
         self._shares.add(share)
@@ -47,7 +46,7 @@ class UploadBudget:
         """End slow uploads until the others fit.
 
         Raises:
-            QueueFull: none is slow.
+            QueueFull: no upload is slow.
         """
         while self.held_bytes > self.limit_bytes:
             slow_since = self._now() - SLOW_S
@@ -64,10 +63,10 @@ class UploadBudget:
 
 
 class UploadShare:
-    """What one unfinished upload holds.
+    """The memory of one unfinished upload.
 
     Attributes:
-        piece_began_at: when its latest piece of `PIECE_BYTES` began to come.
+        piece_began_at: when its latest piece of `PIECE_BYTES` began.
         give_way: ends the upload.
     """
 
@@ -80,14 +79,14 @@ class UploadShare:
         self._piece_bytes = 0
 
     def add(self, size_bytes: int) -> None:
-        """Count bytes that came.
+        """Count received bytes.
 
         Raises:
             QueueFull: there is no room for them.
         """
         budget = self._budget
         if self not in budget._shares:
-            return  # it has made room and is about to end
+            return  # it was ended to make room
         self.held_bytes += size_bytes
         budget.held_bytes += size_bytes
         self._piece_bytes += size_bytes
@@ -96,7 +95,7 @@ class UploadShare:
         budget._make_room(self)
 
     def close(self) -> None:
-        """Give its bytes back; may be called more than once."""
+        """Uncount its bytes; may be called more than once."""
         if self in self._budget._shares:
             self._budget._shares.discard(self)
             self._budget.held_bytes -= self.held_bytes

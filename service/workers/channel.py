@@ -1,4 +1,4 @@
-"""One side of a socket in the front's event loop: sends and receives frames without blocking."""
+"""One end of a socket in the front's event loop: frames are sent and received without blocking."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from collections.abc import Callable
 from service.workers.framing import Frame, FrameError, FrameReader, encode
 
 _MOST_LAST_READS = 64
-"""Reads after the other side has ended: more than an answer of the largest size takes."""
+"""Most reads after the other side has ended, more than the largest answer takes."""
 
 
 class Channel:
     """A socket to the template or to a worker.
 
-    `on_frame` gets each frame and owns its descriptors; `on_end` is called once, with None when the
-    other side is gone, or with what is wrong about what it sent.
+    `on_frame` gets each frame and owns its descriptors. `on_end` is called once: with None if the
+    other side is gone, or with the error in its messages.
     """
 
     def __init__(
@@ -27,7 +27,7 @@ class Channel:
         on_frame: Callable[[Frame], None],
         on_end: Callable[[FrameError | None], None],
     ) -> None:
-        """Take the socket over and start reading in the running event loop."""
+        """Take ownership of the socket and start reading in the running event loop."""
         connection.setblocking(False)
         self._connection = connection
         self._on_frame = on_frame
@@ -39,13 +39,13 @@ class Channel:
         self._loop.add_reader(connection.fileno(), self._read_once)
 
     def send(self, frame: Frame) -> bool:
-        """Send a frame, now or as soon as the other side takes it; False when it is gone.
+        """Send a frame, now or as soon as the other side accepts it; False if it is gone.
 
         The caller may close the frame's descriptors when this returns.
 
         Raises:
             FrameError: it is too large.
-            OSError: no descriptor is left.
+            OSError: no descriptor is available.
         """
         unsent = _Unsent(encode(frame), frame.descriptors)
         if not self._is_open:
@@ -57,7 +57,7 @@ class Channel:
         return not unsent.was_refused
 
     def read_last(self) -> None:
-        """Take what a side that has ended left behind."""
+        """Read the last messages of a side that has ended."""
         for _ in range(_MOST_LAST_READS):
             if not self._read_once():
                 return
@@ -75,7 +75,7 @@ class Channel:
             self._unsent.clear()
 
     def _read_once(self) -> bool:
-        """Read a piece and hand over the frames in it; False when there was none."""
+        """Read a piece and pass on its frames; False if there was none."""
         if not self._is_open:
             return False
         try:
@@ -106,7 +106,7 @@ class Channel:
 
 
 class _Unsent:
-    """A frame that the other side has not taken in full."""
+    """A frame that is not yet wholly sent."""
 
     def __init__(self, data: bytes, descriptors: tuple[int, ...]) -> None:
         self._rest = memoryview(data)
@@ -115,7 +115,7 @@ class _Unsent:
         self.was_refused = False
 
     def is_sent_through(self, connection: socket.socket) -> bool:
-        """Send what the socket takes; whether nothing is left."""
+        """Send as much as the socket accepts; return whether nothing is left."""
         try:
             while self._rest:
                 if self._descriptors:
@@ -131,12 +131,12 @@ class _Unsent:
         return True
 
     def keep_descriptors(self) -> None:
-        """Make them independent of the caller's."""
+        """Duplicate the descriptors, so that the caller can close its own."""
         self._descriptors = tuple(os.dup(each) for each in self._descriptors)
         self._is_kept = True
 
     def close(self) -> None:
-        """Drop the descriptors."""
+        """Close the descriptors."""
         if self._is_kept:
             for descriptor in self._descriptors:
                 os.close(descriptor)

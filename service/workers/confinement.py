@@ -1,8 +1,8 @@
-"""Takes from a worker what no picture needs: other processes, the network, files.
+"""Remove a worker's access to what no picture needs: other processes, the network, files.
 
-It limits the damage if a hostile file takes control of native code. Three measures need no
-privilege, and each reports when the kernel refuses it: `no_new_privs`, a system call filter
-(seccomp), and Landlock, which leaves nothing to be opened but Python's own folders, for reading.
+This limits the damage if a hostile file takes control of native code. Three measures need no
+privilege, and each reports a refusal by the kernel: `no_new_privs`, a system call filter (seccomp),
+and Landlock, which allows only reading of Python's own folders.
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ _SET_NO_NEW_PRIVS = 38  # linux/prctl.h
 
 
 def confine(access: FileAccess | None) -> list[str]:
-    """Confine this process and every thread that it starts later, for good.
+    """Confine this process and its later threads irrevocably.
 
     Args:
-        access: what it may read; None where the kernel has no Landlock.
+        access: folders that it may read; None if the kernel has no Landlock.
 
     Returns:
-        Names of what the kernel refused: `no_new_privs`, `landlock`, `seccomp`.
+        Names of the refused measures: `no_new_privs`, `landlock`, `seccomp`.
     """
     steps: dict[str, Callable[[], None]] = {"no_new_privs": never_gain_privileges}
     if access is not None:
         steps["landlock"] = access.restrict_this_process
-    steps["seccomp"] = forbid_system_calls  # last: it forbids what the others need
+    steps["seccomp"] = forbid_system_calls  # last, because it forbids calls that the others need
     refused = [] if access is not None else ["landlock"]
     for name, step in steps.items():
         try:
@@ -39,7 +39,7 @@ def confine(access: FileAccess | None) -> list[str]:
 
 
 def never_gain_privileges() -> None:
-    """Set `no_new_privs`, without which the kernel takes no filter from an ordinary user.
+    """Set `no_new_privs`, which the kernel requires for a filter by an ordinary user.
 
     Raises:
         OSError: the kernel refuses.

@@ -1,15 +1,13 @@
-"""How much processor time a task may take: three times what honest X-rays need.
+"""Limits on a task's CPU time: three times the need of ordinary X-rays.
 
-One place for the figures. They are measured by `python -m benchmarks.service.image_costs`, which
-fits a line to the honest files of each coding and says how far the most expensive one is from it.
-The factor of three covers slower processors and files that nobody thought of. No X-ray of any
-device or viewer known here uses it up.
+`python -m benchmarks.service.image_costs` measures the figures: it fits a line to the ordinary
+files of each coding and prints how far the most expensive one is from it. The factor of three
+covers slower processors and unforeseen files. No X-ray of any known device or viewer reaches it.
 
-The front knows nothing but a file's length when it hands it over, so `first_grant_s` covers what
-ordinary X-rays need. The worker knows coding and size once it has read the header
-(`before_decoding` of `read_picture`), and then states the need (`Task.needs_cpu`): mostly less than
-granted; where it is more, the task waits again as one of the costly ones, which get at most half
-of the workers.
+The front knows only a file's length, so `first_grant_s` covers ordinary X-rays. After reading the
+header the worker knows coding and size (`before_decoding` of `read_picture`) and states the need
+(`Task.needs_cpu`), which is usually less than granted. If it is more, the task waits again as a
+costly one; costly tasks get at most half of the workers.
 """
 
 from __future__ import annotations
@@ -20,11 +18,12 @@ from model_store.pictures.pixel_coding import PixelCoding
 
 FACTOR = 3.0
 LEAST_S = 0.5
-"""No budget is smaller: the kernel counts in ticks, and a first use of a library costs more."""
+"""Smallest budget: the kernel counts in ticks, and the first use of a library costs more."""
 
 ORDINARY_OPENING_S = 1.5
-"""Budget of ordinary X-rays: all of 4 megapixels but JPEG 2000, and 9 megapixels of PNG. With 3 s,
-eight callers with 40 megapixels each were ordinary, and everybody waited behind them."""
+"""Budget of ordinary X-rays: 4 megapixels of every coding but JPEG 2000, and 9 megapixels of PNG.
+With 3 s, X-rays of 40 megapixels were ordinary, and everybody waited behind eight callers with
+these."""
 
 ORDINARY_RENDERING_S = 2.5
 """Budget of ordinary answers: a mask and an overlay of 10 megapixels."""
@@ -32,12 +31,12 @@ ORDINARY_RENDERING_S = 2.5
 
 @dataclass(frozen=True)
 class Cost:
-    """Processor time of honest work, as a line.
+    """CPU time of ordinary work, as a linear function.
 
     Attributes:
-        base_s: whatever the size, seconds.
-        per_megapixel_s: for each million of pixels, seconds.
-        per_megabyte_s: for each million of bytes in the file, seconds.
+        base_s: seconds at any size.
+        per_megapixel_s: seconds for each million pixels.
+        per_megabyte_s: seconds for each million bytes in the file.
     """
 
     base_s: float
@@ -45,7 +44,7 @@ class Cost:
     per_megabyte_s: float
 
     def seconds(self, pixels: int, size_bytes: int = 0) -> float:
-        """Return the processor time for so many pixels and bytes."""
+        """Return the CPU time for a number of pixels and bytes."""
         per_pixel = self.per_megapixel_s * pixels * 1e-6
         return self.base_s + per_pixel + self.per_megabyte_s * size_bytes * 1e-6
 
@@ -60,24 +59,24 @@ OPENING = {
     PixelCoding.JPEG_LS: Cost(0.0035, 0.0313, 0.0267),
     PixelCoding.JPEG_2000: Cost(0.0156, 0.0325, 0.2013),
 }
-"""Decoding and preparing for the network. No device writes `JPEG_SCANS`, so nobody measures it: its
-base makes it costly at any size, and is 150 scans of 3 megapixels (1.3 ms each)."""
+"""Costs of decoding and preparing for the network. No device writes `JPEG_SCANS`, so it is not
+measured: its base, 150 scans of 3 megapixels (1.3 ms each), makes it costly at any size."""
 
 MOST_CODED_BYTES_PER_PIXEL = 16
 """Four channels of 16 bits, and as much again for codes that are longer than what they code."""
 
 MASK = Cost(0.0050, 0.0080, 0.0)
-"""Making one mask and rendering it."""
+"""Cost of making one mask and rendering it."""
 
 OVERLAY = Cost(0.0050, 0.0700, 0.0)
-"""Drawing and compressing the overlay."""
+"""Cost of drawing and compressing the overlay."""
 
 
 def first_grant_s(upload_bytes: int) -> float:
-    """Return what a file may take before its header is known.
+    """Return the limit for a file before its header is known.
 
     Args:
-        upload_bytes: its length; reading a long header costs.
+        upload_bytes: length of the file; reading a long header takes time.
     """
     return (
         ORDINARY_OPENING_S
@@ -101,11 +100,11 @@ def most_opening_budget_s(most_pixels: int, most_upload_bytes: int) -> float:
 
 
 def rendering_budget_s(pixels: int, masks: int, wants_overlay: bool) -> float:
-    """Return what making and rendering the answer may take.
+    """Return the limit for making and rendering the answer.
 
     Args:
         pixels: pixels of the X-ray.
-        masks: masks of it, each of that size.
+        masks: number of masks, each of that size.
         wants_overlay: whether an overlay is drawn.
     """
     overlay_s = OVERLAY.seconds(pixels) if wants_overlay else 0.0

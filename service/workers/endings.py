@@ -1,4 +1,4 @@
-"""From the way a worker ended to the reason, exactly."""
+"""The reason for a worker's end, from its exit status."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _CRASH_SIGNALS = (
     signal.SIGSYS,
 )
 _NEAR_LIMIT = 0.75
-"""A crash with this share of the memory budget resident is counted as the memory limit."""
+"""Share of the memory budget in use at which a crash counts as the memory limit."""
 
 
 @dataclass(frozen=True)
@@ -26,8 +26,8 @@ class Ending:
     """How a worker ended.
 
     Attributes:
-        status: exit code, or the negative number of the signal; None: it never started.
-        cpu_s: processor time of its whole life, seconds.
+        status: exit code, or the negative number of the signal; None if it never started.
+        cpu_s: CPU time of its whole life, seconds.
         peak_bytes: its largest resident memory.
     """
 
@@ -40,13 +40,13 @@ def reason_of(ending: Ending, ours: EndReason | None, memory_bytes: int) -> EndR
     """Return why a worker ended.
 
     Args:
-        ending: what the kernel says.
-        ours: why the front killed it, if it did.
-        memory_bytes: its budget of memory; unknown to the kernel, which only fails an allocation.
+        ending: exit status and usage from the kernel.
+        ours: the front's reason to kill it, if it did.
+        memory_bytes: its memory budget; beyond it the kernel only fails allocations.
 
     Returns:
-        The reason. A status that the worker's own code never gives is a crash: native code may
-        call `exit`.
+        The reason. A status that the worker's own code never gives counts as a crash, because
+        native code may call `exit`.
     """
     status = ending.status
     if status is None:

@@ -1,5 +1,5 @@
 # ruff: noqa: N818  (names say what happened to the task)
-"""What a caller of the worker pool may get instead of an answer, and why a worker ended."""
+"""Errors of the worker pool, and reasons for a worker's end."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ COSTLY_SENTENCE = (
 
 
 class EndReason(StrEnum):
-    """Why a worker ended; the closed set of a metric's label."""
+    """Reasons for a worker's end; the closed set of a metric's label."""
 
     CPU_LIMIT = "cpu_limit"
     MEMORY_LIMIT = "memory_limit"
@@ -33,7 +33,7 @@ class EndReason(StrEnum):
 
     @property
     def is_tasks_fault(self) -> bool:
-        """Whether the task ended it: the same bytes would end the next worker too."""
+        """Whether the task caused it: the same bytes would end the next worker, too."""
         return self in _TASKS_FAULT
 
 
@@ -43,20 +43,20 @@ _TASKS_FAULT = frozenset(
 
 
 class WorkerError(Exception):
-    """A task has no answer."""
+    """A task failed."""
 
 
 class TooCostly(WorkerError):
     """The task met a limit of processor time or memory, or crashed its worker; 422, no retry."""
 
     def __init__(self, reason: EndReason) -> None:
-        """Keep the reason; the sentence names none, since it would help an attacker only."""
+        """Keep the reason; the message omits it, because it would only help attackers."""
         super().__init__(COSTLY_SENTENCE)
         self.reason = reason
 
 
 class WorkerLost(WorkerError):
-    """The worker was ended by something else than its task; 503, the task may be sent again."""
+    """The worker ended for another reason than its task; 503, the task may be retried."""
 
     def __init__(self, reason: EndReason) -> None:
         """Keep the reason."""
@@ -65,32 +65,32 @@ class WorkerLost(WorkerError):
 
 
 class TaskRefused(WorkerError):
-    """The task's function refused the input, in words of its own.
+    """The task's function refused the input.
 
     Attributes:
-        fields: what it said, as JSON; written by a process that met hostile bytes.
+        fields: its refusal as JSON, not trusted, because its process read hostile bytes.
     """
 
     def __init__(self, fields: Mapping[str, Any]) -> None:
-        """Keep what it said."""
+        """Keep the refusal."""
         super().__init__("the task was refused")
         self.fields = fields
 
 
 class TaskFailed(WorkerError):
-    """The task's function raised something that it should not.
+    """The task's function raised an unexpected exception.
 
     Attributes:
         error_type: name of the exception's class.
-        where: innermost frames as `file:line function`, without the exception's words.
+        where: innermost frames as `file:line function`, without the exception's message.
     """
 
     def __init__(self, error_type: str, where: tuple[str, ...]) -> None:
-        """Keep what is known."""
+        """Keep type and place."""
         super().__init__(error_type)
         self.error_type = error_type
         self.where = where
 
 
 class PoolClosed(WorkerError):
-    """The pool is closing and takes no task."""
+    """The pool is closing and accepts no task."""

@@ -1,9 +1,9 @@
-"""Landlock for a worker: Python's own folders can be read, and nothing else can be opened.
+"""Landlock for a worker: it can read Python's own folders and open nothing else.
 
-A worker needs no file once it is warm, but libraries import parts of themselves late. So the
-folders of what is imported stay readable; keys, certificates, models, other processes' `/proc` and
-everything writable do not. Where the kernel is new enough, Landlock also forbids TCP and signals.
-Linux 5.13 and newer; interface: the kernel's `userspace-api/landlock`.
+A warm worker needs no file, but libraries import some of their parts late. So the folders of
+imported packages stay readable. Keys, certificates, models, other processes' `/proc` and everything
+writable are not accessible. With a recent kernel Landlock also forbids TCP and signals. Linux 5.13
+and newer; interface: the kernel's `userspace-api/landlock`.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ _SYSTEM_PATHS = ("/lib", "/lib64", "/usr/lib", "/usr/lib64", "/usr/local/lib", "
 
 
 class FileAccess:
-    """A set of folders that may be read, made once by the template and taken on by each worker."""
+    """A set of readable folders, made once by the template and applied by each worker."""
 
     def __init__(self) -> None:
-        """Prepare it from what this process has imported.
+        """Prepare it from the packages that this process has imported.
 
         Raises:
             OSError: the kernel has no Landlock.
@@ -51,11 +51,11 @@ class FileAccess:
                 _allow(self._libc, self._ruleset, path)
 
     def close(self) -> None:
-        """Give its descriptor back; processes that took it on stay restricted."""
+        """Close its descriptor; restricted processes stay restricted."""
         os.close(self._ruleset)
 
     def restrict_this_process(self) -> None:
-        """Restrict this process to it, for good; that needs `no_new_privs`.
+        """Restrict this process to it irrevocably; that needs `no_new_privs`.
 
         Raises:
             OSError: the kernel refuses.
@@ -64,7 +64,7 @@ class FileAccess:
 
 
 def readable_paths() -> list[str]:
-    """Return what stays readable: system libraries, Python's, and every imported package."""
+    """Return the readable paths: system libraries, Python's, and every imported package."""
     places = sysconfig.get_paths()
     python = [places[name] for name in ("stdlib", "platstdlib", "purelib", "platlib")]
     return sorted({*_SYSTEM_PATHS, *python, *_imported_packages()})

@@ -1,9 +1,9 @@
 """Frames between the processes of the service: header, JSON, raw bytes, descriptors.
 
 Header (14 bytes, little endian): magic `LSW1`, kind (1 byte), number of descriptors (1), length of
-the JSON (4), length of the raw bytes (4). Every length is bounded before anything is kept, the JSON
-must be an object, and nothing is ever unpickled. Larger things travel as shared memory: its
-descriptors go along with the first byte of a frame.
+the JSON (4), length of the raw bytes (4). Every length is bounded before anything is stored, the
+JSON must be an object, and nothing is ever unpickled. Larger data are passed as shared memory,
+whose descriptors are sent with the first byte of a frame.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ from typing import Any, NoReturn
 MAGIC = b"LSW1"
 HEADER = struct.Struct("<4sBBII")
 MOST_JSON_BYTES = 256 << 10
-"""A hostile worker can make the front build objects of some 30 times this size, in 10 ms."""
+"""Most bytes of JSON: a hostile worker can make the front build objects of some 30 times this size,
+in 10 ms."""
 MOST_BODY_BYTES = 1 << 20
 MOST_DESCRIPTORS = 16
 _RECEIVE_BYTES = 1 << 18
@@ -29,11 +30,11 @@ _ANCILLARY_BYTES = socket.CMSG_SPACE(MOST_DESCRIPTORS * array.array("i").itemsiz
 
 
 class FrameError(Exception):
-    """The other side sent what no side of ours sends."""
+    """The other side sent an invalid frame."""
 
 
 class Kind(IntEnum):
-    """What a frame says."""
+    """The kinds of frames."""
 
     CONFIG = 1  # front to template: what to import, limits
     WARM = 2  # template: ready to fork, or what became of the extras
@@ -81,16 +82,16 @@ class Frame:
     descriptors: tuple[int, ...] = ()
 
     def close(self) -> None:
-        """Close the descriptors of a received frame that nobody takes over."""
+        """Close the descriptors of a received frame that nobody uses."""
         for descriptor in self.descriptors:
             os.close(descriptor)
 
 
 def encode(frame: Frame) -> bytes:
-    """Return the bytes of a frame; its descriptors have to go with the first of them.
+    """Return the bytes of a frame; its descriptors must be sent with the first byte.
 
     Raises:
-        FrameError: it is larger than the other side accepts.
+        FrameError: it is too large for the other side.
     """
     text = json.dumps(frame.fields, separators=(",", ":")).encode()
     _check_lengths(len(frame.descriptors), len(text), len(frame.body))
@@ -115,7 +116,7 @@ def receive(connection: socket.socket, reader: FrameReader) -> Frame:
 
     Raises:
         EOFError: the other side is gone.
-        FrameError: it sent something else.
+        FrameError: it sent an invalid frame.
     """
     while True:
         frame = reader.next_frame()
@@ -126,7 +127,7 @@ def receive(connection: socket.socket, reader: FrameReader) -> Frame:
 
 
 class FrameReader:
-    """Takes frames from what a socket delivers, piece by piece."""
+    """Reads frames from a socket, piece by piece."""
 
     def __init__(self) -> None:
         """Start between two frames."""
@@ -137,8 +138,8 @@ class FrameReader:
         """Receive once; False when the other side is gone.
 
         Raises:
-            BlockingIOError: nothing is there, on a socket that does not block.
-            FrameError: more descriptors came than any frame has.
+            BlockingIOError: a nonblocking socket has no data.
+            FrameError: it received more descriptors than a frame can have.
         """
         try:
             data, ancillary, flags, _ = connection.recvmsg(
@@ -157,10 +158,10 @@ class FrameReader:
         return bool(data)
 
     def next_frame(self) -> Frame | None:
-        """Return the next complete frame, None while it is not there in full.
+        """Return the next complete frame; None while it is incomplete.
 
         Raises:
-            FrameError: what came is no frame.
+            FrameError: the bytes are not a frame.
         """
         if len(self._buffer) < HEADER.size:
             return None
@@ -184,7 +185,7 @@ class FrameReader:
         return Frame(frame_kind, fields, body, descriptors)
 
     def close(self) -> None:
-        """Drop what came and was not taken."""
+        """Drop received data that was not read."""
         for descriptor in self._descriptors:
             os.close(descriptor)
         self._descriptors.clear()
@@ -222,11 +223,11 @@ def _refuse_constant(name: str) -> NoReturn:
 
 
 _DECODER = json.JSONDecoder(parse_constant=_refuse_constant)
-"""One for all frames: `json.loads` would make another for each."""
+"""One decoder for all frames, because `json.loads` would make one for each."""
 
 
 def refuse_rest(frame: Frame, allowed: Sequence[Kind]) -> None:
-    """Refuse a frame of a kind that must not come now.
+    """Refuse a frame whose kind is not expected now.
 
     Raises:
         FrameError: it is of another kind; its descriptors are closed.

@@ -1,7 +1,7 @@
 """Limits of a worker, set in the worker itself before it reads an untrusted byte.
 
 All of them work without root and in a read-only container. The worker reports every limit that the
-kernel refuses, so that the front can log it; none is assumed to have worked.
+kernel refuses, and the front logs it.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ _CLOCK_OF_TICKS = ~0 << 3
 
 @dataclass(frozen=True)
 class WorkerLimits:
-    """Limits of one worker, beside the processor time and wall clock that each task brings.
+    """Limits of one worker, beside each task's CPU time and wall time.
 
     Attributes:
-        memory_bytes: address space beyond what the warmed template has.
-        file_bytes: largest shared memory it may write.
-        open_files: descriptors it may hold.
-        niceness: added to that of the front.
-        costly_niceness: added once more while a costly task runs; such a worker is replaced.
-        oom_score: added to the front's `oom_score_adj`, so that a worker goes first.
-        tasks: tasks after which it is replaced.
+        memory_bytes: address space beyond that of the warmed template.
+        file_bytes: largest shared memory that it may write.
+        open_files: most open descriptors.
+        niceness: niceness above the front's.
+        costly_niceness: further niceness for a costly task, after which the worker is replaced.
+        oom_score: addition to the front's `oom_score_adj`, so that the kernel kills a worker first.
+        tasks: number of tasks after which it is replaced.
     """
 
     memory_bytes: int = 1024 * _MIB
@@ -46,10 +46,10 @@ class WorkerLimits:
 
     @classmethod
     def for_pictures(cls, max_pixels: int) -> WorkerLimits:
-        """Return limits for pictures of at most so many pixels.
+        """Return limits for pictures up to a number of pixels.
 
-        Measured with 40 million pixels, beyond the warmed template: 690 MiB for opening the
-        dearest X-ray, a TIFF with three channels (18 bytes a pixel), and an overlay of 151 MB.
+        With 40 million pixels, opening the most expensive X-ray, a TIFF with three channels, takes
+        690 MiB beyond the warmed template (18 bytes a pixel). Its overlay has 151 MB.
         """
         memory_bytes = 128 * _MIB + 24 * max_pixels
         file_bytes = 64 * _MIB + 6 * max_pixels
@@ -68,10 +68,10 @@ class WorkerLimits:
 
 
 def apply_limits(limits: WorkerLimits) -> list[str]:
-    """Set the limits of this process, for good.
+    """Set the limits of this process irrevocably.
 
     Returns:
-        Names of what the kernel refused.
+        Names of the limits that the kernel refused.
     """
     steps: dict[str, Callable[[], None]] = {
         "niceness": lambda: _lower_priority(limits.niceness),
@@ -103,21 +103,21 @@ def address_space_bytes() -> int:
 
 
 class ProcessorTimer:
-    """Ends this process when a task has used its processor time, even in native code.
+    """Ends this process when a task has used its CPU time, even in native code.
 
-    `ITIMER_PROF` counts the time of all threads, in ticks of some milliseconds, and `SIGPROF` by
-    default ends a process, so that nothing has to run for it. `RLIMIT_CPU` (`SIGXCPU`) counts
-    whole seconds of the process's life and stands behind it. It counts by ticks, which over a life
-    of short tasks came out 6 % above `time.process_time()`: the clock read here is its own.
+    `ITIMER_PROF` counts the time of all threads, in ticks of some milliseconds, and by default
+    `SIGPROF` ends a process without running any code. `RLIMIT_CPU` (`SIGXCPU`), a second safeguard,
+    counts whole seconds of the process's life. It counts by ticks, which exceed
+    `time.process_time()` over many short tasks, so `RLIMIT_CPU`'s own clock is read here.
     """
 
     def start(self, seconds: float) -> None:
-        """Start counting; a timer that runs is started again."""
+        """Start or restart counting."""
         signal.signal(signal.SIGPROF, signal.SIG_DFL)
         signal.setitimer(signal.ITIMER_PROF, max(seconds, 0.001))
         backstop_s = math.ceil(processor_ticks_s() + seconds) + 1
         _, hard = resource.getrlimit(resource.RLIMIT_CPU)
-        with contextlib.suppress(OSError, ValueError):  # the container's own limit is lower
+        with contextlib.suppress(OSError, ValueError):  # the container's limit is lower
             resource.setrlimit(resource.RLIMIT_CPU, (backstop_s, hard))
 
     def stop(self) -> None:
@@ -126,7 +126,7 @@ class ProcessorTimer:
 
 
 def processor_ticks_s() -> float:
-    """Return the processor time of this process as `RLIMIT_CPU` counts it, seconds."""
+    """Return the CPU time of this process as `RLIMIT_CPU` counts it, in seconds."""
     return time.clock_gettime(_CLOCK_OF_TICKS)
 
 
@@ -143,7 +143,7 @@ def _lower_priority(niceness: int) -> None:
 
 
 def lower_priority_for_costly_task(limits: WorkerLimits) -> None:
-    """Let other work go first; only root could take it back."""
+    """Lower the priority; only root could raise it again."""
     with contextlib.suppress(OSError):
         _lower_priority(limits.costly_niceness)
 

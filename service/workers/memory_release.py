@@ -1,7 +1,7 @@
-"""Gives large shared memory back in a thread of its own.
+"""Release large shared memory in a separate thread.
 
-Freeing takes the kernel 0.18 ms a MiB on an AMD EPYC, so 14 ms for the pixels of a large X-ray,
-in which an event loop would serve nobody. Eight of them may end in the same moment.
+Freeing takes the kernel 0.18 ms a MiB on an AMD EPYC, so 14 ms for the pixels of a large X-ray, in
+which the event loop would serve nobody. Eight X-rays may end at the same moment.
 """
 
 from __future__ import annotations
@@ -11,19 +11,19 @@ import threading
 from queue import SimpleQueue
 
 LARGE_BYTES = 2 * 1024 * 1024
-"""Smaller memory is freed in about the time that it takes to tell another thread."""
+"""Smaller memory is freed faster than another thread could be told."""
 
 
 class MemoryRelease:
     """A thread that closes descriptors and lives as long as the process."""
 
     def __init__(self) -> None:
-        """Start it."""
+        """Start the thread."""
         self._descriptors: SimpleQueue[int] = SimpleQueue()
         threading.Thread(target=self._run, name="memory-release", daemon=True).start()
 
     def close(self, descriptor: int) -> None:
-        """Have a descriptor closed soon."""
+        """Queue a descriptor to be closed."""
         self._descriptors.put(descriptor)
 
     def _run(self) -> None:
@@ -36,7 +36,7 @@ _release: MemoryRelease | None = None
 
 
 def release_memory_in_thread() -> None:
-    """Free large memory of this process in a thread from now on; for one with an event loop."""
+    """Free this process's large memory in a thread from now on, to spare its event loop."""
     global _release
     _release = _release or MemoryRelease()
 
@@ -45,8 +45,8 @@ def close_memory(descriptor: int, size_bytes: int) -> None:
     """Close the descriptor of shared memory.
 
     Args:
-        descriptor: not used by anybody else.
-        size_bytes: of the memory.
+        descriptor: descriptor with no other user.
+        size_bytes: size of the memory.
     """
     if _release is None or size_bytes < LARGE_BYTES:
         os.close(descriptor)

@@ -1,7 +1,7 @@
-"""The pool: hands tasks to workers and their answers to the callers.
+"""The pool: sends tasks to workers and their answers to the callers.
 
-It belongs to the event loop of the front. It never blocks, and it reads no more of a worker's
-message than its frame. A worker that dies loses only its own task.
+It runs in the event loop of the front, never blocks, and reads only the frame of a worker's
+message. A worker that dies loses only its own task.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class WorkerPool:
     """Workers that wait for tasks.
 
     Attributes:
-        supervisor: keeps them alive; counts their ends by reason.
+        supervisor: keeps workers alive; counts their ends by reason.
     """
 
     def __init__(self, config: PoolConfig, workers: int) -> None:
@@ -68,17 +68,17 @@ class WorkerPool:
         return len(self._queue)
 
     async def start(self) -> None:
-        """Start the workers, which takes a second or two; tasks may be given at once."""
+        """Start the workers, which takes a second or two; tasks may be queued at once."""
         if self._config.extras_from_start:
             self.supervisor.want_extras()
         self.supervisor.start()
 
     def prepare_extras(self) -> None:
-        """Have workers hold what few tasks need, since such a task will come."""
+        """Load the extras in workers, before a task that needs them."""
         self.supervisor.want_extras()
 
     async def close(self) -> None:
-        """End all workers; tasks under way and waiting get `PoolClosed`."""
+        """End all workers; running and waiting tasks get `PoolClosed`."""
         self._is_closed = True
         waiting = self._queue.drain()
         for job in [*waiting, *await self.supervisor.close()]:
@@ -102,23 +102,23 @@ class WorkerPool:
         """Run one task; cancelling it ends the worker that has it.
 
         Args:
-            task: name of its function.
+            task: name of its function in `TASKS`.
             fields: JSON for it.
             body: raw bytes for it, at most a MiB.
-            blobs: shared memory for it; stays the caller's.
-            cpu_s: processor time granted, seconds.
-            wall_s: time granted once a worker has it, seconds; waiting is not counted.
-            most_cpu_s: processor time granted at most when the function asks for more
-                (`Task.needs_cpu`): it then waits again, as a costly one. Default: `cpu_s`.
-            is_costly: whether it belongs to those that get at most half of the workers.
-            urgency: lower goes first.
+            blobs: shared memory for it, which the caller closes.
+            cpu_s: granted CPU time, seconds.
+            wall_s: granted wall time in the worker, seconds.
+            most_cpu_s: most CPU time if the function requests more (`Task.needs_cpu`); the task
+                then waits again as a costly one. Default: `cpu_s`.
+            is_costly: whether it is one of the tasks that get at most half of the workers.
+            urgency: lower runs first.
             caller: whose turn it takes; callers with waiting tasks go in turn.
-            needs_extras: whether it is one of the few that need them; the first one waits until
-                they are loaded.
+            needs_extras: whether it needs the extras; the first such task waits until they are
+                loaded.
 
         Raises:
             TooCostly: it met a limit or crashed its worker.
-            WorkerLost: its worker was ended by something else.
+            WorkerLost: its worker ended for another reason.
             TaskRefused: its function refused the input.
             TaskFailed: its function raised.
             PoolClosed: the pool is closing.
@@ -145,7 +145,7 @@ class WorkerPool:
             raise
 
     def _dispatch(self) -> None:
-        """Hand waiting tasks to idle workers, the most used first: its memory is warm."""
+        """Send waiting tasks to idle workers, the most used first, because its memory is warm."""
         workers = self.supervisor.workers
         idle = [each for each in workers if each.stage is Stage.IDLE]
         idle.sort(key=lambda each: each.tasks_done)
@@ -157,21 +157,21 @@ class WorkerPool:
             try:
                 if not worker.hand(job):
                     self._queue.put_back(job)
-            except (FrameError, OSError, ValueError) as error:  # the task cannot be handed over
+            except (FrameError, OSError, ValueError) as error:  # the task cannot be sent
                 _fail(job, error)
                 idle.append(worker)
 
     def _withdraw(self, job: Job) -> None:
         result = job.result
         if result.done() and not result.cancelled() and result.exception() is None:
-            result.result().close()  # the answer came, and nobody takes it
+            result.result().close()  # the answer came, but nobody waits for it
         for worker in self.supervisor.workers:
             if worker.job is job:
                 self.supervisor.end(worker, EndReason.CANCELLED)
 
     def _note_answer(self, worker: WorkerHandle, job: Job, frame: Frame) -> None:
         self.supervisor.note_success()
-        was_costly = job.is_costly  # it was given less priority, which cannot be taken back
+        was_costly = job.is_costly  # its priority was lowered, which cannot be undone
         try:
             self._settle(job, frame)
         except FrameError:
@@ -191,10 +191,10 @@ class WorkerPool:
         self._dispatch()
 
     def _settle(self, job: Job, frame: Frame) -> None:
-        """Give the caller what the worker says.
+        """Give the caller the worker's answer.
 
         Raises:
-            FrameError: it is no answer of ours.
+            FrameError: it is not a valid answer.
         """
         if frame.kind is Kind.DONE:
             reply = reply_of(frame, self._config.limits.file_bytes)
@@ -210,7 +210,7 @@ class WorkerPool:
             _fail(job, _error_in(frame))
 
     def _grant_more(self, job: Job, cpu_s: float) -> None:
-        """Let a task wait again as a costly one; asking twice, or for too much, is refused."""
+        """Queue a task again as a costly one; refuse a second or too large a request."""
         if job.is_costly or cpu_s > job.most_cpu_s:
             _fail(job, TooCostly(EndReason.CPU_LIMIT))
             return
@@ -228,10 +228,10 @@ def _fail_lost(job: Job, reason: EndReason) -> None:
 
 
 def _error_in(frame: Frame) -> WorkerError:
-    """Return the error that a worker's answer stands for.
+    """Return the error in a worker's answer.
 
     Raises:
-        FrameError: it is no answer of ours.
+        FrameError: it is not a valid answer.
     """
     fields = frame.fields
     if frame.kind is Kind.MEMORY:

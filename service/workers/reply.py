@@ -1,4 +1,4 @@
-"""The reply to a task, checked before the front keeps any of it."""
+"""The reply to a task, validated before the front uses any of it."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ class Reply:
     """The answer of a task; a context manager that closes its blobs.
 
     Attributes:
-        fields: JSON of the function; written by a process that met hostile bytes.
+        fields: JSON of the function, not trusted, because its process read hostile bytes.
         body: its raw bytes.
         blobs: its shared memory; the caller closes it.
-        cpu_s: processor time used, seconds, as the worker says.
-        wall_s: time used, seconds, as the worker says.
+        cpu_s: CPU time, seconds, by the worker's own account.
+        wall_s: wall time, seconds, by the worker's own account.
     """
 
     fields: Mapping[str, Any]
@@ -44,10 +44,10 @@ class Reply:
 
 
 def reply_of(frame: Frame, most_blob_bytes: int) -> Reply:
-    """Return the reply in a frame after judging all of it.
+    """Return the validated reply in a frame.
 
     Raises:
-        FrameError: it is no reply of ours; its descriptors are closed.
+        FrameError: it is not a valid reply; its descriptors are closed.
     """
     blobs: list[Blob] = []
     descriptors = list(frame.descriptors)
@@ -72,7 +72,7 @@ def seconds_in(frame: Frame, name: str) -> float:
     """Return a duration that a worker states.
 
     Raises:
-        FrameError: it is none.
+        FrameError: it is not a duration.
     """
     value = frame.fields.get(name)
     if isinstance(value, bool) or not isinstance(value, int | float):

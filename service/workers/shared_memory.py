@@ -1,8 +1,8 @@
 """Shared memory between the front and its workers: sealed memory files, passed as descriptors.
 
-A picture goes from one worker to another without being copied and without the front mapping it.
-The seals forbid every later change, also to the process that wrote it: a worker can neither
-truncate what another has mapped (which would end that one by SIGBUS) nor change pixels after they
+A picture passes from one worker to another without a copy, and the front never maps it. The seals
+forbid every later change, even by the process that wrote it. So a worker can neither truncate
+memory that another has mapped (which would end that one by SIGBUS) nor change pixels after they
 were checked. It needs no `/dev/shm`, which containers limit to 64 MB.
 """
 
@@ -22,41 +22,41 @@ SEALS = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SE
 _NOT_EXECUTABLE = 0x0008  # MFD_NOEXEC_SEAL of linux/memfd.h; Linux 6.3
 
 
-_counting = threading.RLock()  # the collector may close one while another is counted
+_counting = threading.RLock()  # the garbage collector may close one while another is counted
 
 
 class BlobError(ValueError):
-    """A descriptor is not the sealed memory that it should be."""
+    """A descriptor is not sealed memory."""
 
 
 class Blob:
     """Sealed, unchangeable bytes in shared memory, known by a file descriptor.
 
-    The holder closes it; memory is freed when no process holds it. A forgotten one is closed when
-    it is collected.
+    Its owner closes it; the memory is freed when no process holds it. The garbage collector closes
+    a forgotten one.
     """
 
     held_bytes = 0
     """Bytes of all blobs that this process holds."""
 
     def __init__(self, descriptor: int, size_bytes: int) -> None:
-        """Take the descriptor over; `of` and `received` are the ways to make one."""
+        """Take ownership of the descriptor; use `of` or `received` to make a blob."""
         self._descriptor = descriptor
         self.size_bytes = size_bytes
         _count(size_bytes)
 
     @classmethod
     def of(cls, *pieces: bytes | bytearray | memoryview) -> Blob:
-        """Return the pieces, one after another, in shared memory.
+        """Write pieces, one after another, into shared memory.
 
         Raises:
-            OSError: there is no memory or no descriptor left.
+            OSError: no memory or no descriptor is available.
         """
         return cls.of_pieces(pieces)
 
     @classmethod
     def of_pieces(cls, pieces: Iterable[bytes | bytearray | memoryview]) -> Blob:
-        """Return what `of` does, for pieces that come one at a time."""
+        """Write pieces like `of`, for pieces that come one at a time."""
         writer = BlobWriter()
         try:
             for piece in pieces:
@@ -67,14 +67,14 @@ class Blob:
 
     @classmethod
     def received(cls, descriptor: int, most_bytes: int) -> Blob:
-        """Take over a descriptor that another process sent, after judging it.
+        """Validate a descriptor from another process and take ownership of it.
 
         Args:
             descriptor: closed when it is refused.
             most_bytes: largest size allowed.
 
         Raises:
-            BlobError: it is no memory file, lacks a seal, or is too large.
+            BlobError: it is not a memory file, lacks a seal, or is too large.
         """
         try:
             return cls(descriptor, _judged_size(descriptor, most_bytes))
@@ -83,10 +83,10 @@ class Blob:
             raise
 
     def duplicate(self) -> Blob:
-        """Return another hold of the same memory.
+        """Return another handle of the same memory.
 
         Raises:
-            OSError: no descriptor is left.
+            OSError: no descriptor is available.
         """
         return Blob(os.dup(self.fileno()), self.size_bytes)
 
@@ -105,7 +105,7 @@ class Blob:
         return self.read_at(0, self.size_bytes)
 
     def read_at(self, offset: int, size_bytes: int) -> bytes:
-        """Return a copy of a part; without mapping it, so that no fault can hit the reader."""
+        """Return a copy of a part, without mapping, so that the reader cannot get a fault."""
         pieces: list[bytes] = []
         while size_bytes > 0:
             piece = os.pread(self.fileno(), size_bytes, offset)
@@ -117,20 +117,20 @@ class Blob:
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
     def map(self) -> mmap.mmap:
-        """Map all bytes for reading; for workers, the front never does.
+        """Map all bytes for reading; only workers do this, never the front.
 
-        The mapping outlives the blob. A private one, since Linux before 6.7 refuses shared
-        mappings of what is sealed, even for reading.
+        The mapping outlives the blob. It is private, because Linux before 6.7 refuses shared
+        mappings of sealed memory, even for reading.
 
         Raises:
             ValueError: it is empty, or closed.
-            OSError: the address space has no room for it.
+            OSError: the address space is too small for it.
         """
         flags = mmap.MAP_PRIVATE | mmap.MAP_POPULATE
         return mmap.mmap(self.fileno(), self.size_bytes, flags=flags, prot=mmap.PROT_READ)
 
     def close(self) -> None:
-        """Give the descriptor back; may be called more than once."""
+        """Close the descriptor; may be called more than once."""
         descriptor, self._descriptor = self._descriptor, -1
         if descriptor >= 0:
             _count(-self.size_bytes)
@@ -145,7 +145,7 @@ class Blob:
         self.close()
 
     def __del__(self) -> None:
-        """Close a forgotten one."""
+        """Close a forgotten blob."""
         self.close()
 
 
@@ -155,17 +155,17 @@ def _count(size_bytes: int) -> None:
 
 
 class BlobWriter:
-    """Shared memory being filled, for instance by an upload as it comes.
+    """Shared memory that is being filled, for instance by an arriving upload.
 
     Attributes:
         size_bytes: bytes written so far.
     """
 
     def __init__(self) -> None:
-        """Make an empty one.
+        """Start empty.
 
         Raises:
-            OSError: there is no descriptor left.
+            OSError: no descriptor is available.
         """
         self._descriptor = _new_memory_file()
         self.size_bytes = 0
@@ -174,7 +174,7 @@ class BlobWriter:
         """Append bytes.
 
         Raises:
-            OSError: there is no memory left, or the process's limit of a file's size is met.
+            OSError: no memory is available, or the process's limit of file sizes is reached.
         """
         rest = memoryview(piece).cast("B")
         while rest:
@@ -183,13 +183,13 @@ class BlobWriter:
             rest = rest[written:]
 
     def finish(self) -> Blob:
-        """Seal what was written and return it; the writer is closed then."""
+        """Seal the written bytes and return them; this closes the writer."""
         fcntl.fcntl(self._descriptor, fcntl.F_ADD_SEALS, SEALS)
         descriptor, self._descriptor = self._descriptor, -1
         return Blob(descriptor, self.size_bytes)
 
     def close(self) -> None:
-        """Drop what was written, unless it was finished."""
+        """Drop the written bytes, unless `finish` was called."""
         descriptor, self._descriptor = self._descriptor, -1
         if descriptor >= 0:
             close_memory(descriptor, self.size_bytes)
@@ -200,7 +200,7 @@ def _new_memory_file() -> int:
     try:
         return os.memfd_create("picture", flags | _NOT_EXECUTABLE)
     except OSError as error:
-        if error.errno != errno.EINVAL:  # a kernel before 6.3 does not know the flag
+        if error.errno != errno.EINVAL:  # kernels before 6.3 lack the flag
             raise
         return os.memfd_create("picture", flags)
 

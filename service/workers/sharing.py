@@ -1,7 +1,7 @@
-"""Copying into and out of shared memory without holding up the event loop.
+"""Copying into and out of shared memory without blocking the event loop.
 
-The kernel takes some 3 ms to clear and fill 8 MB. For that long nobody else would be served, and
-for 30 ms with the largest upload. Large copies are made in a thread, and hold no lock there.
+The kernel takes some 3 ms to clear and fill 8 MB, and 30 ms for the largest upload. Meanwhile
+nobody else would be served. So large copies are made in a thread, without Python's lock.
 """
 
 from __future__ import annotations
@@ -11,25 +11,25 @@ import asyncio
 from service.workers.shared_memory import Blob
 
 LARGE_BYTES = 1 << 20
-"""What is smaller is copied sooner than a thread could be asked."""
+"""Smaller copies are faster than a call of another thread."""
 
 
 async def share(data: bytes) -> Blob:
-    """Return bytes in shared memory; the caller closes it.
+    """Copy bytes into shared memory; the caller closes it.
 
     Raises:
         OSError: there is no memory or no descriptor left.
     """
     if len(data) < LARGE_BYTES:
         return Blob.of(data)
-    return await asyncio.to_thread(Blob.of, data)  # cancelled: closed when it is collected
+    return await asyncio.to_thread(Blob.of, data)  # cancelled: the garbage collector closes it
 
 
 async def copy_of(blob: Blob) -> bytes:
-    """Return a copy of all bytes of a blob, which must stay open meanwhile."""
+    """Return a copy of all bytes of a blob, which must stay open during the call."""
     if blob.size_bytes < LARGE_BYTES:
         return blob.read()
-    held = blob.duplicate()  # whoever is cancelled closes his while the thread still reads
+    held = blob.duplicate()  # a cancelled caller closes its blob while the thread still reads
     return await asyncio.to_thread(_read_and_close, held)
 
 

@@ -1,6 +1,6 @@
-"""Keeps a number of workers alive: starts the template, replaces what ended, counts the reasons.
+"""Keep a number of workers alive: start the template, replace ended workers, count the reasons.
 
-It belongs to the event loop of the front. The pool decides which task a worker gets.
+It runs in the event loop of the front. The pool decides which task a worker gets.
 """
 
 from __future__ import annotations
@@ -26,24 +26,26 @@ from service.workers.worker_handle import Stage, WorkerEvents, WorkerHandle
 logger = logging.getLogger("service.workers")
 
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 5.0
-"""Between attempts to start what ended before it was ready; it doubles each time."""
+"""Pause between attempts to start a process that ended before it was ready; it doubles each
+time."""
 
 WARM_TIMEOUT_S = 120.0
-"""A template that has not loaded what it was asked to by then is killed; it takes a second or
-two."""
+"""Seconds after which a template that has not loaded its modules is killed; loading takes a second
+or two."""
 
 START_TIMEOUT_S, END_TIMEOUT_S = 30.0, 30.0
-"""A worker takes milliseconds to start or to end; a template that lets it take longer hangs."""
+"""Seconds for a worker to start or end, which takes milliseconds; beyond, the template counts as
+hung."""
 
 
 @dataclass(frozen=True)
 class PoolConfig:
-    """What the workers do and may use.
+    """Tasks and limits of the workers.
 
     Attributes:
-        tasks: module that holds `TASKS`, see `service.workers.task`.
+        tasks: module that defines `TASKS`, see `service.workers.task`.
         on_ended: called with the reason of every worker's end, for a metric.
-        extras_from_start: whether workers hold what few tasks need before the first of these.
+        extras_from_start: whether workers have the extras from the start.
     """
 
     tasks: str
@@ -57,9 +59,9 @@ class SupervisorEvents:
     """Events for the pool.
 
     Attributes:
-        on_idle: some worker waits for a task.
+        on_idle: a worker waits for a task.
         on_answer: a worker's task has an answer.
-        on_lost: a worker ends, or has ended, with this task in its hands.
+        on_lost: a worker has ended, or is being ended, during this task.
     """
 
     on_idle: Callable[[], None]
@@ -72,14 +74,14 @@ class Supervisor:
 
     Attributes:
         ends: how many workers ended, by reason.
-        template_facts: what the template said of itself when it was warm.
-        extras: whether tasks have wanted what few of them need.
-        refused_limits: limits that the kernel refused to some worker.
-        most_resident_bytes: largest resident memory of any worker that has ended.
+        template_facts: facts that the template reported when it was warm.
+        extras: whether tasks have needed the extras.
+        refused_limits: limits that the kernel refused to any worker.
+        most_resident_bytes: largest resident memory of any ended worker.
     """
 
     def __init__(self, config: PoolConfig, size: int, events: SupervisorEvents) -> None:
-        """Build it; nothing runs before `start`."""
+        """Build the supervisor; nothing runs before `start`."""
         self.ends: Counter[EndReason] = Counter()
         self.template_facts: Mapping[str, Any] = {}
         self.extras = Extras()
@@ -106,7 +108,7 @@ class Supervisor:
 
     @property
     def workers(self) -> list[WorkerHandle]:
-        """All workers that have not ended."""
+        """All running workers."""
         return list(self._workers.values())
 
     @property
@@ -116,7 +118,7 @@ class Supervisor:
         return template + [each.process for each in self.workers if each.process is not None]
 
     def start(self) -> None:
-        """Start the template; when that is warm, the workers."""
+        """Start the template, and the workers when it is warm."""
         config = self._config
         try:
             template = TemplateHandle(config.tasks, config.limits, self._template_events)
@@ -130,20 +132,20 @@ class Supervisor:
             self._ask_for_extras(template)
 
     def want_extras(self) -> None:
-        """Have the template load what few tasks need, unless it was asked already.
+        """Make the template load the extras, unless it already does.
 
-        Workers without are replaced: idle ones at once, others after their task.
+        Workers without them are replaced: idle ones at once, others after their task.
         """
         if not self._is_closed and self.extras.want() and self._template is not None:
             self._ask_for_extras(self._template)
 
     def is_outdated(self, worker: WorkerHandle) -> bool:
-        """Whether a worker lacks what new ones hold; it gets no further task."""
+        """Whether a worker lacks the extras that new ones have; it gets no further task."""
         holds = self._template is not None and self._template.has_extras
         return holds and not worker.has_extras
 
     def end(self, worker: WorkerHandle, reason: EndReason) -> None:
-        """Kill a worker; its task is lost at once, its place is free when it is dead."""
+        """Kill a worker; its task is lost at once, and it is replaced when it is dead."""
         if worker.ended_by is not None:
             return
         job = worker.end(reason)
@@ -154,11 +156,11 @@ class Supervisor:
             self._events.on_lost(job, reason)
 
     def note_success(self) -> None:
-        """Forget earlier failures to start."""
+        """Reset the pause after failures to start."""
         self._pause_s = FIRST_PAUSE_S
 
     async def close(self) -> list[Job]:
-        """End all processes; return the tasks that were in their hands."""
+        """End all processes; return their tasks."""
         self._is_closed = True
         self.extras.note_failed(PoolClosed("the workers are being closed"))
         workers, self._workers = self.workers, {}
@@ -192,7 +194,7 @@ class Supervisor:
             self.refused_limits |= news
             fields = {"fields": {"refused": sorted(news)}}
             logger.warning("the kernel refuses limits of the image workers", extra=fields)
-        if self.is_outdated(worker):  # forked before the extras were there
+        if self.is_outdated(worker):  # forked before the extras were loaded
             self.end(worker, EndReason.RETIRED)
         self._events.on_idle()
 
@@ -216,7 +218,7 @@ class Supervisor:
 
     def _note_template_lost(self) -> None:
         if self._template is not None and not self._template.has_extras:
-            # Loading them may be what ended it: nobody waits for that again unasked.
+            # Loading the extras may have ended it, so it does not load them again unasked.
             self.extras.note_failed(WorkerLost(EndReason.TEMPLATE_LOST))
         self._template = None
         workers, self._workers = self.workers, {}
@@ -243,7 +245,7 @@ class Supervisor:
             self._end_template(template)
 
     def _end_template_unless_dead(self, worker: WorkerHandle) -> None:
-        """End a template that does not kill, or does not tell: it hangs."""
+        """End a template that does not kill a worker or does not report: it is hung."""
         if self._template is not None and self._workers.get(worker.number) is worker:
             self._end_template(self._template)
 
@@ -253,7 +255,7 @@ class Supervisor:
             self._note_template_lost()
 
     def _fill_up(self) -> None:
-        """Ask for as many workers as are missing."""
+        """Request as many workers as are missing."""
         template = self._template
         if self._is_closed or self._is_pausing or template is None or not template.is_warm:
             return

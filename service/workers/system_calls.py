@@ -1,9 +1,8 @@
 """A filter of system calls (seccomp) for a worker: no network, no program, no other process.
 
-Listed calls fail with `EPERM`; all others work. The list forbids rather than allows, because other
-versions of libraries and other processors use other calls, and a good X-ray must not fail by a call
-that nobody thought of. Numbers: `unistd_64.h` of x86 and the generic
-`unistd.h`, which 64-bit ARM uses.
+Listed calls fail with `EPERM`; all others work. It is a list of forbidden calls, because other
+libraries and processors use other calls, and a good X-ray must not fail on an unforeseen call.
+Numbers: `unistd_64.h` of x86 and the generic `unistd.h`, which 64-bit ARM uses.
 """
 
 from __future__ import annotations
@@ -65,7 +64,7 @@ _SETRLIMIT, _PRLIMIT = (160, 164), (302, 261)
 
 
 def forbid_system_calls() -> None:
-    """Set the filter for this process, for good; it needs `no_new_privs`.
+    """Set the filter for this process irrevocably; it needs `no_new_privs`.
 
     Raises:
         NotImplementedError: this processor's numbers are not known.
@@ -114,7 +113,7 @@ def _instruction(code: int, value: int, if_true: int = 0, if_false: int = 0) -> 
 
 
 def _guarded(jump: int, value: int, body: Sequence[bytes]) -> Iterator[bytes]:
-    """Run instructions only when what was loaded compares so; they end the filter."""
+    """Run instructions that end the filter only if the loaded value compares as given."""
     yield _instruction(jump, value, 0, len(body))
     yield from body
 
@@ -141,7 +140,7 @@ def _if_equal(index: int, value: int) -> list[bytes]:
 
 
 def _own_limits_only() -> list[bytes]:
-    """Let `prlimit64` ask this process's limits, and set that of processor time alone."""
+    """Allow `prlimit64` to read this process's limits, and to set only that of CPU time."""
     sets_nothing = [_argument(2), *_verdict(_JUMP_EQUAL, 0, allow_if=True)]
     return [
         _argument(0),

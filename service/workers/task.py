@@ -24,21 +24,21 @@ class Refusal(Exception):  # noqa: N818  (an answer to the caller, no fault)
 
     Attributes:
         fields: JSON for the front, which gets it as `TaskRefused.fields`.
-        is_last: whether the worker should be replaced after it.
+        is_last: whether the worker should be replaced afterwards.
     """
 
     def __init__(self, fields: Mapping[str, Any], is_last: bool = False) -> None:
-        """Keep what to say."""
+        """Keep the refusal."""
         super().__init__("refused")
         self.fields = fields
         self.is_last = is_last
 
 
 class NeedsMoreTime(Exception):  # noqa: N818
-    """The task is one of the costly ones: the front queues it again as such.
+    """The task is costly: the front queues it again as such.
 
     Attributes:
-        cpu_s: processor time it needs, seconds.
+        cpu_s: CPU time that it needs, seconds.
     """
 
     def __init__(self, cpu_s: float) -> None:
@@ -55,7 +55,7 @@ class Task:
         fields: JSON of the caller.
         body: raw bytes of the caller.
         blobs: shared memory of the caller.
-        cpu_s: processor time granted, seconds.
+        cpu_s: granted CPU time, seconds.
     """
 
     fields: Mapping[str, Any]
@@ -74,24 +74,23 @@ class Task:
         return memoryview(mapping)
 
     def needs_cpu(self, seconds: float) -> None:
-        """State the processor time that the task needs from now on, once its input is known.
+        """State the CPU time that the task needs from now on, when its input is known.
 
-        The timer is set to it, which is mostly less than what was granted before anything was
-        known.
+        The timer is set to it; it is usually less than the first grant.
 
         Raises:
-            NeedsMoreTime: it is more than granted; to be left to rise.
+            NeedsMoreTime: it is more than granted; the function must not catch this.
         """
         if seconds > self.cpu_s:
             raise NeedsMoreTime(seconds)
         self.set_timer(seconds)
 
     def close(self) -> None:
-        """Give everything back that came with the task."""
+        """Release the task's shared memory."""
         for mapping in self._mappings:
             try:
                 mapping.close()
-            except BufferError:  # a view of it lives; the mapping goes when the view does
+            except BufferError:  # a view still exists; the mapping ends with it
                 continue
         self._mappings.clear()
         for blob in self.blobs:
@@ -101,13 +100,13 @@ class Task:
 
 @dataclass(frozen=True)
 class Answer:
-    """What a task's function returns.
+    """The result of a task's function.
 
     Attributes:
         fields: JSON.
         body: raw bytes, at most a MiB.
-        blobs: bytes that go into shared memory, each contiguous.
-        is_last: whether the worker should be replaced after it.
+        blobs: bytes for shared memory, each contiguous.
+        is_last: whether the worker should be replaced afterwards.
     """
 
     fields: Mapping[str, Any] = field(default_factory=dict)

@@ -1,8 +1,8 @@
 """The template: one warmed process without threads that forks workers on request.
 
-`python -m service.workers.template FD` is how the pool starts it. It imports what the workers need,
-once; they then share its memory and start within milliseconds. What few tasks need (the extras)
-it imports when the front asks for it. It never reads an untrusted byte. It reaps the workers and
+The pool starts it by `python -m service.workers.template FD`. It imports the workers' modules once;
+workers then share its memory and start within milliseconds. It imports the extras, which few tasks
+need, when the front requests them. It never reads an untrusted byte. It reaps the workers and
 reports to the front how each ended.
 """
 
@@ -64,7 +64,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _warmed(module_name: str) -> Mapping[str, Function]:
-    """Import the tasks, warm them up, and make what is there shared for good."""
+    """Import the tasks, warm them up, and make the loaded memory shared."""
     module = importlib.import_module(module_name)
     tasks: Mapping[str, Function] = module.TASKS
     warm_up = getattr(module, "warm_up", None)
@@ -75,20 +75,20 @@ def _warmed(module_name: str) -> Mapping[str, Function]:
 
 
 def _warm_extras(module_name: str) -> dict[str, Any]:
-    """Load what few tasks need; return how that failed, or nothing."""
+    """Load the extras; return the error, if any."""
     warm_up_extras = getattr(sys.modules[module_name], "warm_up_extras", None)
     failure: dict[str, Any] = {}
     try:
         if warm_up_extras is not None:
             warm_up_extras()
-    except Exception as error:  # the border: all other tasks go on without
+    except Exception as error:  # the border: other tasks work without the extras
         failure = described(error)
     _share_what_is_there(module_name)
     return failure
 
 
 def _share_what_is_there(module_name: str) -> None:
-    """Make what was loaded shared with the workers for good.
+    """Keep the loaded memory shared with the workers.
 
     Raises:
         TemplateError: a thread was left behind.
@@ -104,7 +104,7 @@ def _share_what_is_there(module_name: str) -> None:
 def _file_access() -> FileAccess | None:
     try:
         return FileAccess()
-    except OSError:  # told by each worker as a limit that was refused
+    except OSError:  # each worker reports it as a refused limit
         return None
 
 
@@ -117,7 +117,7 @@ def _facts(has_extras: bool) -> dict[str, Any]:
 
 
 class _Forker:
-    """Forks, kills and reaps workers as the front asks."""
+    """Forks, kills and reaps workers on request of the front."""
 
     def __init__(
         self,
@@ -137,7 +137,7 @@ class _Forker:
         """Serve until the front is gone.
 
         Raises:
-            EOFError: it is.
+            EOFError: the front is gone.
         """
         signal.signal(signal.SIGCHLD, lambda *_: None)
         signal.set_wakeup_fd(self._wake_writer, warn_on_full_buffer=False)
@@ -162,7 +162,7 @@ class _Forker:
         if frame.kind is Kind.KILL:
             for process, its_number in self._number_of.items():
                 if its_number == number:
-                    os.kill(process, signal.SIGKILL)  # not reaped yet: it is still that one
+                    os.kill(process, signal.SIGKILL)  # not reaped: the id is still its own
             return
         try:
             self._fork(number, frame)
@@ -191,7 +191,7 @@ class _Forker:
                 theirs = socket.socket(fileno=frame.descriptors[0])
                 run_forked_worker(theirs, self._job, template)
             finally:
-                os._exit(1)  # whatever happens, there must be no second template
+                os._exit(1)  # a worker must never continue as a second template
         self._number_of[process] = number
         send(self._control, Frame(Kind.FORKED, {"worker": number, "process": process}))
 
@@ -211,7 +211,7 @@ class _Forker:
 
 
 def _leave_template() -> None:
-    """Undo in a worker what only the template needs."""
+    """Undo the template's settings in a worker."""
     signal.set_wakeup_fd(-1)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
 

@@ -19,15 +19,15 @@ from service.workers.limits import WorkerLimits
 _MODULE = "service.workers.template"
 _END_TIMEOUT_S = 3.0
 ENVIRONMENT = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
-"""Read by libraries when they are imported; a thread that existed before a fork is lost."""
+"""Variables that keep libraries from starting threads at import, because a fork loses threads."""
 
 
 @dataclass(frozen=True)
 class TemplateEvents:
-    """What the template tells.
+    """Events of the template.
 
     Attributes:
-        on_warm: it can fork, or has tried to load the extras; with facts about itself.
+        on_warm: it can fork, or has tried to load the extras; called with facts about it.
         on_forked: a worker has this process id.
         on_ended: a worker has ended.
         on_lost: the template has ended, and every worker with it.
@@ -44,12 +44,12 @@ class TemplateHandle:
 
     Attributes:
         is_warm: whether it can fork.
-        has_extras: whether its forks hold what few tasks need.
-        extras_asked: how many times it was asked to load that.
+        has_extras: whether its forks have the extras.
+        extras_asked: number of requests to load the extras.
     """
 
     def __init__(self, tasks: str, limits: WorkerLimits, events: TemplateEvents) -> None:
-        """Start the process; it is warm when `on_warm` says so.
+        """Start the process; it is warm when `on_warm` is called.
 
         Raises:
             OSError: no process is available.
@@ -63,13 +63,13 @@ class TemplateHandle:
         self._channel.send(Frame(Kind.CONFIG, {"tasks": tasks, "limits": limits.as_fields()}))
 
     def fork(self, number: int) -> socket.socket:
-        """Ask for a worker.
+        """Request a worker.
 
         Args:
-            number: what the worker is called from now on.
+            number: the worker's number.
 
         Returns:
-            The front's end of the socket to it.
+            The front's end of the worker's socket.
 
         Raises:
             OSError: no descriptor is left.
@@ -85,16 +85,16 @@ class TemplateHandle:
         return ours
 
     def warm_extras(self) -> None:
-        """Ask it to load what few tasks need; whatever it forks from now on holds it."""
+        """Request the extras; later forks have them."""
         self.extras_asked += 1
         self._channel.send(Frame(Kind.WARM_EXTRAS))
 
     def kill(self, number: int) -> None:
-        """Kill a worker; through its parent, which alone knows that the process id is still it."""
+        """Kill a worker through its parent, which knows that the process id is still valid."""
         self._channel.send(Frame(Kind.KILL, {"worker": number}))
 
     async def close(self) -> None:
-        """End the template, and by that every worker."""
+        """End the template, and thereby every worker."""
         self._channel.close()
         ended = asyncio.to_thread(self.process.wait, _END_TIMEOUT_S)
         try:
@@ -103,7 +103,7 @@ class TemplateHandle:
             self.kill_now()
 
     def kill_now(self) -> None:
-        """Kill the template, and by that every worker."""
+        """Kill the template, and thereby every worker."""
         self._channel.close()
         self.process.kill()
         with contextlib.suppress(subprocess.TimeoutExpired):

@@ -1,7 +1,7 @@
-"""A worker: forked from the template, limited, and then one task after another until it is ended.
+"""A worker: a limited fork of the template that runs one task after another.
 
-Only the task's function sees untrusted bytes. Nothing is kept between two tasks: everything
-that came with a task is closed, and the garbage of its frames is collected.
+Only the task's function reads untrusted bytes. Nothing is kept between two tasks: everything of a
+task is closed, and its garbage is collected.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ from service.workers.limits import (
 from service.workers.shared_memory import Blob, BlobError
 from service.workers.task import Answer, Function, NeedsMoreTime, Refusal, Task
 
-_MOST_INPUT_BYTES = 1 << 40  # the front's own; sealed, but as large as the front wants
+_MOST_INPUT_BYTES = 1 << 40  # the front's; sealed, but of any size
 IDLE_S = 2.0
-"""Without a task for so long, a worker gives free memory back."""
+"""Seconds without a task after which a worker releases free memory."""
 
 _FRAMES_TOLD = 3
 _A_DAY_S = 86_400.0
@@ -42,13 +42,13 @@ _MEMORY_ERRORS = (errno.ENOMEM, errno.EFBIG)  # a mapping, a file of shared memo
 
 @dataclass(frozen=True)
 class WorkerJob:
-    """What every worker of a template is made for.
+    """The common settings of a template's workers.
 
     Attributes:
         tasks: functions by name.
-        limits: what it may use.
-        access: what it may read; None where the kernel cannot limit it.
-        has_extras: whether what few tasks need is loaded.
+        limits: limits of each worker.
+        access: folders that it may read; None if the kernel has no Landlock.
+        has_extras: whether the extras are loaded.
     """
 
     tasks: Mapping[str, Function]
@@ -58,18 +58,18 @@ class WorkerJob:
 
 
 def run_forked_worker(connection: socket.socket, job: WorkerJob, template: int) -> NoReturn:
-    """Become a worker; to be called in a process just forked. It never returns.
+    """Become a worker, in a newly forked process. It never returns.
 
     Args:
-        connection: our end of the socket to the front.
-        job: what it is made for.
+        connection: the worker's end of the socket to the front.
+        job: settings of the worker.
         template: process id of the parent.
     """
     status = 1
     try:
         die_with_parent(template)
         _write_to_nowhere()
-        largest = os.sysconf("SC_OPEN_MAX")  # of the template: the limit below is smaller
+        largest = os.sysconf("SC_OPEN_MAX")  # the template's, above the limit set below
         refused = [*apply_limits(job.limits), *confine(job.access)]
         _close_all_but(connection, largest)
         fields = {"refused_limits": refused, "has_extras": job.has_extras}
@@ -78,7 +78,7 @@ def run_forked_worker(connection: socket.socket, job: WorkerJob, template: int) 
     except (EOFError, OSError, ParentGoneError):  # the front is gone
         status = 0
     finally:
-        os._exit(status)  # nothing of the template may run here: no handlers, no flushing
+        os._exit(status)  # no handlers and buffers of the template may run here
 
 
 def _write_to_nowhere() -> None:
@@ -98,7 +98,7 @@ def _serve(connection: socket.socket, job: WorkerJob) -> NoReturn:
     reader, timer = FrameReader(), ProcessorTimer()
     while True:
         if not select.select([connection], [], [], IDLE_S)[0]:
-            give_back_free_memory()  # kept for the next task as long as tasks come
+            give_back_free_memory()  # kept for the next task while tasks arrive
         frame = receive(connection, reader)
         refuse_rest(frame, [Kind.TASK])
         answer, blobs = _answer(frame, job, timer)
@@ -112,7 +112,7 @@ def _serve(connection: socket.socket, job: WorkerJob) -> NoReturn:
 
 
 def _answer(frame: Frame, job: WorkerJob, timer: ProcessorTimer) -> tuple[Frame, list[Blob]]:
-    """Run one task; whatever it raises becomes a frame."""
+    """Run one task; return any exception as a frame."""
     began_s, cpu_began_s = time.perf_counter(), time.process_time()
     if frame.fields["is_costly"]:
         lower_priority_for_costly_task(job.limits)
@@ -142,7 +142,7 @@ def _answer(frame: Frame, job: WorkerJob, timer: ProcessorTimer) -> tuple[Frame,
 def _run(
     frame: Frame, tasks: Mapping[str, Function], timer: ProcessorTimer
 ) -> tuple[Kind, dict[str, Any], bytes, list[Blob]]:
-    """Call the function and put its answer into shared memory."""
+    """Call the function and copy its answer into shared memory."""
     task = Task(
         fields=frame.fields["fields"],
         body=frame.body,
@@ -176,7 +176,7 @@ def _received(frame: Frame) -> list[Blob]:
 
 
 def described(error: Exception) -> dict[str, Any]:
-    """Name an exception and where it rose, without its words, which may quote a patient's data."""
+    """Return type and place of an exception; its message may quote a patient's data."""
     frames = traceback.extract_tb(error.__traceback__)[-_FRAMES_TOLD:]
     where = [f"{os.path.basename(each.filename)}:{each.lineno} {each.name}" for each in frames]
     return {"error_type": type(error).__name__, "where": where}

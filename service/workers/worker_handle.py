@@ -1,4 +1,4 @@
-"""The front's handle on one worker: the task in its hands, its clock, and the answer it gives."""
+"""The front's handle on one worker: its task, its time limit, and its answer."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _ANSWERS = (Kind.DONE, Kind.REFUSED, Kind.FAILED, Kind.MEMORY, Kind.MORE)
 
 
 class Stage(Enum):
-    """What a worker is doing."""
+    """The states of a worker."""
 
     STARTING = auto()
     IDLE = auto()
@@ -27,13 +27,13 @@ class Stage(Enum):
 
 @dataclass(frozen=True)
 class WorkerEvents:
-    """What a worker tells.
+    """Events of a worker.
 
     Attributes:
-        on_ready: its limits are set; with the names of those that the kernel refused.
+        on_ready: its limits are set; called with the names of those that the kernel refused.
         on_answer: its task has an answer.
-        on_garbled: it sent what no worker of ours sends.
-        on_late: its task took longer than its wall clock allows.
+        on_garbled: it sent an invalid frame.
+        on_late: its task exceeded its wall time.
     """
 
     on_ready: Callable[[WorkerHandle, list[str]], None]
@@ -46,17 +46,17 @@ class WorkerHandle:
     """One worker.
 
     Attributes:
-        number: what the template calls it.
-        process: its process id; None until the template has said it.
-        job: the task in its hands.
-        tasks_done: tasks that it has answered.
+        number: its number in messages with the template.
+        process: its process id; None until the template has reported it.
+        job: its current task.
+        tasks_done: number of answered tasks.
         was_ready: whether it has ever been ready.
-        has_extras: whether it holds what few tasks need; as it said before its first task.
-        ended_by: why the front ends it, if it does.
+        has_extras: whether it has the extras, as it reported before its first task.
+        ended_by: the front's reason to end it, if it does.
     """
 
     def __init__(self, number: int, connection: socket.socket, events: WorkerEvents) -> None:
-        """Take over the socket to a worker that is being forked."""
+        """Take ownership of the socket to a worker that is being forked."""
         self.number = number
         self.process: int | None = None
         self.stage = Stage.STARTING
@@ -70,11 +70,11 @@ class WorkerHandle:
         self._channel = Channel(connection, self._take, self._ended)
 
     def hand(self, job: Job) -> bool:
-        """Hand it a task and start the clock; False when it has ended and took nothing.
+        """Send it a task and start the time limit; False if it has ended.
 
         Raises:
             FrameError: the task is too large for a frame.
-            OSError: no descriptor is left.
+            OSError: no descriptor is available.
         """
         fields = {
             "task": job.task,
@@ -92,18 +92,18 @@ class WorkerHandle:
         return True
 
     def end(self, reason: EndReason) -> Job | None:
-        """Note that the front ends it, and take the task out of its hands."""
+        """Note that the front ends it, and return its task."""
         self.ended_by, self.stage = reason, Stage.ENDING
         self._stop_clock()
         job, self.job = self.job, None
         return job
 
     def take_last_answer(self) -> None:
-        """Take an answer that it sent in full before it ended."""
+        """Read an answer that it had sent before it ended."""
         self._channel.read_last()
 
     def close(self) -> None:
-        """Give the socket back."""
+        """Close the socket."""
         self._stop_clock()
         self._channel.close()
 
@@ -129,7 +129,7 @@ class WorkerHandle:
         if error is not None:
             self._events.on_garbled(self)
         if self.stage is Stage.IDLE:
-            self.stage = Stage.ENDING  # the template reports its end, and how it ended
+            self.stage = Stage.ENDING  # the template reports its end and its status
 
     def _stop_clock(self) -> None:
         if self._clock is not None:
