@@ -28,7 +28,7 @@ def model_threads(limits: ContainerLimits | None = None) -> int:
         limits: the container's; read now when None. PyTorch itself counts the cores of the host; a
             container limited to 2 of 64 cores would be throttled to a halt.
     """
-    return max(1, min(_allowed_cpus(limits) - 1, MOST_THREADS))
+    return max(1, min(allowed_cpus(limits) - 1, MOST_THREADS))
 
 
 def models_at_a_time(threads: int, limits: ContainerLimits | None = None) -> int:
@@ -38,7 +38,7 @@ def models_at_a_time(threads: int, limits: ContainerLimits | None = None) -> int
         threads: CPU threads of each model.
         limits: the container's; read now when None.
     """
-    return max(1, (_allowed_cpus(limits) - 1) // threads)
+    return max(1, (allowed_cpus(limits) - 1) // threads)
 
 
 def image_workers(limits: ContainerLimits | None = None, *, gpus: int = 0, models: int = 1) -> int:
@@ -55,7 +55,7 @@ def image_workers(limits: ContainerLimits | None = None, *, gpus: int = 0, model
         models: models that are loaded.
     """
     limits = read_limits() if limits is None else limits
-    allowed = _allowed_cpus(limits)
+    allowed = allowed_cpus(limits)
     wanted = max(2, allowed if gpus else min(allowed // 2, MOST_THREADS))
     return workers_within_memory(wanted, limits.memory_bytes, gpus, models)
 
@@ -71,7 +71,7 @@ def front_processes(limits: ContainerLimits | None = None, *, gpus: int = 0) -> 
         limits: the container's; read now when None.
         gpus: GPUs that the model runs on; 0 where it runs on CPUs.
     """
-    return max(1, min(_allowed_cpus(limits) // 4, MOST_FRONTS)) if gpus else 1
+    return max(1, min(allowed_cpus(limits) // 4, MOST_FRONTS)) if gpus else 1
 
 
 def gpus_shown(folder: Path = Path("/dev")) -> int:
@@ -83,7 +83,8 @@ def gpus_shown(folder: Path = Path("/dev")) -> int:
     return sum(name.name[len("nvidia") :].isdecimal() for name in folder.glob("nvidia[0-9]*"))
 
 
-def _allowed_cpus(limits: ContainerLimits | None) -> int:
+def allowed_cpus(limits: ContainerLimits | None = None) -> int:
+    """Return how many CPUs this process may use: its affinity and the container's quota."""
     if hasattr(os, "sched_getaffinity"):
         allowed = len(os.sched_getaffinity(0))
     else:  # macOS

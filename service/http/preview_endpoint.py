@@ -48,9 +48,10 @@ class PreviewEndpoint:
 
     async def _read_and_preview(self, request: Request, body: RequestBody) -> HeldAnswer:
         most = most_fields(self._masks.settings.max_boxes)
-        with await receive_upload(request, body, self._masks, most) as upload:
+        record = record_of(request.scope)
+        receiving = receive_upload(request, body, self._masks, most)
+        with self._masks.uploads.pace.running(record.caller), await receiving as upload:
             require_image_alone(upload.fields)
             assert upload.image is not None  # a form without an image is refused
-            record = record_of(request.scope)
             work = self._masks.preview(upload.image, upload.size_bytes, record)
             return await unless_caller_leaves(body, work)

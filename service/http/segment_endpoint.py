@@ -59,7 +59,8 @@ class SegmentEndpoint:
         self, request: Request, body: RequestBody, kind: AnswerKind
     ) -> HeldAnswer:
         record, max_boxes = record_of(request.scope), self._masks.settings.max_boxes
-        with await receive_upload(request, body, self._masks, most_fields(max_boxes)) as upload:
+        receiving = receive_upload(request, body, self._masks, most_fields(max_boxes))
+        with self._masks.uploads.pace.running(record.caller), await receiving as upload:
             segment_request = read_form(upload.fields, kind, max_boxes=max_boxes)
             assert upload.image is not None  # a form without an image is refused
             work = self._masks.segment(upload.image, segment_request, upload.size_bytes, record)

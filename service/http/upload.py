@@ -199,6 +199,7 @@ async def read_upload(
     query: Sequence[tuple[str, str]],
     limits: UploadLimits,
     hold_bytes: Callable[[int], None],
+    pause_after: Callable[[float], float] = lambda spent_s: 0.0,
 ) -> Upload:
     """Read the whole body of a request: a form, or a raw DICOM file.
 
@@ -208,6 +209,8 @@ async def read_upload(
         query: parameters of the URL, which replace the form's fields for a raw DICOM file.
         limits: bounds of the body.
         hold_bytes: called with the size of each chunk before it is stored; may refuse by raising.
+        pause_after: told the processor time that a chunk took; says how long the next one waits,
+            seconds.
 
     Returns:
         The fields of the form; the caller closes it.
@@ -223,14 +226,16 @@ async def read_upload(
     _refuse_encoded(headers.get("content-encoding", ""))
     kind, _ = parse_options_header(headers.get("content-type", ""))
     if kind == RAW_TYPE:
-        return await _read_file(body, headers, query, limits, hold_bytes)
+        chunks = _counted(body, headers, limits, hold_bytes, pause_after)
+        return await _read_file(chunks, query, limits)
     if query:
         raise InvalidField(
             "The address has a query (after '?'), which is read beside a body of the type "
             "application/dicom only; send form fields."
         )
     boundary = _boundary_of(headers.get("content-type", ""))
-    return await _read_form(_counted(body, headers, limits, hold_bytes), boundary, limits)
+    chunks = _counted(body, headers, limits, hold_bytes, pause_after)
+    return await _read_form(chunks, boundary, limits)
 
 
 async def _read_form(
@@ -264,11 +269,7 @@ async def _read_form(
 
 
 async def _read_file(
-    body: RequestBody,
-    headers: Mapping[str, str],
-    query: Sequence[tuple[str, str]],
-    limits: UploadLimits,
-    hold_bytes: Callable[[int], None],
+    chunks: AsyncGenerator[bytes, None], query: Sequence[tuple[str, str]], limits: UploadLimits
 ) -> Upload:
     """Read a body that is the file itself; its options are in the URL."""
     if len(query) > limits.max_fields:
@@ -283,7 +284,7 @@ async def _read_file(
     fields = [(name, value.encode()) for name, value in query]
     file = BlobWriter()
     try:
-        async for chunk in _counted(body, headers, limits, hold_bytes):
+        async for chunk in chunks:
             file.write(chunk)
         image = file.finish()
     finally:
@@ -296,8 +297,9 @@ async def _counted(
     headers: Mapping[str, str],
     limits: UploadLimits,
     hold_bytes: Callable[[int], None],
+    pause_after: Callable[[float], float],
 ) -> AsyncGenerator[bytes, None]:
-    """Yield the body while it is within its limit."""
+    """Yield the body while it is within its limit, and no quicker than it may come."""
     announced = headers.get("content-length", "")
     if announced.isascii() and announced.isdecimal() and int(announced) > limits.max_bytes:
         raise _too_large(limits.max_bytes, f"{int(announced)} bytes were announced")
@@ -307,7 +309,11 @@ async def _counted(
         if size_bytes > limits.max_bytes:
             raise _too_large(limits.max_bytes, f"{size_bytes} bytes had arrived")
         hold_bytes(len(chunk))
+        began_s = time.thread_time()
         yield chunk
+        pause_s = pause_after(time.thread_time() - began_s)
+        if pause_s and not body.is_complete:
+            await asyncio.sleep(pause_s)
 
 
 def _refuse_encoded(encoding: str) -> None:

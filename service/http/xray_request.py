@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine
+from functools import partial
 from typing import Any
 
 from starlette.requests import Request
@@ -56,9 +57,10 @@ async def receive_upload(
     """
     limits = UploadLimits(masks.settings.max_upload_bytes, max_fields)
     share = masks.uploads.begin(body.give_way)
+    pause_after = partial(masks.uploads.pace.pause_after, record_of(request.scope).caller)
     try:
         query = request.query_params.multi_items()
-        upload = await read_upload(body, request.headers, query, limits, share.add)
+        upload = await read_upload(body, request.headers, query, limits, share.add, pause_after)
     finally:
         share.close()
     record_of(request.scope).upload_bytes = upload.size_bytes

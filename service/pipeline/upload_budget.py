@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 
 from service.errors import QueueFull
+from service.pipeline.upload_pace import UploadPace
 
 PIECE_BYTES = 65_536
 SLOW_S = 1.0
@@ -23,12 +24,14 @@ class UploadBudget:
     Attributes:
         limit_bytes: most bytes.
         held_bytes: bytes held now.
+        pace: how quickly bytes may come.
     """
 
     def __init__(self, limit_bytes: int, now: Callable[[], float] = time.monotonic) -> None:
         """Start empty, with a clock that gives seconds."""
         self.limit_bytes = limit_bytes
         self.held_bytes = 0
+        self.pace = UploadPace(now)
         self._now = now
         self._shares: set[UploadShare] = set()
 
