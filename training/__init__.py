@@ -1,4 +1,4 @@
-"""Makes stored models: data, augmentation, AdaLoRA, fake quantization, one loop, evaluation.
+"""Training of stored models: data, augmentation, AdaLoRA, fake quantization, evaluation.
 
 It writes into ``model_store`` and never imports ``service``.
 """

@@ -1,4 +1,4 @@
-"""``python -m training``: from raw downloads to a stored model and what it is worth."""
+"""``python -m training``: from raw downloads to a stored model and its evaluation."""
 
 from __future__ import annotations
 
@@ -85,13 +85,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command.
 
     Returns:
-        0, or 2 with one sentence on stderr when it was refused or could not go on, or 3 when a
-        signal stopped a training that can be resumed.
+        0; 2 with one sentence on stderr if the command was refused or failed; 3 if a signal stopped
+        a training that can be resumed.
     """
     words = sys.argv[1:] if argv is None else list(argv)
     arguments = build_parser().parse_args(words)
     arguments.command_line = shlex.join(["python", "-m", "training", *words])
-    # Imported late: --help answers at once, MONAI alone takes seconds to load.
+    # Imported late, so that --help answers at once: MONAI alone takes seconds to load.
     from model_store.artifact import ArtifactError
     from training.errors import CheckpointError, ConfigError, DataError
 
@@ -123,7 +123,7 @@ _RUN: dict[str, Callable[[argparse.Namespace], int]] = {
     "report": report.run,
     "sweep": sweep.run,
 }
-"""What runs each command; the stages of training share one."""
+"""The module of each command; the stages of training share one."""
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
-"""Checkpoints that survive being killed, a full disk and a failing one.
+"""Checkpoints that survive a kill, a full disk and a failing disk.
 
-A checkpoint is written beside the old one, synced, then renamed into place. Its sha256 follows
-the stored bytes in the same file: two files cannot be renamed at one moment, so a checksum in a
-file of its own could be left beside the wrong checkpoint by a kill between the two.
+A checkpoint is written beside the old one, synced, then renamed into place. Its sha256 follows the
+stored bytes in the same file. With a separate checksum file, a kill between the two renames could
+leave the checksum beside the wrong checkpoint.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ _READ_SIZE = 1 << 20
 
 
 class LatestCheckpoint(NamedTuple):
-    """What `load_latest` found.
+    """The result of `load_latest`.
 
     Attributes:
         path: The file that it was read from.
-        refused: Why newer files were passed over, one sentence each.
+        refused: Why newer files were skipped, one sentence each.
     """
 
     state: dict[str, Any]
@@ -44,7 +44,7 @@ class LatestCheckpoint(NamedTuple):
 
 
 class _HashingFile:
-    """A file that is only written, hashed on its way to the disk."""
+    """A write-only file that hashes its bytes."""
 
     def __init__(self, file: BufferedWriter) -> None:
         self._file = file
@@ -52,7 +52,7 @@ class _HashingFile:
         self.error: OSError | None = None
 
     def write(self, data: bytes) -> int:
-        """Write and hash; the error is kept, as torch hides it behind one of its own."""
+        """Write and hash; keep an error, because torch replaces it by its own."""
         try:
             written = self._file.write(data)
         except OSError as error:
@@ -62,18 +62,18 @@ class _HashingFile:
         return written
 
     def flush(self) -> None:
-        """Hand what is buffered to the system."""
+        """Flush buffers to the system."""
         self._file.flush()
 
 
 def save_checkpoint(folder: Path, name: str, state: dict[str, Any]) -> None:
-    """Write a checkpoint; a reader sees the old file or the new one, never a half.
+    """Write a checkpoint atomically: a reader finds the old file or the new one.
 
-    The latest checkpoint before this one stays as ``previous.pt``.
+    The previous checkpoint stays as ``previous.pt``.
 
     Raises:
-        CheckpointError: It could not be written, as on a full disk; the files that were there
-            before are untouched.
+        CheckpointError: It could not be written, as on a full disk; the existing files are
+            unchanged.
     """
     target, partial = folder / name, folder / f"{name}.partial"
     try:
@@ -103,7 +103,7 @@ def _write_hashed(path: Path, state: dict[str, Any]) -> None:
 
 
 def _sync_folder(folder: Path) -> None:
-    """Bring the renaming itself to the disk, so that it outlives a loss of power."""
+    """Sync the rename to disk, so that it survives a loss of power."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -112,7 +112,7 @@ def _sync_folder(folder: Path) -> None:
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:
-    """Read a checkpoint of ours, tensors and plain types only.
+    """Read a checkpoint of this project, with tensors and plain types only.
 
     Raises:
         CheckpointError: Missing, damaged, or holding anything but tensors and plain types.
@@ -130,7 +130,7 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
 
 
 def _verify(path: Path) -> None:
-    """Compare a file with the sha256 at its end; files without one are left to torch to judge."""
+    """Compare a file with the sha256 at its end; torch validates files without one."""
     size = path.stat().st_size - _TRAILER_SIZE
     if size <= 0:
         return
@@ -153,7 +153,7 @@ def load_latest(folder: Path) -> LatestCheckpoint | None:
     """Return the newest readable checkpoint of a run, or None when it has none.
 
     Raises:
-        CheckpointError: There are checkpoints, but none can be read.
+        CheckpointError: No checkpoint of several can be read.
     """
     refused: list[str] = []
     for path in (folder / LATEST, folder / PREVIOUS):
@@ -169,7 +169,7 @@ def load_latest(folder: Path) -> LatestCheckpoint | None:
 
 
 def holds_run(folder: Path) -> bool:
-    """Tell whether a folder has a checkpoint to resume from, readable or not."""
+    """Return whether a folder has a checkpoint to resume from, readable or not."""
     return any((folder / name).exists() for name in (LATEST, PREVIOUS))
 
 

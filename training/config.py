@@ -1,7 +1,7 @@
 """One training run as validated, frozen settings, read from a TOML file.
 
-A TOML table per dataclass; names that are not a field are refused, so a misspelt setting never
-silently keeps its default.
+A TOML table per dataclass; unknown names are refused, so a misspelt setting never silently keeps
+its default.
 """
 
 from __future__ import annotations
@@ -45,22 +45,22 @@ StageName = Literal["pretrain", "stage1", "stage2"]
 
 @dataclass(frozen=True)
 class TeacherConfig:
-    """Finished models whose masks a run learns from, beside those that people annotated.
+    """The teachers: finished models whose masks train a run beside human masks.
 
     Attributes:
-        models: Runs, checkpoints or stored float models; their mean is the teacher. None: people
-            alone teach.
-        conventions: The convention that each model teaches, in the order of ``models``; empty
-            where each teaches all. A model asked for a convention on patients whom it knows by
-            the other one alone segments it badly, and one that never saw them segments it well.
-        share: Weight of the teachers' masks; those of people weigh the rest.
-        features: Weight of imitating what comes out of each block of the teacher's image encoder
-            and of its neck; takes one teacher of the run's own sizes.
-        held_out: Whether model i was trained without fold i of ``data.folds`` and alone teaches
-            it. A model that saw an X-ray's mask repeats it, slips included; one that did not says
-            what people would annotate on average.
-        annotated_only: Whether models teach the convention alone in which people annotated an
-            X-ray; the other one is left to further masks.
+        models: Runs, checkpoints or stored float models; the student is trained on the mean of
+            their probabilities. Without any, only human masks train.
+        conventions: The convention taken from each model, in the order of ``models``; empty for all
+            conventions. A model segments a convention badly on patients whom it knows only by the
+            other one, and well on patients whom it was never trained on.
+        share: Weight of the teachers' masks; human masks have the rest.
+        features: Weight of imitating the outputs of each block of the teacher's image encoder and
+            of its neck; requires one teacher of the run's own sizes.
+        held_out: Whether model i was trained without fold i of ``data.folds`` and is the only
+            teacher of that fold. A model repeats the masks that it was trained on, errors included;
+            on other X-rays it predicts what people would annotate on average.
+        annotated_only: Whether teachers are used only for the convention of an X-ray's human mask;
+            further masks give the other one.
     """
 
     models: tuple[str, ...] = ()
@@ -71,7 +71,7 @@ class TeacherConfig:
     annotated_only: bool = False
 
     def __post_init__(self) -> None:
-        """Refuse a share outside 0..1, and conventions that leave one without a teacher."""
+        """Refuse a share outside 0..1, and a convention without a teacher."""
         check_settings(self, "teacher")
         if self.features and len(self.models) != 1:
             raise ConfigError(
@@ -101,23 +101,22 @@ class RunConfig:
         steps: Optimizer steps; 0 in ``stage2`` calibrates and quantizes without training.
         seed: Seed of weights, batches and phantoms.
         batch_size: X-rays per step, over all parts and processes.
-        accumulate: Parts in which a step's X-rays go through the model one after the other; the
-            gradient is that of the whole batch, the memory that of a part.
+        accumulate: Parts into which a step's X-rays are divided; the gradient is that of the whole
+            batch, the memory that of a part.
         prompts_per_image: Prompt boxes of each X-ray in a step.
         loss_size: Side at which masks are compared, in pixels.
         precision: ``bf16`` runs matrix products in bfloat16; ``fp32`` all in float32.
-        recompute_blocks: Whether encoder blocks compute twice to keep less (activation
+        recompute_blocks: Whether encoder blocks are computed twice to save memory (activation
             checkpointing).
-        deterministic: Whether to allow only operations that repeat to the bit on a GPU too.
+        deterministic: Whether to allow only operations that are deterministic on a GPU, too.
         compile: Whether ``torch.compile`` fuses the model's forward and backward pass: a longer
-            first step, then steps that wait less for Python. Needs a C compiler.
-        validate_every_steps: Steps between two readings of the ``val`` split.
+            first step, then faster steps. Needs a C compiler.
+        validate_every_steps: Steps between two validations.
         checkpoint_every_steps: Steps between two checkpoints.
         patience: Stop after this many validations in a row without a gain; 0 never stops early.
         tensorboard: Whether the numbers of the log also go to TensorBoard.
         mlflow: Whether they also go to the MLflow server that ``MLFLOW_TRACKING_URI`` names.
-        model: Sizes of the model; used by ``pretrain`` alone, the later stages take those of
-            their base.
+        model: Sizes of the model for ``pretrain``; later stages use those of their base.
         input_size: Side of the input for ``stage1``, in pixels, when it differs from the
             base's; position tables are interpolated.
     """
@@ -188,7 +187,7 @@ _TABLES: Mapping[str, type[Any]] = {
 }
 
 _FORMER_NAMES: Mapping[str, str] = {"data.drawn_otherwise": "data.convention_mismatch"}
-"""Settings that were renamed; files with the former names are read, with a warning."""
+"""Renamed settings; files with the former names are accepted, with a warning."""
 
 
 def load_config(path: Path, changes: Mapping[str, Any] | None = None) -> RunConfig:
@@ -229,7 +228,7 @@ def with_settings(values: dict[str, Any], changes: Mapping[str, Any]) -> RunConf
 def parse_changes(texts: Iterable[str]) -> dict[str, Any]:
     """Read the ``NAME=VALUE`` of a command line; a value that is not JSON is a string.
 
-    Of a name that comes twice the last value holds, as is usual on command lines.
+    The last value of a repeated name counts, as usual on command lines.
 
     Raises:
         ConfigError: There is no ``=``.
@@ -265,10 +264,10 @@ def parse_config(values: Mapping[str, Any]) -> RunConfig:
 
 
 def _with_present_names(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the tables with renamed settings under their present names, and warn of each.
+    """Return the tables with renamed settings under their current names, and warn about each.
 
     Raises:
-        ConfigError: A setting stands there by both names.
+        ConfigError: A setting is given by both names.
     """
     tables = dict(values)
     for former, present in _FORMER_NAMES.items():
@@ -284,7 +283,7 @@ def _with_present_names(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _present_name(dotted: str) -> str:
-    """Return the present name of a setting, and warn where it was renamed."""
+    """Return the current name of a setting, and warn if it was renamed."""
     present = _FORMER_NAMES.get(dotted, dotted)
     if present != dotted:
         print(f"warning: {dotted} is now called {present}", file=sys.stderr)

@@ -1,4 +1,4 @@
-"""The exceptions that end a command, one for each kind of fault; every package raises these."""
+"""The exceptions that end a command, one for each kind of fault."""
 
 
 class ConfigError(ValueError):

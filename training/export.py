@@ -1,4 +1,4 @@
-"""From a checkpoint to a stored model: adapters folded, integers on disk, a manifest beside.
+"""Export a checkpoint as a stored model: adapters folded, integers on disk, with a manifest.
 
 Stage 2 becomes an INT8 model. A float checkpoint (stage 1, or pretrain) becomes a float model,
 stored as float16: the FP32 side of every comparison, the same network before quantization.
@@ -72,7 +72,7 @@ GOLDEN_SIZE = 512
 
 @dataclass(frozen=True)
 class ExportResult:
-    """What an export wrote.
+    """The result of an export.
 
     Attributes:
         folder: The stored model.
@@ -104,19 +104,19 @@ def export_checkpoint(
         out: Folder of stored models.
         name: Name of the model.
         version: Version, a whole number.
-        data_root: The data set that it was trained on: needed where a checkpoint is older than
-            the record of its rows, else compared with that record.
+        data_root: The data set that it was trained on: required if the checkpoint lacks a record of
+            its rows, otherwise compared with that record.
         float_twin: ``name/version`` of the same model before quantization, stored in ``out``.
-        structures: What it was trained to segment beside the lungs.
+        structures: Structures beside the lungs that it was trained on.
         quality_head: Folder that ``python -m training quality-head`` wrote for this model.
 
     Raises:
         CheckpointError: The checkpoint cannot be used.
-        ConfigError: Name, version or twin cannot be.
-        DataError: It was trained on something else than lungs, which the service would hand out
-            as lungs, or on another data set than ``data_root``.
+        ConfigError: Name, version or twin is invalid.
+        DataError: It was trained on another structure, which the service would present as lungs, or
+            on another data set than ``data_root``.
         FileExistsError: The version exists; a stored version never changes.
-        OSError: It could not be written; nothing of it is left.
+        OSError: It could not be written; nothing stays on disk.
     """
     check_new_version(out, name, version)
     _check_twin(out, float_twin)
@@ -140,10 +140,10 @@ def export_checkpoint(
 
 
 def copied_head(source: Path, folder: Path) -> QualityHeadFile:
-    """Copy a quality head into the folder of a model; return what the manifest says of it.
+    """Copy a quality head into the folder of a model; return its entry for the manifest.
 
     Raises:
-        DataError: The folder holds no head, or another one than its record describes.
+        DataError: The folder has no head, or another one than its record describes.
     """
     try:
         record = json.loads((source / "quality_head.json").read_text(encoding="utf-8"))
@@ -159,10 +159,10 @@ def copied_head(source: Path, folder: Path) -> QualityHeadFile:
 
 
 def check_new_version(out: Path, name: str, version: str) -> None:
-    """Refuse a name that is no single folder, and a version that exists.
+    """Refuse a name that is not a single folder, and a version that exists.
 
     Raises:
-        ConfigError: Name or version is none.
+        ConfigError: Name or version is invalid.
         FileExistsError: The version exists; a stored version never changes.
     """
     if not re.fullmatch(NAME_PATTERN, name):
@@ -203,24 +203,24 @@ def write_deployed(
     intended_use: str = INTENDED_USE,
     keeps_float32: bool = False,
 ) -> ExportResult:
-    """Turn a trained model into the one that is deployed and write ``out/name/version``.
+    """Convert a trained model to its deployed form and write ``out/name/version``.
 
     Args:
-        model: The model, with whatever adapters and fake quantization it has; consumed.
+        model: The model with its adapters and fake quantization; consumed.
         architecture: Its sizes.
         out: Folder of stored models.
         name: Name of the model.
         version: Version, a whole number.
-        training_data: What it was trained on.
+        training_data: Sources of its training X-rays.
         training: Its recipe.
         float_twin: ``name/version`` of the same model before quantization, if stored.
-        conventions: Those that it knows; others are refused when asked for.
-        structures: What it segments beside the lungs.
-        quality_head: Folder of a head that was fitted to this very model's embedding.
+        conventions: Conventions that it knows; requests for others are refused.
+        structures: Structures that it segments beside the lungs.
+        quality_head: Folder of a head fitted to this model's embedding.
         license_text: Licence of the weights.
-        intended_use: What it is for.
-        keeps_float32: Whether a float model is stored in float32 rather than float16, as one
-            whose masks must equal another program's.
+        intended_use: Statement of purpose for manifest and card.
+        keeps_float32: Whether to store a float model in float32 instead of float16, for masks that
+            must equal another program's.
 
     Raises:
         FileExistsError: The version exists; a stored version never changes.
@@ -231,7 +231,7 @@ def write_deployed(
     precisions = to_deployed(model)
     tensors = packed_tensors(model.state_dict(), levels)
     integers = "int8" in precisions.values()
-    # Beside integers of few bits, floats of 32 bits would be a third of the file.
+    # With integers of few bits, float32 would take a third of the file.
     if levels or not (integers or keeps_float32):
         tensors = {k: v.half() if v.is_floating_point() else v for k, v in tensors.items()}
     folder = out / name / version
@@ -270,10 +270,10 @@ def write_deployed(
 
 @contextmanager
 def all_or_nothing(folder: Path) -> Iterator[Path]:
-    """Give a hidden folder to write into, which becomes ``folder`` when the block ends well.
+    """Yield a hidden folder, which becomes ``folder`` when the block succeeds.
 
     Raises:
-        OSError: Something could not be written; nothing is left of it.
+        OSError: Something could not be written; nothing stays on disk.
     """
     made = [parent for parent in (folder.parent, folder.parent.parent) if not parent.exists()]
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -296,7 +296,7 @@ def all_or_nothing(folder: Path) -> Iterator[Path]:
 
 
 def _float_size_bytes(model: PromptableSam) -> int:
-    """Size of the plain model's parameters in float32, adapters folded, no scales."""
+    """Return the bytes of the plain model in float32, adapters folded, without scales."""
     adapted = (
         "P", "Q", "singular", "mask", "A", "B", "log_scale", "log_weight_scale", "unit",
     )  # fmt: skip
@@ -305,7 +305,7 @@ def _float_size_bytes(model: PromptableSam) -> int:
 
 
 def add_self_test(folder: Path, manifest: Manifest) -> float:
-    """Let the stored model predict its golden mask on a phantom, and write it into the folder.
+    """Predict the stored model's golden mask on a phantom, and write it into the folder.
 
     Returns:
         Dice of the golden mask with the phantom's true mask.

@@ -1,10 +1,10 @@
-"""A stored model as graphs that other programs execute: ONNX, and OpenVINO's own format (IR).
+"""Write a stored model as graphs for other programs: ONNX, and OpenVINO's own format (IR).
 
 Two graphs: ``encoder`` maps a normalised image (1, C, S, S) to an embedding (1, D, G, G), once an
-X-ray; ``decoder`` maps an embedding and a box (1, 4) in pixels of the input to mask logits
-(1, T, 4G, 4G) and predicted IoU (1, T). What lies before and after (windowing, padding, resampling
-to the picture) is that of `model_store.geometry`. ONNX holds float models; OpenVINO's graphs hold
-the stored integers, and are those that serve on a CPU.
+X-ray; ``decoder`` maps an embedding and a box (1, 4) in pixels of the input to mask logits (1, T,
+4G, 4G) and predicted IoU (1, T). Preprocessing and postprocessing (windowing, padding, resampling)
+are not in the graphs; see `model_store.geometry`. ONNX has float models only. OpenVINO's graphs
+have the stored integers, and are those that serve on a CPU.
 """
 
 from __future__ import annotations
@@ -55,16 +55,16 @@ class BoxDecoder(nn.Module):
 
 
 def write_graphs(model: PromptableSam, input_size: int, kind: GraphFormat, folder: Path) -> None:
-    """Write both graphs into a folder, which is made when it is not there.
+    """Write both graphs into a folder, which is created if missing.
 
     Args:
         model: A loaded stored model on the CPU.
         input_size: Side of its input, in pixels.
-        kind: Format of the graphs.
-        folder: Folder to write.
+        kind: ``onnx`` or ``openvino``.
+        folder: Folder without graphs, to write to.
 
     Raises:
-        ConfigError: The folder holds a graph already, an exporter is not installed, or ONNX is
+        ConfigError: The folder already has a graph, an exporter is not installed, or ONNX is
             requested for integers.
     """
     paths = [folder / f"{part}{ENDINGS[kind]}" for part in PARTS]
@@ -101,11 +101,11 @@ def export_onnx(
     input_names: Sequence[str],
     output_names: Sequence[str],
 ) -> None:
-    """Write a module as one ONNX file with the shapes of its inputs, and say nothing."""
+    """Write a module as one ONNX file with the shapes of its inputs, silently."""
     with (
         warnings.catch_warnings(),
         Path(os.devnull).open("w", encoding="utf-8") as nowhere,
-        contextlib.redirect_stdout(nowhere),  # the exporter tells its progress
+        contextlib.redirect_stdout(nowhere),  # the exporter prints its progress
     ):
         warnings.simplefilter("ignore")
         torch.onnx.export(
@@ -122,7 +122,7 @@ def _write_openvino(model: PromptableSam, input_size: int, paths: Sequence[Path]
 
     encoder, decoder = paths
     encoder.parent.mkdir(parents=True, exist_ok=True)
-    # Scales stay float32: rounded to float16 they would move outlines.
+    # Scales stay float32, because rounding them to float16 would move outlines.
     openvino.save_model(encoder_graph(model, input_size), encoder, compress_to_fp16=False)
     openvino.save_model(decoder_graph(model, input_size), decoder, compress_to_fp16=False)
 

@@ -1,4 +1,4 @@
-"""What training minimises: overlap, per-pixel cross entropy, and the error of the quality score."""
+"""The loss of training: overlap, per-pixel cross entropy, and the error of the quality score."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ class LossWeights:
         dice: Soft Dice, per prompt.
         cross_entropy: Mean binary cross entropy over pixels.
         iou: Squared error of the predicted IoU, SAM's quality score.
-        other_convention: All of that for the lungs of the other convention, where a further mask
-            tells them.
-        heart: All of that for the heart, where a further mask tells it.
+        other_convention: All of these for the lungs of the other convention, if there is a further
+            mask.
+        heart: All of these for the heart, if there is a further mask.
     """
 
     dice: NotNegative = 1.0
@@ -33,7 +33,7 @@ class LossWeights:
     heart: NotNegative = 0.5
 
     def __post_init__(self) -> None:
-        """Refuse negative weights, and a loss by which no mask would learn."""
+        """Refuse negative weights, and a loss without a term for masks."""
         check_settings(self, "loss")
         if self.dice + self.cross_entropy == 0:
             raise ConfigError(
@@ -43,7 +43,7 @@ class LossWeights:
 
 
 class MaskLoss:
-    """Loss of the one mask token that each prompt's convention owns."""
+    """The loss of the mask token of each prompt's convention."""
 
     def __init__(self, weights: LossWeights, loss_size: int) -> None:
         """Compare masks at ``loss_size`` x ``loss_size`` pixels of the padded input."""
@@ -53,7 +53,7 @@ class MaskLoss:
         # Imported here: MONAI takes seconds to load, and settings alone do not need it.
         from monai.losses.dice import DiceLoss
 
-        # smooth 1 instead of MONAI's 1e-5: an empty target then still pulls pixels down.
+        # smooth 1 instead of MONAI's 1e-5, so that an empty target still has a gradient.
         self._dice = DiceLoss(sigmoid=True, smooth_nr=1.0, smooth_dr=1.0)
         self._dice_each = DiceLoss(sigmoid=True, smooth_nr=1.0, smooth_dr=1.0, reduction="none")
 
@@ -69,8 +69,8 @@ class MaskLoss:
             tokens: Which token each prompt trains, int64 (N,).
 
         Returns:
-            The weighted sum (a scalar with gradient) and its terms for the log, which stay on
-            the device: reading them would wait for it.
+            The weighted sum (a scalar with gradient) and its terms for the log, which stay on the
+            device to avoid synchronization.
         """
         rows = torch.arange(len(tokens), device=logits.device)
         matrix = self._resampling(logits)
@@ -85,9 +85,9 @@ class MaskLoss:
         return total, {name: term.detach() for name, term in terms.items()}
 
     def of_known(self, logits: Tensor, iou: Tensor, target: Tensor, known: Tensor) -> Tensor:
-        """Return the loss of one mask a prompt, over the prompts where it is known.
+        """Return the loss of one mask for each prompt, over the prompts where it is known.
 
-        The mean is over all prompts: a mask weighs the same however many of its batch are known.
+        The mean is over all prompts, so the weight of a mask does not depend on how many are known.
 
         Args:
             logits: Low-resolution logits of the mask's token, (N, M, M).
@@ -108,7 +108,7 @@ class MaskLoss:
         return total
 
     def _resampling(self, logits: Tensor) -> Tensor:
-        """Return what takes logits to the loss size, (L, M), copied to their device once."""
+        """Return the matrix that resamples logits to the loss size, (L, M), on their device."""
         if self._matrix is None or self._matrix.shape[1] != logits.shape[-1]:
             self._matrix = resampling_matrix(logits.shape[-1], 1.0, self.loss_size)
         self._matrix = self._matrix.to(logits.device)

@@ -1,4 +1,4 @@
-"""The model card beside a stored model, written from its manifest so that the two agree."""
+"""The model card of a stored model, rendered from its manifest so that the two agree."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ _LONG = (
     "provenance",
     "settings",
 )
-"""Too long for a line; summarised below it."""
+"""Facts that are too long for a line and are summarised below."""
 
 
 def write_manifest_and_card(folder: Path, manifest: Manifest) -> None:
-    """Write ``manifest.json`` and the card that says the same for people."""
+    """Write ``manifest.json`` and the card with the same content for people."""
     write_manifest(folder, manifest)
     (folder / CARD_FILE).write_text(render_card(manifest), encoding="utf-8")
 
@@ -41,7 +41,7 @@ def render_card(manifest: Manifest) -> str:
 
 
 def card_facts(manifest: Manifest) -> dict[str, str]:
-    """Return what the card states first, in Markdown, by name."""
+    """Return the first facts of the card, in Markdown, by name."""
     sizes, weights = manifest.architecture, manifest.weights
     integers = list(manifest.quantization.layers.values()).count("int8")
     facts = {
@@ -108,7 +108,7 @@ def _quality_line(source: str, box: str, model: str, measures: dict[str, Any]) -
 
 
 def _details(split: str, sources: dict[str, Any], found: dict[str, Any]) -> list[str]:
-    """Return tables that only a deeper evaluation fills."""
+    """Return the tables of optional measures."""
     parts: list[str] = []
     outlines = [
         f"| {source} | {box} | {model} | " + " | ".join(_outline_cells(measures)) + " |"
@@ -233,7 +233,7 @@ def _training(manifest: Manifest) -> str:
 
 
 def _distributions(manifest: Manifest) -> list[str]:
-    """Return how X-rays that trained, and the masks of them, are distributed."""
+    """Return the distributions over the training X-rays and their masks."""
     found = manifest.training_distributions
     if not found:
         return []
@@ -265,7 +265,7 @@ def _stages(manifest: Manifest) -> list[str]:
 
 
 def _provenance(record: dict[str, Any]) -> str:
-    """Say where a stage comes from; hashes are cut short, the manifest has them whole."""
+    """Return the provenance of a stage, with abbreviated hashes."""
     train, val = record["train"], record["val"]
     code = f", commit `{record['commit'][:12]}`" if record["commit"] else ""
     command = f"; `{record['command']}`" if record["command"] else ""

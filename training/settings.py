@@ -1,8 +1,8 @@
-"""Frozen settings, checked once, by their annotations: types, ranges, and names that are known.
+"""Validation of frozen settings by their annotations: types, ranges, and known names.
 
-A field says by its annotation what it may hold, ``steps: Annotated[int, Ge(1)]``. Nothing is
-converted: a string is never a truth value and a fraction never a count, as each would change an
-experiment silently.
+A field's annotation declares its values: ``steps: Annotated[int, Ge(1)]``. Nothing is converted: a
+string is never a truth value and a fraction never a count, because each would silently change an
+experiment.
 """
 
 from __future__ import annotations
@@ -47,13 +47,13 @@ def check_settings(settings: Any, table: str) -> None:
     """Compare every field of a settings dataclass with its annotation.
 
     Args:
-        settings: The dataclass; fields that are dataclasses are only asked for their type, as
+        settings: The dataclass; of fields that are dataclasses only the type is checked, because
             each has checked itself.
         table: Name of its table; empty for the run itself.
 
     Raises:
-        ConfigError: A value has another type or is out of range; the message names the setting,
-            the value and what is allowed.
+        ConfigError: A value has another type or is out of range; the message names the setting, the
+            value and the allowed values.
     """
     kind: Any = type(settings)
     for name, hint in _hints(kind).items():
@@ -73,7 +73,7 @@ def check_value(hint: Any, value: Any, name: str) -> None:
 def _fits(hint: Any, value: Any) -> bool:
     if isinstance(hint, type) and dataclasses.is_dataclass(hint):
         return isinstance(value, hint)
-    if typing.get_origin(hint) is Literal:  # pydantic takes 2.0 for 2 here
+    if typing.get_origin(hint) is Literal:  # pydantic accepts 2.0 as 2 here
         return any(type(value) is type(one) and value == one for one in typing.get_args(hint))
     try:
         _adapter(hint).validate_python(value)
@@ -94,14 +94,14 @@ def _hints(kind: type[Any]) -> Mapping[str, Any]:
 
 
 def _shown(value: Any) -> str:
-    """Return a value as TOML writes it, so far as that differs from Python."""
+    """Return a value in TOML's form where it differs from Python's."""
     if isinstance(value, bool):
         return str(value).lower()
     return repr(list(value) if isinstance(value, tuple) else value)
 
 
 def allowed(hint: Any) -> str:
-    """Return in words what an annotation allows, e.g. "a whole number of at least 1"."""
+    """Return an annotation's allowed values in words, e.g. "a whole number of at least 1"."""
     if typing.get_origin(hint) is Annotated:
         plain, *limits = typing.get_args(hint)
         return f"{allowed(plain)}{_range_in_words(limits)}"
@@ -164,10 +164,10 @@ def build_settings(kind: type[Any], values: Any, table: str) -> Any:
 
 
 def check_names(found: Iterable[str], known: Iterable[str], where: str) -> None:
-    """Refuse names that are not known, each with the known one that looks most alike.
+    """Refuse unknown names, and suggest the most similar known name.
 
     Raises:
-        ConfigError: A name is not known.
+        ConfigError: A name is unknown.
     """
     choices = list(known)
     unknown = [name for name in found if name not in choices]
@@ -181,5 +181,5 @@ def check_names(found: Iterable[str], known: Iterable[str], where: str) -> None:
 
 
 def without_lists(value: Any) -> Any:
-    """Return a value with tuples for lists, at any depth."""
+    """Return a value with tuples instead of lists, at any depth."""
     return tuple(without_lists(one) for one in value) if isinstance(value, list) else value

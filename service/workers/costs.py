@@ -85,9 +85,9 @@ def first_grant_s(upload_bytes: int) -> float:
 
 
 def opening_budget_s(coding: PixelCoding, pixels: int, upload_bytes: int) -> float:
-    """Return what decoding a file and preparing it for the network may take.
+    """Return the limit for decoding a file and preparing it for the network.
 
-    Bytes that cannot be codes of so many pixels are metadata, whatever the coding.
+    Bytes beyond the most that the pixels can have are metadata, in any coding.
     """
     coded_bytes = min(upload_bytes, MOST_CODED_BYTES_PER_PIXEL * pixels)
     rest_s = OPENING[PixelCoding.NATIVE].per_megabyte_s * (upload_bytes - coded_bytes) * 1e-6

@@ -1,1 +1,1 @@
-"""The same training sooner or in less memory: processes, graphs, compiling, bfloat16."""
+"""Faster training, or training in less memory: processes, graphs, compiling, bfloat16."""

@@ -1,8 +1,8 @@
 """The gradients of a step as one CUDA graph: thousands of small kernels, launched at once.
 
 A compact model's step is thousands of kernels of some microseconds each. Launched one by one from
-Python, they leave the GPU idle; recorded once and replayed, they do not. A graph repeats the same
-kernels on the same memory, so every batch must have the shapes of the first.
+Python, they leave the GPU idle; recorded once and replayed, they keep it busy. A graph repeats the
+same kernels on the same memory, so every batch must have the shapes of the first.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class FixedShapes(Protocol):
 Batch = TypeVar("Batch", bound=FixedShapes)
 
 _WARM_UPS = 3
-"""Runs before the recording, in which kernels are compiled and chosen."""
+"""Runs before the recording, which compile and choose kernels."""
 
 
 class CapturedGradients(Generic[Batch]):
@@ -41,13 +41,13 @@ class CapturedGradients(Generic[Batch]):
         parameters: Sequence[Tensor],
         device: torch.device,
     ) -> None:
-        """Record nothing yet.
+        """Keep the parts; nothing is recorded yet.
 
         Args:
-            gradients: Leaves the gradients of a batch in the parameters and returns the terms of
-                its loss. Works on batches on the device, waits for nothing on it, and computes
-                the same at every step but for what tensors hold.
-            parameters: Whose gradients it leaves; each then keeps its memory.
+            gradients: Function that writes the gradients of a batch to the parameters and returns
+                the terms of its loss. It works on batches on the device without synchronization,
+                and every step runs the same operations on other values.
+            parameters: Parameters that get the gradients, in fixed memory.
             device: A CUDA device.
         """
         self._gradients = gradients
@@ -79,10 +79,10 @@ class CapturedGradients(Generic[Batch]):
                 self._forget_gradients()
                 self._gradients(self._batch)
         torch.cuda.current_stream(self._device).wait_stream(stream)
-        # Without gradients at hand the recording writes new ones instead of adding to them.
+        # Without existing gradients the recording writes new ones instead of adding to them.
         self._forget_gradients()
         self._graph = torch.cuda.CUDAGraph()
-        # Other threads may go on talking to the device: one pins the memory of batches to come.
+        # Other threads may still use the device: one pins the memory of later batches.
         with torch.cuda.graph(self._graph, capture_error_mode="thread_local"):
             self._terms = self._gradients(self._batch)
 

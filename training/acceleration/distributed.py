@@ -1,9 +1,9 @@
 """Training in several processes at once, started by ``torchrun``.
 
-Every process draws its share of each step's X-rays, gradients are averaged by torch's
-`DistributedDataParallel`, and so every process makes the same step: the same weights, the same
-running mean, the same ranks of AdaLoRA. Only the first process (the writer) writes files. Tensors
-on a GPU travel by NCCL; what is on the CPU, flags and scores, by gloo.
+Every process takes its share of each step's X-rays, and torch's `DistributedDataParallel` averages
+the gradients. So every process makes the same step, with the same weights, running mean and ranks
+of AdaLoRA. Only the first process (the writer) writes files. NCCL transfers tensors on GPUs; gloo
+transfers flags and scores on the CPU.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ Item = TypeVar("Item")
 
 @dataclass(frozen=True)
 class Processes:
-    """The processes of a run, as one of them sees them.
+    """The processes of a run, from the view of one of them.
 
     Attributes:
         rank: Number of this process, from 0.
         count: Number of processes.
         local_rank: Number of this process on its machine, which is also its GPU.
-        attempt: How often ``torchrun`` has started them again, after one of them died.
+        attempt: Number of restarts by ``torchrun`` after one of them died.
     """
 
     rank: int = 0
@@ -44,7 +44,7 @@ class Processes:
 
     @property
     def is_writer(self) -> bool:
-        """Whether this is the one process that writes files and prints."""
+        """Whether this is the process that writes files and prints."""
         return self.rank == 0
 
     def share(self, items: Sequence[Item]) -> Sequence[Item]:
@@ -57,7 +57,7 @@ class Processes:
 
     @contextmanager
     def joined(self, device: torch.device) -> Iterator[None]:
-        """Within the block, the processes can talk to each other; each computes on a device."""
+        """Connect the processes within the block; each computes on a device."""
         if self.count == 1:
             yield
             return
@@ -65,8 +65,8 @@ class Processes:
         if device.type == "cuda":
             torch.cuda.set_device(device)
             backend = "cpu:gloo,cuda:nccl"
-        # torchrun keeps one store for all attempts. Without a prefix of its own an attempt finds
-        # the addresses of the processes before it, and waits forever or is refused.
+        # torchrun has one store for all attempts. Without its own prefix an attempt finds the
+        # addresses of earlier processes, and waits forever or is refused.
         store, _, _ = next(rendezvous("env://", rank=self.rank, world_size=self.count))
         own = distributed.PrefixStore(  # type: ignore[attr-defined]
             f"attempt_{self.attempt}", store
@@ -87,7 +87,7 @@ class Processes:
         return DistributedDataParallel(model, broadcast_buffers=False)
 
     def without_averaging(self, model: nn.Module) -> AbstractContextManager[None]:
-        """Within the block, gradients add up in each process alone; for parts of a batch."""
+        """Accumulate gradients in each process within the block, for parts of a batch."""
         if isinstance(model, DistributedDataParallel):
             return model.no_sync()
         return nullcontext()
@@ -101,7 +101,7 @@ class Processes:
         return bool(shared.item())
 
     def mean(self, values: Mapping[str, float]) -> dict[str, float]:
-        """Return the mean over the processes of numbers that each of them has."""
+        """Return the mean of each number over the processes."""
         if self.count == 1:
             return dict(values)
         shared = torch.tensor(list(values.values()), dtype=torch.float64)
@@ -109,7 +109,7 @@ class Processes:
         return dict(zip(values, (shared / self.count).tolist(), strict=True))
 
     def gather(self, own: Sequence[Item]) -> list[Item]:
-        """Return what `share` divided, put together again in the old order."""
+        """Return the items that `share` divided, joined in the original order."""
         if self.count == 1:
             return list(own)
         shares: list[Sequence[Item]] = [()] * self.count
@@ -118,7 +118,7 @@ class Processes:
         return [shares[place % self.count][place // self.count] for place in range(total)]
 
     def from_writer(self, make: Callable[[], Item]) -> Item:
-        """Return what ``make`` gives in the writer; the others never call it."""
+        """Return the writer's result of ``make``; the other processes never call it."""
         if self.count == 1:
             return make()
         box: list[Any] = [make() if self.is_writer else None]
@@ -127,7 +127,7 @@ class Processes:
         return result
 
     def require_equal(self, what: str, value: str) -> None:
-        """Refuse to go on when the processes have drifted apart.
+        """Stop if the processes have diverged.
 
         Raises:
             RuntimeError: ``value`` is not the same in every process.
@@ -144,7 +144,7 @@ ONE_PROCESS = Processes()
 
 
 def processes_from_environment(environment: Mapping[str, str]) -> Processes:
-    """Read what ``torchrun`` says to each process it starts; one process without it."""
+    """Read the variables of ``torchrun``; without them there is one process."""
     if "WORLD_SIZE" not in environment:
         return ONE_PROCESS
     return Processes(

@@ -1,7 +1,7 @@
 """Matrix products in bfloat16, on devices where they are faster.
 
-A CPU without instructions for bfloat16 converts every number before and after it multiplies: a
-training step of the default model took 35 s there, against 2.5 s in float32.
+A CPU without instructions for bfloat16 converts every number before and after a product: there a
+training step of the default model took 35 s, against 2.5 s in float32.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ import torch
 
 
 def autocast(precision: str, device: torch.device) -> AbstractContextManager[object]:
-    """Within the block, matrix products run in bfloat16 if ``precision`` is ``bf16``."""
+    """Run matrix products within the block in bfloat16 if ``precision`` is ``bf16``."""
     return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
 
 
 def slow_precision_warning(precision: str, device: torch.device) -> str | None:
-    """Return a sentence when the precision is slower than float32 on this device, else None."""
+    """Return a warning if the precision is slower than float32 on this device, otherwise None."""
     if precision != "bf16" or device.type != "cpu" or cpu_multiplies_bf16():
         return None
     return (

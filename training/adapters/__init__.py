@@ -1,1 +1,1 @@
-"""Low-rank adapters of linear layers, and the budget that moves their ranks."""
+"""Low-rank adapters of linear layers, and the budget that distributes their ranks."""

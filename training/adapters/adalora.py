@@ -1,8 +1,8 @@
 """AdaLoRA's adapters, in the form of a singular value decomposition.
 
-``W + (alpha / target_rank) * P diag(lambda) Q`` for each adapted slice of each layer. Which of
-the triplets are kept is decided in `training.adapters.rank_allocator`. Zhang et al., "Adaptive
-Budget Allocation for Parameter-Efficient Fine-Tuning", ICLR 2023.
+``W + (alpha / target_rank) * P diag(lambda) Q`` for each adapted slice of each layer.
+`training.adapters.rank_allocator` decides which triplets are kept. Zhang et al., "Adaptive Budget
+Allocation for Parameter-Efficient Fine-Tuning", ICLR 2023.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ from training.adapters.config import AdaLoraConfig, Initialization, PenaltyKind
 from training.errors import ConfigError
 
 NORMAL_SD = 0.02
-"""Standard deviation of P and Q that start small, that of peft."""
+"""Standard deviation of small random P and Q at the start, as in peft."""
 
 
 class AdaLoraLinear(AdaptedLinear):
-    """A linear layer with triplets of its own on each adapted slice.
+    """A linear layer with separate triplets on each adapted slice.
 
     Attributes:
-        mask: 1 for every triplet that is kept and 0 for every one that is cut, (S, R).
-        frozen_mask: Whether the budget has settled; then a cut lambda stops learning.
+        mask: 1 for every kept triplet and 0 for every cut one, (S, R).
+        frozen_mask: Whether the ranks are final; then cut lambdas are no longer trained.
     """
 
     mask: Tensor
@@ -38,8 +38,8 @@ class AdaLoraLinear(AdaptedLinear):
     ) -> None:
         """Wrap a layer (O, D_in); its own weight is frozen.
 
-        Lambda starts at 0, so the wrapped layer computes what the layer did. Orthogonal P and Q
-        start without any penalty.
+        Lambda starts at 0, so the output does not change. Orthogonal P and Q start without any
+        penalty.
 
         Raises:
             ConfigError: The initial rank exceeds a side of the layer's slices.
@@ -61,8 +61,8 @@ class AdaLoraLinear(AdaptedLinear):
     def products(self) -> Tensor:
         """Return the scaled product of the kept triplets, (S, O / slices, D_in).
 
-        While the budget still moves, a cut triplet gives nothing but its lambda goes on learning
-        (straight through the mask), so it can come back when it starts to matter.
+        While the budget still changes, a cut triplet contributes nothing, but its lambda is still
+        trained (straight through the mask). So it can return when it becomes important.
         """
         singular = self.singular * self.mask
         if not self.frozen_mask:
@@ -73,9 +73,9 @@ class AdaLoraLinear(AdaptedLinear):
 def mean_penalty(layers: Iterable[AdaLoraLinear], kind: PenaltyKind = "squared") -> Tensor:
     """Return the Frobenius distance of P'P and QQ' from the identity.
 
-    ``squared`` (equation 4): its square, summed over a layer's slices, averaged over the layers.
-    ``norm``: itself, averaged over all factors. Computed for all factors of one shape at once:
-    layer by layer it takes hundreds of tiny operations, which a GPU waits for.
+    ``squared`` (equation 4) is its square, summed over a layer's slices and averaged over the
+    layers. ``norm`` is the distance itself, averaged over all factors. All factors of one shape are
+    computed at once; layer by layer it would take hundreds of tiny operations on a GPU.
     """
     by_shape: dict[torch.Size, list[Tensor]] = {}
     layer_count = factor_count = 0
@@ -91,7 +91,7 @@ def mean_penalty(layers: Iterable[AdaLoraLinear], kind: PenaltyKind = "squared")
         off = together.transpose(1, 2) @ together - identity  # (factors, R, R)
         if kind == "squared":
             terms.append(off.square().sum())
-        else:  # whose gradient at 0 is 0, not a division by it
+        else:  # its gradient at 0 is 0, without a division by 0
             terms.append(torch.linalg.vector_norm(off, dim=(1, 2)).sum())
     return torch.stack(terms).sum() / (layer_count if kind == "squared" else factor_count)
 

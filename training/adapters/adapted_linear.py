@@ -1,7 +1,7 @@
-"""A frozen linear layer with something low-rank added to it, and where such layers sit in a SAM.
+"""A frozen linear layer with a low-rank adapter, and the layers of a SAM that can have one.
 
-What AdaLoRA and LoRA share: which slices of which layers they adapt, and that the weight which
-the layer multiplies by is one folded weight, so that fake quantization and export see it whole.
+AdaLoRA and LoRA share this: the choice of slices and layers, and the folding of the adapter into
+one weight, which fake quantization and export need.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class AdaptedLinear(nn.Module):
         Args:
             layer: The layer; frozen from now on.
             all_slices: Names of the slices of its output.
-            slices: Those among them that are adapted.
+            slices: Names of the adapted slices.
         """
         super().__init__()
         self.base = layer
@@ -56,11 +56,11 @@ class AdaptedLinear(nn.Module):
         raise NotImplementedError
 
     def products(self) -> Tensor:
-        """Return what is added to each adapted slice, (S, O / slices, D_in)."""
+        """Return the product added to each adapted slice, (S, O / slices, D_in)."""
         raise NotImplementedError
 
     def adapter(self) -> Tensor:
-        """Return what is added to the weight, (O, D_in); 0 in the slices that are not adapted."""
+        """Return the matrix added to the weight, (O, D_in); 0 in slices without an adapter."""
         products = self.products()
         if all(self._adapted):
             return products.flatten(0, 1)
@@ -69,7 +69,7 @@ class AdaptedLinear(nn.Module):
         return torch.cat([next(remaining) if adapted else zeros for adapted in self._adapted])
 
     def folded_weight(self) -> Tensor:
-        """Return the one weight that this layer multiplies by, (O, D_in)."""
+        """Return the weight with the adapter folded in, (O, D_in)."""
         return self.base.weight + self.adapter()
 
     @property

@@ -47,7 +47,7 @@ def _adapt(
 
 
 def merge_adapters(model: PromptableSam) -> None:
-    """Replace every adapted layer by a plain one that multiplies by the folded weight."""
+    """Replace every adapted layer by a plain one with the folded weight."""
     for name, adapter in find_layers(model, AdaptedLinear).items():
         with torch.no_grad():
             adapter.base.weight.copy_(adapter.folded_weight())

@@ -1,4 +1,4 @@
-"""Settings of stage 1: which way to adapt, and the adapters of each."""
+"""Settings of stage 1: the method of adaptation, and the adapters."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from training.settings import Count, CountOrNone, NotNegative, Positive, check_s
 MethodName = Literal["adalora", "lora", "decoder_only", "full"]
 
 Decay = Annotated[float, Interval(gt=0, lt=1)]
-"""How much of a running mean stays at each step."""
+"""A decay: the share of a running mean that stays at each step."""
 
 
 @dataclass(frozen=True)
@@ -22,9 +22,9 @@ class AdaptationConfig:
     """What stage 1 trains.
 
     Attributes:
-        method: ``adalora``, adapters whose rank moves to where it matters; ``lora``, adapters of
-            a fixed rank; ``decoder_only``, no adapters; ``full``, every weight. The mask decoder
-            and the prompt encoder train in each of them.
+        method: ``adalora``, adapters whose budget of ranks is distributed by importance; ``lora``,
+            adapters of a fixed rank; ``decoder_only``, no adapters; ``full``, every weight. Every
+            method trains mask decoder and prompt encoder.
     """
 
     method: MethodName = "adalora"
@@ -68,19 +68,19 @@ class AdaLoraConfig:
         target_rank: Mean number of triplets per slice at the end; the budget is global.
         alpha: The adapter's output is scaled by ``alpha / target_rank``.
         warmup_steps: Steps before the first triplet is cut.
-        final_steps: Steps at the end in which the kept triplets train on.
+        final_steps: Steps at the end in which only the kept triplets are trained.
         interval_steps: Steps between two cuts.
         sensitivity_decay: Beta 1, smoothing of the sensitivity.
         uncertainty_decay: Beta 2, smoothing of the uncertainty.
         initialization: How P and Q start: ``orthogonal``, or ``normal``, small random numbers (SD
-            0.02) as in peft, which the penalty then draws towards orthogonal ones.
+            0.02) as in peft, which the penalty makes orthogonal.
         orthogonality: Weight of the penalty that keeps P and Q orthogonal.
         penalty: ``squared``, equation 4 of the paper, summed over a layer's factors; or ``norm``,
             the mean over all factors of the norm itself, as in peft.
         targets: The adapted slices of every encoder block; one budget over all of them.
-        allocation: Which triplets the budget keeps: the most important ones of the whole model
-            (``importance``), or, to compare with, equally many of each slice, its most important
-            (``uniform``), or some drawn at random (``random``).
+        allocation: Which triplets the budget keeps: the most important of the whole model
+            (``importance``); for comparison, equally many of each slice (``uniform``) or random
+            ones (``random``).
     """
 
     initial_rank: Count = 12
@@ -108,7 +108,7 @@ class AdaLoraConfig:
         _check_targets("adalora", self.targets)
 
     def check_schedule(self, total_steps: int) -> None:
-        """Refuse a run that is too short for the budget to fall.
+        """Refuse a run that is too short for the schedule of the budget.
 
         Raises:
             ConfigError: No step is left between warm-up and the final phase.

@@ -1,7 +1,7 @@
-"""LoRA: adapters of a fixed rank, the same in every slice, to compare AdaLoRA with.
+"""LoRA: adapters with the same fixed rank in every slice, for comparison with AdaLoRA.
 
-``W + (alpha / rank) * B A`` with B at 0 in the beginning. Hu et al., "LoRA: Low-Rank Adaptation
-of Large Language Models", ICLR 2022.
+``W + (alpha / rank) * B A`` where B starts at 0. Hu et al., "LoRA: Low-Rank Adaptation of Large
+Language Models", ICLR 2022.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class LoraLinear(AdaptedLinear):
         config: LoraConfig,
         all_slices: Sequence[str] = ("q", "k", "v"),
     ) -> None:
-        """Wrap a layer (O, D_in); B starts at 0, so it computes what the layer did.
+        """Wrap a layer (O, D_in); B starts at 0, so the output does not change.
 
         Raises:
             ConfigError: The rank exceeds a side of the layer's slices.

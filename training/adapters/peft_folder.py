@@ -1,10 +1,10 @@
 """AdaLoRA's adapters as a folder that ``peft`` loads: ``PeftModel.from_pretrained(base, folder)``.
 
-``peft`` keeps one set of triplets a layer, ours one for each of q, k and v: Q of the slices on top
-of each other, P of each slice in its own rows and columns, so that their product is the same
-matrix. All layers get the largest rank; what a layer has less of is 0. ``peft`` divides by its
-rank plus 1e-5 and multiplies by alpha, here 1; lambda takes both in. Mask decoder and prompt
-encoder, which train in full, are its ``modules_to_save``.
+``peft`` has one set of triplets a layer, ours one for each of q, k and v. So Q of the slices are
+stacked, and P of each slice gets its own rows and columns, which gives the same product. All layers
+get the largest rank, padded with 0. ``peft`` multiplies by alpha, here 1, and divides by its rank
+plus 1e-5; lambda compensates both. Mask decoder and prompt encoder, which are trained in full, are
+its ``modules_to_save``.
 """
 
 from __future__ import annotations
@@ -26,22 +26,22 @@ CONFIG_FILE = "adapter_config.json"
 WEIGHTS_FILE = "adapter_model.safetensors"
 
 TRAINED_IN_FULL = ("mask_decoder", "prompt_encoder")
-"""What stage 1 trains beside the adapters."""
+"""Modules that stage 1 trains beside the adapters."""
 
 _PREFIX = "base_model.model."
 _RANK_OFFSET = 1e-5
-"""What ``peft`` adds to the rank before it divides by it."""
+"""Number that ``peft`` adds to the rank before the division."""
 
 
 def write_peft_folder(model: PromptableSam, folder: Path) -> int:
-    """Write the adapters of a model of stage 1; return the rank that every layer has there.
+    """Write the adapters of a stage 1 model; return the rank of every layer in the folder.
 
     Args:
         model: The model with its adapters.
-        folder: Folder to write; made when it is not there.
+        folder: Folder to write; created if missing.
 
     Raises:
-        ConfigError: The model has no AdaLoRA adapters, or the folder holds an adapter already.
+        ConfigError: The model has no AdaLoRA adapters, or the folder already has an adapter.
     """
     layers = find_layers(model, AdaLoraLinear)
     if not layers:
@@ -82,7 +82,7 @@ def _triplets(layer: AdaLoraLinear, rank: int) -> dict[str, Tensor]:
 
 
 def _config(names: list[str], rank: int) -> dict[str, Any]:
-    """Return what ``peft`` reads; its schedule is over."""
+    """Return ``peft``'s configuration, after the end of its schedule."""
     return {
         "peft_type": "ADALORA",
         "base_model_name_or_path": None,

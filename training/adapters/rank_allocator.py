@@ -1,7 +1,7 @@
-"""The budget of AdaLoRA: which triplets of the whole model are kept, and when some are cut.
+"""The budget of AdaLoRA: which triplets of the whole model are kept, and when others are cut.
 
-Zhang et al., "Adaptive Budget Allocation for Parameter-Efficient Fine-Tuning", ICLR 2023;
-equations are those of the paper.
+Zhang et al., "Adaptive Budget Allocation for Parameter-Efficient Fine-Tuning", ICLR 2023; equation
+numbers are the paper's.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _PARTS = ("P", "singular", "Q")
 
 
 class RankAllocator:
-    """Decides, over the whole model, which triplets the present budget keeps."""
+    """Chooses the triplets of the whole model that the current budget keeps."""
 
     def __init__(
         self, layers: Mapping[str, AdaLoraLinear], config: AdaLoraConfig, total_steps: int
@@ -39,7 +39,7 @@ class RankAllocator:
             for part in _PARTS
             for kind in ("sensitivity", "uncertainty")
         }
-        if config.allocation == "random":  # drawn once, so that what is cut stays cut
+        if config.allocation == "random":  # drawn once, so that cut triplets stay cut
             self._state |= {
                 f"{name}.drawn": torch.rand(layer.mask.shape) for name, layer in layers.items()
             }
@@ -55,7 +55,7 @@ class RankAllocator:
         return self._slices * self._config.target_rank
 
     def budget(self, step: int) -> int:
-        """Return how many triplets step ``step`` (from 0) may use: the cubic fall, equation 12."""
+        """Return the budget of step ``step`` (from 0): the cubic schedule, equation 12."""
         c = self._config
         if step < c.warmup_steps:
             return self.initial_budget
@@ -67,13 +67,13 @@ class RankAllocator:
         return self.target_budget + round(span * (1 - progress) ** 3)
 
     def is_due(self, step: int) -> bool:
-        """Tell whether triplets are chosen after step ``step`` (from 0)."""
+        """Return whether triplets are chosen after step ``step`` (from 0)."""
         since_warmup = step - self._config.warmup_steps
         at_interval = since_warmup >= 0 and since_warmup % self._config.interval_steps == 0
         return at_interval or step == self._total_steps - self._config.final_steps
 
     def observe_gradients(self) -> None:
-        """Update smoothed sensitivity and uncertainty from the present gradients (eq. 8-10)."""
+        """Update smoothed sensitivity and uncertainty from the current gradients (eq. 8-10)."""
         beta1, beta2 = self._config.sensitivity_decay, self._config.uncertainty_decay
         seen = {
             f"{name}.{part}": parameter
@@ -85,7 +85,7 @@ class RankAllocator:
             return
         smooth = [self._state[f"{key}.sensitivity"] for key in seen]
         uncertain = [self._state[f"{key}.uncertainty"] for key in seen]
-        # One call for all tensors, not one per tensor: a GPU waits for each.
+        # One call for all tensors, because a GPU waits for each call.
         values = [parameter.detach() for parameter in seen.values()]
         now = torch._foreach_mul(values, [p.grad for p in seen.values()])
         torch._foreach_abs_(now)
@@ -106,21 +106,21 @@ class RankAllocator:
         return scores["singular"] + scores["P"].mean(dim=1) + scores["Q"].mean(dim=2)
 
     def _preference(self, name: str) -> Tensor:
-        """Return which triplets of a layer are kept first, the largest number first, (S, R)."""
+        """Return the preference of each triplet of a layer, largest first, (S, R)."""
         if self._config.allocation == "random":
             return self._state[f"{name}.drawn"]
         importance = self.importance(name)
         if self._config.allocation == "importance":
             return importance
-        # Each slice's best, then each slice's second best, and so on.
+        # The best of each slice, then the second best of each slice, and so on.
         order = torch.argsort(importance, dim=1, descending=True, stable=True)
         return -torch.argsort(order, dim=1).to(importance.dtype)
 
     def allocate(self, step: int) -> int:
-        """Keep the triplets that the budget of ``step`` allows and ``allocation`` prefers.
+        """Keep the triplets that ``allocation`` prefers, within the budget of ``step``.
 
         Returns:
-            The number of triplets kept; always the budget, ties broken by order.
+            The number of kept triplets, which always equals the budget; order breaks ties.
         """
         budget = self.budget(step)
         final = step >= self._total_steps - self._config.final_steps
@@ -138,7 +138,7 @@ class RankAllocator:
         return int(sum(layer.mask.sum() for layer in self._layers.values()))
 
     def ranks(self) -> dict[str, dict[str, int]]:
-        """Return the triplets kept of each slice of each layer."""
+        """Return the number of kept triplets of each slice of each layer."""
         return {
             name: {
                 part: int(n) for part, n in zip(layer.slices, layer.mask.sum(dim=1), strict=True)
@@ -147,7 +147,7 @@ class RankAllocator:
         }
 
     def to(self, device: torch.device) -> None:
-        """Move the smoothed statistics to where the gradients will be."""
+        """Move the smoothed statistics to the gradients' device."""
         self._state = {name: tensor.to(device) for name, tensor in self._state.items()}
 
     def state_dict(self) -> dict[str, Tensor]:
@@ -155,6 +155,6 @@ class RankAllocator:
         return dict(self._state)
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Take over smoothed statistics."""
+        """Load smoothed statistics."""
         for name, tensor in self._state.items():
             tensor.copy_(state[name])

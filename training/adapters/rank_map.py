@@ -1,4 +1,4 @@
-"""A picture of where AdaLoRA left its ranks: blocks of the encoder by adapted slices."""
+"""A picture of AdaLoRA's final ranks: blocks of the encoder by adapted slices."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from training.adapters.adapted_linear import TARGETS
 RANK_MAP_FILE = "rank_map.png"
 
 Ranks = Mapping[str, Mapping[str, int]]
-"""Triplets kept, by the name of the layer and of its slice."""
+"""Number of kept triplets, by the names of layer and slice."""
 
 
 def rank_grid(ranks: Ranks) -> tuple[np.ndarray, list[str]]:
     """Arrange ranks by block and slice.
 
     Args:
-        ranks: As `training.adapters.rank_allocator.RankAllocator.ranks` returns them.
+        ranks: Ranks from `training.adapters.rank_allocator.RankAllocator.ranks`.
 
     Returns:
-        The ranks, int (blocks, slices), and the names of the slices that are adapted anywhere.
+        The ranks, int (blocks, slices), and the names of the adapted slices.
     """
     present = {name for slices in ranks.values() for name in slices}
     columns = [name for name in TARGETS if name in present]
@@ -45,12 +45,12 @@ def _block_of(layer: str) -> int:
 
 
 def draw_rank_map(ranks: Ranks, initial_rank: int | None) -> Figure:
-    """Draw the ranks before and after the budget fell, on one colour scale.
+    """Draw the ranks before and after training, on one colour scale.
 
     Args:
-        ranks: Triplets kept, by layer and slice.
-        initial_rank: Triplets that every slice started with; None where that was not recorded,
-            then only the map after is drawn.
+        ranks: Number of kept triplets, by layer and slice.
+        initial_rank: Triplets of every slice at the start; None if it was not recorded, and then
+            only the final map is drawn.
     """
     after, columns = rank_grid(ranks)
     grids = {"after": after}

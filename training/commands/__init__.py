@@ -1,1 +1,1 @@
-"""Commands of ``python -m training`` in modules of their own: arguments and what they print."""
+"""Commands of ``python -m training``, one module each: arguments and output."""

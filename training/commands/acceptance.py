@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 EXIT_FAILED = 1
-"""Exit status of an acceptance that a model did not pass."""
+"""Exit status of a failed acceptance."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

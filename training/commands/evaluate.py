@@ -29,7 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Measure, print the tables and write them where asked; return 0.
+    """Measure, print the tables and write the requested files; return 0.
 
     Raises:
         ArtifactError: The stored model is refused.

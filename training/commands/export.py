@@ -31,7 +31,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     Raises:
         CheckpointError: The checkpoint cannot be used.
-        DataError: It was trained on something else than lungs.
+        DataError: It was not trained on lungs.
         FileExistsError: The version exists.
     """
     from training.export import export_checkpoint

@@ -23,11 +23,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Write the graphs, compare masks where data are given; return 0.
+    """Write the graphs, compare masks if data are given; return 0.
 
     Raises:
         ArtifactError: The stored model is refused.
-        ConfigError: The model cannot be written so, or the folder holds graphs already.
+        ConfigError: The model cannot be written in this format, or the folder already has graphs.
         DataError: The data set cannot be used.
     """
     from model_store.artifact import load_model

@@ -33,7 +33,7 @@ def run(arguments: argparse.Namespace) -> int:
     Raises:
         CheckpointError: The file is not the reference's.
         ConfigError: A rank or a count below 1.
-        DataError: The data set to calibrate on cannot be used.
+        DataError: The data set for calibration cannot be used.
         FileExistsError: The version exists.
     """
     from training.errors import ConfigError

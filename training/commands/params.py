@@ -24,7 +24,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Print the count; return 0.
 
     Raises:
-        ConfigError: The run or the variant cannot be.
+        ConfigError: The run or the variant is invalid.
     """
     from model_store.architecture import sam_config
     from training.config import parse_changes

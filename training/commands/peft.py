@@ -13,11 +13,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Write the folder and print what is in it; return 0.
+    """Write the folder and print its content; return 0.
 
     Raises:
         CheckpointError: The run cannot be read.
-        ConfigError: It has no AdaLoRA adapters, or the folder holds an adapter already.
+        ConfigError: It has no AdaLoRA adapters, or the folder already has an adapter.
     """
     from training.adapters.peft_folder import write_peft_folder
     from training.stages.base import load_base

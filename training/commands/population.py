@@ -34,7 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Ask, print what was found and write it where asked; return 0.
+    """Segment, print the distributions and write them if requested; return 0.
 
     Raises:
         ArtifactError: The stored model is refused.
@@ -74,7 +74,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _spread(rows: Sequence[DataRow], count: int) -> list[DataRow]:
-    """Return at most so many rows of each data set, at even distances."""
+    """Return up to a number of rows of each data set, evenly spread."""
     by_source: dict[str, list[DataRow]] = {}
     for row in rows:
         by_source.setdefault(row.source, []).append(row)

@@ -1,4 +1,4 @@
-"""``ptq``: what a stored model would be without quantization-aware training, for its card."""
+"""``ptq``: a stored model without quantization-aware training, for comparison in its card."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _rounded(twin: Path, seen: list[DataRow], levels: int, work: Path, device: str) -> Predictor:
-    """Return the twin in integers of so many levels, stored and loaded as any other model."""
+    """Return the twin in integers of this number of levels, stored and loaded as any model."""
     from model_store.conventions import CONVENTIONS
     from model_store.predictor import Predictor
     from training.data.dataset import load_xrays

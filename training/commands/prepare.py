@@ -12,7 +12,7 @@ SOURCE_NAMES = (
     "jsrt", "qata_cov19", "covid19_radiography", "pneumothorax", "covid_qu_ex", "montgomery",
     "shenzhen", "darwin", "folder",
 )  # fmt: skip
-"""Keys of `training.prepare.sources.SOURCES`, which takes long to import, and own X-rays."""
+"""Keys of `training.prepare.sources.SOURCES`, whose import is slow, and own X-rays."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -69,10 +69,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Write the data set and print how many X-rays came where; return 0.
+    """Write the data set and print the X-rays of each split; return 0.
 
     Raises:
-        ConfigError: Not as many --root as --source.
+        ConfigError: The numbers of --root and --source differ.
         DataError: A download cannot be used, or --out exists.
     """
     from training.errors import ConfigError

@@ -1,4 +1,4 @@
-"""``pseudo-masks``: what models segment on X-rays that nobody annotated, as masks to train on."""
+"""``pseudo-masks``: models' masks of X-rays that nobody annotated, to train on."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def run(arguments: argparse.Namespace) -> int:
     Raises:
         ArtifactError: A stored model is refused.
         CheckpointError: A run cannot be read.
-        ConfigError: ``--out`` exists, or there is no such part.
+        ConfigError: ``--out`` exists, or the part does not.
         DataError: The X-rays cannot be read.
     """
     from model_store.predictor import choose_device

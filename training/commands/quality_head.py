@@ -1,4 +1,4 @@
-"""``quality-head``: fit the head that classifies pictures; print how often it is right."""
+"""``quality-head``: fit the head that classifies pictures; print its accuracy."""
 
 from __future__ import annotations
 
@@ -55,8 +55,8 @@ def run(arguments: argparse.Namespace) -> int:
     Raises:
         ArtifactError: A stored model is refused.
         CheckpointError: The run cannot be read.
-        ConfigError: A folder of other pictures holds none, ``--start`` has no head, or the version
-            cannot be.
+        ConfigError: A folder of other pictures is empty, ``--start`` has no head, or the version is
+            invalid.
         DataError: The data set cannot be used.
         FileExistsError: The version exists; a stored version never changes.
     """
@@ -118,7 +118,7 @@ def right_share(
     known: NDArray[np.float32],
     limits: dict[str, float],
 ) -> dict[str, dict[str, float]]:
-    """Return for each label how often it is said where it is true, and where it is not."""
+    """Return for each label how often it is given where it is true, and where it is not."""
     table = {}
     for place, (name, limit) in enumerate(limits.items()):
         certain, said = known[:, place] > 0, found[:, place] >= limit

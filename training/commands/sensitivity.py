@@ -1,4 +1,4 @@
-"""``sensitivity``: what each layer loses when it alone is quantized."""
+"""``sensitivity``: the loss of each layer when it alone is quantized."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     Raises:
         ArtifactError: The stored model is refused.
-        CheckpointError: The run cannot be used, or is quantized already.
+        CheckpointError: The run cannot be used, or is already quantized.
         ConfigError: A number is out of range.
         DataError: The data set cannot be used.
     """

@@ -1,7 +1,7 @@
 """``sweep``: a search over settings by Ray Tune, each trial an ordinary run of training.
 
-A trial is the command that one would type, with its settings as ``--set``; Ray decides which are
-tried, how many at a time and where. Nothing here knows how a search is made.
+A trial is an ordinary training command, with its settings as ``--set``. Ray decides which are
+tried, how many at a time and where.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from training.errors import ConfigError
 
 RESULT_FILE = "sweep.json"
 METRIC = "selection"
-"""What a run itself chooses its best weights by; higher is better."""
+"""The score by which a run chooses its best weights; higher is better."""
 _KINDS = {"log": 2, "uniform": 2, "int": 2, "choice": None}
 
 
@@ -46,7 +46,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Search; print the best settings; return 0.
 
     Raises:
-        ConfigError: Ray is missing, a setting cannot be read, or no trial ended well.
+        ConfigError: Ray is missing, a setting cannot be read, or no trial succeeded.
     """
     space = {name: _parsed(text) for name, text in map(_split, arguments.search)}
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
@@ -114,7 +114,7 @@ def _command(arguments: argparse.Namespace) -> list[str]:
 
 
 def _trial(config: Mapping[str, Any], command: Sequence[str]) -> dict[str, float]:
-    """Run one training and return what it selects by; Ray calls this on some host."""
+    """Run one training and return its score; Ray calls this on a host."""
     from ray import tune
 
     folder = Path(command[-1]) / str(tune.get_context().get_trial_id())
@@ -140,7 +140,7 @@ def _split(text: str) -> tuple[str, str]:
 
 
 def _parsed(text: str) -> tuple[str, list[Any]]:
-    """Read ``log:1e-4:1e-2`` and its like.
+    """Parse a search range such as ``log:1e-4:1e-2``.
 
     Raises:
         ConfigError: Another kind, or values that do not fit it.

@@ -29,7 +29,7 @@ _BASE_HELP = {
 }
 
 EXIT_STOPPED = 3
-"""Exit status of a run that a signal stopped and that can be resumed."""
+"""Exit status of a run that a signal stopped; it can be resumed."""
 
 
 def add_arguments(parser: argparse.ArgumentParser, stage: str) -> None:

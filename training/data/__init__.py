@@ -1,1 +1,1 @@
-"""X-rays with masks: read, changed, and put together into batches with their boxes."""
+"""X-rays with masks: reading, augmentation, and batches with boxes."""

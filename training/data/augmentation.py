@@ -1,10 +1,10 @@
-"""Random changes that a real X-ray could have: where it lies, how it was exposed, what is on it.
+"""Augmentation by changes that a real X-ray could have: position, exposure, overlaid objects.
 
 Geometry is one smooth map per sample, applied to image and lungs together in one interpolation.
-OpenCV does what touches every pixel: an X-ray of 384 px takes 4 ms where Pillow, SciPy and PyTorch
-took 9, and a GPU that trains a compact model would wait for its batches.
-A horizontal flip mirrors the heart to the other side, which only a mirrored X-ray or a rare
-situs inversus shows. It is therefore applied as rarely as configured, never half of the time.
+OpenCV does the work on every pixel, because a GPU that trains a compact model would wait for its
+batches: an X-ray of 384 px takes 4 ms where Pillow, SciPy and PyTorch took 9. A horizontal flip
+mirrors the heart to the other side, which only a mirrored X-ray or a rare situs inversus shows. So
+it is rare by default.
 """
 
 from __future__ import annotations
@@ -31,21 +31,21 @@ Levels = NDArray[np.uint8]
 
 
 Factor = Annotated[float, Interval(gt=0, le=100)]
-"""What sizes and contrasts are multiplied by."""
+"""A range of factors for sizes or contrasts."""
 
 
 @dataclass(frozen=True)
 class AugmentConfig:
-    """How far and how often samples are changed; probabilities are per sample.
+    """Sizes and probabilities of changes; probabilities are per sample.
 
     Attributes:
-        scale_range: Size of the X-ray against filling the input.
+        scale_range: Size of the X-ray relative to filling the input.
         aspect_deviation: Standard deviation of the logarithm of width over height.
         rotation_degrees: Largest rotation either way.
         shift_share: Largest shift, as a share of the input's side.
         elastic: Largest standard deviation of a smooth displacement, as a share of the input's
-            side, drawn on a grid of 5 x 5 (Simard et al. 2003): more anatomies than there are.
-        unmoved: Probability to lie exactly as in serving: no change of geometry at all.
+            side, sampled on a grid of 5 x 5 (Simard et al. 2003), for a variety of anatomies.
+        unmoved: Probability of no change of geometry, as in serving.
         mirror: Probability of a horizontal flip.
         gamma_deviation: Standard deviation of log gamma.
         contrast_range: Factor on the distance from mid-grey.
@@ -55,10 +55,10 @@ class AugmentConfig:
         shading: Probability of a smooth field of gain (grid cut-off, heel effect).
         blur: Probability of a loss of sharpness.
         noise_deviation: Largest standard deviation of noise.
-        border: Probability of a drawn border or collimation.
+        border: Probability of a border or collimation.
         marks: Probability of burnt-in letters or arrows.
         devices: Probability of lines, tubes and pads lying on the chest.
-        portable: Probability of what sets a portable X-ray apart (`training.data.portable`).
+        portable: Probability of the features of a portable X-ray (`training.data.portable`).
     """
 
     scale_range: tuple[Factor, Factor] = (0.78, 1.18)
@@ -82,7 +82,7 @@ class AugmentConfig:
     portable: Share = 0.0
 
     def __post_init__(self) -> None:
-        """Refuse ranges that are upside down, and what is out of range.
+        """Refuse inverted ranges, and values out of range.
 
         An elastic displacement above 0.05 folds lungs.
         """
@@ -95,12 +95,12 @@ class AugmentConfig:
 
 @dataclass(frozen=True)
 class AugmentedXray:
-    """An X-ray on its way into a batch, at the input size; black and without lungs in padding.
+    """An augmented X-ray at the input size; padding is black and without lungs.
 
     Attributes:
         pixels: Grey values of 0 to 255, uint8 (S, S).
         valid: 1 where there is image, 0 where there is padding, uint8 (S, S).
-        lungs: Share of each pixel that is lung, of 255, left and right, uint8 (2, S, S).
+        lungs: Share of lung in each pixel, of 255, left and right, uint8 (2, S, S).
         further: The same of the further masks (`training.data.further_masks`), uint8 (3, S, S) or,
             without any, (0, S, S).
     """
@@ -119,14 +119,14 @@ def augment(
     rng: np.random.Generator,
     further: NDArray[np.bool_] | None = None,
 ) -> AugmentedXray:
-    """Move, re-expose and mark an X-ray.
+    """Change position, exposure and overlaid objects of an X-ray.
 
     Args:
         image: Grey values, (H, W).
         lungs: Left and right lung, (2, H, W).
         input_size: Side S of the model's input, in pixels.
-        config: How far and how often.
-        rng: Its own source of randomness, so that it never depends on its neighbours in a batch.
+        config: Sizes and probabilities of the changes.
+        rng: Its own source of randomness, so that it does not depend on the rest of the batch.
         further: Planes of further masks, (3, H, W), or None.
 
     Returns:
@@ -149,7 +149,7 @@ def augment(
 def _draw_map(
     shape: tuple[int, ...], input_size: int, config: AugmentConfig, rng: np.random.Generator
 ) -> tuple[Pixels, Pixels]:
-    """Draw where in the image each pixel of the input lies: x and y of its centre, (S, S) each.
+    """Sample a map from input pixels to the image: x and y of each centre, (S, S) each.
 
     Positions count from the centre of the image's first pixel, as OpenCV's do.
     """
@@ -175,14 +175,14 @@ def _draw_affine(
     config: AugmentConfig,
     rng: np.random.Generator,
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Draw the map from input pixels to image pixels: a matrix (2, 2) and an offset (2,)."""
+    """Sample the affine map from input to image pixels: a matrix (2, 2) and an offset (2,)."""
     height, width = shape
     low, high = config.scale_range
     scale = math.exp(rng.uniform(math.log(low), math.log(high)))
     aspect = math.exp(rng.normal(0.0, config.aspect_deviation) / 2)
     angle = math.radians(rng.uniform(-config.rotation_degrees, config.rotation_degrees))
     shift = rng.uniform(-config.shift_share, config.shift_share, 2) * input_size
-    # Content keeps its centre where serving puts it, or sits in the middle of the input.
+    # The centre stays where serving puts it, or moves to the middle of the input.
     centre_image = np.array([width, height]) / 2
     centre_input = centre_image / base if rng.random() < 0.5 else np.full(2, input_size / 2)
     cos, sin = math.cos(angle), math.sin(angle)
@@ -198,7 +198,7 @@ def _warp(
     Returns:
         Image (S, S), valid region of 0 and 1 (S, S), lungs (2, S, S) in shares of 255.
     """
-    cv2.setNumThreads(1)  # batches are made side by side already, a process each
+    cv2.setNumThreads(1)  # batches are already made in parallel processes
     planes = cv2.merge([image, *(lungs.view(np.uint8) * np.uint8(255))])  # (H, W, 3)
     moved = cv2.remap(planes, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
     height, width = image.shape
@@ -220,7 +220,7 @@ def _warp_planes(
 
 
 def _expose(levels: Levels, config: AugmentConfig, rng: np.random.Generator) -> Levels:
-    """Change grey values as other generators, detectors, cassettes, devices and archives would."""
+    """Change grey values like other generators, detectors, cassettes, devices and archives."""
     image = levels.astype(np.float32) / np.float32(255.0)
     if rng.random() < config.devices:
         image = _draw_devices(image, rng)
@@ -262,7 +262,7 @@ def _noise(size: int, deviation: float, rng: np.random.Generator) -> Pixels:
 
 
 def _smooth_field(size: int, coarse: NDArray[np.float64]) -> Pixels:
-    """Return a coarse grid of values as a field that varies over the whole picture, (S, S)."""
+    """Return a coarse grid of values as a smooth field over the whole picture, (S, S)."""
     fine = cv2.resize(coarse.astype(np.float32), (size, size), interpolation=cv2.INTER_CUBIC)
     return np.asarray(fine, dtype=np.float32)
 
@@ -272,7 +272,7 @@ def _drawn(image: Pixels, draw_on: Image.Image) -> Pixels:
 
 
 def _draw_devices(image: Pixels, rng: np.random.Generator) -> Pixels:
-    """Lay cables, tubes and electrode pads over the picture; they add density."""
+    """Draw cables, tubes and electrode pads over the picture; they add density."""
     size = image.shape[0]
     layer = Image.new("F", (size, size), 0.0)
     draw = ImageDraw.Draw(layer)

@@ -1,7 +1,6 @@
-"""Which X-rays and which boxes each training step sees; a pure function of seed and step.
+"""The X-rays and boxes of each training step, as a pure function of seed and step.
 
-Nothing here carries state between steps, so a resumed run sees exactly the batches that an
-uninterrupted one would have seen.
+There is no state between steps, so a resumed run gets exactly the batches of an uninterrupted one.
 """
 
 from __future__ import annotations
@@ -38,10 +37,10 @@ class TrainingBatch:
         image_index: Image of each prompt, int64 (N,).
         tokens: Mask token of each prompt's convention, int64 (N,).
         target: Share of each pixel that belongs to the mask, (N, L, L).
-        folds: Which of the parts of the patients each prompt's X-ray belongs to, int64 (N,).
-        further: Shares of 255 of the further masks (`training.data.further_masks`), uint8
-            (B, 3, L, L); (B, 0, L, L) where no X-ray has any.
-        further_meant: 1 where a prompt means a plane of them, (N, 3).
+        folds: Fold of each prompt's X-ray, int64 (N,).
+        further: Shares of 255 of the further masks (`training.data.further_masks`), uint8 (B, 3, L,
+            L); (B, 0, L, L) if no X-ray has any.
+        further_meant: 1 where a prompt selects one of their planes, (N, 3).
         further_known: 1 where the other convention's lungs and the heart are known, (N, 2).
     """
 
@@ -62,7 +61,7 @@ class TrainingBatch:
         return TrainingBatch(**moved)
 
     def copy_(self, other: TrainingBatch) -> None:
-        """Take over the values of a batch of the same shapes.
+        """Copy the values of a batch of the same shapes.
 
         Raises:
             ValueError: A shape differs.
@@ -74,7 +73,7 @@ class TrainingBatch:
             value.copy_(new, non_blocking=True)
 
     def pin_memory(self) -> TrainingBatch:
-        """Return the batch in memory from which a GPU copies without waiting."""
+        """Return the batch in pinned memory."""
         return TrainingBatch(**{name: value.pin_memory() for name, value in vars(self).items()})
 
 
@@ -95,7 +94,7 @@ class BatchSource:
         seed: int,
         folds: int = 1,
     ) -> None:
-        """Hold the X-rays; ``repeats`` says how often a source's rows come in one epoch."""
+        """Keep the X-rays; ``repeats`` is the number of uses of a source's rows in one epoch."""
         self._folds = folds
         self._xrays = xrays
         self._augment = augment
@@ -112,7 +111,7 @@ class BatchSource:
         ).astype(np.int64)
 
     def divided(self, processes: Processes) -> BatchSource:
-        """Return the same batches, of which this process makes its share.
+        """Return this source for one process, which makes its share of each batch.
 
         Raises:
             ConfigError: The X-rays of a step cannot be divided evenly.
@@ -133,32 +132,32 @@ class BatchSource:
         return self._input_size
 
     def unchanged(self, batches: int) -> list[LabelledXray]:
-        """Return at least as many X-rays as so many batches hold, unless there are fewer.
+        """Return X-rays for a number of batches, or all if there are fewer.
 
-        They are as they came, equally many of each data set where it has as many.
+        They are not augmented, and equally many come from each data set as far as possible.
         """
         sources = {xray.source for xray in self._xrays}
         return spread(self._xrays, -(-batches * self._batch_size // len(sources)))
 
     @property
     def rows_per_epoch(self) -> int:
-        """X-rays of an epoch, each as often as configured."""
+        """Rows of an epoch, repeated as configured."""
         return len(self._epoch_rows)
 
     @property
     def steps_per_epoch(self) -> int:
-        """Steps in which every row comes as often as configured."""
+        """Steps of an epoch."""
         return max(1, len(self._epoch_rows) // self._batch_size)
 
     def rows_of_step(self, step: int) -> list[int]:
-        """Return the rows that step ``step`` (from 0) sees; no row twice too often an epoch."""
+        """Return the rows of step ``step`` (from 0); an epoch has each as often as configured."""
         epoch, place = divmod(step, self.steps_per_epoch)
         order = np.random.default_rng([self._seed, epoch]).permutation(self._epoch_rows)
         start = place * self._batch_size
         return [int(row) for row in order[start : start + self._batch_size]]
 
     def share_of_step(self, step: int) -> list[tuple[int, int]]:
-        """Return the places in the step's batch that this process fills, with their rows."""
+        """Return this process's positions in the step's batch, with their rows."""
         return list(self._processes.share(list(enumerate(self.rows_of_step(step)))))
 
     def batch(self, step: int) -> TrainingBatch:
@@ -216,7 +215,7 @@ class BatchSource:
         return np.stack(small), (float(known.lungs_known), float(known.heart_known))
 
     def _shares(self, lungs: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Return the share of each pixel at the loss size that is lung, (2, L, L)."""
+        """Return the share of lung in each pixel at the loss size, (2, L, L)."""
         side = self._loss_size
         small = [
             cv2.resize(lung.astype(np.float32), (side, side), interpolation=cv2.INTER_AREA)

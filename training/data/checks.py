@@ -1,7 +1,7 @@
-"""What must hold of a data set before anything learns from it or is measured on it.
+"""Checks of a data set before training and evaluation.
 
-A patient who trains and judges, a row that counts twice or a mask that nobody annotated changes a
-result silently. Each is refused here, by name, before the first step.
+A patient in both training and evaluation, a repeated row or an empty mask would silently change a
+result. Each is refused here, by name, before the first step.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _NAMED = 5
 
 
 def check_manifest(manifest: ManifestFile) -> None:
-    """Refuse rows that come twice, patients in two splits, and splits that nobody reads.
+    """Refuse repeated rows, patients in two splits, and unknown splits.
 
     Raises:
         DataError: The message names the rows or patients.
@@ -50,7 +50,7 @@ def check_manifest(manifest: ManifestFile) -> None:
 
 
 def check_together(manifests: Sequence[ManifestFile]) -> None:
-    """Refuse data sets that are used together and share a name, or a patient who also judges.
+    """Refuse combined data sets that share a name, or a patient of training and evaluation.
 
     Raises:
         DataError: The message names the row or the patient.
@@ -77,12 +77,12 @@ def check_together(manifests: Sequence[ManifestFile]) -> None:
 
 
 def check_masks(xrays: Sequence[LabelledXray], split: str, *, empty_is_fine: bool) -> None:
-    """Refuse X-rays that cannot teach or judge.
+    """Refuse X-rays that cannot be used for training or evaluation.
 
     Args:
-        xrays: Those of one split.
+        xrays: X-rays of one split.
         split: Its name.
-        empty_is_fine: Whether a mask may be empty, as that of a pneumothorax which is not there.
+        empty_is_fine: Whether a mask may be empty, as for an X-ray without a pneumothorax.
 
     Raises:
         DataError: A mask of lungs is empty or covers the whole X-ray, or every X-ray of ``train``

@@ -1,4 +1,4 @@
-"""Settings of what is trained on."""
+"""Settings of the training data."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ from training.settings import Count, CountOrNone, check_settings
 
 @dataclass(frozen=True)
 class DataConfig:
-    """What is trained on.
+    """The training data.
 
     Attributes:
         root: Folder with ``manifest.csv``.
-        also: Further data sets whose ``train`` rows train too; they choose nothing.
+        also: Further data sets whose ``train`` rows are also trained on; they do not validate.
         further_masks: Folders of masks beside those of the data sets
             (`training.data.further_masks`).
-        repeats: How often the rows of a source come in one epoch; 1 where not named.
-        structure: What the masks to train on show: ``lungs``, ``infection`` or ``pneumothorax``.
-        leave_out: Sources that neither train nor choose, to learn how the model does on
-            hospitals that it has never seen.
-        convention_mismatch: CSV files of ``python -m training conventions``; the X-rays that they
-            list as annotated in another convention than stated do not train.
-        folds: Parts into which the patients of ``train`` fall; 1 leaves them together.
-        without_fold: Part that does not train, so that the model can teach it without having seen
-            what people annotated there; -1 trains on all.
+        repeats: Uses of a source's rows in one epoch; 1 if not named.
+        structure: Structure of the masks to train on: ``lungs``, ``infection`` or ``pneumothorax``.
+        leave_out: Sources left out of training and validation, to measure the model on unseen
+            hospitals.
+        convention_mismatch: CSV files of ``python -m training conventions``; their X-rays,
+            annotated in another convention than stated, are not trained on.
+        folds: Number of folds of the patients of ``train``.
+        without_fold: Fold that is not trained on, so that the model can be its held-out teacher; -1
+            trains on all.
         phantoms: Number of synthetic chest phantoms that are mixed in, half per convention.
-        cached_side: Longest side of the X-rays held in memory, in pixels.
+        cached_side: Longest side of X-rays in memory, in pixels.
         workers: Processes that make batches beside the training.
     """
 

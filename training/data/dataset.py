@@ -1,10 +1,10 @@
-"""X-rays with lung masks: the rows of a manifest, read from disk and held ready in memory.
+"""X-rays with lung masks: rows of a manifest, read from disk into memory.
 
-A data set is a folder with ``manifest.csv`` (columns ``name, split, source, convention`` at
-least) and ``{split}/images/NAME.*`` and ``{split}/masks/NAME.*``, X-rays in any format that the
-service reads. A column ``spacing_mm``
-may give the side of a pixel in millimetres; an empty field says that it is not known. A column
-``structure`` says what a mask shows; without it all masks show lungs.
+A data set is a folder with ``manifest.csv`` (columns ``name, split, source, convention`` at least)
+and ``{split}/images/NAME.*`` and ``{split}/masks/NAME.*``, X-rays in any format that the service
+reads. The optional column ``spacing_mm`` gives the side of a pixel in millimetres; an empty field
+means unknown. The optional column ``structure`` says what a mask shows; without it all masks show
+lungs.
 """
 
 from __future__ import annotations
@@ -32,20 +32,20 @@ if TYPE_CHECKING:
     from training.data.further_masks import FurtherMasks
 
 Structure = Literal["lungs", "infection", "pneumothorax"]
-"""What a mask shows."""
+"""The structures that a mask can show."""
 
 STRUCTURES: tuple[Structure, ...] = get_args(Structure)
 
 SMALLEST_LUNG_SHARE = 0.08
-"""A connected part counts as a lung of its own from this share of the whole mask on; smaller
-parts are specks of the annotation or a lobe cut off by a drawn border."""
+"""Least share of the mask of a connected part that counts as a lung; smaller parts are specks of
+the annotation or a lobe cut off by its border."""
 
 
 @dataclass(frozen=True)
 class DataRow:
-    """One row of the manifest: where an X-ray and its mask lie and how the mask was annotated.
+    """One row of the manifest: files of an X-ray and its mask, and the convention of the mask.
 
-    ``group`` names the patient where the manifest tells one, else the X-ray itself.
+    ``group`` is the patient if the manifest has one, otherwise the X-ray itself.
     """
 
     name: str
@@ -64,13 +64,13 @@ class LabelledXray:
 
     Attributes:
         name: Name in the manifest.
-        source: Which data set it comes from.
-        convention: How the mask was annotated.
+        source: Its data set.
+        convention: Convention of the mask.
         image: Windowed grey values, uint8 (H, W).
-        lungs: The lung at the image's left and the one at its right, bool (2, H, W). When the
-            mask does not fall into two parts, all of it is in the first and the second is empty.
-        group: Names the patient where that is known, else the X-ray.
-        further: Masks beside that of the manifest, where there are any.
+        lungs: The lung at the image's left and the one at its right, bool (2, H, W). If the mask
+            does not have two parts, the first has all of it and the second is empty.
+        group: The patient if known, otherwise the X-ray.
+        further: Masks beside that of the manifest, if any.
     """
 
     name: str
@@ -129,12 +129,12 @@ def rows_of_conventions(rows: Sequence[DataRow], known: Collection[str]) -> list
 
 
 def fold_of(group: str, folds: int) -> int:
-    """Return which of ``folds`` parts a patient belongs to; the same whatever else there is."""
+    """Return the fold of a patient, independent of other patients."""
     return zlib.crc32(group.encode()) % folds
 
 
 def structure_of(record: Mapping[str, str], manifest: Path) -> Structure:
-    """Return what the mask of a row of the manifest shows; lungs where it does not say.
+    """Return the structure of a row's mask; lungs by default.
 
     Raises:
         DataError: The structure is unknown.
@@ -157,7 +157,7 @@ def _row(
     masks: Mapping[str, Path],
 ) -> DataRow:
     name = record["name"]
-    # Conventions are ways to outline lungs; other structures train the first mask token.
+    # Conventions concern lungs only; other structures train the first mask token.
     convention = record["convention"]
     if not convention and record.get("structure") not in (None, "", "lungs"):
         convention = DEFAULT_CONVENTION
@@ -226,7 +226,7 @@ def _scaled(
 
 
 def scaled_mask(mask: NDArray[np.bool_], size: tuple[int, int]) -> NDArray[np.bool_]:
-    """Return a mask (H, W) at another width and height; a pixel belongs from half of it on."""
+    """Return a mask (H, W) at another width and height; a pixel counts if half of it is inside."""
     if mask.shape == size[::-1]:
         return mask
     soft = Image.fromarray(mask.astype(np.uint8) * 255).resize(size, Image.Resampling.BILINEAR)
@@ -240,8 +240,8 @@ def split_lungs(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
         mask: Both lungs, bool (H, W).
 
     Returns:
-        bool (2, H, W). Parts go left or right by their centre of mass against the middle between
-        the two largest parts. With fewer than two large parts all is in the first.
+        bool (2, H, W). Parts are assigned by their centre of mass, relative to the middle between
+        the two largest parts. With fewer than two large parts the first has all.
     """
     labels, count = ndimage.label(mask)
     lungs = np.zeros((2, *mask.shape), dtype=bool)

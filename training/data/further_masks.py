@@ -1,4 +1,4 @@
-"""Masks of an X-ray beside the one that its data set lists: the other convention, and the heart.
+"""Further masks of an X-ray beside its data set's: the other convention, and the heart.
 
 A folder of further masks holds ``lung_field/``, ``whole_lung/`` and ``heart/``, each with a
 ``NAME.png`` of the upright X-ray's size for some of the X-rays. People annotated them, or models
@@ -29,11 +29,11 @@ PLANES = 3
 
 @dataclass(frozen=True)
 class FurtherMasks:
-    """What is known of an X-ray beside its own mask.
+    """Further masks of one X-ray.
 
     Attributes:
-        planes: Lungs of the other convention, left and right in the image, and the heart; empty
-            where not known. bool (3, H, W).
+        planes: Lungs of the other convention, left and right in the image, and the heart; empty if
+            unknown. bool (3, H, W).
         lungs_known: Whether the lungs of the other convention are known.
         heart_known: Whether the heart is known.
     """
@@ -44,9 +44,9 @@ class FurtherMasks:
 
 
 def with_further_masks(xrays: Sequence[LabelledXray], folders: Iterable[str]) -> list[LabelledXray]:
-    """Return the X-rays with the masks that the folders hold of them.
+    """Return the X-rays with their further masks from the folders.
 
-    The first folder that holds a mask decides.
+    The first folder with a mask decides.
 
     Raises:
         DataError: A folder holds no masks, or a mask is unreadable or of another shape.
@@ -78,7 +78,7 @@ def _with_further(xray: LabelledXray, roots: Sequence[Path]) -> LabelledXray:
 
 
 def _read(roots: Sequence[Path], kind: str, xray: LabelledXray) -> NDArray[np.bool_] | None:
-    """Read a mask at the X-ray's size in memory, bool (H, W); None where no folder holds one."""
+    """Read a mask at the X-ray's size in memory, bool (H, W); None if no folder has one."""
     path = next((p for root in roots if (p := root / kind / f"{xray.name}.png").is_file()), None)
     if path is None:
         return None
@@ -90,7 +90,7 @@ def _read(roots: Sequence[Path], kind: str, xray: LabelledXray) -> NDArray[np.bo
 
 
 def _sides(mask: NDArray[np.bool_], xray: LabelledXray) -> NDArray[np.bool_]:
-    """Split a mask as the X-ray's own lungs are split, bool (2, H, W)."""
+    """Split a mask like the X-ray's own lungs, bool (2, H, W)."""
     pair = split_lungs(mask)
     if pair[1].any() or not xray.lungs[1].any():
         return pair

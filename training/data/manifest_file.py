@@ -1,8 +1,8 @@
-"""Reading ``manifest.csv``, however the program that wrote it encodes and separates its columns.
+"""Reading ``manifest.csv`` in any encoding and with any separator that Excel writes.
 
-Excel writes a byte order mark before UTF-8, UTF-16 with tabs as "Unicode text", and else the code
-page of the machine with semicolons where the comma is the decimal point. All of them are read;
-what fits none is refused by line.
+Excel writes UTF-8 with a byte order mark, UTF-16 with tabs as "Unicode text", or otherwise the
+machine's code page, with semicolons where the comma is the decimal point. Lines that fit none of
+them are refused.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _SEPARATORS = ",;\t"
 
 @dataclass(frozen=True)
 class ManifestRecord:
-    """One row as it stands in the file.
+    """One row of the file.
 
     Attributes:
         line: Its line, counted from 1, the header included.
@@ -49,7 +49,7 @@ class ManifestFile:
     """All rows of a data set.
 
     Attributes:
-        sha256: Of its bytes.
+        sha256: Hash of its bytes.
         records: Its rows, in order.
     """
 
@@ -113,7 +113,7 @@ def _decoded(data: bytes, path: Path) -> str:
         text = data.decode(encoding)
     except UnicodeDecodeError:
         try:
-            text = data.decode("cp1252")  # of Excel on Windows, in Western Europe and America
+            text = data.decode("cp1252")  # Excel on Windows, in Western Europe and America
         except UnicodeDecodeError as error:
             raise DataError(f"{path} is neither UTF-8, UTF-16 nor Windows-1252: {error}") from error
     if "\0" in text:

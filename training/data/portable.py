@@ -1,8 +1,8 @@
-"""What sets a portable X-ray of a bed apart, put on an X-ray of an upright patient.
+"""Give an X-ray of an upright patient the features of a portable one.
 
-Intensive care units image patients in bed: tubes, lines and electrode leads lie on the chest, lungs
-are hazy or white, a grid that is not square to the beam shades one side, and the cassette is
-rotated or too small, so that an edge cuts through the lungs. Each is drawn by chance of its own.
+Intensive care units image patients in bed. Tubes, lines and electrode leads are on the chest, and
+lungs are hazy or white. A tilted grid shades one side, and a rotated or small cassette cuts off
+parts of the lungs. Each feature has its own probability.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _SUBPIXEL_BITS = 4
 
 
 def portable_xray(levels: Levels, rng: np.random.Generator) -> tuple[Levels, Levels]:
-    """Return the X-ray as a portable one.
+    """Return the X-ray with features of a portable one.
 
     Args:
         levels: Grey values, uint8 (S, S).
@@ -47,7 +47,7 @@ def portable_xray(levels: Levels, rng: np.random.Generator) -> tuple[Levels, Lev
 
 
 def _veil(image: Pixels, rng: np.random.Generator) -> Pixels:
-    """Lay haze over the picture: an effusion behind the lungs of a lying patient, or scatter."""
+    """Add haze: an effusion behind the lungs of a lying patient, or scatter."""
     size = image.shape[0]
     coarse = rng.uniform(0.0, 0.55, (4, 4)).astype(np.float32)
     field = cv2.resize(coarse, (size, size), interpolation=cv2.INTER_CUBIC)
@@ -72,7 +72,7 @@ def _opacities(image: Pixels, rng: np.random.Generator) -> Pixels:
 
 
 def _effusion(image: Pixels, rng: np.random.Generator) -> Pixels:
-    """Whiten one half of the picture from below up to a level, softly."""
+    """Whiten one half of the picture from the bottom up to a soft level."""
     size = image.shape[0]
     rows, columns = np.mgrid[0:size, 0:size].astype(np.float32) / np.float32(size)
     level = rng.uniform(0.45, 0.9) + rng.uniform(-0.15, 0.15) * (columns - 0.5)
@@ -92,13 +92,13 @@ def _grid_cut_off(image: Pixels, rng: np.random.Generator) -> Pixels:
 
 
 def _steep(image: Pixels, rng: np.random.Generator) -> Pixels:
-    """Steepen the middle greys as a low tube voltage and post-processing do."""
+    """Increase the contrast of middle greys, like a low tube voltage and post-processing."""
     slope, centre = rng.uniform(4.0, 9.0), rng.uniform(0.35, 0.65)
     return np.asarray(1 / (1 + np.exp(-slope * (image - np.float32(centre)))), np.float32)
 
 
 def _local_contrast(image: Pixels, rng: np.random.Generator) -> Pixels:
-    """Equalize tiles, as consoles for portable units do to show lines."""
+    """Equalize tiles, like consoles for portable units, which make lines visible."""
     tiles = int(rng.integers(2, 9))
     enhancer = cv2.createCLAHE(float(rng.uniform(1.5, 6.0)), (tiles, tiles))
     levels = np.asarray(cv2.convertScaleAbs(np.clip(image, 0, 1), alpha=255.0), np.uint8)
@@ -106,7 +106,7 @@ def _local_contrast(image: Pixels, rng: np.random.Generator) -> Pixels:
 
 
 def _lines(image: Pixels, rng: np.random.Generator) -> Pixels:
-    """Lay leads with electrodes, and tubes of two parallel edges, over the chest."""
+    """Draw leads with electrodes, and tubes of two parallel edges, over the chest."""
     size = image.shape[0]
     layer = np.zeros(image.shape, np.float32)
     for _ in range(int(rng.integers(1, 6))):
@@ -155,7 +155,7 @@ def _electrode(
 
 
 def _cassette(size: int, rng: np.random.Generator) -> Levels:
-    """Return 1 within a rotated rectangle that leaves out up to a tenth at each edge, (S, S)."""
+    """Return 1 within a rotated rectangle that cuts off up to a tenth at each edge, (S, S)."""
     angle = math.radians(rng.normal(0.0, 6.0))
     left, top, right, bottom = rng.uniform(-0.08, 0.11, 4)
     corners = np.array([[left, top], [1 - right, top], [1 - right, 1 - bottom], [left, 1 - bottom]])
@@ -175,4 +175,4 @@ _CHANGES: tuple[tuple[float, Callable[[Pixels, np.random.Generator], Pixels]], .
     (0.30, _local_contrast),
     (0.75, _lines),
 )
-"""Probability and change, in the order in which they happen."""
+"""Probability and function of each change, in order."""

@@ -30,24 +30,24 @@ def prefetched(
     """Yield ``make(step)`` for each step, in order, made ahead by worker processes.
 
     Args:
-        make: Makes the batch of a step; a pure function, so any process may call it.
-        steps: The steps.
-        workers: Processes that make batches; 0 makes each when it is asked for.
-        pin_memory: Whether batches lie where a GPU copies from without waiting.
+        make: Pure function that makes the batch of a step, in any process.
+        steps: Numbers of the steps, in order.
+        workers: Processes that make batches; 0 makes each on request.
+        pin_memory: Whether batches are in pinned memory.
     """
     loader = DataLoader(
         _BatchOfStep(make), batch_size=None, sampler=list(steps), num_workers=workers,
         prefetch_factor=2 if workers else None, worker_init_fn=leave_interrupts_to_the_parent,
         pin_memory=pin_memory,
-        generator=torch.Generator(),  # its base seed must not draw from the training's
+        generator=torch.Generator(),  # its base seed must not use the training's random state
     )  # fmt: skip
     yield from loader
 
 
 def leave_interrupts_to_the_parent(worker: int = 0) -> None:
-    """Ignore Ctrl-C in a worker process, to which a terminal sends it too.
+    """Ignore Ctrl-C in a worker process, which a terminal sends to all processes.
 
-    A worker that ended on its own would break the step that the parent wants to finish. SIGTERM
-    is left alone: it is how Python ends the workers of a parent that goes.
+    A worker that ended would break the step that the parent finishes. SIGTERM still works, because
+    Python uses it to end the workers.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -1,8 +1,8 @@
-"""Prompt boxes of training and evaluation, and the mask that each of them means.
+"""Prompt boxes of training and evaluation, and the mask that each selects.
 
-A box means the lungs of which at least half lies inside it: both lungs for a box around both and
-for the whole image, one lung for a box around it, none for a box that holds neither. So every
-box that a caller may send has an answer that was trained.
+A box selects every lung of which at least half is inside: both lungs for a box around both and for
+the whole image, one lung for a box around it, none for a box without lungs. So training covers
+every box that a caller may send.
 """
 
 from __future__ import annotations
@@ -19,21 +19,20 @@ from training.errors import ConfigError
 from training.settings import Share, check_settings
 
 HALF = 0.5
-"""Share of a lung that must lie in a box for the box to mean it."""
+"""Least share of a lung inside a box that selects it."""
 
 
 @dataclass(frozen=True)
 class PromptMix:
-    """How often each kind of box is asked in training; shares of 1.
+    """Shares of the kinds of boxes in training, with the sum 1.
 
     Attributes:
         both: Jittered box around both lungs.
         single: Jittered box around one lung.
         anywhere: A random box, which may hold both lungs, one or none.
         jitter: Largest standard deviation of an edge, as a share of the box's side.
-        tight: Share of the boxes around lungs whose edges stay where the mask ends. From them a
-            model learns how far an exact box may be believed: it says where this annotator lets
-            the lungs end.
+        tight: Share of the boxes around lungs whose edges are exactly the mask's. They show the
+            model where this annotator ends the lungs.
     """
 
     both: Share = 0.45
@@ -63,7 +62,7 @@ def tight_box(mask: NDArray[np.bool_]) -> Box | None:
 
 
 def jitter_box(box: Box, deviation: float, bounds: Box, rng: np.random.Generator) -> Box:
-    """Move each edge by a normal share of the box's side, staying in ``bounds``.
+    """Move each edge by a normally distributed share of the box's side, within ``bounds``.
 
     Args:
         box: The box, in pixels.
@@ -72,7 +71,7 @@ def jitter_box(box: Box, deviation: float, bounds: Box, rng: np.random.Generator
         rng: Source of randomness.
 
     Returns:
-        A box of at least a pixel a side; the old one if the moved one would collapse.
+        A box of at least a pixel a side; the original if the moved one would collapse.
     """
     width, height = box[2] - box[0], box[3] - box[1]
     sides = np.array([width, height, width, height])
@@ -83,11 +82,11 @@ def jitter_box(box: Box, deviation: float, bounds: Box, rng: np.random.Generator
 
 
 def lungs_meant(box: Box, lungs: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Say which lungs a box means.
+    """Return which lungs a box selects.
 
     Args:
         box: In pixels of ``lungs``.
-        lungs: Left and right lung, (2, H, W); an empty one is never meant.
+        lungs: Left and right lung, (2, H, W); an empty one is never selected.
 
     Returns:
         bool (2,).
@@ -104,16 +103,16 @@ def _is_meant(lung: NDArray[np.bool_], inside: NDArray[np.bool_]) -> bool:
 def draw_prompt(
     lungs: NDArray[np.bool_], bounds: Box, mix: PromptMix, rng: np.random.Generator
 ) -> tuple[Box, NDArray[np.bool_]]:
-    """Draw one training prompt.
+    """Sample one training prompt.
 
     Args:
         lungs: Left and right lung, (2, H, W).
         bounds: The image inside the input, in pixels.
-        mix: How often each kind is drawn.
+        mix: Shares of the kinds of boxes.
         rng: Source of randomness.
 
     Returns:
-        The box and which of the two lungs it means, bool (2,).
+        The box, and which of the two lungs it selects, bool (2,).
     """
     kind = rng.choice(4, p=[mix.both, mix.single, mix.whole_image, mix.anywhere])
     box: Box | None = bounds
@@ -124,7 +123,7 @@ def draw_prompt(
         box = tight_box(lungs[rng.choice(present)]) if len(present) else None
     elif kind == 3:
         box = _box_anywhere(bounds, rng)
-    if box is None:  # the lungs were moved out of the picture: ask for all of it
+    if box is None:  # the lungs were moved out of the picture: use the whole image
         box = bounds
     elif kind < 2 and rng.random() >= mix.tight:
         box = jitter_box(box, rng.uniform(0.0, mix.jitter), bounds, rng)

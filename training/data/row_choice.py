@@ -1,4 +1,4 @@
-"""Some of the rows of a data set, spread evenly over it: a first look before the whole."""
+"""Evenly spread rows of a data set, for a first look."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ def limited(rows: Sequence[DataRow], limit: int) -> list[DataRow]:
 
 
 def check_whole(limit: int, *, stores: bool) -> None:
-    """Refuse to store what was measured on some of the rows: a card describes the whole split.
+    """Refuse to store measurements of some rows, because a card describes the whole split.
 
     Raises:
-        ConfigError: Both are asked for.
+        ConfigError: Both are requested.
     """
     if limit and stores:
         raise ConfigError(

@@ -1,7 +1,7 @@
-"""X-rays that nobody annotated: a folder with ``images/`` and a ``manifest.csv`` of what is known.
+"""X-rays that nobody annotated: a folder with ``images/`` and ``manifest.csv``.
 
-The manifest names each X-ray and may say its patient, its projection (AP, PA) and whether it stands
-in an annotated data set too. It is read in any encoding that Excel writes, and the X-rays in any
+The manifest names each X-ray and may have its patient, its projection (AP, PA) and whether it is
+also in an annotated data set. It is read in any encoding that Excel writes, and the X-rays in any
 format that the service reads.
 """
 
@@ -22,9 +22,9 @@ class UnlabelledXray:
 
     Attributes:
         name: Name in the manifest.
-        patient: The patient; the X-ray's own name where that is not known.
-        projection: In capitals, such as AP; empty where it is not known.
-        is_annotated_elsewhere: Whether it stands in an annotated data set as well.
+        patient: The patient; the X-ray's own name if unknown.
+        projection: In capitals, such as AP; empty if unknown.
+        is_annotated_elsewhere: Whether it is also in an annotated data set.
     """
 
     name: str
@@ -38,12 +38,12 @@ def read_unlabelled(folder: Path, needs: Sequence[str] = ()) -> list[UnlabelledX
     """Return the X-rays of a folder, in the order of its manifest.
 
     Args:
-        folder: With ``manifest.csv`` and ``images/``.
-        needs: Columns that the manifest must have beside ``name``.
+        folder: Folder with ``manifest.csv`` and ``images/``.
+        needs: Required columns beside ``name``.
 
     Raises:
         DataError: The manifest is missing, lacks a column or has no rows, an X-ray has no file or
-            comes twice.
+            occurs twice.
     """
     manifest = folder / MANIFEST
     if not manifest.is_file():

@@ -1,8 +1,8 @@
-"""Reading an X-ray and its mask from files of any format that the service reads.
+"""Read an X-ray and its mask from files of any format that the service supports.
 
-X-rays go through `model_store.pictures`, as they do when they are served: orientation, inverted
-photometry and 16 bits are handled in one place, so that a model trains on the same pixels that it
-will be served. A mask that a format cannot prove is refused, never guessed.
+`model_store.pictures` reads X-rays for training and service: it handles orientation, inverted
+photometry and 16 bits. So a model is trained on the pixels that it gets in service. An ambiguous
+mask is refused.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from model_store.pictures.picture_reading import Picture, read_picture
 from training.errors import DataError
 
 LARGEST_PIXELS = 100_000_000
-"""Above every X-ray; a file that claims more is damaged or no X-ray."""
+"""Most pixels, more than any X-ray has; a file that claims more is damaged or not an X-ray."""
 
 
 def files_by_name(folder: Path) -> Mapping[str, Path]:
-    """Return the files of a folder by their name without the ending; none where it is missing.
+    """Return the files of a folder by name without extension; none if the folder is missing.
 
     Raises:
-        DataError: Two files differ in their ending alone.
+        DataError: Two files differ only in their extension.
     """
     found: dict[str, Path] = {}
     if not folder.is_dir():
@@ -44,10 +44,10 @@ def read_xray(path: Path) -> Picture:
     """Decode an X-ray as the service does.
 
     Returns:
-        Its pixels as boxes and masks refer to them, and the way from there to the upright X-ray.
+        Its pixels, in the frame of boxes and masks, and how to turn them upright.
 
     Raises:
-        DataError: It is missing, damaged or of a kind that is not read.
+        DataError: It is missing, damaged or of an unsupported kind.
     """
     try:
         return read_picture(_bytes_of(path), max_pixels=LARGEST_PIXELS)
@@ -56,13 +56,13 @@ def read_xray(path: Path) -> Picture:
 
 
 def read_mask_pixels(path: Path) -> NDArray[np.bool_]:
-    """Decode a mask of two levels, or of zeros alone.
+    """Decode a mask of two levels, or of zeros only.
 
     Returns:
-        bool (H, W), turned as the file's orientation asks.
+        bool (H, W), turned by the file's orientation.
 
     Raises:
-        DataError: It cannot be decoded, is held in its transparency or in colours, or is no mask.
+        DataError: It cannot be decoded, is in transparency or colours, or is not a mask.
     """
     try:
         return read_mask(_bytes_of(path), may_be_empty=True)

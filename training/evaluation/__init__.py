@@ -1,1 +1,1 @@
-"""How good is a stored model, and is INT8 as good as FP32? Measures, statistics and tables."""
+"""Evaluation of stored models, and of INT8 against FP32: measures, statistics and tables."""

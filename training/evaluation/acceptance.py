@@ -1,9 +1,8 @@
-"""Is a model good enough for this hospital? Stated margins, intervals by patient, pass or fail.
+"""Acceptance of a model by a hospital: stated margins, intervals by patient, pass or fail.
 
-A margin is met when the data show it, not when the mean happens to lie above: the lower end of a
-95 % interval for the mean, the upper end for the share of patients with a poor mask. Patients are
-counted, since two X-rays of one patient hold less information than those of two. Few patients give
-wide intervals and therefore no pass.
+A margin must be met by the whole 95 % interval: by its lower end for the mean, and by its upper end
+for the share of patients with a poor mask. Patients count, because two X-rays of one patient have
+less information than those of two. Few patients give wide intervals, which do not pass.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ from training.evaluation.statistics import mean_interval
 
 @dataclass(frozen=True)
 class Margins:
-    """What a hospital asks of a model.
+    """A hospital's margins.
 
     Attributes:
         mean: Least mean Dice.
@@ -36,7 +35,7 @@ class Margins:
     poor_share: float = 0.10
 
     def __post_init__(self) -> None:
-        """Refuse margins that are no shares."""
+        """Refuse margins outside 0 to 1."""
         for name in ("mean", "poor", "poor_share"):
             if not 0 < getattr(self, name) < 1:
                 option = name.replace("_", "-")
@@ -45,7 +44,7 @@ class Margins:
 
 @dataclass(frozen=True)
 class Finding:
-    """What was measured with one kind of box.
+    """The result with one kind of box.
 
     Attributes:
         box: One of `BOXES`.
@@ -53,8 +52,8 @@ class Finding:
         interval: Its 95 % interval; None for one patient.
         poor: Patients whose worst mask is poor.
         poor_share_at_most: Upper end of the 95 % interval of their share (Clopper and Pearson).
-        mean_passes: Whether the margin of the mean is shown to be met.
-        poor_passes: Whether that of poor masks is.
+        mean_passes: Whether the interval meets the margin of the mean.
+        poor_passes: Whether the interval meets the margin of poor masks.
     """
 
     box: str
@@ -68,7 +67,7 @@ class Finding:
 
     @property
     def passes(self) -> bool:
-        """Whether both margins are shown to be met."""
+        """Whether both margins are met."""
         return self.mean_passes and self.poor_passes
 
 

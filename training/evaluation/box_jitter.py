@@ -1,4 +1,4 @@
-"""How much a mask suffers when the box is not tight: Dice against the jitter of its edges."""
+"""Dice against the jitter of the box's edges."""
 
 from __future__ import annotations
 
@@ -18,23 +18,23 @@ from training.evaluation.statistics import Summary
 from training.evaluation.watching import Watch, unwatched
 
 JITTERS = (0.0, 0.05, 0.10, 0.20)
-"""Farthest move of an edge, as a share of the box's side."""
+"""Largest moves of an edge, as shares of the box's side."""
 
 DRAWS = 3
-"""Boxes drawn per X-ray and jitter."""
+"""Number of boxes per X-ray and jitter."""
 
 JitterTable = dict[str, dict[str, Any]]
 """``{source: {jitter or "whole_image": summary of Dice}}``."""
 
 
 def moved_box(box: Box, share: float, bounds: Box, rng: np.random.Generator) -> Box:
-    """Move each edge by a uniform draw of up to ``share`` of its side, in or out.
+    """Move each edge in or out by a uniform random share of its side, up to ``share``.
 
-    Unlike the normal draws of training no move is larger than stated.
+    Unlike the normal distribution of training, no move is larger than stated.
 
     Args:
         box: In pixels.
-        share: Below 0.5, so that the box cannot collapse.
+        share: Largest share, below 0.5, so that the box cannot collapse.
         bounds: Region that the result may not leave.
         rng: Source of randomness.
     """
@@ -50,8 +50,8 @@ def score_jitter(
 ) -> JitterTable:
     """Return Dice against box jitter, and for the whole image as the box, per data set.
 
-    The truth stays both lungs, also where a moved edge cuts most of one off: whoever drew that box
-    wanted both. The boxes of an X-ray depend on its name and the seed alone.
+    The reference is always both lungs, even if a moved edge cuts off most of one. The boxes of an
+    X-ray depend only on its name and the seed.
     """
     values: dict[str, dict[str, list[float]]] = {}
     for row in watch(rows, "box jitter"):

@@ -1,11 +1,11 @@
-"""Masks that were annotated in another convention than their data set says.
+"""Find masks annotated in another convention than their data set states.
 
-A data set states one convention for all its masks, and its annotators did not always keep to it:
-where a mask of the visible lung field takes in the heart, the better model scores worse. A model
-that knows both conventions and was not trained on the X-ray predicts each. A mask that agrees
-clearly better with another convention than with its own was annotated so. That is the idea of
-confident learning (Northcutt et al., J Artif Intell Res 2021;70:1373): labels that out-of-sample
-predictions contradict. The answer is a list to look at, not a verdict.
+A data set states one convention for all its masks, but annotators do not always follow it. If a
+mask of the visible lung field includes the heart, the better model scores worse. A model that knows
+both conventions and was not trained on the X-ray predicts each. A mask that agrees clearly better
+with the other convention was annotated in it. This is the idea of confident learning (Northcutt et
+al., J Artif Intell Res 2021;70:1373): find labels that out-of-sample predictions contradict. The
+result is a list for people to check.
 """
 
 from __future__ import annotations
@@ -25,19 +25,19 @@ from training.evaluation.scores import prompt_boxes
 from training.evaluation.statistics import Summary
 
 MARGIN = 0.02
-"""Dice by which another convention must agree better. Two annotators of one convention differ by
-0.029 in the median, but alike on both predictions of a model."""
+"""Least advantage in Dice of another convention. Two annotators of one convention differ by 0.029
+in the median, but equally from both predictions of a model."""
 
 MISMATCH = "convention_mismatch"
-"""Column that says ``yes`` of a mask that was annotated in another convention than stated."""
+"""Column with ``yes`` for a mask annotated in another convention than stated."""
 
 FORMER_MISMATCH = "drawn_otherwise"
-"""The same column in files written before version 0.6."""
+"""Name of that column before version 0.6."""
 
 
 @dataclass(frozen=True)
 class Agreement:
-    """How well one mask agrees with each convention.
+    """The agreement of one mask with each convention.
 
     Attributes:
         name: The X-ray.
@@ -123,7 +123,7 @@ def write_agreements(path: Path, found: Sequence[Agreement], margin: float) -> N
 
 
 def mismatched_names(paths: Iterable[Path]) -> frozenset[str]:
-    """Return the X-rays that files of `write_agreements` list as annotated otherwise.
+    """Return the X-rays with a mismatch in files of `write_agreements`.
 
     Raises:
         DataError: A file cannot be read or lacks a column.

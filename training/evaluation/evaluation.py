@@ -22,7 +22,7 @@ from training.evaluation.watching import Watch, unwatched
 from training.model_card import write_manifest_and_card
 
 POST_TRAINING = "ptq"
-"""How the model without quantization-aware training is called in the tables."""
+"""Name of the model without quantization-aware training in tables."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class EvaluationOptions:
         surface: NSD, HD95 and ASSD.
         similarity: SSIM of the probability maps against the float twin's.
         jitter: Dice against box jitter.
-        bf16: The float twin in bfloat16 too.
+        bf16: The float twin in bfloat16.
         margin: Margin of the equivalence test, in Dice.
     """
 
@@ -46,12 +46,12 @@ class EvaluationOptions:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What came out.
+    """The result of an evaluation.
 
     Attributes:
-        label: How the evaluated model is called in the tables, e.g. ``int8``.
-        scores: Every image, box and model.
-        table: Their spread.
+        label: Name of the evaluated model in tables, e.g. ``int8``.
+        scores: Scores of every image, box and model.
+        table: Summary of the scores.
         comparison: The model against its float twin, paired; empty without a twin.
         similarity: SSIM against the float twin per data set; empty if not measured.
         jitter: Dice against box jitter per data set; empty if not measured.
@@ -68,10 +68,10 @@ class Evaluation:
 
 
 def load_float_twin(folder: Path, predictor: Predictor, device: str) -> Predictor | None:
-    """Load the model that a stored model was before quantization, or None if it names none.
+    """Load the float twin, the model before quantization; None if the manifest names none.
 
     Raises:
-        ArtifactError: It is named, but not there or refused.
+        ArtifactError: The named twin is missing or refused.
     """
     twin = predictor.info.manifest.float_twin
     return None if twin is None else Predictor.load(folder.resolve().parent.parent / twin, device)
@@ -84,14 +84,14 @@ def evaluate(
     options: EvaluationOptions,
     watch: Watch = unwatched,
 ) -> Evaluation:
-    """Measure a stored model on X-rays, beside its float twin where there is one.
+    """Measure a stored model on X-rays, and its float twin if there is one.
 
     Args:
         predictor: The model.
-        twin: Its float twin, if there is one.
+        twin: Its float twin, if any.
         rows: The X-rays.
         options: What to measure.
-        watch: Shows how far each measurement has come.
+        watch: Shows the progress of each measurement.
     """
     label = predictor.info.precision
     scores = score_rows(predictor, label, rows, surface=options.surface, watch=watch)
@@ -116,10 +116,10 @@ def evaluate(
 
 
 def store_evaluation(folder: Path, predictor: Predictor, split: str, found: Evaluation) -> None:
-    """Write an evaluation into the manifest and the card of the model that it was measured on.
+    """Write an evaluation into the manifest and the card of the evaluated model.
 
-    What a shallower evaluation did not measure is removed rather than left from an older one. What
-    other commands measured on as many X-rays stays: groups, and the model without training.
+    Measures that this evaluation lacks are removed, and not kept from an older one. Results of
+    other commands on as many X-rays stay: groups, and the model without training.
     """
     manifest = predictor.info.manifest
     details = {
@@ -142,14 +142,14 @@ def store_evaluation(folder: Path, predictor: Predictor, split: str, found: Eval
 def store_post_training(
     folder: Path, manifest: Manifest, split: str, table: SummaryTable, comparison: ComparisonTable
 ) -> None:
-    """Write beside a model's quality what it would be without training, into manifest and card.
+    """Write the quality without quantization-aware training into manifest and card.
 
     Args:
         folder: The stored model.
-        manifest: Its manifest.
-        split: What was measured on.
+        manifest: Manifest of the stored model.
+        split: Split that was measured.
         table: The model and `POST_TRAINING` on every data set.
-        comparison: The model minus it, paired.
+        comparison: The model minus `POST_TRAINING`, paired.
     """
     before = manifest.metrics.get(split, {})
     joined = _joined(before, table, (POST_TRAINING,)) if before else table
@@ -162,7 +162,7 @@ def store_post_training(
 
 
 def _counts(table: SummaryTable) -> dict[str, int]:
-    """Return how many X-rays of each data set were measured, with each box alike."""
+    """Return the number of X-rays of each data set, which is equal for all boxes."""
     return {
         source: next(iter(next(iter(boxes.values())).values()))["dice"]["n"]
         for source, boxes in table.items()
@@ -170,7 +170,7 @@ def _counts(table: SummaryTable) -> dict[str, int]:
 
 
 def _joined(table: SummaryTable, more: SummaryTable, models: Sequence[str]) -> SummaryTable:
-    """Return a table with the lines of some models of another one added."""
+    """Return a table with the lines of some models of another table added."""
     return {
         source: {
             box: own | {m: v for m, v in more.get(source, {}).get(box, {}).items() if m in models}

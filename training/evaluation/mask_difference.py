@@ -1,4 +1,4 @@
-"""Where in the chest, and how far from the outline, the masks of two models differ."""
+"""The places in the chest, and the distances from the outline, where two models' masks differ."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ FRAME_SIDE = 96
 """Cells of the chest frame along a side."""
 
 FRAME_MARGIN = 0.1
-"""How far the frame reaches beyond the tight box of both lungs, as a share of its sides."""
+"""Margin of the frame around the tight box of both lungs, as a share of its sides."""
 
 DISTANCE_EDGES = np.arange(-30, 31, 2, dtype=np.float64)
 """Bins of the distance to the outline, in pixels at 512; negative inside the mask."""
 
 
 def in_chest_frame(values: NDArray[np.bool_], box: Box) -> NDArray[np.float32]:
-    """Resample a picture (H, W) so that a box comes to lie at one place; outside counts as 0.
+    """Resample a picture (H, W) so that a box has a fixed position; outside counts as 0.
 
     Returns:
         Share of each cell, float32 (96, 96).
@@ -48,8 +48,8 @@ class MaskDifference:
         lungs: Sum of the true masks in the chest frame, (96, 96).
         differing: Sum of the pixels on which the two models differ, (96, 96).
         pixels: Pixels in each bin of the distance to the second model's outline.
-        models_differ: How many of them the two models disagree on.
-        truth_differs: How many of them the second model and the annotator disagree on.
+        models_differ: Number of them on which the two models disagree.
+        truth_differs: Number of them on which the second model and the annotator disagree.
     """
 
     count: int = 0
@@ -62,11 +62,11 @@ class MaskDifference:
     def add(
         self, first: NDArray[np.bool_], second: NDArray[np.bool_], true: NDArray[np.bool_], box: Box
     ) -> None:
-        """Count one X-ray.
+        """Add one X-ray.
 
         Args:
-            first: Mask of the model in question, (H, W).
-            second: Mask of the model that it is compared with, (H, W).
+            first: Mask of the evaluated model, (H, W).
+            second: Mask of the other model, (H, W).
             true: The annotator's mask, (H, W).
             box: Tight box of the true lungs: the chest frame.
         """

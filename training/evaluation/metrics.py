@@ -1,8 +1,8 @@
 """Overlap of masks: Dice and IoU.
 
-Empty masks, here and in every measure of `training.evaluation`: two empty masks agree fully, and
-an empty mask against one that is not is a miss, which gets the worst value of its measure. So
-every image counts, and no miss can drop out of a mean as NaN.
+All measures of `training.evaluation` treat empty masks alike. Two empty masks agree fully. An empty
+mask against a nonempty one is a miss and gets the worst value of the measure. So every image
+counts, and no miss drops out of a mean as NaN.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 
 def dice(predicted: NDArray[np.bool_], true: NDArray[np.bool_]) -> float:
-    """Twice the shared area over the sum of areas, 0..1, of bool masks of one shape.
+    """Return twice the shared area over the sum of areas, 0..1, of bool masks of one shape.
 
     Both empty: 1. One empty: 0.
     """
@@ -21,7 +21,7 @@ def dice(predicted: NDArray[np.bool_], true: NDArray[np.bool_]) -> float:
 
 
 def iou(predicted: NDArray[np.bool_], true: NDArray[np.bool_]) -> float:
-    """Shared area over joint area, 0..1, of bool masks of one shape.
+    """Return the shared area over the joint area, 0..1, of bool masks of one shape.
 
     Both empty: 1. One empty: 0.
     """

@@ -1,8 +1,8 @@
-"""A stored model's numbers over many X-rays, to compare other X-rays with.
+"""Numbers of a stored model over many X-rays, as a reference for others.
 
-`distributions` says how grey level, size, confidence and area ratio lie over the X-rays that
-trained, for a later watch on drift. `groups` says how good masks are by age group, by patient and
-by the view of portable X-rays. Both segment the whole image, in each X-ray's own convention.
+`distributions` gives the distributions of grey level, size, confidence and area ratio over the
+training X-rays, to detect drift later. `groups` gives the quality of masks by age group, by patient
+and by the view of portable X-rays. Both segment the whole image, in each X-ray's own convention.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from training.data.dataset import DataRow, load_xray
 from training.evaluation.metrics import dice
 
 UNDECIDED = 0.94
-"""The service says `undecided_mask` below this confidence."""
+"""Confidence below which the service warns of `undecided_mask`."""
 _SHARES = (0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99)
 _DIGITS = 5
 
@@ -39,7 +39,7 @@ class SegmentedXray:
         pixels: width times height.
         confidence: soft Dice confidence of the mask.
         area_ratio: share of the picture that the mask covers.
-        dice: against people; None where nobody annotated.
+        dice: Dice with the human mask; None without one.
     """
 
     source: str
@@ -82,7 +82,7 @@ def distributions(found: Sequence[SegmentedXray]) -> dict[str, Distribution]:
 
 
 def groups(annotated: Sequence[SegmentedXray], children: Collection[str]) -> list[dict[str, Any]]:
-    """Return a line for each age group, one of all patients and one of those with several X-rays.
+    """Return a line for each age group, one for all patients and one for those with several X-rays.
 
     Args:
         annotated: X-rays with the masks of people.
@@ -104,7 +104,7 @@ def groups(annotated: Sequence[SegmentedXray], children: Collection[str]) -> lis
 
 
 def group_of(name: str, members: Iterable[SegmentedXray]) -> dict[str, Any]:
-    """Return one line: how many, Dice where people annotated, confidence, undecided masks."""
+    """Return one line: number, Dice if annotated, confidence, undecided masks."""
     found = list(members)
     scores = [one.dice for one in found if one.dice is not None]
     confidences = [one.confidence for one in found]

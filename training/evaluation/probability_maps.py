@@ -1,4 +1,4 @@
-"""The probability behind a mask, at every pixel of the X-ray; and two models' maps compared."""
+"""Probabilities of a mask at every pixel of the X-ray, and comparisons of two models' maps."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ def probability_map(
 ) -> NDArray[np.float32]:
     """Return the probability of lung at each pixel of an X-ray, float32 (H, W).
 
-    Above 0.5 it is the mask that a `Predictor` predicts.
+    Pixels above 0.5 are the mask that a `Predictor` predicts.
 
     Args:
-        model: Ready to run, with or without adapters, fake quantization or integers.
+        model: Model with or without adapters, fake quantization or integers.
         xray: The X-ray; its convention chooses the mask token.
         box: The prompt, in pixels of the X-ray.
         input_size: Side of the model's input, in pixels.
@@ -60,12 +60,12 @@ def compare_maps(
     """Compare two models' maps of every X-ray with its own box, per data set.
 
     Args:
-        first: The model in question.
-        second: The model that it is compared with.
+        first: The evaluated model.
+        second: The other model.
         rows: The X-rays.
         input_size: Side of the models' input, in pixels.
-        difference: Also counts where the masks differ, if given.
-        watch: Shows how far it has come.
+        difference: If given, also gets the differences of the masks.
+        watch: Shows the progress.
     """
     found: dict[str, list[MapSimilarity]] = {}
     for row in watch(rows, "probability maps"):

@@ -1,4 +1,4 @@
-"""Every measure of every image: a stored model's masks against the annotated ones."""
+"""All measures of single images: a stored model's masks against the annotated ones."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ BOXES = ("own_box", "whole_image")
 """The tight box of both lungs, and the whole image."""
 
 MEASURES = ("dice", "iou", "nsd", "hd95", "assd")
-"""In the order of tables; the last three are None where outlines were not measured."""
+"""Measures in the order of tables; the last three are None if outlines were not measured."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class ImageScore:
 
     Attributes:
         source: Its data set.
-        model: The model, as the tables call it.
+        model: Name of the model in tables.
         box: One of `BOXES`.
         dice: 0..1.
         iou: 0..1.
@@ -52,7 +52,7 @@ class ImageScore:
 
 
 def prompt_boxes(xray: LabelledXray) -> tuple[Box, Box]:
-    """Return the boxes of `BOXES`; an empty mask has none of its own, the image stands in."""
+    """Return the boxes of `BOXES`; the whole image replaces the box of an empty mask."""
     height, width = xray.image.shape
     whole: Box = (0.0, 0.0, float(width), float(height))
     return tight_box(xray.mask) or whole, whole
@@ -67,15 +67,15 @@ def score_mask(
     spacing_mm: float | None = None,
     surface: bool = False,
 ) -> ImageScore:
-    """Score one mask against the X-ray's own, whoever annotated it.
+    """Score one mask against the X-ray's own mask.
 
     Args:
         predicted: bool (H, W).
         xray: The X-ray with its true mask.
-        model: How the model is called in the result.
-        box: How the box is called in the result.
+        model: Name of the model in the result.
+        box: Name of the box in the result.
         spacing_mm: Side of a pixel in millimetres, if known.
-        surface: Whether to measure outlines too (about 5 ms at 512 pixels).
+        surface: Whether to measure outlines as well.
     """
     overlap = dice(predicted, xray.mask), iou(predicted, xray.mask)
     if not surface:
@@ -99,10 +99,10 @@ def score_rows(
 
     Args:
         predictor: The model.
-        label: How the model is called in the result.
+        label: Name of the model in the result.
         rows: The X-rays.
-        surface: Whether to measure outlines too.
-        watch: Shows how far it has come.
+        surface: Whether to measure outlines as well.
+        watch: Shows the progress.
     """
     scores: list[ImageScore] = []
     spacings = pixel_spacings(rows)
@@ -120,16 +120,16 @@ def score_rows(
 
 
 def values_of(scores: Sequence[ImageScore], measure: str) -> list[float] | None:
-    """Return one measure of all scores, or None if any was not measured."""
+    """Return one measure of all scores; None if any lacks it."""
     values = [getattr(score, measure) for score in scores]
     return None if any(value is None for value in values) else values
 
 
 def pixel_spacings(rows: Sequence[DataRow]) -> dict[str, float | None]:
-    """Return the spacing in mm to measure each X-ray with, by name.
+    """Return the spacing in mm for measuring each X-ray, by name.
 
-    A data set is measured in millimetres when the spacing of all its X-rays is known, else none of
-    it is: a mean over millimetres and pixels would mean nothing.
+    A data set is measured in millimetres only if the spacing of all its X-rays is known, because a
+    mean over millimetres and pixels is meaningless.
     """
     unknown = {row.source for row in rows if row.spacing_mm is None}
     return {row.name: None if row.source in unknown else row.spacing_mm for row in rows}

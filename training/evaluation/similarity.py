@@ -1,8 +1,8 @@
-"""How alike two models' probability maps are: SSIM of INT8 against FP32.
+"""The similarity of two models' probability maps: SSIM of INT8 against FP32.
 
-A mask shows only where a probability crosses the threshold; the maps show every change, before it
-moves an outline. Most of a chest X-ray is certainly lung or certainly not, and there any two
-models agree, so the mean over the image flatters. The mean over a band along the outline does not.
+A mask changes only where a probability crosses the threshold; the map shows every change. Most of a
+chest X-ray is certainly lung or certainly not, and there any two models agree. So the mean over the
+image is too optimistic; the mean over a band along the outline is not.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ class MapSimilarity:
 
     Attributes:
         whole: Mean over the image.
-        band: Mean over the pixels at most `BAND_PX` from the outline of either mask; where
-            neither model predicts anything there is no outline, and ``whole`` stands in.
+        band: Mean over the pixels at most `BAND_PX` from the outline of either mask; where without
+            any outline ``whole`` replaces it.
     """
 
     whole: float
@@ -53,7 +53,7 @@ def map_similarity(first: NDArray[np.float32], second: NDArray[np.float32]) -> M
     pair = _scaled(np.stack([first, second]))  # (2, 1, H', W')
     similarity, _ = compute_ssim_and_cs(
         pair[:1], pair[1:], 2, (_WINDOW, _WINDOW), (_SIGMA, _SIGMA), data_range=1.0
-    )  # (1, 1, H' - 10, W' - 10): only where the window lies inside the image
+    )  # (1, 1, H' - 10, W' - 10): only where the window is inside the image
     values = similarity[0, 0].numpy()
     margin = _WINDOW // 2
     band = outline_band(pair[:, 0].numpy() > 0.5, BAND_PX)[margin:-margin, margin:-margin]
@@ -73,14 +73,14 @@ def _scaled(maps: NDArray[np.float32]) -> torch.Tensor:
 
 
 def outline_band(masks: NDArray[np.bool_], half_width_px: float) -> NDArray[np.bool_]:
-    """Return the pixels within a distance of the outline of any of the masks.
+    """Return the pixels within a distance of any mask's outline.
 
     Args:
         masks: bool (N, H, W).
         half_width_px: The distance, in pixels.
 
     Returns:
-        bool (H, W); the image's edge is no outline.
+        bool (H, W); the image's edge does not count as an outline.
     """
     band = np.zeros(masks.shape[1:], dtype=bool)
     for mask in masks:

@@ -1,8 +1,8 @@
-"""What the scores of single images say about a model: spread, intervals, paired comparisons.
+"""Statistics of image scores: spread, intervals, paired comparisons.
 
-Two models are compared on the same images, image by image. A Wilcoxon test that finds no
-difference does not show that there is none, so equality is tested as such: two one-sided tests
-against a margin that is stated (Schuirmann, J Pharmacokinet Biopharm 1987;15:657).
+Two models are compared on the same images, image by image. A Wilcoxon test that finds no difference
+does not show equality. So equality is tested by two one-sided tests against a stated margin
+(Schuirmann, J Pharmacokinet Biopharm 1987;15:657).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ EQUIVALENCE_MARGIN = 0.002
 CONFIDENCE = 0.95
 RESAMPLES = 2000
 _SEED = 0
-_NO_SPREAD = 1e-12  # rounding, not spread; t and the bootstrap would divide by it
+_NO_SPREAD = 1e-12  # smaller deviations are rounding; t and the bootstrap would divide by them
 
 
 @dataclass(frozen=True)
@@ -30,8 +30,8 @@ class Summary:
     Attributes:
         n: Number of images.
         sd: Standard deviation over the images (n - 1), 0 for one image.
-        percentile_5: 5th percentile: the bad cases where more is better.
-        percentile_95: 95th percentile: the bad cases where less is better.
+        percentile_5: 5th percentile, the bad cases if more is better.
+        percentile_95: 95th percentile, the bad cases if less is better.
         interval: Bootstrap 95 % interval of the mean; None for one image.
     """
 
@@ -67,14 +67,14 @@ class Summary:
 def mean_interval(values: NDArray[np.float64]) -> tuple[float, float] | None:
     """Bootstrap 95 % interval of the mean (bias corrected and accelerated, seeded).
 
-    The images are resampled as if independent; several X-rays of one patient are not quite.
+    Images are resampled as independent, although X-rays of one patient are not quite.
 
     Args:
         values: One value per image, (N,).
 
     Returns:
-        Low and high end; None for fewer than two images. Values that are all equal give that
-        value twice.
+        Low and high end; None for fewer than two images. If all values are equal, both ends are
+        that value.
     """
     if len(values) < 2:
         return None
@@ -97,11 +97,11 @@ class PairedComparison:
         sd: Standard deviation of the differences.
         lowest: The image on which the first does worst against the second.
         interval: Bootstrap 95 % interval of the mean difference; None for one image.
-        wilcoxon_p: Two-sided Wilcoxon signed-rank test that differences lie around 0; 1 when all
+        wilcoxon_p: p of the two-sided Wilcoxon signed-rank test of differences around 0; 1 if all
             are 0.
         margin: Margin of equivalence.
-        tost_p: The larger p of the two one-sided t-tests that the mean difference lies above
-            -margin and below +margin; None for fewer than two images.
+        tost_p: The larger p of two one-sided t-tests, that the mean difference is above -margin and
+            below +margin; None for fewer than two images.
         equivalent: Whether ``tost_p`` is below 0.05: the difference is smaller than the margin.
     """
 
@@ -146,7 +146,7 @@ def compare_paired(
 def equivalence_p(differences: NDArray[np.float64], margin: float) -> float | None:
     """Return the p value of two one-sided t-tests (TOST), or None for fewer than two values.
 
-    A small p says that the mean difference lies between -margin and +margin.
+    A small p means that the mean difference is between -margin and +margin.
 
     Args:
         differences: One per image, (N,).

@@ -1,4 +1,4 @@
-"""Scores of images put together per data set, box and model; never pooled over data sets."""
+"""Summaries of image scores per data set, box and model, never pooled over data sets."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from training.evaluation.scores import BOXES, MEASURES, ImageScore, values_of
 from training.evaluation.statistics import EQUIVALENCE_MARGIN, Summary, compare_paired
 
 SummaryTable = dict[str, dict[str, dict[str, dict[str, Any]]]]
-"""``{source: {box: {model: {measure: summary}}}}``; distances also say their ``unit``."""
+"""``{source: {box: {model: {measure: summary}}}}``; distances also have their ``unit``."""
 
 ComparisonTable = dict[str, dict[str, dict[str, Any]]]
 """``{source: {box: comparison}}``."""

@@ -1,4 +1,4 @@
-"""An evaluation as text, for the terminal: the requested tables, one below the other."""
+"""An evaluation as text for the terminal: the requested tables."""
 
 from __future__ import annotations
 

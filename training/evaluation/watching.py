@@ -1,4 +1,4 @@
-"""How far a measurement has come, on stderr: stdout is its result."""
+"""Progress of a measurement on stderr, because stdout has its result."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from collections.abc import Callable, Iterable, Sequence
 from training.data.dataset import DataRow
 
 Watch = Callable[[Sequence[DataRow], str], Iterable[DataRow]]
-"""Gives the rows on one by one, and shows how many of them a measurement has asked for."""
+"""Yields rows one by one, and shows how many were used."""
 
 
 def unwatched(rows: Sequence[DataRow], _: str) -> Iterable[DataRow]:
-    """Give the rows on and show nothing."""
+    """Yield the rows and show nothing."""
     return rows
 
 
 def progress_bar(rows: Sequence[DataRow], title: str) -> Iterable[DataRow]:
-    """Give the rows on behind a bar on stderr."""
+    """Yield the rows with a progress bar on stderr."""
     from rich.console import Console
     from rich.progress import track
 

@@ -1,1 +1,1 @@
-"""Which optimizer moves which weight, at which rate, and the running mean of the weights."""
+"""Optimizers and rates of the groups of weights, and the running mean of the weights."""

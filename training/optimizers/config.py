@@ -12,25 +12,25 @@ from training.settings import CountOrNone, NotNegative, Positive, Share, check_s
 
 @dataclass(frozen=True)
 class OptimizerConfig:
-    """How weights move.
+    """The optimizers' settings.
 
     Attributes:
         learning_rate: Peak rate of AdamW.
         matrix_learning_rate: Peak rate of Muon for the encoder's weight matrices; 0 leaves
             them to AdamW.
-        singular_rate: AdaLoRA's lambdas learn at this multiple of ``learning_rate``. All of an
-            adapter's growth goes through R lambdas at first, where LoRA has R columns of numbers
-            that move at once; at the same rate AdaLoRA falls behind (docs/dev/LOG.md, 2026-11-24).
+        singular_rate: AdaLoRA's lambdas learn at this multiple of ``learning_rate``. At first an
+            adapter grows only through its R lambdas, where LoRA has R columns of numbers; at the
+            same rate AdaLoRA falls behind (docs/dev/LOG.md, 2026-11-24).
         scale_rate: Scales of fake quantization learn, in the logarithm, at this multiple of
-            ``learning_rate``. At the rate of all, the 64 steps of a stage 2 could move a scale by
-            0.35 %, where neighbouring candidates of the calibration differ by 5.6 %.
-        unit_rate: Weights of few levels, counted in their scales, learn at this multiple: they
-            have to get from one integer to the next.
+            ``learning_rate``. At the common rate the 64 steps of a stage 2 could move a scale by
+            only 0.35 %, while neighbouring candidates of the calibration differ by 5.6 %.
+        unit_rate: Weights of few levels, in units of their scales, learn at this multiple, because
+            they must reach the next integer.
         weight_decay: Decoupled weight decay.
         warmup_steps: Linear rise from 0.
         decay_share: Share of the steps, at the end, over which the rate falls linearly to 0.
         clip_norm: Gradients are scaled down to this global norm.
-        ema_decay: Decay of the running mean of the weights, which is what is kept; 0 for none.
+        ema_decay: Decay of the running mean of the weights, which is stored; 0 for none.
     """
 
     learning_rate: Positive = 1e-3

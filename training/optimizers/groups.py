@@ -1,4 +1,4 @@
-"""Which optimizer moves which weight, each group at a peak rate of its own."""
+"""The choice of optimizer and peak rate for each group of weights."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ _OWN_RATES = {
     "log_weight_scale": "scale_rate",
     "unit": "unit_rate",
 }
-"""Parameters, by the last part of their names, and the setting that says how fast they learn."""
+"""The setting of the learning rate, by the last part of parameters' names."""
 
 
 def build_optimizers(
     named: Iterable[tuple[str, nn.Parameter]], config: OptimizerConfig
 ) -> list[torch.optim.Optimizer]:
-    """Build AdamW for everything, or Muon for the encoder's matrices beside it.
+    """Build AdamW for all weights, or Muon for the encoder's matrices and AdamW for the rest.
 
     Muon orthogonalises the momentum of weight matrices (Jordan et al. 2024); biases, norms,
     embeddings and position tables stay with AdamW, without weight decay.

@@ -1,4 +1,4 @@
-"""How the rate of every group rises and falls over a run."""
+"""The schedule of learning rates."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from training.optimizers.config import OptimizerConfig
 
 
 def rate_share(step: int, steps: int, config: OptimizerConfig) -> float:
-    """Share of the peak rate at a step: linear rise, constant, linear fall to 0.
+    """Return the share of the peak rate at a step: linear rise, constant, linear fall to 0.
 
-    The constant middle lets a run be prolonged without having been planned longer.
+    The constant middle allows a run to be prolonged later.
     """
     rise = min(1.0, (step + 1) / config.warmup_steps) if config.warmup_steps else 1.0
     decay_steps = config.decay_share * steps

@@ -1,4 +1,4 @@
-"""A chest phantom: synthetic frontal X-rays with their true lung masks, no patient in them."""
+"""Chest phantoms: synthetic frontal X-rays with their true lung masks, without patient data."""
 
 from training.phantom.drawing import Phantom, draw_phantom
 

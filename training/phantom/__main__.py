@@ -1,4 +1,4 @@
-"""Draws one phantom into a PNG file.
+"""Write one phantom as a PNG file.
 
 python -m training.phantom --seed 7 --size 1024 --out examples/phantom.png
 """
@@ -15,10 +15,10 @@ from training.phantom.drawing import draw_phantom
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Draw one phantom into a PNG file.
+    """Write one phantom as a PNG file.
 
     Args:
-        arguments: Command line; None = that of the process.
+        arguments: Command line; None for that of the process.
     """
     parser = argparse.ArgumentParser(description="Draw a chest phantom into a PNG file.")
     parser.add_argument("--seed", type=int, default=7)

@@ -1,4 +1,4 @@
-"""The anatomy of the chest phantom: seeded body measures and the borders that follow from them.
+"""The anatomy of the chest phantom: random body measures and the borders derived from them.
 
 Everything is in a patient frame, so that one seed is one patient at any picture size: ``u``
 runs to the right of the picture (the patient's left) from the midline of the spine, ``v`` runs
@@ -36,12 +36,12 @@ class Anatomy:
         half_width: Greatest distance of the lateral lung border from the midline.
         bottom: ``v`` of the lower of the two costophrenic angles.
         lateral: Lateral lung border over ``v``. (2, N)
-        medial_whole: Medial border, lung behind the heart included, over ``v``. (2, N)
+        medial_whole: Medial border with the lung behind the heart, over ``v``. (2, N)
         medial_field: Medial border of the visible field, over ``v``. (2, N)
         diaphragm: Diaphragm height ``v`` over the distance from the midline. (2, N)
         body: Half width of the trunk outline over ``v``. (2, N)
         rib_spacing: Distance between ribs.
-        rib_slope: How steeply the ribs fall to the side (1 = typical).
+        rib_slope: Slope of the ribs to the side (1 = typical).
         upper_arm: ``(distance, v)`` of the shoulder joint and of the elbow.
         chest_depth_cm: Front to back thickness of the trunk.
         spine_half_width: Half width of the vertebral bodies.
@@ -63,7 +63,7 @@ class Anatomy:
 
 
 def sample_anatomy(rng: np.random.Generator) -> Anatomy:
-    """Draw the measures of one patient.
+    """Sample the measures of one patient.
 
     Args:
         rng: Source of randomness; the same state gives the same patient.
@@ -97,7 +97,7 @@ def sample_anatomy(rng: np.random.Generator) -> Anatomy:
 
 
 def _curve(knots: list[float], values: list[float]) -> Floats:
-    """Interpolate a border over the table axis, without overshoot, constant beyond the ends."""
+    """Interpolate a border over the table axis without overshoot, constant beyond the ends."""
     inside = np.clip(TABLE_AXIS, knots[0], knots[-1])
     return np.asarray(PchipInterpolator(knots, values)(inside), dtype=np.float32)
 
@@ -111,7 +111,7 @@ def _rounded_curve(knots: list[float], values: list[float]) -> Floats:
 def _lateral_tables(
     rng: np.random.Generator, half_width: float, apex: float, child: bool
 ) -> Floats:
-    """From the apex to the wall; the shares were fitted to the widths of annotated lungs."""
+    """Return the borders from apex to wall; shares were fitted to annotated lungs."""
     knots = [0.0, 0.02, 0.06, 0.13, 0.25, 0.4, 0.6, 0.85, 1.1, 1.5]
     shares = np.array([0.0, 0.14, 0.28, 0.46, 0.64, 0.77, 0.87, 0.95, 1.0, 0.985])
     shares = shares ** (rng.uniform(0.95, 1.35) if child else rng.uniform(0.8, 1.15))
@@ -124,7 +124,7 @@ def _lateral_tables(
 
 
 def _medial_whole_tables(rng: np.random.Generator, spine_half_width: float, apex: float) -> Floats:
-    """From the apex to the side of the spine and down along it."""
+    """Return the borders from the apex to the side of the spine and down along it."""
     knots = [0.0, 0.015, 0.05, 0.12, 0.25, 0.6, 1.0, 1.5]
     tables = []
     for _ in range(2):
@@ -139,7 +139,7 @@ def _medial_whole_tables(rng: np.random.Generator, spine_half_width: float, apex
 def _medial_field_tables(
     rng: np.random.Generator, half_width: float, medial_whole: Floats, child: bool
 ) -> Floats:
-    """Heart and mediastinum borders; the cardiothoracic ratio sets the width of the heart."""
+    """Return the borders of heart and mediastinum, by the cardiothoracic ratio."""
     ratio = rng.uniform(0.42, 0.62) if child else rng.uniform(0.36, 0.6)
     right_share = rng.uniform(0.26, 0.4)
     right_heart = max(2.0 * half_width * ratio * right_share, 0.12)
@@ -166,7 +166,7 @@ def _medial_field_tables(
 
 
 def _diaphragm_tables(rng: np.random.Generator, half_width: float, child: bool) -> Floats:
-    """Render domes over the distance from the midline: the crest, then the fall to both angles."""
+    """Return the domes over the distance from the midline: crest, then fall to both angles."""
     tables = []
     left_lower = rng.uniform(0.0, 0.08)
     lateral_fall = rng.uniform(0.05, 0.2) if child else rng.uniform(0.08, 0.28)
@@ -184,7 +184,7 @@ def _diaphragm_tables(rng: np.random.Generator, half_width: float, child: bool) 
 
 
 def _lowest_points(lateral: Floats, diaphragm: Floats) -> Floats:
-    """Where the lateral border meets the diaphragm: the costophrenic angle of each side."""
+    """Return where the lateral border meets the diaphragm: the costophrenic angle of each side."""
     lowest = []
     for side in range(2):
         column = ((lateral[side] - TABLE_START) / TABLE_STEP).astype(np.intp)
@@ -194,7 +194,7 @@ def _lowest_points(lateral: Floats, diaphragm: Floats) -> Floats:
 
 
 def _body_tables(rng: np.random.Generator, half_width: float, child: bool) -> Floats:
-    """Trunk outline: neck, shoulders, flank; the arms are separate."""
+    """Return the outline of the trunk: neck, shoulders, flank; the arms are separate."""
     wall = rng.uniform(0.06, 0.16) if child else rng.uniform(0.05, 0.22)
     neck = rng.uniform(0.22, 0.34)
     shoulder = half_width * rng.uniform(1.2, 1.5) + wall
@@ -218,7 +218,7 @@ def _body_tables(rng: np.random.Generator, half_width: float, child: bool) -> Fl
 def _upper_arm(
     rng: np.random.Generator, half_width: float, child: bool
 ) -> tuple[tuple[float, float], tuple[float, float]]:
-    """Children are held with their arms up; adults rest their hands on the hips."""
+    """Return the upper arm: children's arms are held up, adults' hands are on the hips."""
     raised = rng.uniform(0.3, 1.3) if child else rng.uniform(0.0, 0.6)
     angle = 0.25 + 1.4 * float(raised)
     shoulder = (half_width * 1.18 + float(rng.uniform(0.1, 0.16)), float(rng.uniform(0.04, 0.14)))
@@ -230,7 +230,7 @@ def table_value(table: Floats, coordinate: float) -> float:
 
     Args:
         table: One side's row. (N,)
-        coordinate: Place on the table axis; ends are held.
+        coordinate: Position on the table axis, clipped to its ends.
 
     Returns:
         The value there.

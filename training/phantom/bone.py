@@ -30,7 +30,7 @@ def bone_cm(anatomy: Anatomy, frame: Frame, rng: np.random.Generator) -> Floats:
     bone += _clavicles_cm(anatomy, frame, rng)
     bone += _spine_cm(anatomy, frame, rng)
     bone += _shoulders_cm(anatomy, frame, rng)
-    # Children's bones hold less mineral, and so do those of the old.
+    # Bones of children and of the old have less mineral.
     mineral = rng.uniform(0.5, 1.0) if anatomy.child else rng.uniform(0.6, 1.3)
     return mineral * bone
 
@@ -45,18 +45,18 @@ def _rib_section(phase: Floats, half_share: float) -> Floats:
 
 
 def _ribs_cm(anatomy: Anatomy, frame: Frame, rng: np.random.Generator) -> Floats:
-    """All ribs at once: their arcs are alike, so one phase counts them from the top."""
+    """Return all ribs at once: their arcs are alike, so one phase counts them from the top."""
     cage = frame.over_v(anatomy.lateral) + 0.02
     share = frame.distance / cage
     inside = share < 1.0
     spacing, slope = anatomy.rib_spacing, anatomy.rib_slope
     start = rng.uniform(-0.02, 0.05)
-    # No two ribs are quite parallel, nor the sides alike.
+    # No two ribs are quite parallel, and the sides differ.
     uneven = rng.uniform(0.0, 0.012) * np.sin(5.0 * frame.v + 2.0 * np.sign(frame.u))
     drop = slope * share * (0.34 * share - 0.1)
     posterior = (frame.v + uneven - start - drop) / spacing
     shown = inside & (posterior > -0.5) & (posterior < rng.integers(9, 12) + 0.5) & (share > 0.1)
-    # Where the rib turns forward at the wall the ray runs along it.
+    # Where the rib turns forward at the wall, the ray passes along it.
     turn = 1.0 / np.sqrt(np.maximum(1.0 - share * share, 0.15))
     thin = 0.45 + 0.55 * np.clip((share - 0.1) * 1.5, 0.0, 1.0)
     strength = rng.uniform(0.3, 0.55)
@@ -105,7 +105,7 @@ def _spine_cm(anatomy: Anatomy, frame: Frame, rng: np.random.Generator) -> Float
 
 
 def _shoulders_cm(anatomy: Anatomy, frame: Frame, rng: np.random.Generator) -> Floats:
-    """Shoulder blade (a thin plate with thick borders), head and shaft of the upper arm."""
+    """Return shoulder blade (a thin plate with thick borders), head and shaft of the upper arm."""
     shoulder, elbow = anatomy.upper_arm
     inner = anatomy.half_width * rng.uniform(0.72, 1.08)
     corner = (inner + 0.04, rng.uniform(0.4, 0.6))

@@ -1,4 +1,4 @@
-"""A data set of synthetic chest phantoms: the whole chain can run where no X-ray may be stored."""
+"""A data set of synthetic chest phantoms, to run the whole chain without X-rays."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _COLUMNS = ("name", "split", "source", "convention", "group", "license", "width"
 
 
 def write_phantom_dataset(root: Path, counts: Mapping[str, int], longest_side: int = 288) -> None:
-    """Write phantoms in the layout that `training.data.dataset` reads, conventions taking turns.
+    """Write phantoms in the layout of `training.data.dataset`, with alternating conventions.
 
     Args:
         root: Folder of the data set.

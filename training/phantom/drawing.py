@@ -1,8 +1,8 @@
-"""A chest phantom: a drawn frontal chest X-ray with its true lung masks, no patient in it.
+"""A chest phantom: a synthetic frontal chest X-ray with its true lung masks.
 
-Examples, self tests and miniature training runs need a picture that may be published and whose
-truth is known; a drawn one has both. It is made as an X-ray is made: a thickness map per tissue,
-Beer-Lambert attenuation, noise, logarithm, display curve.
+Examples, self tests and small training runs need a picture that may be published and whose true
+mask is known. It is made like an X-ray: a thickness map per tissue, Beer-Lambert attenuation,
+noise, logarithm, display curve.
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ from training.phantom.marks import add_marks
 from training.phantom.tissue import soft_tissue_cm
 
 STREAMS = range(18, 24)
-"""Random streams of the six steps; these make seed 7, the example, an unremarkable adult."""
+"""Random streams of the six steps, chosen so that seed 7, the example, is an unremarkable adult."""
 
 
 @dataclass(frozen=True)
 class Phantom:
-    """A drawn X-ray and its truth.
+    """A synthetic X-ray and its true masks.
 
     Attributes:
         image: The picture, brighter = denser. (H, W) uint8
         lung_field: Visible lung fields, heart and mediastinum outside. (H, W) bool
-        whole_lung: Lungs, the part behind the heart inside. (H, W) bool
-        image_left_half: Where the pixel lies left of the spine in the picture. (H, W) bool
+        whole_lung: Lungs with the part behind the heart. (H, W) bool
+        image_left_half: Pixels left of the spine in the picture. (H, W) bool
     """
 
     image: NDArray[np.uint8]
@@ -82,7 +82,7 @@ def draw_phantom(seed: int, size: tuple[int, int] = (512, 512)) -> Phantom:
         raise ValueError(f"seed must not be negative, got {seed}")
     if min(size) < 32:
         raise ValueError(f"size must be at least 32 x 32 pixels, got {size}")
-    # One stream per step: a step that draws a number per pixel leaves the others untouched.
+    # One stream per step, so that random numbers per pixel in one step do not affect the others.
     patient, position, tissue, detector, viewer, marks = (
         np.random.default_rng([seed, stream]) for stream in STREAMS
     )

@@ -1,4 +1,4 @@
-"""From thickness maps of the chest phantom to the picture that a detector and a viewer give.
+"""Turn thickness maps of the chest phantom into the picture of a detector and a viewer.
 
 Beer-Lambert attenuation, scatter, quantum noise and detector blur; then the logarithm and a
 display curve, dense = bright.
@@ -23,7 +23,7 @@ BONE_PER_CM = 0.42
 def expose(
     soft_cm: Floats, bone_cm: Floats, pixels_per_unit: float, rng: np.random.Generator
 ) -> Floats:
-    """Expose an X-ray: the optical path that is read from the noisy picture of a detector.
+    """Expose an X-ray: return the attenuation in the noisy picture of a detector.
 
     Args:
         soft_cm: Soft tissue along each ray. (H, W)
@@ -51,7 +51,7 @@ def _blur(picture: Floats, sigma: float) -> Floats:
 
 
 def _wide_blur(picture: Floats, sigma: float) -> Floats:
-    """Blur on a picture of at most 64 pixels: what is wider than its pixels loses nothing."""
+    """Blur on a picture of at most 64 pixels, which loses nothing of a wide blur."""
     height, width = picture.shape
     shrink = max(height, width) / 64.0
     if shrink <= 1.0:
@@ -69,7 +69,7 @@ def display(
 
     Args:
         density: Logarithm of the attenuation. (H, W)
-        lungs: Where the lungs are; the window is set so that they are seen. (H, W)
+        lungs: The lungs, which the window must show. (H, W)
         pixels_per_unit: Scale of the picture.
         rng: Source of randomness.
 
@@ -94,7 +94,7 @@ def display(
         1.0 + np.maximum(shade - 0.8, 0.0)
     )  # The shoulder of the characteristic curve.
     bottom, top = rng.uniform(0.0, 45.0) * (rng.random() < 0.5), rng.uniform(180.0, 255.0)
-    if rng.random() < 0.2:  # Archive exports that use little of the range.
+    if rng.random() < 0.2:  # Archives export with little of the range.
         bottom, top = rng.uniform(0.0, 40.0), rng.uniform(90.0, 160.0)
     picture: NDArray[np.uint8] = np.clip(bottom + (top - bottom) * shade, 0.0, 255.0).astype(
         np.uint8

@@ -1,8 +1,7 @@
-"""Where the chest phantom lies in the picture: the patient frame at every pixel, and back.
+"""The position of the chest phantom in the picture: the patient frame at every pixel, and back.
 
-The pixels are taken into the patient frame (see ``phantom_anatomy``), where every organ is a
-closed formula of its borders. That needs no drawing at a fixed resolution, so a patient looks
-the same at any picture size.
+Pixels are mapped to the patient frame (see `training.phantom.anatomy`), where every organ is a
+closed formula of its borders. So a patient looks the same at any picture size.
 """
 
 from __future__ import annotations
@@ -19,10 +18,10 @@ from training.phantom.anatomy import TABLE_AXIS, TABLE_START, TABLE_STEP, Anatom
 
 @dataclass(frozen=True)
 class View:
-    """How the patient lies in the picture: all shares, so that any size gives the same view.
+    """The position of the patient in the picture, in shares, so that any size gives the same view.
 
     Attributes:
-        fill: Greatest share of the picture's width and of its height that the lungs take.
+        fill: Largest share of the picture's width and of its height that the lungs take.
         shift: Share of the free room to move by, -1 to 1 across and down.
         tilt_rad: Rotation in the picture plane.
         bend: Sideways bend of the spine, in units of the patient frame.
@@ -66,7 +65,7 @@ class Frame:
         return tables.ravel().take(self.column)
 
     def project(self, canvas: Floats, corner: tuple[float, float], unit_pixels: float) -> Floats:
-        """Lay a canvas that was drawn in the patient frame into the picture.
+        """Project a canvas of the patient frame into the picture.
 
         Args:
             canvas: Values over the patient frame. (h, w)
@@ -87,7 +86,7 @@ class Frame:
 
 
 def sample_view(rng: np.random.Generator) -> View:
-    """Draw a view.
+    """Sample a view.
 
     Args:
         rng: Source of randomness.
@@ -104,7 +103,7 @@ def sample_view(rng: np.random.Generator) -> View:
 
 
 def frame_of(anatomy: Anatomy, view: View, size: tuple[int, int]) -> Frame:
-    """Take every pixel centre into the patient frame.
+    """Map every pixel centre to the patient frame.
 
     Args:
         anatomy: The patient.

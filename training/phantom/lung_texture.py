@@ -1,6 +1,6 @@
 """The texture of the chest phantom's lungs: vessels, hila and patches without air.
 
-Drawn on canvases in the patient frame and projected into the picture, so that they do not
+They are drawn on canvases in the patient frame and projected into the picture, so they do not
 depend on its size.
 """
 
@@ -16,13 +16,13 @@ from training.phantom.anatomy import Anatomy, Floats, table_value
 from training.phantom.frame import Frame
 
 CANVAS_PIXELS_PER_UNIT = 440.0
-"""Finest vessel drawn is 1 canvas pixel, about 0.5 mm in an adult."""
+"""Canvas pixels per unit: the finest vessel is 1 canvas pixel, about 0.5 mm in an adult."""
 
 BRANCH_GENERATIONS = 5
 
 
 def vessels_cm(anatomy: Anatomy, frame: Frame, rng: np.random.Generator) -> Floats:
-    """Blood in place of air: trees that leave the hila, thinner with every branching.
+    """Return vessels, blood instead of air: trees that leave the hila, thinner with every branch.
 
     Args:
         anatomy: The patient.
@@ -92,7 +92,7 @@ def _hila_cm(anatomy: Anatomy, frame: Frame, hilum_v: float, strength: float) ->
 
 
 def aeration(anatomy: Anatomy, frame: Frame, rng: np.random.Generator) -> Floats:
-    """Share of the usual air: 1 in a healthy lung, less in patches of pneumonia.
+    """Return the share of the usual air: 1 in a healthy lung, less in patches of pneumonia.
 
     Args:
         anatomy: The patient.
@@ -100,7 +100,7 @@ def aeration(anatomy: Anatomy, frame: Frame, rng: np.random.Generator) -> Floats
         rng: Source of randomness.
 
     Returns:
-        Share of the air that is there, 0.2 to 1. (H, W)
+        Share of the air, 0.2 to 1. (H, W)
     """
     corner = (-anatomy.half_width, 0.0)
     cells = 96
@@ -116,7 +116,7 @@ def aeration(anatomy: Anatomy, frame: Frame, rng: np.random.Generator) -> Floats
 
 
 def _cloud(rng: np.random.Generator, shape: tuple[int, int], sigma: float) -> Floats:
-    """Smooth noise of unit deviation."""
+    """Return smooth noise of unit deviation."""
     noise = ndimage.gaussian_filter(rng.normal(0.0, 1.0, shape).astype(np.float32), sigma)
     return np.asarray(noise / max(float(noise.std()), 1e-6), dtype=np.float32)
 

@@ -1,4 +1,4 @@
-"""What people and devices add to a chest X-ray: letters, labels, wires, electrodes, borders."""
+"""Additions of people and devices to a chest X-ray: letters, labels, wires, electrodes, borders."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ LABELS = ("A-P", "PA ERECT", "AP SUPINE", "PORTABLE", "PA", "SITTING", "KV59", "
 def add_marks(
     image: NDArray[np.uint8], lungs: Bools, rng: np.random.Generator
 ) -> NDArray[np.uint8]:
-    """Add devices, collimation and burnt-in text, each only sometimes.
+    """Add devices, collimation and burnt-in text, each with some probability.
 
     Args:
         image: The picture. (H, W)
@@ -97,7 +97,7 @@ def _font(height: int, share: float) -> ImageFont.FreeTypeFont | ImageFont.Image
 def _draw_side_letter(
     draw: ImageDraw.ImageDraw, size: tuple[int, int], rng: np.random.Generator
 ) -> None:
-    """R on the left of the picture, or L on its right."""
+    """Burn R into the left of the picture, or L into its right."""
     width, height = size
     font = _font(height, rng.uniform(0.03, 0.07))
     x, y = width * rng.uniform(0.01, 0.12), height * rng.uniform(0.01, 0.4)

@@ -1,6 +1,6 @@
 """Soft tissue of the chest phantom: water-equivalent centimetres along each ray.
 
-Trunk, neck, jaw and arms; less the air of lungs, windpipe, stomach and bowel.
+It has trunk, neck, jaw and arms, minus the air of lungs, windpipe, stomach and bowel.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ AIR_SHARE = 0.74
 
 
 def dome(share: Floats, power: int = 2) -> Floats:
-    """Cross-section of a rounded body: 1 in the middle, 0 at ``abs(share) = 1`` and beyond.
+    """Return the profile of a rounded body: 1 in the middle, 0 from ``abs(share) = 1`` on.
 
     Args:
         share: Distance from the middle over the half width. (H, W)
@@ -33,7 +33,7 @@ def dome(share: Floats, power: int = 2) -> Floats:
 
 
 def capsule(frame: Frame, start: tuple[float, float], stop: tuple[float, float]) -> Floats:
-    """Distance from a segment that is mirrored on both sides of the midline.
+    """Return the distance from a segment that is mirrored on both sides of the midline.
 
     Args:
         frame: The patient frame at every pixel.
@@ -54,7 +54,7 @@ def capsule(frame: Frame, start: tuple[float, float], stop: tuple[float, float])
 
 
 def soft_tissue_cm(anatomy: Anatomy, frame: Frame, rng: np.random.Generator) -> Floats:
-    """Water-equivalent centimetres of soft tissue along each ray.
+    """Return the water-equivalent centimetres of soft tissue along each ray.
 
     Args:
         anatomy: The patient.
@@ -97,7 +97,7 @@ def _trunk_cm(anatomy: Anatomy, frame: Frame, rng: np.random.Generator) -> Float
 
 
 def _lung_air_cm(anatomy: Anatomy, frame: Frame, rng: np.random.Generator) -> Floats:
-    """Tissue that the lungs displace, less what heart, mediastinum and vessels take from them."""
+    """Return the tissue that lungs displace, without heart, mediastinum and vessels."""
     lateral = frame.over_v(anatomy.lateral)
     medial = frame.over_v(anatomy.medial_whole)
     floor = frame.over_distance(anatomy.diaphragm)
@@ -108,7 +108,7 @@ def _lung_air_cm(anatomy: Anatomy, frame: Frame, rng: np.random.Generator) -> Fl
     lung *= np.sqrt(np.clip((floor - frame.v) / 0.06, 0.0, 1.0)) * (frame.v > 0.0)
     lung *= 0.7 * anatomy.chest_depth_cm
     border = frame.over_v(anatomy.medial_field)
-    # Behind and before the heart there is lung: its shadow is paler than that of the abdomen.
+    # Behind and before the heart there is lung, so its shadow is paler than the abdomen's.
     thick = rng.uniform(0.1, 0.35) * np.clip((frame.v - 0.3) / 0.35, 0.0, 1.0)
     heart_depth = rng.uniform(0.28, 0.42) + thick
     heart = anatomy.chest_depth_cm * heart_depth * dome(frame.distance / border, 4)

@@ -1,5 +1,5 @@
-"""From raw downloads to the data set that training reads: one module per owner's layout.
+"""Preparation of raw downloads as data sets for training: one module for each owner's layout.
 
-A layout module finds pairs of X-ray and mask below a folder, exactly as their owners distribute
-them. Everything after that is shared: decoding, finding duplicates, splitting, writing.
+A layout module finds pairs of X-ray and mask below a folder, in the owner's layout. All further
+steps are shared: decoding, finding duplicates, splitting, writing.
 """

@@ -1,7 +1,7 @@
-"""One data set from several downloads: decode, find duplicates, split, write, all or nothing.
+"""Build one data set from several downloads: decode, find duplicates, split, write, all or nothing.
 
-Everything is written into a hidden folder beside the wanted one and renamed at the end, so a
-killed run leaves no half data set under the name that training reads.
+Everything is written into a hidden folder, which is renamed at the end. So a killed run leaves no
+partial data set under the final name.
 """
 
 from __future__ import annotations
@@ -50,26 +50,26 @@ FOLDER = "folder"
 
 FURTHER = "further"
 HEART = "heart"
-"""Where hearts are written, for ``data.further_masks``."""
+"""Folder of masks of hearts, for ``data.further_masks``."""
 
 _NAMED_PROBLEMS = 20
 
 
 @dataclass(frozen=True)
 class PrepareOptions:
-    """How a data set is prepared.
+    """Options of the preparation.
 
     Attributes:
         out: Folder of the data set; must not exist.
         report: CSV of the files that cannot be used.
-        longest_side: Longest side that is stored, in pixels; smaller X-rays stay as they are.
-        seed: Of the split.
-        skip_bad: Whether to leave out what cannot be used.
+        longest_side: Longest stored side, in pixels; smaller X-rays are not scaled.
+        seed: Seed of the split.
+        skip_bad: Whether to skip unusable files.
         workers: Threads that decode; None for one per core.
-        own: How a folder of own X-rays is read, for the source ``folder``; its 16 bits are kept.
+        own: Options for the source ``folder``, own X-rays, whose 16 bits are kept.
         only: The split that gets all X-rays; empty divides them.
-        mask_threshold: Share of the highest value from which on a pixel of a soft mask is inside;
-            None for what each owner's layout says, mostly exactly two levels.
+        mask_threshold: Least share of the highest value of an inside pixel of a soft mask; None for
+            each layout's own rule, usually exactly two levels.
     """
 
     out: Path
@@ -96,13 +96,12 @@ class PrepareOptions:
 
 @dataclass(frozen=True)
 class PrepareResult:
-    """What was prepared.
+    """The result of the preparation.
 
     Attributes:
         counts: X-rays by source, structure and split.
-        problems: What was left out.
-        duplicates: Pairs of one X-ray that were found by their perceptual hash and that no
-            patient key had told.
+        problems: Skipped files.
+        duplicates: Pairs of one X-ray found by perceptual hash and not by a patient key.
     """
 
     counts: Mapping[tuple[str, str, str], int]
@@ -112,7 +111,7 @@ class PrepareResult:
 
 @dataclass(frozen=True)
 class _Stored:
-    """A pair that lies decoded in the hidden folder."""
+    """A decoded pair in the hidden folder."""
 
     name: str
     raw: RawPair
@@ -137,11 +136,11 @@ def prepare(roots: Sequence[tuple[str, Path]], options: PrepareOptions) -> Prepa
 
     Args:
         roots: Keys of `SOURCES` with the folder of the download.
-        options: How.
+        options: Options of the preparation.
 
     Raises:
-        DataError: The folder exists, a download is not what it should be, files cannot be used
-            (named, and listed in the report) and are not to be skipped, or nothing is left.
+        DataError: The folder exists, a download has another layout, files are unusable (named, and
+            listed in the report) and not skipped, or nothing is left.
     """
     if options.out.exists():
         raise DataError(f"{options.out} exists; a data set is prepared in one go, choose another")
@@ -194,7 +193,7 @@ def _store_all(
 ) -> tuple[list[_Stored], list[Problem]]:
     for folder in ("images", "masks"):
         (work / folder).mkdir()
-    with ThreadPoolExecutor(options.workers) as pool:  # Pillow and NumPy leave the lock
+    with ThreadPoolExecutor(options.workers) as pool:  # Pillow and NumPy release Python's lock
         results = list(
             pool.map(
                 lambda pair: _store(
@@ -214,7 +213,7 @@ def _with_threshold(pair: RawPair, threshold: float | None) -> RawPair:
 
 
 def _store(pair: RawPair, work: Path, longest_side: int) -> _Stored | Problem:
-    """Decode a pair and write it at its stored size, in no split yet."""
+    """Decode a pair and write it at its stored size, before the split."""
     name = _stored_name(pair)
     blamed = pair.picture.path
     try:
@@ -273,7 +272,7 @@ def _named(problems: Sequence[Problem], report: Path) -> str:
 def _write(
     stored: Sequence[_Stored], problems: tuple[Problem, ...], work: Path, options: PrepareOptions
 ) -> PrepareResult:
-    """Split what was decoded, move it into place and write the manifest."""
+    """Split the decoded pairs, move them into place and write the manifest."""
     groups, duplicates = _groups(stored)
     strata = {group: "" for group in groups}
     for item, group in zip(stored, groups, strict=True):
@@ -313,7 +312,7 @@ def _write(
 
 
 def _groups(stored: Sequence[_Stored]) -> tuple[list[str], int]:
-    """Return the group of each pair, named by its first member, and how many duplicates joined."""
+    """Return the group of each pair, named by its first member, and the number of duplicates."""
     told = links_of_equal_keys([item.raw.patient for item in stored])
     told += links_of_equal_keys([item.source_sha256 for item in stored])
     seen = near_pairs(np.stack([item.perceptual for item in stored]))

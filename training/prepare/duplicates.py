@@ -1,13 +1,13 @@
-"""The same X-ray found again in another data set, by perceptual hash.
+"""Find copies of an X-ray in other data sets, by perceptual hash.
 
-Collections copy from each other, at other sizes, contrasts and compressions. A hash of 256 bits (16
-x 16 lowest frequencies of a cosine transform, each against their median) is taken after histogram
-equalization, which undoes most changes of contrast. Measured on the 4,201 X-rays of four sources
+Collections copy from each other, at other sizes, contrasts and compressions. The hash has 256 bits
+(16 x 16 lowest frequencies of a cosine transform, each compared with their median). Histogram
+equalization before it undoes most changes of contrast. Measured on 4,201 X-rays of four sources
 (``python -m benchmarks.quality.duplicate_distances``): the nearest other patient is at least 36
 bits away (median 72); copies scaled to 256 pixels, saved as JPEG of quality 60 at 224, equalized,
-or changed by gamma 0.6 stay within 28 bits. Of copies cut by 2 % at each edge two in three are
-missed (median 34 bits), and a few of those whose exposure clips. With the usual 64 bits other
-patients come as near as 2 bits.
+or changed by gamma 0.6 stay within 28 bits. Two in three copies cut by 2 % at each edge are missed
+(median 34 bits), and a few with clipped exposure. With the usual 64 bits other patients differ by
+as few as 2 bits.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from PIL import Image, ImageOps
 
 HASH_SIDE = 16
 LARGEST_DISTANCE = 30
-"""Hashes that differ in at most so many of their 256 bits are one X-ray."""
+"""Most differing bits, of 256, of hashes of one X-ray."""
 
 _WORDS = HASH_SIDE * HASH_SIDE // 64
 _ROWS_AT_ONCE = 256
@@ -42,12 +42,12 @@ def near_pairs(
 ) -> list[tuple[int, int]]:
     """Return all pairs (i, j), i < j, of hashes that differ in few bits.
 
-    Compares every two; 20,000 hashes take two seconds on one core, and twice as many four times
-    as long.
+    Every two are compared; 20,000 hashes take two seconds on one core, and the time grows with the
+    square.
 
     Args:
         hashes: uint64 (N, 4).
-        largest_distance: In bits.
+        largest_distance: Most differing bits.
     """
     pairs: list[tuple[int, int]] = []
     for start in range(0, len(hashes), _ROWS_AT_ONCE):
@@ -64,7 +64,7 @@ def near_pairs(
 
 
 def connected(count: int, links: Iterable[tuple[int, int]]) -> list[int]:
-    """Return for each of ``count`` items the smallest item that links lead to (union-find)."""
+    """Return for each of ``count`` items the smallest item that is linked to it (union-find)."""
     parent = list(range(count))
 
     def root(item: int) -> int:
@@ -80,7 +80,7 @@ def connected(count: int, links: Iterable[tuple[int, int]]) -> list[int]:
 
 
 def links_of_equal_keys(keys: Sequence[Hashable | None]) -> list[tuple[int, int]]:
-    """Return links between items of the same key; None is no key."""
+    """Return links between items of the same key; None counts as no key."""
     members: defaultdict[Hashable, list[int]] = defaultdict(list)
     for index, key in enumerate(keys):
         if key is not None:

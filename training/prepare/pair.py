@@ -1,4 +1,4 @@
-"""An X-ray with its mask as it lies in a download, before anything is decoded."""
+"""An X-ray with its mask in a download, before decoding."""
 
 from __future__ import annotations
 
@@ -52,12 +52,12 @@ class PictureFile:
 
 
 SCALED_MASK = 0.5
-"""The threshold of owners who scaled their masks, which left soft edges."""
+"""Threshold for sources with scaled masks, which have soft edges."""
 
 
 @dataclass(frozen=True)
 class MaskFiles:
-    """A mask in one or more image files of one size; a pixel of any of them counts.
+    """A mask in one or more image files of one size; their union counts.
 
     Attributes:
         threshold: For soft masks, the share of the highest value from which on a pixel is inside;
@@ -85,12 +85,11 @@ class RawPair:
         source: Key of the source, e.g. ``montgomery``.
         name: Name of the pair, unique within its source.
         picture: The X-ray.
-        structure: What the mask shows.
-        convention: How lungs were annotated; None for another structure.
-        patient: Whom it shows, where the source tells; equal keys are equal patients in every
-            source.
+        structure: Structure of the mask.
+        convention: Convention of the lungs; None for another structure.
+        patient: Key of the patient, if known; equal keys are equal patients in every source.
         spacing_mm: Side of a pixel of the X-ray, where known.
-        license: Where it is not that of the source.
+        license: Licence, if it differs from the source's.
     """
 
     source: str
@@ -115,14 +114,14 @@ class Problem:
 
 @dataclass(frozen=True)
 class Found:
-    """What a layout module found below a folder."""
+    """The result of a layout module."""
 
     pairs: tuple[RawPair, ...]
     problems: tuple[Problem, ...]
 
 
 def image_files(folder: Path) -> dict[str, Path]:
-    """Return the image files directly in a folder, by stem; none when it is not there."""
+    """Return the image files directly in a folder, by stem; none if it is missing."""
     if not folder.is_dir():
         return {}
     return {
@@ -171,17 +170,17 @@ def matched_with_both_lungs(
 def found(
     source: str, root: Path, wanted: str, pairs: Iterable[RawPair], problems: Iterable[Problem]
 ) -> Found:
-    """Put the result of a layout module together.
+    """Build the result of a layout module.
 
     Args:
         source: Key of the source.
         root: The folder that was searched.
-        wanted: The layout in words, for the message.
-        pairs: The pairs.
+        wanted: Description of the layout, for the message.
+        pairs: Pairs of X-ray and mask.
         problems: Files without a partner.
 
     Raises:
-        DataError: Neither pairs nor problems: the folder is not this source's.
+        DataError: There are neither pairs nor problems, so the folder is not this source's.
     """
     result = Found(tuple(pairs), tuple(problems))
     if not result.pairs and not result.problems:

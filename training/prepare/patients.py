@@ -1,4 +1,4 @@
-"""The patient of an X-ray, from file names that collections keep when they copy an image."""
+"""The patient of an X-ray, from file names that collections keep in copies."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _PATTERNS: tuple[tuple[str, re.Pattern[str]], ...] = (
 
 
 def patient_of(stem: str) -> str | None:
-    """Return the patient that a file name tells, equal in every collection, or None.
+    """Return the patient in a file name, equal in every collection, or None.
 
     Known are the names of BIMCV-COVID19+ (``sub-S03044_ses-...``), of Kermany's pneumonia set
     (``person12_virus_34``, ``IM-0115-0001``) and of NIH ChestX-ray14 (``00000013_005``).

@@ -1,4 +1,4 @@
-"""Decoding X-rays and masks of any owner, and bringing both to the size that is stored."""
+"""Decode X-rays and masks of any source, and scale both to the stored size."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from model_store.pictures.picture_errors import PictureError
 from model_store.pictures.picture_reading import read_picture
 
 MOST_PIXELS = 100_000_000
-"""Above every X-ray; a file that claims more is damaged or no X-ray."""
+"""Most pixels, more than any X-ray has; a file that claims more is damaged or not an X-ray."""
 
 ASPECT_TOLERANCE = 0.02
 """A mask may have another size than its X-ray (299 and 256 pixels in one source), but when the
@@ -34,7 +34,7 @@ def read_grey(path: Path) -> NDArray[np.integer]:
         uint8 or, of files with more than 8 bits, uint16, (H, W), bright where dense.
 
     Raises:
-        PixelError: It cannot be decoded, or is all of one grey.
+        PixelError: It cannot be decoded, or has a single grey value.
     """
     try:
         grey: NDArray[np.integer] = read_picture(_bytes_of(path), max_pixels=MOST_PIXELS).upright
@@ -49,11 +49,11 @@ def read_mask(paths: Sequence[Path], threshold: float | None = None) -> NDArray[
     """Decode the union of masks of one size, bool (H, W); the higher of two levels is inside.
 
     Args:
-        paths: The files; a part of several may be empty.
-        threshold: For soft masks, the share of the highest value from which on a pixel is inside.
+        paths: The files; one of several may be empty.
+        threshold: For soft masks, the least share of the highest value of an inside pixel.
 
     Raises:
-        PixelError: One cannot be decoded or is no mask, or their sizes differ.
+        PixelError: One cannot be decoded or is not a mask, or their sizes differ.
     """
     try:
         masks = [
@@ -77,7 +77,7 @@ def _bytes_of(path: Path) -> bytes:
 
 
 def stored_size(width: int, height: int, longest_side: int) -> tuple[int, int]:
-    """Return the width and height that are stored: scaled down to ``longest_side``, never up."""
+    """Return the stored width and height: scaled down to ``longest_side``, never up."""
     if max(width, height) <= longest_side:
         return width, height
     geometry = InputGeometry(width, height, longest_side)
@@ -85,7 +85,7 @@ def stored_size(width: int, height: int, longest_side: int) -> tuple[int, int]:
 
 
 def stored_depth(picture: NDArray[np.integer], longest_side: int) -> NDArray[np.uint16]:
-    """Bring an X-ray of 16 bits to its stored size, every level kept, uint16 (h, w)."""
+    """Scale an X-ray of 16 bits to its stored size with all its levels, uint16 (h, w)."""
     height, width = picture.shape
     size = stored_size(width, height, longest_side)
     deep = picture.astype(np.uint16)
@@ -97,9 +97,9 @@ def stored_depth(picture: NDArray[np.integer], longest_side: int) -> NDArray[np.
 def to_stored(
     picture: NDArray[np.integer], mask: NDArray[np.bool_], longest_side: int
 ) -> tuple[Image.Image, Image.Image]:
-    """Bring an X-ray and its mask to the same stored size.
+    """Scale an X-ray and its mask to the same stored size.
 
-    More than 8 bits are windowed as serving windows them; 8 bits stay as they are.
+    More than 8 bits are windowed as in serving; 8 bits stay unchanged.
 
     Args:
         picture: Grey values, uint8 or uint16 (H, W).

@@ -1,9 +1,9 @@
-"""Masks that models segment where nobody annotated: the other convention, the heart, new X-rays.
+"""Masks by models where nobody annotated: the other convention, the heart, new X-rays.
 
-Each model sees an X-ray in several views (as it is, mirrored, darker, brighter, locally equalized)
-and by two boxes, the whole image and the tight box of what the first pass segmented. The mean of
-the probabilities decides. Structures then constrain each other: a lung field is the
-whole lung without the heart, and a whole lung contains the lung field.
+Each model segments several views of an X-ray (unchanged, mirrored, darker, brighter, locally
+equalized) with two boxes: the whole image, and the tight box of the first pass. The mean of the
+probabilities decides. Structures then constrain each other: a lung field is the whole lung without
+the heart, and a whole lung contains the lung field.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ Mask = NDArray[np.bool_]
 Probabilities = NDArray[np.float32]
 
 _SMALLEST_LUNG = 0.15
-"""A part counts as a second lung from this share of the larger one on."""
+"""Least share of the larger part at which another part counts as the second lung."""
 
 _SMOOTHING = 0.006
-"""Standard deviation by which a composed outline is smoothed, as a share of the image's width."""
+"""Standard deviation of the smoothing of composed outlines, as a share of the image's width."""
 
 _HEART_SMOOTHING = 0.02
 _LEAST_SOLIDITY = 0.9
@@ -48,9 +48,9 @@ class Segmenters:
     """The models that segment each structure; their probabilities are averaged.
 
     Attributes:
-        lung_field: Models asked for lung fields.
-        whole_lung: Models asked for whole lungs.
-        heart: Models asked for the heart.
+        lung_field: Models for lung fields.
+        whole_lung: Models for whole lungs.
+        heart: Models for the heart.
     """
 
     lung_field: Sequence[PromptableSam]
@@ -60,7 +60,7 @@ class Segmenters:
 
 @dataclass(frozen=True)
 class PseudoMasks:
-    """The masks of one X-ray, bool (H, W); None where the models are not to be trusted."""
+    """The masks of one X-ray, bool (H, W); None if a mask fails the plausibility checks."""
 
     lung_field: Mask | None
     whole_lung: Mask
@@ -75,10 +75,10 @@ def pseudo_masks(
     Args:
         image: Windowed grey values, uint8 (H, W).
         segmenters: The models, each on its device and in evaluation mode.
-        annotated: The X-ray with the mask that people annotated, which is kept.
+        annotated: The X-ray with its human mask, which is kept.
 
     Returns:
-        The masks; those that people annotated as they are.
+        The masks; human masks are unchanged.
     """
     whole = _lungs(_mean_probability(image, segmenters.whole_lung, token_of("whole_lung")))
     field = _mean_probability(image, segmenters.lung_field, token_of("lung_field")) > 0.5
@@ -96,9 +96,9 @@ def pseudo_masks(
 
 
 def believed_heart(heart: Mask, whole_lung: Mask) -> Mask | None:
-    """Return a heart (H, W) with its outline smoothed, or None when no heart looks like that.
+    """Return a heart (H, W) with a smoothed outline; None if its shape is implausible.
 
-    The 196 hearts that people outlined fill at least 0.927 of their convex hull (median 0.98).
+    The 196 annotated hearts fill at least 0.927 of their convex hull (median 0.98).
     """
     if not heart.any():
         return None
@@ -109,9 +109,9 @@ def believed_heart(heart: Mask, whole_lung: Mask) -> Mask | None:
 
 
 def is_field_believed(field: Mask, whole_lung: Mask, heart: Mask) -> bool:
-    """Tell whether a lung field leaves out little more of the whole lung than the heart.
+    """Return whether a lung field excludes little more of the whole lung than the heart.
 
-    What it leaves out beside the heart is the upper mediastinum, a tenth of the rest (median).
+    Beside the heart it excludes the upper mediastinum, a tenth of the rest (median).
     """
     rest = int((whole_lung & ~heart).sum())
     is_full = field.sum() >= _LEAST_FIELD * rest > 0

@@ -1,4 +1,4 @@
-"""The sources by name: where they come from, by which licence, and who finds their files."""
+"""The sources by name: origin, licence, and the function that finds their files."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Source:
 
     Attributes:
         title: Its name in the literature.
-        license: For the manifest: of images and masks, or where the terms stand.
+        license: Licence of images and masks for the manifest, or where to find the terms.
         find: Finds its pairs below a folder.
     """
 

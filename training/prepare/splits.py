@@ -1,4 +1,4 @@
-"""Train, val and test: 80, 10 and 10 of a hundred, groups never split apart."""
+"""Train, val and test: 80, 10 and 10 per cent, without dividing groups."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ SHARES: Mapping[str, float] = {"train": 0.8, "val": 0.1, "test": 0.1}
 def split_groups(sizes: Mapping[str, int], strata: Mapping[str, str], seed: int) -> dict[str, str]:
     """Give every group a split.
 
-    Within a stratum (one source, say) the largest groups choose first, each the split that is
-    furthest below its share. Equal groups go in the order of a hash of seed and name. So the
-    result depends on the set of groups and the seed alone, not on their order.
+    Within a stratum, such as a source, groups are assigned by size, the largest first, each to the
+    split furthest below its share. Equal groups are ordered by a hash of seed and name. So the
+    result depends only on the set of groups and the seed, and not on their order.
 
     Args:
         sizes: Number of X-rays of each group.
@@ -22,8 +22,8 @@ def split_groups(sizes: Mapping[str, int], strata: Mapping[str, str], seed: int)
         seed: Another seed gives another division.
 
     Returns:
-        The split of each group. Within a stratum a split is off its share by less than one X-ray
-        when all groups are single X-rays, else by at most the largest group.
+        The split of each group. Within a stratum a split differs from its share by less than one
+        X-ray if all groups are single X-rays, otherwise by at most the largest group.
     """
     members: defaultdict[str, list[str]] = defaultdict(list)
     for group in sizes:

@@ -1,1 +1,1 @@
-"""The quality head: what kind of picture an X-ray is, learned from changed X-rays and others."""
+"""The quality head, which classifies pictures, trained on changed X-rays and other pictures."""

@@ -1,8 +1,8 @@
-"""Pictures that the quality head learns from, each with what is known of it.
+"""Training pictures of the quality head, with their known labels.
 
-An X-ray that is turned, mirrored, inverted or cut is one whose labels are certain. What is no
-frontal chest comes from folders of other pictures, and from X-rays of which nothing usable is left:
-a part without lungs, two in one picture, tiles in another order, noise, shapes.
+The labels of an X-ray that is turned, mirrored, inverted or cut here are certain. Pictures that are
+not a frontal chest come from folders of other pictures, and from unusable X-rays: a part without
+lungs, two in one picture, shuffled tiles, noise, shapes.
 """
 
 from __future__ import annotations
@@ -21,16 +21,17 @@ from training.quality.damage import Grey, damaged
 Mask = NDArray[np.bool_]
 
 CUT_SHARE = 0.06
-"""A picture is cut off from this share of the lungs outside on; below a sixth of it, it is not."""
+"""Least share of the lungs outside at which a picture counts as cut off; below a sixth of it, it
+does not."""
 
 _CUT_EDGES = (0.4, 0.35, 0.05, 0.2)
-"""How often one, two, three or all four edges of the picture are cut."""
+"""Probabilities of one, two, three or four cut edges."""
 
 EXPOSURE = AugmentConfig(
     scale_range=(0.75, 1.0), aspect_deviation=0.06, rotation_degrees=9, shift_share=0.0,
     elastic=0.01, unmoved=0.4, mirror=0, invert=0, border=0.05, portable=0.25,
 )  # fmt: skip
-"""How every picture varies beside its changes: never inverted, mirrored or moved out."""
+"""Augmentation of every picture beside its changes: never inverted, mirrored or moved out."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ class QualitySample:
         pixels: uint8 (S, S).
         valid: 1 where there is image, uint8 (S, S).
         labels: 1 where a label of `QUALITY_LABELS` is true, float32 (labels,).
-        known: 1 where that is certain, float32 (labels,).
+        known: 1 where the label is certain, float32 (labels,).
     """
 
     pixels: Grey
@@ -53,7 +54,7 @@ class QualitySample:
 def changed_xray(
     xray: LabelledXray, input_size: int, rng: np.random.Generator, change: bool = True
 ) -> QualitySample:
-    """Return an X-ray after random changes, or, without ``change``, as it comes."""
+    """Return an X-ray after random changes, or unchanged without ``change``."""
     image, mask = xray.image, xray.mask
     true: dict[str, bool] = dict.fromkeys(QUALITY_LABELS, False)
     known = dict.fromkeys(QUALITY_LABELS, True)
@@ -81,7 +82,7 @@ def changed_xray(
 
 
 def other_picture(image: Grey, input_size: int, rng: np.random.Generator) -> QualitySample:
-    """Return a picture of something else, (H, W), in a random part and turn."""
+    """Return a random part of another picture, (H, W), randomly turned."""
     height, width = image.shape
     vertical, horizontal = rng.uniform(0.6, 1.0, 2)
     rows, columns = max(int(height * vertical), 1), max(int(width * horizontal), 1)
@@ -96,7 +97,7 @@ def other_picture(image: Grey, input_size: int, rng: np.random.Generator) -> Qua
 def ruined_xray(
     xray: LabelledXray, second: LabelledXray, input_size: int, rng: np.random.Generator
 ) -> QualitySample:
-    """Return what is left of an X-ray, or of two, when no frontal chest can be seen any more."""
+    """Return a picture made from an X-ray, or from two, that shows no frontal chest."""
     kind = int(rng.integers(9))
     if kind == 0:
         picture = _part_without_lungs(xray, rng)
@@ -141,7 +142,7 @@ def _sample(
 
 
 def _cut(image: Grey, mask: Mask, rng: np.random.Generator) -> tuple[Grey, Mask, float]:
-    """Cut the picture at some edges; the share of the lungs that is lost comes third."""
+    """Cut the picture at some edges; return picture, mask and the lost share of the lungs."""
     height, width = image.shape
     edges = int(rng.choice(4, p=_CUT_EDGES)) + 1
     deepest = 0.55 if edges < 3 else 0.35
@@ -175,7 +176,7 @@ def _two_in_one(first: Grey, second: Grey, rng: np.random.Generator) -> Grey:
 
 
 def _squeezed(image: Grey, rng: np.random.Generator) -> Grey:
-    """Squeeze one side to 30 to 47 % of what belongs to the other."""
+    """Squeeze one side to 30 to 47 %."""
     height, width = image.shape
     share = float(rng.uniform(0.3, 0.47))
     size = (round(width * share), height) if rng.random() < 0.7 else (width, round(height * share))
@@ -202,7 +203,7 @@ def _magnified(image: Grey, rng: np.random.Generator) -> Grey:
 
 
 def _folded(image: Grey, rng: np.random.Generator) -> Grey:
-    """Lay one half of the chest over the other, as a lateral view does, and a spine at one side."""
+    """Overlay both halves of the chest, like a lateral view, with a spine at one side."""
     half = image.shape[1] // 2
     left, right = image[:, :half].astype(np.float32), image[:, ::-1][:, :half].astype(np.float32)
     share = np.float32(rng.uniform(0.35, 0.65))
@@ -218,7 +219,7 @@ def _folded(image: Grey, rng: np.random.Generator) -> Grey:
 
 
 def _shapes(rng: np.random.Generator) -> Grey:
-    """Draw discs, boxes and lines of any grey: photographs, drawings and pages are made of them."""
+    """Draw discs, boxes and lines of any grey, as in photographs, drawings and pages."""
     side = 256
     picture = np.full((side, side), rng.integers(256), np.uint8)
     for _ in range(int(rng.integers(1, 25))):

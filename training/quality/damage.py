@@ -1,7 +1,7 @@
-"""What is lost of an X-ray without moving it: detail, contrast, or a part behind something.
+"""Damage of an X-ray without moving it: less detail, less contrast, or a covered part.
 
-A damaged X-ray is still upright, mirrored or inverted as it was, and the quality head has to say so
-rather than to guess. How strong each change is varies from hardly visible to hardly readable.
+A damaged X-ray keeps its labels, such as upright, mirrored or inverted, and the quality head must
+still find them. The strength of each change varies from hardly visible to hardly readable.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ Shares = NDArray[np.float32]
 
 
 def damaged(image: Grey, mask: NDArray[np.bool_], rng: np.random.Generator) -> tuple[Grey, bool]:
-    """Return an X-ray of which something is lost.
+    """Return a damaged X-ray.
 
     Args:
         image: Grey values, (H, W).
@@ -23,7 +23,7 @@ def damaged(image: Grey, mask: NDArray[np.bool_], rng: np.random.Generator) -> t
         rng: Source of randomness.
 
     Returns:
-        The X-ray, and whether so much is hidden that neither its edges nor its heart tell much.
+        The X-ray, and whether too much is hidden to judge its edges and its heart.
     """
     kind = int(rng.integers(7))
     values = image.astype(np.float32) / np.float32(255)
@@ -71,12 +71,12 @@ def _faint(values: Shares, rng: np.random.Generator) -> Shares:
 
 
 def _bar(values: Shares, rng: np.random.Generator) -> Shares:
-    """Lay a bar across, as a label or a shield does."""
+    """Draw a bar across the picture, like a label or a shield."""
     return _covered(values, float(rng.uniform(0.05, 0.25)), float(rng.uniform(0, 0.75)), rng)
 
 
 def _half_hidden(values: Shares, rng: np.random.Generator) -> Shares:
-    """Cover what lies beyond a line through the picture."""
+    """Cover the picture beyond a line."""
     share = float(rng.uniform(0.3, 0.6))
     return _covered(values, share, 1 - share if rng.random() < 0.5 else 0.0, rng)
 
@@ -90,7 +90,7 @@ def _covered(values: Shares, share: float, start: float, rng: np.random.Generato
 
 
 def _one_lung_white(values: Shares, mask: NDArray[np.bool_], rng: np.random.Generator) -> Shares:
-    """White out the lung in one half of the picture, softly, as an effusion does."""
+    """Whiten the lung in one half of the picture softly, like an effusion."""
     height, width = values.shape
     half = np.zeros((height, width), bool)
     half[:, : width // 2] = True

@@ -1,7 +1,7 @@
-"""What the quality head reads: embeddings of a model that does not learn any more.
+"""Embeddings of a frozen model, the input of the quality head.
 
-A stored model is executed as the service executes it, integers included. So its head is fitted to
-the very numbers that it will see, and on a CPU four times as fast as to those of the float twin.
+A stored model is executed as in the service, integers included. So its head is fitted to the
+numbers that it gets in service.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class FrozenEncoder:
 
     Attributes:
         model: The network, for its grey values.
-        encode: Takes normalised pictures (B, C, S, S), gives embeddings (B, D, G, G).
+        encode: Function from normalised pictures (B, C, S, S) to embeddings (B, D, G, G).
         input_size: Side S of the input, in pixels.
         together: Whether several pictures may share a call.
     """
@@ -46,7 +46,7 @@ class FrozenEncoder:
         with torch.inference_mode():
             normalized = self.model.normalize(*planes)
             parts = [normalized] if self.together else list(normalized[:, None])
-            # Copies: an engine may put the next picture's embedding where this one is.
+            # Copies, because an engine may reuse the buffer for the next picture's embedding.
             found = [one.float().cpu().numpy().copy() for one in map(self.encode, parts)]
         return [embedding for part in found for embedding in part]
 

@@ -1,4 +1,4 @@
-"""Fitting the quality head on the pooled embeddings of a frozen model."""
+"""Fit the quality head on pooled embeddings of a frozen model."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ Floats = NDArray[np.float32]
 _BATCH_SIZE = 32
 _HIDDEN = 32
 _FALSE_ALARMS = 0.004
-"""Share of good X-rays of `val` that a label may name."""
+"""Largest share of good X-rays of `val` that get a label."""
 
 _REPEATS = 5
-"""How often X-rays of all sources but the largest come: children are nine in ten of `train`."""
+"""Repetitions of X-rays of all sources but the largest: children are nine in ten of `train`."""
 
 
 class QualityPictures(Dataset[QualitySample]):
@@ -37,7 +37,7 @@ class QualityPictures(Dataset[QualitySample]):
         self, xrays: Sequence[LabelledXray], others: Sequence[Grey], input_size: int,
         count: int, seed: int, good: bool = False,
     ) -> None:  # fmt: skip
-        """Hold what pictures are made of; with ``good`` all are X-rays without a change."""
+        """Keep the sources of pictures; with ``good`` all are unchanged X-rays."""
         self._xrays = list(xrays) if good else _balanced(xrays)
         self._others = others
         self._input_size = input_size
@@ -46,7 +46,7 @@ class QualityPictures(Dataset[QualitySample]):
         self._good = good
 
     def __len__(self) -> int:
-        """Return how many pictures there are."""
+        """Return the number of pictures."""
         return self._count
 
     def __getitem__(self, number: int) -> QualitySample:
@@ -76,7 +76,7 @@ def _balanced(xrays: Sequence[LabelledXray]) -> list[LabelledXray]:
 def features(
     encoder: FrozenEncoder, pictures: QualityPictures, workers: int
 ) -> tuple[Floats, Floats, Floats]:
-    """Return pooled embeddings (N, F), labels and what is certain of them, (N, labels) each."""
+    """Return pooled embeddings (N, F), labels and their certainty, (N, labels) each."""
     loader = DataLoader(
         pictures, batch_size=_BATCH_SIZE, num_workers=workers, collate_fn=list,
     )  # fmt: skip
@@ -95,13 +95,13 @@ def features(
 
 @dataclass(frozen=True)
 class Fitting:
-    """How long and how fast a head is fitted.
+    """The settings of fitting a head.
 
     Attributes:
         steps: Steps of 256 pictures.
         rate: Peak rate of AdamW.
         decay: Its weight decay.
-        pull: Weight of the squared distance to the head that fitting starts from.
+        pull: Weight of the squared distance from the initial head.
     """
 
     steps: int
@@ -112,14 +112,14 @@ class Fitting:
 
 FRESH = Fitting(steps=4000, rate=4e-3, decay=0.05, pull=0.0)
 TUNING = Fitting(steps=400, rate=5e-4, decay=0.0, pull=0.01)
-"""From a head that tens of thousands of pictures made, a few thousand learn further kinds of
-pictures. Without the pull the head would memorize them."""
+"""Settings to add kinds of pictures to a head trained on tens of thousands, with a few thousand
+more. Without the pull the head would memorize these."""
 
 
 def fit_head(
     rows: Floats, labels: Floats, known: Floats, seed: int, start: QualityHead | None = None
 ) -> QualityHead:
-    """Fit a new head, or a stored one further; shapes as `features` returns them."""
+    """Fit a new head, or fit a stored head further; shapes as from `features`."""
     torch.manual_seed(seed)
     fitting = FRESH if start is None else TUNING
     mean, deviation = rows.mean(axis=0), rows.std(axis=0) + 1e-3
@@ -159,7 +159,7 @@ def fit_head(
 def _layers(
     count: int, start: QualityHead | None, mean: Floats, deviation: Floats
 ) -> tuple[nn.Linear, nn.Linear]:
-    """Return the two layers for inputs less their mean, over their deviation."""
+    """Return the two layers for standardized inputs."""
     units = _HIDDEN if start is None else len(start.hidden_bias)
     hidden, output = nn.Linear(count, units), nn.Linear(units, len(QUALITY_LABELS))
     if start is not None:
@@ -180,7 +180,7 @@ def head_outputs(head: QualityHead, rows: Floats) -> NDArray[np.float64]:
 
 
 def limits_of(good: NDArray[np.float64], least: float = 0.5) -> dict[str, float]:
-    """Return the limit of each label: one that hardly a good X-ray reaches, and at least a half.
+    """Return the limit of each label, which few good X-rays reach and which is at least a half.
 
     Args:
         good: Probabilities of good X-rays, (N, labels).

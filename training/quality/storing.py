@@ -12,9 +12,9 @@ from training.model_card import write_manifest_and_card
 
 
 def store_with_head(model: Path, head: Path, out: Path, version: str) -> Path:
-    """Write ``out/NAME/VERSION``: a stored model as it is, but for its quality head.
+    """Write ``out/NAME/VERSION``: a stored model with another quality head.
 
-    Weights, golden mask and all that was measured on masks stay, since no mask changes.
+    Weights, golden mask and measurements of masks stay, because no mask changes.
 
     Args:
         model: Folder of the stored model.
@@ -27,10 +27,10 @@ def store_with_head(model: Path, head: Path, out: Path, version: str) -> Path:
 
     Raises:
         ArtifactError: The model is refused, or the head does not fit it.
-        ConfigError: The version cannot be.
+        ConfigError: The version is invalid.
         DataError: The folder holds no head.
         FileExistsError: The version exists; a stored version never changes.
-        OSError: It could not be written; nothing of it is left.
+        OSError: It could not be written; nothing stays on disk.
     """
     manifest = read_manifest(model)
     check_new_version(out, manifest.name, version)
@@ -52,6 +52,6 @@ def store_with_head(model: Path, head: Path, out: Path, version: str) -> Path:
 
 
 def _recipe(head: Path) -> dict[str, object]:
-    """Return how the head was fitted, as its record tells it."""
+    """Return how the head was fitted, from its record."""
     record = json.loads((head / "quality_head.json").read_text(encoding="utf-8"))
     return {name: record[name] for name in ("fitted", "val") if name in record}

@@ -1,8 +1,8 @@
 """Signal-to-noise ratio of every integer layer's output, on X-rays.
 
-Two figures per layer. *Running*: the integer model's output against the twin's when both run from
-the X-ray on, so errors of all layers before are in it. *Own*: the integer layer given the twin's
-input, so the error of this layer alone (its weights and the rounding of its input).
+There are two figures per layer. *Running* compares the outputs of both models on the X-ray, so it
+includes the errors of all earlier layers. *Own* gives the integer layer the twin's input, so it is
+the error of this layer alone (its weights and the rounding of its input).
 """
 
 from __future__ import annotations
@@ -50,9 +50,9 @@ def activation_noise(
     """Run X-rays through both models, each with its own box, and compare every integer layer.
 
     Args:
-        stored: The integer model, ready to run.
+        stored: The integer model.
         twin: The model before quantization.
-        rows: A handful of X-rays is enough: a layer sees thousands of values of each.
+        rows: A few X-rays, each of which gives a layer thousands of values.
         input_size: Side of the models' input, in pixels.
     """
     names = [

@@ -1,4 +1,4 @@
-"""X-rays as a model sees them while its weights are rounded without training."""
+"""The inputs for rounding a model's weights without training."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from training.quantization.post_training import (
 def calibration_inputs(
     model: PromptableSam, xrays: Sequence[LabelledXray], input_size: int
 ) -> Iterator[ModelInputs]:
-    """Yield each X-ray as the model gets it, with its own box and the whole image."""
+    """Yield the model's input for each X-ray, with its own box and the whole image."""
     device = next(model.buffers()).device
     for xray in xrays:
         height, width = xray.image.shape
@@ -42,14 +42,14 @@ def round_by_xrays(
     levels: int,
     rounding: Rounding = "gptq",
 ) -> None:
-    """Turn every layer that can be integers into fake-quantized ones, without training.
+    """Fake-quantize every quantizable layer, without training.
 
     Args:
         model: A float model; changed in place.
-        xrays: Those that activation scales and moments come from, 48 or more.
+        xrays: X-rays for activation scales and moments, 48 or more.
         input_size: Side of the model's input, in pixels.
-        levels: Integers that a weight may be.
-        rounding: How weights become integers.
+        levels: Integers that a weight can have.
+        rounding: Method of rounding weights.
     """
     layers = add_few_levels(model, WeightLevels(levels), float_layer_names(model))
     round_weights(model, layers, calibration_inputs(model, xrays, input_size), rounding)

@@ -10,7 +10,7 @@ from training.errors import ConfigError
 from training.settings import Count, NotNegative, check_settings
 
 LevelCount = Literal[2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 127]
-"""What `model_store.weight_levels.WeightLevels` takes."""
+"""The counts that `model_store.weight_levels.WeightLevels` accepts."""
 
 
 @dataclass(frozen=True)
@@ -20,16 +20,16 @@ class QatConfig:
     Attributes:
         sensitivity: CSV of ``python -m training sensitivity``, which decides the layers that stay
             float; empty quantizes every layer.
-        dice_margin: A layer stays float when it alone loses more than this Dice.
-        ssim_margin: Or when it alone loses more than this SSIM of the masks.
-        calibration_batches: Batches by which activation scales are set before training.
-        train_base: Whether the base weights learn too, not the adapters alone.
-        weight_levels: How many integers a weight may be: 127 are the ±63 of 8-bit models; 2 to 16
-            are stored packed (4 are ±1 and ±3 in 2 bits). With these every weight learns, so that
-            ``train_base`` says nothing. It starts from GPTQ by as many X-rays as the calibration
-            batches hold, 48 or more, unchanged and equally many of each data set.
-        integers_learn: Whether weights of 2 to 16 levels learn which integer they are; if not,
-            they stay as GPTQ left them, and scales, biases and norms learn.
+        dice_margin: A layer stays float if it alone loses more Dice than this.
+        ssim_margin: A layer also stays float if it alone loses more SSIM of the masks than this.
+        calibration_batches: Batches that set the activation scales before training.
+        train_base: Whether to train the base weights beside the adapters.
+        weight_levels: Number of integers of a weight: 127 for the ±63 of 8-bit models; 2 to 16 are
+            stored packed (4 are ±1 and ±3 in 2 bits). With few levels every weight is trained, and
+            ``train_base`` has no effect. Training starts from GPTQ with the number of X-rays in the
+            calibration batches, at least 48, unchanged and equally many of each data set.
+        integers_learn: Whether the integers of 2 to 16 levels are trained; if not, they stay as
+            GPTQ made them, and scales, biases and norms are trained.
     """
 
     sensitivity: str = ""
@@ -41,9 +41,9 @@ class QatConfig:
     integers_learn: bool = True
 
     def __post_init__(self) -> None:
-        """Refuse negative margins, and no calibration: first scales would be arbitrary.
+        """Refuse negative margins, and a run without calibration, whose scales would be arbitrary.
 
-        Also frozen integers of 8 bits, which are not parameters of their own.
+        Also refuse frozen integers of 8 bits, which are not separate parameters.
         """
         check_settings(self, "qat")
         if not self.integers_learn and self.weight_levels == EIGHT_BIT_LEVELS:

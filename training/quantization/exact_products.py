@@ -1,9 +1,8 @@
 """Products of integer-valued floats that equal the integer engine's, on any backend.
 
 float32 sums integers exactly below 2**24, that is up to 2,080 terms of at most 128 * 63. ViT-B has
-layers of 3,072 terms (``lin2``) and 2,304 (the neck), ViT-H of 5,120. Their sum is cut into parts
-that are exact, the parts are added in float64 and the whole is rounded to float32 once, which is
-what the engine does with its int32.
+layers of 3,072 terms (``lin2``) and 2,304 (the neck), ViT-H of 5,120. Their sums are divided into
+exact parts, added in float64 and rounded to float32 once, like the engine's int32.
 """
 
 from __future__ import annotations
@@ -17,14 +16,14 @@ from torch.nn import functional
 from model_store.integers import ACTIVATION_LOW, WEIGHT_LIMIT
 
 EXACT_TERMS = 2**24 // (-ACTIVATION_LOW * WEIGHT_LIMIT)
-"""How many products float32 sums exactly whatever they are: 2,080."""
+"""Number of products that float32 always sums exactly: 2,080."""
 
 
 def exact_linear(values: Tensor, weight: Tensor) -> Tensor:
     """Multiply integer-valued float32 (..., K) with (N, K) to (..., N).
 
     Returns:
-        float32: the integer sum, rounded once where it does not fit into 24 bits.
+        float32: the integer sum, rounded once if it does not fit into 24 bits.
     """
     terms = weight.shape[1]
     if terms <= EXACT_TERMS:
@@ -50,7 +49,7 @@ def exact_convolution(
 ) -> Tensor:
     """Convolve integer-valued float32 (B, C, H, W) with (N, C, k, k) to (B, N, H', W').
 
-    As a product on unfolded patches, like the engine: libraries may choose Winograd's algorithm
+    It is a product on unfolded patches, like in the engine. Libraries may use Winograd's algorithm
     for a convolution, which multiplies by fractions and is not exact.
     """
     if isinstance(padding, str):

@@ -1,10 +1,10 @@
 """Layers that compute in float exactly what the integer engine will compute.
 
-The weight that is quantized is the folded one, adapter included, so training sees the weight
-that is deployed. Products run on integer-valued floats and sum exactly
-(`training.quantization.exact_products`), so the accumulators equal the integer engine's bit for
-bit. Gradients pass straight through rounding and stop where a value was clipped; the activation
-scale learns as in LSQ (Esser et al., ICLR 2020), in the logarithm.
+The quantized weight is the folded one, adapter included, so training uses the deployed weight.
+Products run on integer-valued floats and sum exactly (`training.quantization.exact_products`), so
+the accumulators equal the integer engine's bit for bit. Gradients pass straight through rounding
+and stop where a value was clipped; the activation scale learns as in LSQ (Esser et al., ICLR 2020),
+in the logarithm.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _SCALE_CANDIDATES = 48
 
 
 def folded_weight(source: QuantizedSource) -> Tensor:
-    """Return the one weight that a layer multiplies by, adapter included."""
+    """Return a layer's weight, adapter included."""
     return source.folded_weight() if isinstance(source, AdaptedLinear) else source.weight
 
 
@@ -44,7 +44,7 @@ def folded_bias(source: QuantizedSource) -> Tensor | None:
 
 
 def round_straight_through(values: Tensor) -> Tensor:
-    """Round to even; the gradient passes as if nothing had been rounded."""
+    """Round to even; the gradient passes unchanged."""
     return values + (torch.round(values) - values).detach()
 
 
@@ -60,7 +60,7 @@ class FakeQuantized(nn.Module):
 
     @property
     def activation_scale(self) -> Tensor:
-        """Present scale of the input, float32 scalar."""
+        """Current scale of the input, float32 scalar."""
         return self.log_scale.exp()
 
     def forward(self, values: Tensor) -> Tensor:
@@ -102,7 +102,7 @@ class FakeQuantized(nn.Module):
         assert self.samples is not None
         flat = values.detach().float().flatten()
         stride = max(1, flat.numel() // _SAMPLES_PER_BATCH)
-        # The extremes decide what clipping costs, so they are always among the samples.
+        # The extremes are always among the samples, because they decide the cost of clipping.
         extremes = torch.stack([flat.min(), flat.max()])
         self.samples.append(torch.cat([flat[::stride], extremes]))
 
@@ -122,7 +122,7 @@ class FakeQuantized(nn.Module):
         self.samples = None
 
     def stored_weight(self) -> tuple[Tensor, Tensor]:
-        """Return what is stored of the weight: int8 (N, K) and scales (N,)."""
+        """Return the stored form of the weight: int8 (N, K) and scales (N,)."""
         weight = folded_weight(self.source).detach().flatten(1)
         scale = weight_scale(weight)
         return quantize_weight(weight, scale), scale
@@ -153,7 +153,7 @@ def _squared_error(values: Tensor, scale: float) -> float:
 
 @contextmanager
 def sampling(layers: Iterable[FakeQuantized]) -> Iterator[None]:
-    """Within the block the layers compute in float and remember samples of their inputs."""
+    """Compute the layers in float within the block, and collect samples of their inputs."""
     chosen = list(layers)
     for layer in chosen:
         layer.samples = []

@@ -1,9 +1,9 @@
-"""A layer whose weights learn to be one of a few integers, by numbers of their own.
+"""A layer of few weight levels, whose integers are trained through separate parameters.
 
-With few levels a weight cannot follow the float that it came from: moving the float by a rate that
-suits it never reaches the next integer. So each weight learns as its *unit*, the float divided by
-the scale, and the scale of each channel learns in the logarithm beside it. Forward the unit is
-rounded to its level; backward the gradient passes as if nothing had been rounded.
+With few levels, training the float weight at a suitable rate never reaches the next integer. So the
+parameter of each weight is its *unit*, the float divided by the scale, and the scale of each
+channel is trained in the logarithm. The forward pass rounds the unit to its level; the gradient
+passes unchanged.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ from training.quantization.fake_quantization import FakeQuantized
 from training.quantization.scale_fitting import largest_scale
 
 FARTHEST_START = 0.45
-"""A unit starts at most so far from its integer, in distances between levels: on its side of the
-border where it would be rounded to the next."""
+"""Largest initial distance of a unit from its integer, in distances between levels, so that it
+rounds to this integer."""
 
 
 class FewLevelQuantized(FakeQuantized):
     """A linear or convolution layer on weights of few levels and an 8-bit input.
 
     Attributes:
-        levels: The integers that a weight may be.
+        levels: The integers that a weight can have.
         unit: Each weight divided by its scale, (N, K).
         log_weight_scale: Logarithm of each channel's scale, (N,).
     """
@@ -32,7 +32,7 @@ class FewLevelQuantized(FakeQuantized):
     source: nn.Linear | nn.Conv2d
 
     def __init__(self, source: nn.Linear | nn.Conv2d, levels: WeightLevels) -> None:
-        """Wrap ``source``, its weights at the nearest level of the scale that fits the largest."""
+        """Wrap ``source``, with weights at the nearest level of the scale of the largest weight."""
         super().__init__(source)
         self.levels = levels
         weight = source.weight.detach().flatten(1)
@@ -40,15 +40,15 @@ class FewLevelQuantized(FakeQuantized):
         self.unit = nn.Parameter(torch.empty_like(weight))
         self.log_weight_scale = nn.Parameter(torch.empty_like(scale))
         self.start_at(levels.nearest(weight / scale[:, None]), scale)
-        source.weight.requires_grad_(False)  # from here on the units learn
+        source.weight.requires_grad_(False)  # from here on the units are trained
 
     @torch.no_grad()
     def start_at(self, integers: Tensor, scale: Tensor) -> None:
-        """Let the weights be these integers and scales, each unit as near its float as it may be.
+        """Start from these integers and scales, with each unit as near its float as possible.
 
         Args:
             integers: Whole numbers among the levels, (N, K).
-            scale: Of each channel, positive, (N,).
+            scale: Scale of each channel, positive, (N,).
         """
         weight = self.source.weight.flatten(1)
         farthest = FARTHEST_START * self.levels.spacing
@@ -69,6 +69,6 @@ class FewLevelQuantized(FakeQuantized):
         return nearest.view(shape), self.log_weight_scale.exp()
 
     def stored_weight(self) -> tuple[Tensor, Tensor]:
-        """Return what is stored of the weight: int8 (N, K) and scales (N,)."""
+        """Return the stored form of the weight: int8 (N, K) and scales (N,)."""
         integers = self.levels.nearest(self.unit.detach()).to(torch.int8)
         return integers, self.log_weight_scale.detach().exp()

@@ -1,4 +1,4 @@
-"""GPTQ: rounding a layer's weights one input at a time, each error compensated by the next weights.
+"""GPTQ: round a layer's weights one input at a time, and compensate each error in later weights.
 
 Rounding to nearest treats weights as if inputs were independent. They are not: weights of
 correlated inputs can compensate the error of one weight. With the second moments H of the inputs
@@ -6,9 +6,9 @@ the error of the output is a quadratic form in H, and the best correction of the
 still to be rounded follows from a Cholesky factor of H's inverse. Frantar et al., "GPTQ: Accurate
 Post-Training Quantization for Generative Pre-trained Transformers", ICLR 2023.
 
-Two things beside the paper: the scale of a channel is refitted, by H, to the integers that came
-out, and rounding starts again with it; and a layer with a bias uses the moments about the mean,
-because its bias absorbs the error at the mean input.
+There are two additions to the paper. The scale of a channel is refitted to the resulting integers
+by H, and rounding repeats with it. A layer with a bias uses the moments about the mean, because its
+bias absorbs the error at the mean input.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from model_store.weight_levels import WeightLevels
 from training.quantization.scale_fitting import fitted_scale, least_squares_scale
 
 DAMPING = 0.01
-"""Added to H's diagonal, as a share of its mean: inputs that never vary must not decide."""
+"""Addition to H's diagonal, as a share of its mean, against inputs that never vary."""
 
 _ROUNDS = 4
 _BLOCK = 128
@@ -30,12 +30,12 @@ _BLOCK = 128
 
 @dataclass(frozen=True)
 class RoundedWeight:
-    """Integers and scales that stand for a layer's weights.
+    """Integers and scales that approximate a layer's weights.
 
     Attributes:
         integers: Whole numbers among the levels, float32 (N, K).
-        scale: Of each channel, float32 (N,).
-        error: Mean squared error of each channel's output that is left, float64 (N,).
+        scale: Scale of each channel, float32 (N,).
+        error: Remaining mean squared error of each channel's output, float64 (N,).
     """
 
     integers: Tensor
@@ -48,12 +48,12 @@ def gptq_weight(weight: Tensor, moments: Tensor, levels: WeightLevels) -> Rounde
 
     Args:
         weight: Float (N, K).
-        moments: Mean of the outer products of the inputs, or their covariance where a bias takes
-            up the mean, float (K, K).
-        levels: The integers that a weight may be.
+        moments: Mean of the outer products of the inputs, or their covariance for a layer with a
+            bias, float (K, K).
+        levels: The integers that a weight can have.
 
     Returns:
-        For each channel the best of a few rounds of rounding and refitting; never worse than
+        For each channel the best of a few rounds of rounding and refitting, never worse than
         rounding to nearest.
     """
     wanted, h = weight.double(), _damped(moments.double())
@@ -80,8 +80,8 @@ def output_error(weight: Tensor, integers: Tensor, scale: Tensor, moments: Tenso
 
     Args:
         weight: Float (N, K).
-        integers: What stands for it, (N, K).
-        scale: Of each channel, (N,).
+        integers: Its integers, (N, K).
+        scale: Scale of each channel, (N,).
         moments: Second moments of the inputs, (K, K).
     """
     off = integers * scale[:, None] - weight

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 MOST_ROWS = 4096
-"""Rows of one call that count, evenly spread: an X-ray has thousands of tokens much alike."""
+"""Most rows of one call that are used, evenly spread, because an X-ray's thousands of tokens are
+similar."""
 
 
 @dataclass
@@ -20,8 +21,8 @@ class InputMoments:
 
     Attributes:
         count: Rows so far.
-        total: Their sum, float64 (K,).
-        products: Sum of their outer products, float64 (K, K).
+        total: Sum of the rows, float64 (K,).
+        products: Sum of the rows' outer products, float64 (K, K).
     """
 
     count: int
@@ -30,13 +31,13 @@ class InputMoments:
 
     @classmethod
     def of(cls, layer: nn.Linear | nn.Conv2d) -> InputMoments:
-        """Start at nothing for a layer."""
+        """Return empty sums for a layer."""
         terms = layer.weight[0].numel()
         zeros = torch.zeros(terms, terms, dtype=torch.float64, device=layer.weight.device)
         return cls(0, zeros[0].clone(), zeros)
 
     def add(self, rows: Tensor) -> None:
-        """Add inputs, float (M, K); of more than `MOST_ROWS` an even choice."""
+        """Add inputs, float (M, K), at most `MOST_ROWS` of them, evenly spread."""
         chosen = rows[:: max(1, len(rows) // MOST_ROWS)].detach().float()
         self.count += len(chosen)
         self.total += chosen.sum(dim=0).double()
@@ -51,7 +52,7 @@ class InputMoments:
         """Return the mean outer product of the inputs, or their covariance, float64 (K, K).
 
         Raises:
-            ValueError: No input was seen.
+            ValueError: No input was added.
         """
         if not self.count:
             raise ValueError("no inputs were seen; run X-rays inside `observed_inputs` first")
@@ -63,7 +64,7 @@ class InputMoments:
 def observed_inputs(
     layers: Mapping[str, nn.Linear | nn.Conv2d],
 ) -> Iterator[dict[str, InputMoments]]:
-    """Within the block these layers' inputs are added up, by the layers' names."""
+    """Accumulate the inputs of these layers within the block, by name."""
     found = {name: InputMoments.of(layer) for name, layer in layers.items()}
     handles = [
         layer.register_forward_pre_hook(_observe(found[name], layer))
@@ -84,7 +85,7 @@ def _observe(moments: InputMoments, layer: nn.Linear | nn.Conv2d):  # type: igno
 
 
 def input_rows(layer: nn.Linear | nn.Conv2d, values: Tensor) -> Tensor:
-    """Return what each output of a layer is a product of: (M, K), patches for a convolution."""
+    """Return a layer's inputs as rows of its matrix product: (M, K), patches for a convolution."""
     if isinstance(layer, nn.Linear):
         return values.reshape(-1, values.shape[-1])
     padding = layer.padding

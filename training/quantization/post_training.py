@@ -1,4 +1,4 @@
-"""Post-training quantization to few levels: what training is compared with, and starts from."""
+"""Post-training quantization to few levels, the start and the baseline of training."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from training.quantization.input_moments import InputMoments, observed_inputs
 from training.quantization.scale_fitting import largest_scale, least_squares_scale
 
 Rounding = Literal["largest", "least_squares", "gptq"]
-"""How weights become integers: the nearest at the scale that fits the largest weight; the nearest
-at the scale of least squared error; or one input after the other, by the inputs' moments."""
+"""Methods of rounding: to nearest at the scale that fits the largest weight; to nearest at the
+scale of least squared error; or one input after the other, by the inputs' moments (GPTQ)."""
 
 ROUNDINGS: tuple[Rounding, ...] = get_args(Rounding)
 
 ModelInputs = tuple[Tensor, Tensor, Tensor]
-"""Normalised images, boxes and the image of each box, as `PromptableSam.forward` takes them."""
+"""Normalised images, boxes and the image of each box, for `PromptableSam.forward`."""
 
 
 def add_few_levels(
@@ -47,13 +47,13 @@ def round_weights(
     inputs: Iterable[ModelInputs],
     rounding: Rounding = "gptq",
 ) -> None:
-    """Set weights and activation scales from what the float model sees.
+    """Set weights and activation scales from the inputs of the float model's layers.
 
     Args:
-        model: A float model, these layers wrapped.
+        model: A float model with these layers wrapped.
         layers: The wrapped layers, by name.
-        inputs: What to run, 48 X-rays or more.
-        rounding: How weights become integers.
+        inputs: Inputs of at least 48 X-rays.
+        rounding: Method of rounding.
     """
     moments = observe(model, layers, inputs)
     for name, layer in layers.items():
@@ -86,7 +86,7 @@ def round_layer(layer: FewLevelQuantized, seen: InputMoments, rounding: Rounding
         layer.start_at(levels.nearest(weight / scale[:, None]), scale)
     else:
         has_bias = layer.source.bias is not None
-        # On the CPU: hundreds of columns one by one, which a GPU would wait for.
+        # On the CPU, because a GPU would wait for hundreds of columns one by one.
         rounded = gptq_weight(weight.cpu(), seen.second(about_mean=has_bias).cpu(), levels)
         integers, scale = rounded.integers.to(weight), rounded.scale.to(weight)
         if has_bias:
@@ -96,5 +96,5 @@ def round_layer(layer: FewLevelQuantized, seen: InputMoments, rounding: Rounding
 
 
 def float_layer_names(model: PromptableSam) -> list[str]:
-    """Return the names of the float layers that can become integers."""
+    """Return the names of the quantizable float layers."""
     return list(quantizable_layers(model))

@@ -1,4 +1,4 @@
-"""Putting fake quantization into a model, and turning it into the integers that are deployed."""
+"""Add fake quantization to a model, and convert it to the deployed integers."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from training.quantization.sensitivity.choice import (
 def add_fake_quantization(
     model: PromptableSam, choice: PrecisionChoice = EVERY_LAYER_INT8
 ) -> dict[str, FakeQuantized]:
-    """Wrap every layer that can become integers but those that were chosen to stay float.
+    """Wrap every quantizable layer except those chosen to stay float.
 
     Raises:
         ConfigError: The choice was made for another model.
@@ -40,7 +40,7 @@ def add_fake_quantization(
 def add_few_level_quantization(
     model: PromptableSam, config: QatConfig, choice: PrecisionChoice = EVERY_LAYER_INT8
 ) -> dict[str, FewLevelQuantized]:
-    """Fold a model's adapters and wrap every layer but those that were chosen to stay float.
+    """Fold a model's adapters and wrap every layer except those chosen to stay float.
 
     Raises:
         ConfigError: The choice was made for another model.
@@ -53,13 +53,13 @@ def add_few_level_quantization(
 
 
 def quantizable_names(model: PromptableSam) -> list[str]:
-    """Return the layers that can become integers; an adapted layer counts as one."""
+    """Return the quantizable layers; an adapted layer counts as one."""
     names = [name.removesuffix(".base") for name in quantizable_layers(model)]
     return [name.removesuffix(".source").removesuffix(".base") for name in names]
 
 
 def packed_levels(model: PromptableSam) -> dict[str, int]:
-    """Return how many values a weight of each layer of few levels has, before `to_deployed`."""
+    """Return the number of levels of each layer of few levels; call it before `to_deployed`."""
     return {
         name: layer.levels.count
         for name, layer in sorted(find_layers(model, FewLevelQuantized).items())
@@ -68,10 +68,10 @@ def packed_levels(model: PromptableSam) -> dict[str, int]:
 
 
 def to_deployed(model: PromptableSam) -> dict[str, Precision]:
-    """Turn a trained model, in place, into the one that is deployed.
+    """Convert a trained model to its deployed form in place.
 
     Returns:
-        The precision of every layer that could be integers.
+        The precision of every quantizable layer.
     """
     fake = find_layers(model, FakeQuantized)
     for name, layer in fake.items():

@@ -1,9 +1,9 @@
-"""The scale of each channel of weights by least squares, rather than by its largest weight.
+"""Fit the scale of each channel of weights by least squares, instead of by its largest weight.
 
-A scale that lets the largest weight fit rounds most others to zero when there are few levels: with
-three, every weight below half of the largest one. The scale of least squared error lets a few
-weights be clipped instead. Weights count by what they do: the error is that of the layer's output,
-by the second moments of its inputs, or at least by their diagonal.
+With few levels, a scale that fits the largest weight rounds most others to zero: with three levels,
+every weight below half of the largest. The scale of least squared error clips a few weights
+instead. The error is that of the layer's output, by the second moments of its inputs, or at least
+by their diagonal.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _REFITS = 4
 
 
 def largest_scale(weight: Tensor, levels: WeightLevels) -> Tensor:
-    """Return the scale by which the largest weight of each channel just fits, (N,)."""
+    """Return the scale that just fits the largest weight of each channel, (N,)."""
     if levels.count == EIGHT_BIT_LEVELS:
         return weight_scale(weight)
     return weight.abs().amax(dim=1).clamp(min=1e-12) / levels.largest
@@ -29,13 +29,13 @@ def largest_scale(weight: Tensor, levels: WeightLevels) -> Tensor:
 def least_squares_scale(
     weight: Tensor, levels: WeightLevels, importance: Tensor | None = None
 ) -> Tensor:
-    """Return the scale of each channel whose nearest integers err least.
+    """Return the scale of each channel with the least error after rounding to nearest.
 
     Args:
         weight: Float (N, K).
-        levels: The integers that a weight may be.
-        importance: How much each input counts, float (K,), such as the diagonal of its second
-            moments; None counts all alike.
+        levels: The integers that a weight can have.
+        importance: Weight of each input, float (K,), such as the diagonal of the second moments;
+            None for equal weights.
 
     Returns:
         Float (N,): the best of a range of candidates, then refitted to the integers it gives.
@@ -44,7 +44,8 @@ def least_squares_scale(
     largest = largest_scale(weight, levels)
     best = largest.clone()
     least = torch.full_like(largest, torch.inf)
-    # Below the largest weight's own scale, evenly in the logarithm; the scale itself is the first.
+    # Candidates below the largest weight's scale, evenly spaced in the logarithm; that scale is the
+    # first.
     for place in range(_CANDIDATES):
         scale = largest * _SMALLEST_SHARE ** (place / (_CANDIDATES - 1))
         error = _diagonal_error(weight, scale, levels, count)
@@ -60,13 +61,13 @@ def least_squares_scale(
 
 
 def fitted_scale(weight: Tensor, integers: Tensor, moments: Tensor, fallback: Tensor) -> Tensor:
-    """Return the scale that brings given integers nearest to the weights, (N,).
+    """Return the scale at which given integers are nearest to the weights, (N,).
 
     Args:
         weight: Float (N, K).
-        integers: What stands for it, float (N, K).
+        integers: Its integers, float (N, K).
         moments: Second moments of the inputs, float (K, K): the error is that of the output.
-        fallback: Scales for channels whose integers are all 0, or would need a negative one, (N,).
+        fallback: Scales for channels whose integers are all 0 or would need a negative scale, (N,).
     """
     moved = integers @ moments  # (N, K)
     own = (moved * integers).sum(dim=1)

@@ -1,8 +1,8 @@
-"""FP32 against INT8 weights of a stored model and its float twin.
+"""Comparison of a stored model's INT8 weights with its float twin's weights.
 
-The stored integers come from stage 2, which trained on from the twin. Their difference from the
-twin's weights is therefore two things: what stage 2 moved on purpose, and rounding. To tell them
-apart the twin's own weights are rounded by the same scheme; that error is rounding alone.
+Stage 2 started from the twin, so the stored integers differ from the twin's weights by its training
+and by rounding. To separate the two, the twin's own weights are rounded by the same scheme; that
+error is rounding alone.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ class LayerWeights:
 
     Attributes:
         floating: The twin's weights.
-        stored: What the stored integers stand for.
-        rounded: What the twin's weights stand for after rounding by the same scheme.
+        stored: Dequantized stored weights.
+        rounded: The twin's weights after rounding by the same scheme.
         stored_step: Step of the stored integers at each weight.
         rounded_step: Step of the rounding at each weight.
     """
@@ -55,7 +55,7 @@ class LayerWeights:
 
 @dataclass(frozen=True)
 class Moments:
-    """Moments of an error; mean and SD are also the Gaussian that fits it best.
+    """Moments of an error; mean and SD also define the best-fitting Gaussian.
 
     Attributes:
         sd: Standard deviation.
@@ -70,7 +70,7 @@ class Moments:
 
 
 def snr_db(signal: Values, noisy: Values) -> float:
-    """Return 10 log10 of signal power over error power; infinite when nothing differs."""
+    """Return 10 log10 of signal power over error power; infinite without an error."""
     noise = float(np.square(noisy - signal, dtype=np.float64).sum())
     power = float(np.square(signal, dtype=np.float64).sum())
     return 10 * float(np.log10(power / noise)) if noise and power else float("inf")
@@ -114,7 +114,7 @@ def error_in_steps(layers: list[LayerWeights], *, rounding_alone: bool = False) 
 
 
 def moments(errors: Values) -> Moments:
-    """Return the moments of errors, (N,); without any spread skew and kurtosis are 0."""
+    """Return the moments of errors, (N,); without spread, skew and kurtosis are 0."""
     values = errors.astype(np.float64)
     if np.ptp(values) == 0:
         return Moments(float(values[0]), 0.0, 0.0, 0.0)
@@ -125,7 +125,7 @@ def moments(errors: Values) -> Moments:
 
 
 def correlation(layers: list[LayerWeights]) -> float:
-    """Pearson correlation of the twin's and the stored weights over all layers."""
+    """Return the Pearson correlation of the twin's and the stored weights over all layers."""
     floating = np.concatenate([x.floating for x in layers]).astype(np.float64)
     stored = np.concatenate([x.stored for x in layers]).astype(np.float64)
     return float(np.corrcoef(floating, stored)[0, 1])
@@ -137,8 +137,7 @@ def error_by_magnitude(
     """Return the root mean square error against the size of the weight, both in steps.
 
     Returns:
-        Centres of the bins (integer magnitude, 0..63) and the error in each; NaN where a bin holds
-        no weight.
+        Centres of the bins (integer magnitude, 0..63) and the error in each; NaN for an empty bin.
     """
     steps = [x.rounded_step if rounding_alone else x.stored_step for x in layers]
     magnitude = np.concatenate([abs(x.floating) / s for x, s in zip(layers, steps, strict=True)])

@@ -1,1 +1,1 @@
-"""The checkpoint of the reference work (arXiv 2604.01167), read into our own model."""
+"""Import of the reference work's checkpoint (arXiv 2604.01167) into our own model."""

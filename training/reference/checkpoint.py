@@ -1,11 +1,11 @@
-"""Reading ``best_model_stage2_int8.pth``: renamed, adapters folded, weights as they were run.
+"""Read ``best_model_stage2_int8.pth``: rename entries, fold adapters, round weights as at run time.
 
 The file is a dict whose ``model_state_dict`` holds a ``SamModel`` under ``sam.``. Each vision
 layer's ``attn.qkv`` is wrapped: the frozen layer is ``attn.qkv.qkv``, and each of q, k and v has
 ``P (D, R)``, ``Lambda (R)``, ``Q (R, D)`` and a boolean ``mask (R)``; added to the weight is
 ``P diag(Lambda * mask) Q``, times ``alpha / target_rank``. All other linear layers of vision
-encoder and mask decoder were Brevitas ``QuantLinear``: float in the file, rounded to 8 bits by one
-scale per tensor whenever they run. What is built here computes what that model computes.
+encoder and mask decoder were Brevitas ``QuantLinear``: float in the file, and rounded to 8 bits
+with one scale per tensor at run time. The model built here computes the same.
 """
 
 from __future__ import annotations
@@ -44,22 +44,22 @@ class ReferenceModel:
 
     architecture: SamConfig
     model: PromptableSam
-    facts: dict[str, Any]  # What the file says of its training, for the manifest
+    facts: dict[str, Any]  # facts about its training in the file, for the manifest
 
 
 def load_reference(
     path: Path, alpha: float = ALPHA, target_rank: int = TARGET_RANK
 ) -> ReferenceModel:
-    """Read a file of the reference's stage 2.
+    """Read a stage 2 file of the reference.
 
     Args:
         path: The file.
-        alpha: ``lora_alpha`` of its training, which the file does not hold.
+        alpha: ``lora_alpha`` of its training, which is not in the file.
         target_rank: ``target_rank`` of its training, likewise.
 
     Raises:
-        CheckpointError: The file cannot be read as tensors, or has a name or shape that such a
-            file does not have, or lacks one.
+        CheckpointError: The file cannot be read as tensors, or an entry is unknown, missing or
+            misshapen.
     """
     content = _read(path)
     entries = _Entries(path, content["model_state_dict"])
@@ -101,14 +101,14 @@ def _read(path: Path) -> Mapping[str, Any]:
 
 
 def _file_name(name: str) -> str:
-    """Return the file's name of an entry of our model."""
+    """Return the name in the file of an entry of our model."""
     renamed = _SAM + hugging_face_name(name)
     head, separator, tail = renamed.partition(f"{_QKV}.")
     return f"{head}{_QKV}.qkv.{tail}" if separator else renamed
 
 
 class _Entries:
-    """The entries of the file; each is taken once, so that what is left over is unknown."""
+    """The entries of the file; each is taken once, so that remaining entries are unknown."""
 
     def __init__(self, path: Path, state: Mapping[str, Any]) -> None:
         self._path = path
@@ -132,7 +132,7 @@ class _Entries:
         return tensor.float() if tensor.is_floating_point() else tensor
 
     def drop_copies(self, depth: int) -> None:
-        """Take the second entries of shared parameters, which must equal the first."""
+        """Drop the second entries of shared parameters, which must equal the first."""
         originals = {_SAM + POSITION_COPY: _SAM + hugging_face_name(
             "prompt_encoder.pe_layer.positional_encoding_gaussian_matrix")}  # fmt: skip
         for name in self._state:
@@ -146,7 +146,7 @@ class _Entries:
                 raise CheckpointError(f"{self._path}: {name} differs from {original}")
 
     def refuse_the_rest(self) -> None:
-        """Refuse entries that nothing asked for."""
+        """Refuse entries that were not taken."""
         unknown = sorted(set(self._state) - self._taken)
         if unknown:
             raise CheckpointError(
@@ -156,7 +156,7 @@ class _Entries:
 
 
 def _round_weights(model: PromptableSam, state: dict[str, Tensor]) -> None:
-    """Round the weights of what were ``QuantLinear`` as these do at run time."""
+    """Round the weights of former ``QuantLinear`` layers as at run time."""
     for name, module in model.named_modules():
         if isinstance(module, nn.Linear) and not name.endswith(_QKV):
             weight = state[f"{name}.weight"]
@@ -167,7 +167,7 @@ def _round_weights(model: PromptableSam, state: dict[str, Tensor]) -> None:
 def _fold_adapters(
     entries: _Entries, state: dict[str, Tensor], architecture: SamConfig, scaling: float
 ) -> int:
-    """Add the adapters to the q, k and v rows of every layer; return the triplets kept."""
+    """Add the adapters to the q, k and v rows of every layer; return the kept triplets."""
     width, kept = architecture.embed_dim, 0
     for index in range(architecture.depth):
         prefix = f"{_SAM}vision_encoder.layers.{index}{_QKV}."

@@ -1,4 +1,4 @@
-"""The imported model as two stored ones: in float, and in integers after calibration."""
+"""Store the imported model twice: in float, and in integers after calibration."""
 
 from __future__ import annotations
 
@@ -39,11 +39,11 @@ LabelledPicture = tuple[NDArray[np.uint8], NDArray[np.bool_]]
 def calibration_pictures(
     count: int, convention: Convention, data: Path | None
 ) -> Iterable[LabelledPicture]:
-    """Yield what activation scales are set by: X-rays of ``train``, or drawn phantoms.
+    """Yield pictures for calibrating activation scales: X-rays of ``train``, or phantoms.
 
     Args:
-        count: How many.
-        convention: How their masks were annotated.
+        count: Number of pictures.
+        convention: Convention of their masks.
         data: Data set; None for phantoms.
 
     Raises:
@@ -73,8 +73,8 @@ def deploy_reference(
 ) -> tuple[ExportResult, ExportResult]:
     """Write ``out/NAME-float/VERSION`` and ``out/NAME/VERSION``.
 
-    The reference trained one mask token, SAM's first, so the stored models know one convention
-    and refuse the other.
+    The reference trained only SAM's first mask token, so the stored models know one convention and
+    refuse the other.
 
     Args:
         reference: The model; consumed.
@@ -82,9 +82,9 @@ def deploy_reference(
         out: Folder of stored models.
         name: Name of the integer model.
         version: Version of both.
-        convention: How the masks that it was trained on were annotated.
+        convention: Convention of its training masks.
         license_text: Licence of the weights.
-        pictures: Pictures that activation scales are set by.
+        pictures: Pictures for calibrating activation scales.
 
     Returns:
         The float model and the integer one.
@@ -121,7 +121,7 @@ def _write(
 
 @torch.no_grad()
 def swap_first_tokens(model: PromptableSam) -> None:
-    """Let mask tokens 0 and 1 trade places; every mask stays as it was, under the other number."""
+    """Swap mask tokens 0 and 1; masks stay the same under the other number."""
     decoder = model.mask_decoder
     last = decoder.iou_prediction_head.layers[-1]
     for tensor in (decoder.mask_tokens.weight, last.weight, last.bias):
@@ -134,7 +134,7 @@ def swap_first_tokens(model: PromptableSam) -> None:
 def quantized(
     model: PromptableSam, input_size: int, pictures: Iterable[LabelledPicture]
 ) -> PromptableSam:
-    """Put fake quantization into a model, scales calibrated on pictures one at a time."""
+    """Add fake quantization to a model, with scales calibrated on pictures one at a time."""
     stage = QatStage(model, QatConfig())
     model.eval()
     with sampling(stage.layers.values()):

@@ -1,4 +1,4 @@
-"""What Hugging Face's ``SamModel`` calls the parameters that segment-anything names otherwise."""
+"""Names of parameters in Hugging Face's ``SamModel`` that differ from segment-anything's."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _RULES: tuple[tuple[str, str], ...] = (
     (r"^mask_decoder\.output_upscaling\.0\.", "mask_decoder.upscale_conv1."),
     (r"^mask_decoder\.output_upscaling\.1\.", "mask_decoder.upscale_layer_norm."),
     (r"^mask_decoder\.output_upscaling\.3\.", "mask_decoder.upscale_conv2."),
-    # Three layers each: the first and the last have names of their own there.
+    # Three layers each, of which the first and the last have separate names there.
     (r"^(mask_decoder\.(?:output_hypernetworks_mlps\.\d+|iou_prediction_head))\.layers\.0\.",
      r"\1.proj_in."),
     (r"^(mask_decoder\.(?:output_hypernetworks_mlps\.\d+|iou_prediction_head))\.layers\.1\.",
@@ -42,7 +42,7 @@ POSITION_COPY = "prompt_encoder.shared_embedding.positional_embedding"
 
 
 def hugging_face_name(name: str) -> str:
-    """Return what ``SamModel`` calls the entry ``name`` of segment-anything's state dict."""
+    """Return ``SamModel``'s name of the entry ``name`` of segment-anything's state dict."""
     for pattern, replacement in _RULES:
         renamed, count = re.subn(pattern, replacement, name)
         if count:

@@ -1,4 +1,4 @@
-"""The page of an acceptance: verdict, margins, intervals by patient, worst masks pictured."""
+"""The page of an acceptance: verdict, margins, intervals by patient, worst masks."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from training.report.overlays import Example, overlay
 TEMPLATE = "acceptance.html.jinja"
 
 WORST = 6
-"""How many of the worst masks are pictured."""
+"""Number of worst masks with pictures."""
 
 
 def verdict_of(findings: Sequence[Finding]) -> str:
-    """Return ``pass`` when every margin is met with both kinds of box, else ``fail``."""
+    """Return ``pass`` if every margin is met with both kinds of box, otherwise ``fail``."""
     return "pass" if all(finding.passes for finding in findings) else "fail"
 
 
@@ -33,7 +33,7 @@ def render_acceptance(
     findings: Sequence[Finding],
     margins: Margins,
 ) -> str:
-    """Return the page as HTML that needs no other file."""
+    """Return the page as self-contained HTML."""
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True)
     text = resources.files("training.report").joinpath(TEMPLATE).read_text(encoding="utf-8")
     facts = {name: value.replace("`", "") for name, value in

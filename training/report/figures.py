@@ -1,4 +1,4 @@
-"""How figures look, and how they get into the page: SVG or PNG as ``data:`` addresses."""
+"""Style of figures, and their embedding in the page as ``data:`` URLs."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 BLUE, ORANGE, GREEN, PINK, GREY = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#6b7280"
-"""Colours that people with any colour vision tell apart (Okabe and Ito, 2008)."""
+"""Colours that people with any colour vision can tell apart (Okabe and Ito, 2008)."""
 
 MODEL_COLOURS = {"int8": BLUE, "fp32": ORANGE, "bf16": GREEN}
 

@@ -1,4 +1,4 @@
-"""Learning curves of a run, from its log: a line per event, a resumed step counted once."""
+"""Learning curves of a run from its log; a resumed step counts once."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ LOG_FILE = "log.jsonl"
 
 
 def read_events(folder: Path, event: str) -> list[dict[str, Any]]:
-    """Return the events of one kind, by step; where a run was resumed the later one counts.
+    """Return the events of one kind, by step; after a resumption the later event counts.
 
-    A last line that was cut off when the process died is left out.
+    A last line that was cut off by a kill is ignored.
     """
     path = folder / LOG_FILE
     if not path.is_file():
@@ -34,7 +34,7 @@ def read_events(folder: Path, event: str) -> list[dict[str, Any]]:
 
 
 def draw_learning_curves(folder: Path) -> Figure | None:
-    """Draw loss, validation and rank budget of a run, or None when nothing was logged."""
+    """Draw loss, validation and rank budget of a run; None without a log."""
     steps, checks = read_events(folder, "step"), read_events(folder, "validation")
     if not steps and not checks:
         return None

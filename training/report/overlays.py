@@ -38,7 +38,7 @@ class Example:
 
 
 def choose_examples(scores: Sequence[ImageScore]) -> list[tuple[str, ImageScore]]:
-    """Return the best, the median and the worst score; fewer where there are fewer X-rays."""
+    """Return the best, the median and the worst score, or fewer with fewer X-rays."""
     ordered = sorted(scores, key=lambda s: (s.dice, s.name))
     places = {"best": len(ordered) - 1, "median": (len(ordered) - 1) // 2, "worst": 0}
     chosen: dict[int, str] = {}

@@ -1,4 +1,4 @@
-"""The page put together: everything measured, drawn and written into one HTML file."""
+"""The report as one HTML file: measurements, plots and card."""
 
 from __future__ import annotations
 
@@ -34,19 +34,19 @@ from training.report.sensitivity_plot import draw_sensitivity, sensitivity_recor
 from training.report.subject import Subject
 
 ACTIVATION_XRAYS = 8
-"""X-rays that are run through both models to compare the output of every layer."""
+"""Number of X-rays for comparing the output of every layer in both models."""
 
 TEMPLATE = "report.html.jinja"
 
 
 def render_report(subject: Subject, rows: Sequence[DataRow], split: str, found: Evaluation) -> str:
-    """Return the report as HTML without a single address outside itself.
+    """Return the report as HTML without external addresses.
 
     Args:
         subject: The model, its float twin and its run.
-        rows: The X-rays that it was measured on.
-        split: Which split they are.
-        found: What was measured.
+        rows: The measured X-rays.
+        split: Their split.
+        found: The evaluation.
     """
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True)
     environment.filters["interval"] = format_interval
@@ -94,7 +94,7 @@ def _margin(found: Evaluation) -> float:
 def _quantization(
     subject: Subject, rows: Sequence[DataRow], found: Evaluation
 ) -> dict[str, Any] | None:
-    """Return tables and plots of the quantization error, or None where nothing was quantized."""
+    """Return tables and plots of the quantization error; None for a float model."""
     if subject.twin is None:
         return None
     layers = compare_weights(subject.predictor.model, subject.twin.model)
@@ -152,7 +152,7 @@ def _rank_map(subject: Subject) -> str | None:
 
 
 def _code(text: str) -> Markup:
-    """Turn the backticks of a card's Markdown into ``<code>``; everything is escaped."""
+    """Convert the backticks of a card's Markdown to ``<code>``; escape everything else."""
     parts = str(escape(text)).split("`")
     return Markup("").join(
         Markup(f"<code>{part}</code>" if place % 2 else part)  # escaped above

@@ -66,7 +66,7 @@ def _cycle(count: int) -> list[str]:
 
 
 def draw_jitter(table: JitterTable) -> Figure:
-    """Draw mean Dice and 5th percentile against box jitter; the whole image stands at the right."""
+    """Draw mean Dice and 5th percentile against box jitter, with the whole image at the right."""
     figure, axes = new_axes(2, size=(9.0, 3.4))
     shares = [100 * share for share in JITTERS]
     whole = shares[-1] + 6

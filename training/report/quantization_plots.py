@@ -1,4 +1,4 @@
-"""Plots of what quantization changes: weights, layers, and places in the chest."""
+"""Plots of the effects of quantization: on weights, layers, and places in the chest."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ from training.quantization.weight_error import (
 )
 from training.report.figures import BLUE, GREEN, GREY, ORANGE, new_axes
 
-_SHOWN_STEPS = 2.5  # errors beyond lie in the outermost bars
+_SHOWN_STEPS = 2.5  # the outermost bars include larger errors
 
 
 def draw_weight_scatter(layers: list[LayerWeights]) -> Figure:
-    """Draw stored against floating weights of all layers; darker where more weights lie."""
+    """Draw stored against floating weights of all layers; darker for more weights."""
     figure, (axis,) = new_axes(size=(4.8, 4.2))
     floating = np.concatenate([x.floating for x in layers])
     stored = np.concatenate([x.stored for x in layers])
@@ -105,13 +105,13 @@ def draw_layer_snr(layers: Sequence[LayerWeights], noise: Mapping[str, LayerNois
 
 
 def short_name(layer: str) -> str:
-    """Return a layer's name without what all layers of its part share."""
+    """Return a layer's name without the common prefix of its part."""
     name = layer.replace("image_encoder.", "").replace("mask_decoder.", "decoder.")
     return name.replace("output_hypernetworks_mlps", "hyper").replace("transformer.", "")
 
 
 def draw_difference_map(found: MaskDifference) -> Figure:
-    """Draw how often the two models differ at each place of the normalised chest."""
+    """Draw how often the two models differ at each position of the normalised chest."""
     figure, (axis,) = new_axes(size=(4.6, 4.2))
     share = 100 * found.differing / max(found.count, 1)
     picture = axis.imshow(share, cmap="magma", vmin=0, vmax=max(float(share.max()), 1e-6))

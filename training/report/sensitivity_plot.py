@@ -1,4 +1,4 @@
-"""What each layer loses when it alone is quantized, and which ones therefore stayed float."""
+"""Plot of the loss of each quantized layer, and of the layers that stayed float."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _SHOWN_LAYERS = 40
 
 
 def sensitivity_record(manifest: Manifest) -> dict[str, Any] | None:
-    """Return what the last stage 2 recorded of its sensitivity table, or None without one."""
+    """Return the last stage 2's record of its sensitivity table; None without one."""
     for stage in reversed(manifest.training.get("stages", ())):
         if stage.get("sensitivity"):
             record: dict[str, Any] = stage["sensitivity"]
@@ -26,7 +26,7 @@ def sensitivity_record(manifest: Manifest) -> dict[str, Any] | None:
 
 
 def draw_sensitivity(record: Mapping[str, Any]) -> Figure:
-    """Draw Dice and SSIM lost per layer with their margins, the layer nearest to one on top."""
+    """Draw lost Dice and SSIM per layer with their margins, the nearest to one on top."""
     layers = sorted(record["layers"].items(), key=lambda item: -_nearness(item[1], record))
     layers = layers[:_SHOWN_LAYERS]
     figure, axes = new_axes(2, size=(9.0, 1.4 + 0.19 * len(layers)))
@@ -49,7 +49,7 @@ def draw_sensitivity(record: Mapping[str, Any]) -> Figure:
 
 
 def _nearness(row: Mapping[str, Any], record: Mapping[str, Any]) -> float:
-    """Share of a margin that a layer uses up, of whichever margin it uses more."""
+    """Return the larger of the shares of both margins that a layer uses."""
     smallest = 1e-9  # a margin may be 0
     return float(
         max(row[f"{m}_lost"] / max(record[f"{m}_margin"], smallest) for m in ("dice", "ssim"))

@@ -1,4 +1,4 @@
-"""What a report is about: a stored model, or a training run whose best weights are deployed."""
+"""The subject of a report: a stored model, or a training run with its best weights deployed."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from training.stages.trained_on import training_data_of
 
 @dataclass(frozen=True)
 class Subject:
-    """A model ready to be measured.
+    """A loaded model to be measured.
 
     Attributes:
-        twin: The float model that it is compared with, or None.
-        twin_is: What the float model is, as a sentence.
+        twin: The float model for comparison, or None.
+        twin_is: Description of the float model, a sentence.
         run: Folder of the run, or None for a stored model.
     """
 
@@ -46,7 +46,7 @@ def open_subject(path: Path, data_root: Path, device: str, work: Path) -> Subjec
 
     Args:
         path: Folder of a stored model, or of a run.
-        data_root: The data set, for the list of what a run was trained on.
+        data_root: The data set, for the list of a run's training data.
         device: ``auto``, ``cpu`` or ``cuda``.
         work: Empty folder in which a run's best weights are deployed.
 

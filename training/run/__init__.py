@@ -1,1 +1,1 @@
-"""One training run: put together, stepped, validated, logged, stopped and resumed."""
+"""One training run: assembly, steps, validation, log, stopping and resumption."""

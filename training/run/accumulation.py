@@ -1,4 +1,4 @@
-"""A step's batch in parts, so that a large batch fits into small memory.
+"""Gradient accumulation: a step's batch in parts, so that a large batch fits into small memory.
 
 All parts of the loss are means over prompts, and each X-ray has the same number of prompts. The
 gradients of the parts, each weighted by its share of the X-rays, therefore add up to the gradient

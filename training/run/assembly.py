@@ -1,4 +1,4 @@
-"""From a config to a running loop: data, model, stage and folder put together."""
+"""Assembly of a run from its config: data, model, stage and folder."""
 
 from __future__ import annotations
 
@@ -73,25 +73,25 @@ def prepare_run(
     command: str = "",
     extend: bool = False,
 ) -> TrainingLoop:
-    """Put a run together: its folder, data, model and stage, at its first or last stored step.
+    """Assemble a run: folder, data, model and stage, at its first or last stored step.
 
     Args:
-        config: The run.
+        config: Settings of the run.
         base: Checkpoint, run folder or Meta's file that the stage starts from; None for a
             ``pretrain`` from random weights.
-        folder: Where the run writes; made when it is not there.
+        folder: Folder of the run; created if missing.
         resume: Whether to continue from the newest checkpoint in ``folder``.
         device: Where to compute.
-        processes: Those that train together; this one makes its share of every batch.
-        command: The command line that asks for the run, for its record.
-        extend: Whether a resumed run may have more steps than it was begun with.
+        processes: The processes of the run; this one makes its share of every batch.
+        command: Command line of the run, for its record.
+        extend: Whether a resumed run may have more steps than at first.
 
     Raises:
-        ConfigError: No base where one is needed, a run in ``folder`` that is not resumed, one
-            that was begun with other settings, a name that the manifest does not have, a teacher
-            that does not fit, or a batch that cannot be filled or divided among the processes.
+        ConfigError: A base is missing, ``folder`` has a run that is not resumed or had other
+            settings, the manifest lacks a name, a teacher does not fit, or a batch cannot be filled
+            or divided among the processes.
         CheckpointError: The base, a teacher or the checkpoint to resume cannot be used, or the run
-            was begun with other X-rays.
+            had other X-rays.
         ArtifactError: The base or a teacher is a stored model that is refused.
         DataError: The data set cannot be used.
     """
@@ -106,10 +106,10 @@ def prepare_run(
         raise ConfigError(f"{config.stage} needs --base, the checkpoint that it starts from")
     else:
         start = load_base(base, config.input_size)
-    # Adapters keep the settings that they were made with.
+    # Adapters keep their original settings.
     config = dataclasses.replace(config, **start.settings)
     if config.stage == "stage2" and (start.stage == "stored" or _is_few_levels(config)):
-        # A stored model has no adapters left, and weights of few levels take them in.
+        # A stored model has no adapters, and weights of few levels have them folded in.
         config = dataclasses.replace(config, adaptation=AdaptationConfig("full"))
     record = _record(config, selection, start, command)
     if begun is not None:
@@ -120,8 +120,8 @@ def prepare_run(
             print(said, file=sys.stderr)
     latest = begun if begun is not None and "model" in begun.state else None
     stage = _stage(config, start, latest)
-    # Before data are read and anything is written: a wrong name is refused at once. After the
-    # stage, because building a model draws from the generator that initialises the adapters.
+    # Before data are read and anything is written, so that a wrong name is refused at once. After
+    # the stage, because building a model uses the random generator that initialises the adapters.
     teacher = load_teacher(config, start.architecture, device)
     if teacher is not None:
         record = dataclasses.replace(record, teachers=teacher.weights_sha256())
@@ -160,7 +160,7 @@ def _record(config: RunConfig, selection: Selection, start: Base, command: str) 
 
 
 def _pretraining_start(architecture: SamConfig, base: Path | None) -> Base:
-    """Return a fresh model, or an earlier one to train further, at the config's sizes."""
+    """Return a new model, or an earlier one to train further, with the config's sizes."""
     if base is None:
         return Base(architecture, build_sam(architecture), "fresh", ())
     start = load_base(base)
@@ -176,9 +176,9 @@ def _pretraining_start(architecture: SamConfig, base: Path | None) -> Base:
 
 
 def _begun(folder: Path) -> LatestCheckpoint:
-    """Return the newest checkpoint of a run, or how it was begun when it was stopped before one.
+    """Return the newest checkpoint of a run, or its initial record if it has none.
 
-    Says which checkpoints were passed over.
+    Print which checkpoints were skipped.
 
     Raises:
         CheckpointError: There is no run in the folder, or none of its checkpoints can be read.
@@ -204,7 +204,7 @@ def _stage(config: RunConfig, start: Base, latest: LatestCheckpoint | None) -> S
         return build_stage1(start.model, config)
     if start.stage not in ("stage1", "stored"):
         raise ConfigError(f"stage2 starts from stage1 or a stored model, not from {start.stage}")
-    # A table may have been measured again since; a run that goes on keeps its choice.
+    # The table may have changed since; a resumed run keeps its choice.
     choice = choose_precisions(config.qat) if latest is None else stored_choice(latest.state)
     kind = FewLevelStage if _is_few_levels(config) else QatStage
     return kind(start.model, config.qat, choice)

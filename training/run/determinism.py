@@ -1,8 +1,8 @@
-"""Runs that repeat to the bit: the same machine, the same threads, the same weights.
+"""Runs that repeat to the bit on the same machine with the same number of threads.
 
-On the CPU, batches that are a pure function of seed and step are all it takes, as long as the
-number of threads stays the same. On a GPU some operations add in the order in which threads
-happen to finish. This makes torch take others, or refuse where there is none.
+On the CPU that only needs batches that are a pure function of seed and step, and a fixed number of
+threads. On a GPU some operations add in the order in which threads finish. This module makes torch
+use others, or refuse if there are none.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ order is open (cuBLAS documentation, "Results reproducibility"). It is read when
 
 @contextmanager
 def deterministic_algorithms(wanted: bool) -> Iterator[None]:
-    """Within the block, allow only operations that give the same result every time.
+    """Allow only deterministic operations within the block.
 
     Args:
-        wanted: False leaves everything as it is.
+        wanted: False changes nothing.
     """
     if not wanted:
         yield

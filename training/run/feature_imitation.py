@@ -1,7 +1,7 @@
-"""Imitating a teacher's intermediate features beside its masks (FitNets, Romero et al. 2015).
+"""Imitation of a teacher's intermediate features beside its masks (FitNets, Romero et al. 2015).
 
 A mask says little about which of a hundred rounded layers is wrong. The output of each block shows
-it block by block, so that a few hundred steps suffice for weights of few levels.
+the error block by block, so a few hundred steps suffice for weights of few levels.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ class FeatureImitation:
     """Compares the outputs of the image encoder's blocks and neck in two models of one shape."""
 
     def __init__(self, student: PromptableSam, teacher: PromptableSam, weight: float) -> None:
-        """Watch both models from now on; ``weight`` multiplies the loss."""
+        """Observe both models from now on; ``weight`` multiplies the loss."""
         self._weight = weight
         self._learned, self._taught = _Outputs(student), _Outputs(teacher)
 
     def loss(self) -> Tensor:
         """Return the weighted sum, over the outputs, of squared error over the teacher's power.
 
-        Of the last pass of each model, which must have seen the same images.
+        It uses the last pass of each model, which must have had the same images.
         """
         terms = [
             (own.float() - wanted.float()).square().mean() / wanted.float().square().mean()
@@ -35,7 +35,7 @@ class FeatureImitation:
 
 
 class _Outputs:
-    """What came out of each block and the neck of a model when it ran last."""
+    """The outputs of each block and the neck of a model in its last pass."""
 
     def __init__(self, model: PromptableSam) -> None:
         encoder = model.image_encoder

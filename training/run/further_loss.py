@@ -1,4 +1,4 @@
-"""The loss of masks beside an X-ray's own: the lungs of the other convention, and the heart."""
+"""The loss of further masks: the lungs of the other convention, and the heart."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from training.losses import MaskLoss
 def further_loss(
     loss: MaskLoss, logits: Tensor, predicted_iou: Tensor, batch: TrainingBatch
 ) -> tuple[Tensor, dict[str, Tensor]] | None:
-    """Compute the loss of the further masks; None where the batch has none.
+    """Compute the loss of the further masks; None if the batch has none.
 
     Args:
-        loss: What masks are compared by.
+        loss: Loss of a mask.
         logits: Low-resolution logits of all tokens, (N, T, M, M).
         predicted_iou: Predicted IoU of all tokens, (N, T).
-        batch: The batch that was asked, on the same device.
+        batch: The batch, on the same device.
 
     Returns:
         The weighted sum and its terms for the log.

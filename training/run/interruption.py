@@ -1,7 +1,7 @@
 """An orderly stop: a signal requests it, and the loop stops between two steps.
 
-Schedulers announce a preemption by SIGTERM, a person presses Ctrl-C. Either way the step at hand
-is finished and a checkpoint written. A second signal stops at once.
+Schedulers announce a preemption by SIGTERM, and people press Ctrl-C. In both cases the current step
+is finished and a checkpoint is written. A second signal stops at once.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ STOPPING = (signal.SIGTERM, signal.SIGINT)
 
 
 class StopRequest:
-    """Within a ``with`` block, remembers the first signal that asked to stop."""
+    """Remembers the first stop signal within a ``with`` block."""
 
     def __init__(self) -> None:
-        """Wait for a signal from `__enter__` on."""
+        """Start without a signal; `__enter__` installs the handlers."""
         self.signal: signal.Signals | None = None
         self._before: dict[signal.Signals, Any] = {}
 
     def __call__(self) -> bool:
-        """Tell whether a signal came."""
+        """Return whether a signal came."""
         return self.signal is not None
 
     def __enter__(self) -> StopRequest:
@@ -36,7 +36,7 @@ class StopRequest:
 
     def _remember(self, number: int, frame: FrameType | None) -> None:
         self.signal = signal.Signals(number)
-        self._stop_listening()  # the second signal does what it always did
+        self._stop_listening()  # the second signal has its usual effect
 
     def _stop_listening(self) -> None:
         for number, handler in self._before.items():

@@ -1,4 +1,4 @@
-"""The one training loop of all stages."""
+"""The training loop of all stages."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ class TrainingLoop:
         self._log.write("resume", step=self._step, checkpoint=name)
 
     def run(self, should_stop: Callable[[], bool] = lambda: False) -> ValidationScores | None:
-        """Train to the end, or until ``should_stop`` after a step.
+        """Train to the end, or until ``should_stop`` is true after a step.
 
         Returns:
             The last validation, or None when stopped before the end; a checkpoint is written in
@@ -77,7 +77,7 @@ class TrainingLoop:
 
         Raises:
             CheckpointError: The last checkpoint cannot be written.
-            FloatingPointError: A gradient is not finite; no checkpoint holds its step.
+            FloatingPointError: A gradient is not finite; no checkpoint has its step.
         """
         self._log.write("start", step=self._step, config=self.config.to_dict())
         self._warn_of_slow_precision()
@@ -112,7 +112,7 @@ class TrainingLoop:
         return scores
 
     def weights_sha256(self) -> str:
-        """Return the hash of the weights that the run stands for, its running mean if it has one.
+        """Return the hash of the run's weights, or of their running mean if there is one.
 
         Equal runs have equal hashes.
         """
@@ -143,7 +143,7 @@ class TrainingLoop:
         return 0 < self.config.patience <= self._validations_without_gain
 
     def train_step(self, batch: TrainingBatch) -> None:
-        """Make the next step on a batch: gradients, ranks, weights, their mean, numbers."""
+        """Make the next step on a batch: gradients, ranks, weights, running mean, numbers."""
         terms = self.training_step(self._step, batch)
         self._terms.add({**terms, "wait_s": self._waited_s})
         self._step += 1
@@ -155,7 +155,7 @@ class TrainingLoop:
         return means
 
     def validate(self) -> ValidationScores:
-        """Score the present weights, or their running mean if there is one."""
+        """Score the current weights, or their running mean if there is one."""
         self._terms.check_finite("norm", self._step)
         if self._run.processes.count > 1:
             self._run.processes.require_equal("weights", self.weights_sha256())
@@ -179,10 +179,10 @@ class TrainingLoop:
         before, self._best = self._best, scores.selection
         self._validations_without_gain = 0
         if not self._save(BEST):
-            self._best = before  # the file on the disk still is the one before
+            self._best = before  # the file on disk is still the previous one
 
     def _save(self, name: str) -> bool:
-        """Store a checkpoint; when that fails, say so, keep the one before, and train on."""
+        """Store a checkpoint; if that fails, warn, keep the previous one, and continue."""
         failed = False
         try:
             self._write(name)
@@ -211,7 +211,7 @@ class TrainingLoop:
             "lineage": list(self._run.lineage),
             **self._run.record.to_dict(),
         }
-        if name == LATEST:  # torch.save stores what `model` shares with these once
+        if name == LATEST:  # torch.save stores tensors shared with `model` once
             state["weights_now"] = self.stage.model.state_dict()
             state |= self.training_step.state()
         return state

@@ -12,24 +12,24 @@ from training.errors import ConfigError
 from training.run.number_log import numbers_of
 
 ADDRESS_VARIABLE = "MLFLOW_TRACKING_URI"
-"""Where MLflow itself looks for its server."""
+"""MLflow's own variable for its server."""
 
 EXPERIMENT = "adalora-qat"
 
 _LONGEST_VALUE = 500
-"""Characters of a parameter that MLflow keeps."""
+"""Most characters of a parameter in MLflow."""
 
 
 class MlflowLog:
     """Logs settings and numbers as one run of the experiment ``adalora-qat``."""
 
     def __init__(self, folder: Path) -> None:
-        """Begin a run that has the folder's name.
+        """Begin a run with the folder's name.
 
         Raises:
             ConfigError: MLflow is not installed, no server is named, or it does not answer.
         """
-        os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # it calls home otherwise
+        os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # it would send usage reports
         try:
             from mlflow import MlflowClient
             from mlflow.exceptions import MlflowException
@@ -56,10 +56,10 @@ class MlflowLog:
         self._run_id = str(begun.info.run_id)
 
     def write(self, event: str, values: Mapping[str, Any]) -> None:
-        """Add the numbers of one event at its step, and the settings that a start names.
+        """Add the numbers of one event at its step, and the settings of a start event.
 
         Raises:
-            OSError: The server did not take them.
+            OSError: The server did not accept them.
         """
         from mlflow.entities import Metric, Param
 

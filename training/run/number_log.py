@@ -1,4 +1,4 @@
-"""Where the numbers of a run go beside its own log: one interface for TensorBoard and MLflow."""
+"""The interface of further logs of a run's numbers: TensorBoard and MLflow."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 
 class NumberLog(Protocol):
-    """Takes the numbers of each event of a run."""
+    """Receives the numbers of each event of a run."""
 
     def write(self, event: str, values: Mapping[str, Any]) -> None:
         """Add the numbers of one event at its step; an event without a step has none.

@@ -1,4 +1,4 @@
-"""The bar that a person watches while a run goes on, on stderr: stdout is the run's result."""
+"""The progress bar of a run on stderr, because stdout has the run's result."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 
 
 class ProgressBar:
-    """Steps done of all steps, with the last loss that was read."""
+    """A bar of finished steps with the last logged loss."""
 
     def __init__(self, title: str, steps: int, done: int, *, shown: bool) -> None:
-        """Prepare the bar; it is drawn within a ``with`` block."""
+        """Prepare the bar; it is shown within a ``with`` block."""
         self._title = title
         self._bar = Progress(
             TextColumn("{task.description}"), BarColumn(),
@@ -20,12 +20,12 @@ class ProgressBar:
         self._task = self._bar.add_task(title, total=steps, completed=done)
 
     def __enter__(self) -> ProgressBar:
-        """Draw."""
+        """Show the bar."""
         self._bar.start()
         return self
 
     def __exit__(self, *error: object) -> None:
-        """Leave the last picture standing."""
+        """Keep the last state on the terminal."""
         self._bar.stop()
 
     def show_step(self, step: int) -> None:

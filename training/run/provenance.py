@@ -1,7 +1,7 @@
-"""Where a run comes from: its rows, the manifest, the code and the command.
+"""Provenance of a run: its rows, the manifest, the code and the command.
 
-Stored with every checkpoint, so that what an artifact says of its training is what was trained on,
-and a run that goes on can tell whether its data are still the same.
+It is stored with every checkpoint. So an artifact's record of its training data is correct, and a
+resumed run can check that its data are unchanged.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ _DIGEST_CHARACTERS = 16
 
 @dataclass(frozen=True)
 class Provenance:
-    """Where a run comes from.
+    """Provenance of a run.
 
     Attributes:
-        command: The command line that began it; empty when it was begun from Python.
-        code_version: Of this project.
-        commit: Of the code, with ``-changed`` where files differ from it; empty without git.
-        manifest_sha256: Of the data set's manifest.
-        also_sha256: Of the manifests of further data sets that train too.
-        train: X-rays that it learns from, number and hash of their names.
-        val: Those that it chooses its weights by.
+        command: The command line that began it; empty if begun from Python.
+        code_version: Version of this project.
+        commit: Commit of the code, with ``-changed`` if files differ from it; empty without git.
+        manifest_sha256: Hash of the data set's manifest.
+        also_sha256: Hashes of the manifests of further training data sets.
+        train: Number of training X-rays, and hash of their names.
+        val: The same of the validation X-rays.
     """
 
     command: str
@@ -49,7 +49,7 @@ class Provenance:
 
 
 def provenance_of(selection: Selection, command: str = "") -> Provenance:
-    """Return where a run over these rows comes from."""
+    """Return the provenance of a run over these rows."""
     return Provenance(
         command=command,
         code_version=model_store.__version__,
@@ -71,7 +71,7 @@ def names_sha256(names: Iterable[str]) -> str:
 
 
 def row_digests(rows: Iterable[DataRow]) -> dict[str, str]:
-    """Return a short hash of each row by name: what the manifest says, and the files' sizes.
+    """Return a short hash of each row by name, of its manifest entries and its files' sizes.
 
     Raises:
         DataError: A file is missing.
@@ -89,7 +89,7 @@ def _row_digest(row: DataRow) -> str:
 
 
 def further_mask_digests(folders: Iterable[str]) -> dict[str, str]:
-    """Return the size of every further mask, by its place in the folders."""
+    """Return the size of every further mask, by its path in the folders."""
     return {
         f"{place}/{path.relative_to(folder)}": str(path.stat().st_size)
         for place, folder in enumerate(folders)
@@ -98,18 +98,18 @@ def further_mask_digests(folders: Iterable[str]) -> dict[str, str]:
 
 
 def trained_on(rows: Iterable[DataRow], before: Iterable[Sequence[str]] = ()) -> list[list[str]]:
-    """Return ``[source, convention, license, name]`` of all that a model has learned from.
+    """Return ``[source, convention, license, name]`` of all training X-rays of a model.
 
     Args:
-        rows: Those of this run.
-        before: Those of the runs that it goes on from.
+        rows: Rows of this run.
+        before: X-rays of the runs that it continues.
     """
     own = ((row.source, row.convention, row.license, row.name) for row in rows)
     return [list(entry) for entry in sorted({*own, *(tuple(entry) for entry in before)})]
 
 
 def commit_of(folder: Path) -> str:
-    """Return the commit that a folder is checked out at; empty where git does not know one."""
+    """Return the checked-out commit of a folder; empty without git."""
     try:
         commit = _git(folder, "rev-parse", "HEAD")
         changed = _git(folder, "status", "--porcelain", "--untracked-files=no")

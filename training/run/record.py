@@ -1,4 +1,4 @@
-"""What is written down of a run beside its weights: settings, provenance and rows."""
+"""The record of a run beside its weights: settings, provenance and rows."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ from training.config import RunConfig
 from training.errors import CheckpointError
 
 CONFIG = "config.json"
-"""The settings of a run, in its folder."""
+"""Name of the file with a run's settings."""
 
 BEGINNING = "provenance.json"
-"""Where a run comes from and which rows it uses, in its folder."""
+"""Name of the file with a run's provenance and rows."""
 
 
 @dataclass(frozen=True)
 class RunRecord:
-    """Where a run comes from.
+    """The record of a run.
 
     Attributes:
         provenance: Command, commit, hash of the manifest, number and hash of the names used.
         rows: Digest of every row, by split and name.
-        trained_on: Source, convention, licence and name of all that the model has learned from,
-            in this run and in those that it goes on from.
-        counted_before: Source, convention, licence and number of X-rays of a stored model that it
-            goes on from; their names are not stored.
+        trained_on: Source, convention, licence and name of all training X-rays of the model, in
+            this run and in those that it continues.
+        counted_before: Source, convention, licence and number of the training X-rays of its stored
+            base model, whose names are not stored.
         teachers: Hash of the weights of each teacher.
     """
 
@@ -51,16 +51,16 @@ class RunRecord:
         }
 
     def of_the_beginning(self, state: Mapping[str, Any]) -> RunRecord:
-        """Return the record with the provenance that a run was begun with."""
+        """Return the record with the provenance of the run's beginning."""
         return dataclasses.replace(self, provenance=state.get("provenance", self.provenance))
 
 
 NO_RECORD = RunRecord()
-"""Of a loop that is run from Python on batches of its own."""
+"""Record of a loop that Python code runs on its own batches."""
 
 
 def write_beginning(folder: Path, config: RunConfig, record: RunRecord) -> None:
-    """Write settings and record into a run's folder, which is made when it is not there."""
+    """Write settings and record into a run's folder, which is created if missing."""
     folder.mkdir(parents=True, exist_ok=True)
     for name, values in ((BEGINNING, record.to_dict()), (CONFIG, config.to_dict())):
         partial = folder / f"{name}.partial"

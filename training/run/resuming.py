@@ -1,4 +1,4 @@
-"""Whether a resumed run is the run that was begun; each difference is refused by name."""
+"""Checks that a resumed run equals the original; each difference is refused by name."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ MAY_CHANGE = frozenset({
     "teacher.models", "qat.sensitivity",
     "data.workers", "recompute_blocks", "checkpoint_every_steps", "tensorboard", "mlflow",
 })  # fmt: skip
-"""Settings that change no weight: where things lie, and how the work is done."""
+"""Settings that change no weight: paths, and how the work is done."""
 
 _NAMED = 5
 
@@ -23,19 +23,19 @@ _NAMED = 5
 def settings_to_resume(
     config: RunConfig, state: Mapping[str, Any], *, extend: bool
 ) -> tuple[RunConfig, str]:
-    """Compare the settings of a run that goes on with those that it was begun with.
+    """Compare the settings of a resumed run with the original ones.
 
     Args:
-        config: The settings given now.
+        config: The current settings.
         state: Its latest checkpoint.
-        extend: Whether it may have more steps than it was begun with.
+        extend: Whether it may have more steps than at first.
 
     Returns:
-        The settings to go on with, and a line that says what an extension does to the schedules;
-        empty without one.
+        The settings to continue with, and a line about an extension's effect on the schedules;
+        empty without an extension.
 
     Raises:
-        ConfigError: A setting differs, or ``extend`` names no more steps than the run has.
+        ConfigError: A setting differs, or ``extend`` does not add steps.
     """
     begun = {**_flat(_defaults(config)), **_flat(state["config"])}
     now = _flat(config.to_dict())
@@ -63,7 +63,7 @@ def settings_to_resume(
 
 
 def _extended(config: RunConfig, state: Mapping[str, Any], old_steps: int) -> tuple[RunConfig, str]:
-    """Let the ranks settle when they would have, and the rate fall at the new end."""
+    """Keep the step at which ranks settle, and let the rate fall at the new end."""
     more, step = config.steps - old_steps, int(state["step"])
     optimizer = config.optimizer
     old = rate_share(min(step, old_steps), old_steps, optimizer)
@@ -85,15 +85,15 @@ def _extended(config: RunConfig, state: Mapping[str, Any], old_steps: int) -> tu
 def check_same_data(
     state: Mapping[str, Any], rows: Mapping[str, Mapping[str, str]], lineage: Any
 ) -> None:
-    """Refuse to go on with other X-rays, or from another base.
+    """Refuse to resume with other X-rays or another base.
 
     Args:
-        state: The latest checkpoint; one from before rows were stored is taken as it is.
+        state: The latest checkpoint; older ones without stored rows are accepted.
         rows: Digest of every row by split and name.
-        lineage: What the given base was trained by.
+        lineage: Stages of the given base.
 
     Raises:
-        CheckpointError: Rows are new, gone or changed, or the base is another.
+        CheckpointError: Rows were added, removed or changed, or the base differs.
     """
     for split, digests in rows.items():
         begun = state.get("rows", {}).get(split)
@@ -108,10 +108,10 @@ def check_same_data(
 
 
 def check_same_teachers(state: Mapping[str, Any], teachers: Sequence[str]) -> None:
-    """Refuse to go on with other teachers, by the hashes of their weights.
+    """Refuse to resume with other teachers, by the hashes of their weights.
 
     Raises:
-        CheckpointError: They are others; a checkpoint from before hashes were stored is taken.
+        CheckpointError: The teachers differ; older checkpoints without hashes are accepted.
     """
     if list(state.get("teachers", teachers)) != list(teachers):
         raise CheckpointError(
@@ -135,7 +135,7 @@ def _difference(begun: Mapping[str, str], now: Mapping[str, str]) -> str:
 
 
 def _defaults(config: RunConfig) -> dict[str, Any]:
-    """Return what a setting is where a checkpoint is older than it."""
+    """Return the values of settings that an older checkpoint lacks."""
     tables = {
         field.name: dataclasses.asdict(field.default_factory())
         for field in dataclasses.fields(RunConfig)
@@ -162,7 +162,7 @@ def _items(values: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
 
 
 def _plain(value: Any) -> Any:
-    """Return a value as a checkpoint or a JSON file holds it, lists for tuples."""
+    """Return a value in the form of checkpoints and JSON, with lists for tuples."""
     if isinstance(value, Mapping):
         return {name: _plain(one) for name, one in value.items()}
     return [_plain(one) for one in value] if isinstance(value, (list, tuple)) else value

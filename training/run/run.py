@@ -1,4 +1,4 @@
-"""One run: all that a training is made of, fixed before its first step."""
+"""The parts of one run, fixed before its first step."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ from training.stages.stage import Stage
 
 @dataclass(frozen=True)
 class Run:
-    """What the loop trains, on what, and where it writes.
+    """Model, data and folder of a training loop.
 
     Attributes:
         architecture: Sizes of the model.
-        stage: The model, and what the stage does with it.
+        stage: The stage with its model.
         source: The batches; with several processes, this process's share of every step.
-        validation: X-rays that decide which weights are kept.
-        folder: Where checkpoints and the log are written.
+        validation: X-rays that decide which weights are stored.
+        folder: Folder for checkpoints and the log.
         device: Where to compute.
-        lineage: What was trained before, first stage first.
-        processes: Those that train together.
-        teacher: Finished models whose masks the run learns from, if any.
-        record: Where the run comes from, for its checkpoints.
+        lineage: Earlier stages, the first one first.
+        processes: The processes of the run.
+        teacher: The teachers, if any.
+        record: Record of the run, for its checkpoints.
     """
 
     config: RunConfig

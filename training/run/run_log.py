@@ -28,12 +28,12 @@ class RunLog:
 
         Args:
             folder: The run's folder.
-            writes: False in all processes of a run but one; they log nothing.
+            writes: Whether this process logs; only one of a run does.
             tensorboard: Whether the numbers also go to TensorBoard.
             mlflow: Whether they also go to an MLflow server.
 
         Raises:
-            ConfigError: One of them is wanted but not installed, or there is no server.
+            ConfigError: A requested one is not installed, or there is no server.
         """
         self._path = folder / "log.jsonl"
         self._writes = writes
@@ -46,7 +46,7 @@ class RunLog:
     def write(self, event: str, **values: Any) -> None:
         """Append one event with the time of day in seconds since 1970.
 
-        A full disk or a lost server costs the line, not the training.
+        A full disk or a lost server only loses the line.
         """
         if not self._writes:
             return

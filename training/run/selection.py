@@ -1,4 +1,4 @@
-"""Which rows of a data set a run trains on and chooses by, and the phantoms beside them."""
+"""The choice of a run's training and validation rows, and its phantoms."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ class Selection:
     """The rows that a run uses.
 
     Attributes:
-        manifests_sha256: Of the manifests that they stand in, that of ``data.root`` first.
-        train: Those that it learns from.
-        val: Those by which it chooses its weights.
+        manifests_sha256: Hashes of their manifests, that of ``data.root`` first.
+        train: Training rows.
+        val: Validation rows.
     """
 
     manifests_sha256: Sequence[str]
@@ -45,7 +45,7 @@ def select(config: DataConfig) -> Selection:
 
     Raises:
         ConfigError: A setting names a source or X-rays that the manifest does not have.
-        DataError: The manifest cannot be used, or nothing is left of it.
+        DataError: The manifest cannot be used, or no row is left.
     """
     manifests = [read_manifest(Path(root)) for root in (config.root, *config.also)]
     for one in manifests:
@@ -85,7 +85,7 @@ def check_known(setting: str, named: Iterable[str], known: Collection[str], path
     """Refuse a setting that names a source which a manifest does not have.
 
     Raises:
-        ConfigError: The message names the setting, the source and those that there are.
+        ConfigError: The message names the setting, the source and the known sources.
     """
     for name in named:
         if name not in known:
@@ -108,11 +108,11 @@ def _wanted_rows(config: DataConfig, manifest: ManifestFile, split: str) -> list
 def load_training_xrays(
     config: DataConfig, selection: Selection | None = None
 ) -> list[LabelledXray]:
-    """Read the X-rays to train on into memory and draw the phantoms beside them.
+    """Read the training X-rays into memory and draw the phantoms.
 
     Args:
-        config: The data.
-        selection: Its rows, where they are chosen already.
+        config: Settings of the data.
+        selection: Its rows, if already chosen.
 
     Raises:
         DataError: A file cannot be read, a mask is empty, or all are of one patient.
@@ -131,11 +131,11 @@ def load_training_xrays(
 def load_validation_xrays(
     config: DataConfig, selection: Selection | None = None
 ) -> list[LabelledXray]:
-    """Read the X-rays to choose by, at their own resolution.
+    """Read the validation X-rays, at their own resolution.
 
     Args:
-        config: The data.
-        selection: Its rows, where they are chosen already.
+        config: Settings of the data.
+        selection: Its rows, if already chosen.
 
     Raises:
         DataError: A file cannot be read, or a mask is empty.
@@ -146,7 +146,7 @@ def load_validation_xrays(
 
 
 def _draw_labelled_phantom(seed: int, longest_side: int) -> LabelledXray:
-    """Draw phantom ``seed``; even ones show one convention, odd ones the other."""
+    """Draw phantom ``seed``; even seeds have one convention, odd seeds the other."""
     convention = CONVENTIONS[seed % len(CONVENTIONS)]
     rng = np.random.default_rng([seed, longest_side])
     sides = rng.integers(3 * longest_side // 4, longest_side + 1, 2)

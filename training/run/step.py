@@ -27,7 +27,7 @@ class TrainingStep:
     """Makes the steps of a run.
 
     Attributes:
-        optimizers: What moves the weights.
+        optimizers: The optimizers of the weights.
         average: The running mean of the weights.
     """
 
@@ -55,8 +55,8 @@ class TrainingStep:
         """Make step ``step`` (from 0) on a batch.
 
         Returns:
-            Terms of the loss, the gradient's norm, the share of the peak rate, and what the stage
-            reports.
+            Terms of the loss, the gradient's norm, the share of the peak rate, and the stage's
+            numbers.
         """
         config, stage = self._run.config, self._run.stage
         share = rate_share(step, config.steps, config.optimizer)
@@ -71,7 +71,7 @@ class TrainingStep:
         return {**terms, "norm": norm, **own_terms, "rate": share}
 
     def _gradients(self, batch: TrainingBatch) -> dict[str, Tensor]:
-        """Put the gradients of a batch into the parameters; return the terms of its loss."""
+        """Write the gradients of a batch to the parameters; return the terms of its loss."""
         if self._can_capture():
             settled = self._run.stage.settled()
             if self._captured is None or settled != self._captured_settled:
@@ -90,7 +90,7 @@ class TrainingStep:
         return config.compile and self._run.device.type == "cuda" and alone
 
     def backward(self, batch: TrainingBatch) -> dict[str, Tensor]:
-        """Add up the gradients of all parts of the batch; the penalty comes with the last.
+        """Accumulate the gradients of all parts of the batch, with the penalty in the last part.
 
         Returns:
             The loss and its terms, which stay on the device.
@@ -137,16 +137,16 @@ class TrainingStep:
         return loss + features, {**terms, "features": features.detach()}
 
     def averaged_weights(self) -> dict[str, Tensor]:
-        """Return the model's weights, with their running mean where there is one."""
+        """Return the model's weights, with the running mean of those that have one."""
         return {**self._run.stage.model.state_dict(), **self.average.state_dict()}
 
     def state(self) -> dict[str, Any]:
-        """Return what a checkpoint must hold to make the next step as if nothing had happened."""
+        """Return the state that a checkpoint needs for an identical next step."""
         optimizers = [optimizer.state_dict() for optimizer in self.optimizers]
         return {"average": self.average.state_dict(), "optimizers": optimizers}
 
     def load_state(self, state: Mapping[str, Any]) -> None:
-        """Take over what `state` returned.
+        """Load the result of `state`.
 
         Raises:
             ValueError: It was written with other optimizers.

@@ -1,7 +1,7 @@
 """Numbers of each step, averaged on the device and read only when they are logged.
 
-Reading a number from a GPU waits until everything queued before it is done. Done at every step
-it would keep the GPU idle between steps.
+Reading a number from a GPU waits for all queued work. At every step that would leave the GPU idle
+between steps.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from torch import Tensor
 
 
 class StepMetrics:
-    """Sums of the steps since they were last read."""
+    """Sums of the steps since the last reading."""
 
     def __init__(self) -> None:
         """Start empty."""
@@ -30,7 +30,7 @@ class StepMetrics:
         self._steps += 1
 
     def check_finite(self, name: str, step: int) -> None:
-        """Refuse to go on when a number of any step since the last reading was not finite.
+        """Stop if a number of any step since the last reading was not finite.
 
         Raises:
             FloatingPointError: It was infinite or not a number.
@@ -40,7 +40,7 @@ class StepMetrics:
             raise FloatingPointError(f"{name} is not finite within steps {first} to {step}")
 
     def read(self) -> dict[str, float]:
-        """Return the means and the seconds per step, and start again."""
+        """Return the means and the seconds per step, and reset."""
         means = {name: total.item() / self._steps for name, total in self._sums.items()}
         now = time.perf_counter()
         means["step_s"] = (now - self._started) / max(self._steps, 1)

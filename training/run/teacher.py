@@ -1,8 +1,8 @@
-"""Training on the masks of finished models beside people's: distillation (Hinton et al. 2015).
+"""Distillation (Hinton et al. 2015): training on masks of finished models beside human masks.
 
-Teacher and student see the same changed X-ray and the same boxes at every step (Beyer et al.,
-CVPR 2022). People annotated each X-ray by one convention only. The teacher, which knows both, also
-predicts the other one there, and smooths over slips of single annotators.
+Teacher and student get the same augmented X-ray and boxes at every step (Beyer et al., CVPR 2022).
+People annotated each X-ray in only one convention. The teacher knows both, so it also predicts the
+other one, and it averages out errors of single annotators.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _TOKENS = [token_of(convention) for convention in CONVENTIONS]
 
 
 class Teacher:
-    """One or more models that do not learn any more: their mean, or each for what it never saw."""
+    """One or more frozen models: their mean, or each for the fold that it was not trained on."""
 
     def __init__(
         self,
@@ -40,17 +40,17 @@ class Teacher:
         conventions: Sequence[Convention] = (),
         annotated_only: bool = False,
     ) -> None:
-        """Teach with ``share`` of the loss.
+        """Keep the models with their share of the loss.
 
         Args:
             models: Float models on the device of the training.
-            share: Weight of their masks beside those that people annotated.
-            weights: Those of the loss on people's masks; imitation weighs as much as its terms
-                about masks together.
+            share: Weight of their masks; human masks have the rest.
+            weights: Weights of the loss on human masks; imitation weighs as much as the terms about
+                masks together.
             compiled: Whether to fuse their operations by ``torch.compile``.
-            held_out: Whether model i alone teaches the X-rays of fold i.
-            conventions: What model i teaches; empty where each teaches all.
-            annotated_only: Whether they teach the convention of each X-ray's own mask alone.
+            held_out: Whether model i is the only teacher of fold i.
+            conventions: Convention taken from model i; empty for all conventions.
+            annotated_only: Whether they are used only for the convention of each X-ray's own mask.
         """
         self._annotated_only = annotated_only
         self._held_out = held_out
@@ -78,7 +78,7 @@ class Teacher:
         """Return the probability of each convention's mask, float32 (N, 2, 4G, 4G).
 
         Args and shapes as in `PromptableSam.forward`, 16G the student's input size; ``folds`` is
-        that of each prompt's X-ray, int64 (N,).
+        the fold of each prompt's X-ray, int64 (N,).
         """
         votes = [_vote(model, normalized, boxes, image_index) for model in self._models]
         if self._held_out:
@@ -94,8 +94,8 @@ class Teacher:
         """Return the cross entropy of logits against the teacher's masks.
 
         Args:
-            logits: Those of all tokens, (N, T, M, M).
-            taught: What `masks` returned, (N, 2, M, M).
+            logits: Logits of all tokens, (N, T, M, M).
+            taught: Result of `masks`, (N, 2, M, M).
             tokens: Mask token of each X-ray's own convention, int64 (N,).
         """
         own = _of_conventions(logits)
@@ -105,12 +105,12 @@ class Teacher:
         return self._weight * functional.binary_cross_entropy_with_logits(own, taught)
 
     def joined(self, people: Tensor, imitation: Tensor) -> Tensor:
-        """Return the loss of both, each with its share."""
+        """Return the sum of both losses, each with its share."""
         return (1 - self._share) * people + self._share * imitation
 
 
 def _vote(model: PromptableSam, normalized: Tensor, boxes: Tensor, image_index: Tensor) -> Tensor:
-    """Return a model's masks, float32 (N, 2, 4G, 4G), of what it sees at its own input size."""
+    """Return a model's masks, float32 (N, 2, 4G, 4G), from its own input size."""
     student, own = normalized.shape[-1], model.prompt_encoder.input_image_size[0]
     seen = (_resized(normalized, own), boxes * (own / student), image_index)
     return _resized(_of_conventions(model(*seen)[0]).sigmoid(), student // 4)
@@ -125,7 +125,7 @@ def _resized(planes: Tensor, side: int) -> Tensor:
 def _of_conventions(logits: Tensor) -> Tensor:
     """Pick each convention's mask, float32 (N, 2, M, M), from those of all tokens (N, T, M, M).
 
-    One by one: a list as an index would be copied to the GPU, which waits for it.
+    They are picked one by one, because a list as index would be copied to the GPU.
     """
     return torch.stack([logits[:, token] for token in _TOKENS], dim=1).float()
 
@@ -133,12 +133,11 @@ def _of_conventions(logits: Tensor) -> Tensor:
 def load_teacher(
     config: RunConfig, architecture: SamConfig, device: torch.device
 ) -> Teacher | None:
-    """Load the teachers that a run names; None if it names none.
+    """Load the teachers of a run; None without teachers.
 
     Raises:
-        ConfigError: A teacher takes pixels otherwise than the run's model, knows another structure,
-            saw what it is to predict as one that did not, or does not know both conventions, of
-            which it would teach one by a token that never learned.
+        ConfigError: A teacher preprocesses pixels differently, knows another structure, was trained
+            on its held-out fold, or does not know both conventions.
         CheckpointError: A teacher cannot be read.
         ArtifactError: A teacher is a stored model that is refused.
     """

@@ -1,4 +1,4 @@
-"""Dice on the ``val`` split while training: per source, with its own box and the whole image."""
+"""Validation during training: Dice on ``val`` per source, with the own box and the whole image."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class ValidationScores:
 
     @property
     def selection(self) -> float:
-        """The number that decides which weights are kept: every source counts the same."""
+        """The number that decides which weights are stored; every source has the same weight."""
         scores = [*self.own_box.values(), *self.whole_image.values()]
         return float(np.mean(scores))
 
@@ -56,7 +56,7 @@ def validate(
 ) -> ValidationScores:
     """Score a model in float32 at each image's own resolution, each in its own convention.
 
-    Several processes score a share of the X-rays each, and all of them get all scores.
+    Each of several processes scores a share of the X-rays, and all get all scores.
     """
     own: dict[str, list[float]] = {}
     whole: dict[str, list[float]] = {}
@@ -80,9 +80,9 @@ def masks_of_each(
 ) -> Iterator[tuple[Mask, Mask]]:
     """Yield the masks of each X-ray, bool (H, W): for its own box and for the whole image.
 
-    A model of integers is executed as when it is deployed, one X-ray and one box at a time, so
-    the masks are those of the stored model to the pixel. Its float parts (attention, LayerNorm) add
-    in another order in a batch or in training's own layers, and now and then that tips an outline.
+    An integer model is executed as when deployed, one X-ray and one box at a time, so its masks
+    equal the stored model's in every pixel. In a batch or in training's layers, its float parts
+    (attention, LayerNorm) add in another order, which sometimes changes an outline.
     """
     if any(isinstance(module, Int8Matrix) for module in model.modules()):
         engine = _engine(model, input_size)
@@ -101,7 +101,7 @@ def masks_of_each(
 
 
 def _engine(model: PromptableSam, input_size: int) -> Engine:
-    """Return what executes an integer model; building the kernels of a GPU would take too long."""
+    """Return the engine of an integer model; not the GPU's, which takes too long to build."""
     if next(model.buffers()).device.type != "cuda":
         return choose_engine(model, input_size)
     for module in model.modules():
@@ -142,7 +142,7 @@ def _batch_masks(
 def _input(
     xrays: Sequence[LabelledXray], model: PromptableSam, input_size: int
 ) -> tuple[list[InputGeometry], Tensor, Tensor]:
-    """Return how X-rays lie in the input, their pixels and where there is image, (B, 1, S, S)."""
+    """Return the geometry of X-rays in the input, their pixels and valid regions, (B, 1, S, S)."""
     device = next(model.buffers()).device
     geometries = [InputGeometry(x.image.shape[1], x.image.shape[0], input_size) for x in xrays]
     pixels = np.stack([g.image_to_input(x.image) for g, x in zip(geometries, xrays, strict=True)])

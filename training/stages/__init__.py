@@ -1,1 +1,1 @@
-"""What each stage trains and from what it starts."""
+"""The stages: what each trains and what it starts from."""

@@ -23,7 +23,7 @@ class AdaLoraStage(Stage):
     name = "stage1"
 
     def __init__(self, model: PromptableSam, config: AdaLoraConfig, total_steps: int) -> None:
-        """Put adapters into ``model``.
+        """Add adapters to ``model``.
 
         Raises:
             ConfigError: The budget schedule does not fit into ``total_steps``.
@@ -47,21 +47,21 @@ class AdaLoraStage(Stage):
         return weight * mean_penalty(self._adapters.values(), kind)
 
     def after_backward(self, step: int) -> None:
-        """Take the gradients into the importance of the triplets."""
+        """Update the importance of the triplets from the gradients."""
         self._allocator.observe_gradients()
 
     def after_step(self, step: int) -> dict[str, float]:
-        """Move the budget at every interval; report the triplets kept."""
+        """Apply the budget at every interval; report the number of kept triplets."""
         if self._allocator.is_due(step):
             self._kept = self._allocator.allocate(step)
         return {"rank_total": float(self._kept)}
 
     def finish(self, folder: Path) -> None:
-        """Draw where the ranks went."""
+        """Draw the map of the ranks."""
         save_rank_map(folder, self._allocator.ranks(), self._config.initial_rank)
 
     def settled(self) -> bool:
-        """Return True once the rank masks are frozen at the target budget."""
+        """Return whether the rank masks are frozen at the target budget."""
         return all(adapter.frozen_mask for adapter in self._adapters.values())
 
     def extra_state(self) -> dict[str, Any]:
@@ -74,7 +74,7 @@ class AdaLoraStage(Stage):
         }
 
     def load_extra_state(self, state: dict[str, Any]) -> None:
-        """Take over the allocator's statistics."""
+        """Load the allocator's statistics."""
         self._allocator.load_state_dict(state["allocator"])
         self._kept = int(state["kept"])
         for adapter in self._adapters.values():

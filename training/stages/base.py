@@ -1,7 +1,7 @@
-"""What a stage starts from: a checkpoint, a run, a stored model or Meta's file.
+"""The base of a stage: a checkpoint, a run, a stored model or Meta's file.
 
-A checkpoint names its stage and its settings; `model_from_checkpoint` builds the same structure
-around the same weights, so that each stage can start from the one before it.
+A checkpoint has its stage and its settings; `model_from_checkpoint` builds the same structure with
+the same weights, so that each stage can start from the previous one.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from training.stages.resizing import resized_model
 
 
 def model_from_checkpoint(state: Mapping[str, Any]) -> tuple[SamConfig, PromptableSam]:
-    """Build the model of a checkpoint, with the adapters and fake quantization it had."""
+    """Build the model of a checkpoint, with its adapters and fake quantization."""
     architecture = SamConfig.from_dict(state["architecture"])
     model = build_sam(architecture)
     stage, settings = state["stage"], adapter_settings(state)
@@ -53,19 +53,18 @@ def model_from_checkpoint(state: Mapping[str, Any]) -> tuple[SamConfig, Promptab
 
 @dataclass(frozen=True)
 class Base:
-    """What a stage starts from.
+    """The base of a stage.
 
     Attributes:
         architecture: Sizes of the model.
-        model: The model, with the adapters and fake quantization that it had.
+        model: The model, with its adapters and fake quantization.
         stage: Name of the stage that made it; ``meta`` for Meta's file, ``stored`` for a model
             of the store.
-        lineage: What was trained before, first stage first, for the manifest.
-        settings: Tables of the run's config by which the adapters in the model were made.
-        conventions: Those whose mask token was trained; none of Meta's file.
-        trained_on: Source, convention, licence and name of every X-ray that it has learned from,
-            where that was recorded.
-        counted_before: Source, convention, licence and number of those whose names were not.
+        lineage: Earlier stages, the first one first, for the manifest.
+        settings: Tables of the run's config for the model's adapters.
+        conventions: Conventions whose mask token was trained; none for Meta's file.
+        trained_on: Source, convention, licence and name of every recorded training X-ray.
+        counted_before: Source, convention, licence and number of those recorded without names.
     """
 
     architecture: SamConfig
@@ -79,14 +78,14 @@ class Base:
 
 
 def load_base(path: Path, input_size: int | None = None) -> Base:
-    """Load a checkpoint of ours, the best one of a run's folder, Meta's file or a stored model.
+    """Load a checkpoint, the best one of a run's folder, Meta's file or a stored model.
 
     Args:
         path: The file or folder.
         input_size: Side of the input to interpolate position tables to; None keeps the file's.
 
     Raises:
-        CheckpointError: The file is not there or not usable.
+        CheckpointError: The file is missing or not usable.
         ArtifactError: The folder holds a stored model that is refused.
     """
     if (path / MANIFEST_FILE).is_file():
@@ -112,7 +111,7 @@ def load_base(path: Path, input_size: int | None = None) -> Base:
 
 
 def _load_stored(folder: Path) -> Base:
-    """Load a stored model whose weights are floats, to train it further."""
+    """Load a stored float model, to train it further."""
     model, manifest = load_model(folder)
     if "int8" in manifest.quantization.layers.values():
         twin = f"; its float twin {manifest.float_twin} can" if manifest.float_twin else ""

@@ -1,4 +1,4 @@
-"""The plain methods to adapt a base, to compare AdaLoRA with: LoRA, decoder only, every weight."""
+"""Baseline methods of adaptation, for comparison with AdaLoRA: LoRA, decoder only, every weight."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from training.stages.stage import Stage, freeze_unused
 
 
 class BaselineStage(Stage):
-    """Trains mask decoder and prompt encoder, and the image encoder's own weights or not."""
+    """Trains mask decoder and prompt encoder, and optionally the image encoder's own weights."""
 
     name = "stage1"
 
     def __init__(self, model: PromptableSam, *, train_encoder: bool) -> None:
-        """Train ``model``; unused parts of the prompt encoder stay as they are."""
+        """Keep ``model`` for training; freeze unused parts of the prompt encoder."""
         super().__init__(model)
         model.image_encoder.requires_grad_(train_encoder)
         freeze_unused(model)

@@ -1,4 +1,4 @@
-"""Stage 2 for weights of few levels: every weight learns its integer, started by GPTQ."""
+"""Stage 2 for weights of few levels: trains the integer of every weight, starting from GPTQ."""
 
 from __future__ import annotations
 
@@ -15,10 +15,9 @@ from training.stages.qat_stage import QatStage
 
 
 class FewLevelStage(QatStage):
-    """Trains the integers of all weights, their scales, and what stays float.
+    """Trains the integers of all weights, their scales, and float parameters.
 
-    Adapters are folded before: their low rank says where a float weight should go, not which of
-    four integers it should be.
+    Adapters are folded first: their low rank cannot choose one of four integers for each weight.
     """
 
     def _quantize(self) -> Mapping[str, FakeQuantized]:
@@ -31,10 +30,10 @@ class FewLevelStage(QatStage):
 
     @torch.no_grad()
     def calibrate(self, source: BatchSource) -> None:
-        """Round every weight by GPTQ, and set the activation scales, from X-rays as they come.
+        """Round every weight by GPTQ, and set the activation scales, from unchanged X-rays.
 
-        Those that training changes are not what a model is asked: from them GPTQ's masks err twice
-        as much (four levels, 48 X-rays: Dice -0.0019 from float instead of -0.0010).
+        Augmented X-rays are unlike those in service: with them GPTQ's masks lose twice as much
+        (four levels, 48 X-rays: Dice -0.0019 from float instead of -0.0010).
         """
         xrays = source.unchanged(self._config.calibration_batches)
         inputs = calibration_inputs(self.model, xrays, source.input_size)

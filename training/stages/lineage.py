@@ -1,4 +1,4 @@
-"""What a checkpoint says of itself: the settings of its adapters and all that led to it."""
+"""The lineage of a checkpoint: the settings of its adapters and its earlier stages."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from training.settings import build_settings
 
 
 def adapter_settings(state: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the settings, by table, by which the adapters of a checkpoint were made.
+    """Return the settings of a checkpoint's adapters, by table.
 
-    Empty before stage 1. Checkpoints from before there was a choice of methods are AdaLoRA's.
+    They are empty before stage 1. Older checkpoints without a method are AdaLoRA's.
     """
     if state["stage"] == "pretrain":
         return {}
@@ -26,9 +26,9 @@ def adapter_settings(state: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def qat_settings(state: Mapping[str, Any]) -> QatConfig:
-    """Return the settings by which the layers of a stage 2 checkpoint were quantized.
+    """Return the quantization settings of a stage 2 checkpoint.
 
-    Checkpoints from before there were tables named their float layers among them.
+    Older checkpoints name their float layers among them.
     """
     known = {field.name for field in dataclasses.fields(QatConfig)}
     values = {k: v for k, v in state["config"].get("qat", {}).items() if k in known}
@@ -37,7 +37,7 @@ def qat_settings(state: Mapping[str, Any]) -> QatConfig:
 
 
 def lineage_of(state: Mapping[str, Any]) -> tuple[dict[str, Any], ...]:
-    """Return what led to a checkpoint, itself last."""
+    """Return the stages of a checkpoint, itself last."""
     config = state["config"]
     own: dict[str, Any] = {
         "stage": state["stage"],
@@ -80,7 +80,7 @@ def lineage_of(state: Mapping[str, Any]) -> tuple[dict[str, Any], ...]:
 
 
 def _without_folders(value: Any) -> Any:
-    """Return what a stored model may tell: names of files, but not where they lay."""
+    """Return settings for a stored model: names of files, without their folders."""
     if isinstance(value, Mapping):
         return {name: _without_folders(one) for name, one in value.items()}
     if isinstance(value, (list, tuple)):
@@ -96,6 +96,6 @@ def _last_name(text: str) -> str:
 
 
 def _shown_name(teacher: Path) -> str:
-    """Return a run's name; with its folder where that alone is a version or a file."""
+    """Return a run's name, with its folder if the name alone is a version or a file."""
     says_little = teacher.name.isdecimal() or teacher.suffix == ".pt"
     return "/".join(teacher.parts[-2:]) if says_little else teacher.name

@@ -1,7 +1,6 @@
-"""How many parameters a run trains, and in which part of the model.
+"""The number of parameters that a run trains in each part of the model.
 
-The model is built on torch's meta device, shapes without numbers, so that even ViT-H answers at
-once.
+The model is built on torch's meta device, without numbers, so even ViT-H is counted at once.
 """
 
 from __future__ import annotations
@@ -43,9 +42,9 @@ class ParameterCount:
     """Parameters of a run.
 
     Attributes:
-        parts: By part; adapters and scales are parts of their own.
+        parts: Counts by part; adapters and scales are separate parts.
         base: Parameters of the model without adapters and scales.
-        base_encoder: Those of its image encoder.
+        base_encoder: Parameters of its image encoder.
     """
 
     parts: dict[str, PartCount]
@@ -54,20 +53,20 @@ class ParameterCount:
 
     @property
     def trainable(self) -> int:
-        """All parameters that train."""
+        """All trained parameters."""
         return sum(part.trainable for part in self.parts.values())
 
     @property
     def frozen(self) -> int:
-        """All parameters that do not."""
+        """All frozen parameters."""
         return sum(part.frozen for part in self.parts.values())
 
 
 def count_parameters(config: RunConfig, architecture: SamConfig) -> ParameterCount:
-    """Count what a run trains at its start, when AdaLoRA has its initial rank.
+    """Count the parameters at the start of a run, when AdaLoRA has its initial rank.
 
     Args:
-        config: The run.
+        config: Settings of the run.
         architecture: The model that it starts from.
 
     Raises:
@@ -103,7 +102,7 @@ def _build_stage(config: RunConfig, architecture: SamConfig) -> Stage:
         return PretrainStage(model)
     if config.stage == "stage1":
         return build_stage1(model, config)
-    # Stage 2 has fewer steps than the schedule of stage 1 that made its adapters.
+    # Stage 2 has fewer steps than the stage 1 schedule of its adapters.
     made = dataclasses.replace(config, stage="stage1", steps=10**9)
     choice = choose_precisions(config.qat)
     kind = QatStage if config.qat.weight_levels == EIGHT_BIT_LEVELS else FewLevelStage

@@ -24,7 +24,7 @@ from training.stages.stage import Stage, freeze_unused
 class QatStage(Stage):
     """Trains adapters, decoder and activation scales under fake quantization.
 
-    No orthogonality penalty: the factors only fine-tune, their directions are settled.
+    There is no orthogonality penalty, because the directions of the factors hardly change.
     """
 
     name = "stage2"
@@ -35,7 +35,7 @@ class QatStage(Stage):
         config: QatConfig,
         choice: PrecisionChoice = EVERY_LAYER_INT8,
     ) -> None:
-        """Put fake quantization into a model of stage 1 (or a plain one).
+        """Add fake quantization to a model of stage 1 (or a plain one).
 
         Raises:
             ConfigError: The choice of float layers was made for another model.
@@ -47,7 +47,7 @@ class QatStage(Stage):
         freeze_unused(model)
 
     def _quantize(self) -> Mapping[str, FakeQuantized]:
-        """Choose what learns, and wrap the layers."""
+        """Choose the trained parameters, and wrap the layers."""
         self.model.image_encoder.requires_grad_(self._config.train_base)
         for adapter in find_layers(self.model, AdaptedLinear).values():
             for factor in adapter.factors():
@@ -71,13 +71,13 @@ class QatStage(Stage):
             yield normalized, batch.boxes, batch.image_index
 
     def deployed(self) -> PromptableSam:
-        """Return a copy in integers, the model that an export of the present weights stores."""
+        """Return a copy in integers, the model that an export of the current weights stores."""
         copied = copy.deepcopy(self.model)
         to_deployed(copied)
         return copied.eval().requires_grad_(False)
 
     def extra_state(self) -> dict[str, Any]:
-        """Return which layers stay float, and the measurement behind it."""
+        """Return the layers that stay float, and the measurement for that choice."""
         return {
             "float_layers": list(self._choice.float_layers),
             "sensitivity": self._choice.record,

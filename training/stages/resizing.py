@@ -1,4 +1,4 @@
-"""A trained model at another input size, with other windows, or with its box as a mask prompt."""
+"""Change the input size, the windows or the mask prompt of a trained model."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from model_store.meta_checkpoint import resize_position_tables
 from model_store.sam import PromptableSam
 
 _FIRST_MASK_PROMPT = 0.1
-"""Factor on the random weights of a mask prompt that a model has not learned yet."""
+"""Factor on the random weights of a new mask prompt."""
 
 
 def resized_model(
@@ -20,16 +20,16 @@ def resized_model(
 ) -> PromptableSam:
     """Return the model with the input size, the windows and the mask prompt of ``wanted``.
 
-    Position tables are interpolated to the new grid. A block that attends within windows keeps
-    the scale of its table: a smaller window takes the near part, a larger one repeats the farthest
-    that is known. New mask tokens start at random behind the old ones. A mask prompt that it did
-    not have starts near what it had in its place, so what was learned holds.
+    Position tables are interpolated to the new grid. A block that attends within windows keeps the
+    scale of its table: a smaller window uses the near part, a larger one repeats the farthest known
+    value. New mask tokens are random and follow the old ones. A new mask prompt starts near the
+    embedding that it replaces, so the model's behaviour hardly changes.
 
     Args:
         architecture: Sizes of ``model``.
         model: A float model without adapters.
-        wanted: The same sizes but for ``input_size``, ``window_size``, ``global_attn_indexes``,
-            ``box_as_mask`` and more mask tokens.
+        wanted: Sizes that differ only in ``input_size``, ``window_size``, ``global_attn_indexes``,
+            ``box_as_mask`` and additional mask tokens.
 
     Raises:
         ValueError: Another size differs.
@@ -63,7 +63,7 @@ def resized_model(
 
 
 def _with_new_tokens(state: dict[str, Tensor], fresh: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Return the state with mask tokens of random weights after those that were learned."""
+    """Return the state with random mask tokens after the trained ones."""
     grown = dict(state)
     for name, target in fresh.items():
         known = state.get(name)

@@ -1,7 +1,7 @@
-"""What differs between the stages: which model, which weights train, what happens each step.
+"""The interface of a stage: its model, its trained weights, its actions at each step.
 
-The loop knows only `Stage`, whose defaults are those of plain training. The AdaLoRA and the
-quantization-aware stage live in modules of their own.
+The loop uses only `Stage`, whose defaults are those of plain training. The AdaLoRA and the
+quantization-aware stage are in separate modules.
 """
 
 from __future__ import annotations
@@ -17,50 +17,50 @@ from model_store.sam import PromptableSam
 
 
 class Stage:
-    """A stage as the loop sees it; by itself it trains every weight that is not frozen."""
+    """A stage; by default it trains every weight that is not frozen."""
 
     name: ClassVar[str]
 
     def __init__(self, model: PromptableSam) -> None:
-        """Train ``model``."""
+        """Keep the model to train."""
         self.model = model
 
     def to(self, device: torch.device) -> None:
-        """Move the model, and what a stage keeps beside it, to where it will be trained."""
+        """Move the model and the stage's own state to the training device."""
         self.model.to(device)
 
     def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
-        """Yield the parameters that train."""
+        """Yield the trained parameters."""
         return ((n, p) for n, p in self.model.named_parameters() if p.requires_grad)
 
     def deployed(self) -> PromptableSam:
-        """Return the model that is validated: the present weights as they would be deployed."""
+        """Return the model for validation: the current weights in deployed form."""
         return self.model
 
     def penalty(self) -> Tensor | None:
-        """Return what the loss gets added, or None."""
+        """Return an addition to the loss, or None."""
         return None
 
     def after_backward(self, step: int) -> None:
-        """See the gradients of step ``step`` (from 0), before the optimizer moves."""
+        """Use the gradients of step ``step`` (from 0), before the optimizer's step."""
 
     def after_step(self, step: int) -> dict[str, float]:
-        """Act after the optimizer moved; return numbers for the log."""
+        """Act after the optimizer's step; return numbers for the log."""
         return {}
 
     def finish(self, folder: Path) -> None:
-        """Write what a finished run leaves beside its checkpoints."""
+        """Write the further files of a finished run."""
 
     def settled(self) -> bool:
-        """Tell whether the weights have the form in which the stage hands them on."""
+        """Return whether the weights have the final form of this stage."""
         return True
 
     def extra_state(self) -> dict[str, Any]:
-        """Return what a checkpoint must hold beside the weights."""
+        """Return the state for a checkpoint beside the weights."""
         return {}
 
     def load_extra_state(self, state: dict[str, Any]) -> None:
-        """Take over what `extra_state` returned."""
+        """Load the result of `extra_state`."""
 
 
 class PretrainStage(Stage):
@@ -69,15 +69,16 @@ class PretrainStage(Stage):
     name = "pretrain"
 
     def __init__(self, model: PromptableSam) -> None:
-        """Train ``model``; unused parts of the prompt encoder stay as they are."""
+        """Keep the model to train; freeze unused parts of the prompt encoder."""
         super().__init__(model)
         freeze_unused(model)
 
 
 def freeze_unused(model: PromptableSam) -> None:
-    """Freeze what box prompts never reach: SAM's embeddings of points, of no point, and of masks.
+    """Freeze parts that box prompts do not use: SAM's embeddings of points and of masks.
 
-    A model that sees its box as a mask too learns that path, and never has no mask.
+    A model with the box as mask prompt trains the embedding of masks, and never uses that of no
+    mask.
     """
     prompt = model.prompt_encoder
     masks = prompt.no_mask_embed if model.box_as_mask else prompt.mask_downscaling

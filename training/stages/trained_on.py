@@ -1,4 +1,4 @@
-"""What a model was trained on, counted from the record of its runs."""
+"""Counts of a model's training X-rays, from the record of its runs."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ Counts = Counter[tuple[str, str, str]]
 
 
 def training_data_of(base: Base, data_root: Path | None) -> tuple[tuple[TrainingData, ...], str]:
-    """Return what a model was trained on, per source, convention and licence, and how it is known.
+    """Return counts of training X-rays per source, convention and licence, and their origin.
 
     Args:
         base: The model with its record.
-        data_root: The data set, where there is no record or to compare it with.
+        data_root: The data set, for a model without a record or for comparison.
 
     Returns:
-        The counts, and ``by name``, or ``at least`` where the stored model that it goes on from
-        told numbers only, or ``whole train split`` of ``data_root``.
+        The counts, and ``by name``, or ``at least`` if the stored base model has numbers only, or
+        ``whole train split`` of ``data_root``.
 
     Raises:
-        DataError: There is neither a record nor a data set, or they do not agree.
+        DataError: There is neither a record nor a data set, or they disagree.
     """
     if not base.trained_on and not base.counted_before:
         if base.stage in ("meta", "fresh"):

@@ -1,1 +1,1 @@
-"""How each owner lays out a download: a module per source, each with one function ``find``."""
+"""The layouts of downloads: a module per source, each with a function ``find``."""

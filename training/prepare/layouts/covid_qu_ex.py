@@ -2,7 +2,7 @@
 
 ``Lung Segmentation Data/{Train,Val,Test}/CLASS/{images,lung masks}`` and the same below
 ``Infection Segmentation Data`` with ``infection masks`` as well, 256 x 256 pixels. X-rays of the
-infection part are in the lung part too; their lung masks are taken from there where it is given.
+infection part are also in the lung part, whose lung masks are preferred.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def find(root: Path) -> Found:
     pairs: list[RawPair] = []
     problems: list[Problem] = []
     have_lungs: set[str] = set()
-    # The lung part has no infection masks, so it comes first.
+    # The lung part comes first, because it has no infection masks.
     for images in sorted(folders_named(root, "images"), key=_has_infections):
         pictures = image_files(images)
         for structure, folder in _FOLDERS.items():

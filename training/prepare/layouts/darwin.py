@@ -1,8 +1,8 @@
 """V7's Darwin JSON: an annotation file per image, lungs as polygons (``whole_lung``).
 
 Both generations are read: ``image.filename`` with ``polygon.path``, and version 2's ``item.name``
-with ``polygon.paths``. Images that carry no polygon of the class ``Lung`` (lateral views, slices
-of a CT) are reported as X-rays without a mask.
+with ``polygon.paths``. Images without a polygon of the class ``Lung`` (lateral views, slices of a
+CT) are reported as X-rays without a mask.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class Polygons:
             shape = np.zeros_like(union)
             for ring in rings:
                 canvas = Image.new("1", (self.width, self.height))
-                # Pillow fills pixels by their index; a pixel's centre lies half a pixel on.
+                # Pillow fills pixels by their index; a pixel's centre is half a pixel further.
                 ImageDraw.Draw(canvas).polygon([(x - 0.5, y - 0.5) for x, y in ring], fill=1)
                 shape ^= np.asarray(canvas)
             union |= shape

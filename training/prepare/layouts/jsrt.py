@@ -1,8 +1,8 @@
 """JSRT: raw 2048 x 2048 X-rays of 12 bits, and lung masks of the SCR database.
 
-``JPCLN001.IMG`` (with nodule) and ``JPCNN001.IMG`` (without) hold nothing but big-endian 16-bit
-words of 0 to 4095, high for dark. SCR's masks are 1024 x 1024 GIFs, ``fold1/masks/left lung``
-for odd and ``fold2`` for even X-rays. One X-ray per patient.
+``JPCLN001.IMG`` (with nodule) and ``JPCNN001.IMG`` (without) consist of big-endian 16-bit words of
+0 to 4095, high for dark. SCR's masks are 1024 x 1024 GIFs, ``fold1/masks/left lung`` for odd and
+``fold2`` for even X-rays. One X-ray per patient.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Chest X-ray Images with Pneumothorax Masks: ``png_images`` and ``png_masks``, same names.
 
-Masks show the pneumothorax, not lungs; those of X-rays without one are black. The files keep no
-sign of the patient.
+Masks show the pneumothorax, not lungs; those of X-rays without one are black. The files do not
+identify the patient.
 """
 
 from training.prepare.layouts.sibling_folders import SiblingFolders

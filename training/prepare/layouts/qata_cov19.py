@@ -1,7 +1,7 @@
 """QaTa-COV19: ``Images`` and ``Ground-truths``, whose masks show infected regions, not lungs.
 
 The mask of ``NAME.png`` is ``mask_NAME.png``. Version 2 has a ``Train Set`` and a ``Test Set``;
-both are used and divided again. Control groups have no masks; they lie in folders of other names.
+both are used and divided again. Control groups have no masks; their folders have other names.
 """
 
 from training.prepare.layouts.sibling_folders import SiblingFolders

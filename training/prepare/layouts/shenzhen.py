@@ -1,4 +1,4 @@
-"""Shenzhen: ``CXR_png`` of the National Library of Medicine, masks published apart.
+"""Shenzhen: ``CXR_png`` of the National Library of Medicine, masks published separately.
 
 Masks are ``mask/CHNCXR_0001_0_mask.png`` and exist for 566 of the 662 X-rays, so the rest is
 reported as unpaired.

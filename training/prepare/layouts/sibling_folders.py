@@ -1,4 +1,4 @@
-"""The layout that Kaggle's sets share: a folder of masks beside the folder of their X-rays."""
+"""The common layout of Kaggle's sets: a folder of masks beside the folder of X-rays."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ from training.prepare.patients import patient_of
 
 @dataclass(frozen=True)
 class SiblingFolders:
-    """A source whose masks lie beside its X-rays, in files of the same names.
+    """A source whose masks are in a folder beside its X-rays, in files of the same names.
 
     Attributes:
         source: Key of the source.
         images: Name of the folders of X-rays.
         masks: Name of the folders of masks.
-        mask_prefix: What a mask's name has before that of its X-ray.
+        mask_prefix: Prefix of a mask's name before its X-ray's name.
         structure: What the masks show.
         convention: How lungs were annotated; None for another structure.
-        has_controls: Whether folders of X-rays without a folder of masks are meant to be so.
+        has_controls: Whether folders of X-rays without a folder of masks are expected.
     """
 
     source: str

@@ -1,1 +1,1 @@
-"""A hospital's own X-rays and masks, in the formats in which people keep and annotate them."""
+"""A hospital's own X-rays and masks, in common formats of files and annotations."""

@@ -1,4 +1,4 @@
-"""Masks as annotation tools write them: label maps, NIfTI, COCO and LabelMe."""
+"""Masks in the formats of annotation tools: label maps, NIfTI, COCO and LabelMe."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _FEW_LABELS = 16
 
 
 class Annotation(Protocol):
-    """What was annotated on one X-ray."""
+    """The annotation of one X-ray."""
 
     @property
     def path(self) -> Path:
@@ -47,7 +47,7 @@ class XrayOnDisk:
         return _grey_of_nifti(self.path) if self._is_nifti else read_grey(self.path)
 
     def orientation(self) -> Orientation:
-        """Return the way from the pixels that were annotated to the upright X-ray."""
+        """Return how to turn the annotated pixels upright."""
         if self._is_nifti:
             return UPRIGHT
         try:
@@ -77,7 +77,7 @@ class LungsOf:
         return self.xray.orientation().apply(lungs_of(self.annotation.parts()))
 
     def read_heart(self) -> NDArray[np.bool_] | None:
-        """Return the heart, upright, bool (H, W), where it is annotated."""
+        """Return the heart, upright, bool (H, W); None if it is not annotated."""
         heart = self.annotation.parts().get("heart")
         return None if heart is None else self.xray.orientation().apply(heart)
 
@@ -106,13 +106,13 @@ class MaskPicture:
 
 @dataclass(frozen=True)
 class NiftiMask:
-    """A mask or a label map in a NIfTI file, as ITK-SNAP and 3D Slicer write it."""
+    """A mask or a label map in a NIfTI file, as written by ITK-SNAP and 3D Slicer."""
 
     path: Path
     labels: Labels
 
     def parts(self) -> Mapping[Part, NDArray[np.bool_]]:
-        """Return its parts; one value beside 0 is both lungs."""
+        """Return its parts; a single value beside 0 means both lungs."""
         values = read_nifti(self.path)
         whole = np.rint(values).astype(np.int64)
         if not np.array_equal(whole, values):
@@ -124,7 +124,7 @@ def read_nifti(path: Path) -> NDArray[Any]:
     """Read the one slice of a NIfTI file as rows and columns, (H, W).
 
     ITK writes a picture's columns along the first axis towards the patient's left, and its rows
-    along the second towards the back. Other axes would be a guess which way up the X-ray is.
+    along the second towards the back. Other axes do not tell which way up the X-ray is.
 
     Raises:
         PixelError: It cannot be read, has several slices, or other axes.
@@ -222,10 +222,10 @@ class CocoShapes:
 
 
 def read_coco(path: Path, labels: Labels) -> dict[str, CocoShapes]:
-    """Return what a COCO file holds, by the name of the X-ray's file without its ending.
+    """Return the annotations of a COCO file, by the name of the X-ray's file without extension.
 
     Raises:
-        DataError: It is no such file.
+        DataError: It is not a COCO file.
     """
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
@@ -255,7 +255,7 @@ def is_coco(path: Path) -> bool:
 
 
 def stem_of(path: Path) -> str:
-    """Return a file's name without its ending; ``.nii.gz`` is one ending."""
+    """Return a file's name without extension; ``.nii.gz`` is one extension."""
     name = path.name
     for suffix in NIFTI_SUFFIXES:
         if name.lower().endswith(suffix):
@@ -270,13 +270,13 @@ def annotations_of(
     labels: Labels,
     threshold: float | None = None,
 ) -> dict[str, Annotation]:
-    """Find what was annotated, by the name of the X-ray's file without its ending.
+    """Find annotations, by the name of the X-ray's file without extension.
 
     Args:
-        root: Folder of everything; a COCO file may lie in it.
-        masks: Folder of masks, where there is one; LabelMe's files may lie beside the X-rays.
+        root: Folder of the data set, which may have a COCO file.
+        masks: Folder of masks, if any; LabelMe's files may be beside the X-rays.
         pictures: The X-rays by name.
-        labels: What labels mean.
+        labels: Meaning of labels.
         threshold: For soft masks in pictures, the share of the highest value that is inside.
 
     Raises:
@@ -306,7 +306,7 @@ def _json_files(root: Path, masks: Path, pictures: Mapping[str, Path]) -> Sequen
 
 
 def _name_of_xray(stem: str, pictures: Mapping[str, Path]) -> str:
-    """Return the X-ray that a mask's name means: the same, or with a usual addition."""
+    """Return the X-ray of a mask's name: the same name, or without a usual suffix."""
     for plain in (stem, stem.removesuffix("_mask"), stem.removeprefix("mask_"),
                   stem.removesuffix("-mask"), stem.removesuffix("_seg")):  # fmt: skip
         if plain in pictures:

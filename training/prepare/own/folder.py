@@ -1,4 +1,4 @@
-"""A folder of own X-rays and masks: what belongs together, whom it shows, by which licence."""
+"""A folder of own X-rays and masks: pairs, patients and licence."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ _NO_XRAY = (".json", ".csv", ".txt", ".md", ".xml")
 
 @dataclass(frozen=True)
 class OwnFolder:
-    """How a folder of own X-rays is read.
+    """Options for reading a folder of own X-rays.
 
     Attributes:
         name: Name of the source, for manifest and tables.
-        license: By which licence X-rays and masks may be used, for manifest and model card.
-        convention: How the lungs were annotated.
+        license: Licence of X-rays and masks, for manifest and model card.
+        convention: Convention of the lungs.
         patient_pattern: Regular expression whose first group, found in a file's name, is the
-            patient; empty where the name does not tell.
-        patients: CSV with the columns ``image`` and ``patient``, where there is one.
+            patient; empty if names do not contain it.
+        patients: CSV with the columns ``image`` and ``patient``, if any.
         mask_threshold: For soft masks, the share of the highest value from which on a pixel is
             inside; None asks for exactly two levels.
     """
@@ -47,7 +47,7 @@ class OwnFolder:
     mask_threshold: float | None = None
 
     def __post_init__(self) -> None:
-        """Refuse a name that is no word, no licence, and a pattern that is none."""
+        """Refuse a name that is not a word, a missing licence, and an invalid pattern."""
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", self.name):
             raise ConfigError(f"--name is {self.name!r}; it must be letters, digits, - and _")
         if not self.license.strip():
@@ -63,13 +63,13 @@ class OwnFolder:
             )
 
     def find(self, root: Path) -> Found:
-        """Find X-rays and what was annotated on them.
+        """Find X-rays and their annotations.
 
-        X-rays lie in ``images/`` or in the folder itself, masks in ``masks/``.
+        X-rays are in ``images/`` or in the folder itself, masks in ``masks/``.
 
         Raises:
-            DataError: There is neither, two files have one name, or the patient of an X-ray is
-                not told although it should be.
+            DataError: There are none, two files have one name, or an X-ray lacks a required
+                patient.
         """
         images = root / "images" if (root / "images").is_dir() else root
         pictures = _xrays_of(images)
@@ -110,7 +110,7 @@ class OwnFolder:
 
 
 def _xrays_of(folder: Path) -> dict[str, Path]:
-    """Return the X-rays of a folder by name; lists and annotations beside them are left out."""
+    """Return the X-rays of a folder by name, without lists and annotations beside them."""
     found: dict[str, Path] = {}
     for path in sorted(folder.iterdir()):
         left_out = path.name.startswith(".") or path.suffix.lower() in _NO_XRAY
@@ -124,7 +124,7 @@ def _xrays_of(folder: Path) -> dict[str, Path]:
 
 
 def _dicom_patient(path: Path) -> str | None:
-    """Return a key of the patient that a DICOM header names, which does not tell the name."""
+    """Return a key of the patient in a DICOM header, which does not reveal the name."""
     import pydicom
 
     try:

@@ -1,4 +1,4 @@
-"""Which label means which structure: in label maps by number, in annotations by name."""
+"""The structure of each label: in label maps by number, in annotations by name."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from training.errors import ConfigError
 from training.prepare.pixels import PixelError
 
 Part = Literal["right", "left", "lungs", "heart"]
-"""What a label shows: the lung at the patient's right or left, both, or the heart."""
+"""The parts that labels can mean: the patient's right or left lung, both, or the heart."""
 
 PARTS: tuple[Part, ...] = get_args(Part)
 
@@ -30,18 +30,18 @@ class Labels:
     """The meaning of labels.
 
     Attributes:
-        numbers: Parts by the number that stands in a label map.
-        names: Parts by the name of an annotation, lower case; usual names are known anyway.
+        numbers: Parts by number in a label map.
+        names: Parts by name of an annotation, lower case; usual names are built in.
     """
 
     numbers: Mapping[int, Part] = field(default_factory=dict)
     names: Mapping[str, Part] = field(default_factory=dict)
 
     def of_name(self, name: str) -> Part:
-        """Return what an annotation of this name shows.
+        """Return the part of an annotation of this name.
 
         Raises:
-            PixelError: The name is not known.
+            PixelError: The name is unknown.
         """
         plain = name.strip().lower().replace(" ", "_").replace("-", "_")
         part = self.names.get(name.strip().lower()) or _USUAL_NAMES.get(plain)
@@ -50,7 +50,7 @@ class Labels:
         return part
 
     def of_map(self, values: NDArray[np.integer]) -> dict[Part, NDArray[np.bool_]]:
-        """Divide a label map (H, W) into its parts; one value beside 0 is both lungs.
+        """Divide a label map (H, W) into its parts; a single value beside 0 means both lungs.
 
         Raises:
             PixelError: A value has no meaning.
@@ -76,7 +76,7 @@ def parse_labels(text: str) -> Labels:
     """Read ``right=1,left=2,heart=3`` or ``lungs=Lunge``; numbers and names may be mixed.
 
     Raises:
-        ConfigError: A part is not known, or an entry is no ``PART=LABEL``.
+        ConfigError: A part is unknown, or an entry is not ``PART=LABEL``.
     """
     numbers: dict[int, Part] = {}
     names: dict[str, Part] = {}

@@ -1,1 +1,1 @@
-"""How much quality each layer costs when it alone is quantized, and which ones stay float."""
+"""The loss of quality by quantizing single layers, and the choice of layers that stay float."""

@@ -1,4 +1,4 @@
-"""Which layers stay float in stage 2, by the sensitivity table, and the record of that choice."""
+"""The choice of layers that stay float in stage 2, from the sensitivity table, and its record."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class PrecisionChoice:
     """The layers that stay float, and why.
 
     Attributes:
-        float_layers: Their names, the one that loses most first.
+        float_layers: Their names, by decreasing loss.
         record: Margins, and precision and losses of every layer; empty without a table.
     """
 
@@ -29,7 +29,7 @@ EVERY_LAYER_INT8 = PrecisionChoice()
 
 
 def choose_precisions(config: QatConfig) -> PrecisionChoice:
-    """Read the table that the settings name; without one every layer becomes int8.
+    """Choose by the configured table; without one every layer becomes int8.
 
     Raises:
         ConfigError: The table cannot be read.
@@ -51,9 +51,9 @@ def choose_precisions(config: QatConfig) -> PrecisionChoice:
 
 
 def stored_choice(state: Mapping[str, Any]) -> PrecisionChoice:
-    """Return the choice of the run that wrote a stage 2 checkpoint, whatever its table says now.
+    """Return the choice in a stage 2 checkpoint, even if the table has changed.
 
-    Checkpoints from before there were tables named their float layers in the settings.
+    Older checkpoints name their float layers in the settings.
     """
     stage_state = state["stage_state"]
     if "float_layers" in stage_state:
@@ -65,8 +65,8 @@ def check_layers(choice: PrecisionChoice, names: list[str]) -> None:
     """Refuse a table of another model.
 
     Args:
-        choice: What a table chose.
-        names: The layers of the model that could be integers.
+        choice: Choice by a table.
+        names: The quantizable layers of the model.
 
     Raises:
         ConfigError: The table's layers are not the model's.

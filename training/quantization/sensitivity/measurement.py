@@ -1,4 +1,4 @@
-"""Quantizing one layer at a time, all others float, and measuring what the masks lose."""
+"""Quantize one layer at a time, with all others float, and measure the loss of the masks."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ Mask = NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class _Sample:
-    """An X-ray as the model gets it, and what the float model answered.
+    """The model's input for an X-ray, and the float model's results.
 
     Attributes:
         xray: The X-ray with its true mask.
         geometry: How it lies in the model's input.
         normalized: The input, (1, C, S, S).
         boxes: Its own box and the whole image, in input pixels, (2, 4).
-        embedding: The float encoder's answer, (1, D, G, G).
+        embedding: The float encoder's output, (1, D, G, G).
         masks: The float model's masks, one per box.
         dices: Their Dice with the true mask.
     """
@@ -61,11 +61,11 @@ def measure_sensitivity(
     """Quantize every layer alone, and all together, without training.
 
     Args:
-        model: A float model; its adapters are folded, else it is as before when this returns.
+        model: A float model; its adapters are folded, and otherwise it is unchanged afterwards.
         calibration: X-rays that set the activation scales.
         xrays: X-rays on which the masks are compared, each with its own box and the whole image.
         input_size: Side of the model's input, in pixels.
-        show: Called with the numbers of measurements done and in all.
+        show: Called with the number of finished measurements and their total.
     """
     model.eval()
     merge_adapters(model)
@@ -99,7 +99,7 @@ def _calibrated(
 
 @contextmanager
 def _quantized(model: PromptableSam, layers: dict[str, FakeQuantized]) -> Iterator[None]:
-    """Within the block these layers are fake-quantized."""
+    """Fake-quantize these layers within the block."""
     for name, layer in layers.items():
         replace_module(model, name, layer)
     try:

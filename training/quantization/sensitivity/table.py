@@ -1,7 +1,7 @@
-"""The sensitivity table: what each layer loses when it alone is quantized, as CSV and as text.
+"""The sensitivity table: the loss of each layer when it alone is quantized, as CSV and text.
 
-It decides which layers stay float in stage 2: those that lose more than a stated margin. So the
-choice is a measurement that anyone can repeat, not a list of names.
+Layers that lose more than a stated margin stay float in stage 2. So the choice is a repeatable
+measurement and not a list of names.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ ALL_LAYERS = "(all layers)"
 
 @dataclass(frozen=True)
 class LayerSensitivity:
-    """What is lost against the float model when one layer is quantized.
+    """The loss against the float model when one layer is quantized.
 
     Attributes:
         layer: Its name, or `ALL_LAYERS`.
         weights: Number of its weights.
         dice_lost: Mean Dice of the float model minus mean Dice with the layer quantized; each data
-            set counts the same. Negative where quantizing happened to help.
+            set has the same weight. Negative if quantizing happened to help.
         worst_dice_lost: The same on the X-ray and box that lost most.
         ssim_lost: 1 minus the mean SSIM of the mask with the float model's mask.
     """
@@ -40,7 +40,7 @@ class LayerSensitivity:
 
 @dataclass(frozen=True)
 class SensitivityTable:
-    """A row per layer, the one that loses most first.
+    """A row per layer, by decreasing loss.
 
     Attributes:
         together: Every layer quantized at once.
@@ -59,7 +59,7 @@ class SensitivityTable:
         return cls(together, tuple(order))
 
     def beyond(self, dice_margin: float, ssim_margin: float) -> tuple[str, ...]:
-        """Return the layers that lose more than a margin, in the order of the table.
+        """Return the layers that lose more than a margin, in the table's order.
 
         A loss of exactly the margin is within it.
         """
@@ -86,7 +86,7 @@ def read_table(path: Path) -> SensitivityTable:
     """Read a table that `write_table` wrote.
 
     Raises:
-        ConfigError: The file is not there or not such a table.
+        ConfigError: The file is missing or not such a table.
     """
     try:
         with path.open(newline="", encoding="utf-8") as file:
@@ -112,7 +112,7 @@ def _row(path: Path, line: int, record: dict[str, Any]) -> LayerSensitivity:
 
 
 def format_table(table: SensitivityTable, dice_margin: float, ssim_margin: float) -> str:
-    """Return a table as text, with what the margins would leave float."""
+    """Return a table as text, with the layers that the margins keep float."""
     kept = table.beyond(dice_margin, ssim_margin)
     width = max(len(row.layer) for row in (table.together, *table.layers))
     head = (
