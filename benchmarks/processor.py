@@ -1,4 +1,4 @@
-"""The processor that a time was measured on."""
+"""The name of the processor, for measured times."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 def processor_name() -> str:
-    """Return the processor's name, since a time means nothing without it."""
+    """Return the processor's name."""
     try:
         for line in Path("/proc/cpuinfo").read_text().splitlines():
             if line.startswith("model name"):

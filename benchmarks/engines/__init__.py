@@ -1,1 +1,1 @@
-"""Executing stored models: this engine beside others, exactness, full size, GPU kernels."""
+"""Benchmarks of executing stored models: engines, exactness, full size, GPU kernels."""

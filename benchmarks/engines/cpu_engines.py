@@ -1,13 +1,13 @@
-"""The ways to execute an integer model on a CPU, on one thread: PyTorch's layers and OpenVINO.
+"""CPU time of an integer model on one thread: PyTorch's layers and OpenVINO.
 
-OpenVINO's encoder twice, its linear layers written as products of rows and as convolutions with a
-kernel of 1 x 1. What is served on this processor is named.
+OpenVINO's encoder is measured twice: with linear layers as matrix products and as 1 x 1
+convolutions. The output names the variant that is served on this processor.
 
     python -m benchmarks.engines.cpu_engines FOLDER --limit AVX2
 
-Each number is processor time, the least of some calls, which other work on the machine disturbs
-less than the clock. Older processors are imitated by the variables of oneDNN and PyTorch, in a
-process of their own. Printed as well: logits to pixels by two matrices and in strips.
+Each number is the least CPU time of some calls, which other work on the machine disturbs less than
+wall time. Variables of oneDNN and PyTorch restrict a separate process to the instructions of older
+processors. It also prints the time from logits to pixels, by two matrices and in strips.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ def main() -> int:
 
 
 def measure(folder: Path, calls: int) -> dict[str, float]:
-    """Return processor milliseconds by name, in this process as it is limited."""
+    """Return CPU milliseconds by name, in this limited process."""
     torch.set_num_threads(1)
     model, manifest = load_model(folder)
     config = SamConfig.from_dict(manifest.architecture)
@@ -105,7 +105,7 @@ def measure(folder: Path, calls: int) -> dict[str, float]:
             found[f"encoder {name}"] = least_ms(
                 lambda e=engine: e.encode_image(image), calls  # type: ignore[misc]
             )  # fmt: skip
-        for name in ("modules", "rows"):  # the decoder is always of rows
+        for name in ("modules", "rows"):  # the decoder always uses matrix products
             found[f"decoder {name}"] = least_ms(
                 lambda e=engines[name]: e.decode_box(embedding, box), calls  # type: ignore[misc]
             )  # fmt: skip
@@ -122,7 +122,7 @@ def measure(folder: Path, calls: int) -> dict[str, float]:
 
 
 def least_ms(call: Callable[[], object], calls: int) -> float:
-    """Return the least processor time of some calls after a first, in milliseconds."""
+    """Return the least CPU time of some calls after a first, in milliseconds."""
     call()
     times = []
     for _ in range(calls):

@@ -1,12 +1,12 @@
-"""This project's engine beside what people would use instead, interleaved; the ratio counts.
+"""This project's engine against other engines, interleaved; compare the ratios.
 
     python -m benchmarks.engines.engine --budget-seconds 900
     python -m benchmarks.engines.engine --quick
     python -m benchmarks.engines.engine --device cuda --budget-seconds 380 --json rows.json
 
 On a CPU every row runs in a process of its own (`benchmarks.engines.row_process`). Models that are
-not stored are made with random weights in ``--workspace``, which a second run finds again. Other
-engines come with the ``bench`` extra; a row whose package is missing names the command.
+not stored are made with random weights in ``--workspace``, for later runs, too. Other engines come
+with the ``bench`` extra; a row whose package is missing names the command that installs it.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ FLAGS = ("avx2", "avx512f", "avx_vnni", "avx512_vnni", "avx512_bf16", "amx_int8"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Print the table, and one JSON line last; 1 when nothing was measured or a GPU step fails."""
+    """Print the table, then JSON; return 1 if nothing was measured or a GPU step fails."""
     options = _parser().parse_args(arguments)
     folder = options.model or default_model_folder()
     twin = options.float_model or float_twin(folder)
@@ -48,7 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
         return measure_gpu((folder, twin), options.budget_seconds or 380.0, options.json)
     threads = options.threads or len(os.sched_getaffinity(0))
-    os.environ["OMP_NUM_THREADS"] = str(threads)  # of the rows' processes
+    os.environ["OMP_NUM_THREADS"] = str(threads)  # for the rows' processes
     machine = machine_facts(threads)
     stored = read_manifest(folder)
     print(f"{STORED}: {stored.name} {stored.version}")
@@ -62,7 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         workspace.mkdir(parents=True, exist_ok=True)
         pairs = [model_pair(name, folder, twin, workspace) for name in models]
         benchmark = CpuBenchmark(workspace, options.peers, threads, budget_s, rounds)
-        # Small cells first: what they leave of the budget goes to the large ones.
+        # Small cells first, so that the large ones get the rest of the budget.
         cells = [(pair, batch) for batch in batches for pair in pairs]
         for index, (pair, batch) in enumerate(cells):
             benchmark.measure(pair, batch, len(cells) - index)
@@ -80,13 +80,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def float_twin(folder: Path) -> Path:
-    """Return the stored twin before quantization that a manifest names, beside its model."""
+    """Return the float twin that a manifest names, stored beside its model."""
     named = read_manifest(folder).float_twin or f"{folder.parent.name}-float/{folder.name}"
     return folder.parents[1] / named
 
 
 def model_pair(name: str, folder: Path, twin: Path, workspace: Path) -> ModelPair:
-    """Return the stored pair, or one with random weights, made unless it is there."""
+    """Return the stored pair, or one with random weights, made if missing."""
     if name == STORED:
         return ModelPair(name, folder, twin)
     variant, size = RANDOM_SIZES[name]
@@ -95,7 +95,7 @@ def model_pair(name: str, folder: Path, twin: Path, workspace: Path) -> ModelPai
 
 
 def machine_facts(threads: int) -> dict[str, Any]:
-    """Return what a time means nothing without."""
+    """Return the facts about the machine that belong to a time."""
     try:
         text = Path("/proc/cpuinfo").read_text()
     except OSError:  # not Linux

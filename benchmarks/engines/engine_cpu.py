@@ -1,8 +1,7 @@
-"""Rows beside each other on the CPU: models, batch sizes, and rounds within a budget of seconds.
+"""Benchmark of engines on the CPU: models, batch sizes, and rounds within a budget of seconds.
 
-A cell is a model at a batch size. All its rows are loaded, each in a process of its own, warmed
-up once, and then called in turn, round after round, so that other work on the machine disturbs all
-of them alike.
+A cell is a model at a batch size. All its rows are loaded, each in its own process, warmed up once,
+and then called in turn, round after round, so that other work on the machine disturbs all alike.
 """
 
 from __future__ import annotations
@@ -32,8 +31,8 @@ LARGEST_ROUNDS = 25
 SCORES_LIMIT_BYTES = 3 * 2**30
 """Most memory that the N x N scores of one pass of FP32 eager may take; larger batches are cut."""
 SPARE_ROWS = 1.3
-"""Memory that must be left before a row is loaded, as a multiple of the largest row so far: itself,
-and what the others take again when they are asked."""
+"""Free memory required before a row is loaded, as a multiple of the largest row so far: for itself,
+and for what the others allocate again."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +46,7 @@ class ModelPair:
 
 @dataclass
 class Notes:
-    """What the table must say besides numbers."""
+    """Remarks of the table beside its numbers."""
 
     lines: list[str] = field(default_factory=list)
 
@@ -58,7 +57,7 @@ class Notes:
 
 
 class CpuBenchmark:
-    """Measures cells one after the other until the budget is spent."""
+    """Measures cells in turn until the budget is spent."""
 
     def __init__(
         self, workspace: Path, labels: Sequence[str], threads: int, budget_s: float, rounds: int
@@ -73,7 +72,7 @@ class CpuBenchmark:
         self.ceilings: list[float] = []
 
     def measure(self, pair: ModelPair, batch: int, cells_left: int) -> None:
-        """Measure one cell, unless its time cannot be had."""
+        """Measure one cell, unless the budget is too small."""
         left_s = self._end - time.monotonic()
         needed_s = 2 * batch * self._seconds_per_image.get(pair.label, 0.0)
         name = f"{pair.label}, batch {batch}"
@@ -145,7 +144,7 @@ class CpuBenchmark:
         )  # fmt: skip
 
     def _load(self, cell: _Cell, name: str, job: PeerJob) -> None:
-        """Prepare, load and warm up row after row, as long as the memory lasts."""
+        """Prepare, load and warm up row after row, as long as there is memory."""
         for label in self._labels:
             job = replace(job, label=label)
             left_mib, wanted_mib = available_mib(), SPARE_ROWS * cell.largest_peak_mib
@@ -165,7 +164,7 @@ class CpuBenchmark:
 
 
 class _Cell:
-    """The loaded rows of a cell; a row that fails leaves it."""
+    """The loaded rows of a cell; a failing row is removed."""
 
     def __init__(self, notes: Notes, name: str) -> None:
         self._notes, self._name = notes, name
@@ -175,7 +174,7 @@ class _Cell:
         self.largest_peak_mib = 0.0
 
     def add(self, label: str, row: RowProcess) -> None:
-        """Load a row, encode once, and draw the masks that are compared."""
+        """Load a row, encode once, and predict the masks for comparison."""
         self._rows[label] = row
         self._timings[label] = Timing(milliseconds={stage: [] for stage in STAGES})
         for question in ("load", STAGES[0], "masks", "memory"):
@@ -192,7 +191,7 @@ class _Cell:
             row.close()
 
     def run_round(self) -> None:
-        """Ask every row for every stage, rows of one stage next to each other."""
+        """Time every stage of every row, stage by stage."""
         for stage in STAGES:
             for label in list(self._timings):
                 milliseconds = self._ask(label, stage)
@@ -200,7 +199,7 @@ class _Cell:
                     self._timings[label].milliseconds[stage].append(milliseconds)
 
     def finish(self) -> dict[str, Timing]:
-        """Return what the rows that are left gave."""
+        """Return the results of the remaining rows."""
         truth = self._masks.get(EAGER)
         for label, timing in list(self._timings.items()):
             memory = self._ask(label, "memory")
@@ -226,7 +225,7 @@ class _Cell:
 
 
 def images_at_once(config: SamConfig, batch: int) -> int:
-    """Return how many images one encoder pass of a peer may hold.
+    """Return the largest number of images in one encoder pass of a peer.
 
     FP32 eager holds three arrays of all pairs of tokens: scores, scores with positions, softmax.
     """
@@ -235,7 +234,7 @@ def images_at_once(config: SamConfig, batch: int) -> int:
 
 
 def available_mib() -> float:
-    """Return the memory that new processes may take, in MiB; endless where Linux does not say."""
+    """Return the available memory in MiB; infinite if the system does not tell."""
     try:
         lines = Path("/proc/meminfo").read_text().splitlines()
     except OSError:

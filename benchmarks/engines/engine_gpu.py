@@ -1,8 +1,8 @@
 """INT8 beside FP32 and BF16 on a GPU, within a budget of seconds.
 
-`benchmarks.engines.engine` starts it. Every step that ends is written to the JSON file at once, a
-step that fails is written as failed and the next one starts, so a run that is cut off loses one
-step. Encoder: batches of noise.
+`benchmarks.engines.engine` starts it. Every finished step is written to the JSON file at once. A
+failed step is recorded and the next one starts, so an interrupted run loses one step. The encoder
+gets batches of noise.
 """
 
 from __future__ import annotations
@@ -39,14 +39,14 @@ Encode = Callable[[Tensor], Tensor]
 
 
 class Notebook:
-    """Steps with a budget; whatever a step returns or raises is in the file when it ends."""
+    """Steps within a budget; the file gets the result or the error of each step."""
 
     def __init__(self, path: Path | None, budget_s: float) -> None:
         self._path, self._end = path, time.monotonic() + budget_s
         self.content: dict[str, Any] = {"machine": torch.cuda.get_device_name(), "failed": {}}
 
     def step(self, name: str, work: Callable[[], Any], needs_s: float) -> Any:
-        """Do ``work`` if it can end in time; returns None when it did not come about."""
+        """Do ``work`` if the budget allows; return None otherwise."""
         left, started = self._end - time.monotonic(), time.monotonic()
         result: Any = None
         if left < needs_s:
@@ -55,7 +55,7 @@ class Notebook:
             try:
                 result = work()
                 self.content[name] = result
-            except Exception:  # a border: one row must not take the others with it
+            except Exception:  # a border: one row must not end the others
                 self.content["failed"][name] = traceback.format_exc()[-1500:]
         print(f"[{time.monotonic() - started:6.1f} s] {name}: {result or 'nothing'}", flush=True)
         if self._path is not None:
@@ -65,7 +65,7 @@ class Notebook:
 
 
 def timed(encode: Encode, batch: Tensor, rounds: int = 12) -> dict[str, float]:
-    """Return milliseconds per image and peak reserved memory of an encoder that is warm."""
+    """Return milliseconds per image and peak reserved memory of a warm encoder."""
     images = batch.shape[0]
     torch.cuda.reset_peak_memory_stats()
     for _ in range(3):
@@ -94,7 +94,7 @@ def bf16_encoder(model: PromptableSam, batch: Tensor, compiled: bool) -> Encode:
 
 
 def encoder_rows(notebook: Notebook, label: str, variant: str, size: int) -> None:
-    """All rows of one size, batch 1 and 8."""
+    """Return all rows of one size, batch 1 and 8."""
     device = torch.device("cuda")
     model = random_float_model(sam_config(variant, input_size=size), device)
     twin = int8_twin(model, size)
@@ -134,7 +134,7 @@ def profile(encode: Encode, batch: Tensor) -> list[list[Any]]:
 
 
 def default_model(folder: Path, float_folder: Path) -> dict[str, Any]:
-    """Time from image to mask, and masks of CPU, GPU and FP32 beside each other."""
+    """Return the time from image to mask, and comparisons of masks of CPU, GPU and FP32."""
     ours, cpu = Predictor.load(folder, "cuda"), Predictor.load(folder, "cpu")
     exact = Predictor.load(float_folder, "cuda")
     requests = [PredictionRequest(draw_phantom(seed, (1024, 1024)).image) for seed in range(4)]
@@ -152,10 +152,10 @@ def default_model(folder: Path, float_folder: Path) -> dict[str, Any]:
 
 
 def measure_gpu(folders: tuple[Path, Path], budget_s: float, path: Path | None) -> int:
-    """Check, tune and time; prints a line per step and one JSON line last.
+    """Check, tune and time; print a line per step and one JSON line last.
 
     Returns:
-        1 when a step failed or was not begun.
+        1 if a step failed or was not begun.
     """
     notebook, device = Notebook(path, budget_s), torch.device("cuda")
     notebook.step("default model", lambda: default_model(*folders), 20)

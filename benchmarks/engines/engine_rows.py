@@ -1,4 +1,4 @@
-"""Rows of the engine's benchmark: what was timed, and the ratios that count."""
+"""Rows of the engine's benchmark: times and ratios."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ import numpy as np
 
 @dataclass
 class Timing:
-    """What one row gave in one cell (a model at a batch size).
+    """The result of one row in one cell (a model at a batch size).
 
     Attributes:
-        milliseconds: Of each call on all images, by stage, in the order of the rounds.
-        empty_mib: Resident before the model was loaded: Python and PyTorch.
-        peak_mib: Largest resident memory in the life of the row's process.
-        dice: Mean Dice of its masks with those of FP32 eager; None where there are none.
+        milliseconds: Time of each call on all images, by stage, in the order of the rounds.
+        empty_mib: Resident memory before the model was loaded: Python and PyTorch.
+        peak_mib: Largest resident memory of the row's process.
+        dice: Mean Dice of its masks with those of FP32 eager; None without these.
         engine: Name of this project's engine, in its own rows.
     """
 
@@ -30,7 +30,7 @@ class Timing:
 
     @property
     def above_empty_mib(self) -> float:
-        """What the model and its work took."""
+        """Memory of the model and its work."""
         return self.peak_mib - self.empty_mib
 
 
@@ -38,8 +38,8 @@ class Timing:
 class Row:
     """One line of the table; times are for one image, ratios above 1 mean faster than the other.
 
-    Memory is the peak of the row's process, and that over FP32 eager's: whole, and without the
-    Python and PyTorch that every row starts from.
+    Memory is the peak of the row's process, and its ratio to FP32 eager's, with and without Python
+    and PyTorch.
     """
 
     model: str
@@ -69,16 +69,16 @@ def rows_of_cell(
     own_int8: str,
     encoder_share: float | None,
 ) -> list[Row]:
-    """Turn the times of one cell into rows.
+    """Return the rows of one cell from its times.
 
     Args:
         model: Name of the model.
         batch: Images in one call.
-        timings: By row.
-        eager: The row that ratios start from.
-        fp32_peers: Rows among which the fastest FP32 peer is found, per stage.
-        own_int8: The row that ``encoder_share`` belongs to.
-        encoder_share: Share of the ceiling that it reached in the encoder, 0 to 1.
+        timings: Results of the rows, by label.
+        eager: Row that is the base of ratios.
+        fp32_peers: Rows of FP32 peers, of which the fastest is chosen for each stage.
+        own_int8: Row of ``encoder_share``.
+        encoder_share: Its encoder's share of the ceiling, 0 to 1.
     """
     rows = []
     for stage in next(iter(timings.values())).milliseconds:
@@ -110,7 +110,7 @@ def rows_of_cell(
 
 
 def ratio(others: Sequence[float] | None, own: Sequence[float]) -> float | None:
-    """Return the median over the rounds of how often ``own`` fits into ``others``."""
+    """Return the median over the rounds of ``others`` divided by ``own``."""
     if others is None:
         return None
     return statistics.median(a / b for a, b in zip(others, own, strict=True))
@@ -142,7 +142,7 @@ def _short(value: float | None, digits: int = 2) -> str:
 
 
 def plain(rows: Sequence[Row]) -> list[dict[str, Any]]:
-    """Return rows as JSON types, rounded to what the clock can tell."""
+    """Return rows as JSON types, rounded to the precision of the clock."""
     return [
         {k: round(v, 4) if isinstance(v, float) else v for k, v in asdict(row).items()}
         for row in rows

@@ -1,9 +1,9 @@
-"""Loads a stored model in this fresh process and predicts one mask.
+"""Load a stored model in this fresh process and predict one mask.
 
 `benchmarks.engines.full_size` starts it. Prints one JSON object: seconds of importing, loading and
-the first mask, and memory after each. ``anonymous`` is what the process holds for itself,
-``mapped`` what it shares with files on disk (libraries and, when they are mapped, weights) and the
-system may drop when it needs the room.
+the first mask, and memory after each. ``anonymous`` is the process's own memory. ``mapped`` is
+shared with files on disk (libraries and mapped weights), which the system may drop when memory is
+short.
 
     python -m benchmarks.engines.first_mask FOLDER
 """
@@ -30,7 +30,7 @@ def memory_mib(weights: Path | None = None) -> dict[str, float]:
     """Return this process's memory in MiB.
 
     Args:
-        weights: A file; ``weights_mapped`` is how much of it is mapped and resident.
+        weights: A file; ``weights_mapped`` is its mapped and resident part.
     """
     sizes = _fields(Path("/proc/self/smaps_rollup").read_text())
     peak = _fields(Path("/proc/self/status").read_text())["VmHWM"]

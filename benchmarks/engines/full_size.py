@@ -1,10 +1,10 @@
-"""The path of a full-size model: export, load, first mask, serve; sizes, seconds and memory.
+"""Sizes, seconds and memory of a full-size model: export, load, first mask, serving.
 
     python -m benchmarks.engines.full_size --sizes 512 1024
 
-`vit_b` has random weights here: with Meta's file the same steps are in ``docs/training.md``. The
-INT8 artifact and its float twin are written by the project's own export. Each is then loaded in a
-fresh process (`benchmarks.engines.first_mask`), and the INT8 one is served by the real server.
+`vit_b` has random weights here; ``docs/training.md`` has the same steps with Meta's file. The
+project's own export writes the INT8 artifact and its float twin. Each is loaded in a fresh process
+(`benchmarks.engines.first_mask`), and the real server serves the INT8 model.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from model_store.architecture import sam_config
 from model_store.artifact import read_manifest
 
 LARGEST_RATIO = 0.29
-"""Of the bytes of INT8 weights to those of the same weights in float32."""
+"""Goal for the ratio of bytes of INT8 weights to those in float32."""
 
 IMAGE_SIDE = 1024
 
@@ -55,7 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def measure_size(models: Path, size: int, variant: str, requests: int) -> dict[str, Any]:
-    """Take one size through every step, printing as it goes."""
+    """Measure and print every step of one size."""
     started = time.perf_counter()
     integers, floats = write_random_models(sam_config(variant, input_size=size), models)
     print(f"\n{variant} at {size} px, written in {time.perf_counter() - started:.0f} s")
@@ -90,7 +90,7 @@ def sizes_on_disk(integers: Path, floats: Path) -> dict[str, Any]:
 
 
 def first_mask(folder: Path) -> dict[str, Any]:
-    """Load a model and draw a mask in a fresh process.
+    """Load a model and predict a mask in a fresh process.
 
     Raises:
         subprocess.CalledProcessError: It failed.
@@ -117,7 +117,7 @@ def print_loading(precision: str, found: dict[str, Any]) -> None:
 
 
 def serve(folder: Path, requests: int) -> dict[str, Any]:
-    """Serve a model with the real server and send it a PNG some times.
+    """Serve a model with the real server and send it a PNG several times.
 
     Raises:
         ServerFailedError: The server did not become ready.

@@ -1,9 +1,10 @@
-"""What older processors and other engines compute: integer products exactly, masks almost.
+"""Results on older processors and other engines: integer products are equal, masks almost.
 
-Each instruction set runs in a process of its own, limited by the variables of oneDNN and PyTorch,
-by the engine that is chosen there and layer by layer. Printed are the largest error of PyTorch's
-integer product of 768 extreme terms, with weights of ±63 (the scheme) and of ±127 (the trap), and
-the share of equal mask pixels against this processor's best, layer by layer and as chosen.
+Each instruction set runs in its own process, limited by variables of oneDNN and PyTorch, with the
+engine chosen there and layer by layer. The output has the largest error of PyTorch's integer
+product of 768 extreme terms, with weights of ±63 (the scheme) and of ±127 (which saturate). It also
+has the share of mask pixels equal to this processor's best, layer by layer and with the chosen
+engine.
 
     python -m benchmarks.engines.instruction_sets --data DATA --count 20
 """
@@ -43,7 +44,7 @@ RUNS = {
 
 
 def largest_error(limit: int) -> int:
-    """Largest difference of the CPU's product from int64, with weights of ±limit."""
+    """Return the largest difference of the CPU's product from int64, with weights of ±limit."""
     weight = torch.full((192, 768), limit, dtype=torch.int8)
     weight[1::2] = -limit
     activation = torch.zeros((256, 768), dtype=torch.uint8)
@@ -62,7 +63,7 @@ def chosen_rows(data: Path, count: int) -> list[DataRow]:
 
 
 def measure(options: argparse.Namespace) -> None:
-    """Predict in this process, as it is limited, and store masks and errors."""
+    """Predict in this limited process, and store masks and errors."""
     model, manifest = load_model(options.model)
     engine = layer_by_layer(model) if options.layer_by_layer else None
     predictor = Predictor(model, manifest, torch.device("cpu"), engine=engine)

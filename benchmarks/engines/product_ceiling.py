@@ -1,4 +1,4 @@
-"""How fast this machine multiplies integers at best, and how many products a model needs."""
+"""This machine's highest rate of integer products, and the number that a model needs."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from model_store.int8_layers import Int8Matrix
 from model_store.integers import WEIGHT_LIMIT
 
 SIDE = 2048
-"""Side of the square product: large enough to be bound by arithmetic, 17 billion operations."""
+"""Side of the square product, large enough to be limited by arithmetic: 17 billion operations."""
 
 
 class ProductCeiling:
-    """One large square product by the operation that the engine's integer layers use."""
+    """One large square product by the operation of the engine's integer layers."""
 
     def __init__(self) -> None:
-        """Pack a random weight (SIDE, SIDE) and draw activations."""
+        """Pack a random weight (SIDE, SIDE) and make random activations."""
         generator = torch.Generator().manual_seed(0)
         limits = (-WEIGHT_LIMIT, WEIGHT_LIMIT + 1)
         weight = torch.randint(*limits, (SIDE, SIDE), generator=generator, dtype=torch.int8)
@@ -31,7 +31,7 @@ class ProductCeiling:
         self.measure()
 
     def measure(self) -> float:
-        """Return integer operations (a multiplication and an addition are two) in a second."""
+        """Return integer operations a second (a multiplication and an addition count as two)."""
         started = time.perf_counter()
         with torch.inference_mode():
             self._matrix.accumulate(self._values)
@@ -39,10 +39,10 @@ class ProductCeiling:
 
 
 def encoder_operations(folder: Path) -> float:
-    """Return the integer operations that one image asks of a stored encoder.
+    """Return the integer operations of a stored encoder for one image.
 
-    Every integer layer of the encoder sees each patch once: 2 operations for each weight and
-    patch. Windows that reach past the image are not counted, they are no use to anyone.
+    Every integer layer of the encoder uses each patch once: 2 operations for each weight and patch.
+    Padding of windows beyond the image does not count.
     """
     manifest = read_manifest(folder)
     weights = 0

@@ -1,6 +1,6 @@
 """A SAM of any size with random weights, and its INT8 twin calibrated on noise, for timings.
 
-In memory for timings on a GPU, or written by the project's own export.
+They are in memory for timings on a GPU, or written by the project's own export.
 """
 
 from __future__ import annotations
@@ -66,11 +66,11 @@ def int8_twin(model: PromptableSam, input_size: int) -> PromptableSam:
 
 
 def write_random_models(config: SamConfig, out: Path) -> tuple[Path, Path]:
-    """Store a random model in INT8 and its float twin, as stage 2 and stage 1 would be exported.
+    """Store a random model in INT8 and its float twin, like exports of stage 2 and stage 1.
 
     Args:
         config: The sizes.
-        out: Folder of stored models; models that are there already stay.
+        out: Folder of stored models; existing models stay.
 
     Returns:
         Folders of the INT8 model and of its twin.
@@ -78,7 +78,7 @@ def write_random_models(config: SamConfig, out: Path) -> tuple[Path, Path]:
     name = f"{config.variant.replace('_', '-')}-{config.input_size}-random"
     integers, floats = out / name / "1", out / f"{name}-float" / "1"
     device = torch.device("cpu")
-    if not (floats / "README.md").exists():  # the card is what an export writes last
+    if not (floats / "README.md").exists():  # an export writes the card last
         model = random_float_model(config, device)
         write_deployed(model, config, out, name=floats.parent.name, version="1")
     if not (integers / "README.md").exists():

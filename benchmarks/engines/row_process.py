@@ -1,7 +1,7 @@
-"""A process per row: it loads one peer, then runs one timed call whenever it is asked.
+"""The process of a row: it loads one peer, then runs one timed call for each request.
 
 So rows share no memory and no thread pool, and the peak of a process is the peak of its row. While
-one works the others wait for their pipe.
+one works, the others wait.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from benchmarks.engines.peers.peer import PeerJob, PeerUnavailableError, normali
 
 STAGES = ("encoder", "image to mask")
 PAUSE_S = 0.03
-"""Between two calls, so that the threads of the last engine stop spinning."""
+"""Pause between two calls, so that the threads of the last engine stop spinning."""
 SHORT_MS = 300.0
 
 _SPAWN = multiprocessing.get_context("spawn")
@@ -42,10 +42,10 @@ class RowProcess:
         theirs.close()
 
     def ask(self, question: str) -> Any:
-        """Send a question and wait for its answer.
+        """Send a command and wait for its result.
 
         Raises:
-            PeerUnavailableError: The row says why it cannot, or its process ended.
+            PeerUnavailableError: The row cannot do it, or its process ended.
         """
         try:
             self._connection.send(question)
@@ -60,16 +60,16 @@ class RowProcess:
 
     def close(self) -> None:
         """End the process."""
-        self._connection.close()  # the process reads the end and returns
+        self._connection.close()  # the process reads the end of file and returns
         self._process.join(20)
         self._process.terminate()
         self._process.join()
 
 
 def answer_questions(connection: Connection, job: PeerJob) -> None:
-    """Load a peer and answer until the process is ended.
+    """Load a peer and execute commands until the end.
 
-    Questions: ``load`` -> seconds; a name of `STAGES` -> milliseconds of one call on all images;
+    Commands: ``load`` -> seconds; a name of `STAGES` -> milliseconds of one call on all images;
     ``masks`` -> bool (B, H, W), packed; ``memory`` -> MiB by name; ``engine`` -> its name or None.
     """
     row = _Row(job)
@@ -80,18 +80,18 @@ def answer_questions(connection: Connection, job: PeerJob) -> None:
             return
         except PeerUnavailableError as error:
             answer = error
-        except Exception as error:  # the top of a process; the others go on without this row
+        except Exception as error:  # process boundary; the other rows continue
             traceback.print_exc()
             answer = PeerUnavailableError(f"{type(error).__name__}: {str(error)[:200]}")
         connection.send(answer)
 
 
 def prepare_files(connection: Connection, job: PeerJob) -> None:
-    """Make the files that a peer loads, when asked anything; answers with the seconds."""
+    """Make the files of a peer on any command; the result is the seconds."""
     connection.recv()
     started = time.perf_counter()
     with Path(os.devnull).open("w") as nowhere:
-        os.dup2(nowhere.fileno(), 1)  # exporters and quantizers draw progress bars
+        os.dup2(nowhere.fileno(), 1)  # exporters and quantizers print progress bars
     logging.disable(logging.WARNING)
     answer: Any
     try:
@@ -109,7 +109,7 @@ def prepare_files(connection: Connection, job: PeerJob) -> None:
 
 
 class _Row:
-    """What the process of a row holds."""
+    """The state of a row's process."""
 
     def __init__(self, job: PeerJob) -> None:
         self._job = job
@@ -128,7 +128,7 @@ class _Row:
         return self._timed(question)
 
     def _timed(self, stage: str) -> float:
-        """Return milliseconds of a call; short ones run twice, since others emptied the caches."""
+        """Return milliseconds of a call; short calls run twice, to fill the caches again."""
         time.sleep(PAUSE_S)
         milliseconds = 0.0
         for _ in range(2 if self._last_ms.get(stage, SHORT_MS) < SHORT_MS else 1):
@@ -154,7 +154,7 @@ class _Row:
 
 
 def memory_mib() -> dict[str, float]:
-    """Return resident memory of this process in MiB: ``now`` and the ``peak`` of its life."""
+    """Return resident memory of this process in MiB: ``now`` and its ``peak``."""
     lines = Path("/proc/self/status").read_text().splitlines()
     kib = {line.split(":")[0]: line.split()[1] for line in lines if line.startswith("Vm")}
     return {"now": int(kib["VmRSS"]) / 1024, "peak": int(kib["VmHWM"]) / 1024}

@@ -1,4 +1,4 @@
-"""Which tile is the fastest for each product and attention layer of ViT-B, on the GPU at hand."""
+"""Find the fastest tile for each product and attention layer of ViT-B on this GPU."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ ATTENTION_TILES = (
 
 
 def milliseconds(call: Any) -> float:
-    """Median time of a call on the GPU, without the time that Python takes to start it."""
+    """Return the median time of a call on the GPU, without Python's launch time."""
     return float(triton.testing.do_bench_cudagraph(call, rep=20, return_mode="median"))
 
 
 def tune_products(device: torch.device, budget_s: float) -> dict[str, Any]:
-    """Time every tile, with its epilogue, and cuBLAS's bare product beside it."""
+    """Time every tile with its epilogue, and cuBLAS's product without one."""
     end, times = time.monotonic() + budget_s, list[Any]()
     table: dict[tuple[int, int], dict[int, ProductTile]] = {}
     for rows in (32768, 4096):
@@ -63,7 +63,7 @@ def tune_products(device: torch.device, budget_s: float) -> dict[str, Any]:
                     measured[tile] = milliseconds(
                         lambda o=operands, t=tile, k=options: int8_matrix(*o, tile=t, **k)
                     )
-                except Exception as error:  # a tile that does not fit this GPU is no candidate
+                except Exception as error:  # tiles that do not fit this GPU are skipped
                     times.append([rows, terms, columns, str(tile), str(error)[:80]])
             times.append([rows, terms, columns, kind, {"_int_mm": bare}, {
                 str((t.rows, t.columns, t.terms, t.warps, t.stages)): ms
@@ -98,7 +98,7 @@ def tune_attention(device: torch.device, budget_s: float) -> dict[str, Any]:
                         qkv, p[0], p[1], g, rows=rows, source_rows=s, step=step, tile=t
                     )
                 )
-            except Exception as error:  # a tile that does not fit this GPU is no candidate
+            except Exception as error:  # tiles that do not fit this GPU are skipped
                 times.append([window, str(tile), str(error)[:80]])
         times.append([window, {str(tile): ms for tile, ms in measured.items()}])
         if measured:

@@ -1,1 +1,1 @@
-"""Measurements that train: which method, which size, how fast."""
+"""Benchmarks that train: methods, sizes, speed."""

@@ -1,9 +1,9 @@
-"""Why one adapter learns faster than another: short runs from one base that differ in one setting.
+"""Short runs from one base that differ in one setting: which adapter learns faster, and why.
 
-A miniature SAM is pretrained on drawn phantoms, then adapted to the adults' X-rays of DATA, by LoRA
-and by AdaLoRA with one setting changed at a time, each with several seeds. Printed are Dice on
-`val` (mean of sources and boxes), what the adapters add to the weights at the end, relative to the
-weights, and the difference from the first variant's runs of the same seeds.
+A small SAM is pretrained on phantoms. Then it is adapted to the adults' X-rays of DATA by LoRA, and
+by AdaLoRA with one changed setting at a time, with several seeds. The output has Dice on `val`
+(mean of sources and boxes), the final size of the adapters relative to the weights, and the
+difference from the first variant with the same seeds.
 
     python -m benchmarks.experiments.adapter_learning --data DATA --out runs/adapters
 """
@@ -58,8 +58,8 @@ VARIANTS: Mapping[str, dict[str, Any]] = {
         "optimizer.singular_rate": 16.0, "adalora.orthogonality": 0.0,
     },
 }  # fmt: skip
-"""One setting changed at a time from lambdas that learn at the rate of all; steps of the schedule
-as shares of the run."""
+"""Variants, each with one changed setting relative to lambdas at the common rate; steps of the
+schedule as shares of the run."""
 
 MODEL: dict[str, Any] = {
     "variant": "vit_t",
@@ -82,7 +82,7 @@ _COMMON: dict[str, Any] = {
 
 
 def run_config(stage: str, data: Path, steps: int, changes: Mapping[str, Any]) -> RunConfig:
-    """Return a run; the shares of its schedule become steps."""
+    """Return a run, with the shares of its schedule converted to steps."""
     settings = {
         **_COMMON, "data.root": str(data), "adalora.warmup_steps": 0.1, "adalora.final_steps": 0.35,
         "adalora.interval_steps": 5, "optimizer.singular_rate": 1.0, **changes,
@@ -93,10 +93,10 @@ def run_config(stage: str, data: Path, steps: int, changes: Mapping[str, Any]) -
 
 
 def make_base(data: Path, phantoms: int, steps: int, folder: Path) -> None:
-    """Pretrain the miniature on phantoms alone, unless ``folder`` holds it."""
+    """Pretrain the small SAM on phantoms alone, unless ``folder`` has it."""
     if (folder / "best.pt").exists():
         return
-    sources = ["kermany", "ieee8023", "wingspan"]  # the fourth stays: a run needs some rows
+    sources = ["kermany", "ieee8023", "wingspan"]  # keep the fourth, because a run needs some rows
     changes = {
         "data.phantoms": phantoms, "data.leave_out": sources, "optimizer.learning_rate": 1e-3,
         "optimizer.matrix_learning_rate": 3e-3,
@@ -128,7 +128,7 @@ def adapt(
 
 @torch.no_grad()
 def relative_change(model: torch.nn.Module) -> float:
-    """Return the norm of all that adapters add over the norm of the weights they add it to."""
+    """Return the norm of all adapters' products over the norm of the adapted weights."""
     layers = find_layers(model, AdaptedLinear).values()
     if not layers:
         return 0.0

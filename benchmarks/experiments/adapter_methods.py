@@ -1,12 +1,11 @@
-"""Ways to adapt one base, each tuned by the same number of trials, several seeds each.
+"""Methods to adapt one base, each tuned with the same number of trials, with several seeds.
 
-The miniature of `adapter_learning`, pretrained on phantoms, is adapted to the adults' X-rays: by
-its decoder alone, in full, by LoRA, and by AdaLoRA's triplets of the same final budget, placed by
-importance, equally in every slice, or at random. Each way has the same learning rates to choose
-from, by `val` with a seed that is not counted. Then it runs with the seeds that are. Differences
-from LoRA are paired by X-ray, the mean over the seeds, intervals by patient. The budget is scarce
-(2 of 6 triplets a slice), so that it matters where it goes. A run that ``--out`` holds is not
-trained again.
+The small SAM of `adapter_learning`, pretrained on phantoms, is adapted to the adults' X-rays:
+decoder only, in full, by LoRA, and by AdaLoRA with one final budget, distributed by importance,
+equally, or at random. Each method chooses one of the same learning rates on `val` with a seed that
+is not counted. Then it runs with the other seeds. Differences from LoRA are paired by X-ray and
+averaged over seeds, with intervals by patient. The budget is small (2 of 6 triplets a slice), so
+its distribution matters. Existing runs in ``--out`` are not trained again.
 
     python -m benchmarks.experiments.adapter_methods --data DATA --out runs/adapters
 """
@@ -50,24 +49,24 @@ WAYS: Mapping[str, Mapping[str, Any]] = {
     "uniform ranks": {**_TRIPLETS, "adalora.allocation": "uniform"},
     "random ranks": {**_TRIPLETS, "adalora.allocation": "random"},
 }
-"""The first is what others are compared with."""
+"""The methods; the others are compared with the first."""
 
 TUNING_SEED = 99
 
 
 @dataclass(frozen=True)
 class Summary:
-    """One way over its seeds.
+    """One method over its seeds.
 
     Attributes:
         way: One of `WAYS`.
         rate: The learning rate that `val` chose.
-        trainable: Numbers that train.
+        trainable: Number of trained parameters.
         dice: Mean Dice of X-rays, boxes and seeds.
         sd: Standard deviation of that mean over the seeds.
         difference: Mean difference from the first way, paired by X-ray.
         interval: 95 % interval of it, by patient.
-        wilcoxon_p: Of the same differences, by X-ray.
+        wilcoxon_p: p of the Wilcoxon test of the same differences, by X-ray.
     """
 
     way: str
@@ -81,16 +80,16 @@ class Summary:
 
 
 class Trials:
-    """Runs from one base, trained when asked for and kept."""
+    """Runs from one base, trained on demand and stored."""
 
     def __init__(self, data: Path, out: Path, steps: int, ranks: tuple[int, int]) -> None:
-        """Take X-rays, a folder for the runs, steps, and the ranks of a slice: first and last."""
+        """Keep X-rays, a folder for the runs, steps, and the initial and final ranks of a slice."""
         self._data, self._out, self._steps, self._ranks = data, out, steps, ranks
         first = run_config("stage1", data, steps, {})
         self.train, self.val = load_training_xrays(first.data), load_validation_xrays(first.data)
 
     def result(self, way: str, rate: float, seed: int) -> dict[str, Any]:
-        """Return the Dice of each X-ray, own box and whole image, and how many numbers trained."""
+        """Return the Dice of each X-ray, own box and whole image, and the trained parameters."""
         first, last = self._ranks
         place = f"{way}-{first}-{last}-{self._steps}-{rate:g}-{seed}".replace(" ", "_")
         folder = self._out / "methods" / place

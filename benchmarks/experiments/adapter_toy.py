@@ -1,10 +1,9 @@
-"""Does AdaLoRA find what there is to find? A toy whose answer is known.
+"""A toy problem with known ranks: does AdaLoRA find them?
 
-Six linear layers, frozen, must learn to add matrices of rank 8, 4, 2, 0, 0 and 0 to their weights,
-from noisy outputs: the loss cannot fall below the noise. The budget falls from 12 triplets a
-layer to 3 on average, where 14 in all would do. Ours runs by its own adapters, allocator and
-optimizer groups, beside peft's AdaLoRA and LoRA, at the same rates and steps. One setting changes
-at a time.
+Six frozen linear layers must learn additional matrices of rank 8, 4, 2, 0, 0 and 0 from noisy
+outputs, so the loss cannot fall below the noise. The budget falls from 12 triplets a layer to 3 on
+average; 14 in total would suffice. Our adapters, allocator and optimizer groups are compared with
+peft's AdaLoRA and LoRA, at the same rates and steps. One setting changes at a time.
 
     python -m benchmarks.experiments.adapter_toy
 """
@@ -37,16 +36,16 @@ NOISE_VARIANCE = 0.015
 BATCH_SIZE = 64
 INITIAL_RANK, TARGET_RANK = 12, 3
 NORM_WEIGHT = 0.1
-"""Weight of the penalty that is a norm, ours and peft's; our square keeps its default."""
+"""Weight of the norm penalty, ours and peft's; our squared penalty has its default."""
 
 
 @dataclass(frozen=True)
 class Toy:
-    """What is to be learned.
+    """The toy problem.
 
     Attributes:
         weights: Frozen weights, one (D, D) for each layer.
-        wanted: What should be added to them, (D, D) each.
+        wanted: Matrices to add to them, (D, D) each.
     """
 
     weights: Sequence[Tensor]
@@ -54,7 +53,7 @@ class Toy:
 
     @classmethod
     def make(cls, seed: int) -> Toy:
-        """Draw frozen weights and matrices of the true ranks, of equal norm where not 0."""
+        """Make random frozen weights and matrices of the true ranks, of equal norm if not 0."""
         generator = torch.Generator().manual_seed(seed)
 
         def normal(*shape: int) -> Tensor:
@@ -79,7 +78,7 @@ class Toy:
         return inputs, outputs
 
     def layers(self) -> list[nn.Linear]:
-        """Return the layers that learn, without what they should learn."""
+        """Return the trained layers at their start."""
         layers = []
         for weight in self.weights:
             layer = nn.Linear(WIDTH, WIDTH, bias=False)
@@ -90,7 +89,7 @@ class Toy:
 
 @dataclass(frozen=True)
 class Outcome:
-    """Where a run ended: loss on fresh data (noise included), and ranks by layer."""
+    """The result of a run: loss on new data (noise included), and ranks by layer."""
 
     loss: float
     ranks: tuple[int, ...]
@@ -152,7 +151,7 @@ def run_peft(toy: Toy, steps: int, rate: float) -> Outcome:
 
 
 def _peft_penalty(named: Sequence[tuple[str, Tensor]]) -> Tensor:
-    """Return what peft's forward pass adds to a loss that its model computes itself."""
+    """Return the penalty that peft's forward pass adds to a model's own loss."""
     norms = []
     for name, factor in named:
         if "lora_A" in name or "lora_B" in name:
@@ -197,7 +196,7 @@ class _Step:
 
     @torch.no_grad()
     def fresh_loss(self) -> float:
-        """Return the mean squared error on batches that no step saw."""
+        """Return the mean squared error on new batches."""
         losses = [float(self._loss(10**6 + place)) for place in range(20)]
         return statistics.mean(losses) / len(self._layers)
 
@@ -218,7 +217,7 @@ VARIANTS: Mapping[str, Mapping[str, Any]] = {
         "adalora.orthogonality": NORM_WEIGHT, "optimizer.singular_rate": 16.0,
     },
 }  # fmt: skip
-"""Settings of our AdaLoRA, beside lambdas that learn at the rate of all."""
+"""Settings of our AdaLoRA, relative to lambdas at the common rate."""
 
 
 def _of(changes: Mapping[str, Any], table: str) -> dict[str, Any]:
@@ -230,7 +229,7 @@ def _of(changes: Mapping[str, Any], table: str) -> dict[str, Any]:
 
 
 def ways(steps: int, rate: float) -> dict[str, Callable[[Toy], Outcome]]:
-    """Return everything that can learn the toy, by name."""
+    """Return all methods by name."""
     found: dict[str, Callable[[Toy], Outcome]] = {
         "LoRA, rank 3": lambda toy: run_lora(toy, steps, rate, 3),
         "LoRA, rank 8": lambda toy: run_lora(toy, steps, rate, 8),
@@ -244,7 +243,7 @@ def ways(steps: int, rate: float) -> dict[str, Callable[[Toy], Outcome]]:
 
 
 def main() -> None:
-    """Run every way with every seed and print the table."""
+    """Run every method with every seed and print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--steps", type=int, default=800)
     parser.add_argument("--rate", type=float, default=1e-2, help="AdamW's peak rate")

@@ -1,10 +1,9 @@
-"""Does adapting, and does training for INT8, pay? Seven ways from one base, on one data set.
+"""The gains of adaptation and of training for INT8: seven methods from one base, on one data set.
 
-The base is a compact SAM that has seen drawn phantoms alone. It is adapted to X-rays by its
-decoder alone, in full, by LoRA of a fixed rank and by AdaLoRA, for the same number of steps;
-AdaLoRA's model is then quantized by calibration alone (PTQ) and by quantization-aware training.
-Runs that ``--out`` holds already are not trained again, so that a table can be measured on a CPU
-from runs that a GPU made.
+The base is a compact SAM trained on phantoms alone. It is adapted to X-rays by its decoder alone,
+in full, by LoRA of a fixed rank and by AdaLoRA, for the same number of steps. AdaLoRA's model is
+then quantized by calibration alone (PTQ) and by quantization-aware training. Existing runs in
+``--out`` are not trained again, so a CPU can measure runs that a GPU made.
 
     python -m benchmarks.experiments.does_it_pay --data DATA --out runs/pays
 """
@@ -53,22 +52,22 @@ METHODS = ("decoder_only", "full", "lora", "adalora")
 TIMED_IMAGES = 15
 
 Runs = dict[str, tuple[RunConfig, str | None]]
-"""Each run's settings and the run that it starts from, by name."""
+"""Settings and base of each run, by name."""
 
 
 @dataclass(frozen=True)
 class Effort:
-    """How long everything trains.
+    """The sizes of the runs.
 
     Attributes:
         base_steps: Steps of the base on phantoms.
         steps: Steps of each adaptation.
         qat_steps: Steps of quantization-aware training.
         batch_size: X-rays per step.
-        phantoms: Drawn chest phantoms that the base sees.
+        phantoms: Number of training phantoms of the base.
         workers: Processes that make batches.
         input_size: Side of the input, in pixels.
-        compile: Whether the float runs are compiled, as a GPU wants it.
+        compile: Whether the float runs are compiled, for a GPU.
     """
 
     base_steps: int = 500
@@ -83,7 +82,7 @@ class Effort:
 
 @dataclass(frozen=True)
 class Row:
-    """One way, measured; means over the X-rays of one data set with their own boxes."""
+    """The results of one method: means over the X-rays of one data set with their own boxes."""
 
     method: str
     source: str
@@ -102,7 +101,7 @@ class Row:
 
 
 def runs_of(data: Path, phantoms: Path, effort: Effort) -> Runs:
-    """Return every run and the run that it starts from, in the order of training."""
+    """Return every run and its base, in the order of training."""
     common: dict[str, Any] = {
         "data.root": str(data),
         "data.workers": effort.workers,
@@ -141,7 +140,7 @@ def runs_of(data: Path, phantoms: Path, effort: Effort) -> Runs:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Train what is missing, measure everything, print the table and one line of JSON."""
+    """Train missing runs, measure all, print the table and one line of JSON."""
     options = _parser().parse_args(arguments)
     effort = Effort(
         options.base_steps, options.steps, options.qat_steps, options.batch_size,
@@ -161,7 +160,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _train(runs: Runs, folder: Path, device: str, processes: int) -> None:
-    """Train what is missing; runs whose bases are finished train side by side."""
+    """Train missing runs; those with finished bases run in parallel."""
     done: set[str | None] = {None}
     while waiting := [name for name in runs if name not in done]:
         ready = [name for name in waiting if runs[name][1] in done]
@@ -177,7 +176,7 @@ def _train_one(name: str, runs: Runs, folder: Path, device: str) -> None:
 
 
 def _measure(folder: Path, runs: Runs, rows: Sequence[DataRow], processes: int) -> list[Row]:
-    """Score every way, side by side; then time them alone, one after the other."""
+    """Score all methods in parallel; then time each alone."""
     with tempfile.TemporaryDirectory() as work:
         sizes = {name: _store(folder / name, name, Path(work)) for name in runs}
         job = functools.partial(
@@ -189,7 +188,7 @@ def _measure(folder: Path, runs: Runs, rows: Sequence[DataRow], processes: int) 
 
 
 def _store(run: Path, name: str, work: Path) -> int:
-    """Export a run's best weights as a service would load them; return their size in bytes."""
+    """Export a run's best weights as a stored model; return its size in bytes."""
     base = load_base(run)
     stored = _stored_name(name)
     return write_deployed(base.model, base.architecture, work, name=stored, version="1").size_bytes
@@ -248,7 +247,7 @@ def _mean(scores: Sequence[ImageScore], measure: str) -> float:
 
 
 def _milliseconds(predictor: Predictor, rows: Sequence[DataRow]) -> float:
-    """Median time from X-ray to mask, in ms."""
+    """Return the median time from X-ray to mask, in ms."""
     times: list[float] = []
     for row in rows[: TIMED_IMAGES + 2]:
         xray = load_xray(row)

@@ -1,10 +1,10 @@
-"""Does training pay at few bits? Against GPTQ, against its integers frozen, and against more float.
+"""The gain of training at few bits, against GPTQ, its frozen integers, and more float training.
 
-From one stored float model, by one recipe and on one part of `train`: GPTQ alone; its integers
-frozen, so that scales, biases and norms learn; every integer learning (QAT); and the float model
-trained further by the same loss, which says what further training gives without any rounding. Each
-by several seeds, and compared with the float model on X-rays of `val` with their own box. What
-``--out`` holds already is not trained or measured again; a stopped run goes on.
+All start from one stored float model, with one recipe and one part of `train`. They are: GPTQ
+alone; GPTQ's integers frozen, with scales, biases and norms trained; every integer trained (QAT);
+and the float model trained further with the same loss, which shows the gain without rounding. Each
+runs with several seeds and is compared with the float model on X-rays of `val` with their own box.
+Existing results in ``--out`` are used again, and a stopped run continues.
 
     python -m benchmarks.experiments.few_bits_training --data DATA --out runs/few_bits_training
 """
@@ -38,20 +38,20 @@ from training.quantization.quantized_model import to_deployed
 from training.stages.base import load_base
 
 WAYS = ("gptq", "frozen", "qat", "float")
-"""GPTQ alone, its integers frozen, its integers learning, and the float model trained further."""
+"""GPTQ alone, its integers frozen, its integers trained, and the float model trained further."""
 
 FLOAT_LEVELS = 0
-"""Stands in the table for weights that are no integers."""
+"""Number of levels in the table for float weights."""
 
 
 @dataclass(frozen=True)
 class Effort:
-    """How long everything trains, and on what.
+    """The sizes of the runs and their data.
 
     Attributes:
-        steps: Steps of each run that trains.
+        steps: Steps of each training run.
         batch_size: X-rays per step.
-        calibration: X-rays that GPTQ sees.
+        calibration: X-rays for GPTQ.
         train_per_source: X-rays of each data set of `train`.
         per_source: X-rays of each data set of `val`.
     """
@@ -66,7 +66,7 @@ class Effort:
 def run_config(
     way: str, levels: int, seed: int, data: Path, twin: Path, effort: Effort
 ) -> RunConfig:
-    """Return the run of one way: the recipe of the stored two-bit model, smaller."""
+    """Return the run of one method: a smaller recipe of the stored two-bit model."""
     settings: dict[str, Any] = {
         "data.root": str(data), "data.workers": 0, "teacher.models": [str(twin)],
         "batch_size": effort.batch_size, "seed": seed,
@@ -85,7 +85,7 @@ def run_config(
 
 
 def write_part(data: Path, folder: Path, effort: Effort) -> None:
-    """Write a data set of some rows of ``train`` and ``val``, their files those of ``data``."""
+    """Write a data set of some rows of ``train`` and ``val``, with the files of ``data``."""
     manifest = read_manifest(data)
     chosen = {
         (split, row.name)
@@ -105,7 +105,7 @@ def write_part(data: Path, folder: Path, effort: Effort) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Train and measure what is missing, print the table and one line of JSON."""
+    """Train and measure missing runs, print the table and one line of JSON."""
     options = _parser().parse_args(arguments)
     effort = Effort(
         options.steps, options.batch_size, options.calibration, options.train_per_source,
@@ -113,7 +113,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )  # fmt: skip
     model, manifest = load_model(options.twin)
     size = int(manifest.architecture["input_size"])
-    # Other steps, X-rays or another twin are other runs; the folder's name holds them apart.
+    # Runs with other steps, X-rays or another twin have another folder.
     asked = "_".join(str(value) for value in asdict(effort).values())
     folder = options.out / f"{manifest.name}_{manifest.version}_{asked}"
     data = folder / "data"
@@ -129,7 +129,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for levels in options.levels
         for way in options.ways
         if (way != "float" or levels == options.levels[0])
-        and (way != "gptq" or seed == 0)  # it draws nothing
+        and (way != "gptq" or seed == 0)  # it uses no random numbers
     ]
     print_heading()
     rows: list[Row] = []
@@ -151,7 +151,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _trained(
     config: RunConfig, twin: Path, folder: Path, float_masks: FloatMasks, device: str
 ) -> Row:
-    """Train a run to its end, and ask its model as it would be deployed."""
+    """Train a run to its end, and measure its deployed model."""
     train_unless_done(config, twin, folder, choose_device(device))
     model = load_base(folder).model
     levels = FLOAT_LEVELS
@@ -166,11 +166,11 @@ def _trained(
 
 @dataclass(frozen=True)
 class Summary:
-    """One way over its seeds.
+    """One method over its seeds.
 
     Attributes:
         way: One of `WAYS`.
-        levels: Integers that a weight may be; 0 for floats.
+        levels: Integers that a weight can have; 0 for floats.
         seeds: Number of runs.
         difference: Mean difference from the float model's Dice.
         sd: Standard deviation of that mean over the seeds; 0 for one.
@@ -190,7 +190,7 @@ class Summary:
 
 
 def summarize(rows: Sequence[Row], float_masks: FloatMasks) -> list[Summary]:
-    """Return a line for each way and number of levels, in the order they came first."""
+    """Return a line for each method and number of levels, in order of appearance."""
     found = []
     for way, levels in dict.fromkeys((row.way, row.levels) for row in rows):
         own = [row for row in rows if (row.way, row.levels) == (way, levels)]

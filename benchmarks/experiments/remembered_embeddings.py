@@ -1,7 +1,7 @@
-"""A frozen image encoder that computes each image once and keeps its embedding in a file.
+"""A frozen image encoder that computes each image once and stores its embedding in a file.
 
-A decoder can then be trained for many steps on a processor where the encoder alone takes seconds an
-image. It pays for X-rays that come unchanged: another pixel is another image.
+So a decoder can be trained for many steps on a CPU on which the encoder takes seconds an image. It
+only works for unchanged X-rays, because another pixel makes another image.
 """
 
 from __future__ import annotations
@@ -14,23 +14,23 @@ from torch import Tensor, nn
 
 
 class RememberingEncoder(nn.Module):
-    """Stands in for a frozen image encoder."""
+    """Replaces a frozen image encoder."""
 
     def __init__(self, encoder: nn.Module, folder: Path) -> None:
-        """Keep what ``encoder`` finds in ``folder``, one file for each image.
+        """Store the embeddings of ``encoder`` in ``folder``, one file for each image.
 
         Args:
-            encoder: Maps images (B, C, S, S) to embeddings (B, D, G, G); its weights stay.
-            folder: Made when it is not there; of this encoder alone.
+            encoder: Frozen encoder from images (B, C, S, S) to embeddings (B, D, G, G).
+            folder: Folder for this encoder only; created if missing.
         """
         super().__init__()
-        # Not a submodule: what is frozen belongs into no checkpoint of the decoder's training.
+        # Not a submodule, because a checkpoint of the decoder must not have the frozen encoder.
         self._encoder = [encoder.eval().requires_grad_(False)]
         self._folder = folder
         folder.mkdir(parents=True, exist_ok=True)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Return the embeddings, each computed alone, whatever else is in the batch."""
+        """Return the embeddings, each computed alone, independent of the batch."""
         return torch.cat([self._embedding(image[None]) for image in images])
 
     def _embedding(self, image: Tensor) -> Tensor:

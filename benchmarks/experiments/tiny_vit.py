@@ -1,11 +1,10 @@
 """LiteMedSAM's image encoder: a TinyViT whose first patches are single pixels, 256 px to 64 x 64.
 
-Convolutions first, then ten blocks of attention in windows, then SAM's neck. The network is that
-of Wu et al., "TinyViT", ECCV 2022, as LiteMedSAM changed it. It is written for what is done with
-it here: batch norms are part of the convolutions before them, since they stay as they are, and the
-rows of ``qkv`` are those of q, k and v, one after the other, as in SAM's blocks. So the adapters of
-stage 1 and the integers of stage 2 find ``blocks.N.attn.qkv``, ``attn.proj``, ``mlp.lin1`` and
-``mlp.lin2`` as in a SAM.
+Convolutions first, then ten blocks of attention in windows, then SAM's neck. The network is that of
+Wu et al., "TinyViT", ECCV 2022, as LiteMedSAM changed it. Frozen batch norms are folded into the
+convolutions before them, and the rows of ``qkv`` are those of q, then k, then v, as in SAM's
+blocks. So the adapters of stage 1 and the integers of stage 2 find ``blocks.N.attn.qkv``,
+``attn.proj``, ``mlp.lin1`` and ``mlp.lin2`` as in a SAM.
 """
 
 from __future__ import annotations
@@ -42,12 +41,12 @@ class ChannelNorm(nn.Module):
 
 
 def depthwise(channels: int, stride: int = 1) -> nn.Conv2d:
-    """Return a 3 x 3 convolution of each channel by itself."""
+    """Return a depthwise 3 x 3 convolution."""
     return nn.Conv2d(channels, channels, 3, stride, 1, groups=channels)
 
 
 class InvertedBottleneck(nn.Module):
-    """Widen, convolve each channel by itself, narrow, add."""
+    """Widen, convolve depthwise, narrow, add."""
 
     def __init__(self, channels: int) -> None:
         """Widen four times."""
@@ -145,7 +144,7 @@ class WindowBlock(nn.Module):
         return mapped.permute(0, 3, 1, 2)
 
     def _attend(self, places: Tensor) -> Tensor:
-        """Attend in windows; zeros that fill the last ones up take part, as in training."""
+        """Attend in windows; the zeros that pad the last windows take part, as in training."""
         batch, height, width, channels = places.shape
         side = self.window
         padded = functional.pad(places, (0, 0, 0, -width % side, 0, -height % side))

@@ -1,15 +1,15 @@
-"""X-rays a second of training over 1, 2 and 4 processes, each with a GPU of its own where it has.
+"""X-rays a second of training over 1, 2 and 4 processes, each with its own GPU if there is one.
 
 Each process makes the real step of a stage (forward, loss, backward, averaging over processes,
-optimizer) on its own share of a batch that grows with their number. Batches are drawn phantoms,
-made before the clock runs, so that the figure is that of networks and averaging; `--loaded` times
-them as they come from the loader's processes. Weights are random: time does not depend on them.
+optimizer) on its own share of a batch that grows with their number. Batches are phantoms made
+before the measurement, so the figure is that of networks and averaging; `--loaded` includes the
+loader's processes. Weights are random, because time does not depend on them.
 
     python -m benchmarks.experiments.training_gpus --counts 1 2 4 --device cuda --batch 8
     python -m benchmarks.experiments.training_gpus --counts 1 2 --device cpu --model vit_t
 
-Each row ends with the efficiency against as many single processes. After the last step all
-processes must hold the same weights, or the command fails.
+Each row ends with the efficiency against as many single processes. If weights differ between
+processes after the last step, the command fails.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""Training runs that a benchmark needs: trained once, resumed when stopped, read when finished.
+"""Training runs of a benchmark: trained once, resumed if stopped, read if finished.
 
-Small models leave a GPU waiting for Python; several runs side by side, a process each, use it.
+With small models a GPU waits for Python, so several runs share it, each in its own process.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def model_for(input_size: int) -> dict[str, Any]:
 def recipe(stage: str, settings: Mapping[str, Any]) -> RunConfig:
     """Return the default model's recipe of a stage with some settings replaced by dotted name.
 
-    Without its teachers, which are runs of their own, and what they found, and without a compiler.
+    It has no teachers, no lists made by teachers, and no compiler.
     """
     plain = {
         "teacher.models": [], "teacher.conventions": [], "teacher.held_out": False,
@@ -51,7 +51,7 @@ def recipe(stage: str, settings: Mapping[str, Any]) -> RunConfig:
 def train_unless_done(
     config: RunConfig, base: Path | None, folder: Path, device: torch.device
 ) -> None:
-    """Train a run to its end; a finished one is left alone, a stopped one goes on."""
+    """Train a run to its end; keep a finished run, and continue a stopped one."""
     if _events(folder, "end"):
         return
     resume = (folder / "latest.pt").exists()
@@ -61,9 +61,9 @@ def train_unless_done(
 def side_by_side(
     function: Callable[[Job], Result], jobs: Sequence[Job], processes: int
 ) -> list[Result]:
-    """Return ``function(job)`` of each job, in order, computed by so many processes at a time.
+    """Return ``function(job)`` of each job, in order, computed in a number of processes.
 
-    Each process takes one thread; with one process all is done in this one, with its threads.
+    Each process has one thread; with a single process everything runs in this one.
     """
     if processes == 1:
         return [function(job) for job in jobs]
@@ -80,7 +80,7 @@ def _take_one_thread() -> None:
 def seconds_per_epoch(folder: Path, steps_per_epoch: int) -> float | None:
     """Return the time of one epoch's optimizer steps, from the median step of the run's log.
 
-    Without the making of batches, which other processes do, and without validation.
+    It excludes making batches, which other processes do, and validation.
     """
     seconds = [event["step_s"] for event in _events(folder, "step")]
     return statistics.median(seconds) * steps_per_epoch if seconds else None

@@ -1,9 +1,9 @@
-"""What the training loop costs beside the model, how fast batches come, what memory ViT-B takes.
+"""The overhead of the training loop, the rate of batches, and the memory of ViT-B.
 
 Each step of `pretrain`, `stage1` and `stage2` is timed in turn with a bare step of a copy of the
 same model on the same batch: forward, loss, backward and one AdamW step of PyTorch's defaults,
-nothing else. Stage 2 is also compared with the bare step of stage 1's float model, so that the
-cost of fake quantization shows.
+nothing else. Stage 2 is also compared with the bare step of stage 1's float model, which shows the
+cost of fake quantization.
 
     python -m benchmarks.experiments.training_speed                 # phantoms, the default model
     python -m benchmarks.experiments.training_speed --memory vit_b  # one step of stage 1 at 1024 px
@@ -50,7 +50,7 @@ BATCHES = 4
 
 
 def recipe(stage: str, root: Path, batch_size: int, precision: str) -> RunConfig:
-    """Return the default model's recipe on drawn phantoms, every stage at the sizes served."""
+    """Return the default model's recipe on phantoms, with the served sizes in every stage."""
     changes = {
         "data.root": str(root), "data.phantoms": 0, "data.workers": 0, "batch_size": batch_size,
         "precision": precision,
@@ -75,7 +75,7 @@ def make_stage(config: RunConfig, source: BatchSource) -> Stage:
 
 
 def bare_step(model: PromptableSam, config: RunConfig) -> Callable[[TrainingBatch], None]:
-    """Return one training step without anything that a loop adds."""
+    """Return one training step without the loop's additions."""
     model = copy.deepcopy(model).train()
     parameters = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(parameters, lr=1e-5)
@@ -108,7 +108,7 @@ def median_seconds(
 
 
 def compare_steps(root: Path, batch_size: int, precision: str, rounds: int) -> None:
-    """Print each stage's step beside the bare ones."""
+    """Print each stage's step and the bare steps."""
     print(f"{'stage':<9} {'step ms':>8} {'bare ms':>8} {'ratio':>6} "
           f"{'float model ms':>15} {'ratio':>6}")  # fmt: skip
     float_model: PromptableSam | None = None
@@ -146,7 +146,7 @@ def _line(name: str, found: dict[str, list[float]]) -> str:
 
 
 def compare_loading(root: Path, batch_size: int, precision: str, workers: Iterable[int]) -> None:
-    """Print images per second with the model replaced by nothing, and with it."""
+    """Print images per second without and with the model."""
     config = recipe("stage1", root, batch_size, precision)
     xrays = load_training_xrays(config.data)
     source = batch_source(config, config.model, xrays)
@@ -203,18 +203,18 @@ def measure_memory(variant: str, recompute: bool) -> None:
 
 
 def phantom_xrays(root: Path, count: int, longest_side: int) -> list[LabelledXray]:
-    """Return drawn phantoms as training X-rays."""
+    """Return phantoms as training X-rays."""
     write_phantom_dataset(root, {"train": count}, longest_side=longest_side)
     return load_training_xrays(replace(recipe("stage1", root, 1, "fp32").data, cached_side=1024))
 
 
 def peak_gib() -> float:
-    """Return the most memory that this process has held, as the system counts it."""
+    """Return the peak memory of this process, from the system."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
 
 
 def main() -> int:
-    """Print what was asked for."""
+    """Print the requested figures."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.experiments.training_speed", description=__doc__
     )

@@ -1,9 +1,9 @@
-"""How well does the model do on a hospital that it has never seen? Each source left out in turn.
+"""Dice on unseen hospitals: each source is left out of training in turn.
 
-For each source of the data set a model is trained from scratch on all the others, and chosen on
-their ``val`` splits alone. Then it segments the source that was left out, whose X-rays of every
-split are new to it. Its Dice on the ``val`` of the sources that it knows is printed beside.
-Finished runs in ``--out`` are not trained again.
+For each source of the data set a model is trained from scratch on all others, and validated only on
+theirs. Then it segments the left-out source, whose X-rays of every split are new to it. The output
+also has its Dice on the ``val`` of the other sources. Finished runs in ``--out`` are not trained
+again.
 
     python -m benchmarks.experiments.unseen_sources --data DATA --out runs/unseen
 """
@@ -41,7 +41,7 @@ SPLITS = ("val", "test", "train")
 
 @dataclass(frozen=True)
 class Row:
-    """One source, segmented by a model that never saw it.
+    """One source, segmented by a model trained without it.
 
     Attributes:
         source: The source that was left out.
@@ -80,7 +80,7 @@ def run_without(source: str, options: argparse.Namespace) -> RunConfig:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Train what is missing, measure, print the table and one line of JSON."""
+    """Train missing runs, measure, print the table and one line of JSON."""
     options = _parser().parse_args(arguments)
     sources = sorted({row.source for row in read_rows(options.data, "train")})
     job = functools.partial(_train_and_measure, options=options)

@@ -1,1 +1,1 @@
-"""What masks are worth: boxes that are off, unusual X-rays, annotators who disagree."""
+"""Benchmarks of the quality of masks: inexact boxes, unusual X-rays, disagreeing annotators."""

@@ -1,4 +1,4 @@
-"""Draw one answer, the picture in the README: an X-ray, and its overlay beside it.
+"""Make the picture in the README: an X-ray with its overlay beside it.
 
 python -m benchmarks.quality.answer_picture --out docs/pictures/answer.jpg
 """

@@ -1,6 +1,6 @@
-"""A model of few bits beside the float model that it came from, on the same X-rays.
+"""Comparison of a model of few bits with its float model, on the same X-rays.
 
-What costs minutes is kept in files, so that a stopped command goes on where it was.
+Expensive results are stored in files, so that a stopped command continues.
 """
 
 from __future__ import annotations
@@ -27,18 +27,18 @@ Mask = NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class Row:
-    """One way to few bits beside the float model.
+    """The results of one method against the float model.
 
     Attributes:
-        way: How weights became integers, or the name of a stored model.
-        levels: Integers that a weight may be.
-        dice: Mean Dice against people.
+        way: Method of rounding, or the name of a stored model.
+        levels: Integers that a weight can have.
+        dice: Mean Dice with human masks.
         difference: Mean of the paired differences from the float model's Dice.
         interval: Bootstrap 95 % interval of that mean, by patient; None for one patient.
         worst: The largest loss on an X-ray.
         equal_pixels: Mean share of pixels that equal the float model's.
-        seconds: Time that rounding or training took.
-        differences: From the float model's Dice, of each X-ray.
+        seconds: Time of rounding or training.
+        differences: Difference from the float model's Dice for each X-ray.
     """
 
     way: str
@@ -54,13 +54,13 @@ class Row:
 
 @dataclass(frozen=True)
 class FloatMasks:
-    """The float model's masks of some X-rays, which others are compared with.
+    """The float model's masks of some X-rays, for comparison.
 
     Attributes:
         xrays: The X-rays.
         size: Side of the models' input, in pixels.
         masks: Its mask of each, with the X-ray's own box.
-        dices: Their Dice against people.
+        dices: Their Dice with human masks.
     """
 
     xrays: Sequence[LabelledXray]
@@ -72,12 +72,12 @@ class FloatMasks:
     def of(
         cls, model: PromptableSam, xrays: Sequence[LabelledXray], size: int, file: Path
     ) -> FloatMasks:
-        """Ask the float model, or read its masks from ``file``."""
+        """Predict with the float model, or read its masks from ``file``."""
         masks = kept(file, lambda: _masks_of(copy.deepcopy(model), xrays, size))
         return cls(xrays, size, masks, _dices(masks, xrays))
 
     def row(self, model: PromptableSam, way: str, levels: int, seconds: float = 0.0) -> Row:
-        """Ask another model and compare."""
+        """Predict with another model and compare."""
         masks = _masks_of(model, self.xrays, self.size)
         dices = _dices(masks, self.xrays)
         differences = [own - other for own, other in zip(dices, self.dices, strict=True)]
@@ -104,7 +104,7 @@ class FloatMasks:
 
 
 def kept(file: Path, make: Callable[[], Any]) -> Any:
-    """Return what a file holds, or make it and keep it there."""
+    """Return the content of a file, or make and store it."""
     if not file.exists():
         partial = file.with_suffix(".partial")
         torch.save(make(), partial)
@@ -113,7 +113,7 @@ def kept(file: Path, make: Callable[[], Any]) -> Any:
 
 
 def print_heading() -> None:
-    """Name the columns of `print_row`."""
+    """Print the heading of `print_row`'s columns."""
     print(f"{'way':<26}{'levels':>7}{'Dice':>8}{'difference':>12}{'95 % interval':>22}"
           f"{'worst':>9}{'equal':>9}{'took':>12}", flush=True)  # fmt: skip
 

@@ -1,8 +1,8 @@
-"""Draw what boxes in the wrong order look like, on a phantom: the picture in the documentation.
+"""Make the picture of boxes in the wrong order for the documentation, on a phantom.
 
-A box is x0, y0, x1, y1. Sent as y0, x0, y1, x1, or as x, y, width and height, the four numbers
-often still make a box, and no service can tell. Beside each other: the box as it is meant, and
-these two, each with the mask that the model gives for it and the warnings of the service.
+A box is x0, y0, x1, y1. Sent as y0, x0, y1, x1, or as x, y, width and height, the four numbers are
+often still a valid box, and no service can tell. The picture shows the correct box and these two,
+each with the model's mask and the service's warnings.
 
     python -m benchmarks.quality.box_pictures --out docs/boxes.png
 """
@@ -33,7 +33,7 @@ _MARGIN_LINES = 3
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Ask about each box, print what comes of it, write the picture."""
+    """Segment with each box, print the warnings, write the picture."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.quality.box_pictures")
     parser.add_argument("--out", type=Path, required=True, help="PNG to write")
     parser.add_argument("--model", type=Path, default=default_model_folder())
@@ -50,7 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def boxes_of(phantom: Phantom) -> Mapping[str, Box]:
-    """Return the box of both lungs as it is meant, and its numbers in two other orders."""
+    """Return the box of both lungs, and its numbers in two other orders."""
     rows, columns = np.nonzero(phantom.lung_field)
     x0, x1 = float(columns.min()), float(columns.max() + 1)
     y0, y1 = float(rows.min()), float(rows.max() + 1)

@@ -1,8 +1,8 @@
 """X-rays corrupted in many ways, each with its mask, and pictures of other things.
 
-What arrives at a service is not always one upright frontal chest X-ray: exports crop, turn, invert
-and tile. Every way here is deterministic, takes an 8-bit X-ray with its human mask and returns
-both as they are afterwards. `USABLE` leaves a picture of which a good mask is expected.
+A service does not always get one upright frontal chest X-ray: exports crop, turn, invert and tile.
+Every corruption here is deterministic and changes an 8-bit X-ray together with its human mask.
+After those of `USABLE` a good mask is still expected.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ _SEVERAL = ("not_a_frontal_chest", "too_many_lungs")
 
 @dataclass(frozen=True)
 class Corruption:
-    """One way to corrupt an X-ray.
+    """One corruption of X-rays.
 
     Attributes:
-        group: what is wrong afterwards.
-        change: what it does.
-        right_codes: warnings that name what is wrong; none where no code does.
+        group: kind of fault that it causes.
+        change: function that applies it.
+        right_codes: warnings that name the fault; none if there is no such code.
     """
 
     group: str
@@ -64,7 +64,7 @@ def _window(left: float, top: float, right: float, bottom: float) -> Change:
 
 
 def _both(function: Callable[[NDArray[np.generic]], NDArray[np.generic]]) -> Change:
-    """Move pixels and mask alike."""
+    """Apply a function to pixels and mask."""
     return lambda pixels, mask: (
         np.ascontiguousarray(function(pixels)).astype(np.uint8),
         np.ascontiguousarray(function(mask)).astype(bool),
@@ -72,7 +72,7 @@ def _both(function: Callable[[NDArray[np.generic]], NDArray[np.generic]]) -> Cha
 
 
 def _turned_by(degrees: float) -> Change:
-    """Turn about the centre, on a canvas that holds all of it."""
+    """Turn about the centre, on a canvas large enough for the whole picture."""
 
     def change(pixels: Pixels, mask: Mask) -> Changed:
         height, width = mask.shape
@@ -96,7 +96,7 @@ def _framed(share: float, value: int) -> Change:
 
 
 def _blanked(left: float, top: float, right: float, bottom: float, value: int) -> Change:
-    """Hide a window, as a shield or a label does; nothing hidden belongs to the mask."""
+    """Hide a window, like a shield or a label; the hidden part does not belong to the mask."""
 
     def change(pixels: Pixels, mask: Mask) -> Changed:
         height, width = mask.shape
@@ -111,7 +111,7 @@ def _blanked(left: float, top: float, right: float, bottom: float, value: int) -
 
 
 def _one_lung_white(pixels: Pixels, mask: Mask) -> Changed:
-    """White out the lung in the right half of the picture, softly, as an effusion does."""
+    """Whiten the lung in the right half of the picture softly, like an effusion."""
     width = mask.shape[1]
     half = np.zeros(mask.shape, bool)
     half[:, width // 2 :] = True
@@ -207,7 +207,7 @@ CORRUPTIONS: Mapping[str, Corruption] = {
         _grey(lambda x: 0.5 + (x - 0.5) / 10 + np.random.default_rng(1).normal(0, 0.1, x.shape)),
     ),
 }
-"""Names of the ways to corrupt, in the order of the tables."""
+"""All corruptions by name, in the order of the tables."""
 
 
 def _disc(side: int) -> Pixels:
@@ -239,7 +239,7 @@ def _hand(side: int) -> Pixels:
 
 
 def made_up_pictures(side: int = 512) -> Mapping[str, Pixels]:
-    """Return pictures that show no chest, drawn from formulas, (side, side) each."""
+    """Return synthetic pictures that show no chest, (side, side) each."""
     rng = np.random.default_rng(0)
     ramp = np.tile(np.linspace(0, 255, side), (side, 1)).astype(np.uint8)
     clouds = cv2.GaussianBlur(rng.random((side, side)).astype(np.float32), (0, 0), side / 16)

@@ -1,11 +1,11 @@
-"""When the drift watch alarms: on healthy hospitals never, on X-rays that differ soon.
+"""Alarms of the drift watch: never for ordinary hospitals, soon for X-rays that differ.
 
-Each data set stands for a hospital of its own, asked for `lung_field` and `whole_lung`, the whole
-image; then X-rays that differ: corrupted in several ways, and portable ones. A row has the share of
-X-rays outside of what trained, by number, and of answers warned of; above 0.2 is an alarm.
+Each data set stands for a hospital, segmented in `lung_field` and `whole_lung`, whole image. Then
+come X-rays that differ: corrupted and portable ones. A row has, for each number, the share of
+X-rays outside the range of training, and the share of answers with warnings; above 0.2 is an alarm.
 
-Then weeks of 100 X-rays drawn from one data set against 300 of the same: how often chance makes
-them move by more than 0.25; and how far a data set lies from another, as if a hospital changed.
+Then weeks of 100 X-rays are compared with 300 of the same data set: how often the distance exceeds
+0.25 by chance. Last come the distances between data sets, as if a hospital changed.
 
     python -m benchmarks.quality.drift_alarms --data DATA [--portable FOLDER]
 """
@@ -51,10 +51,10 @@ class Group:
     """X-rays that belong together.
 
     Attributes:
-        name: whose they are, or what was done to them.
-        convention: what their masks follow.
-        numbers: of each X-ray, by name.
-        is_healthy: whether they are as they should be.
+        name: data set or change.
+        convention: convention of their masks.
+        numbers: numbers of each X-ray, by name.
+        is_healthy: whether no alarm is expected.
     """
 
     name: str
@@ -64,7 +64,7 @@ class Group:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Ask, print the tables and one line of JSON; return 1 when a healthy hospital alarms."""
+    """Print the tables and one line of JSON; return 1 on an alarm for an ordinary hospital."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.quality.drift_alarms")
     parser.add_argument("--data", type=Path, required=True, help="folder with manifest.csv")
     parser.add_argument("--portable", type=Path, help="portable X-rays: images/ and manifest.csv")
@@ -150,7 +150,7 @@ def _outside(numbers: Numbers, ranges: Mapping[str, TrainedRange]) -> dict[str, 
 
 
 def _chance(numbers: Numbers, ranges: Mapping[str, TrainedRange]) -> tuple[float, float]:
-    """Return the largest move of a week by chance, and the share of weeks that alarm."""
+    """Return the largest distance of a week by chance, and the share of weeks with an alarm."""
     draw = random.Random(1)
     count, moves = len(numbers[WARNED]), []
     for _ in range(DRAWS):
@@ -162,7 +162,7 @@ def _chance(numbers: Numbers, ranges: Mapping[str, TrainedRange]) -> tuple[float
 def _moved(
     healthy: Mapping[str, Numbers], ranges: Mapping[str, TrainedRange]
 ) -> Iterator[dict[str, str | float]]:
-    """Yield how far a data set lies from another of the same convention."""
+    """Yield the distances between data sets of the same convention."""
     large = {name: one for name, one in healthy.items() if len(one[WARNED]) >= WEEK}
     for before, now in itertools.combinations(large, 2):
         moves = _moves(large[now], large[before], ranges)

@@ -1,7 +1,7 @@
-"""How far apart perceptual hashes are: of other patients, and of copies of one X-ray.
+"""Distances of perceptual hashes: between patients, and between copies of one X-ray.
 
-``python -m benchmarks.quality.duplicate_distances --data DATA`` prints what
-`training.prepare.duplicates.LARGEST_DISTANCE` was chosen by.
+``python -m benchmarks.quality.duplicate_distances --data DATA`` prints the basis of
+`training.prepare.duplicates.LARGEST_DISTANCE`.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from PIL import Image, ImageOps
 from training.prepare.duplicates import LARGEST_DISTANCE, perceptual_hash
 
 EVERY = 14
-"""Every so manieth X-ray is copied."""
+"""Interval of X-rays that are copied."""
 
 
 def _jpeg(image: Image.Image) -> Image.Image:
@@ -75,7 +75,7 @@ def _distance(first: NDArray[np.uint64], second: NDArray[np.uint64]) -> int:
 
 
 def _nearest_other(hashes: NDArray[np.uint64], groups: list[str]) -> list[int]:
-    """Return for each X-ray the distance to the nearest of another patient."""
+    """Return the distance of each X-ray to the nearest of another patient."""
     group = np.array(groups)
     nearest = []
     for own, name in zip(hashes, groups, strict=True):

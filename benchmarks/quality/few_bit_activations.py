@@ -1,10 +1,10 @@
-"""How few bits an activation needs: inputs of every layer rounded without training.
+"""The bits that an activation needs: inputs of every layer are rounded without training.
 
-Weights stay float, or are of four levels by GPTQ. The input of each layer that can be integers is
-rounded to steps of one scale, found by least squares on X-rays of `train`: symmetric around 0 as in
-8-bit models, or from a lowest value of its own. Nothing executes fewer than 8 bits here: this says
-whether it would pay. Masks are compared with the float model's on X-rays of `val`, own box. What
-``--out`` holds already is not measured again.
+Weights are float, or have four levels by GPTQ. The input of each quantizable layer is rounded to
+steps of one scale, by least squares on X-rays of `train`: symmetric around 0 as in 8-bit models, or
+from its own lowest value. No engine here executes fewer than 8 bits; this shows whether one would
+be useful. Masks are compared with the float model's on X-rays of `val`, own box. Existing results
+in ``--out`` are used again.
 
     python -m benchmarks.quality.few_bit_activations --data DATA
 """
@@ -42,12 +42,12 @@ FLOAT_WEIGHTS, FOUR_LEVELS = "float weights", "4 levels"
 
 _SAMPLES_PER_CALL = 512
 _SHARES = tuple(0.5 ** (4 * place / 15) for place in range(16))
-"""Of the range of the samples, from all of it to a sixteenth."""
+"""Candidate ranges as shares of the samples' range, from all of it to a sixteenth."""
 
 
 @dataclass(frozen=True)
 class Steps:
-    """How a layer's input is rounded: ``count`` steps of ``scale`` from ``lowest`` on."""
+    """The rounding of a layer's input: ``count`` steps of ``scale`` from ``lowest``."""
 
     lowest: float
     scale: float
@@ -64,9 +64,9 @@ def fitted_steps(samples: Tensor, bits: int, own_lowest: bool) -> Steps:
 
     Args:
         samples: Inputs of a layer.
-        bits: Steps are 2 to the power of these.
-        own_lowest: Whether the lowest step is free; otherwise steps lie around 0, one more below
-            it than above, as in 8-bit models.
+        bits: Number of bits, for 2 to the power of ``bits`` steps.
+        own_lowest: Whether the lowest step is free; otherwise steps are around 0, with one more
+            below than above, as in 8-bit models.
     """
     count = 2**bits
     low, high = float(samples.min()), float(samples.max())
@@ -108,7 +108,7 @@ def sampled_inputs(
 
 
 def round_inputs(model: PromptableSam, steps: Mapping[str, Steps]) -> None:
-    """Let the layers that are named see rounded inputs from now on."""
+    """Round the inputs of the named layers from now on."""
 
     def hook(own: Steps, _: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         return (own.rounded(inputs[0]), *inputs[1:])
@@ -119,7 +119,7 @@ def round_inputs(model: PromptableSam, steps: Mapping[str, Steps]) -> None:
 
 @torch.no_grad()
 def four_levels(model: PromptableSam, xrays: Sequence[LabelledXray], size: int) -> PromptableSam:
-    """Return a float model whose weights are those of four levels by GPTQ."""
+    """Return a float model whose weights have four levels by GPTQ."""
     rounded = copy.deepcopy(model)
     round_by_xrays(rounded, xrays, size, levels=4)
     result = copy.deepcopy(model)
@@ -135,13 +135,13 @@ def four_levels(model: PromptableSam, xrays: Sequence[LabelledXray], size: int) 
 
 
 class RoundedModels:
-    """Models of one kind of weights, whose inputs can be rounded."""
+    """Models of one kind of weights with rounded inputs."""
 
     def __init__(
         self, weights: str, twin: PromptableSam, seen: Sequence[LabelledXray], size: int,
         folder: Path,
     ) -> None:  # fmt: skip
-        """Take the kind of weights, the float model, X-rays that scales come from, a folder."""
+        """Keep the kind of weights, the float model, X-rays for scales, and a folder."""
         self._weights, self._twin, self._folder = weights, twin, folder
         self._seen, self._size = seen, size
 
@@ -155,7 +155,7 @@ class RoundedModels:
         return sampled_inputs(self._model, self._seen, self._size)
 
     def row(self, bits: int, kind: str, float_masks: FloatMasks) -> Row:
-        """Measure a model whose inputs have so many bits; or read what was measured."""
+        """Measure a model whose inputs have a number of bits, or read its stored result."""
         name = f"{self._weights}_{kind}_{bits}.pt".replace(" ", "_")
         return Row(**kept(self._folder / name, lambda: asdict(self._row(bits, kind, float_masks))))
 
@@ -168,7 +168,7 @@ class RoundedModels:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Round, ask, print the table and one line of JSON."""
+    """Round, segment, print the table and one line of JSON."""
     options = _parser().parse_args(arguments)
     twin, manifest = load_model(options.twin)
     size = int(manifest.architecture["input_size"])

@@ -1,10 +1,10 @@
-"""How few bits a weight needs: integers without training, at 127 to 2 levels, three ways to round.
+"""The bits that a weight needs: integers of 127 to 2 levels without training, by three methods.
 
-A float model's layers become integers of so many levels, activations 8 bits, and its masks are
-compared with those of the float model on X-rays of `val` with their own box: Dice against people
-(paired difference, interval, worst X-ray) and equal pixels. Stored models, trained for few bits,
-are added by ``--model``. Integer models run as they are deployed. What ``--out`` holds already is
-not measured again, so a stopped command goes on where it was.
+A float model's weights are rounded to a number of levels, activations to 8 bits. Its masks are
+compared with the float model's on X-rays of `val` with their own box: Dice with human masks (paired
+difference, interval, worst X-ray) and equal pixels. ``--model`` adds stored models trained for few
+bits. Integer models run as deployed. Existing results in ``--out`` are used again, so a stopped
+command continues.
 
     python -m benchmarks.quality.few_bits --data DATA
 """
@@ -47,7 +47,7 @@ from training.quantization.post_training import (
 from training.quantization.quantized_model import to_deployed
 
 LEVELS = (127, 15, 7, 4, 3, 2)
-"""8, 4, 3, 2, 1.6 and 1 bits a weight."""
+"""Levels for 8, 4, 3, 2, 1.6 and 1 bits a weight."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -60,7 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     print(f"{processor_name()}, {os.cpu_count()} cores; {manifest.name}/{manifest.version}, "
           f"{len(xrays)} X-rays of {options.split}, own box; moments of {len(seen)} X-rays of "
           "train")  # fmt: skip
-    # What was kept belongs to these X-rays and this model alone.
+    # Stored results belong to these X-rays and this model only.
     asked = f"{options.split}_{options.per_source}_{options.calibration}"
     folder = options.out / f"{manifest.name}_{manifest.version}_{asked}"
     folder.mkdir(parents=True, exist_ok=True)
@@ -89,7 +89,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 class _Observed:
-    """What the layers of a float model see: activation scales and moments, found when needed."""
+    """Activation scales and input moments of a float model's layers, computed on demand."""
 
     def __init__(
         self, model: PromptableSam, seen: Sequence[LabelledXray], size: int, file: Path
@@ -99,7 +99,7 @@ class _Observed:
 
     @functools.cached_property
     def found(self) -> dict[str, dict[str, Any]]:
-        """Fields of `InputMoments` and the scale's logarithm, by layer."""
+        """Return the fields of `InputMoments` and the scale's logarithm, by layer."""
         found: dict[str, dict[str, Any]] = kept(self._file, self._observe)
         return found
 
@@ -115,7 +115,7 @@ class _Observed:
 
 @torch.no_grad()
 def _rounded_row(observed: _Observed, float_masks: FloatMasks, count: int, way: Rounding) -> Row:
-    """Measure the integer model of one way to round."""
+    """Measure the integer model of one method of rounding."""
     found = observed.found
     started = time.perf_counter()
     copied = copy.deepcopy(observed.model)

@@ -1,8 +1,8 @@
-"""What a caller who gates on the severity of warnings lets pass, has looked at, and refuses.
+"""The masks that a caller accepts, looks at or refuses by the severity of warnings.
 
-X-rays of a split as they are, corrupted in many ways (`corruptions`), portable X-rays, and
-pictures of other things. A row counts the pictures by the gravest severity among their warnings.
-A mask is poor below a Dice of 0.7 against people; one that is poor and not warned of is silent.
+The pictures are X-rays of a split, unchanged and corrupted (`corruptions`), portable X-rays, and
+pictures of other things. A row counts pictures by the gravest severity of their warnings. A mask is
+poor below a Dice of 0.7 with the human mask; a poor mask without a warning is silent.
 
     python -m benchmarks.quality.gating --data DATA [--portable FOLDER] [--other FOLDER ...]
 """
@@ -39,11 +39,11 @@ from training.evaluation.scores import prompt_boxes
 MOST_PIXELS = 200_000_000
 OTHER = "other pictures"
 NO_CHEST_CODES = ("not_a_frontal_chest", "constant_image", "implausibly_small_mask")
-"""Codes that tell what shows no chest."""
+"""Codes for pictures that show no chest."""
 
 
 Answer = tuple[MaskPrediction, tuple[str, ...]]
-"""A mask, and what the model's quality head says of its picture."""
+"""A mask, and the quality head's labels of its picture."""
 
 
 def judged(
@@ -56,7 +56,7 @@ def judged(
     is_whole_image: bool = True,
     right_codes: tuple[str, ...] = (),
 ) -> Judged:
-    """Return what the service says about a mask, and how good it is."""
+    """Return the service's warnings about a mask, and its quality."""
     mask, seen = answer
     remarks = check_answer([mask], pixels, seen, is_whole_image=is_whole_image)
     found = [*check_image(grey_histogram(pixels)), *remarks.every]
@@ -66,7 +66,7 @@ def judged(
 
 
 class PictureJudge:
-    """Asks a model about pictures."""
+    """Segments and judges pictures."""
 
     def __init__(self, predictor: Predictor, record: Record) -> None:
         self._predictor = predictor
@@ -87,14 +87,14 @@ class PictureJudge:
                 yield self._record.judged(named, partial(self._corrupted, row, way))
 
     def files(self, group: str, kind: str, paths: Sequence[Path]) -> Iterator[Judged]:
-        """Return pictures of which no mask is known, in both conventions."""
+        """Return pictures without a known mask, in both conventions."""
         for path in paths:
             for convention in CONVENTIONS:
                 ask = partial(self._file, group, kind, path, convention)
                 yield self._record.judged(f"{group}/{path.name}/{convention}", ask)
 
     def made_up(self) -> Iterator[Judged]:
-        """Return pictures drawn from formulas."""
+        """Return synthetic pictures."""
         for name, pixels in made_up_pictures().items():
             ask = partial(self._unknown, OTHER, "made up", pixels, DEFAULT_CONVENTION)
             yield self._record.judged(f"{OTHER}/{name}", ask)
@@ -179,7 +179,7 @@ def _row(group: str, kind: str, members: Sequence[Judged]) -> dict[str, Any]:
 
 
 def code_rows(found: Sequence[Judged]) -> list[dict[str, Any]]:
-    """Return one row for each code: how often it comes, and how good the masks are."""
+    """Return one row for each code: its frequency, and the quality of the masks."""
     table = []
     for code in sorted({code for one in found for code in one.codes}):
         having = [one for one in found if code in one.codes]
@@ -219,7 +219,7 @@ def chosen(rows: Sequence[DataRow], count: int) -> list[DataRow]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Ask, print both tables and one line of JSON."""
+    """Segment, print both tables and one line of JSON."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.quality.gating")
     parser.add_argument("--data", type=Path, required=True, help="folder with manifest.csv")
     parser.add_argument("--model", type=Path, default=default_model_folder())

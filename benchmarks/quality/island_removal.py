@@ -1,10 +1,10 @@
-"""What `islands=drop` takes out of masks: how often, how much, and whether people had it inside.
+"""The effect of `islands=drop`: how often and how much it removes, and whether human masks have it.
 
-Whole image as the box. For X-rays that people annotated: Dice before and after, and how much of
-what is removed they count as lung. For X-rays without masks, by view and in both conventions: how
-many masks lose pieces, and how many pixels. With ``--pictures`` the masks that lose most are
-written as PNG files: kept outlines green, what is removed red, the human outline yellow. These show
-X-rays of the data, so keep them where the data may be kept.
+The box is the whole image. For annotated X-rays it prints Dice before and after, and the share of
+removed pixels inside human masks. For X-rays without masks it prints, by view and convention, how
+many masks lose pieces, and how many pixels. ``--pictures`` writes the masks that lose most as PNG
+files: kept outlines green, removed pieces red, the human outline yellow. These show X-rays of the
+data, so keep them only where the data may be kept.
 
     python -m benchmarks.quality.island_removal --data DATA --unlabelled DIR --hearts DIR
 """
@@ -48,15 +48,15 @@ Mask = NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class Asked:
-    """One X-ray and one mask that is asked for.
+    """One X-ray and one requested mask.
 
     Attributes:
         group: Row of the table: data set and split, or view.
         name: The X-ray.
         image: Windowed grey values, (H, W).
-        convention: How the lungs are segmented.
+        convention: Convention of the lungs.
         structure: What the mask shows.
-        truth: What people annotated, (H, W); None where nobody did.
+        truth: Human mask, (H, W); None without one.
     """
 
     group: str
@@ -69,13 +69,13 @@ class Asked:
 
 @dataclass(frozen=True)
 class Removal:
-    """What a mask loses.
+    """The islands of one mask.
 
     Attributes:
         asked: The X-ray and mask.
-        mask: The mask as the model gives it.
+        mask: The model's mask.
         kept: The same without its islands.
-        before: Dice of ``mask``; None where nobody annotated.
+        before: Dice of ``mask``; None without a human mask.
         after: Dice of ``kept``.
     """
 
@@ -87,7 +87,7 @@ class Removal:
 
     @property
     def removed_px(self) -> int:
-        """Return the pixels that are removed."""
+        """Return the number of removed pixels."""
         return int(self.mask.sum()) - int(self.kept.sum())
 
     @property
@@ -97,7 +97,7 @@ class Removal:
 
     @property
     def right_px(self) -> int:
-        """Return the removed pixels that people count in; 0 where nobody annotated."""
+        """Return the removed pixels inside the human mask; 0 without one."""
         if self.asked.truth is None:
             return 0
         return int((self.mask & ~self.kept & self.asked.truth).sum())
@@ -123,7 +123,7 @@ class Line:
 def annotated(
     data: Path, split: str, hearts: Path | None, structures: Sequence[str], limit: int
 ) -> Iterator[Asked]:
-    """Yield X-rays of a split, each in its own convention, and hearts where people outlined one."""
+    """Yield X-rays of a split, each in its own convention, and annotated hearts."""
     for row in limited(read_rows(data, split), limit):
         xray = load_xray(row)
         group = f"{xray.source}, {split}"
@@ -145,7 +145,7 @@ def not_annotated(folder: Path, structures: Sequence[str], limit: int) -> Iterat
 
 
 def removal(predictor: Predictor, asked: Asked) -> Removal:
-    """Ask the model, and take the islands out of its mask."""
+    """Segment, and remove the islands of the mask."""
     request = PredictionRequest(asked.image, convention=asked.convention, structure=asked.structure)
     mask = predictor.predict(request).masks[0].mask
     kept, _ = without_islands(mask)
@@ -155,7 +155,7 @@ def removal(predictor: Predictor, asked: Asked) -> Removal:
 
 
 def lines_of(found: Sequence[Removal]) -> list[Line]:
-    """Return a line for each group and kind of mask, in the order in which they came."""
+    """Return a line for each group and kind of mask, in order of appearance."""
     groups: dict[tuple[str, str], list[Removal]] = {}
     for one in found:
         shown = one.asked.convention if one.asked.structure == LUNGS else one.asked.structure
@@ -181,7 +181,7 @@ def _line(group: str, mask: str, members: Sequence[Removal]) -> Line:
 
 
 def picture(one: Removal) -> NDArray[np.uint8]:
-    """Return the X-ray with the kept outline, what is removed and the human outline, (H, W, 3)."""
+    """Return the X-ray with outlines of kept, removed and human parts, (H, W, 3)."""
     height, width = one.mask.shape
     scale = _PICTURE_HEIGHT_PX / height
     size = (max(round(width * scale), 1), _PICTURE_HEIGHT_PX)
@@ -220,7 +220,7 @@ def write_worst(found: Sequence[Removal], folder: Path) -> list[str]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Ask, print the table and one line of JSON."""
+    """Segment, print the table and one line of JSON."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.quality.island_removal")
     parser.add_argument("--data", type=Path, help="folder with manifest.csv")
     parser.add_argument("--split", nargs="*", default=["val"], choices=["train", "val", "test"])

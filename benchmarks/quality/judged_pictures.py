@@ -1,4 +1,4 @@
-"""What the service says about single pictures, kept in a file so that a run can go on later."""
+"""The service's warnings about single pictures, stored in a file so that a run can continue."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SEVERITIES = ("none", "info", "look", "refuse")
 
 @dataclass(frozen=True)
 class Judged:
-    """One picture: the row it counts in, what was warned of, and how good its mask is."""
+    """One picture: its row, its warnings, and the quality of its mask."""
 
     group: str
     kind: str
@@ -28,26 +28,26 @@ class Judged:
 
     @property
     def is_named_right(self) -> bool:
-        """Whether a warning names what is wrong with the picture."""
+        """Whether a warning names the picture's fault."""
         return not set(self.codes).isdisjoint(self.right_codes)
 
     @property
     def severity(self) -> str:
-        """The gravest among the warnings."""
+        """The gravest severity of the warnings."""
         found = [str(advice_on(code).severity) for code in self.codes]
         return max(found, key=SEVERITIES.index, default="none")
 
     @property
     def is_poor(self) -> bool:
-        """Whether people annotated another mask."""
+        """Whether the mask differs from the human mask."""
         return self.dice is not None and self.dice < POOR_DICE
 
 
 class Record:
-    """Judged pictures by name; each new one is added to a file at once."""
+    """Judged pictures by name; each new one is appended to a file at once."""
 
     def __init__(self, path: Path | None) -> None:
-        """Read what the file holds; None keeps nothing."""
+        """Read the file; None stores nothing."""
         self._path = path
         self._known: dict[str, Judged] = {}
         if path is not None and path.is_file():
@@ -58,7 +58,7 @@ class Record:
                 self._known[name] = Judged(**fields)
 
     def judged(self, name: str, judge: Callable[[], Judged]) -> Judged:
-        """Return what is known of a picture, or judge it now."""
+        """Return the stored judgement of a picture, or judge it now."""
         if name not in self._known:
             self._known[name] = judge()
             if self._path is not None:

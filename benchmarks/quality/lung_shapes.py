@@ -1,7 +1,7 @@
-"""Makes the file of lung shapes that the service compares masks with, from human masks of `train`.
+"""Make the service's file of lung shapes from human masks of `train`.
 
-Each data set counts alike, however many X-rays it has: most of `train` are children of one
-hospital. Prints the distances of the human masks of `val`, which had no part in it.
+Each data set has the same weight, because most of `train` are children of one hospital. It prints
+the distances of the human masks of `val`, which are not used for the file.
 
     python -m benchmarks.quality.lung_shapes --data DATA [--out FILE]
 """

@@ -1,11 +1,10 @@
-"""Which masks a change of reading pictures moved: files, digests, Dice, and the worst as a sheet.
+"""Masks that a change in reading pictures moved: files, digests, Dice, a sheet of the worst.
 
-Each commit named reads all files, and so does its parent; `--since COMMIT` compares that commit
-with the code of this folder. Where both read the same pixels the mask cannot move. Otherwise one
-model, today's, segments both readings in both conventions, so that nothing but pixels differs.
-Masks lie in the pixels as stored: a turned X-ray's is turned back. With `--data`, X-rays of `val`
-are also written as the kinds of file that were once read otherwise (`written_kinds`), and both
-masks are compared with people's.
+Each named commit and its parent read all files; `--since COMMIT` compares that commit with this
+folder's code. If both read the same pixels, the mask cannot move. Otherwise today's model segments
+both readings in both conventions, so only pixels differ. Masks are in the stored orientation. With
+`--data`, X-rays of `val` are also written as kinds of files that older code read differently
+(`written_kinds`), and both masks are compared with the human mask.
 
     python -m benchmarks.quality.moved_masks FILES... --commits COMMIT... --sheet FILE.png
     python -m benchmarks.quality.moved_masks --data DATA --since COMMIT
@@ -49,12 +48,12 @@ MOVED, SAME_MASK, REFUSED_NOW, READ_NOW = OUTCOMES = (
     "moved", "same mask", "refused now", "read now",
 )  # fmt: skip
 Masks = tuple[NDArray[np.bool_], ...]
-"""One for each convention."""
+"""Masks of both conventions."""
 
 
 @dataclass(frozen=True)
 class Truth:
-    """People's mask of a written file.
+    """The human mask of a written file.
 
     Attributes:
         mask: as the file is stored, (H, W).
@@ -65,7 +64,7 @@ class Truth:
     convention: int
 
     def dice(self, masks: Masks) -> float:
-        """Return how well a model's mask of the same convention agrees."""
+        """Return the Dice with a model's mask of the same convention."""
         return dice(masks[self.convention], self.mask)
 
 
@@ -76,9 +75,9 @@ class Moved:
     Attributes:
         change: name of the change.
         file: the picture.
-        before: what the earlier version reads.
-        after: what the later one reads.
-        masks: of either reading; empty where it is refused.
+        before: the earlier version's reading.
+        after: the later version's reading.
+        masks: masks of both readings; empty if a reading is refused.
     """
 
     change: str
@@ -89,7 +88,7 @@ class Moved:
 
     @property
     def kind(self) -> str:
-        """What the change did, one of `OUTCOMES`."""
+        """The effect of the change, one of `OUTCOMES`."""
         if self.after.pixels is None:
             return REFUSED_NOW
         if self.before.pixels is None:
@@ -98,14 +97,14 @@ class Moved:
 
     @property
     def dices(self) -> list[float]:
-        """Dice between both masks, for each convention; 0 where their sizes differ."""
+        """Dice between both masks, for each convention; 0 if their sizes differ."""
         return [
             dice(one, two) if one.shape == two.shape else 0.0
             for one, two in zip(*self.masks, strict=True)
         ]
 
     def row(self) -> dict[str, str]:
-        """Return what is printed of it; digests are of masks in the first convention."""
+        """Return its row; digests are of masks in the first convention."""
         are_both = all(self.masks)
         found = [f"{one:.3f}" for one in self.dices] if are_both else [""] * len(CONVENTIONS)
         return {
@@ -120,7 +119,7 @@ class Moved:
 
 
 class Comparison:
-    """Compares versions by the masks that one model gives for what they read."""
+    """Compares versions by one model's masks of their readings."""
 
     def __init__(self, model: Path, files: Sequence[Path]) -> None:
         self._predictor = Predictor.load(model, "cpu", cache=EmbeddingCache(64_000_000))
@@ -155,10 +154,10 @@ def _digest(masks: Masks) -> str:
 
 
 def sheet_of(moved: Sequence[Moved]) -> NDArray[np.uint8]:
-    """Return the masks that moved furthest: a row each, the earlier reading at the left.
+    """Return a picture of the masks that moved most: a row each, the earlier reading at the left.
 
     Args:
-        moved: what moved; at most two of a change and a folder are shown.
+        moved: moved masks; at most two for each change and folder are shown.
     """
     worst = sorted((one for one in moved if one.kind == MOVED), key=lambda one: min(one.dices))
     met: Counter[tuple[str, Path]] = Counter()
@@ -183,7 +182,7 @@ def _panel(reading: Reading, masks: Masks, said: str) -> NDArray[np.uint8]:
 
 
 def files_of(named: Sequence[Path]) -> list[Path]:
-    """Return files, and those of folders with all below, in the order of their names."""
+    """Return files, and all files below folders, sorted by name."""
     found: list[Path] = []
     for one in named:
         found += (
@@ -229,7 +228,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def write_kinds(rows: Sequence[DataRow], folder: Path) -> dict[Path, Truth]:
-    """Write X-rays as every kind of file; return each file with people's mask, stored alike."""
+    """Write X-rays as every kind of file; return each file with its human mask, stored alike."""
     truths = {}
     for row in rows:
         xray = load_xray(row)
@@ -242,7 +241,7 @@ def write_kinds(rows: Sequence[DataRow], folder: Path) -> dict[Path, Truth]:
 
 
 def kind_rows(moved: Sequence[Moved], truths: Mapping[Path, Truth]) -> list[dict[str, str]]:
-    """Return a row for each change and kind of written file: how good masks were and are."""
+    """Return a row for each change and kind of written file: mask quality before and after."""
     written = Counter(file.parent.name for file in truths)
     found: dict[tuple[str, str], list[Moved]] = defaultdict(list)
     for one in moved:

@@ -1,1 +1,1 @@
-"""What people would run instead of this project's engine, each behind the same two calls."""
+"""Alternatives to this project's engine, each with the same two calls."""

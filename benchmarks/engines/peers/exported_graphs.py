@@ -1,7 +1,7 @@
-"""The float model as ONNX graphs, and their integer twins; what other engines start from.
+"""The float model as ONNX graphs, and their integer twins, for other engines.
 
-Every graph is made in a process of its own: exporting takes more memory than any row. The encoder
-has a fixed batch, which is what both engines run fastest.
+Every graph is made in a separate process, because exporting takes more memory than any row. The
+encoder has a fixed batch, which is fastest on both engines.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ BENCH_EXTRA = "pip install '.[bench]'"
 
 
 def require(*packages: str) -> None:
-    """Check that packages of the ``bench`` extra are there.
+    """Check that packages of the ``bench`` extra are installed.
 
     Raises:
         PeerUnavailableError: One is not; the message names the command that adds it.
@@ -31,17 +31,17 @@ def require(*packages: str) -> None:
 
 
 def encoder_path(job: PeerJob, kind: str) -> Path:
-    """Return where the encoder's graph lies; ``kind`` is ``fp32`` or an engine's integers."""
+    """Return the path of the encoder's graph; ``kind`` is ``fp32`` or an engine's integers."""
     return job.exported / f"encoder_{job.at_once}_{kind}.onnx"
 
 
 def decoder_path(job: PeerJob) -> Path:
-    """Return where the decoder's graph lies."""
+    """Return the path of the decoder's graph."""
     return job.exported / "decoder_fp32.onnx"
 
 
 def export_graphs(job: PeerJob) -> None:
-    """Write both FP32 graphs unless they are there.
+    """Write both FP32 graphs unless they exist.
 
     Raises:
         PeerUnavailableError: The exporter is not installed.
@@ -63,7 +63,7 @@ def export_graphs(job: PeerJob) -> None:
 
 
 def calibration_input(job: PeerJob) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
-    """Return normalised X-rays (at_once, C, S, S) on which integer graphs find their scales."""
+    """Return normalised X-rays (at_once, C, S, S) for calibrating integer graphs."""
     images = list(np.load(job.images)[: job.at_once])
     batch: np.ndarray[tuple[int, ...], np.dtype[np.float32]] = normalized_inputs(
         images, job.config()

@@ -1,6 +1,6 @@
-"""The rows of the benchmark, in the order in which they are loaded and measured.
+"""The rows of the benchmark, in the order of loading and measuring.
 
-The targets' rows come first: when memory runs out, rows at the end are left out.
+Rows with goals come first: when memory runs out, later rows are left out.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ class KnownPeer:
     """One row.
 
     Attributes:
-        build: Loads it, in the process in which it is measured.
-        prepare: Makes the files that it loads, in another process; None when there are none.
-        fp32_peer: Whether others would run this in FP32 instead of our engine.
+        build: Function that loads it, in its own process.
+        prepare: Function that makes its files, in another process; None without files.
+        fp32_peer: Whether it counts as an FP32 peer.
     """
 
     build: Callable[[PeerJob], Peer]

@@ -43,14 +43,14 @@ def _session(path: Path, threads: int) -> Any:
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
-    # Encoder and decoder have a pool each. Spinning within a call is worth 1.7 times here; a pool
-    # that goes on spinning after its call takes the cores of the next.
+    # Encoder and decoder have separate pools. Spinning within a call makes it 1.7 times as fast
+    # here; a pool that still spins after its call takes the cores of the next.
     options.add_session_config_entry("session.force_spinning_stop", "1")
     return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
 
 
 class _Calibration:
-    """One batch of X-rays, in the form that ONNX Runtime's quantizer reads."""
+    """One batch of X-rays for ONNX Runtime's quantizer."""
 
     def __init__(self, job: PeerJob) -> None:
         self._batches = [{"images": calibration_input(job)}]

@@ -1,4 +1,4 @@
-"""OpenVINO's CPU engine, in FP32, in BF16 where it has that, and in INT8 (quantized by NNCF)."""
+"""OpenVINO's CPU engine in FP32, in BF16 where available, and in INT8 (quantized by NNCF)."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def openvino_bf16(job: PeerJob) -> OpenVinoPeer:
 
 
 def openvino_int8(job: PeerJob) -> OpenVinoPeer:
-    """Return the INT8 row; what it leaves in float is FP32."""
+    """Return the INT8 row; its float parts are FP32."""
     return OpenVinoPeer(job, _int8_path(job), "f32")
 
 

@@ -1,4 +1,4 @@
-"""What every row of the benchmark must do: encode an image, and take X-rays to masks."""
+"""The interface of every row of the benchmark: encode an image, and predict masks of X-rays."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class PeerUnavailableError(RuntimeError):
 
 @dataclass(frozen=True)
 class PeerJob:
-    """Everything that a row's process needs to know.
+    """The job of a row's process.
 
     Attributes:
         label: Name of the row.
@@ -64,14 +64,14 @@ class Peer(Protocol):
         """Encode normalised images (B, C, S, S) and drop the embeddings."""
 
     def predict_masks(self, images: Sequence[Image], box: Box) -> list[Mask]:
-        """Take X-rays (H, W) to one mask (H, W) each."""
+        """Predict one mask (H, W) for each X-ray (H, W)."""
 
 
 class ComposedPeer(ABC):
-    """A peer that brings an encoder and a decoder; geometry and thresholds are the project's."""
+    """A peer with its own encoder and decoder, and the project's geometry and thresholds."""
 
     def __init__(self, config: SamConfig, at_once: int) -> None:
-        """Execute a model of these sizes, ``at_once`` images in one encoder pass."""
+        """Execute a model of these sizes with ``at_once`` images in one encoder pass."""
         self._config, self._at_once = config, at_once
 
     @abstractmethod
@@ -89,7 +89,7 @@ class ComposedPeer(ABC):
                 self.encode(part)
 
     def predict_masks(self, images: Sequence[Image], box: Box) -> list[Mask]:
-        """Take X-rays (H, W) to one mask (H, W) each."""
+        """Predict one mask (H, W) for each X-ray (H, W)."""
         masks: list[Mask] = []
         with torch.inference_mode():
             for part in torch.split(normalized_inputs(images, self._config), self._at_once):
@@ -105,7 +105,7 @@ class ComposedPeer(ABC):
 
 
 def geometry_of(image: Image, input_size: int) -> InputGeometry:
-    """Return how an X-ray (H, W) lies in a square input."""
+    """Return the geometry of an X-ray (H, W) in a square input."""
     return InputGeometry(image.shape[1], image.shape[0], input_size)
 
 

@@ -47,7 +47,7 @@ class Bfloat16Peer(LibraryPeer):
         """Load the float model and convert its encoder.
 
         Raises:
-            PeerUnavailableError: The processor multiplies no BF16, and emulation is slower than
+            PeerUnavailableError: The processor has no BF16 products, and emulation is slower than
                 FP32.
         """
         if not torch.ops.mkldnn._is_mkldnn_bf16_supported():
@@ -62,7 +62,7 @@ class Bfloat16Peer(LibraryPeer):
 
 
 class OwnPeer:
-    """This project's engine, asked as the service asks it."""
+    """This project's engine, used like in the service."""
 
     def __init__(self, folder: Path) -> None:
         """Load a stored model with the engine that the service would choose."""
@@ -70,7 +70,7 @@ class OwnPeer:
         self.engine_name = self._predictor.engine.name
 
     def encode_images(self, normalized: Tensor) -> None:
-        """Encode images (B, C, S, S), together only where the service may do so."""
+        """Encode images (B, C, S, S), in batches only where the service does so."""
         engine = self._predictor.engine
         at_once = normalized.shape[0] if engine.batches_alike else 1
         with torch.inference_mode():
