@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 from pathlib import Path
 
 # Triton reads this when its kernels are defined: in tests they run in its interpreter.
 os.environ.setdefault("TRITON_INTERPRET", "1")
 
+import httpx
 import pytest
 import torch
 from hypothesis import settings
@@ -19,6 +21,10 @@ from tests.tiny_models import make_tiny_config, make_tiny_model, write_tiny_arti
 # A busy machine must not fail a property; in CI the same examples come every time.
 settings.register_profile("project", deadline=None, derandomize=bool(os.environ.get("CI")))
 settings.load_profile("project")
+
+# Nor may it fail a caller: those that name no time limit wait a minute, not five seconds.
+for _name in ("read", "write", "connect", "pool"):
+    setattr(inspect.signature(httpx.get).parameters["timeout"].default, _name, 60.0)
 
 XRAYS_VARIABLE = "LUNGSEG_TEST_XRAYS"
 XRAYS_ROOT = Path(

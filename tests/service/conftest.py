@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Generator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+
+from service.line_handler import LineHandler
 
 if TYPE_CHECKING:
     from tests.service.node_hospital import Hospital
@@ -16,6 +19,17 @@ if TYPE_CHECKING:
 def anyio_backend() -> str:
     """Runs async tests on asyncio only, which is what the service runs on."""
     return "asyncio"
+
+
+@pytest.fixture(autouse=True)
+def _own_log_lines() -> Generator[None, None, None]:
+    """Ends what a program that ran in this process set up to write log lines.
+
+    Its filter counts lines that it leaves out, and adds the count to those of later tests.
+    """
+    yield
+    root = logging.getLogger()
+    root.handlers = [one for one in root.handlers if not isinstance(one, LineHandler)]
 
 
 @pytest.fixture
