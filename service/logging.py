@@ -149,7 +149,7 @@ def log_request(record: RequestRecord, status: int) -> None:
     """Write the line of one request.
 
     Args:
-        record: record of the request.
+        record: what the service noted of the request.
         status: HTTP status of the answer; 499 when the caller left before it.
     """
     model = record.requested_model

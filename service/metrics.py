@@ -260,7 +260,7 @@ class Metrics:
         """Account for a finished request.
 
         Args:
-            record: record of the request.
+            record: what the service noted of the request.
             status: HTTP status of the answer.
             has_left: whether its caller left before the answer.
         """
@@ -346,8 +346,8 @@ class Metrics:
 
         Args:
             number: index of the served model, from 0.
-            name: name of the model.
-            version: version of the model.
+            name: as in the model's manifest.
+            version: as in the model's manifest.
             sha256: digest of its weights.
             precision: precision of its products.
             device: where it runs.

@@ -44,7 +44,7 @@ def check_result_paths(results: ResultFiles) -> None:
     """Refuse paths of a wrong kind of file, and the path of the X-ray itself.
 
     Args:
-        results: the paths.
+        results: files to write, and the X-ray's file.
 
     Raises:
         ValueError: a path is refused; the message is a sentence for the caller.
@@ -67,7 +67,7 @@ def write_results(
     """Write the requested results.
 
     Args:
-        results: the paths.
+        results: files to write, and the X-ray's file.
         request: the request, whose box is drawn into the overlay.
         image: the decoded X-ray.
         mask: (H, W) bool.

@@ -1,9 +1,10 @@
-"""Portable X-rays, hearts and children: what has no lung mask, or no score that shows it.
+"""Portable X-rays, hearts and children: X-rays without lung masks, or without a fitting score.
 
-Whole image as the box. For each view of a folder of X-rays without masks, and for children by
-the convention `lung_field`: the share that comes with `undecided_mask`, the share in more than two
-pieces (parts over 0.2 % of the mask), the median confidence. For outlined hearts: Dice, and the
-cardiothoracic ratio (heart's width over the lungs') against theirs, bias and limits of agreement.
+The box is the whole image. Printed for each view of a folder without masks, and for children with
+the convention `lung_field`: the share of masks with the warning `undecided_mask`, the share in more
+than two pieces (parts over 0.2 % of the mask), and the median confidence. Printed for hearts that
+people outlined: Dice, and bias and limits of agreement of the cardiothoracic ratio (width of the
+heart over width of the lungs).
 
     python -m benchmarks.quality.portable_xrays --data DATA --unlabelled DIR --hearts DIR
 """
@@ -34,7 +35,7 @@ from training.data.xray_files import read_xray
 from training.evaluation.metrics import dice
 
 UNDECIDED = 0.94
-"""The service says `undecided_mask` below this confidence."""
+"""Below this confidence the service warns of `undecided_mask`."""
 
 SMALLEST_PIECE = 0.002
 """Parts below this share of a mask are specks."""
@@ -43,7 +44,7 @@ Mask = NDArray[np.bool_]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Ask, print both tables and one line of JSON."""
+    """Segment, print both tables and one line of JSON."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.quality.portable_xrays")
     parser.add_argument("--data", type=Path, required=True, help="folder with manifest.csv")
     parser.add_argument("--unlabelled", type=Path, help="X-rays with name and projection")
@@ -75,7 +76,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def unlabelled(folder: Path) -> list[tuple[str, NDArray[np.uint8]]]:
-    """Return the view and grey values of X-rays without masks."""
+    """Return view and grey values of each X-ray without a mask."""
     return [
         (xray.projection, window_to_uint8(read_xray(xray.path).upright))
         for xray in read_unlabelled(folder, ("projection",))
@@ -88,7 +89,7 @@ def ask(
     convention: Convention,
     structure: Structure = LUNGS,
 ) -> MaskPrediction:
-    """Return the mask of a whole image."""
+    """Return the model's answer with the whole image as the box."""
     request = PredictionRequest(image, convention=convention, structure=structure)
     return predictor.predict(request).masks[0]
 
@@ -108,14 +109,14 @@ def describe(view: str, convention: str, masks: Sequence[MaskPrediction]) -> dic
 
 
 def pieces_of(mask: Mask) -> int:
-    """Count the parts of a mask that are no specks."""
+    """Count the parts of a mask, without specks."""
     labels, _ = ndimage.label(mask)
     areas = np.bincount(labels.ravel())[1:]
     return int((areas > SMALLEST_PIECE * max(int(mask.sum()), 1)).sum())
 
 
 def hearts(predictor: Predictor, options: argparse.Namespace) -> dict[str, float]:
-    """Compare hearts and cardiothoracic ratios with those that people outlined."""
+    """Compare the masks of hearts and the cardiothoracic ratios with those of people."""
     scores, differences = [], []
     for row in read_rows(options.data, options.split):
         path = options.hearts / "heart" / f"{row.name}.png"
@@ -138,7 +139,7 @@ def hearts(predictor: Predictor, options: argparse.Namespace) -> dict[str, float
 
 
 def width_px(mask: Mask) -> int:
-    """Return the pixels from the leftmost to the rightmost column of a mask."""
+    """Return the width of a mask from its leftmost to its rightmost column, in pixels."""
     columns = np.flatnonzero(mask.any(axis=0))
     return int(columns[-1] - columns[0] + 1) if len(columns) else 0
 

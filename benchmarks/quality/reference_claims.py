@@ -1,8 +1,8 @@
-"""What the reference claims, and what stands beside it here, with what makes the two comparable.
+"""The claims of the reference, the figures of this repository, and how far they are comparable.
 
 The reference is arXiv 2604.01167. Figures of the stored model come from its manifest, where
-`python -m training evaluate --full --store` wrote them. The error of rounding is computed from its
-float twin, parameters are counted. Prints a table in Markdown.
+`python -m training evaluate --full --store` wrote them. The rounding error is computed from its
+float twin; parameters are counted. The output is a table in Markdown.
 
     python -m benchmarks.quality.reference_claims
 """

@@ -1,7 +1,7 @@
-"""How much Dice is lost on X-rays that look unlike those of the training sources.
+"""The loss of Dice on X-rays that look unlike those of the training sources.
 
-Every X-ray of a split is segmented as it is, and after changes that other hospitals, archives and
-generators make to pictures. The whole image is the box.
+Every X-ray of a split is segmented unchanged, and after changes that other hospitals, archives and
+X-ray generators make to pictures. The box is the whole image.
 
     python -m benchmarks.quality.robustness --data DATA --count 15
 """

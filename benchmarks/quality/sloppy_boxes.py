@@ -1,10 +1,10 @@
-"""What happens when a box is off, and does the service say so? Moved boxes, poor masks, warnings.
+"""Boxes that do not fit: how many masks get poor, and how many of these the service warns of.
 
-Every edge of the tight box around both lungs moves by a uniform draw of up to so much of its side.
-A mask is poor below a Dice of 0.85 against both lungs, and poor by the box where that is also 0.05
-less than with the tight box. Else annotator and model disagree about the X-ray, and the box is not
-the reason. The same with boxes of one lung, which should give that lung without a warning, and with
-halves of the picture.
+Every edge of the tight box around both lungs moves by a uniform random part of the box's side, up
+to a limit. A mask is poor if its Dice against both lungs is below 0.85. The box is the reason if
+the Dice is also 0.05 lower than with the tight box; otherwise annotator and model disagree about
+the X-ray. Boxes of one lung, which should give that lung without a warning, and halves of the
+picture are counted too.
 
     python -m benchmarks.quality.sloppy_boxes --data DATA
 """
@@ -36,7 +36,7 @@ JITTERS = (0.0, 0.05, 0.10, 0.15, 0.20)
 POOR_DICE = 0.85
 LOST_DICE = 0.05
 LUNG_DRAWS = 2
-"""Boxes of each lung and jitter."""
+"""Boxes drawn for each lung and jitter."""
 HALF = "half of the picture"
 ONE_LUNG = ("tight", "10%", "20%", HALF)
 COUNTS = (
@@ -49,7 +49,7 @@ COUNTS = (
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Ask, count, print a table and one line of JSON."""
+    """Segment, count, print a table and one line of JSON."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.quality.sloppy_boxes")
     parser.add_argument("--data", type=Path, required=True, help="folder with manifest.csv")
     parser.add_argument("--model", type=Path, default=default_model_folder())
@@ -87,7 +87,7 @@ def count_warnings(
 
 
 def count_one_lung(predictor: Predictor, data: Path, split: str) -> dict[str, dict[str, int]]:
-    """Return the `COUNTS` of boxes of one lung, and of halves of the picture, beside that lung."""
+    """Return the `COUNTS` of boxes of one lung, and of halves of the picture."""
     table = {name: dict.fromkeys(COUNTS, 0) for name in ONE_LUNG}
     for row in read_rows(data, split):
         xray = load_xray(row)
@@ -117,7 +117,7 @@ def _count(
     asked: Sequence[tuple[str, Box]],
     truth: NDArray[np.bool_],
 ) -> None:
-    """Count the masks of some boxes of one X-ray, the first of which is the tight one."""
+    """Count the masks of some boxes of one X-ray; the first box is the tight one."""
     request = PredictionRequest(xray.image, tuple(box for _, box in asked), xray.convention)
     answers = predictor.predict(request).masks
     best = dice(answers[0].mask, truth)

@@ -1,8 +1,8 @@
-"""What is missing to a Dice of 1: the model's part and the annotators'? Two models beside people.
+"""How much of the missing Dice is due to the model, and how much to the annotators.
 
-Where two models that were trained apart agree with each other far better than either does with the
-annotators, what is left is mostly how one annotator outlined one X-ray. ``--split train`` shows
-how much of that a model repeats.
+Two models trained independently may agree with each other far better than with the annotators. Then
+most of the missing Dice is how one annotator outlined one X-ray. ``--split train`` shows how much
+of that a model reproduces on its own training data.
 
     python -m benchmarks.quality.two_models --data DATA
 """
@@ -31,10 +31,10 @@ class Row:
     """Mean Dice on one data set, every X-ray with its own box.
 
     Attributes:
-        source: The data set.
-        n: X-rays asked.
-        first: The first model against people.
-        second: The second model against people.
+        source: Name of the data set.
+        n: Segmented X-rays.
+        first: The first model against the annotators.
+        second: The second model against the annotators.
         both: The two models against each other.
     """
 
@@ -46,7 +46,7 @@ class Row:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Ask both models, print a table and one line of JSON."""
+    """Segment with both models, print a table and one line of JSON."""
     newest = default_model_folder()
     before = newest.parent / str(int(newest.name) - 1)
     parser = argparse.ArgumentParser(prog="python -m benchmarks.quality.two_models")
@@ -66,7 +66,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def compare(first: Predictor, second: Predictor, data: Path, split: str, most: int) -> list[Row]:
-    """Return a row for each data set, of at most ``most`` X-rays evenly taken from it."""
+    """Return a row for each data set, from at most ``most`` X-rays, evenly spaced in it."""
     rows = read_rows(data, split)
     table = []
     for source in sorted({row.source for row in rows}):

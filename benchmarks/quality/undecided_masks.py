@@ -1,12 +1,12 @@
-"""Does a model know when it guesses? Its confidence in every kind of patient and both conventions.
+"""Is a model's confidence low where its mask is poor? By data set, and in both conventions.
 
-Most X-rays are annotated by one convention alone, so no score can tell how good the other mask is.
-The model's own probabilities can: for a border that it was not trained on, they lie between yes and
-no. Each X-ray is segmented in both conventions with the tight box of its annotator's mask. Printed
-for each data set and convention are the quantiles of the soft Dice confidence and the shares of
-masks that come with the warning `undecided_mask` and with any. Then, where people annotated that
-convention: how well confidence and score rank answers by their Dice (Spearman), and how many of the
-poor ones (Dice below 0.85) and of the others are warned of.
+Most X-rays are annotated in one convention only, so the mask in the other convention has no Dice.
+The model's probabilities can replace it: along a border that it was not trained on, they are near
+one half. Each X-ray is segmented in both conventions with the tight box of its annotated mask.
+Printed for each data set and convention are the quantiles of the soft Dice confidence, and the
+shares of masks with the warning `undecided_mask` and with any warning. Where people annotated that
+convention, a second table follows: how well confidence and score rank masks by their Dice
+(Spearman), and the share of poor masks (Dice below 0.85) and of others that come with a warning.
 
     python -m benchmarks.quality.undecided_masks --data DATA
 """
@@ -39,7 +39,7 @@ from training.evaluation.scores import prompt_boxes
 
 @dataclass(frozen=True)
 class Answer:
-    """What a model said and what the service would add; ``dice`` where the mask is known."""
+    """A model's answer and the service's warnings; ``dice`` is set if the mask is annotated."""
 
     source: str
     convention: str
@@ -50,7 +50,7 @@ class Answer:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Ask, print both tables and one line of JSON."""
+    """Segment, print both tables and one line of JSON."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.quality.undecided_masks")
     parser.add_argument("--data", type=Path, required=True, help="folder with manifest.csv")
     parser.add_argument("--model", type=Path, default=default_model_folder())
@@ -66,7 +66,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def ask(predictor: Predictor, data: Path, split: str, count: int | None) -> list[Answer]:
-    """Return the answers in both conventions, the first ``count`` X-rays of each data set."""
+    """Segment the first ``count`` X-rays of each data set in both conventions."""
     rows_by_source = defaultdict(list)
     for row in read_rows(data, split):
         rows_by_source[row.source].append(row)
@@ -118,7 +118,7 @@ def confidences(answers: Sequence[Answer]) -> list[dict[str, Any]]:
 
 
 def against_people(answers: Sequence[Answer]) -> list[dict[str, Any]]:
-    """Return a row for each data set, over the masks that people annotated."""
+    """Return a row for each data set, from the masks that people annotated."""
     groups = defaultdict(list)
     for answer in answers:
         if answer.dice is not None:
@@ -156,7 +156,7 @@ def _ranks(values: Sequence[float], scores: Sequence[float]) -> float | None:
 
 
 def print_table(table: Sequence[dict[str, Any]]) -> None:
-    """Print rows of the same columns in Markdown."""
+    """Print rows with the same columns as a Markdown table."""
     print(f"\n| {' | '.join(table[0])} |")
     print("|---" * len(table[0]) + "|")
     for row in table:

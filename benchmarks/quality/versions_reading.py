@@ -1,7 +1,7 @@
-"""What an earlier version of the code makes of picture files: its pixels, or why it refuses.
+"""How an earlier version of the code reads picture files: the pixels, or the reason of a refusal.
 
-The code of a commit is taken out of the repository and reads the files in a process of its own,
-with the libraries that are installed now. Versions from bc5078e on have such a reader.
+The code of a commit is extracted from the repository. It reads the files in its own process, with
+the libraries that are installed now. Commits since bc5078e have such a reader.
 """
 
 from __future__ import annotations
@@ -47,12 +47,12 @@ for number, path in enumerate(json.load(sys.stdin)):
 
 @dataclass(frozen=True)
 class Reading:
-    """What one version reads from one file.
+    """The result of one version reading one file.
 
     Attributes:
         pixels: grey values as stored, (H, W); None where the file is refused.
-        turn: the way from them to the upright picture.
-        refusal: name of the error and its sentence; empty where the file is read.
+        turn: the turn from the stored to the upright picture.
+        refusal: name and message of the error; empty if the file was read.
     """
 
     pixels: NDArray[Any] | None
@@ -60,7 +60,7 @@ class Reading:
     refusal: str
 
     def equals(self, other: Reading) -> bool:
-        """Return whether a model is asked the same, or both refuse."""
+        """Return whether both readings give a model the same input, or both are refusals."""
         if self.pixels is None or other.pixels is None:
             return self.pixels is other.pixels
         is_equal = self.pixels.dtype == other.pixels.dtype and self.turn == other.turn
@@ -69,10 +69,10 @@ class Reading:
 
 @contextmanager
 def code_of(commit: str) -> Iterator[Path]:
-    """Take out the packages that read pictures, as they were at a commit.
+    """Extract the packages that read pictures, as they were at a commit.
 
     Yields:
-        A folder that holds them.
+        The folder with the packages.
 
     Raises:
         subprocess.CalledProcessError: no such commit.
@@ -86,7 +86,7 @@ def code_of(commit: str) -> Iterator[Path]:
 
 
 def read_by(code: Path, files: Sequence[Path]) -> list[Reading]:
-    """Read files by the version of the code in a folder, in their order.
+    """Read files, in their order, with the version of the code in a folder.
 
     Raises:
         RuntimeError: that version cannot be run.

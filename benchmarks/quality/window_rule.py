@@ -1,10 +1,11 @@
-"""How often the window of a DICOM header is applied, where it should be and where it should not.
+"""How often the window of a DICOM header is applied where it should be, and where it should not.
 
-`python -m benchmarks.quality.window_rule --data DATA [--split val]` puts every X-ray of a split
-into a DICOM header of 16 bits with its anatomy in 0..4095, with windows as wide as modalities write
-them and narrower, and with a white border at 65535 on top. A plain X-ray must not be clipped; a
-border must be, or the anatomy would share a sixteenth of the grey levels. Exit code 1 when a plain
-one is clipped to a window that spans 90 % of its pixels or more.
+`python -m benchmarks.quality.window_rule --data DATA [--split val]` stores every X-ray of a split
+as a DICOM file of 16 bits, with the anatomy in 0..4095. The windows are as wide as modalities write
+them, or narrower; some files also get a white border at 65535. An X-ray without a border must not
+be clipped. A border must be clipped, because otherwise the anatomy would get only a sixteenth of
+the grey levels. The exit code is 1 if an X-ray without a border is clipped to a window that spans
+at least 90 % of its pixels.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ ANATOMY_MOST, WHITE = 4095, 65_535
 WINDOWS = (("whole range", 0.0, 100.0, 1.0), ("1 to 99 %", 1.0, 99.0, 1.0),
            ("5 to 95 %", 5.0, 95.0, 1.0), ("10 to 90 %", 10.0, 90.0, 1.0),
            ("half of 1 to 99 %", 1.0, 99.0, 0.5))  # fmt: skip
-"""Windows by the percentiles that they span, and the share of that width that is left."""
+"""Lower and upper percentile that a window spans, and the share of that width that it keeps."""
 LEAST_SPAN = 90.0
 BORDERS = (0.0, 0.03, 0.08)
 """Width of a white border, as a share of the X-ray's side; 0 for none."""

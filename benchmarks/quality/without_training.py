@@ -1,9 +1,10 @@
-"""Do another threshold or a second pass improve a stored model without training?
+"""Does another threshold or a second pass improve a stored model without training?
 
-Whole image as the box, `val`. A threshold of the logits is chosen for each convention on all
-patients but one fold and applied to that fold, so that it is measured on X-rays that did not choose
-it. The second pass predicts again with the box of the first mask, as a caller could.
-Printed are mean Dice and 5th percentile of each data set, and the paired difference.
+The split is `val`, the box the whole image. For each convention, the threshold of the logits is
+chosen on the patients of all folds but one and applied to that fold. So no X-ray is measured with a
+threshold that it helped to choose. The second pass predicts again with the box of the first mask,
+as a caller could. Printed are mean Dice, 5th percentile and the paired difference for each data
+set.
 
     python -m benchmarks.quality.without_training --data DATA
 """
@@ -38,7 +39,7 @@ from training.evaluation.metrics import dice
 from training.evaluation.statistics import compare_paired
 
 LOGITS = tuple(round(0.25 * step, 2) for step in range(-8, 9))
-"""Thresholds to choose from; 0 is a probability of a half."""
+"""Thresholds to choose from; 0 is a probability of one half."""
 
 FOLDS = 5
 
@@ -48,11 +49,11 @@ class Scored:
     """One X-ray.
 
     Attributes:
-        source: Its data set.
-        convention: How it was annotated.
-        fold: Part that its patient falls into.
-        dices: By threshold, in the order of `LOGITS`.
-        again: At a threshold of 0, asked again with the box of the first mask.
+        source: Name of the data set.
+        convention: Convention of its annotation.
+        fold: Fold of its patient.
+        dices: Dice at each threshold, in the order of `LOGITS`.
+        again: Dice of the second pass, at a threshold of 0.
     """
 
     source: str
@@ -64,7 +65,7 @@ class Scored:
 
 @dataclass(frozen=True)
 class Line:
-    """One data set asked in one way, beside how it is asked today."""
+    """One data set segmented in one way, compared with how the service does it now."""
 
     way: str
     source: str
@@ -77,7 +78,7 @@ class Line:
 
 
 class ThresholdScorer:
-    """A model as it is executed, one X-ray after the other."""
+    """Scores of a stored model's masks, one X-ray after the other."""
 
     def __init__(self, model: PromptableSam, input_size: int) -> None:
         """Take a loaded model and the side of its input, in pixels."""
@@ -86,7 +87,7 @@ class ThresholdScorer:
 
     @torch.inference_mode()
     def score(self, xray: LabelledXray) -> Scored:
-        """Ask about the whole image, by every threshold, and once more."""
+        """Segment the whole image; score every threshold and the second pass."""
         height, width = xray.image.shape
         geometry = InputGeometry(width, height, self._size)
         pixels = torch.from_numpy(geometry.image_to_input(xray.image))[None, None]
@@ -111,7 +112,7 @@ class ThresholdScorer:
 
 
 def chosen_thresholds(scored: Sequence[Scored], convention: str, left_out: int) -> int:
-    """Return the place in `LOGITS` of the best mean over data sets, without one fold."""
+    """Return the index in `LOGITS` of the best mean over data sets, without one fold."""
     own = [s for s in scored if s.convention == convention and s.fold != left_out]
     means = [
         np.mean([s.dices for s in own if s.source == source], axis=0)
@@ -121,7 +122,7 @@ def chosen_thresholds(scored: Sequence[Scored], convention: str, left_out: int) 
 
 
 def lines_of(scored: Sequence[Scored]) -> list[Line]:
-    """Return every way on every data set."""
+    """Return a line for each way and data set."""
     today = LOGITS.index(0.0)
     chosen = {
         (convention, fold): chosen_thresholds(scored, convention, fold)
@@ -149,7 +150,7 @@ def lines_of(scored: Sequence[Scored]) -> list[Line]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Ask, print the table and one line of JSON."""
+    """Segment, print the table and one line of JSON."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.quality.without_training")
     parser.add_argument("--data", type=Path, required=True, help="folder with manifest.csv")
     parser.add_argument("--model", type=Path, default=default_model_folder())

@@ -1,7 +1,7 @@
-"""X-rays written as the kinds of file whose pixels were once read otherwise, and as plain ones.
+"""X-rays written as kinds of file that earlier versions read differently, and as plain files.
 
-Each writer takes an X-ray of 8 bits and returns the file; a turned one is stored as its header
-says, and so is its mask.
+Each writer takes an X-ray of 8 bits and returns the file. Some kinds store the picture turned, as
+their header states; the mask is turned with it.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ class Kind:
     """One way to write an X-ray.
 
     Attributes:
-        write: returns the file from grey values, (H, W), already stored as `quarters` says.
-        quarters: by how many quarters the stored picture is turned, counterclockwise.
-        is_mirrored: whether its columns are exchanged instead.
+        write: returns the file of grey values, (H, W), which are already turned by `quarters`.
+        quarters: quarter turns of the stored picture, counterclockwise.
+        is_mirrored: whether the stored picture is mirrored left to right instead.
     """
 
     write: Callable[[Grey], bytes]
@@ -42,13 +42,13 @@ class Kind:
     is_mirrored: bool = False
 
     def as_stored(self, upright: NDArray[Any]) -> NDArray[Any]:
-        """Return pixels or a mask as such a file holds them."""
+        """Return pixels or a mask in the orientation in which such a file stores them."""
         turned = np.rot90(upright, self.quarters)
         return np.ascontiguousarray(turned[:, ::-1] if self.is_mirrored else turned)
 
 
 def dicom_file(stored: NDArray[np.uint16], **attributes: Any) -> bytes:
-    """Return an X-ray of 16 bits as DICOM, with further attributes."""
+    """Return a DICOM file of 16 bits with further attributes."""
     dataset = Dataset()
     dataset.file_meta = FileMetaDataset()
     dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
@@ -91,7 +91,7 @@ def _white_border(grey: Grey) -> bytes:
 
 
 def _padding_as_tissue(grey: Grey) -> bytes:
-    """Return an X-ray whose brightest tenth has the value of the padding around it."""
+    """Return a file whose brightest tenth has the same value as the padding around the X-ray."""
     stored = _twelve_bits(grey)
     stored[stored >= np.quantile(stored, 1 - SATURATED_SHARE)] = MOST_12_BIT
     return dicom_file(_with_border(stored, MOST_12_BIT), PixelPaddingValue=MOST_12_BIT)
@@ -111,7 +111,7 @@ def _chunk(name: bytes, content: bytes) -> bytes:
 
 
 def _png_4_bits(grey: Grey) -> bytes:
-    """Return 16 levels, with a border of the level that is transparent."""
+    """Return a PNG of 16 levels, with a border of the level that is declared transparent."""
     levels = _with_border((grey >> 4).astype(np.uint16), 15).astype(np.uint8)
     height, width = levels.shape
     even = np.pad(levels, ((0, 0), (0, width % 2)))
@@ -127,7 +127,7 @@ def _png_16_bits(grey: Grey) -> bytes:
 
 
 def _png_colour_16_bits(grey: Grey) -> bytes:
-    """Return grey of 12 bits in the low bits of each channel."""
+    """Return a colour PNG of 16 bits that holds 12-bit grey in the low bits of each channel."""
     return bytes(imagecodecs.png_encode(np.repeat(_twelve_bits(grey)[..., None], 3, axis=2)))
 
 

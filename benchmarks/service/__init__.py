@@ -1,1 +1,1 @@
-"""The running service measured from outside: latency, load, and masks that do not depend on it."""
+"""The running service measured from outside: latency, rates under load, and identical masks."""

@@ -1,8 +1,8 @@
-"""Milliseconds of processor time that each addition to an answer costs, on one core.
+"""Processor time of each optional part of an answer, in milliseconds on one core.
 
-The X-ray is made up, its lungs have the shape of the mean human mask, and its logits are those of
-a mask whose border is a few pixels soft. `benchmarks.service.beside_checkout` compares a plain
-request with that of an older checkout.
+The X-ray is synthetic. Its lungs have the shape of the mean human mask, and its logits are those of
+a mask with a border a few pixels wide. `benchmarks.service.beside_checkout` compares a request
+without additions with that of an older checkout.
 
     python -m benchmarks.service.addition_costs
 """
@@ -56,7 +56,7 @@ def main() -> int:
 
 
 def costs(side: int) -> dict[str, float]:
-    """Return milliseconds by addition, the least of some repetitions."""
+    """Return milliseconds by addition, the minimum of some repetitions."""
     mask, pixels = _lungs(side)
     box = (0.0, 0.0, float(side), float(side))
     found = MaskPrediction(box, mask, 0.95, 0.98)
@@ -98,7 +98,7 @@ def _polygons_of_band(
 
 
 def _logits_of(mask: NDArray[np.bool_]) -> tuple[MaskLogits, InputGeometry]:
-    """Return logits of 96 x 96 cells whose mask is about the given one."""
+    """Return logits of 96 x 96 cells that give approximately this mask."""
     height, width = mask.shape
     cells = np.asarray(cv2.resize(mask.astype(np.float32), (96, 96), interpolation=cv2.INTER_AREA))
     logits = ((cells - 0.5) * 12).astype(np.float32)

@@ -1,11 +1,12 @@
-"""The archive's rate beside what its machine could do at most, in one run.
+"""The rate of the archive command against the machine's upper bound, in one run.
 
     python -m benchmarks.service.archive_bound [--xrays 400] [--units 2 | --ray --actors 2]
 
-The bound is what `bounds` measures of one X-ray: opening and rendering without an overlay, and the
-network, each with all processors. On a CPU they share the processors, so the bound is one over the
-sum of their times; with `--device cuda` it is the smaller of the two. Then the archive does copies
-of the same X-ray. The last line is JSON; the exit code is 1 below 95 % of the bound.
+`bounds` measures two rates with one X-ray: opening and rendering without an overlay, and the
+network. Each may use all processors. On a CPU they share the processors, so the bound is one over
+the sum of their times; with `--device cuda` it is the smaller rate. Then the archive command
+segments copies of the same X-ray. The last line is JSON; the exit code is 1 below 95 % of the
+bound.
 """
 
 from __future__ import annotations
@@ -77,9 +78,9 @@ def bound_per_s(network: float, pipeline: float, *, shares_processors: bool) -> 
     """Return X-rays a second that nothing can exceed.
 
     Args:
-        network: X-rays a second of the network alone.
-        pipeline: of opening and rendering alone.
-        shares_processors: whether both run on the same processors.
+        network: rate of the network alone, X-rays a second.
+        pipeline: rate of opening and rendering alone.
+        shares_processors: whether both run on the CPU.
     """
     return 1 / (1 / network + 1 / pipeline) if shares_processors else min(network, pipeline)
 

@@ -1,12 +1,12 @@
-"""Does memory stay constant over an archive of many X-rays, and where does it grow if not?
+"""Whether memory stays constant over an archive of many X-rays.
 
     python -m benchmarks.service.archive_memory --xrays 100000
 
-Runs `python -m service.archive` over so many small X-rays: names for a few phantoms of 96 x 96
-pixels, and a model of 64 pixels with random weights, so that the number of X-rays counts and not
-their size. Memory is that of driver, Ray and actors together (PSS), at equal distances from a
-tenth of the X-rays on; the slope is a straight line through all of it. Exit code 1 where an X-ray
-has no row, or the slope says more than 50 MB over 100,000 X-rays.
+Runs `python -m service.archive` over small X-rays: many names for a few phantoms of 96 x 96 pixels,
+and a model of 64 pixels with random weights. So the number of X-rays matters and not their size.
+Memory is the PSS of driver, Ray and actors together. It is read at equal intervals after the first
+tenth of the X-rays, and a straight line is fitted to the values. The exit code is 1 if an X-ray has
+no row, or if the slope is above 50 MB over 100,000 X-rays.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ _LONGEST_NAME = 24
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run, print each look as a line of JSON and the slope as the last one.
+    """Run the archive, print each reading as a line of JSON, and the slope last.
 
     Args:
         arguments: command-line arguments; those of the process when None.
@@ -78,13 +78,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def mb_per_100_000(xrays: Sequence[float], memory_bytes: Sequence[float]) -> float:
-    """Return the slope of a straight line through looks, in MB for each 100,000 X-rays."""
+    """Return the slope of a straight line through the readings, in MB for 100,000 X-rays."""
     slope = np.polyfit(np.asarray(xrays, float), np.asarray(memory_bytes, float), 1)[0]
     return float(slope) * 100_000 / 1e6
 
 
 def write_names(folder: Path, count: int) -> None:
-    """Write a few phantoms, and a table of so many names for them."""
+    """Write a few phantoms, and a table with this many names for them."""
     names = folder / "in"
     names.mkdir(parents=True)
     for seed in range(_PHANTOMS):
@@ -114,7 +114,7 @@ def write_small_model(out: Path) -> None:
 def _watched(
     folder: Path, flags: argparse.Namespace
 ) -> tuple[list[tuple[int, int]], dict[str, int]]:
-    """Run the command; return X-rays done and bytes at each look, and what it said."""
+    """Run the command; return X-rays done and bytes at each reading, and its output."""
     command = [sys.executable, "-m", "service.archive", "--input", str(folder / "names.csv")]
     command += ["--output", str(folder / "out"), "--model", str(_only_model(folder / "model"))]
     command += ["--actors", str(flags.actors), "--rows-per-part", str(flags.rows_per_part)]
@@ -144,7 +144,7 @@ def _watched(
 
 
 def _only_model(folder: Path) -> Path:
-    """Return the folder that holds the manifest."""
+    """Return the only folder with a manifest."""
     return next(folder.rglob("manifest.json")).parent
 
 

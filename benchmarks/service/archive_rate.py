@@ -1,9 +1,10 @@
-"""X-rays a second of the archive's units, and the processor time that one takes.
+"""X-rays a second of the archive's units, and the processor time of one X-ray.
 
-A unit is what Ray places on a host: a model process with the image workers that feed it. Units run
-here in processes of their own, without Ray (`--units 1 2 4`), and through Ray (`--ray`), on the
-same X-rays. `cpu_s_an_xray` is the processor time of opening, network, rendering and all between:
-processors that never waited would do `processors / cpu_s_an_xray` a second, the bound.
+A unit is what Ray places on a host: a model process with the image workers that feed it. Here units
+run on the same X-rays as separate processes without Ray (`--units 1 2 4`), or through Ray
+(`--ray`). `cpu_s_an_xray` is the processor time of opening, network, rendering and everything
+between. Processors that never wait would reach `processors / cpu_s_an_xray` X-rays a second, the
+bound.
 
     python -m benchmarks.service.archive_rate --data DATA/samples --units 1 2 --xrays 200
     python -m benchmarks.service.archive_rate --data DATA/samples --ray --actors 2
@@ -109,7 +110,7 @@ def _unit(
 
 
 def _cpu_s() -> float:
-    """Processor time of this process and of all below it, also of those that have ended."""
+    """Return the processor time of this process and its descendants, including ended ones."""
     parents, spent = {}, {}
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
@@ -125,7 +126,7 @@ def _cpu_s() -> float:
 
 
 def _through_ray(flags: argparse.Namespace, asked: Sequence[str]) -> dict[str, float]:
-    """Run the command on copies by name, and take its rate from its own parts' times."""
+    """Run the command on named copies; compute the rate from the times of its parts."""
     with tempfile.TemporaryDirectory() as folder:
         table = Path(folder) / "list.csv"
         links = Path(folder) / "in"
@@ -146,7 +147,7 @@ def _through_ray(flags: argparse.Namespace, asked: Sequence[str]) -> dict[str, f
 
 
 def _steady_rate(output: Path, total: int) -> dict[str, float]:
-    """Return the rate between the first and the last part: starting the models does not count."""
+    """Return the rate between the first and the last part, without the start of the models."""
     parts = sorted(path.stat().st_mtime for path in (output / "results").glob("*.parquet"))
     rows_a_part = total / len(parts)
     rate = rows_a_part * (len(parts) - 1) / (parts[-1] - parts[0])

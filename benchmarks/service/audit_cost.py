@@ -1,7 +1,7 @@
-"""What the audit log adds to a request: two services side by side, one of them with a log.
+"""The time that the audit log adds to a request: two services, one of them with a log.
 
-Requests go to them in turn, so that whatever else the machine does hits both alike. Printed are the
-medians and the median of the differences of neighbours, also as a share of a request.
+Requests alternate between them, so other load on the machine affects both alike. Printed are both
+medians and the median difference of consecutive requests, also as a share of a request.
 
     python -m benchmarks.service.audit_cost [--requests 200] [--size 2048]
 """
@@ -58,7 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _measure(
     plain: RunningServer, written: RunningServer, image: bytes, count: int
 ) -> dict[str, float]:
-    """Send requests in turn; return milliseconds and the share that the log adds."""
+    """Send alternating requests; return milliseconds and the share that the log adds."""
     for server in (plain, written):
         for _ in range(WARM_UP):
             _seconds(server, image)

@@ -1,9 +1,9 @@
-"""The service beside another version of it, request by request: milliseconds, memory, start.
+"""The service compared with another version, request by request: milliseconds, memory, start.
 
 `git worktree add FOLDER COMMIT && python -m benchmarks.service.beside_checkout FOLDER [--count N]`
-starts the service of this checkout and of the other one with the other's default model, sends the
-same X-ray to both in turns, so that whatever else happens on the machine meets both, and prints
-each figure beside its goal. Exit code 1 when one is missed.
+starts the service of this checkout and of the other one, both with the other's default model. It
+sends the same X-ray to both alternately, so other load on the machine affects both alike. It prints
+each figure with its goal; the exit code is 1 if a goal is missed.
 """
 
 from __future__ import annotations
@@ -81,24 +81,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def started(
     model: Path | None, folder: Path | None
 ) -> Generator[tuple[RunningServer, float], None, None]:
-    """Start a checkout's service; with the seconds until it was ready."""
+    """Start a checkout's service; yield it with the seconds until it was ready."""
     began_s = time.perf_counter()
     with running_server(model, folder=folder) as server:
         yield server, round(time.perf_counter() - began_s, 2)
 
 
 def model_of(server: RunningServer, folder: Path) -> Path:
-    """Return the folder of the model that a checkout's service serves."""
+    """Return the folder of a checkout's default model."""
     model = server.readiness["model"]
     name, version = str(model["name"]), str(model["version"])
     return folder.resolve() / "model_store" / "models" / name / version
 
 
 def in_turns(servers: Sequence[RunningServer], image: bytes, count: int) -> list[list[float]]:
-    """Send an X-ray to each server in turn; return the seconds of each.
+    """Send an X-ray to the servers alternately; return the seconds of each answer.
 
     Raises:
-        ServerFailedError: an answer is no mask.
+        ServerFailedError: an answer has no mask.
     """
     times: list[list[float]] = [[] for _ in servers]
     for number in range(WARM_UP_REQUESTS + count):

@@ -20,11 +20,11 @@ from service.imaging.segment_request import AnswerKind, SegmentRequest
 from service.settings import settings_from
 
 Work = Callable[[], int]
-"""Does something once; returns how many X-rays that were."""
+"""Does the work once; returns the number of X-rays."""
 
 
 def pipelines_of(plan: Mapping[str, Any]) -> Iterator[Work]:
-    """Yield, for each kind of overlay, what makes one answer as an image worker does."""
+    """Yield, for each kind of overlay, a function that makes one answer as an image worker does."""
     from service.heap import keep_one_heap
     from service.imaging.answering import answer_of
     from service.imaging.opening import open_xray
@@ -50,7 +50,7 @@ def pipelines_of(plan: Mapping[str, Any]) -> Iterator[Work]:
 
 
 def networks_of(plan: Mapping[str, Any]) -> Iterator[Work]:
-    """Yield, for each size of a batch, one call of the network; write its logits, too."""
+    """Yield one call of the network for each batch size; write the logits of the X-ray."""
     from model_store.pictures.picture_reading import read_picture
     from model_store.prediction import PredictionRequest
     from model_store.preprocessing import prepare
@@ -72,7 +72,7 @@ def _called(model: Any, batch: list[Any]) -> int:
 
 
 def main() -> int:
-    """Measure each kind of the plan, one at each line of input; return the exit code, 0."""
+    """Measure each kind of the plan, one for each line of input; return 0, the exit code."""
     plan = json.loads(sys.argv[1])
     for once in pipelines_of(plan) if plan["part"] == "pipeline" else networks_of(plan):
         for _ in range(3):

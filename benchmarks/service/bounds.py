@@ -1,8 +1,7 @@
-"""What a machine could do at most: the pipeline without a network, and the network alone.
+"""The upper bound of a machine: the pipeline without a network, and the network alone.
 
-Both run in processes of their own, as the service has them: the pipeline in as many as there are
-image workers, the network in one for each device. A service that wastes nothing reaches the smaller
-of the two.
+Both run in the same processes as in the service: the pipeline in one process for each image worker,
+the network in one for each device. A service without overhead reaches the smaller rate.
 """
 
 from __future__ import annotations
@@ -68,10 +67,10 @@ def pipeline_rates(
     Args:
         image: PNG file of the X-ray.
         input_size: side of the network's input, pixels.
-        processes: that work at the same time.
+        processes: number of concurrent processes.
         seconds: length of each measurement.
         overlays: `true`, `jpeg` or `false`, as in the form.
-        logits: what the network says about it, from `network_rates`.
+        logits: file with the network's logits, written by `network_rates`.
 
     Returns:
         X-rays a second of all processes together, for each kind of overlay.
@@ -99,7 +98,7 @@ def _started(plan: Mapping[str, Any], environment: Mapping[str, str]) -> subproc
 
 
 def _together(processes: Sequence[subprocess.Popen[str]], kinds: int) -> list[float]:
-    """Let all processes measure each kind at the same time; return the sums of their rates."""
+    """Measure each kind in all processes at once; return the sums of their rates."""
     rates: list[float] = []
     for _ in range(kinds):
         for process in processes:

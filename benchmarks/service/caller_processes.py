@@ -1,11 +1,10 @@
-"""Callers in processes of their own, so that they are not what limits a service.
+"""Callers in separate processes, so that they do not limit the measured rate.
 
-Each process has a few threads with a kept connection each. Their highest rate against a service
-that costs nothing is measured with `empty_server`: it reads a request and answers with as many
-bytes, in as many processes as the callers have.
+Each process has a few threads, each with a persistent connection. `empty_server` measures their
+highest rate: it reads requests and sends fixed answers of the same length, in as many processes as
+the callers have.
 
-The module is also what such a process runs: it is handed a plan as JSON and prints what it saw as
-JSON.
+Such a process runs this module: it reads a plan and prints its results, both as JSON.
 """
 
 from __future__ import annotations
@@ -34,12 +33,12 @@ REQUEST_TIMEOUT_S = 120.0
 def callers_in_processes(
     port: int, image: bytes, count: int, seconds: float, fields: Mapping[str, str]
 ) -> Outcome:
-    """Let `count` callers send one request after the other, four in a process.
+    """Let `count` callers send requests one after the other, four callers in a process.
 
     Args:
-        port: of a service on the loopback interface.
-        image: bytes of the file that all of them send.
-        count: callers.
+        port: port of the service on the loopback interface.
+        image: bytes of the file that all callers send.
+        count: number of concurrent callers.
         seconds: length of the phase.
         fields: other form fields.
     """
@@ -72,10 +71,10 @@ def callers_in_processes(
 
 @contextmanager
 def empty_server(processes: int, answer_bytes: int) -> Generator[int, None, None]:
-    """Serve a port that answers every request with so many bytes of nothing.
+    """Serve a port that answers every request with a fixed body.
 
     Args:
-        processes: that share the port.
+        processes: number of processes that share the port.
         answer_bytes: length of an answer's body.
     """
     with socket.create_server(("127.0.0.1", 0), backlog=256) as listener:
@@ -100,7 +99,7 @@ def _started(plan: Mapping[str, Any]) -> subprocess.Popen[str]:
 
 
 def _call(plan: Mapping[str, Any]) -> dict[str, Any]:
-    """Run the threads of one caller's process; return what they saw."""
+    """Run the threads of one caller process; return their results."""
     body = Path(plan["body"]).read_bytes()
     outcome, lock = Outcome(plan["seconds"]), threading.Lock()
     print("ready", flush=True)
@@ -155,7 +154,7 @@ def _answer_all(listener: socket.socket, answer_bytes: int) -> None:
 
 
 def _answer(connection: socket.socket, answer: bytes) -> None:
-    """Read requests that state their length, one after the other, and answer each."""
+    """Read requests with a stated length, one after the other, and answer each."""
     place = bytearray(1 << 18)
     with connection:
         while True:
@@ -173,7 +172,7 @@ def _answer(connection: socket.socket, answer: bytes) -> None:
 
 
 def main() -> int:
-    """Run one process; return the exit code, 0."""
+    """Run one process; return 0, the exit code."""
     if sys.argv[1] == "--answer":
         _answer_all(socket.socket(fileno=int(sys.argv[2])), int(sys.argv[3]))
     else:

@@ -1,11 +1,10 @@
-"""From the measured cost of an X-ray to hosts, and a queueing simulation that is checked here.
+"""The number of hosts from the measured cost of an X-ray, and a check of the queueing simulation.
 
     python -m benchmarks.service.capacity                # the tables of docs/scaling.md
     python -m benchmarks.service.capacity --check 5      # overload measured and simulated, beside
 
-The simulation is `queue_simulation`, its check `overload_check`: it starts the real server,
-measures what one caller costs and then the overload curve, and fails when a point is off by more
-than a tenth.
+The simulation is `queue_simulation`, the check `overload_check`. The check starts the real server,
+measures one caller and then the overload curve. It fails if a point differs by more than a tenth.
 """
 
 from __future__ import annotations
@@ -19,18 +18,18 @@ from dataclasses import dataclass
 DAY_S = 86_400
 XRAYS_A_DAY = (10**4, 10**6, 10**8)
 PEAK_OVER_MEAN = 3.0
-"""A hospital's busiest hour over its mean; an archive has no peak."""
+"""Ratio of a hospital's busiest hour to its mean hour; an archive has no peak."""
 
 
 @dataclass(frozen=True)
 class Cost:
-    """What one X-ray takes of each resource.
+    """The resources that one X-ray uses.
 
     Attributes:
-        cpu_s: seconds of a processor, network included where there is no GPU.
+        cpu_s: seconds of a processor, including the network on a host without a GPU.
         gpu_s: seconds of a GPU.
-        in_bytes: read from disk or network.
-        out_bytes: written.
+        in_bytes: bytes read from disk or network.
+        out_bytes: bytes written.
     """
 
     cpu_s: float
@@ -41,12 +40,12 @@ class Cost:
 
 @dataclass(frozen=True)
 class Host:
-    """What a host has.
+    """The resources of a host.
 
     Attributes:
         watts: power under load.
         price_per_hour: in any currency.
-        share: of its processors and GPUs that is planned for.
+        share: share of its processors and GPUs that the plan uses.
     """
 
     processors: float
@@ -58,13 +57,13 @@ class Host:
 
 
 def hosts_for(xrays_a_day: float, peak: float, cost: Cost, host: Host) -> tuple[int, str, str]:
-    """Return how many hosts it takes, what runs out first, and what is next.
+    """Return the number of hosts, the first bottleneck, and the next one.
 
     Args:
-        xrays_a_day: X-rays.
-        peak: busiest hour over the mean.
-        cost: of an X-ray.
-        host: one of them.
+        xrays_a_day: mean number of X-rays.
+        peak: ratio of the busiest hour to the mean hour.
+        cost: resources that one X-ray uses.
+        host: resources of each host.
     """
     rate = xrays_a_day * peak / DAY_S
     loads = {

@@ -1,9 +1,10 @@
-"""Milliseconds of decoding a DICOM X-ray and of checking its header, also beside another version.
+"""Milliseconds of decoding a DICOM X-ray and checking its header, also against another version.
 
 `python -m benchmarks.service.dicom_reading [--beside FOLDER] [--count 15]` decodes an uncompressed
-X-ray of 2048 x 2048 pixels and 16 bits that has a window, and reads its header as an answer in
-DICOM does. With `git worktree add FOLDER COMMIT`, that checkout decodes the same file in turns.
-Exit code 1 when the header takes a millisecond, or decoding more than 1.1 of the other's time.
+X-ray of 2048 x 2048 pixels and 16 bits with a window. It also reads the header values that an
+answer in DICOM repeats. A checkout made by `git worktree add FOLDER COMMIT` decodes the same file
+alternately. The exit code is 1 if the header takes a millisecond, or decoding more than 1.1 of the
+other's time.
 """
 
 from __future__ import annotations
@@ -86,7 +87,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def windowed_xray() -> bytes:
-    """Return the file: a header as modalities write it, 16 bits, a window."""
+    """Return a DICOM file with a typical modality header, 16 bits and a window."""
     pixels = (xray_12_bit(SIDE, 12.0).astype(np.uint32) * 16).astype(np.uint16)
     dataset = Dataset()
     dataset.file_meta = FileMetaDataset()
@@ -111,7 +112,7 @@ def windowed_xray() -> bytes:
 
 
 def _header_ms(data: bytes) -> float:
-    """Return the median time of reading everything that an answer in DICOM repeats."""
+    """Return the median time of reading all header values that an answer in DICOM repeats."""
     times = []
     for _ in range(20):  # pydicom converts a value once, so each header is a new one
         dicom = read_picture(data, max_pixels=10**8).dicom

@@ -1,10 +1,11 @@
-"""What the front alone can carry: `python -m benchmarks.service.front_alone [--callers 8]`.
+"""The rate of the HTTP front alone: `python -m benchmarks.service.front_alone [--callers 8]`.
 
-Workers and network answer at once (`immediate_service`), so that connections, uploads, admission,
-messages between processes and answers are what is left. Printed are requests a second, and the
-processor time that each of the processes takes for a request, by the kernel's own account. On a
-machine whose callers share its cores the rate is less than the front's: its processor time says
-what a core of its own would carry. Further flags go to the server.
+Workers and network answer immediately (`immediate_service`). What remains is the work of the front:
+connections, uploads, admission, messages between processes and answers. Printed are requests a
+second, and the processor time of each process for a request, as the kernel counts it. Callers on
+the same machine share its cores, so the rate is below that of the front alone. The front's
+processor time for a request shows what one core of its own would reach. Further flags go to the
+server.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from benchmarks.service.server_process import RunningServer, ServerFailedError, 
 
 PROGRAM = ("benchmarks.service.immediate_service",)
 KINDS: Mapping[str, Mapping[str, str]] = {"png": {}, "none": {"overlay": "false"}}
-"""Overlays that are asked for."""
+"""Requested kinds of overlay."""
 ROUNDS = 3
 
 
@@ -63,7 +64,7 @@ def measured(
     callers: int,
     seconds: float,
 ) -> dict[str, Any]:
-    """Return the rate and each process's milliseconds a request, medians of the rounds."""
+    """Return the medians of rate and of each process's milliseconds for a request."""
     callers_in_processes(server.port, image, callers, 2.0, fields)  # each worker answers once
     rates: list[float] = []
     spent: list[Mapping[str, float]] = []
@@ -84,7 +85,7 @@ def measured(
 
 
 def _processor_seconds_by_part(server: int) -> Counter[str]:
-    """Return the processor time of the server's processes so far, by what they are."""
+    """Return the processor time of the server's processes so far, by kind of process."""
     found: Counter[str] = Counter()
     for process in process_tree(server):
         try:

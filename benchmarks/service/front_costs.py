@@ -1,11 +1,11 @@
-"""What the serving process and its fronts take: `python -m benchmarks.service.front_costs`.
+"""Processor time of serving process and fronts: `python -m benchmarks.service.front_costs`.
 
-Starts the real server and sends one X-ray after another, bare and with bytes beside it that no
-decoder looks at (a private chunk of the PNG). The kernel's count of the processor time of serving
-process and fronts, all their threads and no other process, then says what a request takes and what
-each megabyte of upload and of answer adds, and how much of that the serving process takes alone:
-that is what no further front shares. Exit code 1 when a megabyte of upload takes it more than the
-goal. Further flags go to the server, such as `--fronts 4`.
+Starts the real server and sends one X-ray after another, unchanged and with extra bytes that no
+decoder reads (a private chunk of the PNG). The kernel counts the processor time of all threads of
+serving process and fronts, and of no other process. Printed are the time of a request, and what
+each megabyte of upload and of answer adds. The share of the serving process is printed separately,
+because more fronts do not reduce it. The exit code is 1 if a megabyte of upload takes the serving
+process more than the goal. Further flags go to the server, such as `--fronts 4`.
 """
 
 from __future__ import annotations
@@ -59,11 +59,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def measured(server: RunningServer, count: int) -> dict[str, float]:
-    """Return milliseconds of processor time, of all processes that carry a request, and of one.
+    """Return processor milliseconds of all front processes, and of the serving process alone.
 
     Args:
         server: a ready server.
-        count: requests of each kind; a few more warm it up.
+        count: requests of each kind; a few more warm the server up.
     """
     bare = png_of_size(DEFAULT_IMAGE, IMAGE_SIDE_PX)
     heavy = with_private_bytes(bare, EXTRA_MB * 1_000_000)
@@ -82,13 +82,13 @@ def measured(server: RunningServer, count: int) -> dict[str, float]:
 
 
 def with_private_bytes(png: bytes, size_bytes: int) -> bytes:
-    """Return the same picture with a chunk that every decoder skips, behind its header."""
+    """Return the PNG with a chunk after its header that every decoder skips."""
     start = len(PNG_SIGNATURE) + _HEADER_CHUNK_BYTES
     return png[:start] + png_chunk(b"teSt", os.urandom(size_bytes)) + png[start:]
 
 
 def processor_seconds(process: int) -> float:
-    """Return the processor time of a process's threads that run, in the kernel's nanoseconds."""
+    """Return the processor time of a process's live threads, exact to a nanosecond."""
     times = [
         int((thread / "schedstat").read_text(encoding="ascii").split()[0])
         for thread in Path(f"/proc/{process}/task").iterdir()
@@ -98,11 +98,11 @@ def processor_seconds(process: int) -> float:
 
 @dataclass(frozen=True)
 class _Spent:
-    """What a request took.
+    """The cost of a request.
 
     Attributes:
         all_ms: processor time of serving process and fronts, milliseconds.
-        serving_ms: of these the serving process's.
+        serving_ms: the serving process's part of `all_ms`.
         answer_bytes: length of its answer.
     """
 
@@ -112,7 +112,7 @@ class _Spent:
 
 
 def _spent(server: RunningServer, image: bytes, fields: Mapping[str, str], count: int) -> _Spent:
-    """Return what a request takes, on average."""
+    """Return the mean cost of a request."""
     serving = server.process.pid
     fronts = [one for one in process_tree(serving) if _is_front(one)]
     answers = [server.segment(image, fields) for _ in range(3)]

@@ -1,4 +1,4 @@
-"""Honest X-rays in every codec and of several sizes, for measuring what reading them costs."""
+"""Ordinary X-rays in every codec and in several sizes, to measure the cost of reading them."""
 
 from __future__ import annotations
 
@@ -29,7 +29,8 @@ from model_store.pictures.pixel_coding import PixelCoding
 
 _DX = UID("1.2.840.10008.5.1.4.1.1.1.1")
 NOISES = (4.0, 60.0)
-"""Standard deviation of the noise in 12-bit values: a quiet detector, and the noisiest X-rays."""
+"""Standard deviation of the noise in 12-bit values: low-noise detectors, and the noisiest
+X-rays."""
 
 
 @dataclass(frozen=True)
@@ -38,8 +39,8 @@ class HonestFile:
 
     Attributes:
         name: format and content.
-        codec: how its pixels are stored.
-        pixels: how many there are.
+        codec: compression of its pixels.
+        pixels: number of pixels.
     """
 
     name: str
@@ -49,10 +50,10 @@ class HonestFile:
 
 
 def honest_files(side: int) -> Iterator[HonestFile]:
-    """Yield a square X-ray in every format, once quiet and once noisy.
+    """Yield a square X-ray in every format, with low and with high noise.
 
     Args:
-        side: its side, pixels.
+        side: width and height, pixels.
     """
     for noise in NOISES:
         values = xray_12_bit(side, noise)
@@ -62,7 +63,7 @@ def honest_files(side: int) -> Iterator[HonestFile]:
 
 
 def xray_12_bit(side: int, noise: float) -> NDArray[np.uint16]:
-    """Return smooth structures of a chest's scale with noise, (side, side), 12 bits."""
+    """Return smooth structures of the size of a chest's, with noise, (side, side), 12 bits."""
     rows, columns = np.mgrid[0:side, 0:side].astype(np.float32) / side
     lungs = np.exp(-(((rows - 0.5) / 0.3) ** 2) - ((np.abs(columns - 0.5) - 0.2) / 0.12) ** 2)
     ribs = 0.1 * np.sin(60 * rows + 8 * (columns - 0.5) ** 2)
@@ -91,7 +92,7 @@ def _run_lengths(values: NDArray[np.uint16]) -> bytes:
 
 
 Encoder = Callable[[NDArray[np.uint16]], bytes]
-"""Makes the file of 12-bit values, (side, side)."""
+"""Returns the file of 12-bit values, (side, side)."""
 
 FORMATS: Mapping[str, tuple[PixelCoding, Encoder]] = {
     "PNG 8 bits": (PixelCoding.DEFLATE, lambda values: _saved(_grey(values), "PNG")),
@@ -147,7 +148,7 @@ FORMATS: Mapping[str, tuple[PixelCoding, Encoder]] = {
         ),
     ),
 }
-"""How pixels of each format are stored, and what makes its files."""
+"""Codec and writer of each format."""
 
 
 def _saved(pixels: NDArray[Any], kind: str, **options: Any) -> bytes:

@@ -1,8 +1,8 @@
-"""Callers who send one upload again and again, in a process of their own.
+"""Callers that send one upload repeatedly, in their own process.
 
-`python -m benchmarks.service.hostile_callers PORT FILE SECONDS CALLERS ADDRESS` prints the answers
-by status and code as JSON. The process gives way to the service (`nice`): callers have computers of
-their own, and here they would take the processor that is measured.
+`python -m benchmarks.service.hostile_callers PORT FILE SECONDS CALLERS ADDRESS` prints the number
+of answers by status and code as JSON. The process runs at low priority (`nice`): real callers have
+their own computers and take no processor time from the service.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ def start(
     """Start the callers.
 
     Args:
-        port: of the service on this machine.
-        file: what they send, with the boxes in `FILE.boxes` beside it.
-        seconds: how long they begin new requests.
-        callers: how many at a time.
-        address: where they seem to come from: turns are taken by addresses.
+        port: port of the service on this machine.
+        file: upload; `FILE.boxes` in the same folder has its boxes.
+        seconds: time during which they start new requests.
+        callers: number of concurrent callers.
+        address: their source address; the service schedules fairly between addresses.
     """
     words = map(str, (port, file, seconds, callers, address))
     command = [sys.executable, "-m", __name__, *words]
@@ -40,13 +40,13 @@ def start(
 
 
 def answers_of(process: subprocess.Popen[bytes]) -> Counter[str]:
-    """Wait for the callers' end and return the answers by status and code."""
+    """Wait until the callers end; return the number of answers by status and code."""
     said, _ = process.communicate()
     return Counter(json.loads(said))
 
 
 def form_of(file: Path) -> bytes:
-    """Return the body that sends a file with its boxes."""
+    """Return the body of a form with a file and its boxes."""
     beside = file.with_name(file.name + ".boxes")
     boxes = beside.read_text(encoding="ascii").split() if beside.exists() else []
     disposition = "Content-Disposition: form-data; name="
@@ -72,7 +72,7 @@ def post(port: int, body: bytes, address: str) -> tuple[int, bytes]:
 
 
 def code_in(body: bytes) -> str:
-    """Return the code of a refusal, `mask` for an answer, `-` for nothing."""
+    """Return a refusal's code, `mask` for an answer with a mask, `-` for neither."""
     if not body:
         return "-"
     if b'"masks":[' in body[:1000]:

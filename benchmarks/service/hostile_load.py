@@ -1,18 +1,19 @@
-"""What hostile uploads do to `/livez`, to honest callers and to memory, file by file.
+"""The effect of hostile uploads on `/livez`, on ordinary callers and on memory, file by file.
 
 `python -m benchmarks.service.hostile_load FOLDER... [--seconds 60] [--callers 8] [--part 1/6]`
-starts the real server. For each file of the folders (`python -m tests.service.costly_files FOLDER`
-and `python -m tests.service.hostile_files FOLDER 'bomb-*'` make some) that many callers send it one
-after the other, while `/livez` is asked every 20 ms and two honest callers send an X-ray. The
-hostile ones come from one other address; `--hostile-address 127.0.0.1` has them share that of the
-honest ones, as behind a proxy without keys. `--part` takes a share of the files, so that a minute
-each fits into a few minutes. `--probe FILE` also writes what held up the front's event loop.
+starts the real server. `python -m tests.service.costly_files FOLDER` and
+`python -m tests.service.hostile_files FOLDER 'bomb-*'` make files. Hostile callers send each file
+of the folders repeatedly. Meanwhile two honest callers send an X-ray, and `/livez` is requested
+every 20 ms. All hostile callers have one address, which differs from that of the honest ones. With
+`--hostile-address 127.0.0.1` they share it, as behind a proxy without keys. `--part` selects a
+share of the files, so that one run takes a few minutes. `--probe FILE` also writes what delayed the
+front's event loop.
 
-Printed: answers by code; the slowest `/livez` beside the longest that a process came too late which
-does nothing (`idle_lateness`), which is the machine's own; the 95th percentile of honest callers
-beside that without hostile ones, and of which stages it consists; the processor time of the serving
-process, and how long it waited for a processor; the memory of all processes. Then each goal and
-whether it is met. Exit code 1 when one is missed.
+Printed are: answers by code; the slowest `/livez`, and the longest delay of an idle process
+(`idle_lateness`), which is due to the machine; the 95th percentile of honest callers with and
+without hostile ones, and its stages; the processor time of the serving process, and how long it
+waited for a processor; the memory of all processes. Then each goal is printed, and whether it is
+met. The exit code is 1 if a goal is missed.
 """
 
 from __future__ import annotations
@@ -51,24 +52,24 @@ _MB = 1e6
 MOST_LIVEZ_S = 0.1
 MOST_RATIO = 3.0
 MOST_GROWTH = 1.15
-"""Of memory afterwards over that before: heaps keep some pages."""
+"""Allowed ratio of memory afterwards to memory before: heaps keep some pages."""
 UNDOCUMENTED = ("0 ", "500 ")
 
 
 @dataclass
 class Seen:
-    """What was seen in one phase.
+    """Measurements of one phase.
 
     Attributes:
         answers: hostile answers by status and code.
         livez: seconds of each `/livez`, and `time.monotonic()` at its end.
         honest_s: seconds of each honest answer 200.
-        stages_ms: milliseconds of each stage of these answers; `rest` is HTTP and the ways between.
-        idle: of a process that does nothing.
-        front_cores: processors that the serving process used.
+        stages_ms: milliseconds of each stage of these answers; `rest` is HTTP and messages.
+        idle: longest delay of an idle process.
+        front_cores: processors that the serving process used, on average.
         front_waits: share of the time in which its threads waited for a processor.
-        honest_other: honest answers that were none, by status.
-        most_bytes: most memory of all processes.
+        honest_other: answers to honest callers with another status than 200, by status.
+        most_bytes: peak memory of all processes together.
         other_cores: processors that other programs used meanwhile.
     """
 
@@ -84,7 +85,7 @@ class Seen:
     other_cores: float = 0.0
 
     def note_stages(self, answer: Answer) -> None:
-        """Note where the time of an honest answer went."""
+        """Add the milliseconds of each stage of an honest answer."""
         told = json.loads(answer.body)["latency_ms"]
         stages = {name: told[name] for name in STAGES if name in told}
         stages["rest"] = 1000 * answer.seconds - sum(stages.values())
@@ -92,7 +93,7 @@ class Seen:
             self.stages_ms.setdefault(name, []).append(ms)
 
     def row(self, name: str, alone: Seen) -> dict[str, object]:
-        """Return the figures of a file."""
+        """Return the table row of a file."""
         ratio = p95(self.honest_s) / p95(alone.honest_s) if self.honest_s else float("inf")
         livez_s, at = max(self.livez, default=(0.0, 0.0))
         return {
@@ -179,13 +180,13 @@ def goals_of(
 def watch(
     server: RunningServer, honest: bytes, hostile: tuple[Path, int, str] | None, seconds: float
 ) -> Seen:
-    """Let hostile and honest callers loose, and watch.
+    """Run hostile and honest callers, and measure.
 
     Args:
-        server: what they call.
-        honest: the X-ray of the honest ones.
-        hostile: file, number and address of the hostile ones.
-        seconds: for how long.
+        server: ready server.
+        honest: X-ray that the honest callers send.
+        hostile: file, number and address of the hostile callers.
+        seconds: length of the phase.
     """
     seen = Seen()
     senders = start(server.port, hostile[0], seconds, *hostile[1:]) if hostile else None
@@ -233,14 +234,14 @@ def watch(
 
 
 def p95(seconds: Sequence[float]) -> float:
-    """Return the 95th percentile, 0 for nothing."""
+    """Return the 95th percentile, 0 for no values."""
     if len(seconds) < 2:
         return max(seconds, default=0.0)
     return statistics.quantiles(seconds, n=20)[-1]
 
 
 def _scheduled(process: int) -> tuple[float, float]:
-    """Return seconds that a process's threads ran so far, and waited for a processor."""
+    """Return for how many seconds a process's threads ran and waited for a processor so far."""
     try:
         threads = list(Path(f"/proc/{process}/task").iterdir())
         found = [(one / "schedstat").read_text(encoding="ascii").split() for one in threads]

@@ -1,8 +1,8 @@
-"""How late a process runs that does nothing: what the machine itself keeps from everybody.
+"""The longest delay of an idle process: the lower limit of any delay on this machine.
 
-`python -m benchmarks.service.idle_lateness` sleeps for some milliseconds again and again, until its
-standard input is closed, and prints the longest that it came too late, and when, as JSON. A service
-on the same machine cannot be asked to answer sooner.
+`python -m benchmarks.service.idle_lateness` sleeps for some milliseconds repeatedly until its
+standard input is closed. Then it prints its longest delay, and when that occurred, as JSON. A
+service on the same machine cannot answer faster than that.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ class Lateness:
     """The longest delay.
 
     Attributes:
-        seconds: how late it was.
+        seconds: length of the delay.
         ended_at: `time.monotonic()` at its end.
     """
 
@@ -34,23 +34,23 @@ NOT_LATE = Lateness(0.0, 0.0)
 
 
 class IdleProcess:
-    """The process that does nothing, beside what is measured."""
+    """An idle process that runs during a measurement."""
 
     def __init__(self) -> None:
-        """Start it; it runs when this returns."""
+        """Start the process and wait until it runs."""
         command = [sys.executable, "-m", __name__]
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         assert self._process.stdout is not None
         self._process.stdout.readline()
 
     def worst(self) -> Lateness:
-        """End it and return its longest delay."""
+        """End the process and return its longest delay."""
         said, _ = self._process.communicate()
         return Lateness(**json.loads(said))
 
 
 def main() -> int:
-    """Sleep, then print."""
+    """Sleep until standard input is closed, then print."""
     worst, last = NOT_LATE, time.monotonic()
     print("ready", flush=True)
     while not select.select([sys.stdin], [], [], NAP_S)[0]:

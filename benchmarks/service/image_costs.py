@@ -1,9 +1,9 @@
-"""Processor time of opening and rendering honest X-rays, and the table of costs that follows.
+"""Processor time of opening and rendering ordinary X-rays, and the table of costs from it.
 
 `python -m benchmarks.service.image_costs [--sides 1024 2048] [--repeats 2]` reads X-rays of every
-codec, quiet and noisy, prints what each took, the line that covers those of a codec (it is the
-table in `service/workers/costs.py`), and the share of its budget that the most expensive one uses.
-Exit code 1 when an X-ray uses more than half of a budget as it stands there.
+codec with low and high noise. It prints the time of each, the straight line above those of a codec
+(the table in `service/workers/costs.py`), and the share of its budget that the most expensive X-ray
+uses. The exit code is 1 if an X-ray uses more than half of its budget in that table.
 """
 
 from __future__ import annotations
@@ -37,14 +37,14 @@ MOST_SHARE = 0.5
 
 @dataclass(frozen=True)
 class Measured:
-    """What one X-ray took.
+    """The cost of one X-ray.
 
     Attributes:
         name: format and content.
-        codec: how its pixels are stored.
-        pixels: how many there are.
+        codec: compression of its pixels.
+        pixels: number of pixels.
         size_bytes: length of the file.
-        cpu_s: processor time of opening it, seconds.
+        cpu_s: processor time of opening the file, seconds.
     """
 
     name: str
@@ -55,7 +55,7 @@ class Measured:
 
     @property
     def share(self) -> float:
-        """Part of its budget that it uses."""
+        """Share of its budget that the X-ray uses."""
         return self.cpu_s / opening_budget_s(self.codec, self.pixels, self.size_bytes)
 
 
@@ -82,7 +82,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def measure_opening(sides: Sequence[int], repeats: int) -> list[Measured]:
-    """Open X-rays of every codec, print them and the lines that cover them."""
+    """Open X-rays of every codec; print their costs and the lines that cover them."""
     measured = []
     for side in sides:
         for file in honest_files(side):
@@ -121,7 +121,7 @@ def covering_line(rows: Sequence[Measured]) -> Cost:
 
 
 def rendering_share(side: int, repeats: int) -> float:
-    """Render masks and an overlay, print their costs; return the share of their budget."""
+    """Render masks and an overlay; print the cost, and return the used share of the budget."""
     pixels = xray_12_bit(side, noise=60.0)
     rng = np.random.default_rng(side)
     logits = rng.normal(0.0, 1.0, (64, 64)).astype(np.float32)  # ragged: the dearest to compress
@@ -155,7 +155,7 @@ def _open(data: bytes) -> None:
 
 
 def _cpu_s(work: Callable[[], object], repeats: int) -> float:
-    """Return the median processor time of the work, after doing it once."""
+    """Return the median processor time of the work, after one run to warm up."""
     work()
     taken = []
     for _ in range(repeats):

@@ -1,11 +1,11 @@
-"""Peak memory of an image worker with the largest X-rays, beside what the service reckons with.
+"""Peak memory of an image worker with the largest X-rays, against the service's allowance.
 
-`python -m benchmarks.service.image_memory [--side 6320]` opens X-rays of every format, renders
-answers about one, each in a process forked as workers are, and prints by how much its resident
-memory grew. Each format is opened at that side, and at the largest side at which it still is an
-ordinary one (`service/workers/costs.py`): flat, since a small file may have the most pixels then.
-The last lines compare with `service/memory_allowance.py`; exit code 1 when a peak is above what
-stands there.
+`python -m benchmarks.service.image_memory [--side 6320]` opens X-rays of every format and renders
+answers, each in a process forked as workers are. It prints how much the resident memory of the
+process grew. Each format is opened at that side, and at the largest side at which it still counts
+as ordinary (`service/workers/costs.py`). Those files have uniform pixels, since a small file may
+then have the most pixels. The last lines compare with `service/memory_allowance.py`; the exit code
+is 1 if a peak is above the allowance.
 """
 
 from __future__ import annotations
@@ -67,7 +67,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     warm_up()
     ordinary, costly = 0, 0
     with tempfile.TemporaryDirectory() as folder:
-        # Made in another process: this one's own memory would be used again unseen.
+        # Files are made in another process: a child would reuse memory freed here, and its growth
+        # would be hidden.
         in_child(lambda: write_files(options.side, Path(folder)))
         work = [*opening(Path(folder)), *rendering(options.side, Path(folder))]
         peaks = [(name, is_costly, peak_bytes(each)) for name, is_costly, each in work]
@@ -88,7 +89,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def write_files(side: int, folder: Path) -> None:
-    """Write X-rays of every format, the kind of their costs in the name."""
+    """Write X-rays of every format; the file name states whether it is costly."""
     quiet = xray_12_bit(side, NOISES[0])
     for name, (coding, encode) in FORMATS.items():
         data = encode(quiet)
@@ -100,12 +101,12 @@ def write_files(side: int, folder: Path) -> None:
 
 
 def is_costly(coding: PixelCoding, side: int, size_bytes: int) -> bool:
-    """Return whether an upload waits for one of the workers that costly ones may have."""
+    """Return whether an upload waits for one of the workers for costly uploads."""
     return opening_budget_s(coding, side**2, size_bytes) > first_grant_s(size_bytes)
 
 
 def largest_ordinary(coding: PixelCoding, encode: Encoder, most: int) -> tuple[int, bytes]:
-    """Return the largest side of a flat X-ray that is an ordinary one, and its file."""
+    """Return the largest side at which a uniform X-ray counts as ordinary, and its file."""
     side = next(side for side in range(most, 0, -20) if not is_costly(coding, side, 0))
     while is_costly(coding, side, len(data := encode(np.zeros((side, side), np.uint16)))):
         side -= 20
@@ -113,7 +114,7 @@ def largest_ordinary(coding: PixelCoding, encode: Encoder, most: int) -> tuple[i
 
 
 def opening(folder: Path) -> Iterator[tuple[str, bool, Callable[[], object]]]:
-    """Yield names of files, whether they are costly, and opening them."""
+    """Yield each file's name, whether it is costly, and a function that opens it."""
     request = SegmentRequest((), DEFAULT_CONVENTION, 0.5, True, AnswerKind.JSON)
     for path in sorted(folder.iterdir()):
         kind, _, name = path.name.partition("-")
@@ -125,7 +126,7 @@ def opening(folder: Path) -> Iterator[tuple[str, bool, Callable[[], object]]]:
 
 
 def rendering(side: int, folder: Path) -> Iterator[tuple[str, bool, Callable[[], object]]]:
-    """Yield answers about the 8-bit PNG, whether they are costly, and rendering them."""
+    """Yield each answer's name, whether it is costly, and a function that renders it."""
     upload = next(folder.glob("*-PNG 8 bits"))
     for name, boxes, lungs in (
         ("one mask", 0, LungChoice.BOTH),
@@ -144,7 +145,7 @@ def rendering(side: int, folder: Path) -> Iterator[tuple[str, bool, Callable[[],
 
 
 def rendered(upload: Path, side: int, boxes: int, lungs: LungChoice) -> Callable[[], object]:
-    """Return what renders an answer about an upload with so many boxes."""
+    """Return a function that renders the answer to an upload with this many boxes."""
     whole: Box = (0.0, 0.0, float(side), float(side))
     request = SegmentRequest(
         (whole,) * boxes, DEFAULT_CONVENTION, 0.5, True, AnswerKind.JSON, lungs=lungs
@@ -163,7 +164,7 @@ def rendered(upload: Path, side: int, boxes: int, lungs: LungChoice) -> Callable
 
 
 def two_lungs() -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
-    """Return mask logits of two ellipses, (64, 64)."""
+    """Return the mask logits of two ellipses, (64, 64)."""
     rows, columns = np.mgrid[0:64, 0:64]
     right, left = (
         1 - ((rows - 32) / 22) ** 2 - ((columns - middle) / 9) ** 2 for middle in (19, 45)
@@ -172,10 +173,10 @@ def two_lungs() -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
 
 
 def peak_bytes(work: Callable[[], object]) -> int:
-    """Return by how much the resident memory of a forked process grows while it works.
+    """Return the growth of the resident memory of a forked process during its work.
 
     Raises:
-        ChildProcessError: it failed.
+        ChildProcessError: the work failed.
     """
     reader, writer = os.pipe()
 
@@ -193,10 +194,10 @@ def peak_bytes(work: Callable[[], object]) -> int:
 
 
 def in_child(work: Callable[[], object]) -> None:
-    """Do some work in a forked process.
+    """Run a function in a forked process.
 
     Raises:
-        ChildProcessError: it failed.
+        ChildProcessError: the work failed.
     """
     process = os.fork()
     if process == 0:

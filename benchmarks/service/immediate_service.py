@@ -1,9 +1,9 @@
-"""The service with image workers and a network that answer at once, from what they said before.
+"""The service with image workers and a network that repeat earlier answers immediately.
 
 `python -m benchmarks.service.immediate_service FLAGS...` is `python -m service FLAGS...`. All
-processes are there and say what they always say; only the work behind it is done once for each kind
-of task. What is left is what the front takes: connections, uploads, admission, messages, answers.
-Not to be used for X-rays: an answer is that of the first one of the same length.
+processes run and send their usual messages, but the work is done only once for each kind of task.
+What remains is the work of the front: connections, uploads, admission, messages, answers. Do not
+use it for X-rays: every upload gets the answer of the first one of the same length.
 """
 
 from __future__ import annotations
@@ -23,19 +23,19 @@ __all__ = ["TASKS", "make_immediate_model", "warm_up", "warm_up_extras"]
 
 _HERE = "benchmarks.service.immediate_service"
 _VARYING = ("requested_at", "context", "facts")
-"""What differs from one request for the same answer to the next."""
+"""Fields that differ between requests for the same answer."""
 
 
 class ImmediateModel:
-    """A stored model that computes each size and question once."""
+    """A stored model that computes the first answer for each input size and repeats it."""
 
     def __init__(self, model: StoredModel) -> None:
-        """Wrap the model, which still proves itself."""
+        """Wrap the model; its self-check still runs."""
         self._model = model
         self._known: dict[Hashable, Any] = {}
 
     def __getattr__(self, name: str) -> Any:
-        """Return what is not answered here."""
+        """Return the wrapped model's attribute."""
         return getattr(self._model, name)
 
     def answer(self, request: Any) -> Any:

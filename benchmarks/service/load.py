@@ -1,23 +1,21 @@
-"""What the service does under load: `python -m benchmarks.service.load [--model M] [--seconds 10]`.
+"""The service under load: `python -m benchmarks.service.load [--model M] [--seconds 10]`.
 
-Starts the real server on a free loopback port and prints each figure beside its goal; the last
-line is the same as JSON. Measured are, in one run:
+Starts the real server on a free loopback port and prints each figure with its goal; the last line
+is the same as JSON. One run measures:
 
-* what the machine could do at most: the pipeline without a network in as many processes as the
-  service has image workers, the network alone in batches, and what the callers reach against an
-  empty answer of the same size (`load_bound`);
-* one caller, and `--callers` at a time beside the smaller bound, with the overlay as PNG, as JPEG
-  and without;
-* on a CPU, sixteen callers beside the engine alone, in turns, with as many threads as the server
-  gives it;
-* overload from four times as many callers as the queue has places, and callers with the documented
-  retry loop at twice;
-* the growth of memory over `--requests` mixed requests, bad ones among them (20,000 take a quarter
-  of an hour).
+* the machine's upper bound: the pipeline without a network in as many processes as image workers,
+  the network alone in batches, and the callers' rate against a fixed answer of the same size
+  (`load_bound`);
+* one caller, and `--callers` concurrent ones against the smaller bound, with the overlay as PNG, as
+  JPEG and without;
+* on a CPU, sixteen callers and the engine alone alternately, with the same number of threads;
+* overload from four times as many callers as the queue has places, and from twice as many with the
+  documented retry loop;
+* the growth of memory over `--requests` mixed requests, including bad ones.
 
 Further flags go to the server, such as `--devices cuda:0`. Callers and server share the machine's
-cores, so the rates are lower than with callers elsewhere; and so does whatever else runs:
-`other_cores` says how much that was.
+cores, so the rates are lower than with callers on other machines. `other_cores` is the number of
+cores that other programs used.
 """
 
 from __future__ import annotations
@@ -54,7 +52,7 @@ from model_store.stages import PREDICTION_STAGES
 IMAGE_SIDE_PX = 1024
 QUEUE_PLACES = 8
 SIXTEEN_FITS = 16
-"""Places for the phase of sixteen callers, so that none of them is refused."""
+"""Flags for the phase of sixteen callers, so that the server refuses none of them."""
 ROUNDS = 3
 WARM_UP_REQUESTS = 1500
 FINE_STATUSES = {200, 429, 503, 504}
@@ -77,7 +75,7 @@ GOALS: Mapping[str, tuple[str, Callable[[Any], bool]]] = {
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Measure and print; return 0, or 1 when an answer had a status that it must not have."""
+    """Measure and print; return 0, or 1 if an answer had an unexpected status."""
     options, flags = _parser().parse_known_args(arguments)
     image = png_of_size(DEFAULT_IMAGE, IMAGE_SIDE_PX)
     plan = LoadPlan(options.model, image, options.seconds, flags)
@@ -101,7 +99,7 @@ def _print(figures: Mapping[str, Any]) -> None:
 
 
 def measured(plan: LoadPlan, callers_count: int, requests: int) -> Iterator[dict[str, Any]]:
-    """Yield the figures of each phase; overload meets a server of few places."""
+    """Yield the figures of each phase; the server of the overload phase has few places."""
     model, image, seconds, flags = plan.model, plan.image, plan.seconds, plan.flags
     yield {"processor": processor_name(), "cores": len(os.sched_getaffinity(0))}
     bound = bound_of(plan)
@@ -146,7 +144,7 @@ def lone_caller(server: RunningServer, image: bytes, seconds: float) -> dict[str
 def _alone(
     server: RunningServer, image: bytes, fields: Mapping[str, str], seconds: float
 ) -> tuple[float, float]:
-    """Return the median time of an answer, and the median share of what is not the model."""
+    """Return the median time of an answer, and the median share outside the model."""
     spent: list[float] = []
     shares: list[float] = []
     stop_at = time.monotonic() + seconds
@@ -164,7 +162,7 @@ def _alone(
 def beside_the_engine(
     model: Path | None, server: RunningServer, image: bytes, seconds: float
 ) -> dict[str, Any]:
-    """Measure sixteen callers and the engine alone in turns; the medians of the rounds."""
+    """Measure sixteen callers and the engine alone alternately; return the medians."""
     engine = engine_of(model, image)
     engine_rates, service_rates, others = [], [], []
     statuses: Counter[int] = Counter()
@@ -186,7 +184,7 @@ def beside_the_engine(
 
 
 def engine_of(model: Path | None, image: bytes) -> Callable[[float], float]:
-    """Load the predictor here; the function returned measures its images a second."""
+    """Load the predictor; return a function that measures its images a second."""
     import torch
 
     from model_store.model_index import default_model_folder
@@ -210,7 +208,7 @@ def engine_of(model: Path | None, image: bytes) -> Callable[[float], float]:
 
 
 def overload(server: RunningServer, image: bytes, seconds: float) -> dict[str, Any]:
-    """Measure four times as many callers as there are places, and patient ones at twice."""
+    """Measure four times as many callers as places, and twice as many that retry."""
     watch = OtherWork(server)
     full = callers_in_processes(server.port, image, QUEUE_PLACES + 1, seconds, {})
     over = callers_in_processes(server.port, image, 4 * (QUEUE_PLACES + 1), seconds, {})
@@ -235,7 +233,7 @@ def overload(server: RunningServer, image: bytes, seconds: float) -> dict[str, A
 
 
 def memory(server: RunningServer, requests: int) -> dict[str, Any]:
-    """Measure the growth of both processes' memory over mixed requests, after a warm-up."""
+    """Measure how much both processes' memory grows over mixed requests, after a warm-up."""
     mixed_requests(server, WARM_UP_REQUESTS)
     before = resident_bytes(server)
     began = time.monotonic()

@@ -1,4 +1,4 @@
-"""The service beside what its machine could do at most, in the same run."""
+"""The service against the machine's upper bound, in the same run."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ from service.cpu_allowance import image_workers
 from service.settings import ALL_DEVICES, settings_from
 
 OVERLAYS: Mapping[str, str] = {"png": "true", "jpeg": "jpeg", "none": "false"}
-"""Name in the figures: value of the form's field."""
+"""Values of the form's field, by their names in the figures."""
 
 
 @dataclass(frozen=True)
 class LoadPlan:
-    """The requests of a measurement, and their server.
+    """The requests of a measurement, and the server's flags.
 
     Attributes:
         model: model folder; the default model when None.
@@ -45,7 +45,7 @@ class LoadPlan:
 
 @dataclass(frozen=True)
 class Bound:
-    """What the machine could do at most.
+    """The machine's upper bound.
 
     Attributes:
         figures: everything measured.
@@ -57,7 +57,7 @@ class Bound:
 
 
 def bound_of(plan: LoadPlan) -> Bound:
-    """Measure pipeline and network alone, with nothing else running."""
+    """Measure pipeline and network alone, each with nothing else running."""
     settings = settings_from(plan.flags, {})
     devices = _devices(settings.devices, settings.device)
     gpus = sum(device != "cpu" for device in devices)
@@ -82,13 +82,13 @@ def bound_of(plan: LoadPlan) -> Bound:
 def beside_the_bound(
     plan: LoadPlan, bound: Bound, server: RunningServer, count: int
 ) -> Iterator[dict[str, Any]]:
-    """Measure many callers, for each kind of overlay, and what they reach where nothing is done.
+    """Measure many callers for each kind of overlay, and their rate against an empty server.
 
     Args:
-        plan: what they send.
-        bound: what could be reached.
-        server: with a place for each caller.
-        count: callers.
+        plan: requests that they send.
+        bound: upper bound from `bound_of`.
+        server: server with a place for each caller.
+        count: number of callers.
     """
     for kind, overlay in OVERLAYS.items():
         fields = {"overlay": overlay}

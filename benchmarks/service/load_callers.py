@@ -1,4 +1,4 @@
-"""Callers of a running server: many at a time, patient ones, and thousands of mixed requests."""
+"""Callers of a running server: concurrent ones, ones that retry, and mixed requests."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ REFUSED_PAUSE_S = 0.25
 
 @dataclass
 class Outcome:
-    """What the callers of one phase saw.
+    """The answers of one phase.
 
     Attributes:
-        seconds: length of the phase, without the answers that came after it.
-        statuses: how often each status came; 0 stands for a broken connection.
+        seconds: length of the phase; later answers are not counted in it.
+        statuses: number of answers by status; 0 stands for a broken connection.
         good_s: seconds of each answer 200.
         refused_s: seconds of each answer 429.
-        steady_good: answers 200 that came between `RAMP_UP_S` and the end of the phase.
+        steady_good: answers 200 between `RAMP_UP_S` and the end of the phase.
     """
 
     seconds: float
@@ -42,7 +42,7 @@ class Outcome:
 
     @property
     def goodput(self) -> float:
-        """Masks a second while all callers were at work."""
+        """Answers 200 a second while all callers were sending."""
         return self.steady_good / (self.seconds - RAMP_UP_S)
 
 
@@ -74,10 +74,10 @@ def callers(server: RunningServer, image: bytes, count: int, seconds: float) -> 
 
 
 def patient_callers(server: RunningServer, image: bytes, count: int, each: int) -> tuple[int, int]:
-    """Let `count` callers with the documented retry loop ask `each` times.
+    """Let `count` callers with the documented retry loop send `each` requests.
 
     Returns:
-        Requests that got their mask, and all of them.
+        Number of requests with a mask, and of all requests.
     """
     from service.client import Client, SegmentError  # needs the extra `client`
 
@@ -149,14 +149,14 @@ def _together(count: int, call: Callable[[], None]) -> None:
 
 
 class OtherWork:
-    """Tells how many cores other programs used meanwhile: figures of a busy machine mislead."""
+    """Counts the cores that other programs use, because figures of a busy machine mislead."""
 
     def __init__(self, server: RunningServer | None = None, own: Sequence[int] = ()) -> None:
         """Start to count.
 
         Args:
-            server: its processes are ours, as this one is.
-            own: further process ids that are ours.
+            server: server whose processes do not count as others.
+            own: ids of further processes that do not count as others.
         """
         self._own = [os.getpid(), *own]
         if server is not None:
@@ -194,7 +194,7 @@ def _all_ticks() -> int:
 
 
 def _ticks_of(process: int) -> int:
-    """Return what a process has used, with its children that have ended; 0 when it is gone."""
+    """Return the processor time of a process and its ended children; 0 if it has ended."""
     try:
         fields = Path(f"/proc/{process}/stat").read_text().rsplit(")", 1)[1].split()
     except OSError:

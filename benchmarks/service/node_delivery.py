@@ -1,10 +1,11 @@
-"""How long an X-ray takes through the node into Orthanc, and what 200 of them at once cost.
+"""The time of an X-ray through the node into Orthanc, and the node's memory with 200 at once.
 
 `python -m benchmarks.service.node_delivery [--single 15] [--many 200]` starts the service, a node
-and Debian's Orthanc on loopback. It sends X-rays of 2048 x 2048 pixels one by one, and counts from
-the end of C-STORE until segmentation, secondary capture and report are in Orthanc. Then it sends
-many over four associations at once, waits until all results are there, and reads the node's peak
-memory. Exit code 1 when a goal is missed: 1.5 s median, none lost, 300 MB.
+and Debian's Orthanc on loopback. It sends X-rays of 2048 x 2048 pixels one by one, and measures the
+time from the end of C-STORE until segmentation, secondary capture and report are in Orthanc. Then
+it sends many over four concurrent associations, waits until all results are stored, and reads the
+node's peak memory. The goals are a median of 1.5 s, no lost X-ray and 300 MB; the exit code is 1 if
+one is missed.
 """
 
 from __future__ import annotations
@@ -163,7 +164,7 @@ def node(
 
 
 def _delivery_s(original: Dataset, port: int, url: str) -> float:
-    """Return seconds from the end of C-STORE until the results of one X-ray are stored."""
+    """Return the seconds from the end of C-STORE until the results of one X-ray are stored."""
     before = _stored(url)
     _store(port, [_other(original, 0)])
     began = time.perf_counter()
@@ -185,7 +186,7 @@ def _send_many(original: Dataset, port: int, count: int) -> None:
 
 
 def _other(original: Dataset, number: int) -> Dataset:
-    """Return another X-ray: other UIDs, one pixel of another value."""
+    """Return a different X-ray: new UIDs, and one pixel with another value."""
     other = Dataset()
     other.update(original)
     other.file_meta = original.file_meta

@@ -1,9 +1,9 @@
 """Milliseconds of each pass over an X-ray's pixels, from the file to the network's input.
 
 `python -m benchmarks.service.opening_passes [--rounds 25]` opens a PNG of 1024 x 1024 pixels with 8
-bits and an uncompressed DICOM of 2048 x 2048 with 16, on one core. Counting, windowing and resizing
-are done by other means too, in turns and in the same run. Printed are the medians of the thread's
-processor time. Exit code 1 where two ways differ in any byte.
+bits and an uncompressed DICOM file of 2048 x 2048 with 16, on one core. Alternative implementations
+of counting, windowing and resizing run alternately with the service's own. Printed are the medians
+of the thread's processor time. The exit code is 1 if two implementations differ in any byte.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ Pass = Callable[[], Any]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Measure and print; return 1 where two ways to the same pixels differ."""
+    """Measure and print; return 1 if two implementations give different pixels."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.service.opening_passes")
     parser.add_argument("--rounds", type=int, default=25)
     options = parser.parse_args(arguments)
@@ -84,7 +84,7 @@ def _passes(file: bytes, pixels: NDArray[Any], input_size: int) -> Mapping[str, 
 
 
 def _agree(pixels: NDArray[Any], input_size: int) -> bool:
-    """Whether all ways of a pass give the same."""
+    """Return whether all implementations of a pass give the same result."""
     geometry = InputGeometry(pixels.shape[1], pixels.shape[0], input_size)
     windowed = window_to_uint8(pixels)
     resized = geometry.image_to_input(windowed)[: geometry.resized_height, : geometry.resized_width]
@@ -110,7 +110,7 @@ def _counted_by_opencv(pixels: NDArray[Any]) -> NDArray[Any]:
 
 
 def _resized_by_four(windowed: NDArray[np.uint8], geometry: InputGeometry) -> NDArray[np.uint8]:
-    """Let Pillow scale four rows at a time in width, as channels that it does not mix."""
+    """Let Pillow scale the width of four rows at a time, as independent channels."""
     size, quarter = (geometry.resized_width, geometry.resized_height), windowed.shape[0] // 4
     rows = cv2.merge([windowed[first::4] for first in range(4)])
     wide = Image.frombuffer("CMYK", (windowed.shape[1], quarter), rows, "raw", "CMYK", 0, 1)
@@ -125,7 +125,7 @@ def _replaced_by_numpy(pixels: NDArray[Any], table: NDArray[np.uint8]) -> NDArra
 
 
 def _medians_ms(passes: Mapping[str, Pass], rounds: int) -> Mapping[str, float]:
-    """Make all passes in turns, so that whatever else happens on the machine meets each."""
+    """Run all passes alternately, so that other load on the machine affects all alike."""
     times: dict[str, list[float]] = {name: [] for name in passes}
     for _ in range(rounds + 2):
         for name, one in passes.items():

@@ -1,9 +1,9 @@
-"""The queueing simulation beside the real server, for `capacity --check`.
+"""The queueing simulation compared with the real server, for `capacity --check`.
 
-Times are processor times, read from the kernel while one caller is served: those of the serving
-process and of the caller, of the compute process, and of the image workers. A refusal costs what
-one costs that comes as early, for an `Accept` that cannot be met. What others use of the machine
-while a point of the overload is measured is taken off the processors of its simulation.
+The kernel's processor times are read while one caller is served: of serving process and caller, of
+the compute process, and of the image workers. The cost of a refusal is measured with an `Accept`
+that cannot be met, because it is refused equally early. The simulation of each overload point gets
+fewer processors if other programs used some while it was measured.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class _Spent:
     Attributes:
         serving: of the serving process and of the caller, which is this process.
         compute: of the compute process.
-        workers: of the image workers and of what they are forked from.
+        workers: of the image workers and the process that forks them.
     """
 
     serving: float = 0.0
@@ -53,10 +53,10 @@ def check(seconds: float) -> int:
     """Print measured and simulated rates of each number of callers.
 
     Args:
-        seconds: how long each is measured.
+        seconds: length of each measurement.
 
     Returns:
-        1 where one is off by more than a tenth.
+        1 if a point differs by more than a tenth.
     """
     image = png_of_size(DEFAULT_IMAGE, IMAGE_SIDE_PX)
     flags = ["--queue-limit", str(QUEUE_PLACES), "--image-workers", str(_WORKERS), "--threads", "1"]
@@ -86,8 +86,8 @@ def measured_station(server: RunningServer, image: bytes) -> Station:
     """Return the times of one caller alone.
 
     Args:
-        server: the server; nobody else asks it.
-        image: the X-ray.
+        server: ready server without other callers.
+        image: bytes of the X-ray file.
     """
     for _ in range(_WARM_REQUESTS):
         server.segment(image, {})
@@ -118,7 +118,7 @@ def measured_station(server: RunningServer, image: bytes) -> Station:
 
 @contextmanager
 def _spent(server: RunningServer) -> Iterator[_Spent]:
-    """Yield what gets the processor seconds of the block at its end."""
+    """Yield an object that holds the processor seconds of the block after its end."""
     spent = _Spent()
     before, began = _by_part(server), time.process_time()
     yield spent
@@ -129,7 +129,7 @@ def _spent(server: RunningServer) -> Iterator[_Spent]:
 
 
 def _by_part(server: RunningServer) -> dict[str, float]:
-    """Return processor seconds so far, of the ended processes of a part too."""
+    """Return the processor seconds so far by part, including ended processes."""
     found = dict.fromkeys(("serving", "compute", "workers"), 0.0)
     serving = server.process.pid
     for process in process_tree(serving):

@@ -1,10 +1,9 @@
 """PNG files by several libraries: `python -m benchmarks.service.png_libraries [--image X.png]`.
 
-Writes the overlay of an X-ray of 1024 x 1024 and reads the X-ray itself, each by the service's own
-way and by what other libraries offer, in turns. Printed are the median of the processor time on one
-thread, the bytes of a file, and whether the pixels are those of the service: only then could a
-library take its place. Exit code 1 when some library reads other pixels from the service's own
-files.
+Writes the overlay of an X-ray of 1024 x 1024 and reads the X-ray, alternately with the service's
+code and with other libraries. Printed are the median processor time on one thread, the size of the
+file, and whether the pixels equal the service's. Only a library with equal pixels could replace the
+service's code. The exit code is 1 if a library reads other pixels from the service's files.
 """
 
 from __future__ import annotations
@@ -42,7 +41,7 @@ RGB = NDArray[np.uint8]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Measure and print; return 1 when pixels of the service's files are read otherwise."""
+    """Measure and print; return 1 if a library reads other pixels from the service's files."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.service.png_libraries")
     parser.add_argument("--image", type=Path, default=DEFAULT_IMAGE)
     parser.add_argument("--rounds", type=int, default=ROUNDS)
@@ -63,7 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _overlay_of(grey: NDArray[Any]) -> NDArray[np.uint32]:
-    """Return an X-ray with two ellipses tinted, as an answer shows lungs."""
+    """Return an X-ray with two tinted ellipses, like the lungs of an overlay."""
     rows, columns = np.mgrid[0:SIDE_PX, 0:SIDE_PX] / SIDE_PX
     mask = np.zeros((SIDE_PX, SIDE_PX), bool)
     for middle in (0.3, 0.7):
@@ -83,7 +82,7 @@ def _writers(colours: NDArray[np.uint32]) -> Mapping[str, Callable[[], bytes]]:
         return bytes(cv2.imencode(".png", rgb_of(colours)[:, :, ::-1], quality)[1].tobytes())
 
     def deflated_by(deflate: Callable[[bytes], bytes]) -> Callable[[], bytes]:
-        """Return the service's file as another library would deflate its rows."""
+        """Return the service's PNG with its rows deflated by another library."""
         return lambda: _framed(deflate(_filtered(rgb_of(colours))))
 
     return {
@@ -159,7 +158,7 @@ def _bound(read: Callable[[bytes], Any], file: bytes) -> Callable[[], Any]:
 
 
 def _timed(works: Mapping[str, Callable[[], Any]], rounds: int) -> dict[str, float]:
-    """Return the median milliseconds of processor time of each, called in turns."""
+    """Return the median processor milliseconds of each function, called alternately."""
     spent: dict[str, list[float]] = {name: [] for name in works}
     for _ in range(rounds):
         for name, work in works.items():

@@ -1,4 +1,4 @@
-"""The tasks of the service and, beside them, tasks that do nothing but cross the border."""
+"""The tasks of the service, and empty tasks that only pass between processes."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ _PICTURE = bytes(range(256)) * (1 << 15)  # 8 MiB: 2048 x 2048, 16 bits
 
 
 def nothing(task: Task) -> Answer:
-    """Give nothing back."""
+    """Return nothing."""
     return Answer()
 
 
 def take(task: Task) -> Answer:
-    """Map the picture that came."""
+    """Map the received picture."""
     return Answer({"bytes": len(task.map(0))})
 
 
 def give(task: Task) -> Answer:
-    """Give a picture back in shared memory."""
+    """Return a picture in shared memory."""
     return Answer(blobs=[_PICTURE])
 
 
 def last(task: Task) -> Answer:
-    """Ask to be replaced."""
+    """Request a replacement of this worker."""
     return Answer(is_last=True)
 
 

@@ -1,11 +1,11 @@
-"""The service with a watch on its event loop: how late it runs, and what holds it up.
+"""The service with a monitor of its event loop: how late it runs, and what delays it.
 
-`python -m benchmarks.service.probed_front REPORT FLAGS...` is `python -m service FLAGS...`; what
-it found stands in the file REPORT when it has ended. A callback of the loop notes the time every
-few milliseconds. A thread beside it looks whether that is late, and if so, where the loop stands.
-For each delay the loop's own processor time is noted: what was computed there is the front's own
-fault; the rest is waiting, for Python's lock, the kernel or a processor. Each single callback is
-timed as well, so that a delay of many short ones can be told from one that is long.
+`python -m benchmarks.service.probed_front REPORT FLAGS...` is `python -m service FLAGS...`; it
+writes the file REPORT when it ends. A callback of the loop records the time every few milliseconds.
+If the callback is late, a separate thread records the loop's current stack. For each delay, the
+loop's processor time is recorded. That part is computation in the front; the rest is waiting for
+Python's lock, the kernel or a processor. Every callback is also timed, which distinguishes one long
+callback from many short ones.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ TOLD = 12
 
 
 class CallbackTimes:
-    """The longest callbacks of all event loops of this process, and how long they are by kind."""
+    """The longest callbacks of all event loops of this process, and their total time by kind."""
 
     def __init__(self) -> None:
-        """Time each callback from now on."""
+        """Start to time every callback."""
         self._longest: list[tuple[float, float, str]] = []
         self._sums: Counter[str] = Counter()
         self._counts: Counter[str] = Counter()
@@ -51,7 +51,7 @@ class CallbackTimes:
         asyncio.events.Handle._run = timed  # type: ignore[method-assign, assignment]
 
     def report(self) -> dict[str, object]:
-        """Return the longest, and for each kind its number and seconds."""
+        """Return the longest callbacks, and the number and seconds of each kind."""
         kinds = {
             name: (self._counts[name], round(s, 3)) for name, s in self._sums.most_common(TOLD)
         }
@@ -60,7 +60,7 @@ class CallbackTimes:
 
 
 def _name_of(handle: asyncio.Handle) -> str:
-    """Name what runs; of a task the function that it goes on in."""
+    """Return the name of a callback's function; for a task, of the function that it resumes."""
     callback = handle._callback  # type: ignore[attr-defined]
     task = getattr(callback, "__self__", None)
     if not isinstance(task, asyncio.Task):
@@ -73,11 +73,11 @@ def _name_of(handle: asyncio.Handle) -> str:
 
 @dataclass
 class LoopDelays:
-    """What held up one event loop.
+    """The delays of one event loop.
 
     Attributes:
-        ticks: how often the loop was on time or late.
-        delays: seconds, of them processor time of the loop, and where it stood.
+        ticks: number of ticks, on time and late.
+        delays: seconds of each delay, the loop's processor time in it, and the loop's stack.
     """
 
     ticks: int = 0
@@ -87,7 +87,7 @@ class LoopDelays:
     _seen: Counter[str] = field(default_factory=Counter)
 
     def start(self) -> None:
-        """Begin in the running loop, which has to be that of this thread."""
+        """Start in this thread's running loop."""
         self._loop = asyncio.get_running_loop()
         self._thread = threading.get_ident()
         self._clock = time.pthread_getcpuclockid(self._thread)
@@ -154,10 +154,10 @@ def main() -> int:
     delays, callbacks = LoopDelays(), CallbackTimes()
 
     class ProbedServer(server.DrainingServer):
-        """Starts the watch together with the loop."""
+        """Starts the monitor together with the loop."""
 
         async def startup(self, *arguments: object, **options: object) -> None:
-            """Start."""
+            """Start the monitor, then the server."""
             delays.start()
             await super().startup(*arguments, **options)  # type: ignore[arg-type]
 

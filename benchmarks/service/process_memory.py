@@ -1,4 +1,4 @@
-"""Memory of a process and all that it has started, each shared page counted once (PSS)."""
+"""Memory of a process and its descendants, each shared page counted once (PSS)."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ def tree_pss_bytes(process: int) -> int:
 def tree_unmapped_bytes(process: int) -> int:
     """Return the proportional set size of a process and its descendants without pages of files.
 
-    Pages of libraries are shared with every process of the machine that maps them, so their share
-    grows when strangers end. What a process leaks is anonymous or shared memory.
+    Library pages are shared with every process of the machine that maps them, so a process's share
+    grows when unrelated processes end. Leaks appear in anonymous or shared memory.
 
     Args:
         process: process id; one that has ended counts nothing.

@@ -1,9 +1,9 @@
-"""A small queueing simulation of the service under load, checked beside the real one by `capacity`.
+"""A small queueing simulation of the service under load; `capacity` checks it against the service.
 
-It has what decides under overload: callers who send again at once when answered and after a pause
-when refused, a bounded number of waiting places, image workers that open and render, one model, and
-processors that all of them share. Its times are processor times of one caller alone, so what the
-machine does beside does not stretch them; nothing of the overload is fitted.
+It models what determines the rate under overload: callers that send again immediately after an
+answer and after a pause when refused, a bounded queue, image workers that open and render, one
+model, and processors that all of them share. Its times are processor times of one caller alone, so
+other load on the machine does not change them. No parameter is fitted to the overload.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Station:
-    """Seconds that one X-ray takes.
+    """Seconds of each stage of one X-ray.
 
     Attributes:
-        open_s: decoding and preparing, in an image worker; processor time as all of these.
-        model_s: the network.
+        open_s: decoding and preparing, in an image worker; like the others, processor time.
+        model_s: processor time of the network.
         render_s: masks and answer, in an image worker.
-        rest_s: of the serving process and of the caller beside it.
-        refused_s: of both, for a request that is refused before its upload.
-        idle_s: in which no processor works for it: wake-ups and the connection.
+        rest_s: processor time of the serving process and the caller.
+        refused_s: the same for a request that is refused before its upload.
+        idle_s: time without a processor at work: wake-ups and the connection.
     """
 
     open_s: float
@@ -42,13 +42,13 @@ class Station:
 
 @dataclass(frozen=True)
 class SimulatedService:
-    """What serves.
+    """The simulated server.
 
     Attributes:
-        workers: image workers.
-        queue_limit: callers that may wait for the model, being opened or queued.
-        past_the_model: callers that may be past it.
-        processors: that all stages share.
+        workers: number of image workers.
+        queue_limit: largest number of requests that are being opened or wait for the model.
+        past_the_model: largest number of requests after the model.
+        processors: number of processors that all stages share.
         refused_pause_s: seconds after which a refused caller tries again.
     """
 
@@ -62,22 +62,22 @@ class SimulatedService:
 def simulated_rate(
     station: Station, service: SimulatedService, callers: int, seconds: float = 200.0
 ) -> float:
-    """Return answers a second for callers who never pause unless they are refused.
+    """Return answers a second for callers that pause only after a refusal.
 
-    Stages take turns at the workers and the model; while more stages are active than there are
-    processors, each goes as much slower (processor sharing).
+    Stages queue for the workers and the model. While more stages are active than there are
+    processors, each runs proportionally slower (processor sharing).
 
     Args:
-        station: seconds of each stage.
-        service: what serves.
-        callers: how many call at a time.
-        seconds: simulated time.
+        station: measured seconds of each stage.
+        service: limits of the server.
+        callers: number of concurrent callers.
+        seconds: length of the simulated time.
     """
     return _Simulation(station, service, callers).run(seconds)
 
 
 class _Simulation:
-    """Events are ends of stages and of pauses; work goes on at a common speed between two."""
+    """Events are ends of stages and of pauses; between two events, all work has the same speed."""
 
     def __init__(self, station: Station, service: SimulatedService, callers: int) -> None:
         self.station, self.service = station, service

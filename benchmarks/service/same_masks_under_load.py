@@ -1,12 +1,11 @@
-"""Whether a mask depends on the load: each image alone, then many at a time, byte for byte.
+"""Whether a mask depends on the load: each image alone, then many concurrently, byte for byte.
 
 `python -m benchmarks.service.same_masks_under_load [--data FOLDER] [--count 200] [--callers 16]
-[--kill-every SECONDS]` starts the real server, sends every image alone and notes its mask PNG, then
-sends them all again from several callers at once, so that they meet in batches. A patient's mask
-must not change with its neighbours: exit code 1 when one byte differs. With `--kill-every` an image
-worker, any of them, is killed (`kill -9`) each time so many seconds have passed during the second
-pass. The caller in its hands gets 503 `worker_lost` and sends the X-ray again, nobody else may
-notice.
+[--kill-every SECONDS]` starts the real server, sends every image alone and keeps its mask PNG. Then
+several concurrent callers send all of them again, so that batches form. A patient's mask must not
+depend on the others in its batch: the exit code is 1 if one byte differs. With `--kill-every`, a
+random image worker is killed (`kill -9`) at this interval during the second pass. Only the caller
+of its task may be affected: it gets 503 `worker_lost` and sends the X-ray again.
 """
 
 from __future__ import annotations
@@ -47,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: command-line arguments; those of the process when None.
 
     Returns:
-        0 when every mask is the same and nobody but those in killed workers' hands sent again.
+        0 if every mask is the same and only tasks of killed workers were sent again.
     """
     options = _parser().parse_args(arguments)
     images = images_of(options.data, options.count)
@@ -80,20 +79,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _patient_flags(callers: int) -> list[str]:
-    """Return flags of a server that refuses nobody: a busy machine is no wrong mask."""
+    """Return flags with which a server on a busy machine refuses no request."""
     return ["--queue-limit", str(4 * callers), "--request-timeout-s", str(PATIENCE_S)]
 
 
 class WorkerKiller:
-    """Kills image workers at random, from outside.
+    """Kills random image workers from outside.
 
     Attributes:
-        killed: how many.
-        sent_again: answers 503 `worker_lost` after which an X-ray was sent again.
+        killed: number of killed workers.
+        sent_again: number of answers 503 `worker_lost`, each followed by a retry.
     """
 
     def __init__(self, server: RunningServer, every_s: float) -> None:
-        """Kill nobody before `killing`."""
+        """Prepare; no worker is killed before `killing`."""
         self.killed = self.sent_again = 0
         self._process = server.process.pid
         self._every_s = every_s
@@ -102,7 +101,7 @@ class WorkerKiller:
 
     @contextmanager
     def killing(self) -> Generator[None, None, None]:
-        """Kill one each time so many seconds have passed in the block."""
+        """Kill a worker at this interval during the block."""
         thread = threading.Thread(target=self._run)
         thread.start()
         try:
@@ -120,7 +119,7 @@ class WorkerKiller:
                     self.killed += 1
 
     def mask(self, server: RunningServer, image: bytes) -> Answer:
-        """Ask until the answer is another than `worker_lost`."""
+        """Send an image until the answer is not `worker_lost`."""
         while True:
             answer = _mask(server, image)
             if answer.status != 503 or json.loads(answer.body)["code"] != "worker_lost":
@@ -139,7 +138,7 @@ def image_workers(front: int) -> list[int]:
 
 
 def children_of(process: int) -> list[int]:
-    """Return the process ids of a process's children; none when it is gone."""
+    """Return the ids of a process's children; none if it has ended."""
     try:
         lists = [
             (thread / "children").read_text() for thread in Path(f"/proc/{process}/task").iterdir()
@@ -160,11 +159,11 @@ def compare(
     Args:
         server: a ready server.
         images: bytes of the files.
-        callers: requests that are under way at a time.
+        callers: number of concurrent requests.
         killer: kills image workers in the second pass.
 
     Returns:
-        How many masks differ, and how many requests failed in either pass.
+        Number of masks that differ, and of requests that failed in either pass.
     """
     alone = [_mask(server, image) for image in images]
     order = list(range(len(images)))
@@ -188,8 +187,8 @@ def images_of(folder: Path | None, count: int) -> list[bytes]:
     """Return `count` different images.
 
     Args:
-        folder: searched for image files, spread evenly over them; drawn images when None.
-        count: how many; fewer when the folder holds fewer.
+        folder: folder with image files, evenly sampled; synthetic images if None.
+        count: number of images, or all of the folder if it has fewer.
     """
     if folder is None:
         return [_phantom_png(seed) for seed in range(count)]
@@ -204,7 +203,7 @@ def images_of(folder: Path | None, count: int) -> list[bytes]:
 
 
 def _phantom_png(seed: int) -> bytes:
-    """Draw the phantom, turned brighter or darker, with noise, in another size for each seed."""
+    """Render the phantom brighter or darker, with noise, in a different size for each seed."""
     generator = np.random.default_rng(seed)
     width, height = (int(side) for side in generator.integers(256, 900, 2))
     with Image.open(DEFAULT_IMAGE) as opened:

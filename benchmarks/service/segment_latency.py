@@ -1,9 +1,9 @@
-"""How long one caller waits for `POST /segment`: a 1024 x 1024 PNG, JSON with the overlay.
+"""The time of `POST /segment` for one caller: a 1024 x 1024 PNG, JSON with the overlay.
 
 `python -m benchmarks.service.segment_latency [--image X.png] [--count 50] [--limit_ms 400]` starts
-the real server on a free loopback port, sends one request after the other, and prints the median,
-the 95th percentile and the median of each stage. The last line is the same as JSON. Exit code 1
-when the median is above `--limit_ms`.
+the real server on a free loopback port and sends one request after the other. It prints the median,
+the 95th percentile and the median of each stage; the last line is the same as JSON. The exit code
+is 1 if the median is above `--limit_ms`.
 """
 
 from __future__ import annotations

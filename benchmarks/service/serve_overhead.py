@@ -1,11 +1,11 @@
-"""What Ray Serve adds to a request: the same X-rays, in turns, to one process and to one replica.
+"""The time that Ray Serve adds to a request: alternate requests to one process and one replica.
 
     python -m benchmarks.service.serve_overhead [--requests 60] [--haproxy]
 
-Starts `python -m service` and `serve run` with the same settings, each on a port of its own, and
-prints both medians, their difference (goal: at most 10 ms) and whether all masks are equal.
-`--haproxy` starts Serve with `RAY_SERVE_ENABLE_HA_PROXY=1`: HAProxy, which comes with the extra,
-hands requests to the replicas' own ports in place of Ray's proxy, which is written in Python.
+Starts `python -m service` and `serve run` with the same settings on two ports. It prints both
+medians, their difference (goal: at most 10 ms) and whether all masks are equal. `--haproxy` starts
+Serve with `RAY_SERVE_ENABLE_HA_PROXY=1`. Then HAProxy, which the extra installs, forwards requests
+to the replicas' ports instead of Ray's proxy in Python.
 """
 
 from __future__ import annotations

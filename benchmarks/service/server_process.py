@@ -1,6 +1,6 @@
-"""A real server in a process of its own, and the smallest client that can talk to it.
+"""The real server in its own process, and a minimal HTTP client.
 
-Only the standard library is used, so that the measurements need nothing beyond the base install.
+The client uses only the standard library, so that measurements need no extra.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ REQUEST_TIMEOUT_S = 600.0
 
 
 class ServerFailedError(RuntimeError):
-    """The server did not become ready; the message holds the end of its output."""
+    """The server did not become ready; the message contains the end of its output."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class RunningServer:
 
     Attributes:
         readiness: the body of `/readyz`.
-        trusted: certificates to trust when it serves HTTPS.
+        trusted: certificates to trust if it serves HTTPS.
     """
 
     process: subprocess.Popen[bytes]
@@ -54,12 +54,12 @@ class RunningServer:
     def segment(
         self, image: bytes, fields: Mapping[str, str], accept: str = "application/json"
     ) -> Answer:
-        """Send one `POST /segment` on a connection of its own.
+        """Send one `POST /segment` on a new connection.
 
         Args:
             image: bytes of the file.
             fields: other form fields.
-            accept: form of answer wanted.
+            accept: media type of the answer.
         """
         body, content_type = multipart(image, fields)
         headers = {"Content-Type": content_type, "Accept": accept}
@@ -82,12 +82,12 @@ def running_server(
     Args:
         model: model folder; the default model when None.
         arguments: further flags of the service.
-        trusted: certificates to trust, when the flags make it serve HTTPS.
-        program: module that serves, and arguments before the flags.
-        folder: checkout that is served; the one on `PYTHONPATH` when None.
+        trusted: certificates to trust if the flags make it serve HTTPS.
+        program: module to run, and arguments before the flags.
+        folder: checkout to run; the one on `PYTHONPATH` if None.
 
     Raises:
-        ServerFailedError: it ended, or was not ready in time.
+        ServerFailedError: the server ended, or was not ready in time.
     """
     address = ["--host", "127.0.0.1", "--port", "0"]
     command = [sys.executable, "-m", *program, *address, *arguments]
@@ -144,7 +144,7 @@ def _wait_until_ready(
 
 def _announced_port(log: Any) -> int | None:
     """Read the port from the server's line `listening`."""
-    # pread leaves the offset alone, which parent and child share.
+    # pread does not move the offset, which parent and child share.
     text = os.pread(log.fileno(), 65536, 0).decode()
     for line in text.splitlines():
         if '"event": "listening"' in line:

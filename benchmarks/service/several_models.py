@@ -1,11 +1,11 @@
-"""What models side by side cost, and whether each answer is of the model that was asked.
+"""The cost of several models in one service, and whether the right model answers each request.
 
 `python -m benchmarks.service.several_models --further FOLDER [--shadow FOLDER] [--data FOLDER]
-[--count 40] [--callers 8]` measures services one after another: the default model alone, with a
-further model beside it, and (with `--shadow`) with a shadow model. Of each: memory at rest, then
-X-rays by callers who ask without a pause. With two models, each X-ray is sent to both, first alone
-and then at the same time, and every mask of the second pass is compared with the first. Exit code 1
-when one byte differs, a request fails, or an answer names another model.
+[--count 40] [--callers 8]` measures services one after another: with the default model alone, with a
+further model, and (with `--shadow`) with a shadow model. For each it measures memory at rest, then
+requests of callers without pauses. With two models, each X-ray is sent to both, first alone and
+then concurrently, and every mask of the second pass is compared with the first. The exit code is 1
+if one byte differs, a request fails, or an answer names another model.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class ModelRequest:
     """One request of the measurement.
 
     Attributes:
-        image: place of the X-ray.
+        image: index of the X-ray.
     """
 
     image: int
@@ -50,7 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: command-line arguments; those of the process when None.
 
     Returns:
-        0 when every answer was of the model that was asked, and the same as alone.
+        0 if every answer came from the requested model and was the same as alone.
     """
     options = _parser().parse_args(arguments)
     images = images_of(options.data, options.count)
@@ -100,7 +100,7 @@ def _measured(server: RunningServer, images: Sequence[bytes], callers: int) -> d
 
 
 def _wait_for_shadow(server: RunningServer) -> None:
-    """Wait until the shadow model, which loads when processors are idle, is there."""
+    """Wait until the shadow model is loaded, which starts when processors are idle."""
     give_up_at = time.monotonic() + SHADOW_TIMEOUT_S
     while _figure(server, "lungseg_shadow_models_ready") < _figure(server, "lungseg_shadow_models"):
         if time.monotonic() > give_up_at:
@@ -118,7 +118,7 @@ def _figure(server: RunningServer, name: str) -> float:
 def _segment(
     server: RunningServer, images: Sequence[bytes], request: ModelRequest
 ) -> tuple[bool, str, float]:
-    """Return whether the model that was asked answered, its mask, and the seconds."""
+    """Return whether the requested model answered, its mask, and the seconds."""
     fields = {"overlay": "false", "model": request.model}
     answer = server.segment(images[request.image], fields)
     if answer.status != 200:

@@ -1,14 +1,14 @@
-"""Hours of mixed callers: does memory grow, are descriptors left, is each request accounted once?
+"""Hours of mixed requests: growth of memory, leaked descriptors, and requests counted once.
 
     python -m benchmarks.service.soak --seconds 7200 [--callers 4] [--interval-s 0] [--model FOLDER]
 
-Callers send good X-rays, damaged ones, wrong fields and uploads that they give up, one after
-another without a pause, or one each `--interval-s`. Each request has an id of its own. At the end
-the answers that callers got, the service's metrics and its audit log must tell the same: every
-request once. Memory is that of all processes, each time after the callers have paused for some
-seconds: PSS without the pages of library files, which strangers share. The first is taken after
-each caller has sent each kind twice, and a tenth of the time. Exit code 1 when memory grew by 50
-MB, a descriptor is left, or a request is not accounted.
+Callers send good X-rays, damaged ones, wrong fields and uploads that they abort, without a pause or
+one each `--interval-s`. Each request has its own id. At the end the callers' answers, the service's
+metrics and its audit log must agree: each counts every request once. Memory is the PSS of all
+processes without pages of library files, which unrelated processes share. It is read after the
+callers have paused for some seconds. The first reading follows after each caller has sent each kind
+twice and a tenth of the time has passed. The exit code is 1 if memory grew by 50 MB, a descriptor
+is left open, or a request is not counted.
 """
 
 from __future__ import annotations
@@ -36,22 +36,22 @@ from service.audit.chain import entries_of, verify_files
 MOST_GROWTH_BYTES = 50_000_000
 PAUSE_S = 2.0
 WARM_UP_ROUNDS = 2
-"""Requests of each kind from each caller before time counts: each image worker has met them then,
-also on a machine so busy that the first tenth of the time answers few."""
+"""Requests of each kind from each caller before the first reading. So each image worker has
+processed every kind, even on a busy machine."""
 LOOKS = 10
-"""How often memory and descriptors are looked at."""
+"""Number of readings of memory and descriptors."""
 
 
 @dataclass
 class Soaked:
-    """What was seen.
+    """Results of the run.
 
     Attributes:
         answers: answers by kind of request and status, as callers got them.
-        given_up: uploads that callers gave up.
-        memory_bytes: of all processes, at each look.
-        descriptors: of the serving process, at each look.
-        faults: sentences on what is wrong.
+        given_up: number of uploads that callers aborted.
+        memory_bytes: memory of all processes at each reading.
+        descriptors: open descriptors of the serving process at each reading.
+        faults: one sentence for each failed check.
     """
 
     answers: Counter[str] = field(default_factory=Counter)
@@ -62,16 +62,16 @@ class Soaked:
 
     @property
     def growth_bytes(self) -> int:
-        """Least memory of the last three looks beyond the least of the first three.
+        """Return the minimum of the last three readings less the minimum of the first three.
 
-        An image worker that was just replaced, or has not given free memory back yet, swings a
-        single look by 70 MB; a leak raises the least of them.
+        A recently replaced image worker, or one that has not returned free memory yet, changes a
+        single reading by tens of megabytes. A leak raises the minimum.
         """
         return min(self.memory_bytes[-3:]) - min(self.memory_bytes[:3])
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the soak and print what was seen.
+    """Run the soak test and print the results.
 
     Args:
         arguments: command-line arguments; those of the process when None.
@@ -90,7 +90,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def print_seen(seen: Soaked) -> None:
-    """Print what was seen: a table, the faults, and one line of JSON."""
+    """Print the results: a table, the faults, and one line of JSON."""
     print(processor_name())
     for kind, count in sorted(seen.answers.items()):
         print(f"{count:8d}  {kind}")
@@ -102,13 +102,13 @@ def print_seen(seen: Soaked) -> None:
 
 
 def soak(model: Path | None, seconds: float, callers: int, interval_s: float = 0.0) -> Soaked:
-    """Start a service, let callers at it, and compare what all sides say.
+    """Start a service and its callers; compare the counts of callers, metrics and audit log.
 
     Args:
         model: model folder; the default model when None.
-        seconds: how long callers send.
-        callers: how many send at a time.
-        interval_s: from a caller's request to its next, at least.
+        seconds: time during which callers send.
+        callers: number of concurrent callers.
+        interval_s: shortest time between two requests of a caller.
     """
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -132,11 +132,11 @@ def soak(model: Path | None, seconds: float, callers: int, interval_s: float = 0
 
 @dataclass
 class _Ids:
-    """Ids of requests.
+    """Ids of the sent requests.
 
     Attributes:
-        answered: those whose upload was whole, with the status of the answer.
-        given_up: those whose upload was given up.
+        answered: status of the answer, for requests with a complete upload.
+        given_up: requests with an aborted upload.
     """
 
     answered: dict[str, int] = field(default_factory=dict)
@@ -216,13 +216,13 @@ def _send(server: RunningServer, image: bytes, fields: dict[str, str], request_i
         answer = b""
         while b"\r\n" not in answer:
             answer += connection.recv(65536)
-        while connection.recv(65536):  # the answer is taken to its end
+        while connection.recv(65536):  # read the whole answer
             pass
     return int(answer.split(b" ", 2)[1])
 
 
 def _give_up(server: RunningServer, image: bytes, request_id: str) -> None:
-    """Send half an upload and close."""
+    """Send half an upload and close the connection."""
     with socket.create_connection(("127.0.0.1", server.port), timeout=120) as connection:
         head, body = _request(image, {}, request_id)
         connection.sendall(head + body[: len(body) // 2])
@@ -239,7 +239,7 @@ def _request(image: bytes, fields: dict[str, str], request_id: str) -> tuple[byt
 
 
 def _counted(server: RunningServer) -> Counter[int]:
-    """Return the answers of `/segment` by status, as the service counted them."""
+    """Return the service's count of `/segment` answers by status."""
     counted: Counter[int] = Counter()
     for line in _metrics(server).splitlines():
         if line.startswith("lungseg_requests_total{") and 'route="/segment"' in line:
@@ -254,7 +254,7 @@ def _faults(seen: Soaked, ids: _Ids, counted: Counter[int], entries: Counter[str
     told[499] += seen.given_up
     if +told != +counted:
         faults.append(f"Callers got {dict(+told)}, the service counted {dict(+counted)}.")
-    # A field that is wrong is refused before the X-ray is opened: such a request has no entry.
+    # A wrong field is refused before the X-ray is opened, so such a request has no entry.
     masks = {one for one, status in ids.answered.items() if status == 200}
     missing = masks - set(entries)
     twice = [one for one, count in entries.items() if count > 1]

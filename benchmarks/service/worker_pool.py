@@ -1,7 +1,7 @@
-"""What image workers cost: milliseconds of a task's way there and back, memory, a replacement.
+"""The cost of image workers: round trip of a task, memory, and time of a replacement.
 
-`python -m benchmarks.service.worker_pool [--count 200] [--workers 2]` starts the service's own
-workers, without the service, and prints the medians.
+`python -m benchmarks.service.worker_pool [--count 200] [--workers 2]` starts the service's image
+workers without the service, and prints the medians.
 """
 
 from __future__ import annotations

@@ -1,1 +1,1 @@
-"""Orthanc beside the node and the service: files of a deployment, and all three on one machine."""
+"""Orthanc with node and service: deployment files, and a command that runs all three locally."""

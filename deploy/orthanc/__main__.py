@@ -1,10 +1,11 @@
-"""Service, node and Orthanc on this machine, until Ctrl+C or SIGTERM: `make pacs`.
+"""Run service, node and Orthanc on this machine until Ctrl+C or SIGTERM: `make pacs`.
 
 `python -m deploy.orthanc` needs the extra `pacs` and Debian's packages `orthanc` and
-`orthanc-dicomweb`. Nobody but this machine reaches any of the three. X-rays, masks and logs are in
-one folder, and are there again at the next start.
+`orthanc-dicomweb`. None of the three is reachable from another machine. X-rays, masks and logs are
+in one folder and survive a restart.
 
-Exit codes: 0 stopped; 1 one of the three ended by itself; 2 Orthanc is missing or a port is taken.
+Exit codes: 0 stopped; 1 one of the three ended unexpectedly; 2 Orthanc is missing or a port is in
+use.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from service.stop_signals import StopSignals
 
 ROOT = Path(__file__).parents[2]
 EXIT_ENDED, EXIT_CANNOT_START = 1, 2
-STOP_TIMEOUT_S = 40.0  # more than the service's --drain-timeout-s and the node's own
+STOP_TIMEOUT_S = 40.0  # more than --drain-timeout-s of service and node
 _DEBIAN_ORTHANC = Path("/usr/sbin/Orthanc")
 _DICOMWEB = "libOrthancDicomWeb.so"
 _PERIOD_S = 0.5
@@ -41,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run all three.
 
     Args:
-        arguments: without the program's name; `sys.argv`'s when None.
+        arguments: command-line arguments; those of the process if None.
 
     Returns:
         The exit code.
@@ -87,7 +88,7 @@ def _orthanc() -> str | None:
 
 
 def _taken(ports: Ports) -> str | None:
-    """Say which port is taken, None when all are free."""
+    """Return a message about a port in use, None if all are free."""
     for field in fields(Ports):
         port = getattr(ports, field.name)
         try:
@@ -101,7 +102,7 @@ def _taken(ports: Ports) -> str | None:
 
 
 def _write_files(folder: Path, ports: Ports, orthanc: str) -> dict[str, list[str]]:
-    """Write what the three read, and a phantom to send; return the command of each, by its name."""
+    """Write three configurations and a phantom to send; return each program's command."""
     from deploy.orthanc.phantom import write_phantom
 
     stored = folder / "orthanc"
@@ -120,8 +121,8 @@ def _write_files(folder: Path, ports: Ports, orthanc: str) -> dict[str, list[str
 
 @contextlib.contextmanager
 def _running(command: Sequence[str], log: Path) -> Generator[subprocess.Popen[bytes], None, None]:
-    """Run a program; the one that was started last is stopped first."""
-    # A session of its own: Ctrl+C in a terminal reaches this process alone.
+    """Run a program; programs stop in reverse order of their start."""
+    # A new session, so that Ctrl+C in a terminal reaches only this process.
     with log.open("wb") as output:
         process = subprocess.Popen(
             command,
@@ -148,7 +149,7 @@ def _await(
     running: Mapping[str, subprocess.Popen[bytes]],
     stopped: StopSignals,
 ) -> bool:
-    """Wait until a condition holds; False when a program ends or a signal comes before."""
+    """Wait until a condition holds; return False if a program ends or a signal arrives first."""
     while not condition():
         if stopped.wait(_PERIOD_S) or any(one.poll() is not None for one in running.values()):
             return False
@@ -164,7 +165,7 @@ def _all_answer(ports: Ports) -> bool:
 
 
 def _is_ok(url: str) -> bool:
-    # An opener of our own: the environment's proxy is not for this machine.
+    # This opener ignores the environment's proxy, which cannot reach this machine.
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
         with opener.open(url, timeout=5) as answer:

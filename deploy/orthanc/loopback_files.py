@@ -1,4 +1,4 @@
-"""This folder's files as they have to be where all run on one machine, without containers."""
+"""Variants of this folder's files for programs on one machine without containers."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from typing import Any
 FILES = Path(__file__).parent
 HOST = "127.0.0.1"
 SENDERS = ("STORESCU", "DCMSEND", "ECHOSCU", "FINDSCU", "GETSCU")
-"""AE titles that DCMTK's and dcm4che's programs have unless they are told another."""
+"""Default AE titles of DCMTK's and dcm4che's programs."""
 
 
 @dataclass(frozen=True)
 class Ports:
-    """Where everything listens.
+    """Ports of the three programs.
 
     Attributes:
-        service: HTTP of the service.
-        node: C-STORE of the node.
-        metrics: figures of the node.
-        orthanc: Orthanc's page, REST and DICOMweb.
-        dicom: C-STORE of Orthanc.
+        service: HTTP port of the service.
+        node: C-STORE port of the node.
+        metrics: HTTP port of the node's metrics.
+        orthanc: HTTP port of Orthanc: page, REST and DICOMweb.
+        dicom: C-STORE port of Orthanc.
     """
 
     service: int = 8000
@@ -33,12 +33,12 @@ class Ports:
 
 
 def orthanc_configuration(folder: Path, ports: Ports) -> dict[str, Any]:
-    """Return the configuration of an Orthanc that only this machine reaches.
+    """Return the configuration of an Orthanc that only this machine can use.
 
-    Orthanc opens its ports on all addresses; it answers none but this machine's on either.
+    Orthanc opens its ports on all addresses, but accepts requests from this machine only.
 
     Args:
-        folder: where it keeps what it stores.
+        folder: folder of Orthanc's storage.
         ports: where everything listens.
     """
     values: dict[str, Any] = json.loads((FILES / "orthanc.json").read_text("utf-8"))
@@ -61,14 +61,14 @@ def orthanc_configuration(folder: Path, ports: Ports) -> dict[str, Any]:
 
 
 def node_toml(spool: Path, ports: Ports) -> str:
-    """Return the node's file.
+    """Return the node's configuration file.
 
     Args:
-        spool: where X-rays wait.
+        spool: folder in which X-rays wait.
         ports: where everything listens.
 
     Raises:
-        ValueError: `node.toml` does not say what is replaced here.
+        ValueError: `node.toml` lacks a line that is to be replaced.
     """
     text = (FILES / "node.toml").read_text("utf-8")
     networks = '["10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16"]'

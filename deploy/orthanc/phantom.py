@@ -1,4 +1,4 @@
-"""The repository's synthetic chest phantom as a DICOM X-ray, for who has no X-ray at hand."""
+"""The repository's synthetic chest phantom as a DICOM X-ray, to try the deployment without data."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _SPACING_MM = 0.35  # of a detector of 36 cm
 
 
 def write_phantom(path: Path) -> None:
-    """Write the phantom; its UIDs are the same each time, so that an archive keeps it once.
+    """Write the phantom; its UIDs are constant, so that an archive stores it only once.
 
     Args:
         path: the DICOM file.

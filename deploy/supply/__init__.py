@@ -1,1 +1,1 @@
-"""What the images are made of: lock files, licences, the SOUP list, the bill of materials."""
+"""Contents of the container images: lock files, licences, SOUP list, bill of materials."""

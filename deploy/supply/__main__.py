@@ -1,4 +1,4 @@
-"""`python -m deploy.supply`: licences, SOUP list and bill of materials of the images."""
+"""`python -m deploy.supply`: write licences, SOUP list and bill of materials of the images."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from deploy.supply.soup import PAGE, page
 
 
 def main() -> int:
-    """Run one command; return 1 where records and lock do not belong together."""
+    """Run one command; return 1 if the records do not match the lock files."""
     parser = argparse.ArgumentParser(prog="python -m deploy.supply", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("record", help="record what the metadata of the locked versions declare")

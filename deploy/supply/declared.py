@@ -1,7 +1,7 @@
-"""Record what the metadata of each locked version declare: its licence, and what it requires.
+"""Record the licence and the requirements that the metadata of each locked version declare.
 
-pip resolves the lists without installing anything and reports the metadata; a file whose hash is
-not in the lock is refused by it. `soup.toml` names the licence where the metadata name none.
+pip resolves the lists without installing anything and reports the metadata. It refuses a file whose
+hash is not in the lock. `soup.toml` names the licence if the metadata do not.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ ON_THE_IMAGES = {
     "python_version": "3.11",
     "sys_platform": "linux",
 }
-"""What requirements depend on."""
+"""Environment markers on which requirements depend."""
 
 SPDX = {
     "Apache 2.0": "Apache-2.0",
@@ -43,11 +43,11 @@ SPDX = {
     "License :: OSI Approved :: MIT License": "MIT",
     "License :: OSI Approved :: Mozilla Public License 2.0 (MPL 2.0)": "MPL-2.0",
 }
-"""What older metadata say instead of an SPDX expression, where it has one meaning only."""
+"""Unambiguous licence names of older metadata, and their SPDX expressions."""
 
 
 def declared_licence(metadata: Mapping[str, Any]) -> str | None:
-    """Return the licence as an SPDX expression, or None where the metadata leave it open."""
+    """Return the licence as an SPDX expression, or None if the metadata are ambiguous."""
     words = [metadata.get("license_expression"), metadata.get("license")]
     words += [one for one in metadata.get("classifier", []) if one.startswith("License ::")]
     for word in filter(None, words):
@@ -59,7 +59,7 @@ def declared_licence(metadata: Mapping[str, Any]) -> str | None:
 
 
 def metadata_of(lists: tuple[str, ...]) -> list[Mapping[str, Any]]:
-    """Return the metadata of each package of these lists, as pip reports them."""
+    """Return pip's report of the metadata of each package in these lists."""
     # Older releases of pip leave `License-Expression` out of their report.
     command = ["uv", "tool", "run", "--python", sys.executable, "--from", "pip>=25", "pip"]
     command += ["install", "--quiet", "--dry-run", "--ignore-installed", "--no-deps"]
@@ -73,10 +73,11 @@ def metadata_of(lists: tuple[str, ...]) -> list[Mapping[str, Any]]:
 
 
 def requirements_of(packages: Mapping[str, Mapping[str, Any]]) -> dict[str, list[str]]:
-    """Return what each package requires on the images, such as `numpy>=1.26`.
+    """Return the requirements of each package in the images, such as `numpy>=1.26`.
 
     Args:
-        packages: Metadata by canonical name. An extra counts where another package asks for it.
+        packages: Metadata by canonical name. An extra's requirements count if another package
+            requires that extra.
     """
     parsed = {
         name: [Requirement(line) for line in metadata.get("requires_dist", [])]

@@ -1,7 +1,7 @@
 """Read the lists that `deploy/image/lock.sh` writes.
 
-`cpu.txt` and `torch-cpu.txt` are the CPU image, `cuda.txt` is the CUDA image, `otel.txt` and
-`pacs.txt` are what the extras of these names add to either.
+`cpu.txt` and `torch-cpu.txt` are the CPU image, `cuda.txt` is the CUDA image. `otel.txt` and
+`pacs.txt` are the packages that these extras add to either.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _HASH = re.compile(r"--hash=sha256:([0-9a-f]{64})")
 
 @dataclass(frozen=True)
 class Locked:
-    """A package of one version, and the SHA-256 of each file that may be installed for it."""
+    """One version of a package, and the SHA-256 of each file that may be installed."""
 
     name: str
     version: str
@@ -30,7 +30,7 @@ class Locked:
 
     @property
     def public_version(self) -> str:
-        """The version without its build, such as `+cpu`."""
+        """The version without its build suffix, such as `+cpu`."""
         return self.version.partition("+")[0]
 
 
@@ -52,13 +52,13 @@ def read_list(name: str, folder: Path = LOCK_FOLDER) -> list[Locked]:
 
 
 def of_image(image: str, extras: tuple[str, ...] = (), folder: Path = LOCK_FOLDER) -> list[Locked]:
-    """Return what the image `cpu` or `cuda` holds with these extras, by name, each once."""
+    """Return the packages of the image `cpu` or `cuda` with these extras, by name."""
     lists = [read_list(name, folder) for name in (*IMAGES[image], *extras)]
     found = {package.name: package for packages in lists for package in packages}
     return [found[name] for name in sorted(found)]
 
 
 def all_locked(folder: Path = LOCK_FOLDER) -> list[Locked]:
-    """Return every package of any image; PyTorch once, as its public version."""
+    """Return every package of any image; PyTorch appears once, with its public version."""
     found = {p.name: p for image in IMAGES for p in of_image(image, EXTRAS, folder)}
     return [found[name] for name in sorted(found)]

@@ -1,7 +1,7 @@
 """A bill of materials of an image in CycloneDX, made offline from the lock.
 
-CycloneDX's own generator reads the lists, with their hashes. Licences and descriptions come from
-the SOUP list, and the stored model is a component like any other.
+CycloneDX's generator reads the lists with their hashes. Licences and descriptions come from the
+SOUP list. The stored model is one of the components.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def sbom(image: str, extras: tuple[str, ...] = ()) -> str:
     """Return the bill of materials of the image `cpu` or `cuda` with these extras, as JSON.
 
     Raises:
-        ValueError: The records do not belong to the lock, or the result breaks CycloneDX's schema.
+        ValueError: The records do not match the lock, or the result violates CycloneDX's schema.
     """
     packages = of_image(image, extras)
     bom = Bom.from_json(_generated(packages))  # type: ignore[attr-defined]
@@ -104,7 +104,7 @@ def _link(
 
 
 def _asked_for(extras: tuple[str, ...]) -> list[str]:
-    """Return what `pyproject.toml` asks for, and what builds the wheel inside the image."""
+    """Return the requirements of `pyproject.toml`, and the build requirements of the wheel."""
     read = tomllib.loads((ROOT / "pyproject.toml").read_text())
     project = read["project"]
     optional = [one for extra in extras for one in project["optional-dependencies"][extra]]

@@ -1,7 +1,7 @@
 """The list of software of unknown provenance (SOUP), from the lock and two records.
 
-`declared.json` holds what the metadata of each locked version declare, `soup.toml` what people
-know: what a package does for us, where its anomalies are listed, which test would notice.
+`declared.json` contains what the metadata of each locked version declare. `soup.toml` is maintained
+by hand: purpose of each package, list of its anomalies, test that would detect one.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ by the golden mask that every start of the service computes, and by the test of 
 
 @dataclass(frozen=True)
 class Soup:
-    """A locked package, and what is known of it."""
+    """A locked package with its SOUP record."""
 
     locked: Locked
     requires: tuple[str, ...]
@@ -52,11 +52,11 @@ class Soup:
 
 
 def read_soup() -> list[Soup]:
-    """Return every locked package with what is known of it, by name.
+    """Return every locked package with its SOUP record, by name.
 
     Raises:
-        ValueError: The records and the lock do not name the same packages and versions, or a
-            licence is not known. The message says what to do.
+        ValueError: The records and the lock name different packages or versions, or a licence is
+            unknown. The message says what to do.
     """
     declared = json.loads(DECLARED.read_text())
     known = tomllib.loads(KNOWLEDGE.read_text())
@@ -94,13 +94,13 @@ def _soup(
 
 
 def _where(name: str, names: dict[str, set[str]]) -> tuple[str, ...]:
-    """Return the images that hold a package, or else the extras that add it."""
+    """Return the images that contain a package, otherwise the extras that add it."""
     images = tuple(image for image in IMAGES if name in names[image])
     return images or tuple(extra for extra in EXTRAS if name in names[extra])
 
 
 def page() -> str:
-    """Return `docs/regulatory/soup.md`: the list, then how often each licence occurs."""
+    """Return `docs/regulatory/soup.md`: the list, then the number of packages by licence."""
     soup = read_soup()
     lines = [
         f"| {one.locked.name} | {one.locked.public_version} | {one.licence}"

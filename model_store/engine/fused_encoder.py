@@ -74,7 +74,7 @@ class FusedLayer:
 
         Args:
             rows: int8 steps or float32, (M, K).
-            gelu: Apply GELU.
+            gelu: Whether GELU follows the product.
             residual: float32 (R, N), added row by row modulo R.
             following: Layer whose input the result is; it decides between int8 and float32.
             output: Where to write, (M, N) contiguous, float16 or float32.

@@ -34,7 +34,7 @@ def decoder_graph(model: PromptableSam, input_size: int) -> Model:
     """Return the graph of prompt encoder and mask decoder.
 
     Args:
-        model: The model.
+        model: Model whose weights become constants of the graph.
         input_size: Side of the model's input, in pixels.
 
     Returns:

@@ -42,7 +42,7 @@ def encoder_graph(model: PromptableSam, input_size: int, product: LinearProduct 
     """Return the graph that maps images (1, C, S, S) to embeddings (1, D, G, G).
 
     Args:
-        model: The model.
+        model: Model whose weights become constants of the graph.
         input_size: Side of the model's input, in pixels.
         product: How its linear layers are written: `linear` or `pointwise_linear`.
     """

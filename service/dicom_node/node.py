@@ -80,7 +80,7 @@ def faults_of(settings: NodeSettings) -> list[str]:
     """Check every service and destination; return a sentence for each fault.
 
     Args:
-        settings: settings of the node.
+        settings: content of the node's configuration file.
     """
     segmenter = Segmenter(settings.segment)
     faults = segmenter.check()

@@ -91,7 +91,7 @@ def answered_masks(
         found: the model's masks, one for each box.
         logits: the network's output, one for each box.
         geometry: how the X-ray lies in the network's input.
-        options: options for the masks.
+        options: post-processing that the request asks for.
         are_packed: whether masks are stored as bits.
     """
     masks: HeldMasks[AnsweredMask] = HeldMasks(are_packed)

@@ -131,7 +131,7 @@ def finish(
     Args:
         dataset: the object; changed.
         header: the X-ray.
-        method: method of the segmentation.
+        method: model, convention and threshold of the masks.
         uid_key: secret of the derived UIDs, or nothing.
         kind: kind of object; different kinds never share a UID.
         own_uids: further UIDs in the object to replace.

@@ -73,7 +73,7 @@ def read_spacing(values: HeaderValues) -> PixelSpacing | None:
     """Return the pixel's size.
 
     Args:
-        values: the header.
+        values: attributes of the X-ray's header.
 
     Returns:
         The first usable of PixelSpacing, ImagerPixelSpacing and NominalScannedPixelSpacing: two
@@ -96,7 +96,7 @@ def read_plane(values: HeaderValues) -> ImagePlane | None:
     """Return the X-ray's own plane.
 
     Args:
-        values: the header.
+        values: attributes of the X-ray's header.
 
     Returns:
         The plane; None unless frame of reference, position and two perpendicular unit directions

@@ -64,7 +64,7 @@ def encode_presentation_state(
         display: how its header says to display it.
         pixels: (H, W) uint8 or uint16, the X-ray; gives a window if the header has none.
         segments: masks to outline, in a layer for each structure.
-        method: method of the segmentation.
+        method: model, convention and threshold of the masks.
         lines: text over the X-ray, in a separate layer.
         description: name of the series, at most 64 letters.
         options: settings of the deployment.

@@ -140,7 +140,7 @@ def encode_measurement_report(
     Args:
         header: the X-ray.
         segments: measurements of each segment; none if no mask is sent.
-        method: method of the segmentation.
+        method: model, convention and threshold of the masks.
         segmentation: segmentation object with the segments.
         image_measures: measures of several structures, such as the cardiothoracic ratio.
         remarks: warnings about the answer.

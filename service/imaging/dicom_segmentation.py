@@ -72,7 +72,7 @@ def encode_dicom_segmentation(
     Args:
         header: the X-ray.
         segments: one or more masks in the order of the object's segments.
-        method: method of the segmentation.
+        method: model, convention and threshold of the masks.
         options: settings of the deployment.
 
     Returns:

@@ -84,7 +84,7 @@ def are_lungs_dark(grid: MaskGrid, grey: NDArray[Any]) -> bool:
     """Return whether a mask of the shape of lungs is darker than the space between its parts.
 
     Args:
-        grid: the mask.
+        grid: samples of the mask.
         grey: the X-ray at the same samples (`mask_grid.sampled`), brighter = denser.
 
     Returns:

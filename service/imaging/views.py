@@ -70,7 +70,7 @@ def view_of(view: View, shown: ViewedMasks) -> Picture:
     """Return a view with the X-ray's width and height.
 
     Args:
-        view: which one.
+        view: kind of picture, such as the overlay.
         shown: the X-ray and its masks.
 
     Returns:
@@ -104,7 +104,7 @@ def legend_of(
     """Return the lines of a view's legend.
 
     Args:
-        view: which one.
+        view: kind of picture, such as the overlay.
         convention: convention of the masks.
         confidences: confidence of each mask.
         warnings: code and severity of each.

@@ -89,7 +89,7 @@ class AdmissionControl:
         """Refuse a request before its upload if the service is full; take no slot.
 
         Args:
-            caller: its caller.
+            caller: key or address by which slots are shared.
 
         Raises:
             QueueFull: too many requests wait, in total or of this caller.

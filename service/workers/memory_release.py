@@ -46,7 +46,7 @@ def close_memory(descriptor: int, size_bytes: int) -> None:
 
     Args:
         descriptor: descriptor with no other user.
-        size_bytes: size of the memory.
+        size_bytes: length of the shared memory.
     """
     if _release is None or size_bytes < LARGE_BYTES:
         os.close(descriptor)

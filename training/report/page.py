@@ -45,8 +45,8 @@ def render_report(subject: Subject, rows: Sequence[DataRow], split: str, found: 
     Args:
         subject: The model, its float twin and its run.
         rows: The measured X-rays.
-        split: Their split.
-        found: The evaluation.
+        split: `train`, `val` or `test`, as named in the report.
+        found: Statistics over these rows.
     """
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True)
     environment.filters["interval"] = format_interval

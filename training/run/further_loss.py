@@ -17,7 +17,7 @@ def further_loss(
     """Compute the loss of the further masks; None if the batch has none.
 
     Args:
-        loss: Loss of a mask.
+        loss: Loss function, applied to each further mask.
         logits: Low-resolution logits of all tokens, (N, T, M, M).
         predicted_iou: Predicted IoU of all tokens, (N, T).
         batch: The batch, on the same device.
