@@ -50,7 +50,7 @@ class RequestRecord:
         grey_level: mean of the X-ray's windowed grey values, 0 to 255.
         box_count: number of requested boxes.
         batch_size: requests in the model call that answered this one.
-        warning_codes: codes of the warnings given.
+        warning_codes: codes of the warnings in the answer.
         model: the model that answered, or None.
         requested_model: the model to answer with, when it is known.
         key_name: name of its API key, or None.

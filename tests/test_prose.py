@@ -105,45 +105,66 @@ def test_docstrings_of_functions_say_what_to_do(package: str) -> None:
     assert looked_at > 10
 
 
-EMPTY_WORDS = {"a", "an", "the", "its", "their", "of", "for", "in", "to", "and", "or", "it", "own"}
+EMPTY_WORDS = {
+    *("a", "an", "the", "this", "that", "it", "its", "their", "own", "one", "each", "every", "all"),
+    *("of", "for", "in", "to", "on", "at", "by", "with", "as", "and", "or", "given"),
+    *("is", "are", "be", "what", "which", "where", "whose"),
+}
 
 
-def attributes_of(docstring: str) -> Iterator[tuple[str, str]]:
-    """Yield name and text of each attribute that a class's docstring describes."""
-    _, found, section = docstring.partition("Attributes:\n")
-    section = re.split(r"\n\n", section)[0]
-    for item in re.split(r"\n {4}(?=\S)", "\n" + section if found else ""):
-        if described := re.match(r"(\w+)(?: \([^)]*\))?: (.+)", item, re.DOTALL):
-            yield described[1], " ".join(described[2].split())
+def described(docstring: str, section: str) -> Iterator[tuple[str, str]]:
+    """Yield name and text of each item in a section of a docstring, such as `Args`."""
+    _, found, items = docstring.partition(f"{section}:\n")
+    items = re.split(r"\n\n|\n(?=\S)", items)[0]
+    for item in re.split(r"\n {4}(?=\S)", "\n" + items if found else ""):
+        if parts := re.match(r"\*{0,2}(\w+)(?: \([^)]*\))?: (.+)", item, re.DOTALL):
+            yield parts[1], " ".join(parts[2].split())
 
 
-def says_nothing(name: str, text: str) -> bool:
-    """Whether a description holds only the words of the attribute's own name."""
-    named = {word.rstrip("s") for word in name.lower().split("_")}
-    said = {word.rstrip("s") for word in re.findall(r"\w+", text.lower())}
-    return said <= named | {word.rstrip("s") for word in EMPTY_WORDS}
+def words_of(text: str) -> set[str]:
+    """Return the words of a text or of an identifier, without case and plural; code is one word."""
+    return {word.lower().rstrip("s") for word in re.findall(r"`.+?`|[A-Z]?[a-z]+|[A-Z]+|\d+", text)}
+
+
+def says_nothing(name: str, annotation: str, text: str) -> bool:
+    """Whether a description holds only the words of a name and its type."""
+    return words_of(text) <= words_of(f"{name} {annotation} {' '.join(EMPTY_WORDS)}")
 
 
 def test_a_description_of_the_words_of_its_name_alone_says_nothing() -> None:
-    docstring = """One file.
+    docstring = inspect.cleandoc("""One file.
 
     Attributes:
         hash: of the bytes,
             all of them.
         path: the path.
         max_bytes: max bytes.
-    """
-    found = list(attributes_of(inspect.cleandoc(docstring)))
+    """)
+    found = list(described(docstring, "Attributes"))
     assert [name for name, _ in found] == ["hash", "path", "max_bytes"]
     assert found[0][1] == "of the bytes, all of them."
-    assert [says_nothing(*one) for one in found] == [False, True, True]
+    assert [says_nothing(name, "", text) for name, text in found] == [False, True, True]
+    assert not list(described(docstring, "Args"))
+
+
+def test_a_description_of_the_words_of_its_type_alone_says_nothing() -> None:
+    assert says_nothing("found", "Sequence[MaskPrediction]", "The predictions of masks.")
+    assert not says_nothing("found", "Sequence[MaskPrediction]", "One mask for each box.")
 
 
 @pytest.mark.parametrize("package", [*PACKAGES, "benchmarks", "deploy"])
-def test_no_attribute_is_described_by_its_own_name_alone(package: str) -> None:
+def test_no_description_only_repeats_a_name_or_a_type(package: str) -> None:
     for path in sorted((ROOT / package).rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            types: dict[str, str] = {}
             if isinstance(node, ast.ClassDef):
-                for name, text in attributes_of(ast.get_docstring(node) or ""):
-                    place = f"{path.relative_to(ROOT)}:{node.lineno} {node.name}.{name}"
-                    assert not says_nothing(name, text), f"{place} only repeats its name: {text}"
+                section = "Attributes"
+            elif isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+                section = "Args"
+                for one in (*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs):
+                    types[one.arg] = ast.unparse(one.annotation) if one.annotation else ""
+            else:
+                continue
+            for name, text in described(ast.get_docstring(node) or "", section):
+                place = f"{path.relative_to(ROOT)}:{node.lineno} {node.name}, {name}"
+                assert not says_nothing(name, types.get(name, ""), text), f"{place}: {text}"

@@ -1,7 +1,7 @@
 """The cost of several models in one service, and whether the right model answers each request.
 
 `python -m benchmarks.service.several_models --further FOLDER [--shadow FOLDER] [--data FOLDER]
-[--count 40] [--callers 8]` measures services one after another: with the default model alone, with a
+[--count 40] [--callers 8]` measures services one after another: the default model alone, with a
 further model, and (with `--shadow`) with a shadow model. For each it measures memory at rest, then
 requests of callers without pauses. With two models, each X-ray is sent to both, first alone and
 then concurrently, and every mask of the second pass is compared with the first. The exit code is 1

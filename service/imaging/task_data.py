@@ -139,7 +139,7 @@ class AnswerFacts:
     Attributes:
         media_type: form of the body.
         headers: the answer's own headers.
-        warning_codes: codes of the warnings given.
+        warning_codes: codes of the warnings in the answer.
         area_ratios: share of the image that the lungs cover, by boxes.
         lungs_confidences: the confidence of these masks.
         stage_seconds: seconds of `postprocess` and `render`.
