@@ -217,11 +217,11 @@ class Settings(BaseModel):
         "those of their X-rays",
     )
     fronts: int = Field(
-        1,
+        0,
         ge=0,
         le=64,
         description="processes that hold callers' connections, 1 for the serving process itself, "
-        "0 for a quarter of the allowed CPUs beside a GPU, at most 8",
+        "0 for that one, and beside a GPU for a quarter of the allowed CPUs, at most 8",
     )
     image_workers: int = Field(
         0,

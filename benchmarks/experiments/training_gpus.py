@@ -56,7 +56,8 @@ def main() -> None:
     print(f"{name}; {flags.model}, {flags.batch} X-rays a process, {flags.steps} steps")
     alone = 0.0
     with tempfile.TemporaryDirectory() as folder:
-        write_phantom_dataset(Path(folder), {"train": DRAWN_XRAYS, "val": 1}, flags.side)
+        xrays = max(DRAWN_XRAYS, flags.batch * max(flags.counts))
+        write_phantom_dataset(Path(folder), {"train": xrays, "val": 1}, flags.side)
         for count in flags.counts:
             row = _row(flags, count, Path(folder))
             alone = alone or row["xrays_per_s"] / count
