@@ -132,6 +132,6 @@ def _in_starter_thread(work: Callable[[], Result]) -> Result:
     with _lock:
         if _starter is None or _starter.owner != os.getpid():
             _starter = _StarterThread()
-        asked = _starter.ask(work)
-    result: Result = asked.result()  # type: ignore[assignment]
+        pending = _starter.ask(work)
+    result: Result = pending.result()  # type: ignore[assignment]
     return result

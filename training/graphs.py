@@ -163,6 +163,6 @@ class GraphRunner:
         image = self.model.normalize(pixels, valid).numpy()
         encoder, decoder = self.parts
         embedding = encoder([image])[0]  # type: ignore[operator]
-        asked = np.array([geometry.box_to_input(box)], np.float32)
-        logits = decoder([embedding, asked])[0]  # type: ignore[operator]
+        prompt = np.array([geometry.box_to_input(box)], np.float32)
+        logits = decoder([embedding, prompt])[0]  # type: ignore[operator]
         return logits_above(np.array(logits[0, token_of(xray.convention)]), geometry, 0.0)

@@ -1,6 +1,6 @@
 """A SAM of any size with random weights, and its INT8 twin calibrated on noise, for timings.
 
-They are in memory for timings on a GPU, or written by the project's own export.
+The models stay in memory for timings on a GPU, or are written by the project's export.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def random_float_model(config: SamConfig, device: torch.device) -> PromptableSam
 
 
 def int8_twin(model: PromptableSam, input_size: int) -> PromptableSam:
-    """Return a copy in integers; activation scales reach the largest input seen on noise."""
+    """Return an INT8 copy; activation scales cover the largest input of each layer for noise."""
     twin = copy.deepcopy(model)
     largest: dict[str, Tensor] = {}
     layers = quantizable_layers(twin)
@@ -69,7 +69,7 @@ def write_random_models(config: SamConfig, out: Path) -> tuple[Path, Path]:
     """Store a random model in INT8 and its float twin, like exports of stage 2 and stage 1.
 
     Args:
-        config: The sizes.
+        config: Sizes of the architecture.
         out: Folder of stored models; existing models stay.
 
     Returns:

@@ -124,7 +124,7 @@ class _Simulation:
 
     def _start(self) -> None:
         while self.busy_workers < self.service.workers and (self.for_render or self.for_opening):
-            is_render = bool(self.for_render)  # what the network has answered goes first
+            is_render = bool(self.for_render)  # rendering precedes opening
             (self.for_render if is_render else self.for_opening).popleft()
             self.busy_workers += 1
             stage = "render" if is_render else "open"

@@ -47,16 +47,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         The exit code.
     """
-    asked = _parser().parse_args(arguments)
-    ports = Ports(**{field.name: getattr(asked, field.name) for field in fields(Ports)})
+    options = _parser().parse_args(arguments)
+    ports = Ports(**{field.name: getattr(options, field.name) for field in fields(Ports)})
     orthanc = _orthanc()
     fault = MISSING if orthanc is None else _taken(ports)
     if fault is not None or orthanc is None:
         print(fault, file=sys.stderr)
         return EXIT_CANNOT_START
-    if asked.check:
+    if options.check:
         return 0
-    folder: Path = asked.folder.resolve()
+    folder: Path = options.folder.resolve()
     stopped = StopSignals([signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
     commands = _write_files(folder, ports, orthanc)
     with contextlib.ExitStack() as started:
@@ -95,7 +95,8 @@ def _taken(ports: Ports) -> str | None:
             socket.create_server(("", port)).close()
         except OSError as error:
             return (
-                f"Port {port} cannot be had ({error.strerror}); --{field.name}-port takes another."
+                f"Port {port} is not available ({error.strerror}); choose another with"
+                f" --{field.name}-port."
                 " Debian starts an Orthanc by itself: sudo systemctl disable --now orthanc"
             )
     return None
@@ -200,7 +201,9 @@ def _say_who_ended(running: Mapping[str, subprocess.Popen[bytes]], folder: Path)
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m deploy.orthanc", description=__doc__)
-    parser.add_argument("--folder", type=Path, default=Path("pacs-data"), help="keeps everything")
+    parser.add_argument(
+        "--folder", type=Path, default=Path("pacs-data"), help="X-rays, masks and logs"
+    )
     for field in fields(Ports):
         parser.add_argument(
             f"--{field.name}-port", dest=field.name, type=int, default=field.default,

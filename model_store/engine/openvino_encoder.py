@@ -33,9 +33,8 @@ from model_store.engine.openvino_layers import (
 from model_store.sam import PromptableSam
 
 LARGEST_BIAS_BYTES = 64 * 2**20
-"""Most bytes of position scores at a time, which limits the number of heads: one head on a grid of
-64 x 64. A layer of ViT-B then peaks at 153 MiB instead of 854, in the same time. Blocks of queries
-instead of heads take a fifth longer."""
+"""Most bytes of position scores at a time. It limits how many heads are computed together: on a
+grid of 64 x 64, one head. Blocks of queries instead of heads are slower."""
 
 
 def encoder_graph(model: PromptableSam, input_size: int, product: LinearProduct = linear) -> Model:
@@ -44,7 +43,7 @@ def encoder_graph(model: PromptableSam, input_size: int, product: LinearProduct 
     Args:
         model: Model whose weights become constants of the graph.
         input_size: Side of the model's input, in pixels.
-        product: How its linear layers are written: `linear` or `pointwise_linear`.
+        product: Builder of linear layers: `linear` or `pointwise_linear`.
     """
     encoder = model.image_encoder
     channels = int(model.pixel_mean.shape[1])
@@ -125,7 +124,7 @@ def _mix(rows: Node, attention: Any, side: int, width: int, product: LinearProdu
     size = width // heads
     windows = rows.get_output_partial_shape(0).to_shape()[1] // tokens
     parts = []
-    for index in range(3):  # with three products nothing needs to be split
+    for index in range(3):  # three products avoid a split
         part = product(rows, attention.qkv, slice(index * width, (index + 1) * width))
         by_head = transpose(reshape(part, [windows, tokens, heads, size]), [0, 2, 1, 3])
         parts.append(reshape(by_head, [windows * heads, tokens, size]))

@@ -19,7 +19,7 @@ from model_store.pictures.picture_warnings import PictureWarning
 
 _LUMA_WEIGHTS = (19_595, 38_470, 7_471)  # of red, green and blue; together 65536
 _HALF = 32_768
-_ROWS_AT_ONCE = 128  # bounds the memory beside the picture
+_ROWS_AT_ONCE = 128  # bounds temporary memory
 _OPAQUE = 65_535
 
 
@@ -29,15 +29,15 @@ def deep_colour_to_grey(
     transparent: tuple[int, ...] | None = None,
     is_premultiplied: bool = False,
 ) -> Decoded:
-    """Convert colours to grey, laid over black where they are transparent.
+    """Convert colours to grey; transparent parts are composited over black.
 
     Args:
         channels: (H, W, 3), or (H, W, 4) with alpha.
         transparent: red, green and blue that a PNG declares transparent.
-        is_premultiplied: the colours are already multiplied by alpha.
+        is_premultiplied: whether the colours are already multiplied by alpha.
 
     Returns:
-        Grey pixels (H, W) uint16, and what was changed.
+        Grey pixels (H, W) uint16, and warnings about what was changed.
     """
     grey = np.empty(channels.shape[:2], np.uint16)
     has_colour = is_composited = False
@@ -65,8 +65,8 @@ def deep_colour_to_grey(
 def read_deep_png_colour(png: bytes) -> NDArray[np.uint16]:
     """Return the channels of a PNG with 16 bits of colour, (H, W, 3) or (H, W, 4).
 
-    Pillow keeps one byte of each two: the first, or the second in little endian. So it decodes
-    twice, once for each byte.
+    Pillow keeps only one of two bytes: the first as big endian, the second as little endian. So the
+    file is decoded twice, once for each byte.
 
     Args:
         png: the file, with its signature and only the chunks of its pixels.

@@ -34,7 +34,7 @@ class ResultFolder:
         """
         self.location = location_of(output)
 
-    def require_same(self, asked: Mapping[str, Any]) -> None:
+    def require_same(self, settings: Mapping[str, Any]) -> None:
         """Store a run's settings, or refuse to mix its rows with rows of other settings.
 
         Raises:
@@ -44,12 +44,12 @@ class ResultFolder:
         plan = self.location.below(_PLAN_NAME)
         try:
             if not plan.exists():
-                plan.write(json.dumps(dict(asked), indent=1).encode())
+                plan.write(json.dumps(dict(settings), indent=1).encode())
                 return
             before: dict[str, Any] = json.loads(plan.read(_MOST_BYTES))
         except (OSError, ValueError) as error:
             raise ArchiveError(f"{plan.address}: {' '.join(str(error).split())}.") from None
-        for name, value in asked.items():
+        for name, value in settings.items():
             if before.get(name) != value:
                 raise ArchiveError(
                     f"{self.location.address} holds a run with {name} {before.get(name)}, and this "

@@ -1,4 +1,4 @@
-"""One run over an archive: find X-rays without a row, segment them, write the page."""
+"""One run over an archive: find X-rays without a row, segment them, write the summary page."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ class ArchiveRun:
     Attributes:
         sources: folders, files, patterns and tables.
         output: folder or address of the results.
-        convention: for X-rays whose table names none.
+        convention: convention of X-rays whose table names none.
         settings: limits and model of the service.
         options: results to make of each X-ray.
         size: processors and GPUs of an actor.
-        actors: their number; None for as many as fit.
-        rows_per_part: X-rays of a batch.
-        ray_address: of a cluster; None starts Ray here.
-        local_cpus: processors that a Ray started here may use; None for all.
+        actors: number of actors; None for as many as fit.
+        rows_per_part: number of X-rays in a batch.
+        ray_address: address of a Ray cluster; None starts Ray on this machine.
+        local_cpus: processors for Ray on this machine; None for all.
         retries_failures: whether X-rays that failed in an earlier run are tried again.
         contact_sheet: number of least confident X-rays shown on the page.
     """
@@ -56,10 +56,10 @@ class ArchiveRun:
 
 
 def run_archive(run: ArchiveRun) -> dict[str, Any]:
-    """Segment X-rays without a row, and write the page about all of them.
+    """Segment X-rays without a row, and write the summary page of all X-rays.
 
     Returns:
-        Numbers of X-rays, of those done in this run, and of failures, and the page's address.
+        Number of X-rays in total, in this run, and failed, and the address of the page.
 
     Raises:
         ArchiveError: the run cannot begin or continue; finished parts stay, and the same command

@@ -62,8 +62,8 @@ def inputs_in(
     headers: Sequence[Any], pieces: Sequence[bytes]
 ) -> Iterator[tuple[int, NetworkInput]]:
     """Yield the requests of one message of `send_inputs`, with their numbers."""
-    for (number, *asked), pixels in zip(headers, pieces, strict=True):
-        yield number, NetworkInput(pixels, *asked)
+    for (number, *prompt), pixels in zip(headers, pieces, strict=True):
+        yield number, NetworkInput(pixels, *prompt)
 
 
 def send_outputs(

@@ -236,12 +236,12 @@ class Supervisor:
 
     def _ask_for_extras(self, template: TemplateHandle) -> None:
         template.warm_extras()
-        asked = partial(self._end_template_unless_answered, template, template.extras_asked)
-        self._call_later(WARM_TIMEOUT_S, asked)
+        check = partial(self._end_template_unless_answered, template, template.extras_asked)
+        self._call_later(WARM_TIMEOUT_S, check)
 
-    def _end_template_unless_answered(self, template: TemplateHandle, asked: int) -> None:
+    def _end_template_unless_answered(self, template: TemplateHandle, request: int) -> None:
         is_waiting = self.extras.are_wanted and not template.has_extras
-        if is_waiting and template.extras_asked == asked:
+        if is_waiting and template.extras_asked == request:
             self._end_template(template)
 
     def _end_template_unless_dead(self, worker: WorkerHandle) -> None:

@@ -58,12 +58,12 @@ def score_jitter(
         xray = load_xray(row)
         own, whole = prompt_boxes(xray)
         rng = np.random.default_rng([seed, zlib.crc32(row.name.encode())])
-        asked = [(f"{JITTERS[0]:.0%}", own), ("whole_image", whole)]
+        labelled = [(f"{JITTERS[0]:.0%}", own), ("whole_image", whole)]
         for share in JITTERS[1:]:
-            asked += [(f"{share:.0%}", moved_box(own, share, whole, rng)) for _ in range(DRAWS)]
-        request = PredictionRequest(xray.image, tuple(box for _, box in asked), row.convention)
+            labelled += [(f"{share:.0%}", moved_box(own, share, whole, rng)) for _ in range(DRAWS)]
+        request = PredictionRequest(xray.image, tuple(box for _, box in labelled), row.convention)
         answers = predictor.predict(request).masks
-        for (label, _), answer in zip(asked, answers, strict=True):
+        for (label, _), answer in zip(labelled, answers, strict=True):
             source = values.setdefault(row.source, {})
             source.setdefault(label, []).append(dice(answer.mask, xray.mask))
     return {

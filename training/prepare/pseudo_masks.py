@@ -148,13 +148,13 @@ def _over_views(
         device = model.pixel_mean.device
         mirrored = [(width - x1, y0, width - x0, y1) for x0, y0, x1, y1 in boxes]
         pixels = np.stack([geometry.image_to_input(view(image)) for view, _ in _VIEWS])
-        asked = [geometry.box_to_input(m if flip else b)
+        prompts = [geometry.box_to_input(m if flip else b)
                  for _, flip in _VIEWS for b, m in zip(boxes, mirrored, strict=True)]  # fmt: skip
         valid = torch.from_numpy(geometry.valid_region())[None, None].to(device)
         with torch.no_grad():
             seen = model.normalize(torch.from_numpy(pixels)[:, None].to(device), valid)
             index = torch.arange(len(_VIEWS), device=device).repeat_interleave(len(boxes))
-            logits, _ = model(seen, torch.tensor(asked, device=device), index)
+            logits, _ = model(seen, torch.tensor(prompts, device=device), index)
             full = logits_to_image(logits[:, token].float(), geometry).sigmoid()
             flips = torch.tensor([flip for _, flip in _VIEWS for _ in boxes], device=device)
             upright = torch.where(flips[:, None, None], full.flip(2), full)

@@ -32,7 +32,7 @@ def further_loss(
     rows = torch.arange(len(batch.tokens), device=logits.device)
     other = len(CONVENTIONS) - 1 - batch.tokens
     heart = torch.full_like(batch.tokens, STRUCTURE_TOKENS[HEART])
-    asked = (
+    masks = (
         (
             "other_convention",
             loss.weights.other_convention,
@@ -43,7 +43,7 @@ def further_loss(
     )
     total = logits.new_zeros((), dtype=torch.float32)
     terms: dict[str, Tensor] = {}
-    for place, (name, weight, tokens, target) in enumerate(asked):
+    for place, (name, weight, tokens, target) in enumerate(masks):
         known = batch.further_known[:, place]
         one = loss.of_known(logits[rows, tokens], predicted_iou[rows, tokens], target, known)
         terms[name] = one.detach()

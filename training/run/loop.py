@@ -128,13 +128,13 @@ class TrainingLoop:
         if self._patience_is_over():
             return
         steps = range(self._step, self.config.steps)
-        asked = time.perf_counter()
+        started = time.perf_counter()
         for batch in prefetched(
             self._run.source.batch, steps, self.config.data.workers, self._run.device.type == "cuda"
         ):
-            self._waited_s = time.perf_counter() - asked
+            self._waited_s = time.perf_counter() - started
             yield batch
-            asked = time.perf_counter()
+            started = time.perf_counter()
 
     def _is_due(self, every_steps: int) -> bool:
         return self._step % every_steps == 0 or self._step == self.config.steps

@@ -56,7 +56,7 @@ class TrainingStep:
 
         Returns:
             Terms of the loss, the gradient's norm, the share of the peak rate, and the stage's
-            numbers.
+            metrics.
         """
         config, stage = self._run.config, self._run.stage
         share = rate_share(step, config.steps, config.optimizer)
@@ -118,8 +118,8 @@ class TrainingStep:
         precision, device = self._run.config.precision, self._run.device
         with autocast(precision, device):
             normalized = self._run.stage.model.normalize(batch.pixels, batch.valid)
-            question = (normalized, batch.boxes, batch.image_index)
-            logits, predicted_iou = self._model(*question)
+            inputs = (normalized, batch.boxes, batch.image_index)
+            logits, predicted_iou = self._model(*inputs)
         loss, terms = self._loss(logits, predicted_iou, batch.target, batch.tokens)
         further = further_loss(self._loss, logits, predicted_iou, batch)
         if further is not None:
@@ -128,7 +128,7 @@ class TrainingStep:
         if teacher is None:
             return loss, terms
         with autocast(precision, device):
-            teacher_masks = teacher.masks(*question, batch.folds)
+            teacher_masks = teacher.masks(*inputs, batch.folds)
         imitation = teacher.loss(logits, teacher_masks, batch.tokens)
         loss, terms = teacher.joined(loss, imitation), {**terms, "imitation": imitation.detach()}
         if self._features is None:

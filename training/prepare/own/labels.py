@@ -1,4 +1,4 @@
-"""The structure of each label: in label maps by number, in annotations by name."""
+"""Meaning of labels: label maps use numbers, annotations use names."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class Labels:
         return part
 
     def of_map(self, values: NDArray[np.integer]) -> dict[Part, NDArray[np.bool_]]:
-        """Divide a label map (H, W) into its parts; a single value beside 0 means both lungs.
+        """Divide a label map (H, W) into its parts; a single value other than 0 means both lungs.
 
         Raises:
             PixelError: A value has no meaning.
