@@ -175,8 +175,8 @@ def _empty_model(folder: Path, manifest: Manifest) -> PromptableSam:
 class _WithoutInitialValues(TorchFunctionMode):
     """Leave the weights of layers that are built within the block uninitialized.
 
-    Untouched memory costs nothing, and random numbers for ViT-B took 0.5 s. (PyTorch's meta device
-    would do the same, but imports 170 MiB of code.)
+    Drawing random weights takes time, and untouched memory costs nothing. (PyTorch's meta device
+    would do the same, but imports much code.)
     """
 
     _FILLERS = frozenset({Tensor.uniform_, Tensor.normal_, Tensor.fill_, Tensor.zero_})

@@ -17,9 +17,8 @@ from numpy.typing import NDArray
 from model_store.geometry import InputGeometry
 
 STRIP_SAMPLES = 32
-"""Target samples of a strip. From 96 x 96 logits to 1024 x 1024 pixels this takes 0.5 ms. One strip
-for each source sample multiplies fewer zeros but takes 0.9 ms, because it needs more calls, and
-each call may lose Python's lock to another thread."""
+"""Target samples of a strip. One strip for each source sample multiplies fewer zeros but is slower:
+it needs more calls, and each call may lose Python's lock to another thread."""
 BLOCK_COLUMNS = 1024
 """Columns of a block, few enough that its logits fit the cache and OpenBLAS stays in the calling
 thread."""

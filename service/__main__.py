@@ -75,7 +75,7 @@ def _listen(host: str, port: int) -> socket.socket:
     """Open the port before the slow imports, so that early callers wait and are not refused."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     # With the protocol named, asyncio sets TCP_NODELAY. Otherwise the body of an answer waits until
-    # the caller acknowledges the headers: 40 ms for each small answer.
+    # the caller acknowledges the headers.
     listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -184,7 +184,7 @@ def _serve(settings: Settings, listener: socket.socket, admin: socket.socket | N
     if settings.greet:
         greet_when_ready(url, service.served)
     gc.collect()
-    gc.freeze()  # a full collection visited all imports: 28 ms without serving
+    gc.freeze()  # otherwise a full collection visits all imports and delays requests
     server.run(sockets=own)
     logger.info("stopped")
     return _explain_refusal(refusals[0]) if refusals else 0

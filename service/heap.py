@@ -1,9 +1,9 @@
 """Settings of the C library for the memory of freed images.
 
-glibc gives each thread its own arena, and each keeps freed memory for its next image. Over 20,000
-mixed requests the serving process grew by 79 MB that way, at unpredictable moments. One arena for
-all threads, with fixed limits, stays at its size after the first large images. Returning everything
-at once instead would cost 8 ms a request, for pages to be cleared and mapped again.
+glibc gives each thread its own arena, and each keeps freed memory for its next image. So the
+serving process grew at unpredictable moments. One arena for all threads, with fixed limits, keeps
+its size after the first large images (`python -m benchmarks.service.load`). Returning all memory
+immediately would cost time in each request, because pages must be cleared and mapped again.
 """
 
 from __future__ import annotations

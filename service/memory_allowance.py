@@ -15,7 +15,8 @@ BYTES_OF_GPU_PROCESS = 2_500 * MIB
 """CUDA's libraries and the model in main memory, for each GPU."""
 
 BYTES_OF_FURTHER_MODEL = 400 * MIB
-"""Compute process of each model beside the first, on a CPU: 280 MiB at rest, and its batches."""
+"""Compute process of each further model on a CPU: memory at rest, and for its batches
+(`python -m benchmarks.service.several_models`)."""
 
 BYTES_OF_COSTLY_WORKER = 700 * MIB
 """Peak of a worker with a costly X-ray: 683 MiB measured, 40 million pixels in colour in a TIFF

@@ -25,9 +25,9 @@ from model_store.int8_layers import Int8Conv2d, Int8Linear, Int8Matrix
 AttentionDtype = Literal["float16", "float32"]
 
 LARGEST_FLOAT32_GRID = 24
-"""Up to this side of the token grid attention is computed in float32: it costs little there, and
-masks then differ from the CPU's no more than those of two CPUs do. On a grid of 32 it took 18 of
-the 25 ms of a ViT-B on an H200."""
+"""Up to this side of the token grid, attention is computed in float32. It costs little there, and
+masks then differ from the CPU's no more than those of two CPUs do. On larger grids it would take
+most of the time."""
 
 
 def choose_attention_dtype(grid_size: int) -> AttentionDtype:

@@ -1,8 +1,8 @@
 """Find header and pixels in a DICOM file with bounded work, before any library parses them.
 
-A few megabytes can hold millions of empty items. A library makes an object of each: 16 MB took 2.8
-GB and a minute. Here elements are skipped by their lengths. pydicom gets only the elements that an
-X-ray needs, and never private groups, overlays, curves, icons and signatures. Deflated data sets
+A few megabytes can hold millions of empty items. A library makes an object of each, which takes
+gigabytes of memory. Here elements are skipped by their lengths. pydicom gets only the elements that
+an X-ray needs, and never private groups, overlays, curves, icons and signatures. Deflated data sets
 are inflated up to a limit.
 
 Format: DICOM PS3.5, sections 7 (elements, items) and A.4 (fragments); PS3.10, section 7.1.
@@ -32,10 +32,9 @@ from pydicom.uid import (
 from model_store.pictures.picture_errors import UndecodablePictureError
 
 MOST_VISITED = 10_000
-"""Most elements, items and fragments skipped in one file, about 3 microseconds each."""
+"""Most elements, items and fragments skipped in one file; skipping one takes microseconds."""
 MOST_KEPT = 5_000
-"""Most elements and items given to pydicom, about 50 microseconds each. X-rays have a few
-hundred."""
+"""Most elements and items given to pydicom, which is slower. X-rays have a few hundred."""
 MOST_LEVELS = 32
 """Deepest nesting of items; X-rays have two or three levels."""
 MOST_VALUE_BYTES = 1 << 20

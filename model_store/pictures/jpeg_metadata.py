@@ -1,9 +1,8 @@
 """Long metadata before a JPEG's pixels, left out before any library looks at them.
 
 A JPEG may have any number of application segments and comments. Pillow joins those of EXIF one by
-one, which takes time by the square of their number: 75 ms for the ten megabytes of 150 segments,
-and some seconds for sixty. No pixel depends on them. Orientation stands in the first EXIF segment,
-and how colours are coded in those of JFIF and Adobe.
+one, which takes time proportional to the square of their number. No pixel depends on them. The
+orientation is in the first EXIF segment, and the coding of colours in those of JFIF and Adobe.
 """
 
 from __future__ import annotations

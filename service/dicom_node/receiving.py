@@ -61,8 +61,7 @@ OUT_OF_RESOURCES = 0xA700
 CANNOT_UNDERSTAND = 0xC000
 _COMMAND_BYTES = 64 * 1024  # for the messages around an object
 _PDU_BYTES = 65_536
-"""Largest piece of a message; in the library's default pieces of 16 KB, 14 MB take half as long
-again."""
+"""Largest piece of a message; the library's default of 16 KB is slower for large X-rays."""
 _STATUS_NAMES = {
     SUCCESS: "success",
     NOT_AUTHORIZED: "not_authorized",

@@ -56,8 +56,8 @@ from service.imaging.views import ViewedMasks, encode_view, legend_of, view_of, 
 from service.imaging.warning_advice import advice_on, gravest, gravest_of_masks
 
 _PICTURE = "<picture>"
-"""Placeholder for a picture while the rest is encoded as JSON, because escaping its base64 costs 1
-ms."""
+"""Placeholder for a picture while the rest is encoded as JSON, because escaping its base64 is
+slow."""
 
 
 @dataclass

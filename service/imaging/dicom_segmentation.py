@@ -117,8 +117,7 @@ def encode_dicom_segmentation(
 def _labels_or_stack(masks: Sequence[NDArray[np.bool_]]) -> NDArray[np.uint8]:
     """Return the number of each pixel's segment, (H, W), or overlapping masks, (H, W, segments).
 
-    Both give the same object; for two lungs of 2048 x 2048 pixels highdicom takes 31 ms for the
-    first and 91 for the second.
+    Both give the same object, but highdicom is faster with the first.
     """
     labels = np.zeros(masks[0].shape, np.uint8)
     if len(masks) <= np.iinfo(labels.dtype).max:

@@ -1,8 +1,8 @@
 """Encode every DICOM object once, in the process that image workers are forked from.
 
-Importing highdicom and its tables takes half a second of CPU time and 90 MB, of which 60 are its
-table of every object of the standard. This happens before the first answer in DICOM. Otherwise each
-worker would repeat it, and a worker is replaced after each costly answer.
+Importing highdicom and its table of every object of the standard takes CPU time and memory. This
+happens before the first answer in DICOM. Otherwise each worker would repeat it, and a worker is
+replaced after each costly answer.
 """
 
 from __future__ import annotations

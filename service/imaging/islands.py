@@ -1,6 +1,6 @@
 """Remove the small pieces of a mask, found by its contours.
 
-The contours of a mask of 2048 x 2048 pixels take 2 ms, its connected pieces 86 ms.
+Finding the contours of a large mask is much faster than labelling its connected pieces.
 """
 
 from __future__ import annotations

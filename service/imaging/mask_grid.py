@@ -1,7 +1,7 @@
 """A coarse grid of a mask, on which its shape and its pieces are quick to find.
 
 Masks come from logits of about 96 x 96 cells, so about 128 samples along the longer side keep all
-of their shape. Finding the pieces takes 0.1 ms on the grid, and 86 ms at 2048 x 2048 pixels.
+of their shape. Finding the pieces is much faster on the grid than at full resolution.
 """
 
 from __future__ import annotations

@@ -33,8 +33,8 @@ MAXIMUM_PROPORTION_DEVIATIONS = 4.0
 squeezed to 40 % by 5 or more."""
 TURNED_FROM_DISTANCE = 4.5
 TURNED_RATIO = 0.8
-"""Ratio of distances at which a shape counts as turned: turning it brings it this much nearer to
-lungs. Upright masks of `val` get at least 1.9 times farther."""
+"""A shape counts as turned if turning it multiplies its distance from lungs by at most this ratio.
+For upright masks of `val` the factor is at least 1.9."""
 MAXIMUM_FLAT_SHARE = 0.08
 """Largest share of the mask where the picture has a single grey value."""
 INVERTED_FROM = 0.06
@@ -185,7 +185,7 @@ def _brightness_over_the_middle(mask: NDArray[np.bool_], grey: NDArray[Any]) -> 
     between = _between(mask)
     if not between.any():
         return 0.0
-    ordered = np.sort(grey, axis=None, kind="stable")  # radix sort: a tenth of a percentile's time
+    ordered = np.sort(grey, axis=None, kind="stable")  # radix sort, faster than a percentile
     low, high = ordered[ordered.size // 100], ordered[-1 - ordered.size // 100]
     difference = float(grey[mask].mean()) - float(grey[between].mean())
     return difference / max(1.0, float(high) - float(low))

@@ -189,7 +189,7 @@ def warm_up() -> None:
 
 
 def warm_up_extras() -> None:
-    """Encode every DICOM object once, before the first answer in DICOM: 90 MB."""
+    """Encode every DICOM object once, before the first answer in DICOM."""
     from service.imaging.dicom_warm_up import encode_objects_once
 
     encode_objects_once()

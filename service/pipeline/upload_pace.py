@@ -1,11 +1,11 @@
-"""How much of the processors the uploads of one caller may take while other callers are about.
+"""The processor time for one caller's uploads while other callers are active.
 
-Taking an upload costs the front about 1 ms a megabyte, at a higher priority than image workers
-have. Eight uploads of 62 MB at a time took 0.62 of two processors, and callers of small X-rays
-waited for workers that came to nothing: 5.7 times as long as alone. So the uploads of one caller
-together may take a twentieth of the processors for being parsed and kept, while another one is
-about; receiving them takes as much again. A caller alone is never held back, and on many
-processors nobody is.
+The front parses uploads at a higher priority than image workers have
+(`python -m benchmarks.service.front_costs` prints the time for each megabyte). Without a limit, one
+caller's large uploads took the processors from the image workers, and other callers waited several
+times as long. So parsing and storing the uploads of one caller may take a twentieth of the
+processors while another caller is active; receiving them takes about the same again. A lone caller
+is never slowed down, and on a machine with many processors no caller is.
 """
 
 from __future__ import annotations
@@ -19,25 +19,26 @@ from service.caller_turns import RecentCallers
 from service.cpu_allowance import allowed_cpus
 
 SHARE_OF_A_CPU = 0.05
-"""Of each allowed processor: with two some 150 MB a second, more than their image workers read."""
+"""Part of a processor for one caller's uploads, for each allowed processor. It suffices for more
+bytes than the image workers can decode."""
 
 ABOUT_S = 1.0
-"""For how long a caller is about after its latest request: its next one may be on the way."""
+"""Seconds after its latest request during which a caller counts as active."""
 
 UNNOTICED_S = 0.05
-"""A caller may be ahead by so much: an X-ray of 8 MB is not held back at all."""
+"""Processor time that a caller may use in advance, so that a single X-ray is not slowed down."""
 
 
 class UploadPace:
-    """Knows whose requests run, and how far ahead each one's uploads are; of one event loop."""
+    """Tracks the active callers of one event loop and the time of their uploads."""
 
     def __init__(
         self, now: Callable[[], float] = time.monotonic, cpus: Callable[[], int] = allowed_cpus
     ) -> None:
-        """Start with nobody.
+        """Start without callers.
 
         Args:
-            now: a clock that nobody can set, seconds.
+            now: monotonic clock, seconds.
             cpus: counts the allowed processors.
         """
         self.most_share = min(1.0, SHARE_OF_A_CPU * cpus())
@@ -55,7 +56,7 @@ class UploadPace:
         finally:
             self._about.note(caller)
             self._running[caller] -= 1
-            if not self._running[caller]:  # who has none is forgotten
+            if not self._running[caller]:  # forget callers without requests
                 del self._running[caller]
                 self._free_at.pop(caller, None)
 
@@ -63,7 +64,7 @@ class UploadPace:
         """Return how long an upload waits for its next piece.
 
         Args:
-            caller: whose upload it is.
+            caller: sender of the upload.
             spent_s: processor time that the latest piece took.
         """
         self._about.note(caller)

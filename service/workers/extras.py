@@ -1,7 +1,8 @@
 """Extras: libraries that few tasks need, loaded into all workers before the first such task.
 
-The libraries for answers in DICOM take 90 MB, and most installations never give one. The template
-loads them at the first request, and workers are replaced by forks that have them.
+The libraries for answers in DICOM take much memory, and most installations never send such an
+answer. The template loads them at the first request, and workers are replaced by forks that have
+them.
 """
 
 from __future__ import annotations

@@ -48,8 +48,8 @@ class WorkerLimits:
     def for_pictures(cls, max_pixels: int) -> WorkerLimits:
         """Return limits for pictures up to a number of pixels.
 
-        With 40 million pixels, opening the most expensive X-ray, a TIFF with three channels, takes
-        690 MiB beyond the warmed template (18 bytes a pixel). Its overlay has 151 MB.
+        The most expensive X-ray, a TIFF with three channels, takes 18 bytes a pixel
+        (`python -m benchmarks.service.image_memory`).
         """
         memory_bytes = 128 * _MIB + 24 * max_pixels
         file_bytes = 64 * _MIB + 6 * max_pixels

@@ -1,7 +1,7 @@
 """Release large shared memory in a separate thread.
 
-Freeing takes the kernel 0.18 ms a MiB on an AMD EPYC, so 14 ms for the pixels of a large X-ray, in
-which the event loop would serve nobody. Eight X-rays may end at the same moment.
+Freeing the pixels of a large X-ray takes the kernel milliseconds, during which the event loop would
+serve no request. Several X-rays may end at the same moment.
 """
 
 from __future__ import annotations

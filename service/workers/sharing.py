@@ -1,7 +1,7 @@
 """Copying into and out of shared memory without blocking the event loop.
 
-The kernel takes some 3 ms to clear and fill 8 MB, and 30 ms for the largest upload. Meanwhile
-nobody else would be served. So large copies are made in a thread, without Python's lock.
+The kernel takes milliseconds to clear and fill the memory of a large upload. Meanwhile the event
+loop would serve no other request. So large copies are made in a thread, without Python's lock.
 """
 
 from __future__ import annotations

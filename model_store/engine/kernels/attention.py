@@ -21,8 +21,8 @@ from model_store.engine.kernels.tuned_tiles import tuned_tiles
 _LOG2_E = tl.constexpr(1.4426950408889634)
 
 _MANY_TOKENS, _MANY_TOKENS_BLOCK = 1024, 16
-"""On a grid of 64 x 64 and an H200, blocks of 16 queries took 0.16 ms and blocks of 64 took 0.34.
-In windows of 14 x 14 the larger blocks were faster."""
+"""On a grid of 64 x 64, small blocks of queries were faster on an H200. In windows of 14 x 14,
+larger blocks were faster."""
 
 
 @dataclass(frozen=True)
