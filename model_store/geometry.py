@@ -1,9 +1,9 @@
 """Where a pixel of an X-ray lies in the model's input, and back: images, boxes and masks.
 
-Training and serving share this module, so a mask cannot shift between them. An X-ray is scaled
-so that its longest side fills the square input and padded at the right and the bottom. All image
-arithmetic is integer (a histogram window through a lookup table, then Pillow's fixed-point
-resize), so the input is the same bytes on every machine; a golden file in the tests holds it.
+Training and serving share this module, so a mask cannot shift between them. An X-ray is scaled so
+that its longest side fills the square input and padded at the right and the bottom. All image
+arithmetic is integer (a histogram window through a lookup table, then Pillow's fixed-point resize),
+so the input has the same bytes on every machine; a test compares it with a golden file.
 """
 
 from __future__ import annotations

@@ -41,7 +41,7 @@ class MaskLogits:
 class NetworkAnswer:
     """The network's output for one X-ray, by boxes and then structures, and its times.
 
-    ``quality`` as in `model_store.prediction.Prediction`.
+    ``quality`` has the format of `model_store.prediction.Prediction`.
     """
 
     masks: tuple[MaskLogits, ...]

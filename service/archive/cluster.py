@@ -1,4 +1,4 @@
-"""Ray, started here or joined: its room for actors, and the stream of batches.
+"""Start or join Ray, count the actors that fit, and stream batches to them.
 
 All settings of Ray are here. Usage reports are off, and every client needs the token. Anyone who
 reaches its ports and has the token can run any program.
@@ -22,7 +22,8 @@ from service.archive.units import Unit, UnitPlan
 OBJECT_STORE_BYTES = 200 * 1024 * 1024
 """Size of the object store, which has only names of files and counts."""
 BATCHES_AT_ONCE = 2
-"""Batches of an actor at a time: while the last X-rays of one are rendered, the next are opened."""
+"""Concurrent batches of an actor: while the last X-rays of one are rendered, those of the next are
+opened."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,7 @@ def joined(address: str | None, cpus: int | None = None) -> Iterator[None]:
     """Run Ray within the block: join a cluster, or start Ray here and stop it at the end.
 
     Args:
-        address: of a cluster's head; None starts Ray here.
+        address: address of a cluster's head node; None starts Ray on this machine.
         cpus: processors that Ray may use here; None for all.
 
     Raises:
@@ -102,15 +103,15 @@ def gpu_hosts() -> list[tuple[float, float]]:
 def segmented_batches(
     plan: UnitPlan, batches: Sequence[pyarrow.Table], size: UnitSize, actors: int
 ) -> Iterator[tuple[int, int]]:
-    """Segment batches on a pool of actors; Ray holds only batches in work.
+    """Segment batches on a pool of actors; Ray keeps only the batches in progress.
 
     A killed actor starts again, on another host if its own is gone, and gets its batches again.
 
     Args:
-        plan: what each actor does.
+        plan: model, settings and output of each actor.
         batches: rows of `INPUT_SCHEMA`.
-        size: what an actor takes.
-        actors: how many there are.
+        size: processors and GPUs of an actor.
+        actors: number of actors.
 
     Yields:
         X-rays done and failed of each finished batch.

@@ -105,7 +105,7 @@ class Blob:
         return self.read_at(0, self.size_bytes)
 
     def read_at(self, offset: int, size_bytes: int) -> bytes:
-        """Return a copy of a part, without mapping, so that the reader cannot get a fault."""
+        """Return a copy of a part, without mapping, so that reading cannot raise SIGBUS."""
         pieces: list[bytes] = []
         while size_bytes > 0:
             piece = os.pread(self.fileno(), size_bytes, offset)

@@ -1,4 +1,4 @@
-"""``acceptance``: does a stored model meet a hospital's margins on its own X-rays?"""
+"""``acceptance``: test a stored model against a hospital's margins on the hospital's X-rays."""
 
 from __future__ import annotations
 
