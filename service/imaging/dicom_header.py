@@ -2,7 +2,7 @@
 
 Headers come from many devices. Everything that an answer in DICOM repeats is read here once. A
 value that cannot be read becomes empty where the standard allows it. An X-ray is refused only if an
-identifier is invalid that the answer must refer to; the message names the attribute.
+identifier that the answer must refer to is invalid; the message names the attribute.
 """
 
 from __future__ import annotations
@@ -190,8 +190,8 @@ def _found(values: HeaderValues, keywords: Mapping[str, str]) -> dict[str, str]:
 def _content_moment(values: HeaderValues) -> tuple[str, str]:
     """Return the date and time of the content.
 
-    Without any date it is the dummy date of de-identification (PS3.15 E.1-1). The current time
-    would make another object of each repetition.
+    Without any date it is the dummy date of de-identification (PS3.15 E.1-1). With the current
+    time, repeated requests would give different objects.
     """
     for date_keyword, time_keyword in _MOMENTS:
         date = values.one(date_keyword, "DA")

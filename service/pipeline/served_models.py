@@ -1,4 +1,4 @@
-"""The models that are served side by side, and the choice of one by a request.
+"""All served models, and the choice of one of them by a request.
 
 Each has its own compute processes, so that no batch mixes two models and a fault of one does not
 affect the others. Each is changed separately (`model_generations`).
@@ -36,7 +36,7 @@ class ServedModels:
         """Make the models; nothing runs before `start`.
 
         Args:
-            settings: settings with their folders.
+            settings: settings, which name the models' folders.
             readiness: readiness of the process.
             make_host: makes the processes of a model.
             on_refused: called with the reason if a model cannot be loaded at all.

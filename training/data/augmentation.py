@@ -125,7 +125,7 @@ def augment(
         lungs: Left and right lung, (2, H, W).
         input_size: Side S of the model's input, in pixels.
         config: Sizes and probabilities of the changes.
-        rng: Its own source of randomness, so that it does not depend on the rest of the batch.
+        rng: Random generator of this X-ray, so that the result does not depend on the batch.
         further: Planes of further masks, (3, H, W), or None.
 
     Returns:
