@@ -1,7 +1,7 @@
 """Linear and convolution layers whose weights are int8 and whose products are integers.
 
 A convolution is the same matrix product on its unfolded patches. On the CPU the product runs in
-oneDNN with int32 accumulators (``qlinear_pointwise``); elsewhere, or when asked, in the slow
+oneDNN with int32 accumulators (``qlinear_pointwise``); elsewhere, or on request, in the slow
 reference of `model_store.integers`.
 """
 
@@ -34,7 +34,7 @@ class Int8Matrix(nn.Module):
     def __init__(
         self, weight: Tensor, weight_scale: Tensor, activation_scale: Tensor, bias: Tensor | None
     ) -> None:
-        """Hold the integers.
+        """Store the weight with its scales and bias.
 
         Args:
             weight: int8 (N, K).
@@ -66,8 +66,9 @@ class Int8Matrix(nn.Module):
         """Multiply uint8 activations (M, K) to accumulators (M, N).
 
         On the CPU they are float32, exact below 2**24. oneDNN could apply scale and bias in the
-        same pass, but it fuses them on AVX-512 and not on AVX2. Later layers amplify the last bit
-        that differs. Applied outside, every CPU computes the same.
+        same pass, but it fuses them on AVX-512 and not on AVX2. Later layers would amplify a
+        difference in the last bit. So both are applied outside oneDNN, with the same result on
+        every CPU.
         """
         if self.backend == "cpu":
             packed, scales, zero_points = self._pack()
@@ -123,7 +124,7 @@ class Int8Conv2d(nn.Module):
     """``nn.Conv2d`` (square kernel, one group) in integers, as a product on unfolded patches."""
 
     def __init__(self, matrix: Int8Matrix, kernel_size: int, stride: int, padding: int) -> None:
-        """Apply ``matrix`` (N, C * kernel * kernel) at every place of the kernel."""
+        """Apply ``matrix`` (N, C * kernel * kernel) at every position of the kernel."""
         super().__init__()
         self.matrix = matrix
         self.kernel_size, self.stride, self.padding = kernel_size, stride, padding

@@ -19,7 +19,7 @@ from PIL import Image, ImageOps
 from training.prepare.duplicates import LARGEST_DISTANCE, perceptual_hash
 
 EVERY = 14
-"""Interval of X-rays that are copied."""
+"""One of this many X-rays is copied."""
 
 
 def _jpeg(image: Image.Image) -> Image.Image:

@@ -39,7 +39,7 @@ def orthanc_configuration(folder: Path, ports: Ports) -> dict[str, Any]:
 
     Args:
         folder: folder of Orthanc's storage.
-        ports: where everything listens.
+        ports: one port for each listening socket.
     """
     values: dict[str, Any] = json.loads((FILES / "orthanc.json").read_text("utf-8"))
     modalities = {title.lower(): [title, HOST, 104] for title in SENDERS}
@@ -65,7 +65,7 @@ def node_toml(spool: Path, ports: Ports) -> str:
 
     Args:
         spool: folder in which X-rays wait.
-        ports: where everything listens.
+        ports: one port for each listening socket.
 
     Raises:
         ValueError: `node.toml` lacks a line that is to be replaced.

@@ -4,8 +4,9 @@ The network's input is sent and mask logits come back, as raw bytes after a smal
 (`message_socket`). With the default model these are 147 and 37 kB, whatever the size of the X-ray.
 Raw bytes are cheaper than pickled arrays and shared memory, and a socket leaves nothing behind when
 one side is killed. X-rays sent together are one message, and so are answers of one call. Every
-request has a number, which its answer repeats: an answer out of step would be another patient's
-mask. Both ends run the same code and nobody else can reach the socket, so pickle is safe here.
+request has a number, which its answer repeats. Without it, an answer in the wrong order would give
+another patient's mask. Both ends run the same code and no other process can reach the socket, so
+pickle is safe here.
 """
 
 from __future__ import annotations

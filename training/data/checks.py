@@ -1,7 +1,7 @@
 """Checks of a data set before training and evaluation.
 
 A patient in both training and evaluation, a repeated row or an empty mask would silently change a
-result. Each is refused here, by name, before the first step.
+result. Each is refused before the first step, and the message names it.
 """
 
 from __future__ import annotations
