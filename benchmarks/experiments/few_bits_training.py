@@ -4,7 +4,8 @@ All start from one stored float model, with one recipe and one part of `train`. 
 alone; GPTQ's integers frozen, with scales, biases and norms trained; every integer trained (QAT);
 and the float model trained further with the same loss, which shows the gain without rounding. Each
 runs with several seeds and is compared with the float model on X-rays of `val` with their own box.
-Existing results in ``--out`` are used again, and a stopped run continues.
+Existing results in ``--out`` are used again, and a stopped run continues. With
+``--activation-bits`` every layer's input has fewer bits than engines execute, in all but the last.
 
     python -m benchmarks.experiments.few_bits_training --data DATA --out runs/few_bits_training
 """
@@ -20,7 +21,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import torch
 
@@ -34,6 +35,8 @@ from training.config import RunConfig, load_config
 from training.data.dataset import load_xrays, read_rows, rows_of
 from training.data.manifest_file import MANIFEST, SPLITS, read_manifest
 from training.data.row_choice import spread
+from training.quantization.config import ActivationBits
+from training.quantization.fake_quantization import EXECUTED_BITS
 from training.quantization.quantized_model import to_deployed
 from training.stages.base import load_base
 
@@ -64,7 +67,13 @@ class Effort:
 
 
 def run_config(
-    way: str, levels: int, seed: int, data: Path, twin: Path, effort: Effort
+    way: str,
+    levels: int,
+    seed: int,
+    data: Path,
+    twin: Path,
+    effort: Effort,
+    activation_bits: int = EXECUTED_BITS,
 ) -> RunConfig:
     """Return the run of one method: a smaller recipe of the stored two-bit model."""
     settings: dict[str, Any] = {
@@ -79,6 +88,7 @@ def run_config(
     else:
         settings |= {
             "qat.weight_levels": levels, "qat.integers_learn": way != "frozen",
+            "qat.activation_bits": activation_bits,
             "qat.calibration_batches": -(-effort.calibration // effort.batch_size),
         }  # fmt: skip
     return load_config(RECIPES / "cxr_lung_tiny_w2_stage2.toml", settings)
@@ -115,13 +125,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     size = int(manifest.architecture["input_size"])
     # Runs with other steps, X-rays or another twin have another folder.
     asked = "_".join(str(value) for value in asdict(effort).values())
+    if options.activation_bits != EXECUTED_BITS:
+        asked += f"_activations{options.activation_bits}"
     folder = options.out / f"{manifest.name}_{manifest.version}_{asked}"
     data = folder / "data"
     write_part(options.data, data, effort)
     xrays = load_xrays(read_rows(data, "val"))
     print(f"{processor_name()}, {os.cpu_count()} cores; {manifest.name}/{manifest.version}, "
           f"{effort.steps} steps of {effort.batch_size}, {len(read_rows(data, 'train'))} X-rays of "
-          f"train, {len(xrays)} of val, own box")  # fmt: skip
+          f"train, {len(xrays)} of val, own box, activations of {options.activation_bits} "
+          "bits")  # fmt: skip
     float_masks = FloatMasks.of(model, xrays, size, folder / "float_masks.pt")
     jobs = [
         (way, FLOAT_LEVELS if way == "float" else levels, seed)
@@ -135,7 +148,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     rows: list[Row] = []
     for way, levels, seed in jobs:
         place = folder / f"{way}_{levels}_{seed}"
-        config = run_config(way, levels, seed, data, options.twin, effort)
+        config = run_config(way, levels, seed, data, options.twin, effort, options.activation_bits)
         found = kept(
             place.with_suffix(".pt"),
             lambda: asdict(_trained(config, options.twin, place, float_masks, options.device)),  # noqa: B023
@@ -144,7 +157,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print_row(rows[-1])
     summaries = summarize(rows, float_masks)
     _print_summaries(summaries)
-    print(json.dumps({"effort": asdict(effort), "ways": [asdict(one) for one in summaries]}))
+    print(json.dumps({"effort": asdict(effort), "activation_bits": options.activation_bits,
+                      "ways": [asdict(one) for one in summaries]}))  # fmt: skip
     return 0
 
 
@@ -157,7 +171,8 @@ def _trained(
     levels = FLOAT_LEVELS
     if config.stage == "stage2":
         levels = config.qat.weight_levels
-        to_deployed(model)
+        if config.qat.activation_bits == EXECUTED_BITS:
+            to_deployed(model)
     way = folder.name.partition("_")[0]
     seconds = seconds_per_epoch(folder, config.steps) or 0.0
     with torch.no_grad():
@@ -226,6 +241,9 @@ def _parser() -> argparse.ArgumentParser:
                         help="stored float model (default: the served model's)")  # fmt: skip
     parser.add_argument("--ways", nargs="+", default=WAYS, choices=WAYS)
     parser.add_argument("--levels", type=int, nargs="+", default=(4, 2), help="2 to 16")
+    parser.add_argument("--activation-bits", type=int, default=EXECUTED_BITS,
+                        choices=get_args(ActivationBits),
+                        help="bits of every layer's input (default: %(default)s)")  # fmt: skip
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=default.steps)
     parser.add_argument("--batch-size", type=int, default=default.batch_size)

@@ -34,6 +34,8 @@ def test_the_ways_to_few_bits_differ_in_what_learns_alone(data: Path) -> None:
     assert runs["float"].stage == "pretrain" and runs["float"].teacher == qat.teacher
     assert runs["float"].optimizer == qat.optimizer and runs["float"].model.input_size == 384
     assert qat.qat.calibration_batches * qat.batch_size >= Effort().calibration
+    fewer = run_config("qat", 4, 1, data, twin, Effort(), activation_bits=4)
+    assert fewer == dataclasses.replace(qat, qat=dataclasses.replace(qat.qat, activation_bits=4))
 
 
 def test_a_part_of_a_data_set_is_spread_over_its_sources(data: Path, tmp_path: Path) -> None:

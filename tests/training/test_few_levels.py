@@ -27,6 +27,7 @@ from training.export import write_deployed
 from training.phantom.dataset import write_phantom_dataset
 from training.quantization.calibration import round_by_xrays
 from training.quantization.config import LevelCount, QatConfig
+from training.quantization.fake_quantization import FakeQuantized, sampling, step_range
 from training.quantization.few_level_layer import FARTHEST_START, FewLevelQuantized
 from training.quantization.post_training import (
     ROUNDINGS,
@@ -230,6 +231,56 @@ def test_frozen_integers_stay_while_scales_and_biases_learn(
             CONFIGS / "cxr_lung_tiny_w2_stage2.toml",
             settings(data, twin, qat__integers_learn=False, qat__weight_levels=127),
         )
+
+
+@pytest.mark.parametrize("bits", [3, 4, 6])
+def test_an_input_of_few_bits_has_no_more_steps_than_they_allow(bits: int) -> None:
+    source, values = make_source("linear", 3)
+    fake = FewLevelQuantized(source, WeightLevels(4), bits)
+    with sampling([fake]):
+        fake(values)
+    read: list[Tensor] = []
+    product = fake._product
+    fake._product = lambda v, w: (read.append(v.detach()), product(v, w))[1]  # type: ignore[assignment, method-assign, func-returns-value]
+    fake(values * 9.0)  # clipped at both ends
+    assert len(read[0].unique()) == 2**bits
+    assert (float(read[0].min()), float(read[0].max())) == (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1)
+    # The calibrated scale is of least error: both its neighbours read the samples worse.
+    low, high = step_range(bits)
+    errors = []
+    for factor in (0.8, 1.0, 1.25):
+        scale = float(fake.activation_scale.detach()) * factor
+        steps = torch.round(values / scale).clamp(low, high)
+        errors.append(float((steps * scale - values).square().mean()))
+    assert errors[1] == min(errors)
+
+
+@pytest.mark.parametrize("levels", [4, 127])
+def test_activations_of_four_bits_train_and_are_validated_but_not_exported(
+    levels: int, data: Path, twin: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    changes = settings(data, twin, qat__activation_bits=4, qat__weight_levels=levels, steps=3)
+    changes["qat.train_base"] = levels == 127
+    config = load_config(CONFIGS / "cxr_lung_tiny_w2_stage2.toml", changes)
+    loop = prepare_run(config, twin, tmp_path / "run", resume=False, device=CPU)
+    assert loop.run() is not None
+    base = load_base(tmp_path / "run" / "latest.pt")
+    fakes = [m for m in base.model.modules() if isinstance(m, FakeQuantized)]
+    assert fakes and {fake.activation_bits for fake in fakes} == {4}
+    assert base.lineage[-1]["activation_bits"] == 4
+    # What is validated has four bits: it equals the loaded run, and differs from eight bits.
+    inputs = model_inputs(base.model)
+    with torch.no_grad():
+        mine = loop.stage.deployed()(*inputs)[0]
+        assert torch.equal(mine, base.model.eval()(*inputs)[0])
+        for fake in fakes:
+            fake.activation_bits = 8
+        assert not torch.equal(mine, base.model(*inputs)[0])
+    command = ["export", "--run", str(tmp_path / "run" / "latest.pt"), "--name", "tiny-a4"]
+    command += ["--version", "1", "--out", str(tmp_path / "models"), "--data", str(data)]
+    assert main(command) == 2
+    assert "qat.activation_bits is 4; engines execute 8" in capsys.readouterr().err
+    assert not (tmp_path / "models").exists()
 
 
 def test_without_steps_the_run_is_gptq_alone(data: Path, twin: Path, tmp_path: Path) -> None:

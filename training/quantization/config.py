@@ -9,6 +9,8 @@ from model_store.weight_levels import EIGHT_BIT_LEVELS
 from training.errors import ConfigError
 from training.settings import Count, NotNegative, check_settings
 
+ActivationBits = Literal[3, 4, 5, 6, 7, 8]
+
 LevelCount = Literal[2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 127]
 """The counts that `model_store.weight_levels.WeightLevels` accepts."""
 
@@ -28,6 +30,8 @@ class QatConfig:
             stored packed (4 are ±1 and ±3 in 2 bits). With few levels every weight is trained, and
             ``train_base`` has no effect. Training starts from GPTQ with the number of X-rays in the
             calibration batches, at least 48, unchanged and equally many of each data set.
+        activation_bits: Bits of every layer's input. Engines execute 8; a run of fewer shows what
+            it would cost, and cannot be exported.
         integers_learn: Whether the integers of 2 to 16 levels are trained; if not, they stay as
             GPTQ made them, and scales, biases and norms are trained.
     """
@@ -38,6 +42,7 @@ class QatConfig:
     calibration_batches: Count = 8
     train_base: bool = False
     weight_levels: LevelCount = EIGHT_BIT_LEVELS
+    activation_bits: ActivationBits = 8
     integers_learn: bool = True
 
     def __post_init__(self) -> None:

@@ -18,8 +18,6 @@ from torch import Tensor, nn
 
 from model_store.int8_layers import Int8Conv2d, Int8Linear, Int8Matrix
 from model_store.integers import (
-    ACTIVATION_HIGH,
-    ACTIVATION_LOW,
     WEIGHT_LIMIT,
     quantize_weight,
     weight_scale,
@@ -28,6 +26,9 @@ from training.adapters.adapted_linear import AdaptedLinear
 from training.quantization.exact_products import exact_convolution, exact_linear
 
 QuantizedSource = nn.Linear | nn.Conv2d | AdaptedLinear
+
+EXECUTED_BITS = 8
+"""Bits of an activation in every engine; fewer can be trained and measured, not executed."""
 
 _SAMPLES_PER_BATCH = 16_384
 _SCALE_CANDIDATES = 48
@@ -43,18 +44,28 @@ def folded_bias(source: QuantizedSource) -> Tensor | None:
     return source.folded_bias if isinstance(source, AdaptedLinear) else source.bias
 
 
+def step_range(bits: int) -> tuple[int, int]:
+    """Return the lowest and the highest step of an activation of so many bits."""
+    return -(2 ** (bits - 1)), 2 ** (bits - 1) - 1
+
+
 def round_straight_through(values: Tensor) -> Tensor:
     """Round to even; the gradient passes unchanged."""
     return values + (torch.round(values) - values).detach()
 
 
 class FakeQuantized(nn.Module):
-    """A linear or convolution layer on fake-quantized weight and input."""
+    """A linear or convolution layer on fake-quantized weight and input.
 
-    def __init__(self, source: QuantizedSource) -> None:
+    Attributes:
+        activation_bits: Bits of the input, for 2 to this power of steps.
+    """
+
+    def __init__(self, source: QuantizedSource, activation_bits: int = EXECUTED_BITS) -> None:
         """Wrap ``source``; until calibrated the activation scale is 1."""
         super().__init__()
         self.source = source
+        self.activation_bits = activation_bits
         self.log_scale = nn.Parameter(torch.zeros(()))
         self.samples: list[Tensor] | None = None
 
@@ -64,13 +75,13 @@ class FakeQuantized(nn.Module):
         return self.log_scale.exp()
 
     def forward(self, values: Tensor) -> Tensor:
-        """Compute what the integer layer will compute, in float32."""
+        """Compute in float32 what the integer layer will compute, or would at fewer bits."""
         if self.samples is not None:
             self._sample(values)
             return self._float_forward(values)
         with torch.autocast(values.device.type, enabled=False):
             scale = self.activation_scale
-            steps = (values.float() / scale).clamp(ACTIVATION_LOW, ACTIVATION_HIGH)
+            steps = (values.float() / scale).clamp(*step_range(self.activation_bits))
             integers, per_channel = self.integer_weight()
             accumulator = self._product(round_straight_through(steps), integers)
             return self._dequantize(accumulator, scale * per_channel)
@@ -111,12 +122,12 @@ class FakeQuantized(nn.Module):
         if not self.samples:
             raise ValueError("no inputs were sampled; run batches inside `sampling` first")
         values = torch.cat(self.samples)
-        largest = max(values.max().item() / ACTIVATION_HIGH, values.min().item() / ACTIVATION_LOW)
-        largest = max(largest, 1e-6)
+        low, high = step_range(self.activation_bits)
+        largest = max(values.max().item() / high, values.min().item() / low, 1e-6)
         candidates = [
             largest * 0.5 ** (4 * i / _SCALE_CANDIDATES) for i in range(_SCALE_CANDIDATES)
         ]
-        best = min(candidates, key=lambda scale: _squared_error(values, scale))
+        best = min(candidates, key=lambda scale: _squared_error(values, scale, low, high))
         with torch.no_grad():
             self.log_scale.fill_(math.log(best))
         self.samples = None
@@ -146,8 +157,8 @@ class FakeQuantized(nn.Module):
         return Int8Linear(matrix)
 
 
-def _squared_error(values: Tensor, scale: float) -> float:
-    steps = torch.round(values / scale).clamp(ACTIVATION_LOW, ACTIVATION_HIGH)
+def _squared_error(values: Tensor, scale: float, low: int, high: int) -> float:
+    steps = torch.round(values / scale).clamp(low, high)
     return float((steps * scale - values).square().mean())
 
 

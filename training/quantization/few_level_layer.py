@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from model_store.weight_levels import WeightLevels
-from training.quantization.fake_quantization import FakeQuantized
+from training.quantization.fake_quantization import EXECUTED_BITS, FakeQuantized
 from training.quantization.scale_fitting import largest_scale
 
 FARTHEST_START = 0.45
@@ -21,7 +21,7 @@ rounds to this integer."""
 
 
 class FewLevelQuantized(FakeQuantized):
-    """A linear or convolution layer on weights of few levels and an 8-bit input.
+    """A linear or convolution layer on weights of few levels, with a rounded input.
 
     Attributes:
         levels: The integers that a weight can have.
@@ -31,9 +31,14 @@ class FewLevelQuantized(FakeQuantized):
 
     source: nn.Linear | nn.Conv2d
 
-    def __init__(self, source: nn.Linear | nn.Conv2d, levels: WeightLevels) -> None:
+    def __init__(
+        self,
+        source: nn.Linear | nn.Conv2d,
+        levels: WeightLevels,
+        activation_bits: int = EXECUTED_BITS,
+    ) -> None:
         """Wrap ``source``, with weights at the nearest level of the scale of the largest weight."""
-        super().__init__(source)
+        super().__init__(source, activation_bits)
         self.levels = levels
         weight = source.weight.detach().flatten(1)
         scale = largest_scale(weight, levels)

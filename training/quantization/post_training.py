@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from model_store.quantizable import quantizable_layers, replace_module
 from model_store.sam import PromptableSam
 from model_store.weight_levels import WeightLevels
-from training.quantization.fake_quantization import sampling
+from training.quantization.fake_quantization import EXECUTED_BITS, sampling
 from training.quantization.few_level_layer import FewLevelQuantized
 from training.quantization.gptq import gptq_weight
 from training.quantization.input_moments import InputMoments, observed_inputs
@@ -28,14 +28,17 @@ ModelInputs = tuple[Tensor, Tensor, Tensor]
 
 
 def add_few_levels(
-    model: PromptableSam, levels: WeightLevels, names: Iterable[str]
+    model: PromptableSam,
+    levels: WeightLevels,
+    names: Iterable[str],
+    activation_bits: int = EXECUTED_BITS,
 ) -> dict[str, FewLevelQuantized]:
     """Wrap the named float layers; until `round_weights` they are rounded to nearest."""
     layers: dict[str, FewLevelQuantized] = {}
     for name in names:
         source = model.get_submodule(name)
         assert isinstance(source, nn.Linear | nn.Conv2d)
-        layers[name] = FewLevelQuantized(source, levels)
+        layers[name] = FewLevelQuantized(source, levels, activation_bits)
         replace_module(model, name, layers[name])
     return layers
 

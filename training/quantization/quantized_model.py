@@ -8,8 +8,9 @@ from model_store.quantizable import quantizable_layers, replace_module
 from model_store.sam import PromptableSam
 from model_store.weight_levels import EIGHT_BIT_LEVELS, WeightLevels
 from training.adapters.adapted_model import find_layers, merge_adapters
+from training.errors import ConfigError
 from training.quantization.config import QatConfig
-from training.quantization.fake_quantization import FakeQuantized
+from training.quantization.fake_quantization import EXECUTED_BITS, FakeQuantized
 from training.quantization.few_level_layer import FewLevelQuantized
 from training.quantization.post_training import add_few_levels
 from training.quantization.sensitivity.choice import (
@@ -20,7 +21,9 @@ from training.quantization.sensitivity.choice import (
 
 
 def add_fake_quantization(
-    model: PromptableSam, choice: PrecisionChoice = EVERY_LAYER_INT8
+    model: PromptableSam,
+    choice: PrecisionChoice = EVERY_LAYER_INT8,
+    activation_bits: int = EXECUTED_BITS,
 ) -> dict[str, FakeQuantized]:
     """Wrap every quantizable layer except those chosen to stay float.
 
@@ -32,7 +35,8 @@ def add_fake_quantization(
     layers: dict[str, FakeQuantized] = {}
     for name in names:
         if name not in choice.float_layers:
-            layers[name] = FakeQuantized(model.get_submodule(name))  # type: ignore[arg-type]
+            source = model.get_submodule(name)
+            layers[name] = FakeQuantized(source, activation_bits)  # type: ignore[arg-type]
             replace_module(model, name, layers[name])
     return layers
 
@@ -49,7 +53,7 @@ def add_few_level_quantization(
     names = quantizable_names(model)
     check_layers(choice, names)
     kept = [name for name in names if name not in choice.float_layers]
-    return add_few_levels(model, WeightLevels(config.weight_levels), kept)
+    return add_few_levels(model, WeightLevels(config.weight_levels), kept, config.activation_bits)
 
 
 def quantizable_names(model: PromptableSam) -> list[str]:
@@ -72,8 +76,17 @@ def to_deployed(model: PromptableSam) -> dict[str, Precision]:
 
     Returns:
         The precision of every quantizable layer.
+
+    Raises:
+        ConfigError: Its activations have fewer bits than any engine executes.
     """
     fake = find_layers(model, FakeQuantized)
+    bits = min((layer.activation_bits for layer in fake.values()), default=EXECUTED_BITS)
+    if bits != EXECUTED_BITS:
+        raise ConfigError(
+            f"qat.activation_bits is {bits}; engines execute {EXECUTED_BITS}, so this model can be "
+            "trained and measured, but neither exported nor served"
+        )
     for name, layer in fake.items():
         replace_module(model, name, layer.to_integers())
     merge_adapters(model)

@@ -44,7 +44,7 @@ def model_from_checkpoint(state: Mapping[str, Any]) -> tuple[SamConfig, Promptab
     if stage == "stage2":
         qat = qat_settings(state)
         if qat.weight_levels == EIGHT_BIT_LEVELS:
-            add_fake_quantization(model, stored_choice(state))
+            add_fake_quantization(model, stored_choice(state), qat.activation_bits)
         else:
             add_few_level_quantization(model, qat, stored_choice(state))
     model.load_state_dict(state["model"])

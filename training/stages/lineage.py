@@ -10,6 +10,7 @@ from typing import Any
 from model_store.weight_levels import EIGHT_BIT_LEVELS
 from training.adapters.config import AdaLoraConfig, AdaptationConfig, LoraConfig
 from training.quantization.config import QatConfig
+from training.quantization.fake_quantization import EXECUTED_BITS
 from training.settings import build_settings
 
 
@@ -66,6 +67,8 @@ def lineage_of(state: Mapping[str, Any]) -> tuple[dict[str, Any], ...]:
             own["teachers_teach"] = list(teacher["conventions"])
     if state["stage"] == "stage2" and qat_settings(state).weight_levels != EIGHT_BIT_LEVELS:
         own["weight_levels"] = qat_settings(state).weight_levels
+    if state["stage"] == "stage2" and qat_settings(state).activation_bits != EXECUTED_BITS:
+        own["activation_bits"] = qat_settings(state).activation_bits
     if state["stage"] == "stage1":
         own["method"] = adapter_settings(state)["adaptation"].method
     if "ranks" in state["stage_state"]:

@@ -14,7 +14,7 @@ from training.adapters.adapted_linear import AdaptedLinear
 from training.adapters.adapted_model import find_layers
 from training.data.batches import BatchSource
 from training.quantization.config import QatConfig
-from training.quantization.fake_quantization import FakeQuantized, sampling
+from training.quantization.fake_quantization import EXECUTED_BITS, FakeQuantized, sampling
 from training.quantization.post_training import ModelInputs
 from training.quantization.quantized_model import add_fake_quantization, to_deployed
 from training.quantization.sensitivity.choice import EVERY_LAYER_INT8, PrecisionChoice
@@ -54,7 +54,7 @@ class QatStage(Stage):
                 factor.requires_grad_(True)
         for adapter in find_layers(self.model, AdaLoraLinear).values():
             adapter.frozen_mask = True
-        return add_fake_quantization(self.model, self._choice)
+        return add_fake_quantization(self.model, self._choice, self._config.activation_bits)
 
     @torch.no_grad()
     def calibrate(self, source: BatchSource) -> None:
@@ -71,9 +71,13 @@ class QatStage(Stage):
             yield normalized, batch.boxes, batch.image_index
 
     def deployed(self) -> PromptableSam:
-        """Return a copy in integers, the model that an export of the current weights stores."""
+        """Return a copy in integers, the model that an export of the current weights stores.
+
+        Activations of fewer bits than engines execute stay fake-quantized, which computes the same.
+        """
         copied = copy.deepcopy(self.model)
-        to_deployed(copied)
+        if self._config.activation_bits == EXECUTED_BITS:
+            to_deployed(copied)
         return copied.eval().requires_grad_(False)
 
     def extra_state(self) -> dict[str, Any]:
