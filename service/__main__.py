@@ -150,6 +150,7 @@ def _serve(settings: Settings, listener: socket.socket, admin: socket.socket | N
             on_closed=service.metrics.connection_closed,
         ),
         ws="none",
+        loop="asyncio",  # also where another extra installs uvloop
         ssl_certfile=settings.tls_cert,
         ssl_keyfile=settings.tls_key,
         log_config=None,

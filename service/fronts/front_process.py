@@ -100,6 +100,7 @@ class FrontServer(uvicorn.Server):
                 http=http,
                 interface="asgi3",
                 ws="none",
+                loop="asyncio",  # also where another extra installs uvloop
                 ssl_certfile=settings.tls_cert,
                 ssl_keyfile=settings.tls_key,
                 log_config=None,
