@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import signal
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -144,6 +147,40 @@ def test_a_caller_who_says_nothing_delays_the_stop_by_seconds_at_most(tiny_artif
             assert server.process.wait(30) == 0
             assert time.monotonic() - started < 12  # of 25 for the drain
             assert caller.recv(100) == b""
+
+
+@contextlib.contextmanager
+def no_processor_idle() -> Iterator[None]:
+    """Other programs keep all processors busy."""
+    count = 1 + len(os.sched_getaffinity(0))
+    busy = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(count)]
+    try:
+        yield
+    finally:
+        for one in busy:
+            one.kill()
+            one.wait()
+
+
+def test_image_workers_hold_nothing_of_answered_requests_where_no_processor_is_idle(
+    tiny_artifact: Path,
+) -> None:
+    """More requests than a worker may have descriptors, beside programs that take all time."""
+    answers: list[int] = []
+    image = png(picture())
+    with running_server(tiny_artifact, [*FLAGS, "--image-workers", "2"]) as server:
+
+        def call() -> None:
+            for _ in range(20):
+                answers.append(server.segment(image, {}).status)
+
+        callers = [threading.Thread(target=call) for _ in range(12)]
+        with no_processor_idle():
+            for caller in callers:
+                caller.start()
+            for caller in callers:
+                caller.join(120)
+    assert answers == [200] * 240
 
 
 def test_stop_under_load_loses_nothing_that_was_accepted(tiny_artifact: Path) -> None:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from typing import NoReturn
 
 import pytest
 
-from service.imaging.side_threads import SideThreads, in_turn
+from service.imaging.side_threads import MOST_WAITING, SideThreads, in_turn
 
 pytestmark = pytest.mark.skipif(
     not hasattr(os, "sched_getaffinity"), reason="cores are chosen on Linux alone"
@@ -162,6 +164,83 @@ def test_a_piece_that_nobody_has_begun_is_done_by_its_caller(side: SideThreads) 
     free.set()
     other.join(10)
     assert not other.is_alive()
+
+
+class Pixels:
+    """What a piece of work holds."""
+
+
+@contextlib.contextmanager
+def starved(side: SideThreads) -> Iterator[None]:
+    """The side thread has begun a piece and gets no processor time until the end."""
+    begun, goes_on = threading.Event(), threading.Event()
+
+    def stall() -> None:
+        begun.set()
+        assert goes_on.wait(60)
+
+    other = threading.Thread(target=lambda: side.both(lambda: begun.wait(60), stall))
+    other.start()
+    assert begun.wait(60)
+    yield
+    goes_on.set()
+    other.join(60)
+
+
+@pytest.mark.skipif(len(CORES) < 2, reason="one core")
+def test_what_waits_for_a_starved_thread_holds_nothing_of_its_callers(side: SideThreads) -> None:
+    def used(way: Callable[[Callable[[], int]], object]) -> weakref.ref[Pixels]:
+        pixels = Pixels()
+        way(lambda: id(pixels))
+        return weakref.ref(pixels)
+
+    with starved(side):
+        held = [used(lambda piece: side.both(piece, piece)) for _ in range(20)]
+        held += [used(lambda piece: side.each([piece] * 4)) for _ in range(20)]
+        assert [one() for one in held] == [None] * 40
+        assert side.each([lambda: 1, lambda: 2, lambda: 3]) == [1, 2, 3]
+
+
+@pytest.mark.skipif(len(CORES) < 2, reason="one core")
+def test_a_starved_thread_gets_no_more_pieces_than_it_could_ever_look_at(
+    side: SideThreads, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    handed: list[object] = []
+    submit = side._pool.submit
+
+    def counted(function: Callable[..., object], one: object) -> object:
+        handed.append(one)
+        return submit(function, one)
+
+    with starved(side):
+        monkeypatch.setattr(side._pool, "submit", counted)
+        for _ in range(100):
+            assert side.each([lambda: 1, lambda: 2]) == [1, 2]
+        assert len(handed) == MOST_WAITING
+    wait_until(lambda: side._waiting == 0)
+    assert side.both(lambda: 1, lambda: 2) == (1, 2)
+    assert len(handed) == MOST_WAITING + 1
+
+
+@pytest.mark.skipif(len(CORES) < 2, reason="one core")
+def test_a_piece_that_a_thread_has_begun_and_cannot_end_is_done_again_by_its_caller(
+    side: SideThreads,
+) -> None:
+    own = threading.get_ident()
+    begun, goes_on = threading.Event(), threading.Event()
+
+    def there() -> int:
+        if threading.get_ident() != own:
+            begun.set()
+            assert goes_on.wait(60)
+        return threading.get_ident()
+
+    assert side.both(lambda: begun.wait(60), there) == (True, own)
+    goes_on.set()
+    begun.clear()
+    goes_on.clear()
+    assert side.each([lambda: int(begun.wait(60)), there]) == [1, own]
+    goes_on.set()
 
 
 @pytest.mark.skipif(len(CORES) < 2, reason="one core")
