@@ -80,6 +80,8 @@ class Devices:
 
 async def ready_devices(app: FastAPI, count: int) -> None:
     await until(lambda: sample(app, "lungseg_devices_ready") == count)
+    # With a device there is an answer once the image workers are proven, too.
+    await until(lambda: sample(app, "lungseg_ready") == (count > 0))
 
 
 async def test_requests_go_where_fewest_wait_and_every_device_is_named() -> None:

@@ -46,7 +46,10 @@ def front_processes(server: RunningServer) -> list[int]:
 
 def sockets_of(process: int) -> set[int]:
     """Inodes of the sockets that a process holds."""
-    links = [os.readlink(one) for one in Path(f"/proc/{process}/fd").iterdir()]
+    links = []
+    for one in Path(f"/proc/{process}/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):  # closed meanwhile
+            links.append(os.readlink(one))
     return {int(link[8:-1]) for link in links if link.startswith("socket:")}
 
 
