@@ -2,7 +2,8 @@
 
 A JPEG may have any number of application segments and comments. Pillow joins those of EXIF one by
 one, which takes time proportional to the square of their number. No pixel depends on them. The
-orientation is in the first EXIF segment, and the coding of colours in those of JFIF and Adobe.
+orientation is in the first EXIF segment, and the coding of colours in those of JFIF and Adobe,
+which are kept at any length.
 """
 
 from __future__ import annotations
@@ -17,8 +18,6 @@ MOST_METADATA_BYTES = 1 << 20
 _JFIF, _EXIF, _ADOBE, _COMMENT = 0xE0, 0xE1, 0xEE, 0xFE
 _METADATA = frozenset({*range(0xE0, 0xF0), _COMMENT})
 _MARKER_AND_LENGTH_BYTES = 4
-_MOST_COLOUR_BYTES = 64
-"""JFIF without its thumbnail has 18 bytes, Adobe 16."""
 
 
 def without_long_metadata(data: bytes) -> bytes:
@@ -40,8 +39,7 @@ def without_long_metadata(data: bytes) -> bytes:
         body = start + _MARKER_AND_LENGTH_BYTES
         is_first_exif = marker == _EXIF and not has_exif and data[body : body + 4] == b"Exif"
         has_exif = has_exif or is_first_exif
-        says_colours = marker in (_JFIF, _ADOBE) and end - start <= _MOST_COLOUR_BYTES
-        if not (is_first_exif or says_colours):
+        if not (is_first_exif or marker in (_JFIF, _ADOBE)):
             dropped.append((start, end))
     if size_bytes <= MOST_METADATA_BYTES:
         return data

@@ -57,6 +57,19 @@ def test_how_colours_are_coded_is_still_known(mode: str) -> None:
     assert np.array_equal(found.pixels, read_picture(plain, max_pixels=10_000).pixels)
 
 
+def test_a_long_statement_of_how_colours_are_coded_is_kept() -> None:
+    """Read as Y, Cb, Cr these pixels would be other greys."""
+    picture = Image.fromarray(ramp()).convert("RGB")
+    picture.putpixel((3, 3), (255, 0, 0))
+    jfif = encoded(picture, "JPEG", quality=95)
+    plain = jfif[:2] + jfif[20:]  # JFIF would say how they are coded
+    as_rgb = b"\xff\xee\xff\xffAdobe" + bytes(7) + bytes(LONGEST - 12)
+    short = b"\xff\xee\x00\x0eAdobe" + bytes(7)
+    found = read_picture(grown(plain, as_rgb + COMMENT * MANY), max_pixels=10_000)
+    expected = read_picture(grown(plain, short), max_pixels=10_000)
+    assert np.array_equal(found.pixels, expected.pixels)
+
+
 def test_what_is_not_long_is_not_touched() -> None:
     data = grown(turned_jpeg(), COMMENT * 10)
     assert without_long_metadata(data) is data
