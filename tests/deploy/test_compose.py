@@ -19,6 +19,8 @@ from service.settings import Settings, settings_from, unknown_variables
 
 ROOT = Path(__file__).parents[2]
 OURS = ("gpu", "cpu")
+ONE_GPU = ("gpu0", "gpu1")
+"""The services of a host with several GPUs, one for each."""
 
 
 def compose() -> dict[str, Any]:
@@ -50,7 +52,9 @@ def compose_command() -> list[str]:
     pytest.skip("no docker compose: docker-compose.yml was NOT checked against its schema")
 
 
-@pytest.mark.parametrize(("profile", "first"), [("gpu", "gpu"), ("cpu", "cpu"), ("pacs", "node")])
+@pytest.mark.parametrize(
+    ("profile", "first"), [("gpu", "gpu"), ("cpu", "cpu"), ("pacs", "node"), ("gpus", "balancer")]
+)
 def test_compose_accepts_every_profile(profile: str, first: str) -> None:
     command = [*compose_command(), "--profile", profile, "config"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
@@ -98,7 +102,10 @@ def test_up_alone_starts_the_gpu_service_with_monitoring() -> None:
     assert device["count"] == "all"  # the service runs a compute process on each
 
 
-@pytest.mark.parametrize("name", [*OURS, "prometheus", "grafana", "node", "orthanc"])
+@pytest.mark.parametrize(
+    "name",
+    [*OURS, *ONE_GPU, "balancer", "prometheus", "grafana", "node", "orthanc"],
+)
 def test_every_container_is_locked_down(name: str) -> None:
     one = services()[name]
     assert one["read_only"] is True
@@ -111,7 +118,7 @@ def test_every_container_is_locked_down(name: str) -> None:
     assert one["logging"]["options"]["max-size"]
 
 
-@pytest.mark.parametrize("name", [*OURS, "node"])
+@pytest.mark.parametrize("name", [*OURS, *ONE_GPU, "node"])
 def test_a_frozen_process_is_ended_by_its_health_check_and_started_again(name: str) -> None:
     one = services()[name]
     assert one["init"] is True  # process 1 could not be killed from inside
@@ -121,20 +128,20 @@ def test_a_frozen_process_is_ended_by_its_health_check_and_started_again(name: s
     assert seconds(one["healthcheck"]["timeout"]) > healthcheck.TIMEOUT_S
 
 
-@pytest.mark.parametrize("name", OURS)
+@pytest.mark.parametrize("name", [*OURS, *ONE_GPU])
 def test_the_service_may_drain_before_it_is_killed(name: str) -> None:
     grace_s = seconds(services()[name]["stop_grace_period"])
     assert grace_s > Settings().drain_timeout_s + 10
 
 
-@pytest.mark.parametrize("name", OURS)
+@pytest.mark.parametrize("name", [*OURS, *ONE_GPU])
 def test_the_service_gets_settings_that_it_knows(name: str) -> None:
     environment = services()[name]["environment"]
     assert unknown_variables(environment) == []
     assert settings_from([], environment).allow_anyone
 
 
-@pytest.mark.parametrize("name", OURS)
+@pytest.mark.parametrize("name", [*OURS, *ONE_GPU])
 def test_each_target_exists_in_the_one_dockerfile(name: str) -> None:
     target = services()[name]["build"]["target"]
     text = (ROOT / "Dockerfile").read_text()
@@ -150,8 +157,44 @@ def test_prometheus_scrapes_the_name_that_both_services_have() -> None:
         assert services()[name]["ports"][0].endswith(f":{port}")
 
 
+def test_each_gpu_of_several_has_a_service_of_its_own_behind_nginx() -> None:
+    lines = (ROOT / "deploy/gpus/compose.env").read_text().splitlines()
+    assert {"COMPOSE_PROFILES=gpus", "LUNGSEG_PROMETHEUS=several_services.yml"} <= set(lines)
+    started = {name for name, one in services().items() if "gpus" in one.get("profiles", ())}
+    assert started == {*ONE_GPU, "balancer"}
+    reserved = [
+        services()[name]["deploy"]["resources"]["reservations"]["devices"][0]["device_ids"]
+        for name in ONE_GPU
+    ]
+    assert reserved == [["0"], ["1"]]
+    logs = {services()[name]["volumes"][0] for name in ONE_GPU}
+    assert len(logs) == len(ONE_GPU)  # two services cannot write one audit log
+    text = (ROOT / "deploy/gpus/nginx.conf").read_text()
+    addresses = [f"{name}:8000" for name in ONE_GPU]
+    assert re.findall(r"^ *server (\S+) ", text, re.MULTILINE)[:2] == addresses
+    assert services()["balancer"]["ports"] == services()["gpu"]["ports"]
+    for name in ONE_GPU:
+        assert services()[name]["ports"] == []
+    scraped = yaml.safe_load((ROOT / "deploy/prometheus/several_services.yml").read_text())
+    usual = yaml.safe_load((ROOT / "deploy/prometheus/prometheus.yml").read_text())
+    assert scraped["scrape_configs"][0].pop("static_configs") == [{"targets": addresses}]
+    usual["scrape_configs"][0].pop("static_configs")
+    assert scraped == usual
+    command = services()["prometheus"]["command"]
+    assert "--config.file=/etc/prometheus/${LUNGSEG_PROMETHEUS:-prometheus.yml}" in command
+
+
 def test_what_is_mounted_exists_and_grafana_finds_its_dashboard() -> None:
-    for name in ("prometheus", "grafana", "alertmanager", "node", "orthanc", *OURS):
+    for name in (
+        "prometheus",
+        "grafana",
+        "alertmanager",
+        "node",
+        "orthanc",
+        "balancer",
+        *OURS,
+        *ONE_GPU,
+    ):
         for volume in services()[name]["volumes"]:
             source = volume.split(":")[0]
             assert source in compose()["volumes"] or (ROOT / source).exists(), source

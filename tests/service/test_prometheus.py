@@ -67,6 +67,7 @@ def test_every_alert_is_tested_and_explained() -> None:
     "arguments",
     [
         ("check", "config", "prometheus.yml"),
+        ("check", "config", "several_services.yml"),
         ("check", "rules", "rules.yml"),
         ("test", "rules", "rules_test.yml"),
         ("test", "rules", "drift_rules_test.yml"),
