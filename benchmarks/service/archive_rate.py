@@ -30,6 +30,7 @@ from typing import Any
 from benchmarks.processor import processor_name
 
 START_TIMEOUT_S = 300.0
+LEAST_PARTS = 8
 
 
 def main() -> None:
@@ -141,17 +142,36 @@ def _through_ray(flags: argparse.Namespace, asked: Sequence[str]) -> dict[str, f
         command += ["--output", f"{folder}/out", "--device", flags.device, "--contact-sheet", "0"]
         command += ["--actors", str(flags.actors), "--image-workers", str(flags.workers)]
         command += ["--rows-per-part", str(flags.rows_per_part)]
+        command += ["--max-batch", str(flags.max_batch)]
+        if flags.device == "cuda":
+            share = len(os.sched_getaffinity(0)) / flags.actors
+            command += ["--cpus-per-actor", f"{share:g}"]
         done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
         told = json.loads(done.stdout.strip().splitlines()[-1])
         return {"actors": flags.actors, **_steady_rate(Path(folder) / "out", told["xrays"])}
 
 
 def _steady_rate(output: Path, total: int) -> dict[str, float]:
-    """Return the rate between the first and the last part, without the start of the models."""
-    parts = sorted(path.stat().st_mtime for path in (output / "results").glob("*.parquet"))
-    rows_a_part = total / len(parts)
-    rate = rows_a_part * (len(parts) - 1) / (parts[-1] - parts[0])
-    return {"xrays": total, "parts": len(parts), "xrays_per_s": rate}
+    """Return the rate while all actors work: without start and end, which a long run hides."""
+    times = [path.stat().st_mtime for path in (output / "results").glob("*.parquet")]
+    rate = total / len(times) * steady_parts_per_s(times)
+    return {"xrays": total, "parts": len(times), "xrays_per_s": rate}
+
+
+def steady_parts_per_s(times: Sequence[float]) -> float:
+    """Return how many parts a second were written, leaving out the first and last quarter.
+
+    Args:
+        times: seconds at which the parts were written, in any order.
+
+    Raises:
+        ValueError: fewer than eight parts tell no rate.
+    """
+    if len(times) < LEAST_PARTS:
+        raise ValueError(f"{len(times)} parts tell no rate; ask for more X-rays or fewer in a part")
+    quarter = len(times) // 4
+    steady = sorted(times)[quarter : len(times) - quarter]
+    return (len(steady) - 1) / (steady[-1] - steady[0])
 
 
 def _flags() -> argparse.Namespace:

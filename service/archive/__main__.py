@@ -128,7 +128,11 @@ def _parser() -> argparse.ArgumentParser:
     add("--image-workers", type=_count, help="of an actor; default: its processors, 2 at least")
     add("--max-batch", type=_count, default=4, help="X-rays handed to the model at a time")
     add("--rows-per-part", type=_count, default=64, help="X-rays of a batch (default: %(default)s)")
-    add("--local-cpus", type=_count, help="processors that a Ray started here may use")
+    add(
+        "--local-cpus",
+        type=_count,
+        help="processors of a Ray started here; default: all that this process may use",
+    )
     add("--retry-failed", action="store_true", help="try X-rays again that failed before")
     add("--contact-sheet", type=int, default=24, help="X-rays on the sheet of the least sure")
     add("--max-pixels", type=_count, default=40_000_000, help="refuse larger X-rays")

@@ -18,6 +18,7 @@ import pyarrow
 
 from service.archive.errors import ArchiveError
 from service.archive.units import Unit, UnitPlan
+from service.cpu_allowance import allowed_cpus
 
 OBJECT_STORE_BYTES = 200 * 1024 * 1024
 """Size of the object store, which has only names of files and counts."""
@@ -40,7 +41,7 @@ def joined(address: str | None, cpus: int | None = None) -> Iterator[None]:
 
     Args:
         address: address of a cluster's head node; None starts Ray on this machine.
-        cpus: processors that Ray may use here; None for all.
+        cpus: processors that Ray may use here; None for those that this process may use.
 
     Raises:
         ArchiveError: Ray is not installed, or there is no cluster at the address.
@@ -54,7 +55,7 @@ def joined(address: str | None, cpus: int | None = None) -> Iterator[None]:
     except ModuleNotFoundError:
         raise ArchiveError("Ray is not installed: pip install 'adalora-qat[ray]'.") from None
     here: dict[str, Any] = {
-        "num_cpus": cpus,
+        "num_cpus": cpus or allowed_cpus(),  # Ray itself counts the host's
         "object_store_memory": OBJECT_STORE_BYTES,
         "include_dashboard": False,
         "_node_ip_address": "127.0.0.1",

@@ -36,7 +36,7 @@ class ArchiveRun:
         actors: number of actors; None for as many as fit.
         rows_per_part: number of X-rays in a batch.
         ray_address: address of a Ray cluster; None starts Ray on this machine.
-        local_cpus: processors for Ray on this machine; None for all.
+        local_cpus: processors for Ray on this machine; None for those that this process may use.
         retries_failures: whether X-rays that failed in an earlier run are tried again.
         contact_sheet: number of least confident X-rays shown on the page.
     """
