@@ -8,6 +8,8 @@ different X-rays.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -46,16 +48,19 @@ def measure_lungs(
         heart: (H, W) bool; None if it is not to be measured.
     """
     spacing = scale.spacing
-    right, left = sides.right, sides.left
+    right, left = (
+        None if one is None else _counted(one, pixels) for one in (sides.right, sides.left)
+    )
     is_sided = right is not None and left is not None
-    right_px, left_px = (0 if one is None else int(np.count_nonzero(one)) for one in (right, left))
+    right_px, left_px = (0 if one is None else one.area_px for one in (right, left))
     both_px = right_px + left_px
+    both = _counted(mask, pixels) if right is None or left is None else right.with_other(left)
     return Measurements(
         box_index=box_index,
         spacing=None if spacing is None else _used(spacing),
-        lungs=measure_structure(mask, pixels, spacing),
-        right_lung=None if right is None else measure_structure(right, pixels, spacing),
-        left_lung=None if left is None else measure_structure(left, pixels, spacing),
+        lungs=both.measured(spacing),
+        right_lung=None if right is None else right.measured(spacing),
+        left_lung=None if left is None else left.measured(spacing),
         area_ratio=_rounded(right_px / left_px) if right_px and left_px else None,
         asymmetry=_rounded((right_px - left_px) / both_px) if is_sided and both_px else None,
         heart=None if heart is None else measure_structure(heart, pixels, spacing),
@@ -103,23 +108,64 @@ def measure_structure(
         pixels: the X-ray, (H, W) uint8 or uint16.
         spacing: size of a pixel; None where it is not known.
     """
-    area_px = int(np.count_nonzero(mask))
-    height_px, width_px = (_extent(np.asarray(mask.any(axis=axis))) for axis in (1, 0))
-    grey = _grey_values(pixels[mask])
-    if spacing is None:
+    return _counted(mask, pixels).measured(spacing)
+
+
+@dataclass(frozen=True)
+class _Counted:
+    """What all figures of a structure follow from.
+
+    Attributes:
+        rows: its first row and the row after its last; equal without a pixel.
+        columns: likewise.
+        counts: pixels of each grey value, up to the highest one.
+    """
+
+    rows: tuple[int, int]
+    columns: tuple[int, int]
+    counts: NDArray[np.int64]
+
+    @property
+    def area_px(self) -> int:
+        return int(self.counts.sum())
+
+    def with_other(self, other: _Counted) -> _Counted:
+        """Return the union with a structure that shares no pixel."""
+        if not self.area_px or not other.area_px:
+            return self if self.area_px else other
+        counts = np.zeros(max(self.counts.size, other.counts.size), np.int64)
+        for one in (self, other):
+            counts[: one.counts.size] += one.counts
+        rows, columns = zip(*((one.rows, one.columns) for one in (self, other)), strict=True)
+        return _Counted(_around(rows), _around(columns), counts)
+
+    def measured(self, spacing: PixelSpacing | None) -> StructureMeasurements:
+        """Return the figures; `spacing` is the size of a pixel, None where it is not known."""
+        area_px = self.area_px
+        height_px, width_px = (last - first for first, last in (self.rows, self.columns))
+        grey = _grey_values(self.counts, area_px)
+        if spacing is None:
+            return StructureMeasurements(
+                area_px=area_px, area_mm2=None, height_px=height_px, height_mm=None,
+                width_px=width_px, width_mm=None, **grey,
+            )  # fmt: skip
         return StructureMeasurements(
-            area_px=area_px, area_mm2=None, height_px=height_px, height_mm=None,
-            width_px=width_px, width_mm=None, **grey,
-        )  # fmt: skip
-    return StructureMeasurements(
-        area_px=area_px,
-        area_mm2=_rounded(area_px * spacing.row_mm * spacing.column_mm),
-        height_px=height_px,
-        height_mm=_rounded(height_px * spacing.row_mm),
-        width_px=width_px,
-        width_mm=_rounded(width_px * spacing.column_mm),
-        **grey,
-    )
+            area_px=area_px,
+            area_mm2=_rounded(area_px * spacing.row_mm * spacing.column_mm),
+            height_px=height_px,
+            height_mm=_rounded(height_px * spacing.row_mm),
+            width_px=width_px,
+            width_mm=_rounded(width_px * spacing.column_mm),
+            **grey,
+        )
+
+
+def _counted(mask: Mask, pixels: NDArray[Any]) -> _Counted:
+    """Count within the rectangle around the structure: a lung's is a quarter of the picture."""
+    rows = _span(np.asarray(mask.any(axis=1)))
+    columns = _span(np.asarray(mask[slice(*rows)].any(axis=0)))
+    around = slice(*rows), slice(*columns)
+    return _Counted(rows, columns, np.bincount(pixels[around][mask[around]]))
 
 
 def _used(spacing: PixelSpacing) -> UsedSpacing:
@@ -132,22 +178,31 @@ def _used(spacing: PixelSpacing) -> UsedSpacing:
 
 
 def _extent(present: NDArray[np.bool_]) -> int:
+    first, last = _span(present)
+    return last - first
+
+
+def _span(present: NDArray[np.bool_]) -> tuple[int, int]:
+    """Return the first place and the one after the last; 0 and 0 without any."""
     places = np.flatnonzero(present)
-    return int(places[-1] - places[0] + 1) if places.size else 0
+    return (int(places[0]), int(places[-1]) + 1) if places.size else (0, 0)
 
 
-def _grey_values(values: NDArray[Any]) -> dict[str, float | None]:
+def _around(spans: Sequence[tuple[int, int]]) -> tuple[int, int]:
+    return min(first for first, _ in spans), max(last for _, last in spans)
+
+
+def _grey_values(counts: NDArray[np.int64], area_px: int) -> dict[str, float | None]:
     """Return mean, deviation and percentiles from counts: sorting takes five times as long."""
     names = ("grey_mean", "grey_sd", "grey_p5", "grey_p50", "grey_p95")
-    if values.size == 0:
+    if area_px == 0:
         return dict.fromkeys(names)
-    counts = np.bincount(values)
     levels = np.arange(counts.size, dtype=np.float64)
-    mean = float(counts @ levels) / values.size
-    variance = float(counts @ (levels - mean) ** 2) / values.size
+    mean = float(counts @ levels) / area_px
+    variance = float(counts @ (levels - mean) ** 2) / area_px
     cumulative = np.cumsum(counts)
     percentiles = [
-        float(np.searchsorted(cumulative, share * values.size)) for share in (0.05, 0.5, 0.95)
+        float(np.searchsorted(cumulative, share * area_px)) for share in (0.05, 0.5, 0.95)
     ]
     return dict(zip(names, map(_rounded, (mean, variance**0.5, *percentiles)), strict=True))
 
