@@ -95,8 +95,10 @@ def _refuse_to_listen(host: str, port: int, error: OSError) -> int:
 def _serve(settings: Settings, listener: socket.socket, admin: socket.socket | None) -> int:
     from service.compute.early_start import EarlyStart
     from service.heap import keep_one_heap
+    from service.line_writer import never_wait_for_readers
 
     keep_one_heap()  # before there are threads
+    never_wait_for_readers()
     early = EarlyStart(settings.device_names[0])  # it imports while this process does
     import prometheus_client
     import uvicorn
@@ -137,6 +139,7 @@ def _serve(settings: Settings, listener: socket.socket, admin: socket.socket | N
         return _refuse(str(error), EXIT_BAD_SETTING)
     service = app.state.service
     log.on_lost = service.metrics.log_lines_lost.inc
+    service.metrics.log_lines_lost.inc(log.lost_lines)
     connections = most_connections(settings.max_connections, service.admission.most_inside)
     service.metrics.connections_limit.set(connections)
     config = uvicorn.Config(

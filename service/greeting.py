@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import threading
 import time
 from collections.abc import Callable
@@ -12,14 +11,14 @@ _PERIOD_S = 0.1
 
 
 def greet_when_ready(
-    url: str, sentence: Callable[[], str | None], output: TextIO = sys.stdout
+    url: str, sentence: Callable[[], str | None], output: TextIO | None = None
 ) -> threading.Thread:
     """Write one line as soon as the service is ready.
 
     Args:
         url: address of the service.
         sentence: returns what is served; None until the service is ready.
-        output: stream to write to.
+        output: stream to write to; standard output when None.
 
     Returns:
         The thread that waits; it ends with the process.

@@ -1,8 +1,8 @@
-"""A log handler for streams that can fail: a full disk, a reader that is gone.
+"""A log handler for streams that can fail: a full disk, a reader that is gone or that hangs.
 
-By default Python's logging prints a traceback for each line that it cannot write, and its stream
-writes parts of such lines later. Here a line is written whole and at once, or counted as lost. When
-writing works again, a line first states how many were lost.
+By default Python's logging prints a traceback for each line that it cannot write, waits for a
+reader that hangs, and its stream writes parts of lines later. Here a line is written whole and at
+once, or counted as lost. When writing works again, a line first states how many were lost.
 """
 
 from __future__ import annotations
@@ -10,8 +10,9 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from io import UnsupportedOperation
-from os import write
 from typing import TextIO
+
+from service.line_writer import LineWriter
 
 
 class LineHandler(logging.Handler):
@@ -29,7 +30,7 @@ class LineHandler(logging.Handler):
         self.on_lost: Callable[[], None] = lambda: None
         self._stream = stream
         self._untold = 0
-        self._is_torn = False
+        self._writer: LineWriter | None = None
 
     def emit(self, record: logging.LogRecord) -> None:
         """Write a record, or count it as lost."""
@@ -56,11 +57,9 @@ class LineHandler(logging.Handler):
             self._stream.write(text + "\n")
             self._stream.flush()
             return
-        line = f"{text}\n".encode()
-        rest = memoryview(b"\n" + line if self._is_torn else line)
-        while rest:
-            rest = rest[write(descriptor, rest) :]
-            self._is_torn = bool(rest)
+        if self._writer is None or self._writer.descriptor != descriptor:
+            self._writer = LineWriter(descriptor)
+        self._writer.write(f"{text}\n".encode())
 
 
 def _lines_lost(count: int) -> logging.LogRecord:

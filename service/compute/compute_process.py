@@ -34,6 +34,7 @@ from service.compute.model_messages import (
 )
 from service.compute.network_arrays import network_output, prepared_request
 from service.compute.network_data import NetworkOutput
+from service.line_writer import never_wait_for_readers
 from service.logging import configure_logging, describe_error
 from service.settings import Settings
 
@@ -62,6 +63,7 @@ def main(arguments: Sequence[str]) -> int:
     except ParentGoneError:
         return 0
     leave_signals_to_parent()
+    never_wait_for_readers()
     configure_logging()
     module, _, function = arguments[1].partition(":")
     make_model: ModelMaker = getattr(importlib.import_module(module), function)

@@ -43,6 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from service.dicom_node.node import Node, faults_of
     from service.dicom_node.settings import NodeSettingsError, read_node_settings
     from service.dicom_node.spool import SpoolInUse
+    from service.line_writer import never_wait_for_readers
     from service.logging import configure_logging
 
     configure_logging()
@@ -64,6 +65,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (OSError, SpoolInUse) as error:
         print(f"The node cannot start: {error}", file=sys.stderr)
         return EXIT_START
+    never_wait_for_readers()
     stopped = StopSignals([signal.SIGTERM, signal.SIGINT])
     try:
         node.start()

@@ -29,6 +29,7 @@ from service.http.descriptors import most_connections
 from service.http.server import FIRST_REQUEST_S
 from service.http.traces import TraceExport
 from service.line_handler import LineHandler
+from service.line_writer import never_wait_for_readers
 from service.logging import configure_logging
 from service.pipeline.upload_budget import UploadBudget
 from service.settings import Settings
@@ -59,6 +60,7 @@ def main(arguments: Sequence[str]) -> int:
     leave_signals_to_parent()
     keep_one_heap()
     release_memory_in_thread()
+    never_wait_for_readers()
     log = configure_logging()
     connection = socket.socket(fileno=int(arguments[0]))
     try:

@@ -23,6 +23,7 @@ from typing import Any, NoReturn
 
 from service.child_process import ParentGoneError, die_with_parent, leave_signals_to_parent
 from service.heap import give_back_free_memory
+from service.line_writer import never_wait_for_readers
 from service.workers.file_access import FileAccess
 from service.workers.framing import Frame, FrameReader, Kind, receive, refuse_rest, send
 from service.workers.limits import WorkerLimits, address_space_bytes
@@ -48,6 +49,7 @@ def main(arguments: Sequence[str]) -> int:
     except ParentGoneError:
         return 0
     leave_signals_to_parent()
+    never_wait_for_readers()
     control = socket.socket(fileno=int(arguments[0]))
     reader = FrameReader()
     try:

@@ -11,6 +11,7 @@ import gc
 import os
 import select
 import socket
+import sys
 import time
 import traceback
 from collections.abc import Mapping
@@ -86,6 +87,7 @@ def _write_to_nowhere() -> None:
     nowhere = os.open(os.devnull, os.O_RDWR)
     for standard in (0, 1, 2):
         os.dup2(nowhere, standard)
+    sys.stdout, sys.stderr = sys.__stdout__, sys.__stderr__  # not the template's
 
 
 def _close_all_but(connection: socket.socket, largest: int) -> None:
