@@ -4,7 +4,8 @@ A unit is what Ray places on a host: a model process with the image workers that
 run on the same X-rays as separate processes without Ray (`--units 1 2 4`), or through Ray
 (`--ray`). `cpu_s_an_xray` is the processor time of opening, network, rendering and everything
 between. Processors that never wait would reach `processors / cpu_s_an_xray` X-rays a second, the
-bound.
+bound. `cpu_ms_of_network`, `cpu_ms_of_images` and `cpu_ms_between` are its parts: the compute
+processes, the image workers, and the processes that they serve.
 
     python -m benchmarks.service.archive_rate --data DATA/samples --units 1 2 --xrays 200
     python -m benchmarks.service.archive_rate --data DATA/samples --ray --actors 2
@@ -31,6 +32,7 @@ from benchmarks.processor import processor_name
 
 START_TIMEOUT_S = 300.0
 LEAST_PARTS = 8
+ROLES = ("of_network", "of_images", "between")
 
 
 def main() -> None:
@@ -65,7 +67,7 @@ def _row(flags: argparse.Namespace, asked: Sequence[str], count: int) -> dict[st
     began = time.perf_counter()
     rows = [told.get(timeout=600) for _ in units]
     seconds = time.perf_counter() - began
-    cpu_s = sum(row["cpu_s"] for row in rows)
+    cpu_s = {role: sum(row["cpu_s"][role] for row in rows) for role in ROLES}
     for unit in units:
         unit.join()
     done = sum(row["done"] for row in rows)
@@ -75,8 +77,9 @@ def _row(flags: argparse.Namespace, asked: Sequence[str], count: int) -> dict[st
         "units": count,
         "xrays": len(asked),
         "xrays_per_s": len(asked) / seconds,
-        "cpu_s_an_xray": cpu_s / len(asked),
-        "processors_busy": cpu_s / seconds,
+        "cpu_s_an_xray": sum(cpu_s.values()) / len(asked),
+        **{f"cpu_ms_{role}": 1000 * spent / len(asked) for role, spent in cpu_s.items()},
+        "processors_busy": sum(cpu_s.values()) / seconds,
     }
 
 
@@ -102,28 +105,40 @@ def _unit(
         segmenter = Segmenter(Settings(**chosen), ResultOptions(), location_of(folder))
         inputs = [ArchiveInput(path, "", "lung_field") for path in share]
         segmenter.rows(inputs[: 2 * flags.workers])
-        before = _cpu_s()
+        before = _cpu_s_by_role()
         ready.wait(START_TIMEOUT_S)
         rows = segmenter.rows(inputs)
         done = sum(row["status"] == "done" for row in rows)
-        told.put({"done": done, "cpu_s": _cpu_s() - before})
+        spent = {role: after - before[role] for role, after in _cpu_s_by_role().items()}
+        told.put({"done": done, "cpu_s": spent})
         segmenter.close()
 
 
-def _cpu_s() -> float:
+def _cpu_s_by_role() -> dict[str, float]:
     """Return the processor time of this process and its descendants, including ended ones."""
-    parents, spent = {}, {}
+    parents, ticks, roles = {}, {}, {}
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
             with contextlib.suppress(OSError):
                 fields = (entry / "stat").read_text().rpartition(")")[2].split()
                 parents[int(entry.name)] = int(fields[1])
-                spent[int(entry.name)] = sum(int(ticks) for ticks in fields[11:15])
+                ticks[int(entry.name)] = sum(int(spent) for spent in fields[11:15])
+                roles[int(entry.name)] = _role_of((entry / "cmdline").read_bytes())
     below, found = {os.getpid()}, 0
     while len(below) > found:
         found = len(below)
         below |= {pid for pid, parent in parents.items() if parent in below}
-    return sum(spent.get(pid, 0) for pid in below) / os.sysconf("SC_CLK_TCK")
+    spent_s = dict.fromkeys(ROLES, 0.0)
+    for pid in below & set(roles):
+        spent_s[roles[pid]] += ticks[pid] / os.sysconf("SC_CLK_TCK")
+    return spent_s
+
+
+def _role_of(command: bytes) -> str:
+    """Return what a process of a unit does; image workers keep the command of their template."""
+    if b"service.compute." in command:
+        return "of_network"
+    return "of_images" if b"service.workers." in command else "between"
 
 
 def _through_ray(flags: argparse.Namespace, asked: Sequence[str]) -> dict[str, float]:
