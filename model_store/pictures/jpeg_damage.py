@@ -8,7 +8,10 @@ bits it gets a header that says 8, and its pixels are discarded.
 
 Some encoders pad with zeros before a marker; the picture is then still whole.
 
-Nothing can detect a changed bit that is still a valid code.
+Changed bits that are still valid codes raise no warning. In a lossless JPEG they often stand for
+more or fewer pixels than before, and all later pixels move. The codes then end before the last
+byte, which libjpeg does not notice within eight bytes; so the last byte must be needed. What passes
+is almost always damage within one row of pixels.
 """
 
 from __future__ import annotations
@@ -86,7 +89,10 @@ def check_deep_jpeg(codestream: bytes, header: CodestreamHeader) -> None:
     for marker, position in jpeg_segments(codestream):
         if marker in _FRAME_HEADERS:
             shallow = codestream[: position + 4] + b"\x08" + codestream[position + 5 :]
-            read_whole_jpeg(shallow, header.components)
+            is_strict = read_whole_jpeg(shallow, header.components) is not None
+            is_lossless = header.coding is Coding.JPEG_LOSSLESS
+            if is_strict and is_lossless and _ends_early(shallow, header.components):
+                raise damaged_jpeg()
 
 
 def damaged_jpeg() -> UndecodablePictureError:
@@ -101,6 +107,23 @@ def _strict(codestream: bytes, channels: int) -> NDArray[Any]:
     space = "GRAY" if channels == 1 else "RGB"
     pixels: NDArray[Any] = simplejpeg.decode_jpeg(codestream, space, strict=True)
     return pixels[..., 0] if channels == 1 else pixels
+
+
+def _ends_early(codestream: bytes, channels: int) -> bool:
+    """Return whether the picture is whole without its last byte of codes.
+
+    An encoder fills the last byte with ones and may pad with zeros, so bytes of ones and zeros at
+    the end may be left over.
+    """
+    end = codestream.index(_END, find_first_scan(codestream))
+    codes = codestream[:end].rstrip(b"\0\xff")
+    if codes[-2] == 0xFF:  # a marker
+        return False
+    try:
+        _strict(codes[:-1] + codestream[end:], channels)
+    except ValueError:  # something is missing now, as it must be
+        return False
+    return True
 
 
 def _is_padded_at_end(codestream: bytes, reason: str) -> bool:

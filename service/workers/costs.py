@@ -55,7 +55,7 @@ OPENING = {
     PixelCoding.RLE: Cost(0.0027, 0.0050, 0.0147),
     PixelCoding.JPEG: Cost(0.0029, 0.0137, 0.0702),
     PixelCoding.JPEG_SCANS: Cost(0.6, 0.0137, 0.0702),
-    PixelCoding.JPEG_LOSSLESS: Cost(0.0037, 0.0289, 0.0216),
+    PixelCoding.JPEG_LOSSLESS: Cost(0.0037, 0.0400, 0.0216),
     PixelCoding.JPEG_LS: Cost(0.0035, 0.0313, 0.0267),
     PixelCoding.JPEG_2000: Cost(0.0156, 0.0325, 0.2013),
 }
