@@ -120,7 +120,7 @@ def segmented_batches(
     Raises:
         ArchiveError: an actor cannot continue; finished parts stay.
     """
-    import ray
+    import ray.data  # sets its loggers up
 
     logging.getLogger("ray.data").setLevel(logging.ERROR)  # Ray announces every run
     context = ray.data.DataContext.get_current()

@@ -123,3 +123,4 @@ def test_a_finished_run_starts_no_model_and_tries_failures_only_when_told(archiv
     again = run(archive, "--contact-sheet", "0", "--retry-failed")
     told = json.loads(again.stdout)
     assert (told["new"], told["xrays"], told["failed"]) == (1, XRAYS, 1)
+    assert "streaming_executor" not in again.stderr  # Ray Data announces nothing of its own
