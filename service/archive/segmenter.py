@@ -20,7 +20,8 @@ from service.archive.errors import ArchiveError
 from service.archive.inputs import ArchiveInput
 from service.archive.locations import Location, location_of
 from service.archive.rows import done_row, failed_row, refused_row
-from service.compute.model_loading import PredictorFactory, start_compute_child
+from service.compute.archive_model import start_archive_child
+from service.compute.model_loading import PredictorFactory
 from service.compute.readiness import State
 from service.imaging.box_text import parse_box
 from service.imaging.convention_text import parse_convention
@@ -77,7 +78,7 @@ class Segmenter:
         settings: Settings,
         options: ResultOptions,
         output: Location,
-        predictor_factory: PredictorFactory = start_compute_child,
+        predictor_factory: PredictorFactory = start_archive_child,
         pool_factory: PoolFactory = make_worker_pool,
     ) -> None:
         """Start the processes and wait until they gave the golden mask.

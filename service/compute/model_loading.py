@@ -13,7 +13,7 @@ from prometheus_client import Counter
 from model_store.model_info import ModelInfo
 from model_store.self_test_result import SelfTestResult
 from service.compute.compute_child import ComputeChild
-from service.compute.early_start import EarlyStart
+from service.compute.early_start import STORED_MODEL, EarlyStart
 from service.compute.model_handle import (
     LOST_SENTENCE,
     Memory,
@@ -46,7 +46,9 @@ CHANGED_SENTENCE = (
 PredictorFactory = Callable[[Settings], SegmentationModel]
 
 
-def start_compute_child(settings: Settings, early: EarlyStart | None = None) -> ComputeChild:
+def start_compute_child(
+    settings: Settings, early: EarlyStart | None = None, source: str = STORED_MODEL
+) -> ComputeChild:
     """Start a compute process with the stored model.
 
     With several GPUs each device has its number in its name.
@@ -54,12 +56,13 @@ def start_compute_child(settings: Settings, early: EarlyStart | None = None) -> 
     Args:
         settings: settings that name model and device.
         early: a process started earlier, which the first caller uses.
+        source: `module:function` that loads the model in the process.
 
     Raises:
         ModelRefusedError: the folder has no usable model, or the device is absent.
         ComputeLost: the process ended before the model was loaded.
     """
-    child = ComputeChild(settings, early=early)
+    child = ComputeChild(settings, source, early)
     if child.info.device == "cuda" and visible_gpus() > 1:
         child.info = dataclasses.replace(child.info, device="cuda:0")
     return child
