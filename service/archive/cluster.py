@@ -110,7 +110,7 @@ def segmented_batches(
 
     Args:
         plan: model, settings and output of each actor.
-        batches: rows of `INPUT_SCHEMA`.
+        batches: rows of `INPUT_SCHEMA`; equally many in each, in the last one perhaps fewer.
         size: processors and GPUs of an actor.
         actors: number of actors.
 
@@ -129,7 +129,7 @@ def segmented_batches(
     data = ray.data.from_arrow(list(batches)).map_batches(
         Unit,
         fn_constructor_args=(plan,),
-        batch_size=None,
+        batch_size=batches[0].num_rows,  # a batch each; Ray asks for the number where GPUs are used
         batch_format="pyarrow",
         compute=ray.data.ActorPoolStrategy(
             size=actors,

@@ -52,6 +52,20 @@ def kill_one(root: int, word: str) -> None:
     os.kill(found[-1], signal.SIGKILL)
 
 
+def test_actors_share_a_gpu_and_each_part_is_one_batch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ray counts a GPU that is not there; the actors, which it places on it, use the processors."""
+    monkeypatch.setenv("RAY_OVERRIDE_RESOURCES", '{"GPU": 1}')
+    (tmp_path / "in").mkdir()
+    for seed in range(2 * ROWS_PER_PART + 1):
+        Image.fromarray(draw_phantom(seed, (96, 96)).image).save(tmp_path / "in" / f"{seed}.png")
+    done = run(tmp_path, "--device", "cpu", "--gpus-per-actor", "0.5", "--contact-sheet", "0")
+    assert done.returncode == 0, done.stderr
+    rows = [parquet.read_metadata(one).num_rows for one in (tmp_path / "out/results").glob("p*")]
+    assert sorted(rows) == [1, ROWS_PER_PART, ROWS_PER_PART]
+
+
 @pytest.fixture(scope="module")
 def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An archive that was killed at every place and then finished; its folder."""
