@@ -4,9 +4,9 @@ A log driver that hangs, a pager or a stopped terminal leaves a pipe full. A pla
 as long as that takes, and the event loop with it. Here a line that finds no room is refused at
 once, or after a short wait from a budget that all lines share. Files always have room.
 
-`never_wait_for_readers` gives this process descriptors of its own that never wait. Where the system
-allows none, such as a pipe of another user, the descriptor is asked before each write. Another
-process may then still fill the pipe in between.
+`never_wait_for_readers` gives this process descriptors of its own that never wait; without it, each
+write opens one. Where the system allows none, such as a pipe of another user, the descriptor is
+asked before each write. Another process may then still fill the pipe in between.
 """
 
 from __future__ import annotations
@@ -139,15 +139,23 @@ class _UnwaitingStream(io.RawIOBase):
 
 def _replace_by_own(descriptor: int) -> None:
     """Open a pipe or terminal again under the same number, for this process and without waits."""
-    if sys.platform != "linux" or not _may_wait(descriptor):
-        return
-    flags = os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
-    with contextlib.suppress(OSError):  # a socket; a pipe of another user, or without a reader
-        own = os.open(f"/proc/self/fd/{descriptor}", flags)
+    own = _opened_again(descriptor) if _may_wait(descriptor) else None
+    if own is not None:
         try:
             os.dup2(own, descriptor)
         finally:
             os.close(own)
+
+
+def _opened_again(descriptor: int) -> int | None:
+    """Return a descriptor of the same pipe or terminal that never waits; None if there is none."""
+    if sys.platform != "linux":
+        return None
+    flags = os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+    try:
+        return os.open(f"/proc/self/fd/{descriptor}", flags)
+    except OSError:  # a socket; a pipe of another user, or without a reader
+        return None
 
 
 def _way_to_write(descriptor: int) -> _Write:
@@ -171,9 +179,15 @@ def _send_at_once(descriptor: int, data: memoryview) -> int:
 
 
 def _write_if_ready(descriptor: int, data: memoryview) -> int:
-    if not _is_ready(descriptor, 0.0):
-        raise BlockingIOError
-    return os.write(descriptor, data[:_PIECE_BYTES])
+    own = _opened_again(descriptor)
+    if own is None:
+        if not _is_ready(descriptor, 0.0):
+            raise BlockingIOError
+        return os.write(descriptor, data[:_PIECE_BYTES])
+    try:
+        return os.write(own, data)  # a terminal that is ready may have room for less than a line
+    finally:
+        os.close(own)
 
 
 def _is_ready(descriptor: int, timeout_s: float) -> bool:

