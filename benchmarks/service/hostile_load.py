@@ -3,11 +3,11 @@
 `python -m benchmarks.service.hostile_load FOLDER... [--seconds 60] [--callers 8] [--part 1/6]`
 starts the real server. `python -m tests.service.costly_files FOLDER` and
 `python -m tests.service.hostile_files FOLDER 'bomb-*'` make files. Hostile callers send each file
-of the folders repeatedly. Meanwhile two honest callers send an X-ray, and `/livez` is requested
-every 20 ms. All hostile callers have one address, which differs from that of the honest ones. With
-`--hostile-address 127.0.0.1` they share it, as behind a proxy without keys. `--part` selects a
-share of the files, so that one run takes a few minutes. `--probe FILE` also writes what delayed the
-front's event loop.
+of the folders repeatedly. Meanwhile two honest callers send an X-ray, and another process requests
+`/livez` every 20 ms (`livez_answers`). All hostile callers have one address, which differs from
+that of the honest ones. With `--hostile-address 127.0.0.1` they share it, as behind a proxy without
+keys. `--part` selects a share of the files, so that one run takes a few minutes. `--probe FILE`
+also writes what delayed the front's event loop.
 
 Printed are: answers by code; the slowest `/livez`, and the longest delay of an idle process
 (`idle_lateness`), which is due to the machine; the 95th percentile of honest callers with and
@@ -19,7 +19,6 @@ met. The exit code is 1 if a goal is missed.
 from __future__ import annotations
 
 import argparse
-import http.client
 import json
 import statistics
 import sys
@@ -33,6 +32,7 @@ from pathlib import Path
 from benchmarks.processor import processor_name
 from benchmarks.service.hostile_callers import answers_of, start
 from benchmarks.service.idle_lateness import NOT_LATE, IdleProcess, Lateness
+from benchmarks.service.livez_answers import LivezCaller
 from benchmarks.service.load_callers import OtherWork
 from benchmarks.service.process_memory import tree_pss_bytes
 from benchmarks.service.segment_latency import DEFAULT_IMAGE, png_of_size
@@ -42,7 +42,6 @@ from service.cpu_allowance import image_workers
 from service.memory_allowance import most_service_bytes
 from service.settings import settings_from
 
-LIVEZ_PERIOD_S = 0.02
 WEIGHING_PERIOD_S = 0.5
 HONEST_CALLERS = 2
 ALONE_S = 20.0
@@ -62,7 +61,7 @@ class Seen:
 
     Attributes:
         answers: hostile answers by status and code.
-        livez: seconds of each `/livez`, and `time.monotonic()` at its end.
+        livez: slowest answer of `/livez`.
         honest_s: seconds of each honest answer 200.
         stages_ms: milliseconds of each stage of these answers; `rest` is HTTP and messages.
         idle: longest delay of an idle process.
@@ -74,7 +73,7 @@ class Seen:
     """
 
     answers: Counter[str] = field(default_factory=Counter)
-    livez: list[tuple[float, float]] = field(default_factory=list)
+    livez: Lateness = NOT_LATE
     honest_s: list[float] = field(default_factory=list)
     stages_ms: dict[str, list[float]] = field(default_factory=dict)
     idle: Lateness = NOT_LATE
@@ -95,7 +94,7 @@ class Seen:
     def row(self, name: str, alone: Seen) -> dict[str, object]:
         """Return the table row of a file."""
         ratio = p95(self.honest_s) / p95(alone.honest_s) if self.honest_s else float("inf")
-        livez_s, at = max(self.livez, default=(0.0, 0.0))
+        livez_s, at = self.livez.seconds, self.livez.ended_at
         return {
             "file": name,
             "answers": dict(self.answers),
@@ -190,7 +189,7 @@ def watch(
     """
     seen = Seen()
     senders = start(server.port, hostile[0], seconds, *hostile[1:]) if hostile else None
-    idle = IdleProcess()
+    idle, livez = IdleProcess(), LivezCaller(server.port)
     others = OtherWork(server, [senders.pid] if senders else [])
     used_s, waited_s = _scheduled(server.process.pid)
     until_s = time.monotonic() + seconds
@@ -204,27 +203,18 @@ def watch(
             seen.honest_other[answer.status] += 1
             time.sleep(0.1)
 
-    def ask_livez() -> None:
-        began = time.perf_counter()
-        connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=60)
-        connection.request("GET", "/livez")
-        connection.getresponse().read()
-        connection.close()
-        seen.livez.append((time.perf_counter() - began, time.monotonic()))
-        time.sleep(LIVEZ_PERIOD_S)
-
     def weigh() -> None:
         seen.most_bytes = max(seen.most_bytes, tree_pss_bytes(server.process.pid))
         time.sleep(WEIGHING_PERIOD_S)
 
-    work = [send_honest] * HONEST_CALLERS + [ask_livez, weigh]
+    work = [send_honest] * HONEST_CALLERS + [weigh]
     threads = [threading.Thread(target=_repeat, args=(each, until_s)) for each in work]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
     seen.other_cores = others.cores()
-    seen.idle = idle.worst()
+    seen.idle, seen.livez = idle.worst(), livez.worst()
     used_then_s, waited_then_s = _scheduled(server.process.pid)
     seen.front_cores = (used_then_s - used_s) / seconds
     seen.front_waits = (waited_then_s - waited_s) / seconds

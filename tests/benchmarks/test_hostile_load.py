@@ -6,10 +6,12 @@ import json
 import os
 import signal
 import time
+from pathlib import Path
 
 from benchmarks.service.hostile_load import Seen
-from benchmarks.service.idle_lateness import IdleProcess
-from benchmarks.service.server_process import Answer
+from benchmarks.service.idle_lateness import IdleProcess, Lateness
+from benchmarks.service.livez_answers import LivezCaller
+from benchmarks.service.server_process import Answer, running_server
 
 PAUSE_S = 0.3
 
@@ -27,6 +29,17 @@ def test_a_pause_of_the_machine_is_told_with_its_time() -> None:
     assert ended_at <= worst.ended_at < ended_at + 5
 
 
+def test_a_pause_of_the_service_is_the_slowest_answer(tiny_artifact: Path) -> None:
+    with running_server(tiny_artifact, ["--threads", "1"]) as server:
+        livez = LivezCaller(server.port)
+        time.sleep(0.2)
+        os.kill(server.process.pid, signal.SIGSTOP)
+        time.sleep(PAUSE_S)
+        os.kill(server.process.pid, signal.SIGCONT)
+        time.sleep(0.2)
+        assert PAUSE_S - 0.05 <= livez.worst().seconds < PAUSE_S + 5
+
+
 def answer(seconds: float, **stages: float) -> Answer:
     return Answer(200, json.dumps({"latency_ms": {**stages, "total": 1.0}}).encode(), seconds)
 
@@ -41,8 +54,8 @@ def test_what_no_stage_took_is_the_rest() -> None:
 
 
 def test_a_delay_of_the_machine_counts_as_that_of_livez_only_at_the_same_time() -> None:
-    seen = Seen(honest_s=[0.1], livez=[(0.01, 5.0), (0.15, 10.0)])
+    seen = Seen(honest_s=[0.1], livez=Lateness(0.15, 10.0))
     for ended_at, expected in ((10.05, True), (5.0, False)):
-        seen.idle = type(seen.idle)(0.14, ended_at)
+        seen.idle = Lateness(0.14, ended_at)
         row = seen.row("a.png", seen)
         assert (row["livez_worst_ms"], row["idle_at_the_same_time"]) == (150, expected)
