@@ -31,8 +31,7 @@ from pathlib import Path
 
 from benchmarks.processor import processor_name
 from benchmarks.service.hostile_callers import answers_of, start
-from benchmarks.service.idle_lateness import NOT_LATE, IdleProcess, Lateness
-from benchmarks.service.livez_answers import LivezCaller
+from benchmarks.service.lateness import NOT_LATE, Lateness, Watcher
 from benchmarks.service.load_callers import OtherWork
 from benchmarks.service.process_memory import tree_pss_bytes
 from benchmarks.service.segment_latency import DEFAULT_IMAGE, png_of_size
@@ -189,7 +188,8 @@ def watch(
     """
     seen = Seen()
     senders = start(server.port, hostile[0], seconds, *hostile[1:]) if hostile else None
-    idle, livez = IdleProcess(), LivezCaller(server.port)
+    idle = Watcher("benchmarks.service.idle_lateness")
+    livez = Watcher("benchmarks.service.livez_answers", str(server.port))
     others = OtherWork(server, [senders.pid] if senders else [])
     used_s, waited_s = _scheduled(server.process.pid)
     until_s = time.monotonic() + seconds

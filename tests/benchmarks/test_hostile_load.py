@@ -9,16 +9,15 @@ import time
 from pathlib import Path
 
 from benchmarks.service.hostile_load import Seen
-from benchmarks.service.idle_lateness import IdleProcess, Lateness
-from benchmarks.service.livez_answers import LivezCaller
+from benchmarks.service.lateness import Lateness, Watcher
 from benchmarks.service.server_process import Answer, running_server
 
 PAUSE_S = 0.3
 
 
 def test_a_pause_of_the_machine_is_told_with_its_time() -> None:
-    idle = IdleProcess()
-    process = idle._process.pid
+    idle = Watcher("benchmarks.service.idle_lateness")
+    process = idle.process_id
     os.kill(process, signal.SIGSTOP)
     time.sleep(PAUSE_S)
     ended_at = time.monotonic()
@@ -31,7 +30,7 @@ def test_a_pause_of_the_machine_is_told_with_its_time() -> None:
 
 def test_a_pause_of_the_service_is_the_slowest_answer(tiny_artifact: Path) -> None:
     with running_server(tiny_artifact, ["--threads", "1"]) as server:
-        livez = LivezCaller(server.port)
+        livez = Watcher("benchmarks.service.livez_answers", str(server.port))
         time.sleep(0.2)
         os.kill(server.process.pid, signal.SIGSTOP)
         time.sleep(PAUSE_S)
