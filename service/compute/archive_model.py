@@ -7,18 +7,15 @@ X-rays for the whole run.
 
 from __future__ import annotations
 
-import logging
 from typing import TYPE_CHECKING
 
 from service.compute.compute_child import ComputeChild
+from service.compute.hosted_model import record_once
 from service.compute.model_loading import start_compute_child
-from service.logging import describe_error
 from service.settings import Settings
 
 if TYPE_CHECKING:
     from service.compute.stored_model import StoredModel
-
-logger = logging.getLogger("service.compute")
 
 ARCHIVE_MODEL = "service.compute.archive_model:make_archive_model"
 
@@ -33,9 +30,6 @@ def make_archive_model(settings: Settings) -> StoredModel:
     from service.compute.stored_model import make_stored_model  # imports PyTorch
 
     model = make_stored_model(settings)
-    try:
-        while model.record_further():
-            pass
-    except Exception as error:  # the border: what is already prepared still works
-        logger.error("preparing for batches failed", extra={"fields": describe_error(error)})
+    while record_once(model):
+        pass
     return model

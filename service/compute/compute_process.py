@@ -22,7 +22,12 @@ from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING
 
 from service.child_process import ParentGoneError, die_with_parent, leave_signals_to_parent
-from service.compute.hosted_model import DeviceLostError, HostedModel, OutOfDeviceMemoryError
+from service.compute.hosted_model import (
+    DeviceLostError,
+    HostedModel,
+    OutOfDeviceMemoryError,
+    record_once,
+)
 from service.compute.message_socket import MessageSocket
 from service.compute.model_handle import Failure, ModelRefusedError
 from service.compute.model_messages import (
@@ -86,7 +91,7 @@ def _serve(connection: MessageSocket, make_model: ModelMaker) -> None:
     may_record = False
     while True:
         if may_record and inbox.is_empty:  # only after the self test, which makes the service ready
-            may_record = _has_recorded(model)
+            may_record = record_once(model)
             continue
         batch = inbox.take()
         if batch is None:
@@ -95,15 +100,6 @@ def _serve(connection: MessageSocket, make_model: ModelMaker) -> None:
         elif len(batch) == 1 or not _answer_together(connection, model, batch):
             for number, request in batch:
                 _answer(connection, model, number, request)
-
-
-def _has_recorded(model: HostedModel) -> bool:
-    """Let the model prepare for larger batches; False if nothing is left, or it failed."""
-    try:
-        return model.record_further()
-    except Exception as error:  # the border: what is already prepared still works
-        logger.error("preparing for batches failed", extra={"fields": describe_error(error)})
-        return False
 
 
 class _Inbox:

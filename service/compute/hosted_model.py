@@ -1,18 +1,23 @@
-"""The interface and the errors of the model inside the compute process.
+"""The interface and the errors of the model inside the compute process, and its preparation.
 
 The model translates its libraries' errors into these.
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Protocol
+
+from service.logging import describe_error
 
 if TYPE_CHECKING:
     from model_store.postprocessing import NetworkAnswer
     from model_store.prediction import ModelInfo
     from model_store.preprocessing import PreparedRequest
     from model_store.self_test_result import SelfTestResult
+
+logger = logging.getLogger("service.compute_process")
 
 
 class OutOfDeviceMemoryError(MemoryError):
@@ -60,3 +65,12 @@ class HostedModel(Protocol):
 
     def gpu_memory(self) -> dict[str, int]:
         """Return bytes of GPU memory by kind; empty on a CPU."""
+
+
+def record_once(model: HostedModel) -> bool:
+    """Let the model prepare for larger batches; False if nothing is left, or it failed."""
+    try:
+        return model.record_further()
+    except Exception as error:  # the border: what is already prepared still works
+        logger.error("preparing for batches failed", extra={"fields": describe_error(error)})
+        return False
